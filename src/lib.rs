@@ -1,0 +1,14 @@
+//! sockmux-uring: carry many TCP and UDP flows over one persistent connection.
+//!
+//! The way of a byte, and the module that has it in hand:
+//!
+//! ```text
+//! client -> entrance -> stream -> session -> frame writer -> link === link -> frame reader -> session -> stream -> exit -> server
+//! ```
+//!
+//! Four layers, each knowing only the one below it: [`params`] turns the command line into a
+//! plan; `wire` turns bytes into frames and back; `session` is one tunnel as a pure state
+//! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
+
+pub mod limits;
+pub mod params;

@@ -1,0 +1,5 @@
+//! Host lists: who may use an exit.
+
+/// A parsed host list.
+#[derive(Debug, Clone)]
+pub struct HostList;

@@ -1,0 +1,149 @@
+//! The plan: what the command line means, resolved and validated. Nothing behind this module
+//! parses text of the user's.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::hostlist::HostList;
+
+/// Everything one process was told to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How the persistent connection comes about.
+    pub link: LinkPlan,
+    /// Where streams begin at this end, in the order given.
+    pub entrances: Vec<Entrance>,
+    /// Where streams from the peer leave, in the order given: the first that matches is taken.
+    pub exits: Vec<Exit>,
+    /// All times.
+    pub timeouts: Timeouts,
+    /// What `SOXCONF=` says of the protocol.
+    pub soxconf: SoxConf,
+    /// Things accepted but without effect, one sentence each, to be logged at start.
+    pub notices: Vec<String>,
+}
+
+/// How the persistent connection comes about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkPlan {
+    /// Receptor: accept any number of persistent connections on these addresses.
+    Listen(Vec<Bind>),
+    /// Connector: connect there, keep it up, reconnect for ever.
+    Connect(Target),
+}
+
+/// A local address to listen on. `host` is `None` for every address of the machine (IPv6 and
+/// IPv4), else a literal address or a name looked up once at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Literal address or name; `None` is every address.
+    pub host: Option<String>,
+    /// Port; 0 lets the kernel choose (the log names it).
+    pub port: u16,
+}
+
+/// A remote address: looked up at each connect, so that a changed name is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Literal address (no brackets) or name.
+    pub host: String,
+    /// Port, never 0.
+    pub port: u16,
+}
+
+/// TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A byte stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// One port where streams begin at this end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entrance {
+    /// Where to listen.
+    pub bind: Bind,
+    /// What is accepted there.
+    pub transport: Transport,
+}
+
+/// One way out for streams that come from the peer.
+#[derive(Debug, Clone)]
+pub struct Exit {
+    /// Protocol word as given (`tcprelay`, `telnet`, `http`, ...): for the log; the port is
+    /// already filled in.
+    pub protocol: String,
+    /// Where to connect.
+    pub target: Target,
+    /// TCP or UDP towards the target.
+    pub transport: Transport,
+    /// Who may use it: by client address and remote entrance port. `None` is everybody.
+    pub clients: Option<HostList>,
+    /// The parameter as written, for messages.
+    pub source: String,
+}
+
+/// Times of `TIMEOUT=what:seconds`. `None` is "never" (0 on the command line).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `acc`: longest wait for the peer's hello on a new persistent connection. The original
+    /// drops a silent peer at 15 s.
+    pub hello: Option<Duration>,
+    /// `con`: longest wait for one TCP connect (all addresses of a name together).
+    pub connect: Option<Duration>,
+    /// `lin`: how long CLOSE is held back after end of data from one side while the other side
+    /// may still answer (0.3 cannot say half-close).
+    pub linger: Option<Duration>,
+    /// `io`: a stream without data for this long either way is reset. Only when given.
+    pub io: Option<Duration>,
+    /// `hold` (ours): how long clients wait in the entrance's queue while the tunnel is down
+    /// before they are reset.
+    pub hold: Option<Duration>,
+    /// `keepalive` (ours): silence after which ECHO is sent; the connection is given up after
+    /// three times this without a byte.
+    pub keepalive: Option<Duration>,
+    /// `drain` (ours): how long SIGTERM waits for open streams.
+    pub drain: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let secs = |s| Some(Duration::from_secs(s));
+        Timeouts {
+            hello: secs(15),
+            connect: secs(10),
+            linger: secs(30),
+            io: None,
+            hold: secs(30),
+            keepalive: secs(30),
+            drain: secs(30),
+        }
+    }
+}
+
+/// `SOXCONF=`: choices of the wire protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoxConf {
+    /// `packsize`: packet size in bytes, header included (128 to 16384).
+    pub packet_bytes: u16,
+    /// `noconndata` clears it: first data may ride in CONNECT and CONNECTED.
+    pub first_data: bool,
+}
+
+impl Default for SoxConf {
+    fn default() -> Self {
+        SoxConf { packet_bytes: 16384, first_data: true }
+    }
+}
+
+/// Who asks for an exit: the client's address (if the peer said one that can be read) and the
+/// remote entrance port that it came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// The port of the entrance at the peer.
+    pub entrance_port: Option<u16>,
+}
