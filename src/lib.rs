@@ -12,3 +12,5 @@
 
 pub mod limits;
 pub mod params;
+pub mod session;
+pub mod wire;
