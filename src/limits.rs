@@ -17,3 +17,11 @@ pub const PARAM_FILE_BYTES: u64 = 1 << 20;
 
 /// Most entrance ports of one process, ranges counted out. Each is a listening descriptor.
 pub const ENTRANCES_MAX: usize = 4096;
+
+/// Most parts of one gathered send: the kernel's own bound for a vector (`UIO_MAXIOV`); a longer
+/// one is refused with `EMSGSIZE`. The rest of a longer list goes with the next send.
+pub const GATHER_PARTS_MAX: usize = 1024;
+
+/// Parts a gathered send has room for before it first grows: a batch of frames, each with its
+/// header and payload, of some thirty streams.
+pub const GATHER_PARTS_START: usize = 64;
