@@ -86,3 +86,68 @@ pub const GATHER_PARTS_MAX: usize = 1024;
 /// Parts a gathered send has room for before it first grows: a batch of frames, each with its
 /// header and payload, of some thirty streams.
 pub const GATHER_PARTS_START: usize = 64;
+
+/// Bytes in one gathered send to the link. Large enough that a bulk stream pays little per send
+/// and little enough that a keystroke does not wait long behind it.
+pub const BATCH_BYTES: usize = 128 << 10;
+
+/// Parts in one gathered send to the link, at most: leaves the kernel's own bound far away.
+pub const BATCH_PARTS: usize = 256;
+
+/// Payload up to this many bytes is copied behind its header; what is longer is sent from the
+/// buffer that it was received into. A copy of this size costs about what one more part does.
+pub const COPY_BYTES: usize = 1024;
+
+/// Parts in one gathered send to a local socket.
+pub const LOCAL_PARTS: usize = 64;
+
+/// Size of a buffer of the engine's own pool, which holds frame heads and what slow readers have
+/// not taken.
+pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
+
+/// Buffers of the pool: 256 MiB, used only as far as slow readers make it necessary. It is the
+/// bound on what a process holds for them; a stream that finds it used up is reset.
+pub const POOL_BUFFERS: u32 = 16 << 10;
+
+/// Bulk receive buffers that local sockets may not use, so that the link can always be read: a
+/// tunnel that stops reading because its own buffers wait for the link could wait for ever.
+pub const BULK_BUFFERS_FOR_LINKS: usize = 24;
+
+/// Control frames waiting for the link at which it is read no further, so that a peer that makes
+/// us answer and does not read cannot fill our memory.
+pub const CONTROL_BACKLOG: usize = 1024;
+
+/// Local connections of one process. Each is a descriptor; the process raises its own limit of
+/// those as far as it may.
+pub const CONNECTIONS_MAX: usize = 65_536;
+
+/// Persistent connections that a receptor holds at once.
+pub const TUNNELS_MAX: usize = 1024;
+
+/// Threads that look names up, and how many look-ups may wait for them.
+pub const RESOLVER_THREADS: usize = 4;
+/// See [`RESOLVER_THREADS`].
+pub const RESOLVER_QUEUE: usize = 1024;
+
+/// Addresses of one name that are tried.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Shortest and longest wait before the persistent connection is dialled again. The first dial
+/// after a healthy connection is at once.
+pub const REDIAL_FIRST_MILLIS: u64 = 200;
+/// See [`REDIAL_FIRST_MILLIS`].
+pub const REDIAL_MAX_MILLIS: u64 = 15_000;
+
+/// A persistent connection that was up this long was healthy: the next dial is at once.
+pub const HEALTHY_MILLIS: u64 = 5_000;
+
+/// How often connections with a deadline are looked at.
+pub const SWEEP_MILLIS: u64 = 100;
+
+/// How long an entrance pauses when the process is out of descriptors.
+pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
+
+/// Refused streams that are logged one by one in a second; the rest are counted.
+pub const REFUSALS_LOGGED_PER_SECOND: u32 = 20;
+
+const _: () = assert!(BATCH_PARTS < GATHER_PARTS_MAX && LOCAL_PARTS < GATHER_PARTS_MAX);
