@@ -8,3 +8,4 @@ pub mod chunk;
 pub mod driver;
 mod gather;
 mod region;
+pub mod uring;
