@@ -17,3 +17,15 @@ pub const PARAM_FILE_BYTES: u64 = 1 << 20;
 
 /// Most entrance ports of one process, ranges counted out. Each is a listening descriptor.
 pub const ENTRANCES_MAX: usize = 4096;
+
+/// Largest sum of all parameter files, a file named twice counted twice: files that name each
+/// other several times would else multiply with every level.
+pub const PARAM_TOTAL_BYTES: u64 = 4 << 20;
+
+/// Longest time that `TIMEOUT=` takes, in seconds (a year). Longer ones are typing errors, and
+/// the engine may add any time up to this to a clock without overflow. "Never" is 0.
+pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
+
+/// Most exits of one process. They are searched in order for every new stream; as many as
+/// entrances, so that each entrance of the peer can have its own.
+pub const EXITS_MAX: usize = ENTRANCES_MAX;
