@@ -187,3 +187,14 @@ pub const URING_TEARDOWN_MILLIS: u64 = 2000;
 /// Longest wait for a message that a probe of io_uring has sent to itself. It takes microseconds;
 /// a machine stalled for seconds must not be taken for one without io_uring.
 pub const URING_PROBE_MILLIS: u64 = 5000;
+/// Largest sum of all parameter files, a file named twice counted twice: files that name each
+/// other several times would else multiply with every level.
+pub const PARAM_TOTAL_BYTES: u64 = 4 << 20;
+
+/// Longest time that `TIMEOUT=` takes, in seconds (a year). Longer ones are typing errors, and
+/// the engine may add any time up to this to a clock without overflow. "Never" is 0.
+pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
+
+/// Most exits of one process. They are searched in order for every new stream; as many as
+/// entrances, so that each entrance of the peer can have its own.
+pub const EXITS_MAX: usize = ENTRANCES_MAX;

@@ -34,10 +34,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
 pub(super) fn listen_everywhere(port: u16) -> io::Result<OwnedFd> {
     match listen(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)) {
         Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-            ) =>
+            if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
         {
             listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
         }

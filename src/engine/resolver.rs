@@ -93,8 +93,11 @@ pub(super) fn look_up(target: &Target) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = (target.host.as_str(), target.port).to_socket_addrs()?.collect();
     let (v6, v4): (Vec<_>, Vec<_>) = found.iter().copied().partition(SocketAddr::is_ipv6);
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut first, mut second) =
-        if first_is_v6 { (v6.into_iter(), v4.into_iter()) } else { (v4.into_iter(), v6.into_iter()) };
+    let (mut first, mut second) = if first_is_v6 {
+        (v6.into_iter(), v4.into_iter())
+    } else {
+        (v4.into_iter(), v6.into_iter())
+    };
     let mut out = Vec::new();
     while out.len() < ADDRESSES_MAX {
         let before = out.len();

@@ -28,9 +28,8 @@ impl Backoff {
             self.failures = 1;
             return Duration::ZERO;
         };
-        let bound = REDIAL_FIRST_MILLIS
-            .saturating_mul(1 << doublings.min(20))
-            .min(REDIAL_MAX_MILLIS);
+        let bound =
+            REDIAL_FIRST_MILLIS.saturating_mul(1 << doublings.min(20)).min(REDIAL_MAX_MILLIS);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(REDIAL_FIRST_MILLIS / 4 + random % bound)
     }

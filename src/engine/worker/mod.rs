@@ -271,7 +271,10 @@ impl<D: Driver> Worker<D> {
         let second = self.now.0 / 1_000_000;
         if second != self.refusals.second {
             if self.refusals.kept_back > 0 {
-                warn!(count = self.refusals.kept_back, "more streams refused, not logged one by one");
+                warn!(
+                    count = self.refusals.kept_back,
+                    "more streams refused, not logged one by one"
+                );
             }
             self.refusals = RefusalLog { second, ..RefusalLog::default() };
         }
@@ -287,4 +290,3 @@ impl<D: Driver> Worker<D> {
         Duration::from_millis(SWEEP_MILLIS)
     }
 }
-

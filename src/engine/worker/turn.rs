@@ -151,9 +151,10 @@ impl<D: Driver> Worker<D> {
             Drain::No => return None,
             Drain::AtOnce => Stopped::AtOnce,
             Drain::Until(until) => {
-                let busy = self.tunnels.iter().any(|(_, tunnel)| {
-                    tunnel.session.stream_count() > 0 || tunnel.sending
-                });
+                let busy = self
+                    .tunnels
+                    .iter()
+                    .any(|(_, tunnel)| tunnel.session.stream_count() > 0 || tunnel.sending);
                 if self.locals.len() == 0 && !busy {
                     Stopped::Drained
                 } else if until.is_some_and(|until| self.now >= until) {
