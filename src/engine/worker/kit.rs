@@ -15,7 +15,8 @@ pub(super) struct Kit {
     pool: Pool,
     /// Where heads and small payload are written, one behind the other.
     arena: ChunkMut,
-    /// Gathers not in use.
+    /// Gathers not in use, boxed as the driver takes them.
+    #[allow(clippy::vec_box)]
     gathers: Vec<Box<Gather>>,
     /// Where the session writes a head.
     pub(super) head: Vec<u8>,

@@ -139,11 +139,11 @@ impl<D: Driver> Worker<D> {
 
     fn throttle_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if let Reading::Armed { op, cancelled: false, mode } = tunnel.reading {
-            if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
-                self.driver.cancel(op);
-                tunnel.reading = Reading::Armed { op, mode, cancelled: true };
-            }
+        if let Reading::Armed { op, cancelled: false, mode } = tunnel.reading
+            && tunnel.session.control_backlog() >= CONTROL_BACKLOG
+        {
+            self.driver.cancel(op);
+            tunnel.reading = Reading::Armed { op, mode, cancelled: true };
         }
     }
 

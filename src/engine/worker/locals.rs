@@ -343,10 +343,10 @@ impl<D: Driver> Worker<D> {
                 self.read_local(key);
             }
             _ => {
-                if std::mem::take(&mut local.end_after_output) {
-                    if let Some(fd) = &local.fd {
-                        net::shut_down_write(fd);
-                    }
+                if std::mem::take(&mut local.end_after_output)
+                    && let Some(fd) = &local.fd
+                {
+                    net::shut_down_write(fd);
                 }
             }
         }
