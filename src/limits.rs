@@ -30,7 +30,7 @@ pub const ORIGINAL_STREAMS_MAX: u32 = 60;
 pub const ORIGINAL_ID_MAX: u16 = 254;
 
 /// Streams at once that we offer to one of ours, in one tunnel.
-pub const STREAMS_MAX: u32 = 8192;
+pub const STREAMS_MAX: u32 = 16_000;
 
 /// Stream ids that are used before one is used again, as a multiple of the streams at once: a
 /// late frame to an ended stream then finds its id unused.

@@ -60,7 +60,8 @@ impl Session {
         if let Some(deadline) = self.liveness.hello_deadline {
             return Some(deadline);
         }
-        let holds = self.holds.iter().filter_map(|&key| self.streams.get(key)?.hold_until).min();
+        let holds =
+            self.holds.iter().filter_map(|&key| Some(self.streams.get(key)?.hold?.until)).min();
         [self.liveness.next_ping(), self.liveness.silent_since(), self.queues.ack_deadline(), holds]
             .into_iter()
             .flatten()

@@ -99,6 +99,7 @@ impl<D: Driver> Worker<D> {
                     warn!(%address, %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
                     let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
                     listener.paused_until = Some(self.now.after(pause));
+                    self.listeners_paused = true;
                 }
                 // The client was gone before we came to it.
                 _ => debug!(%address, %error, "accept failed"),
@@ -116,6 +117,10 @@ impl<D: Driver> Worker<D> {
 
     /// Times of listeners; the next one.
     pub(super) fn listeners_on_time(&mut self) -> Option<Moment> {
+        if !self.listeners_paused && !self.up.is_empty() {
+            return None;
+        }
+        self.listeners_paused = false;
         let mut next = None;
         let mut over = false;
         for listener in &mut self.listeners {
@@ -124,7 +129,10 @@ impl<D: Driver> Worker<D> {
                     listener.paused_until = None;
                     over = true;
                 }
-                Some(until) => next = Some(next.map_or(until, |next: Moment| next.min(until))),
+                Some(until) => {
+                    self.listeners_paused = true;
+                    next = Some(next.map_or(until, |next: Moment| next.min(until)));
+                }
                 None => {}
             }
         }

@@ -51,19 +51,21 @@ impl<D: Driver> Worker<D> {
         if !wanted {
             return;
         }
-        let (mode, class) = if local.bulk {
-            let free = self.driver.free_buffers(BufferClass::Bulk);
-            if free <= BULK_BUFFERS_FOR_LINKS + self.bulk_receives {
-                local.starved = true;
-                self.starved_locals.push_back(key);
-                return;
-            }
-            self.bulk_receives += 1;
-            (RecvMode::Once, BufferClass::Bulk)
+        let (mode, class, kind, kept_free) = if local.bulk {
+            let kept_free = BULK_BUFFERS_FOR_LINKS + self.bulk_receives;
+            (RecvMode::Once, BufferClass::Bulk, Kind::LocalReceiveBulk, kept_free)
         } else {
-            (RecvMode::Multishot, BufferClass::Small)
+            (RecvMode::Multishot, BufferClass::Small, Kind::LocalReceive, 0)
         };
-        let op = self.driver.recv(fd, mode, class, Kind::LocalReceive.of(key));
+        if self.driver.free_buffers(class) <= kept_free {
+            local.starved = true;
+            self.starved_locals.push_back(key);
+            return;
+        }
+        if local.bulk {
+            self.bulk_receives += 1;
+        }
+        let op = self.driver.recv(fd, mode, class, kind.of(key));
         local.reading = Reading::Armed { op, mode, cancelled: false };
     }
 
@@ -125,7 +127,6 @@ impl<D: Driver> Worker<D> {
                 }
             }
             Reading::Armed { mode: RecvMode::Once, .. } => {
-                self.bulk_receives -= 1;
                 local.short_reads = if full { 0 } else { local.short_reads + 1 };
                 if local.short_reads >= SHORT_READS {
                     local.bulk = false;
@@ -154,13 +155,14 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A local socket is broken.
-    fn local_failed(&mut self, key: Key, what: &'static str, error: &io::Error) {
+    pub(super) fn local_failed(&mut self, key: Key, what: &'static str, error: &io::Error) {
         let Some(local) = self.locals.get_mut(key) else { return };
         debug!(client = %local.client, %error, what, "local connection failed");
         let (tunnel, stream) = (local.tunnel, local.stream);
         local.output.clear();
         if let Some(fd) = local.fd.take() {
-            self.abandon(&fd);
+            net::reset_on_close(&fd);
+            self.driver.cancel_all(&fd);
         }
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
             (Some(tunnel), Some(stream)) => tunnel.session.local_reset(stream, what),
@@ -267,6 +269,10 @@ impl<D: Driver> Worker<D> {
             return;
         };
         local.sending = false;
+        if local.fd.is_none() {
+            // The socket was given up meanwhile, and the session knows.
+            return self.kit.give_back(gather);
+        }
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,

@@ -103,6 +103,8 @@ pub(super) struct Worker<D> {
     /// Local connections with a deadline, at least.
     timed: usize,
     next_sweep: Moment,
+    /// A listener is out of descriptors, or was.
+    listeners_paused: bool,
     /// When clients that wait for a tunnel are reset.
     hold_deadline: Option<Moment>,
     refusals: RefusalLog,
@@ -153,6 +155,7 @@ impl<D: Driver> Worker<D> {
             bulk_receives: 0,
             timed: 0,
             next_sweep: now,
+            listeners_paused: false,
             hold_deadline: plan.timeouts.hold.map(|hold| now.after(hold)),
             refusals: RefusalLog::default(),
             drain: Drain::No,
@@ -189,6 +192,10 @@ impl<D: Driver> Worker<D> {
         let (kind, key) = token::read(token);
         match (kind, outcome) {
             (Kind::LocalReceive, Outcome::Received(got)) => self.local_received(key, more, got),
+            (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
+                self.bulk_receives -= 1;
+                self.local_received(key, more, got);
+            }
             (Kind::LocalSend, Outcome::Sent { result, gather }) => {
                 self.local_sent(key, result, gather);
             }

@@ -12,7 +12,7 @@ use super::local::{Local, Stage};
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::endpoint::routing;
-use crate::engine::driver::{Driver, Fd};
+use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
 use crate::params::plan::{Caller, Target};
@@ -244,8 +244,8 @@ impl<D: Driver> Worker<D> {
         let linger = self.plan.timeouts.linger;
         let deadline = if then_reset { linger.map(|linger| self.now.after(linger)) } else { None };
         let Some(local) = self.locals.get_mut(key) else { return };
-        if matches!(local.stage, Stage::Dialing(_)) {
-            // Nobody waits for the server any more.
+        if local.fd.is_none() || matches!(local.stage, Stage::Dialing(_)) {
+            // Nobody waits for the server any more, or the socket is gone already.
             self.reset_local(key);
             return;
         }
@@ -258,13 +258,9 @@ impl<D: Driver> Worker<D> {
     pub(super) fn reset_local(&mut self, key: Key) {
         let Some(local) = self.locals.remove(key) else { return };
         if let Some(fd) = local.fd {
-            self.abandon(&fd);
+            // Closed when what is under way on it has ended.
+            net::reset_on_close(&fd);
+            self.driver.cancel_all(&fd);
         }
-    }
-
-    /// Lets a socket go, with a reset: when its operations have ended, it is closed.
-    pub(super) fn abandon(&mut self, fd: &Fd) {
-        net::reset_on_close(fd);
-        self.driver.cancel_all(fd);
     }
 }

@@ -16,12 +16,14 @@ pub(super) enum Kind {
     LinkSend,
     LocalConnect,
     LocalReceive,
+    /// A receive into a bulk buffer: counted, whoever it was for.
+    LocalReceiveBulk,
     LocalSend,
     /// Urgent data or the end of a local socket.
     LocalUrgent,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Wake,
     Kind::Accept,
     Kind::Dial,
@@ -29,6 +31,7 @@ const KINDS: [Kind; 9] = [
     Kind::LinkSend,
     Kind::LocalConnect,
     Kind::LocalReceive,
+    Kind::LocalReceiveBulk,
     Kind::LocalSend,
     Kind::LocalUrgent,
 ];

@@ -87,7 +87,6 @@ impl<D: Driver> Worker<D> {
     fn patience_over(&mut self, key: Key) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
-        let (tunnel, stream) = (local.tunnel, local.stream);
         if let Stage::Dialing(dial) = &mut local.stage {
             dial.timed_out(now);
             if let Some(fd) = local.fd.take() {
@@ -96,12 +95,8 @@ impl<D: Driver> Worker<D> {
             self.dial_local(key);
             return;
         }
-        debug!(client = %local.client, "patience over: local connection reset");
-        if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.local_reset(stream, "idle for too long (TIMEOUT=io)");
-        }
-        self.mark_tunnel(tunnel);
-        self.reset_local(key);
+        let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        self.local_failed(key, "timed out", &over);
     }
 
     /// Writes to every local connection and every tunnel that has something.
