@@ -61,7 +61,9 @@ impl Session {
             return Some(deadline);
         }
         let holds = self.holds.iter().filter_map(|&key| self.streams.get(key)?.hold_until).min();
-        [self.liveness.next_ping(), self.liveness.silent_since(), self.queues.ack_deadline(), holds]
+        // No ping goes out before the hello is done, even where no deadline is set for it.
+        let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
+        [ping, self.liveness.silent_since(), self.queues.ack_deadline(), holds]
             .into_iter()
             .flatten()
             .min()
