@@ -62,7 +62,8 @@ impl Session {
         }
         let holds =
             self.holds.iter().filter_map(|&key| Some(self.streams.get(key)?.hold?.until)).min();
-        [self.liveness.next_ping(), self.liveness.silent_since(), self.queues.ack_deadline(), holds]
+        // No ping goes out before the hello is done, even where no deadline is set for it.
+        let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
             .into_iter()
             .flatten()
             .min()

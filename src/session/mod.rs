@@ -38,7 +38,8 @@ impl Moment {
     /// This much later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Moment {
-        Moment(self.0.saturating_add(duration.as_micros() as u64))
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Moment(self.0.saturating_add(micros))
     }
 }
 
@@ -260,7 +261,8 @@ impl Session {
         // Beyond the window: first data, which is not counted, and the packet that goes over.
         let slack = 2 * u64::from(v03::PAYLOAD_BYTES_MAX);
         match self.peer.offer.and(self.config.offer) {
-            Some(offer) => u64::from(offer.window_bytes) + slack,
+            // The peer reads a smaller offer as the least that there is, see `Peer::send_limit`.
+            Some(offer) => u64::from(offer.window_bytes.max(limits::PEER_WINDOW_BYTES_MIN)) + slack,
             None => u64::from(v03::STREAM_BUFFER_BYTES) + slack,
         }
     }

@@ -212,7 +212,10 @@ impl Session {
     fn on_urgent(&mut self, to: Option<u16>, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
-        stream.todo.urgent_taken += bytes;
+        // Before CONNECTED and after CLOSE the peer knows no stream that the answer could be for.
+        if stream.state == State::Open {
+            stream.todo.urgent_taken = stream.todo.urgent_taken.saturating_add(bytes);
+        }
         let deaf = stream.deaf || stream.peer_end;
         self.schedule_control(key);
         if deaf { self.discard(bytes) } else { Sink::Urgent(key) }

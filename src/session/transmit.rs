@@ -121,7 +121,8 @@ impl Session {
         let threshold =
             self.config.offer.and(self.peer.offer).map_or(1, |_| self.own_window_bytes() / 4);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.ack_bytes == 0 || stream.state == State::Accepting {
+        // Before CONNECTED and after CLOSE the peer knows no stream that this could be for.
+        if stream.ack_bytes == 0 || matches!(stream.state, State::Accepting | State::Closing) {
             return;
         }
         if stream.ack_bytes >= threshold {

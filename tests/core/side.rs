@@ -1,0 +1,614 @@
+//! A model of an engine: one session with its decoder and its local sockets, all of them scripts.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use sockmux_uring::limits::READ_AHEAD_BYTES;
+use sockmux_uring::session::{
+    Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
+};
+use sockmux_uring::wire::Frame;
+use sockmux_uring::wire::v03::{Decoder, Step};
+
+/// Table behind all payload: a prime length, so that no packet size lines up with it.
+const PATTERN_BYTES: usize = 65_521;
+
+/// The bytes that streams carry: byte `n` of a stream follows from its seed and `n`.
+pub(crate) struct Pattern(Vec<u8>);
+
+impl Pattern {
+    pub(crate) fn new() -> Pattern {
+        let mut state = 0x1234_5678_u32;
+        let table = (0..PATTERN_BYTES).map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 11) as u8
+        });
+        Pattern(table.collect())
+    }
+
+    /// Calls `each` with the pieces that make up `bytes` bytes of the stream from `at`.
+    fn pieces(&self, seed: u64, at: u64, bytes: u64, mut each: impl FnMut(&[u8])) {
+        let mut start = (seed.wrapping_add(at) % PATTERN_BYTES as u64) as usize;
+        let mut left = bytes as usize;
+        while left > 0 {
+            let take = left.min(PATTERN_BYTES - start);
+            each(&self.0[start..start + take]);
+            left -= take;
+            start = 0;
+        }
+    }
+
+    fn append(&self, out: &mut Vec<u8>, seed: u64, at: u64, bytes: u64) {
+        self.pieces(seed, at, bytes, |piece| out.extend_from_slice(piece));
+    }
+
+    fn matches(&self, found: &[u8], seed: u64, at: u64) -> bool {
+        let mut rest = found;
+        let mut same = true;
+        self.pieces(seed, at, found.len() as u64, |piece| {
+            same &= rest[..piece.len()] == *piece;
+            rest = &rest[piece.len()..];
+        });
+        same
+    }
+}
+
+/// How a local socket comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// End of data after its last byte.
+    Eof,
+    /// The same, but not before the other side has ended its data.
+    EofAfterPeer,
+    /// Reset after this many bytes.
+    ResetAfter(u64),
+    /// Reset this many microseconds after it began.
+    ResetAt(u64),
+}
+
+/// What a local socket does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Script {
+    pub(crate) seed: u64,
+    /// Bytes that it has to say.
+    pub(crate) total: u64,
+    /// Bytes of it that come at once, and microseconds between.
+    pub(crate) chunk: u64,
+    pub(crate) chunk_gap: u64,
+    /// Bytes that it takes at once, microseconds between, and before the first.
+    pub(crate) gulp: u64,
+    pub(crate) gulp_gap: u64,
+    pub(crate) stall: u64,
+    /// Urgent bytes that it sends, one after each of its first chunks.
+    pub(crate) urgent: u8,
+    pub(crate) end: End,
+}
+
+/// What becomes of an open at the other side, after a delay in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Accept { after: u64 },
+    Refuse { after: u64, unreachable: bool },
+}
+
+/// One stream of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) opener: usize,
+    pub(crate) open_at: Moment,
+    pub(crate) exit: Exit,
+    /// Of the opener, and of the exit.
+    pub(crate) scripts: [Script; 2],
+}
+
+pub(crate) const REFUSAL: &str = "nobody lives here";
+
+/// The client address that stands for a plan: so the exit knows which one it serves.
+fn address_of(plan: usize) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(10, 0, (plan >> 8) as u8, plan as u8).into(), 7)
+}
+
+fn plan_of(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(v4) => {
+            let [_, _, high, low] = v4.ip().octets();
+            usize::from(high) << 8 | usize::from(low)
+        }
+        SocketAddr::V6(_) => panic!("{address} was never given"),
+    }
+}
+
+/// What brought the end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndedBy {
+    Close,
+    Closed,
+}
+
+/// A local socket.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) plan: usize,
+    /// 0 at the opener, 1 at the exit.
+    pub(crate) end: usize,
+    pub(crate) script: Script,
+    key: Option<StreamKey>,
+    began: Moment,
+    /// The exit has not decided yet: then it does.
+    decide_at: Option<Moment>,
+    paused: bool,
+    write_at: Moment,
+    take_at: Moment,
+    urgent_left: u8,
+    /// Bytes given to the session to be sent, and bytes that it has framed, first data among
+    /// them counted by itself as well.
+    pub(crate) read: u64,
+    pub(crate) framed: u64,
+    pub(crate) framed_first: u64,
+    /// The session has said that what it has not framed may be dropped.
+    dropped: bool,
+    pub(crate) delivered: u64,
+    pub(crate) taken: u64,
+    pub(crate) eof: bool,
+    pub(crate) reset: bool,
+    pub(crate) opened: bool,
+    /// Bytes that had been delivered when the peer's end of data came.
+    pub(crate) peer_end: Option<u64>,
+    pub(crate) ended: Option<(Ended, EndedBy)>,
+}
+
+/// One end of the tunnel.
+pub(crate) struct Side {
+    pub(crate) name: usize,
+    pub(crate) session: Session,
+    decoder: Decoder,
+    sink: Sink,
+    pub(crate) locals: Vec<Local>,
+    by_key: HashMap<StreamKey, usize>,
+    by_plan: HashMap<usize, usize>,
+    /// Plans that this side is to open.
+    pub(crate) to_open: Vec<usize>,
+    retry_at: Moment,
+    head: Vec<u8>,
+    /// The frame that is being taken is a CLOSE, a CLOSED.
+    ending: Option<EndedBy>,
+    pub(crate) payload_out: u64,
+    pub(crate) payload_in: u64,
+    pub(crate) urgent_out: u64,
+    pub(crate) urgent_in: u64,
+    urgent_frame: bool,
+    /// Most bytes of a stream that may wait for its local socket.
+    backlog_max: u64,
+    /// Largest packet that the other side takes.
+    packet_max: u64,
+    largest_id: u16,
+}
+
+impl Side {
+    pub(crate) fn new(name: usize, config: Config, backlog_max: u64, now: Moment) -> Side {
+        Side {
+            name,
+            session: Session::new(config, now),
+            decoder: Decoder::new(),
+            sink: Sink::Discard,
+            locals: Vec::new(),
+            by_key: HashMap::new(),
+            by_plan: HashMap::new(),
+            to_open: Vec::new(),
+            retry_at: now,
+            head: Vec::new(),
+            ending: None,
+            payload_out: 0,
+            payload_in: 0,
+            urgent_out: 0,
+            urgent_in: 0,
+            urgent_frame: false,
+            backlog_max,
+            packet_max: 16_384,
+            largest_id: 0,
+        }
+    }
+
+    /// The other side takes no packets larger than this.
+    pub(crate) fn set_packet_max(&mut self, bytes: u16) {
+        self.packet_max = u64::from(bytes);
+    }
+
+    /// Largest id of ours that went out.
+    pub(crate) fn largest_id(&self) -> u16 {
+        self.largest_id
+    }
+
+    /// Bytes have come from the link.
+    pub(crate) fn read(
+        &mut self,
+        mut input: &[u8],
+        now: Moment,
+        plans: &[Plan],
+        pattern: &Pattern,
+    ) -> Result<(), TunnelError> {
+        self.session.received(now);
+        loop {
+            let (n, step) = self.decoder.step(input)?;
+            match step {
+                Step::Frame(frame) => {
+                    self.ending = match frame {
+                        Frame::Close { .. } => Some(EndedBy::Close),
+                        Frame::Closed { .. } => Some(EndedBy::Closed),
+                        _ => None,
+                    };
+                    self.urgent_frame = matches!(frame, Frame::Urgent { .. });
+                    self.sink = self.session.on_frame(frame, now)?;
+                    self.take_events(now, plans);
+                }
+                Step::Payload => self.deliver(&input[..n], plans, pattern, now),
+                Step::More => {
+                    assert_eq!(n, input.len(), "More must consume everything");
+                    return Ok(());
+                }
+            }
+            input = &input[n..];
+        }
+    }
+
+    fn deliver(&mut self, bytes: &[u8], plans: &[Plan], pattern: &Pattern, now: Moment) {
+        match self.sink {
+            Sink::Discard if self.urgent_frame => self.urgent_in += bytes.len() as u64,
+            Sink::Discard => self.payload_in += bytes.len() as u64,
+            Sink::Urgent(key) => {
+                assert!(self.by_key.contains_key(&key));
+                self.urgent_in += bytes.len() as u64;
+            }
+            Sink::Stream(key) => {
+                let local = &mut self.locals[self.by_key[&key]];
+                assert!(!local.reset && local.ended.is_none() && local.peer_end.is_none());
+                let seed = plans[local.plan].scripts[1 - local.end].seed;
+                assert!(
+                    pattern.matches(bytes, seed, local.delivered),
+                    "plan {} at side {}: wrong bytes at {}",
+                    local.plan,
+                    self.name,
+                    local.delivered
+                );
+                if local.delivered == local.taken {
+                    local.take_at = local.take_at.max(now);
+                }
+                local.delivered += bytes.len() as u64;
+                self.payload_in += bytes.len() as u64;
+                let waiting = local.delivered - local.taken;
+                assert!(waiting <= self.backlog_max, "{waiting} bytes wait");
+            }
+        }
+    }
+
+    fn take_events(&mut self, now: Moment, plans: &[Plan]) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Up { .. } => {}
+                Event::Incoming { key, client, entrance } => {
+                    let plan = plan_of(client.expect("the opener's address is known"));
+                    assert_eq!(entrance, Some(address_of(0)));
+                    let (Exit::Accept { after } | Exit::Refuse { after, .. }) = plans[plan].exit;
+                    let user = self.begin(plan, 1, plans[plan].scripts[1], now);
+                    self.locals[user].decide_at = Some(later(now, after));
+                    self.set_key(user, key);
+                    self.session.attach(key, user as u64);
+                }
+                Event::Opened { user } => {
+                    let local = self.live(user);
+                    assert!(local.end == 0 && !local.opened);
+                    local.opened = true;
+                }
+                Event::EndOfData { user } => {
+                    let local = self.live(user);
+                    assert!(local.peer_end.is_none(), "end of data came twice");
+                    local.peer_end = Some(local.delivered);
+                    local.write_at = local.write_at.max(now);
+                }
+                Event::ReadMore { user } => {
+                    let local = self.live(user);
+                    assert!(local.paused, "nobody had been told to wait");
+                    local.paused = false;
+                    local.write_at = local.write_at.max(now);
+                }
+                Event::Ended { user, how } => {
+                    let by = self.ending.expect("only CLOSE and CLOSED end a stream");
+                    let local = self.live(user);
+                    local.ended = Some((how, by));
+                    if let Some(key) = local.key.take() {
+                        self.by_key.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The local socket that an event is for: it must be there and not have been told its end.
+    fn live(&mut self, user: u64) -> &mut Local {
+        let local = &mut self.locals[user as usize];
+        assert!(!local.reset && local.ended.is_none(), "an event for a socket that is gone");
+        local
+    }
+
+    fn begin(&mut self, plan: usize, end: usize, script: Script, now: Moment) -> usize {
+        let before = self.by_plan.insert(plan, self.locals.len());
+        assert!(before.is_none(), "plan {plan} began twice");
+        self.locals.push(Local {
+            plan,
+            end,
+            script,
+            key: None,
+            began: now,
+            decide_at: None,
+            paused: false,
+            write_at: now,
+            take_at: later(now, script.stall),
+            urgent_left: script.urgent,
+            read: 0,
+            framed: 0,
+            framed_first: 0,
+            dropped: false,
+            delivered: 0,
+            taken: 0,
+            eof: false,
+            reset: false,
+            opened: false,
+            peer_end: None,
+            ended: None,
+        });
+        self.locals.len() - 1
+    }
+
+    fn set_key(&mut self, user: usize, key: StreamKey) {
+        self.locals[user].key = Some(key);
+        self.by_key.insert(key, user);
+    }
+
+    /// Does what the local sockets do at `now`; whether anything was done.
+    pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan]) -> bool {
+        let mut busy = self.open_due(now, plans);
+        for user in 0..self.locals.len() {
+            busy |= self.decide(user, now, plans);
+            busy |= self.reset_due(user, now);
+            busy |= self.take(user, now);
+            busy |= self.write(user, now);
+        }
+        self.ending = None;
+        self.take_events(now, plans);
+        busy
+    }
+
+    fn open_due(&mut self, now: Moment, plans: &[Plan]) -> bool {
+        if !self.session.is_up() || now < self.retry_at {
+            return false;
+        }
+        let Some(at) = self.to_open.iter().position(|&plan| plans[plan].open_at <= now) else {
+            return false;
+        };
+        let plan = self.to_open[at];
+        let user = self.locals.len();
+        match self.session.open(user as u64, address_of(plan), address_of(0)) {
+            Ok(key) => {
+                self.to_open.swap_remove(at);
+                assert_eq!(user, self.begin(plan, 0, plans[plan].scripts[0], now));
+                self.set_key(user, key);
+                assert!(self.session.stream_count() <= self.session.streams_max() as usize);
+            }
+            Err(_) => {
+                assert!(self.session.stream_count() >= self.session.streams_max() as usize);
+                self.retry_at = later(now, 500_000);
+            }
+        }
+        true
+    }
+
+    fn decide(&mut self, user: usize, now: Moment, plans: &[Plan]) -> bool {
+        let local = &mut self.locals[user];
+        let (Some(key), Some(at)) = (local.key, local.decide_at) else { return false };
+        if now < at {
+            return false;
+        }
+        local.decide_at = None;
+        match plans[local.plan].exit {
+            Exit::Accept { .. } => {
+                local.opened = true;
+                local.write_at = now;
+                self.session.accept(key, address_of(0), address_of(1));
+            }
+            Exit::Refuse { unreachable, .. } => {
+                local.key = None;
+                local.reset = true;
+                self.by_key.remove(&key);
+                self.session.refuse(key, REFUSAL, unreachable);
+            }
+        }
+        true
+    }
+
+    fn reset_due(&mut self, user: usize, now: Moment) -> bool {
+        let local = &mut self.locals[user];
+        let Some(key) = local.key.filter(|_| local.decide_at.is_none() && !local.reset) else {
+            return false;
+        };
+        let due = match local.script.end {
+            End::ResetAt(after) => later(local.began, after) <= now,
+            End::ResetAfter(bytes) => local.read >= bytes.min(local.script.total),
+            _ => false,
+        };
+        if due {
+            local.reset = true;
+            let keep = self.session.local_reset(key, "connection reset by the script");
+            self.locals[user].dropped = !keep;
+        }
+        due
+    }
+
+    fn take(&mut self, user: usize, now: Moment) -> bool {
+        let local = &mut self.locals[user];
+        let Some(key) = local.key.filter(|_| local.decide_at.is_none() && !local.reset) else {
+            return false;
+        };
+        let waiting = local.delivered - local.taken;
+        if waiting == 0 || now < local.take_at {
+            return false;
+        }
+        let bytes = waiting.min(local.script.gulp);
+        local.taken += bytes;
+        local.take_at = later(now, local.script.gulp_gap);
+        self.session.taken(key, bytes, now);
+        true
+    }
+
+    fn write(&mut self, user: usize, now: Moment) -> bool {
+        let local = &mut self.locals[user];
+        let Some(key) = local.key.filter(|_| local.decide_at.is_none()) else { return false };
+        if local.eof || local.reset || local.paused || now < local.write_at {
+            return false;
+        }
+        let left = local.script.total - local.read;
+        if left == 0 {
+            let due = match local.script.end {
+                End::Eof => true,
+                End::EofAfterPeer => local.peer_end.is_some(),
+                _ => false,
+            };
+            local.eof = due;
+            if due {
+                self.session.data_end(key, now);
+            }
+            return due;
+        }
+        if !self.session.may_read(key) {
+            local.paused = true;
+            return true;
+        }
+        let bytes = left.min(local.script.chunk);
+        local.read += bytes;
+        local.write_at = later(now, local.script.chunk_gap);
+        assert!(local.read - local.framed <= READ_AHEAD_BYTES + bytes, "too much is read ahead");
+        self.session.data_ready(key, bytes);
+        if local.urgent_left > 0 && local.opened {
+            local.urgent_left -= 1;
+            self.session.urgent(key, b'!');
+        }
+        true
+    }
+
+    /// It is now `now` for the session, if it wanted to know.
+    pub(crate) fn run_clock(&mut self, now: Moment, plans: &[Plan]) -> Result<bool, TunnelError> {
+        if self.session.next_timeout().is_none_or(|at| now < at) {
+            return Ok(false);
+        }
+        self.session.on_time(now)?;
+        let next = self.session.next_timeout();
+        assert!(next.is_none_or(|at| at > now), "a timer that does not move: {next:?} at {now:?}");
+        self.ending = None;
+        self.take_events(now, plans);
+        Ok(true)
+    }
+
+    /// Appends what the session wants to send, until `out` has `room` bytes.
+    pub(crate) fn transmit(
+        &mut self,
+        out: &mut Vec<u8>,
+        room: usize,
+        now: Moment,
+        plans: &[Plan],
+        pattern: &Pattern,
+    ) -> bool {
+        let before = out.len();
+        while out.len() < room {
+            self.head.clear();
+            let in_batch = out.len() > before;
+            let Some(transmit) = self.session.poll_transmit(&mut self.head, in_batch) else {
+                break;
+            };
+            self.check_head(transmit);
+            out.extend_from_slice(&self.head);
+            match transmit {
+                Transmit::Control => {}
+                Transmit::Data { key, user, bytes } => {
+                    let local = &mut self.locals[user as usize];
+                    assert!(!local.dropped, "data of a socket whose data was dropped");
+                    assert_eq!(local.key, Some(key));
+                    assert!(local.framed + bytes <= local.read, "more framed than was read");
+                    pattern.append(out, local.script.seed, local.framed, bytes);
+                    local.framed += bytes;
+                    if self.head[1] != 0x06 {
+                        local.framed_first += bytes;
+                    }
+                    self.payload_out += bytes;
+                }
+                Transmit::Urgent { byte } => {
+                    out.push(byte);
+                    self.urgent_out += 1;
+                }
+            }
+            self.ending = None;
+            self.take_events(now, plans);
+        }
+        out.len() > before
+    }
+
+    fn check_head(&mut self, transmit: Transmit) {
+        assert!(self.head.len() >= 8 && self.head[0] == 3);
+        let declared = u64::from(u16::from_be_bytes([self.head[6], self.head[7]]));
+        let behind = match transmit {
+            Transmit::Control => 0,
+            Transmit::Data { bytes, .. } => bytes,
+            Transmit::Urgent { .. } => 1,
+        };
+        assert_eq!(declared, self.head.len() as u64 - 8 + behind, "a head that lies");
+        assert!(declared + 8 <= self.packet_max, "a packet larger than the peer takes");
+        if self.head[1] == 0x02 || self.head[1] == 0x42 {
+            let id = u16::from_be_bytes([self.head[2], self.head[3]]);
+            assert!(id != 255 && id >= 2);
+            self.largest_id = self.largest_id.max(id);
+        }
+    }
+
+    /// When something is to be done here next.
+    pub(crate) fn next_moment(&self, plans: &[Plan]) -> Option<Moment> {
+        let locals = self.locals.iter().filter(|local| local.key.is_some()).flat_map(|local| {
+            let decided = local.decide_at.is_none();
+            let reset_at = match local.script.end {
+                End::ResetAt(after) => Some(later(local.began, after)),
+                _ => None,
+            };
+            let takes = decided && !local.reset && local.delivered > local.taken;
+            let wants = match local.script.end {
+                End::Eof => true,
+                End::EofAfterPeer => local.peer_end.is_some(),
+                _ => false,
+            } || local.read < local.script.total;
+            let writes = decided && !local.reset && !local.eof && !local.paused && wants;
+            [
+                local.decide_at,
+                reset_at.filter(|_| decided && !local.reset),
+                takes.then_some(local.take_at),
+                writes.then_some(local.write_at),
+            ]
+        });
+        let opens = self.to_open.iter().map(|&plan| plans[plan].open_at.max(self.retry_at));
+        let opens = opens.filter(|_| self.session.is_up()).min();
+        locals.flatten().chain(opens).chain(self.session.next_timeout()).min()
+    }
+
+    /// What this side has of a plan.
+    pub(crate) fn local(&self, plan: usize) -> Option<&Local> {
+        self.by_plan.get(&plan).map(|&user| &self.locals[user])
+    }
+
+    /// The users that must be told when the connection breaks.
+    pub(crate) fn live_users(&self) -> Vec<u64> {
+        let live = |local: &Local| local.key.is_some() && !local.reset;
+        (0..self.locals.len()).filter(|&n| live(&self.locals[n])).map(|n| n as u64).collect()
+    }
+}
+
+pub(crate) fn later(now: Moment, micros: u64) -> Moment {
+    now.after(Duration::from_micros(micros))
+}

@@ -1,0 +1,407 @@
+//! Two sides, a link with delay between them, and a clock that jumps from event to event.
+//!
+//! Whatever is not decided by a plan is taken from a [`Choice`], so that a run is the same each
+//! time. Everything that must hold is checked while it runs, by panicking.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sockmux_uring::limits;
+use sockmux_uring::session::{Config, Ended, Moment};
+use sockmux_uring::wire::v03::{Offer, PAYLOAD_BYTES_MAX, STREAM_BUFFER_BYTES};
+
+use super::choice::Choice;
+use super::side::{End, EndedBy, Exit, Local, Pattern, Plan, REFUSAL, Script, Side, later};
+
+/// A run that has not come to rest after this much virtual time never will.
+const REST_MICROS: u64 = 4 * 3_600 * 1_000_000;
+/// Turns after which a run is given up: it moves, but not forward.
+const TURNS_MAX: u64 = 3_000_000;
+/// Control frames that may wait before a side reads no further.
+const CONTROL_BACKLOG_MAX: usize = 64;
+
+/// One direction of the connection.
+struct Pipe {
+    delay: u64,
+    jitter: u64,
+    capacity: usize,
+    on_the_way: VecDeque<(Moment, Vec<u8>)>,
+    on_the_way_bytes: usize,
+    /// Arrived and not read.
+    inbox: Vec<u8>,
+}
+
+impl Pipe {
+    fn new(choice: &mut impl Choice) -> Pipe {
+        Pipe {
+            delay: choice.pick(&[50, 0, 1_000, 20_000, 150_000, 1_000_000]),
+            jitter: choice.pick(&[0, 100, 30_000]),
+            capacity: choice.pick(&[1 << 20, 1 << 16, 3_000, 200]),
+            on_the_way: VecDeque::new(),
+            on_the_way_bytes: 0,
+            inbox: Vec::new(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.on_the_way_bytes + self.inbox.len())
+    }
+
+    fn send(&mut self, bytes: Vec<u8>, now: Moment, choice: &mut impl Choice) {
+        let arrival = later(now, self.delay + choice.below(self.jitter + 1));
+        let arrival = self.on_the_way.back().map_or(arrival, |last| last.0.max(arrival));
+        self.on_the_way_bytes += bytes.len();
+        self.on_the_way.push_back((arrival, bytes));
+    }
+
+    fn arrive(&mut self, now: Moment) {
+        while self.on_the_way.front().is_some_and(|first| first.0 <= now) {
+            if let Some((_, bytes)) = self.on_the_way.pop_front() {
+                self.on_the_way_bytes -= bytes.len();
+                self.inbox.extend_from_slice(&bytes);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.on_the_way.is_empty() && self.inbox.is_empty()
+    }
+}
+
+/// What a run showed.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) payload_bytes: u64,
+    pub(crate) streams: usize,
+    pub(crate) refused: usize,
+    pub(crate) reset: usize,
+    pub(crate) most_streams: usize,
+    pub(crate) largest_id: u16,
+    pub(crate) was_cut: bool,
+}
+
+/// Two sides and what joins them.
+pub(crate) struct World<'a, C: Choice> {
+    choice: &'a mut C,
+    pattern: &'a Pattern,
+    pub(crate) now: Moment,
+    plans: Vec<Plan>,
+    pub(crate) sides: [Side; 2],
+    /// From side 0 to side 1, and back.
+    pipes: [Pipe; 2],
+    cut_at: Option<Moment>,
+    /// Both sides know each other as ours, so that ends of data are told apart from closes.
+    half_close: bool,
+    most_streams: usize,
+}
+
+impl<'a, C: Choice> World<'a, C> {
+    pub(crate) fn new(
+        choice: &'a mut C,
+        pattern: &'a Pattern,
+        configs: [Config; 2],
+        plans: Vec<Plan>,
+        cut_at: Option<Moment>,
+    ) -> World<'a, C> {
+        let now = Moment(choice.below(1_000_000_000));
+        let offers = configs[0].offer.zip(configs[1].offer);
+        let half_close = offers.is_some_and(|(one, other)| one.half_close && other.half_close);
+        let backlog_max = |own: &Config| match offers.and(own.offer) {
+            Some(offer) => {
+                u64::from(offer.window_bytes.max(limits::PEER_WINDOW_BYTES_MIN))
+                    + u64::from(PAYLOAD_BYTES_MAX)
+            }
+            // What the original has for a stream, and dies of when there is more.
+            None => u64::from(STREAM_BUFFER_BYTES),
+        };
+        let most = [backlog_max(&configs[0]), backlog_max(&configs[1])];
+        let packets = [configs[0].packet_bytes, configs[1].packet_bytes];
+        let [one, other] = configs;
+        let mut sides = [Side::new(0, one, most[0], now), Side::new(1, other, most[1], now)];
+        for side in &mut sides {
+            side.set_packet_max(packets[1 - side.name]);
+            side.to_open = (0..plans.len()).filter(|&n| plans[n].opener == side.name).collect();
+        }
+        let pipes = [Pipe::new(choice), Pipe::new(choice)];
+        let plans = plans
+            .into_iter()
+            .map(|plan| Plan { open_at: later(now, plan.open_at.0), ..plan })
+            .collect();
+        let cut_at = cut_at.map(|at| later(now, at.0));
+        World { choice, pattern, now, plans, sides, pipes, cut_at, half_close, most_streams: 0 }
+    }
+
+    /// Runs until everything is at rest, or the connection is cut.
+    pub(crate) fn run(mut self) -> Summary {
+        let began = self.now;
+        let mut turns = 0;
+        loop {
+            while self.turn() {
+                turns += 1;
+                assert!(turns < TURNS_MAX, "no end at {:?}: {}", self.now, self.describe());
+            }
+            self.check();
+            if self.is_at_rest() {
+                break;
+            }
+            if self.cut_at.is_some_and(|at| at <= self.now) {
+                return self.cut();
+            }
+            let next = self.next_moment().unwrap_or(self.now);
+            assert!(next > self.now, "nothing moves any more: {}", self.describe());
+            self.now = next;
+            let hung = self.now > later(began, REST_MICROS);
+            assert!(!hung, "hangs: {}", self.describe());
+        }
+        self.check_rest();
+        self.summary(false)
+    }
+
+    /// Everything that can be done at `now` is tried once; whether anything was done.
+    fn turn(&mut self) -> bool {
+        let mut busy = false;
+        for n in 0..2 {
+            busy |= self.read(n);
+            let side = &mut self.sides[n];
+            busy |= side.run_clock(self.now, &self.plans).expect("no tunnel error");
+            busy |= side.run_locals(self.now, &self.plans);
+            let room = self.pipes[n].room();
+            let mut out = Vec::new();
+            if side.transmit(&mut out, room, self.now, &self.plans, self.pattern) {
+                busy = true;
+                self.pipes[n].send(out, self.now, self.choice);
+            }
+        }
+        self.most_streams = self.most_streams.max(self.sides[0].session.stream_count());
+        busy
+    }
+
+    fn read(&mut self, n: usize) -> bool {
+        self.pipes[1 - n].arrive(self.now);
+        let inbox = std::mem::take(&mut self.pipes[1 - n].inbox);
+        let side = &mut self.sides[n];
+        let mut rest = &inbox[..];
+        while !rest.is_empty() && side.session.control_backlog() < CONTROL_BACKLOG_MAX {
+            let most = self.choice.pick(&[usize::MAX, 65_536, 5_000, 300, 12, 1]);
+            let piece = 1 + self.choice.below(rest.len().min(most) as u64) as usize;
+            // The dullest choice is to read everything.
+            let piece = if most == usize::MAX { rest.len() } else { piece };
+            side.read(&rest[..piece], self.now, &self.plans, self.pattern)
+                .expect("no tunnel error");
+            rest = &rest[piece..];
+        }
+        let busy = rest.len() < inbox.len();
+        self.pipes[1 - n].inbox = rest.to_vec();
+        busy
+    }
+
+    fn next_moment(&self) -> Option<Moment> {
+        let pipes = self.pipes.iter().filter_map(|pipe| Some(pipe.on_the_way.front()?.0));
+        let sides = self.sides.iter().filter_map(|side| side.next_moment(&self.plans));
+        pipes.chain(sides).chain(self.cut_at).min()
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let done = |side: &Side| {
+            side.to_open.is_empty() && side.session.is_up() && side.session.stream_count() == 0
+        };
+        self.sides.iter().all(done) && self.pipes.iter().all(Pipe::is_empty)
+    }
+
+    /// What must hold at every moment.
+    fn check(&self) {
+        for (side, other) in [(0, 1), (1, 0)].map(|(a, b)| (&self.sides[a], &self.sides[b])) {
+            assert!(side.payload_in <= other.payload_out && side.urgent_in <= other.urgent_out);
+            if self.pipes[other.name].is_empty() {
+                assert_eq!(side.payload_in, other.payload_out, "payload is lost or made up");
+                assert_eq!(side.urgent_in, other.urgent_out, "urgent data is lost or made up");
+            }
+            let counters = side.session.counters();
+            assert_eq!(counters.unknown_ids, 0, "frames to streams that have ended");
+            assert_eq!(counters.stale_keys, 0, "keys of streams that have ended");
+            assert_eq!(counters.ignored_frames, 0);
+            for local in &side.locals {
+                self.check_stream(local, other.local(local.plan));
+            }
+        }
+    }
+
+    fn check_stream(&self, local: &Local, remote: Option<&Local>) {
+        let said = remote.map_or(0, |remote| remote.read);
+        assert!(local.delivered <= remote.map_or(0, |remote| remote.framed));
+        if let Some(bytes) = local.peer_end {
+            assert!(remote.is_some_and(|remote| remote.eof), "an end of data that nobody said");
+            assert_eq!(bytes, said, "end of data before all data");
+            assert!(self.half_close);
+        }
+        let Some((how, by)) = &local.ended else { return };
+        match how {
+            Ended::Refused(reason) => {
+                assert!(local.end == 0 && !local.opened && *by == EndedBy::Close);
+                let Exit::Refuse { .. } = self.plans[local.plan].exit else {
+                    assert!(reason.starts_with("at most"), "refused for {reason}");
+                    return;
+                };
+                assert!(
+                    reason == REFUSAL || reason == "No server" || reason.starts_with("at most")
+                );
+            }
+            Ended::Reset(reason) => {
+                assert!(remote.is_some_and(|remote| remote.reset), "reset by nobody: {reason}");
+                assert_eq!(reason, "connection reset by the script");
+            }
+            Ended::Orderly if self.half_close || *by == EndedBy::Close => {
+                let remote = remote.expect("a stream that ended well had two ends");
+                assert!(remote.eof && !remote.reset);
+                assert_eq!(local.delivered, said, "closed before all data came");
+                // The original would drop what its local side has not taken soon after CLOSE.
+                // Only first data, which it does not acknowledge, may still be waiting.
+                if !self.half_close {
+                    assert!(local.delivered - local.taken <= remote.framed_first);
+                }
+            }
+            Ended::Orderly => {}
+        }
+    }
+
+    fn check_rest(&self) {
+        for side in &self.sides {
+            assert!(side.live_users().is_empty(), "{}", self.describe());
+            assert_eq!(side.session.control_backlog(), 0);
+        }
+        for (n, plan) in self.plans.iter().enumerate() {
+            assert!(self.sides[plan.opener].local(n).is_some(), "plan {n} never began");
+        }
+    }
+
+    /// The connection breaks: each side gets back what still hangs on it, once.
+    fn cut(self) -> Summary {
+        let summary = self.summary(true);
+        for side in self.sides {
+            let expected = side.live_users();
+            let mut users = side.session.into_users();
+            users.sort_unstable();
+            assert_eq!(users, expected, "users of side {} at the cut", side.name);
+        }
+        summary
+    }
+
+    fn summary(&self, was_cut: bool) -> Summary {
+        let ended = |kind: fn(&Ended) -> bool| {
+            let locals = self.sides.iter().flat_map(|side| &side.locals);
+            locals.filter(|local| local.ended.as_ref().is_some_and(|(how, _)| kind(how))).count()
+        };
+        Summary {
+            payload_bytes: self.sides.iter().map(|side| side.payload_in).sum(),
+            streams: self.sides.iter().map(|side| side.locals.len()).max().unwrap_or(0),
+            refused: ended(|how| matches!(how, Ended::Refused(_))),
+            reset: ended(|how| matches!(how, Ended::Reset(_))),
+            most_streams: self.most_streams,
+            largest_id: self.sides.iter().map(Side::largest_id).max().unwrap_or(0),
+            was_cut,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut out = String::new();
+        for side in &self.sides {
+            let open = side.locals.iter().filter(|local| local.ended.is_none());
+            out += &format!(
+                "\nside {}: {} streams, up: {}, to open {:?}, next {:?}\n",
+                side.name,
+                side.session.stream_count(),
+                side.session.is_up(),
+                side.to_open,
+                side.session.next_timeout()
+            );
+            for local in open {
+                out += &format!("  {local:?}\n");
+            }
+        }
+        out
+    }
+}
+
+/// A world from choices alone: configurations, plans, link, cut.
+pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bool) -> Summary {
+    let offers = [[true, true], [true, false], [false, true], [false, false]];
+    let offers = choice.pick(&offers);
+    let configs = offers.map(|offers| random_config(choice, offers));
+    let half_close = offers == [true, true];
+    let streams_most = choice.pick(&[9, 9, 9, 9, 9, 9, 9, 80]);
+    let streams = 1 + choice.below(streams_most) as usize;
+    let spread = choice.pick(&[0, 10_000, 3_000_000]);
+    let plans: Vec<Plan> =
+        (0..streams).map(|n| random_plan(choice, n, streams, spread, half_close, heavy)).collect();
+    let cut_at = choice.once_in(5).then(|| Moment(choice.below(5_000_000)));
+    World::new(choice, pattern, configs, plans, cut_at).run()
+}
+
+fn random_config(choice: &mut impl Choice, offers: bool) -> Config {
+    let window_bytes = choice.pick(&[limits::WINDOW_BYTES, 64 << 10, 100_000, 1 << 20]);
+    let streams_max = choice.pick(&[limits::STREAMS_MAX, 3, 20]);
+    Config {
+        packet_bytes: choice.pick(&[16_384, 129, 512, 1_000, 4_096]),
+        first_data: !choice.once_in(4),
+        offer: offers.then_some(Offer { newest: 0, half_close: true, window_bytes, streams_max }),
+        keepalive: (!choice.once_in(4)).then_some(Duration::from_secs(30)),
+        linger: Some(Duration::from_millis(choice.pick(&[30_000, 0, 500, 5_000]))),
+        ..Config::default()
+    }
+}
+
+fn random_plan(
+    choice: &mut impl Choice,
+    n: usize,
+    streams: usize,
+    spread: u64,
+    half_close: bool,
+    heavy: bool,
+) -> Plan {
+    let delay = choice.pick(&[0, 300, 40_000, 2_000_000]);
+    let exit = match choice.below(12) {
+        // An exit that never answers is one whose engine gives up at last.
+        9 => Exit::Refuse { after: 130_000_000, unreachable: true },
+        10 => Exit::Refuse { after: delay, unreachable: true },
+        11 => Exit::Refuse { after: delay, unreachable: false },
+        _ => Exit::Accept { after: delay },
+    };
+    let most = match (streams, heavy) {
+        (0..=9, true) => 300_000,
+        (0..=9, false) => 40_000,
+        _ => 3_000,
+    };
+    let mut scripts = [0, 1].map(|end| random_script(choice, (2 * n + end) as u64 * 7_919, most));
+    // Two that wait for each other's end wait for ever; and a peer that knows no half-close
+    // never tells an exit of the client's end.
+    if scripts[0].end == End::EofAfterPeer && (scripts[1].end == End::EofAfterPeer || !half_close) {
+        scripts[0].end = End::Eof;
+    }
+    Plan {
+        opener: choice.below(2) as usize,
+        open_at: Moment(choice.below(spread + 1)),
+        exit,
+        scripts,
+    }
+}
+
+fn random_script(choice: &mut impl Choice, seed: u64, most: u64) -> Script {
+    let total_max = choice.pick(&[100, 0, 20_000, most]);
+    let total = choice.below(total_max.min(most) + 1);
+    Script {
+        seed,
+        total,
+        chunk: choice.pick(&[65_536, 1, 100, 5_000, 16_384]).max(total / 200),
+        chunk_gap: choice.pick(&[0, 10, 5_000]),
+        gulp: choice.pick(&[u64::MAX, 100, 5_000, 20_000]).max(total / 200),
+        gulp_gap: choice.pick(&[0, 10, 5_000, 200_000]),
+        stall: choice.pick(&[0, 0, 1_000_000, 100_000_000]),
+        urgent: choice.pick(&[0, 0, 0, 3]),
+        end: match choice.below(8) {
+            5 => End::EofAfterPeer,
+            6 => End::ResetAfter(choice.below(total + 1)),
+            7 => End::ResetAt(choice.below(8_000_000)),
+            _ => End::Eof,
+        },
+    }
+}

@@ -1,0 +1,113 @@
+//! Two sessions joined by a scripted link under virtual time.
+//!
+//! Each run follows from its seed, which a failure prints. To have one again:
+//! `SIM_SEED=1234 cargo test --test core_simulation`. To try more of them:
+//! `SIM_RUNS=10000 cargo test --test core_simulation`.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod choice;
+    pub(crate) mod side;
+    pub(crate) mod world;
+}
+
+use sockmux_uring::limits::{ORIGINAL_ID_MAX, ORIGINAL_STREAMS_MAX};
+use sockmux_uring::session::{Config, Moment};
+use support::choice::Seeded;
+use support::side::{End, Exit, Pattern, Plan, Script};
+use support::world::{World, random_run};
+
+/// Runs by default: quick enough for every `cargo test`.
+const RUNS: u64 = 1_000;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+#[test]
+fn every_byte_arrives_once_and_in_order() {
+    let pattern = Pattern::new();
+    let one = number("SIM_SEED");
+    let first = one.unwrap_or(1);
+    let runs = if one.is_some() { 1 } else { number("SIM_RUNS").unwrap_or(RUNS) };
+    let (mut bytes, mut streams, mut refused, mut reset, mut cuts) = (0, 0, 0, 0, 0);
+    for seed in first..first + runs {
+        let run = std::panic::AssertUnwindSafe(|| random_run(&mut Seeded(seed), &pattern, true));
+        match std::panic::catch_unwind(run) {
+            Ok(summary) => {
+                bytes += summary.payload_bytes;
+                streams += summary.streams;
+                refused += summary.refused;
+                reset += summary.reset;
+                cuts += usize::from(summary.was_cut);
+            }
+            Err(panic) => {
+                eprintln!("SIM_SEED={seed} cargo test --test core_simulation  # runs this again");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!(
+        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {cuts} cuts"
+    );
+    assert!(one.is_some() || (bytes > 0 && refused > 0 && reset > 0 && cuts > 0));
+}
+
+/// A client that says a little and a server that answers as much, both at once.
+fn short(seed: u64, end: End) -> Script {
+    let (chunk, gulp) = (1_000, 1_000);
+    Script {
+        seed,
+        total: 3_000,
+        chunk,
+        chunk_gap: 100,
+        gulp,
+        gulp_gap: 100,
+        stall: 0,
+        urgent: 0,
+        end,
+    }
+}
+
+fn crowd(streams: u64, opener: fn(u64) -> usize, ends: [End; 2]) -> Vec<Plan> {
+    let plan = |n| Plan {
+        opener: opener(n),
+        open_at: Moment(100_000 + n * 50),
+        exit: Exit::Accept { after: 10 },
+        scripts: [short(n, ends[0]), short(n + 77, ends[1])],
+    };
+    (0..streams).map(plan).collect()
+}
+
+#[test]
+fn an_original_peer_never_sees_more_streams_or_larger_ids_than_it_bears() {
+    let pattern = Pattern::new();
+    for seed in 1..6 {
+        for opener in [0, 1] {
+            let mut choice = Seeded(seed);
+            let original = Config { offer: None, ..Config::default() };
+            let configs = [Config::default(), original];
+            // All from one side, so that its own limit is the only one.
+            let ends = [End::Eof, End::EofAfterPeer];
+            let plans = crowd(200, if opener == 0 { |_| 0 } else { |_| 1 }, ends);
+            let summary = World::new(&mut choice, &pattern, configs, plans, None).run();
+            assert_eq!(summary.streams, 200);
+            assert_eq!(summary.payload_bytes, 200 * 6_000);
+            assert_eq!(summary.most_streams, ORIGINAL_STREAMS_MAX as usize, "SIM_SEED={seed}");
+            assert!(summary.largest_id <= ORIGINAL_ID_MAX, "SIM_SEED={seed}");
+        }
+    }
+}
+
+#[test]
+fn two_of_ours_carry_a_thousand_streams_from_both_ends() {
+    let pattern = Pattern::new();
+    let configs = [Config::default(), Config::default()];
+    let plans = crowd(1_000, |n| (n % 2) as usize, [End::EofAfterPeer, End::Eof]);
+    let summary = World::new(&mut Seeded(1), &pattern, configs, plans, None).run();
+    assert_eq!(summary.payload_bytes, 1_000 * 6_000);
+    assert_eq!(summary.streams, 1_000);
+    assert_eq!(summary.refused, 0);
+    assert!(summary.largest_id > ORIGINAL_ID_MAX);
+}
