@@ -10,5 +10,6 @@
 //! plan; `wire` turns bytes into frames and back; `session` is one tunnel as a pure state
 //! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
 
+pub mod demo;
 pub mod limits;
 pub mod params;
