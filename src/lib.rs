@@ -13,3 +13,5 @@
 pub mod demo;
 pub mod limits;
 pub mod params;
+pub mod session;
+pub mod wire;

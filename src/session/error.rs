@@ -1,0 +1,57 @@
+//! How a tunnel or an open can fail.
+
+use crate::wire::WireError;
+
+/// Ends the tunnel. Layer: session; scope: every stream of this tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TunnelError {
+    /// Bytes that are no frames. Begun by the peer.
+    #[error("peer sent what is no SockMux: {0}")]
+    Wire(#[from] WireError),
+    /// Begun by the peer.
+    #[error("peer said no hello within {seconds} s (TIMEOUT=acc)")]
+    HelloTimeout {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Begun by the peer, or the path to it.
+    #[error("nothing came from the peer for {seconds} s (TIMEOUT=keepalive)")]
+    Silent {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Begun by the peer.
+    #[error("peer said hello again in the middle of a tunnel")]
+    HelloAgain,
+    /// Begun by the peer.
+    #[error("peer switched its cipher on, which was never agreed: give it SOXCONF=crypt:no")]
+    CipherOn,
+    /// Begun by the peer.
+    #[error("peer sent {backlog_bytes} bytes of a stream unasked, at most {limit_bytes} are taken")]
+    WindowOverrun {
+        /// What is waiting for the local socket.
+        backlog_bytes: u64,
+        /// The bound.
+        limit_bytes: u64,
+    },
+    /// Begun by the peer.
+    #[error("peer acknowledged {extra_bytes} bytes more of a stream than were sent")]
+    AckOverrun {
+        /// The excess.
+        extra_bytes: u64,
+    },
+}
+
+/// Why a stream cannot begin here. Scope: the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The hello is not done.
+    #[error("the tunnel is not up")]
+    NotUp,
+    /// The peer takes no more.
+    #[error("the peer takes {limit} streams at once, and as many are open")]
+    TooMany {
+        /// The peer's limit.
+        limit: u32,
+    },
+}

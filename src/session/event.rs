@@ -1,0 +1,93 @@
+//! What a session tells its engine.
+
+use std::net::SocketAddr;
+
+use super::StreamKey;
+
+/// Something happened. `user` is the engine's own number for the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The hello is done.
+    Up {
+        /// The peer is one of ours.
+        ours: bool,
+    },
+    /// The peer began a stream: find an exit, then [`super::Session::accept`] or
+    /// [`super::Session::refuse`]. To be given a `user` by [`super::Session::attach`] before the
+    /// next frame is read, because first data may follow.
+    Incoming {
+        /// The stream.
+        key: StreamKey,
+        /// The client's address as the peer says.
+        client: Option<SocketAddr>,
+        /// The entrance that it came in by.
+        entrance: Option<SocketAddr>,
+    },
+    /// The stream that began here has reached its server.
+    Opened {
+        /// The engine's number.
+        user: u64,
+    },
+    /// Nothing more comes from the peer: after what was delivered, shut down the local socket
+    /// for writing.
+    EndOfData {
+        /// The engine's number.
+        user: u64,
+    },
+    /// The stream has room again: read on from the local socket.
+    ReadMore {
+        /// The engine's number.
+        user: u64,
+    },
+    /// The stream has ended and its key is void. What was delivered may still be written.
+    Ended {
+        /// The engine's number.
+        user: u64,
+        /// How.
+        how: Ended,
+    },
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// All was said.
+    Orderly,
+    /// The other side was reset or gave up.
+    Reset(String),
+    /// The peer found no exit, or no server.
+    Refused(String),
+}
+
+/// Where the payload behind a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// There is none, or nobody to take it.
+    Discard,
+    /// To this stream's local socket.
+    Stream(StreamKey),
+    /// To this stream's local socket, as urgent data.
+    Urgent(StreamKey),
+}
+
+/// What to write to the link next. The head (header, text, control payload) has been appended
+/// to the caller's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transmit {
+    /// Nothing follows the head.
+    Control,
+    /// This many bytes of the stream follow it.
+    Data {
+        /// The stream.
+        key: StreamKey,
+        /// The engine's number.
+        user: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The stream's urgent byte follows it.
+    Urgent {
+        /// The byte.
+        byte: u8,
+    },
+}

@@ -1,0 +1,263 @@
+//! What the local side of a stream does.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::stream::{LocalEnd, State};
+use super::transmit::Control;
+use super::{Moment, OpenError, Session, StreamKey};
+use crate::limits::{ANSWERED_HOLD_MICROS, READ_AHEAD_BYTES, REASON_BYTES};
+
+impl Session {
+    /// A client has come in at an entrance: begins a stream for it.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the tunnel is not up or the peer takes no more streams.
+    pub fn open(
+        &mut self,
+        user: u64,
+        client: SocketAddr,
+        entrance: SocketAddr,
+    ) -> Result<StreamKey, OpenError> {
+        if !self.hello.is_done() {
+            return Err(OpenError::NotUp);
+        }
+        let limit = self.peer.streams_max();
+        if self.streams.len() >= limit as usize {
+            return Err(OpenError::TooMany { limit });
+        }
+        let key = self
+            .streams
+            .insert(State::Opening, true, self.peer.id_max())
+            .ok_or(OpenError::TooMany { limit })?;
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.user = Some(user);
+            stream.addresses = (client, entrance);
+            stream.todo.open = true;
+        }
+        self.counters.opened += 1;
+        self.schedule_control(key);
+        Ok(key)
+    }
+
+    /// Gives a stream that the peer began the engine's own number.
+    pub fn attach(&mut self, key: StreamKey, user: u64) {
+        match self.streams.get_mut(key) {
+            Some(stream) => stream.user = Some(user),
+            None => self.counters.stale_keys += 1,
+        }
+    }
+
+    /// The exit of a stream that the peer began has reached its server.
+    pub fn accept(&mut self, key: StreamKey, server: SocketAddr, own: SocketAddr) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            self.counters.stale_keys += 1;
+            return;
+        };
+        debug_assert_eq!(stream.state, State::Accepting);
+        stream.state = State::Open;
+        stream.addresses = (server, own);
+        stream.todo.opened = true;
+        self.schedule_control(key);
+    }
+
+    /// A stream that the peer began has no exit, or its server cannot be reached. The key is void
+    /// after this. Towards an original peer `unreachable` says it with the original's own words.
+    pub fn refuse(&mut self, key: StreamKey, reason: &str, unreachable: bool) {
+        let Some(stream) = self.streams.remove(key) else {
+            self.counters.stale_keys += 1;
+            return;
+        };
+        let Some(to) = stream.peer_id else { return };
+        let reason = if unreachable && !self.peer_is_ours() {
+            String::new()
+        } else {
+            reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES / 4).collect()
+        };
+        self.outbox.push(Control::Refuse { to, reason });
+    }
+
+    /// The engine has read `bytes` more of the stream and holds them.
+    #[inline]
+    pub fn data_ready(&mut self, key: StreamKey, bytes: u64) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            self.counters.stale_keys += 1;
+            return;
+        };
+        debug_assert!(stream.local_end == LocalEnd::Not);
+        stream.ready_bytes += bytes;
+        self.schedule_data(key);
+    }
+
+    /// May the engine read more of this stream? If not, [`super::Event::ReadMore`] says when.
+    #[inline]
+    pub fn may_read(&mut self, key: StreamKey) -> bool {
+        let limit = self.peer.send_limit();
+        match self.streams.get_mut(key) {
+            Some(stream) => {
+                let may = stream.ready_bytes < READ_AHEAD_BYTES
+                    && stream.ready_bytes + stream.unacked_bytes <= limit;
+                stream.read_paused = !may;
+                may
+            }
+            None => false,
+        }
+    }
+
+    /// The local socket has taken `bytes` of what was delivered.
+    #[inline]
+    pub fn taken(&mut self, key: StreamKey, bytes: u64, now: Moment) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            self.counters.stale_keys += 1;
+            return;
+        };
+        assert!(stream.backlog_bytes >= bytes, "more was taken than had been delivered");
+        stream.backlog_bytes -= bytes;
+        let uncounted = bytes.min(stream.uncounted_bytes);
+        stream.uncounted_bytes -= uncounted;
+        stream.ack_bytes += bytes - uncounted;
+        if let Some(until) = stream.hold_until {
+            // The answer is still coming: hold on.
+            let linger = self.config.linger.unwrap_or(Duration::MAX);
+            stream.hold_until = Some(until.max(now.after(answered_hold(linger))));
+        }
+        self.schedule_ack(key, now);
+    }
+
+    /// The local side has urgent data: the byte that TCP keeps.
+    pub fn urgent(&mut self, key: StreamKey, byte: u8) {
+        match self.streams.get_mut(key) {
+            Some(stream) if stream.local_end == LocalEnd::Not => stream.todo.urgent = Some(byte),
+            _ => return,
+        }
+        self.schedule_control(key);
+    }
+
+    /// The local side has ended its data, and may still take.
+    pub fn data_end(&mut self, key: StreamKey, now: Moment) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            self.counters.stale_keys += 1;
+            return;
+        };
+        if stream.local_end != LocalEnd::Not {
+            return;
+        }
+        stream.local_end = LocalEnd::Eof;
+        if !self.peer.half_close() {
+            // CLOSE would end both directions: hold it back while an answer may come. A server
+            // (at the side that did not open) that ends its data has answered.
+            let linger = self.config.linger;
+            stream.hold_until = match (stream.opener, linger) {
+                (false, _) => None,
+                (true, Some(linger)) if stream.answered => Some(now.after(answered_hold(linger))),
+                (true, Some(linger)) => Some(now.after(linger)),
+                (true, None) => Some(Moment(u64::MAX)),
+            };
+            if stream.hold_until.is_some() {
+                self.holds.push(key);
+            }
+        }
+        self.check_end(key);
+    }
+
+    /// The local side is gone, by a reset or because it cannot take what was delivered. What the
+    /// engine holds to be sent still goes out if it can go now; `false`: the engine may drop it.
+    pub fn local_reset(&mut self, key: StreamKey, reason: &'static str) -> bool {
+        let limit = self.peer.send_limit();
+        let Some(stream) = self.streams.get_mut(key) else {
+            self.counters.stale_keys += 1;
+            return false;
+        };
+        stream.local_end = LocalEnd::Reset(reason);
+        stream.hold_until = None;
+        stream.deaf = true;
+        stream.backlog_bytes = 0;
+        stream.uncounted_bytes = 0;
+        stream.todo.urgent = None;
+        let open = stream.state == State::Open;
+        let keep = open && stream.ready_bytes > 0 && stream.unacked_bytes <= limit;
+        if !keep {
+            stream.ready_bytes = 0;
+        }
+        self.holds.retain(|&held| held != key);
+        self.check_end(key);
+        keep
+    }
+
+    /// Asks whether the end of the local side can be told to the peer now.
+    pub(super) fn check_end(&mut self, key: StreamKey) {
+        let half_close = self.peer.half_close();
+        let ours = self.peer_is_ours();
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.ready_bytes > 0 || stream.state != State::Open || stream.todo.close {
+            return;
+        }
+        match stream.local_end {
+            LocalEnd::Not => return,
+            LocalEnd::Reset(_) => stream.todo.close = true,
+            LocalEnd::Eof if half_close => {
+                if stream.end_sent {
+                    return;
+                }
+                stream.end_sent = true;
+                stream.todo.end = true;
+            }
+            LocalEnd::Eof => {
+                // The original drops what its local side has not taken 3 s after CLOSE: wait
+                // until it says that all was taken.
+                let all_taken = ours || stream.unacked_bytes == 0;
+                if stream.hold_until.is_some() || !all_taken {
+                    return;
+                }
+                stream.todo.close = true;
+            }
+        }
+        self.schedule_control(key);
+        self.check_both_ended(key);
+    }
+
+    /// Both directions have ended: the opener closes the stream.
+    pub(super) fn check_both_ended(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.opener && stream.end_sent && stream.peer_end && stream.state == State::Open {
+            stream.todo.close = true;
+            self.schedule_control(key);
+        }
+    }
+
+    /// Lets go of CLOSEs that have been held back long enough.
+    pub(super) fn end_holds(&mut self, now: Moment) {
+        let mut at = 0;
+        while at < self.holds.len() {
+            let key = self.holds[at];
+            let over = match self.streams.get_mut(key) {
+                None => true,
+                Some(stream) => match stream.hold_until {
+                    None => true,
+                    Some(until) if until <= now && stream.backlog_bytes == 0 => {
+                        stream.hold_until = None;
+                        true
+                    }
+                    // Something is still being delivered: ask again a little later.
+                    Some(until) if until <= now => {
+                        stream.hold_until =
+                            Some(now.after(Duration::from_micros(ANSWERED_HOLD_MICROS)));
+                        false
+                    }
+                    Some(_) => false,
+                },
+            };
+            if over {
+                self.holds.swap_remove(at);
+                self.check_end(key);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+/// How long CLOSE is held back after the last byte of an answer.
+fn answered_hold(linger: Duration) -> Duration {
+    linger.min(Duration::from_micros(ANSWERED_HOLD_MICROS))
+}

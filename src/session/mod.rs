@@ -1,0 +1,270 @@
+//! One tunnel as a pure state machine: hello, streams, windows, fairness, liveness.
+//!
+//! It sees payload as counts, never as bytes, and holds no descriptor, clock or randomness: the
+//! same machine serves every engine, and a simulation drives two of them under virtual time.
+//!
+//! In: a frame ([`Session::on_frame`]), "stream k has n more bytes" ([`Session::data_ready`]),
+//! "stream k took n bytes" ([`Session::taken`]), "it is now t" ([`Session::on_time`]).
+//! Out: what to write next ([`Session::poll_transmit`]), what happened ([`Session::poll_event`]),
+//! when to be woken ([`Session::next_timeout`]).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+mod error;
+mod event;
+mod liveness;
+mod local;
+mod receive;
+mod stream;
+mod transmit;
+
+pub use error::{OpenError, TunnelError};
+pub use event::{Ended, Event, Sink, Transmit};
+pub use stream::StreamKey;
+
+use crate::limits;
+use crate::wire::v03::{self, Offer};
+use liveness::Liveness;
+use stream::Streams;
+use transmit::{Outbox, Queues};
+
+/// A point in time: microseconds since a beginning that the caller chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// This much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_add(duration.as_micros() as u64))
+    }
+}
+
+/// What a session needs to know before its first byte.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our text in the hello, see [`v03::hello_text`].
+    pub hello_text: String,
+    /// The largest packet that we take, header included, in bytes.
+    pub packet_bytes: u16,
+    /// First data may ride in CONNECT and CONNECTED.
+    pub first_data: bool,
+    /// What we offer to a peer of our kind; `None` speaks as the original does.
+    pub offer: Option<Offer>,
+    /// Longest wait for the peer's hello.
+    pub hello_timeout: Option<Duration>,
+    /// Silence after which ECHO is sent.
+    pub keepalive: Option<Duration>,
+    /// How long CLOSE is held back after end of data towards a peer that knows no half-close.
+    pub linger: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            hello_text: String::from("20260101-000000.000000 localhost"),
+            packet_bytes: v03::PACKET_BYTES_MAX,
+            first_data: true,
+            offer: Some(Offer {
+                newest: 0,
+                half_close: true,
+                window_bytes: limits::WINDOW_BYTES,
+                streams_max: limits::STREAMS_MAX,
+            }),
+            hello_timeout: Some(Duration::from_secs(15)),
+            keepalive: Some(Duration::from_secs(30)),
+            linger: Some(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// What is known of the peer.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    /// Its offer, if it is one of ours and we made one too.
+    offer: Option<Offer>,
+    /// Largest packet that it takes, header included, in bytes.
+    packet_bytes: u16,
+    /// It takes first data in CONNECT and CONNECTED.
+    first_data: bool,
+}
+
+impl Peer {
+    fn payload_max(&self) -> u64 {
+        u64::from(self.packet_bytes) - v03::HEADER_BYTES as u64
+    }
+
+    /// A stream may send while not more than this many of its bytes are unacknowledged.
+    fn send_limit(&self) -> u64 {
+        match self.offer {
+            Some(offer) => {
+                let window = offer
+                    .window_bytes
+                    .clamp(limits::PEER_WINDOW_BYTES_MIN, limits::PEER_WINDOW_BYTES_MAX);
+                u64::from(window) - self.payload_max()
+            }
+            None => limits::ORIGINAL_WINDOW_PACKETS * u64::from(self.packet_bytes),
+        }
+    }
+
+    fn streams_max(&self) -> u32 {
+        match self.offer {
+            Some(offer) => offer.streams_max.min(limits::STREAMS_MAX),
+            None => limits::ORIGINAL_STREAMS_MAX,
+        }
+    }
+
+    fn id_max(&self) -> u16 {
+        match self.offer {
+            Some(_) => {
+                limits::STREAM_ID_FIRST + (limits::STREAMS_MAX * limits::ID_REUSE_DISTANCE) as u16
+            }
+            None => limits::ORIGINAL_ID_MAX,
+        }
+    }
+
+    fn half_close(&self) -> bool {
+        self.offer.is_some_and(|offer| offer.half_close)
+    }
+}
+
+/// How far the hello is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Hello {
+    /// The peer's HELLO has come.
+    greeted: bool,
+    /// The peer has answered ours.
+    answered: bool,
+}
+
+impl Hello {
+    fn is_done(self) -> bool {
+        self.greeted && self.answered
+    }
+}
+
+/// Counts since the beginning of the session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames received, of every kind.
+    pub frames_in: u64,
+    /// Frames given out to be sent.
+    pub frames_out: u64,
+    /// Payload bytes announced by the peer for streams that exist.
+    pub payload_bytes_in: u64,
+    /// Payload bytes given out to be sent.
+    pub payload_bytes_out: u64,
+    /// Payload bytes for streams that do not exist.
+    pub discarded_bytes: u64,
+    /// Frames of unknown type or option, passed over.
+    pub ignored_frames: u64,
+    /// Frames to an id that no stream has.
+    pub unknown_ids: u64,
+    /// Calls with the key of a stream that has ended.
+    pub stale_keys: u64,
+    /// Streams that began at this end.
+    pub opened: u64,
+    /// Streams that began at the peer.
+    pub accepted: u64,
+}
+
+/// One tunnel.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    peer: Peer,
+    hello: Hello,
+    streams: Streams,
+    queues: Queues,
+    outbox: Outbox,
+    events: VecDeque<Event>,
+    liveness: Liveness,
+    /// Streams whose CLOSE is held back.
+    holds: Vec<StreamKey>,
+    /// Why streams from the peer are refused, once they are.
+    refusing: Option<&'static str>,
+    counters: Counters,
+}
+
+impl Session {
+    /// A session at the beginning of a connection. Both sides are alike; the hello waits to be
+    /// transmitted.
+    pub fn new(config: Config, now: Moment) -> Session {
+        let mut outbox = Outbox::default();
+        outbox.push(transmit::Control::Hello);
+        Session {
+            peer: Peer {
+                offer: None,
+                packet_bytes: v03::PACKET_BYTES_UNSAID.min(config.packet_bytes),
+                first_data: false,
+            },
+            hello: Hello::default(),
+            streams: Streams::default(),
+            queues: Queues::default(),
+            outbox,
+            events: VecDeque::new(),
+            liveness: Liveness::new(&config, now),
+            holds: Vec::new(),
+            refusing: None,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// What happened since the last call, oldest first.
+    #[inline]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The hello is done and streams may begin.
+    pub fn is_up(&self) -> bool {
+        self.hello.is_done()
+    }
+
+    /// The peer is one of ours.
+    pub fn peer_is_ours(&self) -> bool {
+        self.peer.offer.is_some()
+    }
+
+    /// Streams that exist, those that are ending counted.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Streams that may exist at once towards this peer.
+    pub fn streams_max(&self) -> u32 {
+        self.peer.streams_max()
+    }
+
+    /// Counts so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// From now on streams from the peer are refused, for this reason.
+    pub fn refuse_new(&mut self, reason: &'static str) {
+        self.refusing = Some(reason);
+    }
+
+    /// Ends the session: every stream's `user`, so that the caller can reset what hangs on it.
+    pub fn into_users(self) -> Vec<u64> {
+        self.streams.iter().filter(|stream| !stream.deaf).filter_map(|stream| stream.user).collect()
+    }
+
+    /// Most bytes of one stream that the peer may have sent and our local socket not taken.
+    fn backlog_limit(&self) -> u64 {
+        // Beyond the window: first data, which is not counted, and the packet that goes over.
+        let slack = 2 * u64::from(v03::PAYLOAD_BYTES_MAX);
+        match self.peer.offer.and(self.config.offer) {
+            Some(offer) => u64::from(offer.window_bytes) + slack,
+            None => u64::from(v03::STREAM_BUFFER_BYTES) + slack,
+        }
+    }
+}
+
+/// The address that stands for "not known" in texts.
+pub(crate) const NO_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

@@ -1,0 +1,263 @@
+//! Frames from the peer.
+
+use super::stream::{LocalEnd, State};
+use super::transmit::Control;
+use super::{Ended, Event, Moment, Session, Sink, StreamKey, TunnelError};
+use crate::limits::REASON_BYTES;
+use crate::wire::{CloseKind, Frame};
+
+impl Session {
+    /// Takes a frame from the peer: where the payload behind it goes, if there is any.
+    ///
+    /// Events are to be fetched before that payload is delivered.
+    ///
+    /// # Errors
+    /// [`TunnelError`] when the peer breaks the protocol: the tunnel is over.
+    pub fn on_frame(&mut self, frame: Frame<'_>, now: Moment) -> Result<Sink, TunnelError> {
+        self.counters.frames_in += 1;
+        match frame {
+            Frame::Hello { ids, offer } => {
+                if self.hello.greeted {
+                    return Err(TunnelError::HelloAgain);
+                }
+                self.hello.greeted = true;
+                self.peer.offer = self.config.offer.and(offer);
+                self.outbox.push(Control::HelloOk(ids));
+                self.check_up();
+            }
+            Frame::HelloOk { ids } if !self.hello.answered => {
+                self.hello.answered = true;
+                self.outbox.push(Control::HelloOk(ids));
+                self.check_up();
+            }
+            // The second HELLOOK of each side says nothing new.
+            Frame::HelloOk { .. } => {}
+            // What comes before the hello is done was not meant for us: the original, too, reads
+            // it and throws it away.
+            frame if !self.hello.is_done() => {
+                self.counters.ignored_frames += 1;
+                self.counters.discarded_bytes += u64::from(frame.payload_bytes());
+            }
+            Frame::Data { to, bytes } => return self.on_data(to, bytes),
+            Frame::Taken { to, bytes } => self.on_taken(to, bytes)?,
+            Frame::Open { from, client, entrance, first_bytes } => {
+                let Some(key) = self.on_open(from, client, entrance) else {
+                    return Ok(self.discard(first_bytes));
+                };
+                return self.deliver_first(key, first_bytes);
+            }
+            Frame::Opened { from, to, first_bytes } => {
+                let Some(key) = self.on_opened(from, to) else {
+                    return Ok(self.discard(first_bytes));
+                };
+                return self.deliver_first(key, first_bytes);
+            }
+            Frame::Urgent { to, bytes, .. } => return Ok(self.on_urgent(to, bytes)),
+            Frame::Close { from, to, reason, kind } => self.on_close(from, to, reason, kind),
+            Frame::Closed { to } => self.on_closed(to),
+            Frame::Ping { ids, payload } => self.outbox.push_pong(ids, payload),
+            Frame::Pong { payload } => self.on_pong(payload, now),
+            Frame::PacketSize(bytes) => {
+                self.peer.packet_bytes = bytes.min(self.config.packet_bytes)
+            }
+            Frame::FirstData => self.peer.first_data = true,
+            Frame::CipherOn => return Err(TunnelError::CipherOn),
+            Frame::UrgentTaken => {}
+            Frame::Ignored(_) => self.counters.ignored_frames += 1,
+        }
+        Ok(Sink::Discard)
+    }
+
+    fn check_up(&mut self) {
+        if !self.hello.is_done() {
+            return;
+        }
+        self.liveness.hello_done();
+        self.outbox.push(Control::PacketSize);
+        if self.config.first_data {
+            self.outbox.push(Control::FirstData);
+        }
+        self.events.push_back(Event::Up { ours: self.peer_is_ours() });
+    }
+
+    fn discard(&mut self, bytes: u32) -> Sink {
+        self.counters.discarded_bytes += u64::from(bytes);
+        Sink::Discard
+    }
+
+    fn find(&mut self, to: Option<u16>) -> Option<StreamKey> {
+        let key = to.and_then(|id| self.streams.by_id(id));
+        if key.is_none() {
+            self.counters.unknown_ids += 1;
+        }
+        key
+    }
+
+    #[inline]
+    fn on_data(&mut self, to: Option<u16>, bytes: u32) -> Result<Sink, TunnelError> {
+        let Some(key) = self.find(to) else { return Ok(self.discard(bytes)) };
+        if bytes == 0 {
+            if self.peer.half_close() {
+                self.on_peer_end(key);
+            }
+            return Ok(Sink::Discard);
+        }
+        self.deliver(key, bytes, false)
+    }
+
+    /// First data: not counted by the sender, so not acknowledged.
+    fn deliver_first(&mut self, key: StreamKey, bytes: u32) -> Result<Sink, TunnelError> {
+        if bytes == 0 { Ok(Sink::Discard) } else { self.deliver(key, bytes, true) }
+    }
+
+    #[inline]
+    fn deliver(&mut self, key: StreamKey, bytes: u32, first: bool) -> Result<Sink, TunnelError> {
+        let limit_bytes = self.backlog_limit();
+        let Some(stream) = self.streams.get_mut(key) else { return Ok(self.discard(bytes)) };
+        if stream.deaf || stream.peer_end {
+            return Ok(self.discard(bytes));
+        }
+        let bytes = u64::from(bytes);
+        stream.backlog_bytes += bytes;
+        if first {
+            stream.uncounted_bytes += bytes;
+        }
+        stream.answered = true;
+        if stream.backlog_bytes > limit_bytes {
+            let backlog_bytes = stream.backlog_bytes;
+            return Err(TunnelError::WindowOverrun { backlog_bytes, limit_bytes });
+        }
+        self.counters.payload_bytes_in += bytes;
+        Ok(Sink::Stream(key))
+    }
+
+    fn on_peer_end(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if std::mem::replace(&mut stream.peer_end, true) {
+            return;
+        }
+        if let (Some(user), false) = (stream.user, stream.deaf) {
+            self.events.push_back(Event::EndOfData { user });
+        }
+        self.check_both_ended(key);
+    }
+
+    #[inline]
+    fn on_taken(&mut self, to: Option<u16>, bytes: u64) -> Result<(), TunnelError> {
+        let Some(key) = self.find(to) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
+        let Some(rest) = stream.unacked_bytes.checked_sub(bytes) else {
+            let extra_bytes = bytes.saturating_sub(stream.unacked_bytes);
+            return Err(TunnelError::AckOverrun { extra_bytes });
+        };
+        stream.unacked_bytes = rest;
+        self.schedule_data(key);
+        self.resume_reading(key);
+        self.check_end(key);
+        Ok(())
+    }
+
+    fn on_open(
+        &mut self,
+        from: Option<u16>,
+        client: Option<std::net::SocketAddr>,
+        entrance: Option<std::net::SocketAddr>,
+    ) -> Option<StreamKey> {
+        // Without an id of the peer's no answer could find it.
+        let from = from?;
+        if let Some(reason) = self.refusing {
+            self.outbox.push(Control::Refuse { to: from, reason: String::from(reason) });
+            return None;
+        }
+        // One of ours is held to the bound it was told; an original keeps to its own.
+        let limit = match self.peer.offer.and(self.config.offer) {
+            Some(offer) => offer.streams_max,
+            None => u32::from(self.peer.id_max()),
+        };
+        let key = (self.streams.len() < limit as usize)
+            .then(|| self.streams.insert(State::Accepting, false, self.peer.id_max()))
+            .flatten();
+        let Some(key) = key else {
+            let reason = format!("at most {limit} streams at once are taken here");
+            self.outbox.push(Control::Refuse { to: from, reason });
+            return None;
+        };
+        let stream = self.streams.get_mut(key)?;
+        stream.peer_id = Some(from);
+        self.counters.accepted += 1;
+        self.events.push_back(Event::Incoming { key, client, entrance });
+        Some(key)
+    }
+
+    fn on_opened(&mut self, from: Option<u16>, to: Option<u16>) -> Option<StreamKey> {
+        let key = self.find(to)?;
+        let from = from?;
+        let stream = self.streams.get_mut(key)?;
+        if stream.state != State::Opening {
+            self.counters.unknown_ids += 1;
+            return None;
+        }
+        stream.state = State::Open;
+        stream.peer_id = Some(from);
+        if let (Some(user), false) = (stream.user, stream.deaf) {
+            self.events.push_back(Event::Opened { user });
+        }
+        self.schedule_control(key);
+        self.schedule_data(key);
+        self.resume_reading(key);
+        self.check_end(key);
+        Some(key)
+    }
+
+    fn on_urgent(&mut self, to: Option<u16>, bytes: u32) -> Sink {
+        let Some(key) = self.find(to) else { return self.discard(bytes) };
+        let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
+        stream.todo.urgent_taken += bytes;
+        let deaf = stream.deaf || stream.peer_end;
+        self.schedule_control(key);
+        if deaf { self.discard(bytes) } else { Sink::Urgent(key) }
+    }
+
+    fn on_close(&mut self, from: Option<u16>, to: Option<u16>, reason: &[u8], kind: CloseKind) {
+        // CLOSED is owed whether the stream is known or not.
+        self.outbox.push(Control::Closed { from: to, to: from });
+        let Some(key) = self.find(to) else { return };
+        let Some(stream) = self.streams.get(key) else { return };
+        if stream.state == State::Closing {
+            // Both sides closed at once: the peer's CLOSED to ours is still to come, and the id
+            // must not be used again before.
+            return;
+        }
+        let reason = String::from_utf8_lossy(&reason[..reason.len().min(REASON_BYTES)]);
+        let how = match kind {
+            CloseKind::Orderly => Ended::Orderly,
+            CloseKind::Reset => Ended::Reset(reason.into_owned()),
+            CloseKind::Refused => Ended::Refused(reason.into_owned()),
+        };
+        self.finish(key, how);
+    }
+
+    fn on_closed(&mut self, to: Option<u16>) {
+        // "No id" answers a refusal of ours.
+        let Some(key) = to.and_then(|id| self.streams.by_id(id)) else { return };
+        let Some(stream) = self.streams.get(key) else { return };
+        if stream.state != State::Closing {
+            self.counters.unknown_ids += 1;
+            return;
+        }
+        let how = match stream.local_end {
+            LocalEnd::Reset(reason) => Ended::Reset(String::from(reason)),
+            _ => Ended::Orderly,
+        };
+        self.finish(key, how);
+    }
+
+    /// The stream leaves the session.
+    fn finish(&mut self, key: StreamKey, how: Ended) {
+        let Some(stream) = self.streams.remove(key) else { return };
+        self.holds.retain(|&held| held != key);
+        if let (Some(user), false) = (stream.user, stream.deaf) {
+            self.events.push_back(Event::Ended { user, how });
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Bytes to frames.
+
+use super::text::{read_addresses, read_count, until_nul};
+use super::{
+    HEADER_BYTES, NO_ID, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX, VERSION, id,
+    kind, option,
+};
+use crate::limits::OPEN_TEXT_BYTES;
+use crate::wire::{CloseKind, Frame, WireError};
+
+/// One step of reading.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A frame is complete. If it announces payload, that comes in the next steps.
+    Frame(Frame<'a>),
+    /// The next bytes, as many as were consumed, belong to the payload of the last frame.
+    Payload,
+    /// All bytes are consumed and no frame is complete.
+    More,
+}
+
+/// Reads SockMux 0.3 from pieces of any size. Holds at most one control packet; payload is only
+/// counted.
+#[derive(Debug)]
+pub struct Decoder {
+    header: [u8; HEADER_BYTES],
+    header_have: usize,
+    state: State,
+    /// Control payload of a packet that came in pieces.
+    carry: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Header,
+    /// A control packet: this many payload bytes are to be gathered in `carry`.
+    Control {
+        missing: u32,
+    },
+    /// CONNECT or CONNECTED: its text is gathered up to the NUL; this many bytes of the packet
+    /// are left.
+    OpenText {
+        left: u32,
+    },
+    /// Payload of the frame that was last given out.
+    Payload {
+        left: u32,
+    },
+    /// Payload of a packet that is passed over.
+    Skip {
+        left: u32,
+    },
+}
+
+struct Header {
+    kind: u8,
+    from: u16,
+    to: u16,
+    bytes: u32,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a connection.
+    pub fn new() -> Self {
+        Decoder {
+            header: [0; HEADER_BYTES],
+            header_have: 0,
+            state: State::Header,
+            carry: Vec::with_capacity(OPEN_TEXT_BYTES),
+        }
+    }
+
+    /// Takes bytes from the front of `input`: how many were consumed, and what they were.
+    ///
+    /// To be called until it gives [`Step::More`], each time with the rest. After an error
+    /// nothing further can be read.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes cannot be SockMux 0.3.
+    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            match self.state {
+                State::Header => {
+                    let take = rest.len().min(HEADER_BYTES - self.header_have);
+                    self.header[self.header_have..][..take].copy_from_slice(&rest[..take]);
+                    self.header_have += take;
+                    at += take;
+                    if self.header[0] != VERSION && self.header_have > 0 {
+                        return Err(WireError::Version { found: self.header[0] });
+                    }
+                    if self.header_have < HEADER_BYTES {
+                        return Ok((at, Step::More));
+                    }
+                    self.header_have = 0;
+                    let header = self.header();
+                    if let Some(frame) = self.begin(&header)? {
+                        return Ok((at, Step::Frame(frame)));
+                    }
+                }
+                State::Control { missing } => {
+                    let header = self.header();
+                    if self.carry.is_empty() && rest.len() >= missing as usize {
+                        self.state = State::Header;
+                        let payload = &input[at..at + missing as usize];
+                        at += missing as usize;
+                        return Ok((at, Step::Frame(control(&header, payload)?)));
+                    }
+                    let take = rest.len().min(missing as usize);
+                    self.carry.extend_from_slice(&rest[..take]);
+                    at += take;
+                    if take < missing as usize {
+                        self.state = State::Control { missing: missing - take as u32 };
+                        return Ok((at, Step::More));
+                    }
+                    self.state = State::Header;
+                    return Ok((at, Step::Frame(control(&header, &self.carry)?)));
+                }
+                State::OpenText { left } => {
+                    let window = &rest[..rest.len().min(left as usize)];
+                    let nul = window.iter().position(|&b| b == 0);
+                    let take = nul.map_or(window.len(), |n| n + 1);
+                    let room = OPEN_TEXT_BYTES - self.carry.len();
+                    self.carry.extend_from_slice(&window[..take.min(room)]);
+                    at += take;
+                    let left = left - take as u32;
+                    self.state = State::OpenText { left };
+                    if nul.is_none() && left > 0 {
+                        return Ok((at, Step::More));
+                    }
+                    self.state = if left > 0 { State::Payload { left } } else { State::Header };
+                    return Ok((
+                        at,
+                        Step::Frame(open(&self.header(), until_nul(&self.carry), left)),
+                    ));
+                }
+                State::Payload { left } => {
+                    let take = rest.len().min(left as usize);
+                    debug_assert!(at == 0 && left > 0);
+                    if take == 0 {
+                        return Ok((0, Step::More));
+                    }
+                    let left = left - take as u32;
+                    self.state = if left > 0 { State::Payload { left } } else { State::Header };
+                    return Ok((take, Step::Payload));
+                }
+                State::Skip { left } => {
+                    let take = rest.len().min(left as usize);
+                    at += take;
+                    let left = left - take as u32;
+                    if left > 0 {
+                        self.state = State::Skip { left };
+                        return Ok((at, Step::More));
+                    }
+                    self.state = State::Header;
+                    return Ok((at, Step::Frame(Frame::Ignored(self.header[1]))));
+                }
+            }
+        }
+    }
+
+    fn header(&self) -> Header {
+        let word = |at: usize| u16::from_be_bytes([self.header[at], self.header[at + 1]]);
+        Header { kind: self.header[1], from: word(2), to: word(4), bytes: u32::from(word(6)) }
+    }
+
+    /// A header is complete: the frame, if it needs nothing more, or the state that gathers the
+    /// rest.
+    fn begin(&mut self, header: &Header) -> Result<Option<Frame<'static>>, WireError> {
+        if header.bytes > PAYLOAD_BYTES_MAX {
+            return Err(WireError::Oversize {
+                kind: header.kind,
+                bytes: header.bytes,
+                limit: PAYLOAD_BYTES_MAX,
+            });
+        }
+        self.carry.clear();
+        let after_payload =
+            if header.bytes > 0 { State::Payload { left: header.bytes } } else { State::Header };
+        let (state, frame) = match header.kind {
+            kind::SEND => {
+                (after_payload, Some(Frame::Data { to: id(header.to), bytes: header.bytes }))
+            }
+            kind::SEND_OOB => (
+                after_payload,
+                Some(Frame::Urgent {
+                    from: id(header.from),
+                    to: id(header.to),
+                    bytes: header.bytes,
+                }),
+            ),
+            kind::CONNECT | kind::CONNECTED if header.bytes > 0 => {
+                (State::OpenText { left: header.bytes }, None)
+            }
+            kind::CONNECT | kind::CONNECTED => (State::Header, Some(open(header, b"", 0))),
+            kind::HELLO
+            | kind::HELLO_OK
+            | kind::SENT
+            | kind::SENT_OOB
+            | kind::CLOSE
+            | kind::CLOSED
+            | kind::ECHO
+            | kind::ECHO_OK
+            | kind::SETOPT
+            | kind::CRYPT_ON => (State::Control { missing: header.bytes }, None),
+            _ => (State::Skip { left: header.bytes }, None),
+        };
+        self.state = state;
+        Ok(frame)
+    }
+}
+
+fn open(header: &Header, text: &[u8], first_bytes: u32) -> Frame<'static> {
+    if header.kind == kind::CONNECT {
+        let (client, entrance) = read_addresses(text);
+        Frame::Open { from: id(header.from), client, entrance, first_bytes }
+    } else {
+        Frame::Opened { from: id(header.from), to: id(header.to), first_bytes }
+    }
+}
+
+fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireError> {
+    let ids = (header.from, header.to);
+    let (from, to) = (id(header.from), id(header.to));
+    Ok(match header.kind {
+        kind::HELLO => {
+            let text = until_nul(payload).len();
+            let offer = payload.get(text + 1..).and_then(Offer::decode);
+            Frame::Hello { ids, offer }
+        }
+        kind::HELLO_OK => Frame::HelloOk { ids },
+        kind::SENT => {
+            let bytes = read_count(payload).ok_or(WireError::Count { kind: header.kind })?;
+            Frame::Taken { to, bytes }
+        }
+        kind::SENT_OOB => Frame::UrgentTaken,
+        kind::CLOSE => close(from, to, until_nul(payload)),
+        kind::CLOSED => Frame::Closed { to },
+        kind::ECHO => Frame::Ping { ids, payload },
+        kind::ECHO_OK => Frame::Pong { payload },
+        kind::CRYPT_ON => Frame::CipherOn,
+        kind::SETOPT => set_option(payload),
+        other => Frame::Ignored(other),
+    })
+}
+
+fn close(from: Option<u16>, to: Option<u16>, text: &[u8]) -> Frame<'_> {
+    let reason = text.strip_prefix(b"#").unwrap_or(b"");
+    let kind = match (from, reason) {
+        (None, _) => CloseKind::Refused,
+        (_, b"") => CloseKind::Orderly,
+        _ => CloseKind::Reset,
+    };
+    // A refusal by the original says "No server", without the mark of a reason.
+    let reason = if from.is_none() && reason.is_empty() { text } else { reason };
+    Frame::Close { from, to, reason, kind }
+}
+
+fn set_option(payload: &[u8]) -> Frame<'_> {
+    match *payload {
+        [option::PACKET_SIZE, high, low, ..] => {
+            let size = u16::from_be_bytes([high, low]);
+            if (PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&size) {
+                Frame::PacketSize(size)
+            } else {
+                Frame::Ignored(kind::SETOPT)
+            }
+        }
+        [option::FIRST_DATA, on, ..] if on != 0 => Frame::FirstData,
+        _ => Frame::Ignored(kind::SETOPT),
+    }
+}
+
+const _: () = assert!(NO_ID == 255, "the decoder takes 255 for no id");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::v03::Encoder;
+
+    /// Every frame in `bytes`, as text, and all payload, read in pieces of `piece` bytes.
+    fn read(bytes: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), WireError> {
+        let mut decoder = Decoder::new();
+        let (mut frames, mut payload) = (Vec::new(), Vec::new());
+        for mut input in bytes.chunks(piece) {
+            loop {
+                let (n, step) = decoder.step(input)?;
+                match step {
+                    Step::Frame(frame) => frames.push(format!("{frame:?}")),
+                    Step::Payload => payload.extend_from_slice(&input[..n]),
+                    Step::More => {
+                        assert_eq!(n, input.len(), "More must consume everything");
+                        break;
+                    }
+                }
+                input = &input[n..];
+            }
+        }
+        Ok((frames, payload))
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut out = Vec::new();
+        let encode = Encoder;
+        let client = "127.0.0.1:40000".parse().unwrap();
+        let entrance = "[::1]:80".parse().unwrap();
+        encode.hello(&mut out, "20260101-000000.000000 x", None);
+        encode.hello_ok(&mut out, (7, 8), "20260101-000000.000000 x");
+        encode.packet_size(&mut out, 16384);
+        encode.first_data(&mut out);
+        encode.connect(&mut out, 2, client, entrance, 5);
+        out.extend_from_slice(b"first");
+        encode.connected(&mut out, 3, 2, client, entrance, 0);
+        encode.data(&mut out, 2, 3, 4);
+        out.extend_from_slice(b"data");
+        encode.taken(&mut out, 3, 2, 4);
+        encode.urgent(&mut out, 2, 3, 1);
+        out.extend_from_slice(b"!");
+        encode.ping(&mut out, b"123\0");
+        out.extend_from_slice(&[3, 0x0d, 0, 0, 0, 0, 0, 3, 9, 9, 9]);
+        out.extend_from_slice(&[3, 0x00, 0, 0, 0, 0, 0, 0]);
+        encode.close(&mut out, Some(2), 3, "DO close");
+        encode.closed(&mut out, 3, 2);
+        out
+    }
+
+    #[test]
+    fn pieces_of_any_size_read_the_same() {
+        let bytes = sample();
+        let whole = read(&bytes, bytes.len()).unwrap();
+        assert_eq!(whole.0.len(), 14);
+        assert_eq!(whole.1, b"firstdata!");
+        for piece in 1..=64 {
+            assert_eq!(read(&bytes, piece).unwrap(), whole, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn wrong_version_is_refused_at_its_first_byte() {
+        assert_eq!(read(b"GET / HTTP/1.1\r\n", 1), Err(WireError::Version { found: b'G' }));
+    }
+
+    #[test]
+    fn oversize_is_refused() {
+        let packet = [3, kind::SEND, 0, 2, 0, 2, 0x3f, 0xf9];
+        assert_eq!(
+            read(&packet, 8),
+            Err(WireError::Oversize { kind: 6, bytes: 16377, limit: 16376 })
+        );
+    }
+
+    #[test]
+    fn a_count_that_is_none_is_refused() {
+        let packet = [3, kind::SENT, 0, 2, 0, 2, 0, 2, b'x', 0];
+        assert_eq!(read(&packet, 10), Err(WireError::Count { kind: kind::SENT }));
+    }
+
+    #[test]
+    fn connect_with_endless_text_is_bounded_and_read_on() {
+        let mut bytes = vec![3, kind::CONNECT, 0, 2, 0, 255, 0x20, 0];
+        bytes.resize(8 + 0x2000, b'x');
+        bytes.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0]);
+        for piece in [1, 100, bytes.len()] {
+            let (frames, payload) = read(&bytes, piece).unwrap();
+            assert_eq!(frames.len(), 2);
+            assert!(payload.is_empty());
+        }
+    }
+
+    #[test]
+    fn closes_are_told_apart() {
+        let kinds = |from, text: &'static [u8]| match close(from, Some(1), text) {
+            Frame::Close { kind, reason, .. } => (kind, reason),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kinds(Some(1), b"DO close"), (CloseKind::Orderly, &b""[..]));
+        assert_eq!(kinds(Some(1), b"#reset"), (CloseKind::Reset, &b"reset"[..]));
+        assert_eq!(kinds(None, b"No server"), (CloseKind::Refused, &b"No server"[..]));
+        assert_eq!(kinds(None, b"#no exit"), (CloseKind::Refused, &b"no exit"[..]));
+    }
+
+    #[test]
+    fn options() {
+        assert_eq!(set_option(&[3, 0x40, 0]), Frame::PacketSize(16384));
+        assert_eq!(set_option(&[3, 0x40, 1]), Frame::Ignored(0x0a));
+        assert_eq!(set_option(&[3, 0, 128]), Frame::Ignored(0x0a));
+        assert_eq!(set_option(&[3, 0]), Frame::Ignored(0x0a));
+        assert_eq!(set_option(&[2, 1, 0]), Frame::FirstData);
+        assert_eq!(set_option(&[1; 136]), Frame::Ignored(0x0a));
+        assert_eq!(set_option(&[]), Frame::Ignored(0x0a));
+    }
+}

@@ -1,0 +1,66 @@
+//! SockMux 0.3, the original's protocol.
+//!
+//! A packet is 8 bytes, big-endian, then the payload:
+//!
+//! ```text
+//! version u8 = 3 | type u8 | sender's id u16 | receiver's id u16 | payload length u16
+//! ```
+//!
+//! The format was measured on recordings of the original (`tests/traces`); `docs/protocol.md`
+//! has it in full, with what two of ours add to it.
+
+mod decode;
+mod encode;
+mod offer;
+mod text;
+
+pub use decode::{Decoder, Step};
+pub use encode::Encoder;
+pub use offer::Offer;
+pub use text::hello_text;
+
+/// Version byte of every packet.
+pub const VERSION: u8 = 3;
+/// Bytes of a packet's header.
+pub const HEADER_BYTES: usize = 8;
+/// "No id": ids are 8 bits inside the original, and all ones says none.
+pub const NO_ID: u16 = 0x00ff;
+/// Largest packet, header included. The original allocates for no more.
+pub const PACKET_BYTES_MAX: u16 = 16384;
+/// Largest payload. One byte more drops the original's tunnel, and ours.
+pub const PAYLOAD_BYTES_MAX: u32 = PACKET_BYTES_MAX as u32 - HEADER_BYTES as u32;
+/// Packet size towards a peer that has not said one: the original then sends 504-byte payloads.
+pub const PACKET_BYTES_UNSAID: u16 = 512;
+/// Smallest packet size that the original takes from a peer.
+pub const PACKET_BYTES_MIN: u16 = 129;
+/// The number that opens the text of CONNECT and CONNECTED: the original's buffer per stream.
+pub const STREAM_BUFFER_BYTES: u32 = 98_304;
+
+/// Type bytes.
+pub(crate) mod kind {
+    pub(crate) const HELLO: u8 = 0x01;
+    pub(crate) const HELLO_OK: u8 = 0x41;
+    pub(crate) const CONNECT: u8 = 0x02;
+    pub(crate) const CONNECTED: u8 = 0x42;
+    pub(crate) const SEND: u8 = 0x06;
+    pub(crate) const SENT: u8 = 0x46;
+    pub(crate) const SEND_OOB: u8 = 0x07;
+    pub(crate) const SENT_OOB: u8 = 0x47;
+    pub(crate) const CLOSE: u8 = 0x08;
+    pub(crate) const CLOSED: u8 = 0x48;
+    pub(crate) const ECHO: u8 = 0x09;
+    pub(crate) const ECHO_OK: u8 = 0x49;
+    pub(crate) const SETOPT: u8 = 0x0a;
+    pub(crate) const CRYPT_ON: u8 = 0x0c;
+}
+
+/// Option codes of SETOPT.
+pub(crate) mod option {
+    pub(crate) const FIRST_DATA: u8 = 0x02;
+    pub(crate) const PACKET_SIZE: u8 = 0x03;
+}
+
+/// An id field as the session knows it.
+fn id(field: u16) -> Option<u16> {
+    (field != NO_ID).then_some(field)
+}
