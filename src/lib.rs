@@ -11,6 +11,7 @@
 //! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
 
 pub mod demo;
+pub mod engine;
 pub mod limits;
 pub mod params;
 pub mod session;

@@ -98,3 +98,10 @@ const _: () =
     assert!(PEER_WINDOW_BYTES_MIN <= WINDOW_BYTES && WINDOW_BYTES <= PEER_WINDOW_BYTES_MAX);
 const _: () = assert!(STREAMS_MAX * ID_REUSE_DISTANCE < 65_535 - 2);
 const _: () = assert!(ORIGINAL_STREAMS_MAX * ID_REUSE_DISTANCE <= ORIGINAL_ID_MAX as u32 - 2);
+/// Most parts of one gathered send: the kernel's own bound for a vector (`UIO_MAXIOV`); a longer
+/// one is refused with `EMSGSIZE`. The rest of a longer list goes with the next send.
+pub const GATHER_PARTS_MAX: usize = 1024;
+
+/// Parts a gathered send has room for before it first grows: a batch of frames, each with its
+/// header and payload, of some thirty streams.
+pub const GATHER_PARTS_START: usize = 64;
