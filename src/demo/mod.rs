@@ -29,10 +29,18 @@ use report::{BulkRow, LatencyRow, Report};
 use server::Server;
 use traffic::Direction;
 
-/// Length of a bulk phase; six of them with the round trips stay under eight seconds.
-const BULK: Duration = Duration::from_millis(800);
-/// Length of a round-trip phase.
-const ROUND_TRIPS: Duration = Duration::from_millis(600);
+use crate::limits::DEMO_STALL_SECS;
+
+/// How long each phase lasts.
+#[derive(Debug, Clone, Copy)]
+struct Lengths {
+    bulk: Duration,
+    round_trips: Duration,
+}
+
+/// Six bulk phases and two of round trips stay under eight seconds.
+const LENGTHS: Lengths =
+    Lengths { bulk: Duration::from_millis(800), round_trips: Duration::from_millis(600) };
 /// Pause between keystrokes: faster than anyone types, slow enough to find the queue as it is.
 const KEYSTROKE_PAUSE: Duration = Duration::from_millis(2);
 /// A request and its answer.
@@ -118,7 +126,25 @@ pub enum DemoError {
 
 impl DemoError {
     fn io(doing: impl Into<String>, source: io::Error) -> Self {
+        let source = match source.kind() {
+            // What a socket's timeout is called: "resource temporarily unavailable".
+            io::ErrorKind::WouldBlock => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("nothing moved for {DEMO_STALL_SECS} s"),
+            ),
+            _ => source,
+        };
         DemoError::Io { doing: doing.into(), source }
+    }
+
+    /// How much it explains, most first: damage is the finding itself, a relay's end explains
+    /// broken connections, and those explain nothing.
+    fn rank(&self) -> u8 {
+        match self {
+            DemoError::Relay(_) => 1,
+            DemoError::Io { .. } => 2,
+            _ => 0,
+        }
     }
 }
 
@@ -128,22 +154,32 @@ impl DemoError {
 /// A relay or the server could not be started, a connection failed or stalled, or a byte was not
 /// what was sent. Nothing has been written to `out` then.
 pub fn run(out: &mut dyn Write) -> Result<(), DemoError> {
+    run_for(LENGTHS, out)
+}
+
+fn run_for(lengths: Lengths, out: &mut dyn Write) -> Result<(), DemoError> {
     let pattern = Arc::new(Pattern::new());
     let server = Server::start(Arc::clone(&pattern))?;
     let tunnel = Tunnel::start(server.address())?;
-    let measured = measure(&pattern, &server, &tunnel);
+    let measured = measure(&pattern, &server, &tunnel, lengths);
     let stopped = tunnel.stop();
-    // What a client saw is most often its connection breaking: the server's finding, then a
-    // relay's end, explain it.
-    let report = match measured {
-        Ok(report) => report,
-        Err(error) => return Err(server.take_failure().or(stopped.err()).unwrap_or(error)),
+    let report = match (measured, stopped) {
+        (Ok(report), Ok(())) => report,
+        (measured, stopped) => {
+            let all = [measured.err(), stopped.err(), server.take_failure()];
+            let most = all.into_iter().flatten().min_by_key(DemoError::rank);
+            return Err(most.expect("one of the two was an error"));
+        }
     };
-    stopped?;
     report.write(out).map_err(|source| DemoError::io("write the result", source))
 }
 
-fn measure(pattern: &Pattern, server: &Server, tunnel: &Tunnel) -> Result<Report, DemoError> {
+fn measure(
+    pattern: &Pattern,
+    server: &Server,
+    tunnel: &Tunnel,
+    lengths: Lengths,
+) -> Result<Report, DemoError> {
     let mut report = Report::default();
     let mut progress = Progress::new(BULK_PHASES.len() + 4);
     let process_cpu =
@@ -151,21 +187,24 @@ fn measure(pattern: &Pattern, server: &Server, tunnel: &Tunnel) -> Result<Report
 
     progress.phase("bulk, direct");
     let before = process_cpu()?;
-    let moved = bulk(server.address(), pattern, Direction::Up, 1, BULK, true)?;
+    let moved = bulk(server.address(), pattern, Direction::Up, 1, lengths.bulk, true)?;
     let process = process_cpu()? - before;
     report.bulk.push(BulkRow { name: "direct, 1 stream".into(), moved, relays: None, process });
 
     for (name, direction, streams) in BULK_PHASES {
         progress.phase(&format!("bulk, {THROUGH}, {name}"));
         let (before, relays_before) = (process_cpu()?, tunnel.cpu_time()?);
-        let moved = bulk(tunnel.entrance(), pattern, direction, streams, BULK, true)?;
+        let moved = bulk(tunnel.entrance(), pattern, direction, streams, lengths.bulk, true)?;
         let (process, relays) = (process_cpu()? - before, tunnel.cpu_time()? - relays_before);
         let name = format!("{THROUGH}, {name}");
         report.bulk.push(BulkRow { name, moved, relays: Some(relays), process });
     }
 
-    let closed_loop =
-        RoundTrips { message_bytes: MESSAGE_BYTES, pause: Duration::ZERO, duration: ROUND_TRIPS };
+    let closed_loop = RoundTrips {
+        message_bytes: MESSAGE_BYTES,
+        pause: Duration::ZERO,
+        duration: lengths.round_trips,
+    };
     for (way, address) in [("direct", server.address()), (THROUGH, tunnel.entrance())] {
         progress.phase(&format!("round trips, {way}"));
         let times = round_trips(address, closed_loop)?;
@@ -175,8 +214,8 @@ fn measure(pattern: &Pattern, server: &Server, tunnel: &Tunnel) -> Result<Report
     progress.phase("keystrokes beside bulk");
     let keystrokes = RoundTrips { pause: KEYSTROKE_PAUSE, ..closed_loop };
     let (beside, times) = thread::scope(|scope| {
-        let beside =
-            scope.spawn(|| bulk(tunnel.entrance(), pattern, Direction::Down, 1, BULK, true));
+        let beside = scope
+            .spawn(|| bulk(tunnel.entrance(), pattern, Direction::Down, 1, lengths.bulk, true));
         let times = round_trips(tunnel.entrance(), keystrokes);
         (beside.join().expect("client thread"), times)
     });

@@ -106,16 +106,16 @@ impl End {
                 // A relay belongs to the thread that sets it up.
                 let mut relay = Relay::bind(plan).map_err(|error| error.to_string())?;
                 let thread = Thread::current().map_err(|error| error.to_string())?;
-                let address = relay.entrance_addrs().into_iter().chain(relay.receptor_addrs());
-                let _ = tell.send((address.collect::<Vec<_>>(), thread, relay.stop_handle()));
+                let mut addresses = relay.entrance_addrs();
+                addresses.extend(relay.receptor_addrs());
+                let address = addresses.first().ok_or("it listens nowhere")?;
+                let _ = tell.send((*address, thread, relay.stop_handle()));
                 drop(tell);
                 relay.run().map_err(|error| error.to_string())
             })
             .map_err(|source| DemoError::io(format!("start the thread of the {name}"), source))?;
         match told.recv() {
-            Ok((addresses, thread, stop)) => {
-                Ok(End { address: addresses[0], thread, stop, running })
-            }
+            Ok((address, thread, stop)) => Ok(End { address, thread, stop, running }),
             Err(_) => Err(ended(name, running)),
         }
     }
