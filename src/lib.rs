@@ -11,8 +11,11 @@
 //! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
 
 pub mod demo;
+pub mod endpoint;
 pub mod engine;
 pub mod limits;
+pub mod link;
+pub mod observe;
 pub mod params;
 pub mod session;
 pub mod wire;

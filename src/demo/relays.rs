@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::DemoError;
 use super::cpu::Thread;
-use crate::engine::relay::{Relay, StopHandle};
+use crate::engine::{Relay, StopHandle};
 use crate::params::plan::{
     Bind, Entrance, Exit, LinkPlan, Plan, SoxConf, Target, Timeouts, Transport,
 };
@@ -104,14 +104,15 @@ impl End {
             .name(name.into())
             .spawn(move || {
                 // A relay belongs to the thread that sets it up.
-                let mut relay = Relay::bind(plan).map_err(|error| error.to_string())?;
+                let relay = Relay::bind(plan).map_err(|error| error.to_string())?;
                 let thread = Thread::current().map_err(|error| error.to_string())?;
                 let mut addresses = relay.entrance_addrs();
                 addresses.extend(relay.receptor_addrs());
                 let address = addresses.first().ok_or("it listens nowhere")?;
-                let _ = tell.send((*address, thread, relay.stop_handle()));
+                let stop = relay.stop_handle().map_err(|error| error.to_string())?;
+                let _ = tell.send((*address, thread, stop));
                 drop(tell);
-                relay.run().map_err(|error| error.to_string())
+                relay.run().map(drop).map_err(|error| error.to_string())
             })
             .map_err(|source| DemoError::io(format!("start the thread of the {name}"), source))?;
         match told.recv() {

@@ -66,8 +66,8 @@ pub enum SendWait {
 pub enum Outcome {
     /// A connection, non-blocking and close-on-exec.
     Accepted(io::Result<OwnedFd>),
-    /// Bytes, or `None` at end of data. `ENOBUFS`: no buffer of the class was free; start the
-    /// receive again when chunks were dropped.
+    /// Bytes, or `None` at end of data. `ENOBUFS`: no buffer of the class was free (this may come
+    /// before any data does); start the receive again when chunks were dropped.
     Received(io::Result<Option<Chunk>>),
     /// How many bytes of the gather were taken, from its front. It comes back as it was given,
     /// not advanced.

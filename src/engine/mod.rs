@@ -7,4 +7,12 @@
 pub mod chunk;
 pub mod driver;
 mod gather;
+mod net;
 mod region;
+mod relay;
+mod resolver;
+pub mod uring;
+mod worker;
+
+pub use relay::{Relay, RunError, SetupError, StopHandle};
+pub use worker::Stopped;

@@ -249,9 +249,10 @@ impl Session {
         self.refusing = Some(reason);
     }
 
-    /// Ends the session: every stream's `user`, so that the caller can reset what hangs on it.
-    pub fn into_users(self) -> Vec<u64> {
-        self.streams.iter().filter(|stream| !stream.deaf).filter_map(|stream| stream.user).collect()
+    /// The engine's own number for a stream.
+    #[inline]
+    pub fn user_of(&self, key: StreamKey) -> Option<u64> {
+        self.streams.get(key)?.user
     }
 
     /// Most bytes of one stream that the peer may have sent and our local socket not taken.
