@@ -10,6 +10,7 @@
 //! plan; `wire` turns bytes into frames and back; `session` is one tunnel as a pure state
 //! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
 
+pub mod demo;
 pub mod endpoint;
 pub mod engine;
 pub mod limits;

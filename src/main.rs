@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
+use sockmux_uring::demo;
 use sockmux_uring::engine::{Relay, RunError, Stopped};
 use sockmux_uring::observe;
 use sockmux_uring::params::cli::{self, Command};
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     match invocation.command {
         Command::Print(text) => print(&text),
         Command::Check(plan) => print(&show::plan(&plan)),
-        Command::Demo => todo!(),
+        Command::Demo => demonstrate(),
         Command::Run(plan) => {
             observe::start_log(invocation.verbosity, invocation.log);
             run(plan)
@@ -43,6 +44,16 @@ fn main() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
+}
+
+fn demonstrate() -> ExitCode {
+    match demo::run(&mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sockmux-uring: demo: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }
 
 fn run(plan: Plan) -> ExitCode {
