@@ -242,7 +242,8 @@ impl Session {
                     }
                     // Something is still being delivered: a slow client is waited for.
                     Some(hold) => {
-                        hold.until = now.after(hold.quiet);
+                        let again = Duration::from_micros(ANSWERED_HOLD_MICROS);
+                        hold.until = now.after(hold.quiet.max(again));
                         false
                     }
                 },
