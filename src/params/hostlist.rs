@@ -60,7 +60,14 @@ impl HostList {
 
     /// The verdict on a caller.
     pub fn permits(&self, caller: &Caller) -> bool {
-        let last = self.rules.iter().rev().find(|rule| rule.test.matches(caller));
+        // A caller whose address is not known may be anyone: what shuts some hosts out, shuts it
+        // out.
+        let may_be_meant = |rule: &Rule| {
+            let by_address = !matches!(rule.test, HostTest::Everybody | HostTest::EntrancePort(_));
+            rule.shuts_out && by_address && caller.client.is_none()
+        };
+        let last =
+            (self.rules.iter().rev()).find(|rule| rule.test.matches(caller) || may_be_meant(rule));
         match last {
             Some(rule) => !rule.shuts_out,
             None => self.rules.first().is_some_and(|rule| rule.shuts_out),
@@ -138,7 +145,7 @@ mod tests {
             ("!*,*", "1.2.3.4;?", ""),
             // single addresses
             ("10.0.0.1", "10.0.0.1;10.0.0.1 9;::ffff:10.0.0.1", "10.0.0.2;::1;?"),
-            ("!10.0.0.1", "10.0.0.2;::1;?", "10.0.0.1;::ffff:10.0.0.1"),
+            ("!10.0.0.1", "10.0.0.2;::1", "?;10.0.0.1;::ffff:10.0.0.1"),
             ("::1", "::1", "::2;127.0.0.1"),
             ("[::1]", "::1", "::2"),
             ("__1", "::1", "::2"),
@@ -148,7 +155,7 @@ mod tests {
             // several, the last that matches decides
             ("10.0.0.1,10.0.0.2", "10.0.0.1;10.0.0.2", "10.0.0.3"),
             ("10.0.0.1, 10.0.0.2", "10.0.0.2", "10.0.0.3"),
-            ("*,!10.0.0.1", "10.0.0.2;?", "10.0.0.1"),
+            ("*,!10.0.0.1", "10.0.0.2", "10.0.0.1;?"),
             ("!10.0.0.1,*", "10.0.0.1;10.0.0.2", ""),
             ("10.0.0.0/8,!10.1.0.0/16,10.1.1.1", "10.0.0.1;10.1.1.1", "10.1.0.1;11.0.0.1"),
             ("10.1.1.1,!10.1.0.0/16,10.0.0.0/8", "10.1.1.1;10.1.0.1", "11.0.0.1"),
