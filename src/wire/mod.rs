@@ -6,13 +6,47 @@
 //! Payload of a stream is never part of a frame here. A frame that announces payload says how
 //! many bytes follow ([`Frame::payload_bytes`]), and the reader hands those on by count, so that
 //! they may stay where the kernel put them.
+//!
+//! [`v1`] is ours. A connection begins as 0.3 and goes on as 1 when both sides offered it in their
+//! hello: [`Decoder`] changes over by itself.
 
 use std::net::SocketAddr;
 
+mod codec;
 pub mod v03;
+pub mod v1;
 
-/// One frame, as the session understands it. Ids are as on the wire: `from` is the sender's
-/// name for the stream, `to` the receiver's; `None` is "no id".
+pub use codec::{Decoder, Encoder, Protocol, Step};
+
+/// Which stream a frame is for, as its receiver sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// By the number that the receiver gave it.
+    Ours(u32),
+    /// By the number that the sender gave it.
+    Theirs(u32),
+    /// None.
+    None,
+}
+
+/// Which stream a frame is for, as its sender sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The sender's number.
+    pub id: u32,
+    /// The receiver's number; the protocol's "none" where it is not known.
+    pub peer_id: u32,
+    /// The sender opened the stream.
+    pub opener: bool,
+}
+
+impl Route {
+    /// The tunnel itself.
+    pub const TUNNEL: Route = Route { id: 0, peer_id: 0, opener: false };
+}
+
+/// One frame, as the session understands it. `from` is the number that the sender gives the
+/// stream, `to` says which of the receiver's streams is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// Opens a connection between two programs.
@@ -30,7 +64,7 @@ pub enum Frame<'a> {
     /// A new stream, with first data behind it.
     Open {
         /// The opener's id.
-        from: Option<u16>,
+        from: Option<u32>,
         /// Address of the client, if it could be read.
         client: Option<SocketAddr>,
         /// Address of the entrance that the client came in by, if it could be read.
@@ -41,32 +75,36 @@ pub enum Frame<'a> {
     /// The stream has reached its server, with first data behind it.
     Opened {
         /// The answering side's id.
-        from: Option<u16>,
+        from: Option<u32>,
         /// The opener's id.
-        to: Option<u16>,
+        to: Name,
         /// Bytes of first data that follow.
         first_bytes: u32,
     },
     /// Stream data.
     Data {
         /// The receiver's id.
-        to: Option<u16>,
-        /// Bytes that follow. 0 is the end of data between two of ours that both said so.
+        to: Name,
+        /// Bytes that follow. In 0.3, 0 is the end of data between two of ours that both said so.
         bytes: u32,
     },
-    /// Bytes that the receiver has handed to its local socket.
+    /// No more data comes in this direction.
+    End {
+        /// The receiver's id.
+        to: Name,
+    },
+    /// Bytes that the receiver has handed to its local socket (0.3), or that may be sent beyond
+    /// what was allowed before (1).
     Taken {
         /// The receiver's id.
-        to: Option<u16>,
+        to: Name,
         /// How many since the last such frame.
         bytes: u64,
     },
     /// TCP urgent data.
     Urgent {
         /// The receiver's id.
-        to: Option<u16>,
-        /// The sender's id, for the acknowledgement.
-        from: Option<u16>,
+        to: Name,
         /// Bytes that follow.
         bytes: u32,
     },
@@ -75,9 +113,9 @@ pub enum Frame<'a> {
     /// The stream ends, in both directions; or an open is refused.
     Close {
         /// The sender's id; none when it refuses an open.
-        from: Option<u16>,
+        from: Option<u32>,
         /// The receiver's id.
-        to: Option<u16>,
+        to: Name,
         /// Why, without the leading `#` and the trailing NUL; empty when the text is no reason.
         reason: &'a [u8],
         /// What kind of end it is.
@@ -86,7 +124,7 @@ pub enum Frame<'a> {
     /// Answers [`Frame::Close`].
     Closed {
         /// The receiver's id.
-        to: Option<u16>,
+        to: Name,
     },
     /// Asks for a sign of life.
     Ping {
@@ -106,6 +144,11 @@ pub enum Frame<'a> {
     FirstData,
     /// The peer has switched its cipher on: nothing behind it can be read.
     CipherOn,
+    /// The peer takes no new streams any more.
+    GoingAway {
+        /// Why.
+        reason: &'a [u8],
+    },
     /// Anything that is to be passed over: the type byte.
     Ignored(u8),
 }
@@ -141,8 +184,28 @@ pub enum WireError {
         /// The byte found.
         found: u8,
     },
-    /// A packet is longer than any that was agreed.
-    #[error("packet of type {kind:#04x} has {bytes} bytes of payload, at most {limit} are allowed")]
+    /// The first byte of a frame is not SockMux 1's.
+    #[error("not SockMux 1: first byte {found:#04x} where 0xb1 was expected")]
+    Magic {
+        /// The byte found.
+        found: u8,
+    },
+    /// A frame of a type that SockMux 1 does not have.
+    #[error("frame of unknown type {kind:#04x}")]
+    Type {
+        /// Type byte.
+        kind: u8,
+    },
+    /// Something is set that has to be 0.
+    #[error("frame of type {kind:#04x} has {flags:#06x} where only known flags may be set")]
+    Flags {
+        /// Type byte.
+        kind: u8,
+        /// What was found.
+        flags: u16,
+    },
+    /// A packet has a length that its type does not allow.
+    #[error("frame of type {kind:#04x} has {bytes} bytes of payload, at most {limit} are allowed")]
     Oversize {
         /// Type byte.
         kind: u8,

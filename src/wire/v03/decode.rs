@@ -2,22 +2,11 @@
 
 use super::text::{read_addresses, read_count, until_nul};
 use super::{
-    HEADER_BYTES, NO_ID, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX, VERSION, id,
-    kind, option,
+    HEADER_BYTES, NO_ID, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX, VERSION, id, kind,
+    name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
-use crate::wire::{CloseKind, Frame, WireError};
-
-/// One step of reading.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// A frame is complete. If it announces payload, that comes in the next steps.
-    Frame(Frame<'a>),
-    /// The next bytes, as many as were consumed, belong to the payload of the last frame.
-    Payload,
-    /// All bytes are consumed and no frame is complete.
-    More,
-}
+use crate::wire::{CloseKind, Frame, Name, Step, WireError};
 
 /// Reads SockMux 0.3 from pieces of any size. Holds at most one control packet; payload is only
 /// counted.
@@ -186,15 +175,11 @@ impl Decoder {
             if header.bytes > 0 { State::Payload { left: header.bytes } } else { State::Header };
         let (state, frame) = match header.kind {
             kind::SEND => {
-                (after_payload, Some(Frame::Data { to: id(header.to), bytes: header.bytes }))
+                (after_payload, Some(Frame::Data { to: name(header.to), bytes: header.bytes }))
             }
             kind::SEND_OOB => (
                 after_payload,
-                Some(Frame::Urgent {
-                    from: id(header.from),
-                    to: id(header.to),
-                    bytes: header.bytes,
-                }),
+                Some(Frame::Urgent { to: name(header.to), bytes: header.bytes }),
             ),
             kind::CONNECT | kind::CONNECTED if header.bytes > 0 => {
                 (State::OpenText { left: header.bytes }, None)
@@ -222,13 +207,13 @@ fn open(header: &Header, text: &[u8], first_bytes: u32) -> Frame<'static> {
         let (client, entrance) = read_addresses(text);
         Frame::Open { from: id(header.from), client, entrance, first_bytes }
     } else {
-        Frame::Opened { from: id(header.from), to: id(header.to), first_bytes }
+        Frame::Opened { from: id(header.from), to: name(header.to), first_bytes }
     }
 }
 
 fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireError> {
     let ids = (header.from, header.to);
-    let (from, to) = (id(header.from), id(header.to));
+    let (from, to) = (id(header.from), name(header.to));
     Ok(match header.kind {
         kind::HELLO => {
             let text = until_nul(payload).len();
@@ -251,7 +236,7 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
     })
 }
 
-fn close(from: Option<u16>, to: Option<u16>, text: &[u8]) -> Frame<'_> {
+fn close(from: Option<u32>, to: Name, text: &[u8]) -> Frame<'_> {
     let reason = text.strip_prefix(b"#").unwrap_or(b"");
     let kind = match (from, reason) {
         (None, _) => CloseKind::Refused,
@@ -376,7 +361,7 @@ mod tests {
 
     #[test]
     fn closes_are_told_apart() {
-        let kinds = |from, text: &'static [u8]| match close(from, Some(1), text) {
+        let kinds = |from, text: &'static [u8]| match close(from, Name::Ours(1), text) {
             Frame::Close { kind, reason, .. } => (kind, reason),
             other => panic!("{other:?}"),
         };

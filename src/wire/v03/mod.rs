@@ -9,12 +9,14 @@
 //! The format was measured on recordings of the original (`tests/traces`); `docs/protocol.md`
 //! has it in full, with what two of ours add to it.
 
+use super::Name;
+
 mod decode;
 mod encode;
 mod offer;
 mod text;
 
-pub use decode::{Decoder, Step};
+pub use decode::Decoder;
 pub use encode::Encoder;
 pub use offer::Offer;
 pub use text::hello_text;
@@ -60,7 +62,12 @@ pub(crate) mod option {
     pub(crate) const PACKET_SIZE: u8 = 0x03;
 }
 
-/// An id field as the session knows it.
-fn id(field: u16) -> Option<u16> {
-    (field != NO_ID).then_some(field)
+/// The sender's id as the session knows it.
+fn id(field: u16) -> Option<u32> {
+    (field != NO_ID).then_some(u32::from(field))
+}
+
+/// The receiver's id as the session knows it.
+fn name(field: u16) -> Name {
+    id(field).map_or(Name::None, Name::Ours)
 }

@@ -1,0 +1,200 @@
+//! Which protocol is on the wire, and reading and writing it.
+
+use std::net::SocketAddr;
+
+use super::{Frame, Route, WireError, v1, v03};
+
+/// The protocols that a session can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// SockMux 0.3, the original's.
+    V03,
+    /// SockMux 1, ours.
+    V1,
+}
+
+/// One step of reading.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A frame is complete. If it announces payload, that comes in the next steps.
+    Frame(Frame<'a>),
+    /// The next bytes, as many as were consumed, belong to the payload of the last frame.
+    Payload,
+    /// All bytes are consumed and no frame is complete.
+    More,
+}
+
+/// Each side says one HELLO and two HELLOOKs; behind them it speaks what was agreed.
+const HELLO_PACKETS: u8 = 3;
+
+/// Reads a connection from its first byte, in whichever protocol its hello leads to.
+#[derive(Debug)]
+pub struct Decoder {
+    newest: u8,
+    hello_packets: u8,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+enum Reader {
+    V03 { decoder: v03::Decoder, agreed_v1: bool },
+    V1(v1::Decoder),
+}
+
+impl Decoder {
+    /// `newest` is the newest protocol that we offer in our own hello (0 is 0.3).
+    pub fn new(newest: u8) -> Decoder {
+        let reader = Reader::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
+        Decoder { newest, hello_packets: 0, reader }
+    }
+
+    /// Takes bytes from the front of `input`: how many were consumed, and what they were. To be
+    /// called until it gives [`Step::More`], each time with the rest. After an error nothing
+    /// further can be read.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes cannot be what was agreed.
+    #[inline]
+    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
+        if self.hello_packets == HELLO_PACKETS {
+            self.hello_packets += 1;
+            if let Reader::V03 { agreed_v1: true, .. } = self.reader {
+                self.reader = Reader::V1(v1::Decoder::new());
+            }
+        }
+        match &mut self.reader {
+            Reader::V1(decoder) => decoder.step(input),
+            Reader::V03 { decoder, agreed_v1 } => {
+                let (consumed, step) = decoder.step(input)?;
+                if self.hello_packets < HELLO_PACKETS {
+                    match &step {
+                        Step::Frame(Frame::Hello { offer, .. }) => {
+                            self.hello_packets += 1;
+                            *agreed_v1 =
+                                self.newest >= 1 && offer.is_some_and(|offer| offer.newest >= 1);
+                        }
+                        Step::Frame(Frame::HelloOk { .. }) => self.hello_packets += 1,
+                        _ => {}
+                    }
+                }
+                Ok((consumed, step))
+            }
+        }
+    }
+}
+
+/// Writes frames of streams, in either protocol, at the end of a buffer. Of a frame with payload
+/// it writes what stands before the payload.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoder(pub Protocol);
+
+/// An id of 0.3.
+fn short(id: u32) -> u16 {
+    debug_assert!(id <= u32::from(u16::MAX));
+    id as u16
+}
+
+impl Encoder {
+    /// A new stream, up to its first data.
+    pub fn open(self, out: &mut Vec<u8>, route: Route, addresses: (SocketAddr, SocketAddr), first_bytes: u32) {
+        let (client, entrance) = addresses;
+        match self.0 {
+            Protocol::V03 => {
+                v03::Encoder.connect(out, short(route.id), client, entrance, first_bytes);
+            }
+            Protocol::V1 => v1::open(out, route, client, entrance, first_bytes),
+        }
+    }
+
+    /// The stream has reached its server. First data goes with it in 0.3 only.
+    pub fn opened(self, out: &mut Vec<u8>, route: Route, addresses: (SocketAddr, SocketAddr), first_bytes: u32) {
+        let (server, own) = addresses;
+        match self.0 {
+            Protocol::V03 => {
+                let (id, peer_id) = (short(route.id), short(route.peer_id));
+                v03::Encoder.connected(out, id, peer_id, server, own, first_bytes);
+            }
+            Protocol::V1 => v1::opened(out, route, server, own),
+        }
+    }
+
+    /// Data, up to its payload.
+    #[inline]
+    pub fn data(self, out: &mut Vec<u8>, route: Route, bytes: u32) {
+        match self.0 {
+            Protocol::V03 => {
+                v03::Encoder.data(out, short(route.id), short(route.peer_id), bytes);
+            }
+            Protocol::V1 => v1::data(out, route, bytes),
+        }
+    }
+
+    /// Bytes taken (0.3), or that may be sent (1).
+    #[inline]
+    pub fn taken(self, out: &mut Vec<u8>, route: Route, bytes: u64) {
+        match self.0 {
+            Protocol::V03 => {
+                v03::Encoder.taken(out, short(route.id), short(route.peer_id), bytes);
+            }
+            Protocol::V1 => v1::credit(out, route, bytes as u32),
+        }
+    }
+
+    /// The end of data.
+    pub fn end(self, out: &mut Vec<u8>, route: Route) {
+        match self.0 {
+            Protocol::V03 => v03::Encoder.data(out, short(route.id), short(route.peer_id), 0),
+            Protocol::V1 => v1::end(out, route),
+        }
+    }
+
+    /// Urgent data, up to its byte.
+    pub fn urgent(self, out: &mut Vec<u8>, route: Route) {
+        match self.0 {
+            Protocol::V03 => v03::Encoder.urgent(out, short(route.id), short(route.peer_id), 1),
+            Protocol::V1 => v1::urgent(out, route),
+        }
+    }
+
+    /// The stream is over: by a reset for this reason, or in good order, which 0.3 says so.
+    pub fn close(self, out: &mut Vec<u8>, route: Route, reset: Option<&str>) {
+        match (self.0, reset) {
+            (Protocol::V03, reset) => {
+                let text = reset.map_or(String::from("DO close"), |reason| format!("#{reason}"));
+                v03::Encoder.close(out, Some(short(route.id)), short(route.peer_id), &text);
+            }
+            (Protocol::V1, reset) => v1::reset(out, route, false, reset.unwrap_or("closed")),
+        }
+    }
+
+    /// An open is refused. `reason` is empty where a 0.3 peer is told in the original's words.
+    pub fn refuse(self, out: &mut Vec<u8>, peer_id: u32, reason: &str) {
+        match self.0 {
+            Protocol::V03 if reason.is_empty() => {
+                v03::Encoder.close(out, None, short(peer_id), "No server");
+            }
+            Protocol::V03 => {
+                v03::Encoder.close(out, None, short(peer_id), &format!("#{reason}"));
+            }
+            Protocol::V1 => {
+                v1::reset(out, Route { id: 0, peer_id, opener: false }, true, reason);
+            }
+        }
+    }
+
+    /// A question for a sign of life, to be answered with the same payload.
+    pub fn ping(self, out: &mut Vec<u8>, payload: &[u8]) {
+        match self.0 {
+            Protocol::V03 => v03::Encoder.ping(out, payload),
+            Protocol::V1 => v1::ping(out, payload),
+        }
+    }
+
+    /// The answer to a ping that came with these ids (0.3 swaps them).
+    pub fn pong(self, out: &mut Vec<u8>, ids: (u16, u16), payload: &[u8]) {
+        match self.0 {
+            Protocol::V03 => v03::Encoder.pong(out, ids, payload),
+            Protocol::V1 => v1::pong(out, payload),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Bytes to frames.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{
+    ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX, FLAG_SENDERS, HEADER_BYTES,
+    MAGIC, OPEN_BYTES, code, kind,
+};
+use crate::wire::{CloseKind, Frame, Name, Step, WireError};
+
+/// Reads SockMux 1 from pieces of any size. Holds at most one control frame; payload is only
+/// counted.
+#[derive(Debug)]
+pub struct Decoder {
+    header: [u8; HEADER_BYTES],
+    header_have: usize,
+    state: State,
+    /// Control payload of a frame that came in pieces.
+    carry: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Header,
+    /// So many bytes of control payload are missing; behind them comes this much first data.
+    Control { missing: u32, first_bytes: u32 },
+    Payload { left: u32 },
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    kind: u8,
+    name: Name,
+    number: u32,
+    bytes: u32,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Decoder {
+    /// A decoder at the first byte behind the hello.
+    pub fn new() -> Self {
+        Decoder {
+            header: [0; HEADER_BYTES],
+            header_have: 0,
+            state: State::Header,
+            carry: Vec::with_capacity(CONTROL_BYTES_MAX as usize),
+        }
+    }
+
+    /// As [`crate::wire::v03::Decoder::step`].
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes cannot be SockMux 1.
+    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            match self.state {
+                State::Header => {
+                    let take = rest.len().min(HEADER_BYTES - self.header_have);
+                    self.header[self.header_have..][..take].copy_from_slice(&rest[..take]);
+                    self.header_have += take;
+                    at += take;
+                    if self.header_have > 0 && self.header[0] != MAGIC {
+                        return Err(WireError::Magic { found: self.header[0] });
+                    }
+                    if self.header_have < HEADER_BYTES {
+                        return Ok((at, Step::More));
+                    }
+                    self.header_have = 0;
+                    self.carry.clear();
+                    let header = self.header()?;
+                    match header.kind {
+                        kind::DATA => {
+                            self.state = State::Payload { left: header.bytes };
+                            let frame = Frame::Data { to: header.name, bytes: header.bytes };
+                            return Ok((at, Step::Frame(frame)));
+                        }
+                        kind::URGENT => {
+                            self.state = State::Payload { left: header.bytes };
+                            let frame = Frame::Urgent { to: header.name, bytes: header.bytes };
+                            return Ok((at, Step::Frame(frame)));
+                        }
+                        kind::OPEN => {
+                            let first_bytes = header.bytes - OPEN_BYTES as u32;
+                            self.state = State::Control { missing: OPEN_BYTES as u32, first_bytes };
+                        }
+                        _ => {
+                            self.state = State::Control { missing: header.bytes, first_bytes: 0 };
+                        }
+                    }
+                }
+                State::Control { missing, first_bytes } => {
+                    let whole = self.carry.is_empty() && rest.len() >= missing as usize;
+                    let take = rest.len().min(missing as usize);
+                    if !whole {
+                        self.carry.extend_from_slice(&rest[..take]);
+                    }
+                    at += take;
+                    if take < missing as usize {
+                        let missing = missing - take as u32;
+                        self.state = State::Control { missing, first_bytes };
+                        return Ok((at, Step::More));
+                    }
+                    self.state = match first_bytes {
+                        0 => State::Header,
+                        left => State::Payload { left },
+                    };
+                    let header = self.header()?;
+                    let payload = if whole { &input[at - take..at] } else { &self.carry[..] };
+                    return Ok((at, Step::Frame(control(header, payload, first_bytes)?)));
+                }
+                State::Payload { left } => {
+                    let take = rest.len().min(left as usize);
+                    if take == 0 {
+                        return Ok((0, Step::More));
+                    }
+                    let left = left - take as u32;
+                    self.state = if left > 0 { State::Payload { left } } else { State::Header };
+                    return Ok((take, Step::Payload));
+                }
+            }
+        }
+    }
+
+    fn header(&self) -> Result<Header, WireError> {
+        let h = &self.header;
+        let kind = h[1];
+        let flags = u16::from_be_bytes([h[2], h[3]]);
+        let number = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+        let bytes = u32::from_be_bytes([h[8], h[9], h[10], h[11]]);
+        let (least, most) = match kind {
+            kind::OPEN => (OPEN_BYTES as u32, OPEN_BYTES as u32 + FIRST_BYTES_MAX),
+            kind::OPENED => (2 * ADDRESS_BYTES as u32, 2 * ADDRESS_BYTES as u32),
+            kind::DATA => (1, DATA_BYTES_MAX),
+            kind::END => (0, 0),
+            kind::RESET => (2, CONTROL_BYTES_MAX),
+            kind::CREDIT => (4, 4),
+            kind::URGENT => (1, 1),
+            kind::PING | kind::PONG | kind::GOING_AWAY => (0, CONTROL_BYTES_MAX),
+            _ => return Err(WireError::Type { kind }),
+        };
+        if !(least..=most).contains(&bytes) {
+            return Err(WireError::Oversize { kind, bytes, limit: most });
+        }
+        if flags & !FLAG_SENDERS != 0 {
+            return Err(WireError::Flags { kind, flags });
+        }
+        let senders = flags & FLAG_SENDERS != 0;
+        let name = if senders { Name::Theirs(number) } else { Name::Ours(number) };
+        Ok(Header { kind, name, number, bytes })
+    }
+}
+
+fn control(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
+    let to = header.name;
+    Ok(match header.kind {
+        kind::OPEN => {
+            if payload[0] != 0 || header.name != Name::Theirs(header.number) {
+                return Err(WireError::Flags { kind: header.kind, flags: u16::from(payload[0]) });
+            }
+            let client = read_address(&payload[4..]);
+            let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
+            Frame::Open { from: Some(header.number), client, entrance, first_bytes }
+        }
+        kind::OPENED => Frame::Opened { from: None, to, first_bytes: 0 },
+        kind::END => Frame::End { to },
+        kind::RESET => {
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            let kind = if code == code::REFUSED { CloseKind::Refused } else { CloseKind::Reset };
+            Frame::Close { from: None, to, reason: &payload[2..], kind }
+        }
+        kind::CREDIT => {
+            let bytes = u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]);
+            Frame::Taken { to, bytes: u64::from(bytes) }
+        }
+        kind::PING => Frame::Ping { ids: (0, 0), payload },
+        kind::PONG => Frame::Pong { payload },
+        kind::GOING_AWAY => Frame::GoingAway { reason: payload },
+        kind => return Err(WireError::Type { kind }),
+    })
+}
+
+fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
+    let bytes: &[u8; ADDRESS_BYTES] = bytes.first_chunk()?;
+    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+    let ip = match bytes[0] {
+        4 => IpAddr::V4(Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7])),
+        6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[4..20]).ok()?)),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode;
+    use super::*;
+    use crate::wire::Route;
+
+    fn read(bytes: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), WireError> {
+        let mut decoder = Decoder::new();
+        let (mut frames, mut payload) = (Vec::new(), Vec::new());
+        for mut input in bytes.chunks(piece) {
+            loop {
+                let (n, step) = decoder.step(input)?;
+                match step {
+                    Step::Frame(frame) => frames.push(format!("{frame:?}")),
+                    Step::Payload => payload.extend_from_slice(&input[..n]),
+                    Step::More => {
+                        assert_eq!(n, input.len(), "More must consume everything");
+                        break;
+                    }
+                }
+                input = &input[n..];
+            }
+        }
+        Ok((frames, payload))
+    }
+
+    #[test]
+    fn pieces_of_any_size_read_the_same() {
+        let mut out = Vec::new();
+        let opener = Route { id: 0x0010_0003, peer_id: 0, opener: true };
+        let other = Route { id: 9, peer_id: 0x0010_0003, opener: false };
+        let client = "127.0.0.1:40000".parse().unwrap();
+        let entrance = "[2001:db8::1]:80".parse().unwrap();
+        encode::open(&mut out, opener, client, entrance, 5);
+        out.extend_from_slice(b"first");
+        encode::opened(&mut out, other, client, entrance);
+        encode::data(&mut out, opener, 4);
+        out.extend_from_slice(b"data");
+        encode::credit(&mut out, other, 4);
+        encode::urgent(&mut out, opener);
+        out.push(b'!');
+        encode::end(&mut out, opener);
+        encode::ping(&mut out, b"12345678");
+        encode::pong(&mut out, b"12345678");
+        encode::reset(&mut out, other, true, "no exit");
+        encode::reset(&mut out, other, false, "gone");
+        encode::going_away(&mut out, "drain");
+        let whole = read(&out, out.len()).unwrap();
+        assert_eq!(whole.0.len(), 11, "{:?}", whole.0);
+        assert_eq!(whole.1, b"firstdata!");
+        for piece in 1..=64 {
+            assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn headers_that_do_not_fit_end_the_tunnel() {
+        let frame = |kind: u8, flags: u16, bytes: u32| {
+            let mut out = vec![MAGIC, kind];
+            out.extend_from_slice(&flags.to_be_bytes());
+            out.extend_from_slice(&7u32.to_be_bytes());
+            out.extend_from_slice(&bytes.to_be_bytes());
+            read(&out, 12).unwrap_err()
+        };
+        assert_eq!(read(&[3], 1), Err(WireError::Magic { found: 3 }));
+        assert_eq!(frame(0x7f, 0, 0), WireError::Type { kind: 0x7f });
+        assert_eq!(frame(kind::END, 4, 0), WireError::Flags { kind: kind::END, flags: 4 });
+        for (kind, bytes) in [
+            (kind::DATA, 0),
+            (kind::DATA, DATA_BYTES_MAX + 1),
+            (kind::END, 1),
+            (kind::CREDIT, 5),
+            (kind::OPEN, 3),
+            (kind::RESET, 1),
+            (kind::PING, CONTROL_BYTES_MAX + 1),
+        ] {
+            assert!(matches!(frame(kind, 0, bytes), WireError::Oversize { .. }), "{kind} {bytes}");
+        }
+    }
+}

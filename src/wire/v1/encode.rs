@@ -1,0 +1,98 @@
+//! Frames to bytes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, code, kind};
+use crate::wire::Route;
+
+fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
+    let (number, flags) = match route {
+        Route { opener: true, id, .. } => (id, FLAG_SENDERS),
+        Route { peer_id, .. } => (peer_id, 0),
+    };
+    out.extend_from_slice(&[MAGIC, kind]);
+    out.extend_from_slice(&flags.to_be_bytes());
+    out.extend_from_slice(&number.to_be_bytes());
+    out.extend_from_slice(&bytes.to_be_bytes());
+}
+
+fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
+    let mut bytes = [0; ADDRESS_BYTES];
+    bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+    match address.ip() {
+        IpAddr::V4(v4) => {
+            bytes[0] = 4;
+            bytes[4..8].copy_from_slice(&v4.octets());
+        }
+        IpAddr::V6(v6) => {
+            bytes[0] = 6;
+            bytes[4..20].copy_from_slice(&v6.octets());
+        }
+    }
+    out.extend_from_slice(&bytes);
+}
+
+/// OPEN up to its first data.
+pub(crate) fn open(out: &mut Vec<u8>, route: Route, client: SocketAddr, entrance: SocketAddr, first_bytes: u32) {
+    header(out, kind::OPEN, route, OPEN_BYTES as u32 + first_bytes);
+    out.extend_from_slice(&[0; 4]);
+    put_address(out, client);
+    put_address(out, entrance);
+}
+
+/// OPENED: the stream has reached its server.
+pub(crate) fn opened(out: &mut Vec<u8>, route: Route, server: SocketAddr, own: SocketAddr) {
+    header(out, kind::OPENED, route, 2 * ADDRESS_BYTES as u32);
+    put_address(out, server);
+    put_address(out, own);
+}
+
+/// DATA up to its payload.
+pub(crate) fn data(out: &mut Vec<u8>, route: Route, bytes: u32) {
+    assert!((1..=DATA_BYTES_MAX).contains(&bytes), "a DATA frame of {bytes} bytes");
+    header(out, kind::DATA, route, bytes);
+}
+
+/// END: no more data in this direction.
+pub(crate) fn end(out: &mut Vec<u8>, route: Route) {
+    header(out, kind::END, route, 0);
+}
+
+/// RESET: the stream is over, for this reason.
+pub(crate) fn reset(out: &mut Vec<u8>, route: Route, refused: bool, reason: &str) {
+    let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize - 2)];
+    header(out, kind::RESET, route, 2 + reason.len() as u32);
+    let code = if refused { code::REFUSED } else { code::RESET };
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(reason);
+}
+
+/// CREDIT: so many bytes more may be sent.
+pub(crate) fn credit(out: &mut Vec<u8>, route: Route, bytes: u32) {
+    header(out, kind::CREDIT, route, 4);
+    out.extend_from_slice(&bytes.to_be_bytes());
+}
+
+/// URGENT up to its byte.
+pub(crate) fn urgent(out: &mut Vec<u8>, route: Route) {
+    header(out, kind::URGENT, route, 1);
+}
+
+/// PING, to be answered with the same payload.
+pub(crate) fn ping(out: &mut Vec<u8>, payload: &[u8]) {
+    header(out, kind::PING, Route::TUNNEL, payload.len() as u32);
+    out.extend_from_slice(payload);
+}
+
+/// PONG.
+pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
+    header(out, kind::PONG, Route::TUNNEL, payload.len() as u32);
+    out.extend_from_slice(payload);
+}
+
+/// GOING AWAY: no stream may begin any more.
+pub(crate) fn going_away(out: &mut Vec<u8>, reason: &str) {
+    let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize)];
+    header(out, kind::GOING_AWAY, Route::TUNNEL, reason.len() as u32);
+    out.extend_from_slice(reason);
+}

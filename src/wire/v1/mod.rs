@@ -1,0 +1,58 @@
+//! SockMux 1, what two of ours speak after a 0.3 hello in which both offered it.
+//!
+//! A frame is 12 bytes, big-endian, then the payload:
+//!
+//! ```text
+//! magic u8 = 0xb1 | type u8 | flags u16 | stream u32 | payload length u32
+//! ```
+//!
+//! Everything in the header can be checked, and whatever does not fit ends the tunnel: a reader
+//! that guesses goes on in the middle of somebody's payload. `docs/protocol.md` has it in full.
+
+mod decode;
+mod encode;
+
+pub use decode::Decoder;
+pub(crate) use encode::{
+    credit, data, end, going_away, open, opened, ping, pong, reset, urgent,
+};
+
+/// First byte of every frame. No 0.3 packet begins with it.
+pub const MAGIC: u8 = 0xb1;
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 12;
+/// Largest payload of a DATA frame, in bytes.
+pub const DATA_BYTES_MAX: u32 = 1 << 20;
+/// Largest first data in an OPEN frame, in bytes.
+pub const FIRST_BYTES_MAX: u32 = 64 << 10;
+/// Bytes of an OPEN before its first data: transport, three zeros, two addresses.
+pub const OPEN_BYTES: usize = 4 + 2 * ADDRESS_BYTES;
+/// Bytes of an address: family, zero, port, sixteen of the host's.
+pub const ADDRESS_BYTES: usize = 20;
+/// Largest payload of any other frame, in bytes.
+pub const CONTROL_BYTES_MAX: u32 = 512;
+
+/// Flag: the stream's number was given by the sender of this frame.
+pub(crate) const FLAG_SENDERS: u16 = 0x0001;
+
+/// Type bytes.
+pub(crate) mod kind {
+    pub(crate) const OPEN: u8 = 0x01;
+    pub(crate) const OPENED: u8 = 0x02;
+    pub(crate) const DATA: u8 = 0x03;
+    pub(crate) const END: u8 = 0x04;
+    pub(crate) const RESET: u8 = 0x05;
+    pub(crate) const CREDIT: u8 = 0x06;
+    pub(crate) const URGENT: u8 = 0x07;
+    pub(crate) const PING: u8 = 0x08;
+    pub(crate) const PONG: u8 = 0x09;
+    pub(crate) const GOING_AWAY: u8 = 0x0a;
+}
+
+/// Codes of a RESET.
+pub(crate) mod code {
+    /// The stream's local side was reset or gave up.
+    pub(crate) const RESET: u16 = 1;
+    /// The open is refused: no exit, or no server.
+    pub(crate) const REFUSED: u16 = 2;
+}
