@@ -10,7 +10,12 @@
 //! plan; `wire` turns bytes into frames and back; `session` is one tunnel as a pure state
 //! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
 
+pub mod demo;
+pub mod endpoint;
+pub mod engine;
 pub mod limits;
+pub mod link;
+pub mod observe;
 pub mod params;
 pub mod session;
 pub mod wire;

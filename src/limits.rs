@@ -18,6 +18,25 @@ pub const PARAM_FILE_BYTES: u64 = 1 << 20;
 /// Most entrance ports of one process, ranges counted out. Each is a listening descriptor.
 pub const ENTRANCES_MAX: usize = 4096;
 
+/// Payload of one chunk of the demo's and the benches' bulk traffic. A power of two well above a
+/// tunnel packet, so that a chunk's own 12-byte header costs nothing that shows, and small enough
+/// that a sender looks at the clock many times a second.
+pub const DEMO_CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes after which the demo's test pattern repeats: the first prime above 2^20, so that data
+/// moved by a whole packet, buffer or chunk never meets the same bytes again.
+pub const DEMO_PATTERN_BYTES: usize = 1_048_583;
+
+/// Most that the demo's readers take from a socket at once; as large as the buffers of the
+/// programs that it stands for.
+pub const DEMO_READ_BYTES: usize = 256 << 10;
+
+/// Longest message of a request/response measurement.
+pub const DEMO_MESSAGE_BYTES: usize = 4096;
+
+/// Longest silence on a socket of the demo before it gives up with an error. Loopback answers in
+/// microseconds; a machine that is busy for ten seconds is not one to measure on.
+pub const DEMO_STALL_SECS: u64 = 10;
 /// Longest text of CONNECT or CONNECTED that is kept, in bytes. Two IPv6 addresses with ports
 /// and the number before them take 105; a longer text is read to its end and cut.
 pub const OPEN_TEXT_BYTES: usize = 256;
@@ -30,7 +49,7 @@ pub const ORIGINAL_STREAMS_MAX: u32 = 60;
 pub const ORIGINAL_ID_MAX: u16 = 254;
 
 /// Streams at once that we offer to one of ours, in one tunnel.
-pub const STREAMS_MAX: u32 = 8192;
+pub const STREAMS_MAX: u32 = 16_000;
 
 /// Stream ids that are used before one is used again, as a multiple of the streams at once: a
 /// late frame to an ended stream then finds its id unused.
@@ -79,3 +98,122 @@ const _: () =
     assert!(PEER_WINDOW_BYTES_MIN <= WINDOW_BYTES && WINDOW_BYTES <= PEER_WINDOW_BYTES_MAX);
 const _: () = assert!(STREAMS_MAX * ID_REUSE_DISTANCE < 65_535 - 2);
 const _: () = assert!(ORIGINAL_STREAMS_MAX * ID_REUSE_DISTANCE <= ORIGINAL_ID_MAX as u32 - 2);
+/// Most parts of one gathered send: the kernel's own bound for a vector (`UIO_MAXIOV`); a longer
+/// one is refused with `EMSGSIZE`. The rest of a longer list goes with the next send.
+pub const GATHER_PARTS_MAX: usize = 1024;
+
+/// Parts a gathered send has room for before it first grows: a batch of frames, each with its
+/// header and payload, of some thirty streams.
+pub const GATHER_PARTS_START: usize = 64;
+
+/// Bytes in one gathered send to the link. Large enough that a bulk stream pays little per send
+/// and little enough that a keystroke does not wait long behind it.
+pub const BATCH_BYTES: usize = 128 << 10;
+
+/// Parts in one gathered send to the link, at most: leaves the kernel's own bound far away.
+pub const BATCH_PARTS: usize = 256;
+
+/// Payload up to this many bytes is copied behind its header; what is longer is sent from the
+/// buffer that it was received into. A copy of this size costs about what one more part does.
+pub const COPY_BYTES: usize = 1024;
+
+/// Parts in one gathered send to a local socket.
+pub const LOCAL_PARTS: usize = 64;
+
+/// Size of a buffer of the engine's own pool, which holds frame heads and what slow readers have
+/// not taken.
+pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
+
+/// Buffers of the pool: 256 MiB, used only as far as slow readers make it necessary. It is the
+/// bound on what a process holds for them; a stream that finds it used up is reset.
+pub const POOL_BUFFERS: u32 = 16 << 10;
+
+/// Bulk receive buffers that local sockets may not use, so that the link can always be read: a
+/// tunnel that stops reading because its own buffers wait for the link could wait for ever.
+pub const BULK_BUFFERS_FOR_LINKS: usize = 24;
+
+/// Control frames waiting for the link at which it is read no further, so that a peer that makes
+/// us answer and does not read cannot fill our memory.
+pub const CONTROL_BACKLOG: usize = 1024;
+
+/// Local connections of one process. Each is a descriptor; the process raises its own limit of
+/// those as far as it may.
+pub const CONNECTIONS_MAX: usize = 65_536;
+
+/// Persistent connections that a receptor holds at once.
+pub const TUNNELS_MAX: usize = 1024;
+
+/// Threads that look names up, and how many look-ups may wait for them.
+pub const RESOLVER_THREADS: usize = 4;
+/// See [`RESOLVER_THREADS`].
+pub const RESOLVER_QUEUE: usize = 1024;
+
+/// Addresses of one name that are tried.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Shortest and longest wait before the persistent connection is dialled again. The first dial
+/// after a healthy connection is at once.
+pub const REDIAL_FIRST_MILLIS: u64 = 200;
+/// See [`REDIAL_FIRST_MILLIS`].
+pub const REDIAL_MAX_MILLIS: u64 = 15_000;
+
+/// A persistent connection that was up this long was healthy: the next dial is at once.
+pub const HEALTHY_MILLIS: u64 = 5_000;
+
+/// How often connections with a deadline are looked at.
+pub const SWEEP_MILLIS: u64 = 100;
+
+/// How long an entrance pauses when the process is out of descriptors.
+pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
+
+/// Refused streams that are logged one by one in a second; the rest are counted.
+pub const REFUSALS_LOGGED_PER_SECOND: u32 = 20;
+
+const _: () = assert!(BATCH_PARTS < GATHER_PARTS_MAX && LOCAL_PARTS < GATHER_PARTS_MAX);
+/// Small receive buffers: a page each, since interactive messages rarely exceed one, and a TCP
+/// segment or two fit. 512 of them (2 MiB) let every one of 200 streams hold two, with room.
+pub const SMALL_BUFFER_BYTES: u32 = 4 << 10;
+/// See [`SMALL_BUFFER_BYTES`]. A power of two, as the kernel's buffer rings are.
+pub const SMALL_BUFFERS: u16 = 512;
+
+/// Bulk receive buffers: 64 KiB, beyond which a larger receive saves nothing measurable over
+/// loopback, while every one held is memory. 64 of them are 4 MiB.
+pub const BULK_BUFFER_BYTES: u32 = 64 << 10;
+/// See [`BULK_BUFFER_BYTES`]. A power of two, as the kernel's buffer rings are.
+pub const BULK_BUFFERS: u16 = 64;
+
+/// Operations that can be queued to the ring before the kernel is entered: a turn of the worker
+/// that starts two for each of 200 streams. More are submitted early, never refused.
+pub const URING_SUBMISSION_ENTRIES: u32 = 512;
+
+/// Completions the kernel can queue to us. Multishot operations add without being asked: one per
+/// receive buffer (576), one per accepted connection (up to the listener's backlog), and the end
+/// of every operation. Beyond it the kernel keeps them aside, more slowly, and none is lost.
+pub const URING_COMPLETION_ENTRIES: u32 = 4096;
+
+/// Operations in flight before their table first grows: four for each of 200 streams, and the
+/// entrances.
+pub const URING_OPERATIONS_START: usize = 1024;
+
+/// Times a submission that the kernel refuses for the moment (`EAGAIN`, `EBUSY`: out of memory, or
+/// completions waiting) is tried again within one wait, reaping in between.
+pub const URING_SUBMIT_TRIES_MAX: u32 = 16;
+
+/// Longest wait for cancelled operations to end when a driver is dropped. They end at once, save
+/// when the kernel is stuck in one; then their memory is given up instead of their safety.
+pub const URING_TEARDOWN_MILLIS: u64 = 2000;
+
+/// Longest wait for a message that a probe of io_uring has sent to itself. It takes microseconds;
+/// a machine stalled for seconds must not be taken for one without io_uring.
+pub const URING_PROBE_MILLIS: u64 = 5000;
+/// Largest sum of all parameter files, a file named twice counted twice: files that name each
+/// other several times would else multiply with every level.
+pub const PARAM_TOTAL_BYTES: u64 = 4 << 20;
+
+/// Longest time that `TIMEOUT=` takes, in seconds (a year). Longer ones are typing errors, and
+/// the engine may add any time up to this to a clock without overflow. "Never" is 0.
+pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
+
+/// Most exits of one process. They are searched in order for every new stream; as many as
+/// entrances, so that each entrance of the peer can have its own.
+pub const EXITS_MAX: usize = ENTRANCES_MAX;

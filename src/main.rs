@@ -1,1 +1,80 @@
-fn main() {}
+//! The command: reads its words, and relays until it is stopped.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::process::ExitCode;
+
+use sockmux_uring::demo;
+use sockmux_uring::engine::{Relay, RunError, Stopped};
+use sockmux_uring::observe;
+use sockmux_uring::params::cli::{self, Command};
+use sockmux_uring::params::error::Failure;
+use sockmux_uring::params::files::Disk;
+use sockmux_uring::params::plan::Plan;
+use sockmux_uring::params::show;
+
+/// Something failed while the relay ran, or it was stopped twice.
+const EXIT_FAILED: u8 = 1;
+/// The relay could not begin.
+const EXIT_SETUP: u8 = 3;
+
+fn main() -> ExitCode {
+    let mut look_up = |name: &str| -> io::Result<Vec<IpAddr>> {
+        Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    };
+    let invocation = match cli::parse(std::env::args_os(), &Disk, &mut look_up) {
+        Ok(invocation) => invocation,
+        Err(failure) => {
+            eprintln!("sockmux-uring: {failure}");
+            return ExitCode::from(Failure::EXIT_CODE);
+        }
+    };
+    match invocation.command {
+        Command::Print(text) => print(&text),
+        Command::Check(plan) => print(&show::plan(&plan)),
+        Command::Demo => demonstrate(),
+        Command::Run(plan) => {
+            observe::start_log(invocation.verbosity, invocation.log);
+            run(plan)
+        }
+    }
+}
+
+/// A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn demonstrate() -> ExitCode {
+    match demo::run(&mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sockmux-uring: demo: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn run(plan: Plan) -> ExitCode {
+    match relay(plan) {
+        Ok(Stopped::Drained | Stopped::DeadlinePassed(_)) => ExitCode::SUCCESS,
+        Ok(Stopped::AtOnce) => ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            eprintln!("sockmux-uring: {error}");
+            match error {
+                RunError::Setup(_) => ExitCode::from(EXIT_SETUP),
+                RunError::Engine(_) => ExitCode::from(EXIT_FAILED),
+            }
+        }
+    }
+}
+
+fn relay(plan: Plan) -> Result<Stopped, RunError> {
+    let relay = Relay::bind(plan)?;
+    let stop = relay.stop_handle()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        stop.stop_on_signal(signal)?;
+    }
+    relay.run()
+}

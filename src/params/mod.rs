@@ -1,4 +1,29 @@
 //! The command line: words as written, then a resolved and validated [`plan::Plan`].
+//!
+//! ```text
+//! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
+//!                                                  |- server, portlist, hostlist
+//!                                                  `- timeout, soxconf
+//! ```
+//!
+//! Pure but for two things, both passed in by the caller: reading parameter files
+//! ([`files::Files`]) and looking up the plain names of host lists ([`hostlist::Lookup`]).
 
+mod address;
+pub mod build;
+pub mod cli;
+pub mod error;
+pub mod files;
+mod help;
 pub mod hostlist;
+mod hosttest;
 pub mod plan;
+pub mod portlist;
+mod protocol;
+pub mod server;
+pub mod show;
+pub mod soxconf;
+mod suggest;
+pub mod timeout;
+mod unsupported;
+pub mod words;

@@ -60,7 +60,8 @@ impl Session {
         if let Some(deadline) = self.liveness.hello_deadline {
             return Some(deadline);
         }
-        let holds = self.holds.iter().filter_map(|&key| self.streams.get(key)?.hold_until).min();
+        let holds =
+            self.holds.iter().filter_map(|&key| Some(self.streams.get(key)?.hold?.until)).min();
         // No ping goes out before the hello is done, even where no deadline is set for it.
         let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
         [ping, self.liveness.silent_since(), self.queues.ack_deadline(), holds]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::stream::{LocalEnd, State};
+use super::stream::{Hold, LocalEnd, State};
 use super::transmit::Control;
 use super::{Moment, OpenError, Session, StreamKey};
 use crate::limits::{ANSWERED_HOLD_MICROS, READ_AHEAD_BYTES, REASON_BYTES};
@@ -116,10 +116,9 @@ impl Session {
         let uncounted = bytes.min(stream.uncounted_bytes);
         stream.uncounted_bytes -= uncounted;
         stream.ack_bytes += bytes - uncounted;
-        if let Some(until) = stream.hold_until {
+        if let Some(hold) = &mut stream.hold {
             // The answer is still coming: hold on.
-            let linger = self.config.linger.unwrap_or(Duration::MAX);
-            stream.hold_until = Some(until.max(now.after(answered_hold(linger))));
+            hold.until = now.after(hold.quiet);
         }
         self.schedule_ack(key, now);
     }
@@ -147,13 +146,11 @@ impl Session {
             // CLOSE would end both directions: hold it back while an answer may come. A server
             // (at the side that did not open) that ends its data has answered.
             let linger = self.config.linger;
-            stream.hold_until = match (stream.opener, linger) {
-                (false, _) => None,
-                (true, Some(linger)) if stream.answered => Some(now.after(answered_hold(linger))),
-                (true, Some(linger)) => Some(now.after(linger)),
-                (true, None) => Some(Moment(u64::MAX)),
-            };
-            if stream.hold_until.is_some() {
+            if stream.opener {
+                let whole = linger.unwrap_or(Duration::MAX);
+                let answered = Duration::from_micros(ANSWERED_HOLD_MICROS);
+                let quiet = if stream.answered { whole.min(answered) } else { whole };
+                stream.hold = Some(Hold { quiet, until: now.after(quiet) });
                 self.holds.push(key);
             }
         }
@@ -168,8 +165,12 @@ impl Session {
             self.counters.stale_keys += 1;
             return false;
         };
+        if stream.state == State::Accepting {
+            self.refuse(key, reason, false);
+            return false;
+        }
         stream.local_end = LocalEnd::Reset(reason);
-        stream.hold_until = None;
+        stream.hold = None;
         stream.deaf = true;
         stream.backlog_bytes = 0;
         stream.uncounted_bytes = 0;
@@ -206,7 +207,7 @@ impl Session {
                 // The original drops what its local side has not taken 3 s after CLOSE: wait
                 // until it says that all was taken.
                 let all_taken = ours || stream.unacked_bytes == 0;
-                if stream.hold_until.is_some() || !all_taken {
+                if stream.hold.is_some() || !all_taken {
                     return;
                 }
                 stream.todo.close = true;
@@ -232,19 +233,19 @@ impl Session {
             let key = self.holds[at];
             let over = match self.streams.get_mut(key) {
                 None => true,
-                Some(stream) => match stream.hold_until {
+                Some(stream) => match &mut stream.hold {
                     None => true,
-                    Some(until) if until <= now && stream.backlog_bytes == 0 => {
-                        stream.hold_until = None;
+                    Some(hold) if hold.until > now => false,
+                    Some(_) if stream.backlog_bytes == 0 => {
+                        stream.hold = None;
                         true
                     }
-                    // Something is still being delivered: ask again a little later.
-                    Some(until) if until <= now => {
-                        stream.hold_until =
-                            Some(now.after(Duration::from_micros(ANSWERED_HOLD_MICROS)));
+                    // Something is still being delivered: a slow client is waited for.
+                    Some(hold) => {
+                        let again = Duration::from_micros(ANSWERED_HOLD_MICROS);
+                        hold.until = now.after(hold.quiet.max(again));
                         false
                     }
-                    Some(_) => false,
                 },
             };
             if over {
@@ -255,9 +256,4 @@ impl Session {
             }
         }
     }
-}
-
-/// How long CLOSE is held back after the last byte of an answer.
-fn answered_hold(linger: Duration) -> Duration {
-    linger.min(Duration::from_micros(ANSWERED_HOLD_MICROS))
 }

@@ -38,7 +38,8 @@ impl Moment {
     /// This much later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Moment {
-        Moment(self.0.saturating_add(duration.as_micros() as u64))
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Moment(self.0.saturating_add(micros))
     }
 }
 
@@ -249,9 +250,10 @@ impl Session {
         self.refusing = Some(reason);
     }
 
-    /// Ends the session: every stream's `user`, so that the caller can reset what hangs on it.
-    pub fn into_users(self) -> Vec<u64> {
-        self.streams.iter().filter(|stream| !stream.deaf).filter_map(|stream| stream.user).collect()
+    /// The engine's own number for a stream.
+    #[inline]
+    pub fn user_of(&self, key: StreamKey) -> Option<u64> {
+        self.streams.get(key)?.user
     }
 
     /// Most bytes of one stream that the peer may have sent and our local socket not taken.

@@ -259,7 +259,7 @@ impl Session {
     fn finish(&mut self, key: StreamKey, how: Ended) {
         let Some(stream) = self.streams.remove(key) else { return };
         self.holds.retain(|&held| held != key);
-        if let (Some(user), false) = (stream.user, stream.deaf) {
+        if let Some(user) = stream.user {
             self.events.push_back(Event::Ended { user, how });
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -59,6 +60,14 @@ impl Todo {
     }
 }
 
+/// CLOSE is held back until nothing has come for the local side for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// How long that is.
+    pub(super) quiet: Duration,
+    pub(super) until: Moment,
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -87,8 +96,8 @@ pub(super) struct Stream {
     pub(super) read_paused: bool,
     /// The peer has answered since we last sent.
     pub(super) answered: bool,
-    /// When a held-back CLOSE goes out.
-    pub(super) hold_until: Option<Moment>,
+    /// CLOSE is held back.
+    pub(super) hold: Option<Hold>,
 
     /// Bytes delivered to the engine that the local socket has not taken.
     pub(super) backlog_bytes: u64,
@@ -127,6 +136,7 @@ impl Streams {
         self.slots.len()
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
         self.slots.iter().map(|(_, stream)| stream)
     }
@@ -151,7 +161,7 @@ impl Streams {
             end_sent: false,
             read_paused: false,
             answered: false,
-            hold_until: None,
+            hold: None,
             backlog_bytes: 0,
             uncounted_bytes: 0,
             ack_bytes: 0,

@@ -316,7 +316,9 @@ impl Side {
                 }
                 Event::Ended { user, how } => {
                     let by = self.ending.expect("only CLOSE and CLOSED end a stream");
-                    let local = self.live(user);
+                    // The last word of every stream, also of one whose socket is gone.
+                    let local = &mut self.locals[user as usize];
+                    assert!(local.ended.is_none(), "a stream ended twice");
                     local.ended = Some((how, by));
                     if let Some(key) = local.key.take() {
                         self.by_key.remove(&key);

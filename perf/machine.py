@@ -1,0 +1,65 @@
+"""What the figures were taken on. Neither the machine's name nor paths of it."""
+
+import os
+import platform
+import re
+import subprocess
+
+
+def facts(root):
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control"),
+        "tcp_rmem": read("/proc/sys/net/ipv4/tcp_rmem").split(),
+        "tcp_wmem": read("/proc/sys/net/ipv4/tcp_wmem").split(),
+        "revision": revision(root),
+    }
+
+
+def versions(binary):
+    """First line that each program says of itself; programs that are not there are left out."""
+    asked = {
+        "sockmux-uring": [binary, "--version"],
+        "socat": ["socat", "-V"],
+        "iperf3": ["iperf3", "--version"],
+        "redis-server": ["redis-server", "--version"],
+    }
+    found = {name: version(command) for name, command in asked.items()}
+    return {name: text for name, text in found.items() if text}
+
+
+def version(command):
+    text = output(command)
+    match = re.search(r"\bv?=?(\d+\.\d+(\.\d+)*)", text)
+    return match.group(1) if match else None
+
+
+def revision(root):
+    """Commit, with a mark if the tree differs from it."""
+    commit = output(["git", "-C", root, "rev-parse", "--short=12", "HEAD"]).strip()
+    changed = output(["git", "-C", root, "status", "--porcelain", "--untracked-files=no"])
+    return (commit or "unknown") + ("+changes" if changed.strip() else "")
+
+
+def cpu_model():
+    match = re.search(r"^model name\s*:\s*(.*)$", read("/proc/cpuinfo"), re.MULTILINE)
+    return match.group(1) if match else platform.machine()
+
+
+def read(path):
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def output(command):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr if done.returncode == 0 else ""

@@ -1,0 +1,40 @@
+//! What the user sees while the demo works: one line that is written over on a terminal, else a
+//! line for each phase.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Progress on standard error. Failing to show it is no failure of the demo.
+#[derive(Debug)]
+pub(super) struct Progress {
+    phases: usize,
+    done: usize,
+    terminal: bool,
+}
+
+impl Progress {
+    /// Progress through `phases` phases.
+    pub(super) fn new(phases: usize) -> Self {
+        Progress { phases, done: 0, terminal: io::stderr().is_terminal() }
+    }
+
+    /// The next phase begins.
+    pub(super) fn phase(&mut self, what: &str) {
+        self.done += 1;
+        let line = format!("[{}/{}] {what}", self.done, self.phases);
+        let mut stderr = io::stderr().lock();
+        let _ = if self.terminal {
+            write!(stderr, "\r\x1b[K{line} ...").and_then(|()| stderr.flush())
+        } else {
+            writeln!(stderr, "{line}")
+        };
+    }
+}
+
+impl Drop for Progress {
+    /// Leaves an empty line for what is printed next, be it the table or an error.
+    fn drop(&mut self) {
+        if self.terminal {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+#![allow(unsafe_code)]
+//! What one gathered send takes: chunks in order, and the kernel's description of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::ptr;
+
+use super::chunk::Chunk;
+use crate::limits::{GATHER_PARTS_MAX, GATHER_PARTS_START};
+
+/// An ordered list of chunks to be sent by one call. It is boxed once and goes round between its
+/// owner and the driver; after it has grown to its usual size nothing of it is allocated again.
+pub struct Gather {
+    parts: VecDeque<Chunk>,
+    len_bytes: usize,
+    iovecs: Vec<libc::iovec>,
+    header: libc::msghdr,
+}
+
+/// What to give to the kernel: for one part `send`, for more `sendmsg`, which costs more.
+pub(crate) enum SendArgs {
+    One { start: *const u8, len_bytes: u32 },
+    Many(*const libc::msghdr),
+}
+
+impl Gather {
+    /// An empty list with room for a usual number of parts.
+    pub fn new() -> Self {
+        Self {
+            parts: VecDeque::with_capacity(GATHER_PARTS_START),
+            len_bytes: 0,
+            iovecs: Vec::with_capacity(GATHER_PARTS_START),
+            // SAFETY: a message header is numbers and nullable pointers, for which zero is valid.
+            header: unsafe { mem::zeroed() },
+        }
+    }
+
+    /// Appends a chunk. One that continues the last part in the same buffer lengthens that part;
+    /// an empty one is dropped.
+    #[inline]
+    pub fn push(&mut self, chunk: Chunk) {
+        if chunk.is_empty() {
+            return;
+        }
+        self.len_bytes += chunk.len();
+        let chunk = match self.parts.back_mut() {
+            Some(last) => match last.try_join(chunk) {
+                Ok(()) => return,
+                Err(chunk) => chunk,
+            },
+            None => chunk,
+        };
+        self.parts.push_back(chunk);
+    }
+
+    /// Bytes in all parts together.
+    #[inline]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// Number of parts. One send takes [`GATHER_PARTS_MAX`] of them at most.
+    #[inline]
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The parts, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Chunk> {
+        self.parts.iter()
+    }
+
+    /// Whether there is nothing to send.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Drops the first `bytes`, which were sent: whole chunks go, the next one is trimmed.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[inline]
+    pub fn advance(&mut self, mut bytes: usize) {
+        assert!(bytes <= self.len_bytes, "advance past the end of a gather");
+        self.len_bytes -= bytes;
+        while bytes > 0 {
+            let first = &mut self.parts[0];
+            if bytes < first.len() {
+                first.advance(bytes);
+                return;
+            }
+            bytes -= first.len();
+            self.parts.pop_front();
+        }
+    }
+
+    /// Drops all parts.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.len_bytes = 0;
+    }
+
+    /// Empties the list and yields its parts in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Chunk> {
+        self.len_bytes = 0;
+        self.parts.drain(..)
+    }
+
+    /// Describes the parts to the kernel, the first [`GATHER_PARTS_MAX`] of them.
+    ///
+    /// The pointers hold while the gather stays where it is, unchanged: a driver keeps the box it
+    /// was given until the send has completed.
+    #[inline]
+    pub(crate) fn send_args(&mut self) -> SendArgs {
+        if self.parts.len() <= 1 {
+            let bytes: &[u8] = self.parts.front().map_or(&[], |part| part);
+            return SendArgs::One { start: bytes.as_ptr(), len_bytes: bytes.len() as u32 };
+        }
+        self.iovecs.clear();
+        self.iovecs.extend(self.parts.iter().take(GATHER_PARTS_MAX).map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        }));
+        self.header.msg_iov = self.iovecs.as_mut_ptr();
+        self.header.msg_iovlen = self.iovecs.len() as _;
+        SendArgs::Many(ptr::addr_of!(self.header))
+    }
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Gather {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gather({} bytes in {} parts)", self.len_bytes, self.parts.len())
+    }
+}

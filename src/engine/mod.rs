@@ -1,0 +1,18 @@
+//! The only place with descriptors, clocks and `unsafe`.
+//!
+//! The worker is written against [`driver::Driver`]: it starts operations and is told of their
+//! ends. How the kernel is asked is the driver's business ([`uring`] for now), and the bytes go
+//! from operation to operation as refcounted [`chunk`]s, never copied on the way.
+
+pub mod chunk;
+pub mod driver;
+mod gather;
+mod net;
+mod region;
+mod relay;
+mod resolver;
+pub mod uring;
+mod worker;
+
+pub use relay::{Relay, RunError, SetupError, StopHandle};
+pub use worker::Stopped;

@@ -1,0 +1,147 @@
+#![allow(unsafe_code)]
+//! Sockets: made, set and asked, without waiting.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::limits::LISTEN_BACKLOG;
+
+/// A listening TCP socket.
+pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // One socket for both families where every address is meant, and no more than what was
+        // asked for otherwise.
+        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listening socket on every address of the machine: IPv6 and IPv4, or IPv4 alone where the
+/// machine has no IPv6.
+pub(super) fn listen_everywhere(port: u16) -> io::Result<OwnedFd> {
+    match listen(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)) {
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+        }
+        other => other,
+    }
+}
+
+/// A TCP socket to connect to `address` with.
+pub(super) fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    Ok(socket.into())
+}
+
+/// Sends at once what is written: batching is ours. A socket that is no longer connected may
+/// refuse, and will say so when it is used.
+pub(super) fn set_nodelay(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).set_tcp_nodelay(true);
+}
+
+/// Sets up a persistent connection: sends at once, and what is sent and not acknowledged for
+/// `patience` ends it even when the session's own keep-alive cannot be sent.
+pub(super) fn set_up_link(fd: &OwnedFd, patience: Option<Duration>) {
+    set_nodelay(fd);
+    let socket = SockRef::from(fd);
+    let _ = socket.set_tcp_user_timeout(patience);
+}
+
+/// The socket's own address; a socket without one (it was reset already) has "unspecified".
+pub(super) fn local_address(fd: &OwnedFd) -> SocketAddr {
+    plain(SockRef::from(fd).local_addr())
+}
+
+/// The address of the socket's peer, as above.
+pub(super) fn peer_address(fd: &OwnedFd) -> SocketAddr {
+    plain(SockRef::from(fd).peer_addr())
+}
+
+fn plain(address: io::Result<SockAddr>) -> SocketAddr {
+    let address = address.ok().and_then(|address| address.as_socket());
+    let Some(address) = address else { return crate::session::NO_ADDRESS };
+    match address.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),
+            None => address,
+        },
+        IpAddr::V4(_) => address,
+    }
+}
+
+/// Ends what we send; the peer reads end of data. An error says that it is ended already.
+pub(super) fn shut_down_write(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Write);
+}
+
+/// Ends both directions, so that operations in flight complete.
+pub(super) fn shut_down(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Both);
+}
+
+/// Makes the close that follows a reset.
+pub(super) fn reset_on_close(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).set_linger(Some(Duration::ZERO));
+}
+
+/// The urgent byte that waits on the socket, if one does.
+pub(super) fn take_urgent(fd: &OwnedFd) -> Option<u8> {
+    let mut byte = [MaybeUninit::new(0u8)];
+    let got = SockRef::from(fd).recv_out_of_band(&mut byte).ok()?;
+    // SAFETY: the byte was initialised when the array was made, and the call, which is over,
+    // can only have written another into it.
+    (got == 1).then(|| unsafe { byte[0].assume_init() })
+}
+
+/// Sends a byte as urgent data. What the socket does not take is lost: it is a signal, and the
+/// data around it keeps its order.
+pub(super) fn send_urgent(fd: &OwnedFd, byte: u8) {
+    let _ = SockRef::from(&fd.as_fd()).send_out_of_band(&[byte]);
+}
+
+/// Raises the limit of open descriptors as far as the system lets us, and says what it is now.
+pub(super) fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the structure, which is ours, before the call returns.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return 0;
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+        // SAFETY: the kernel only reads the structure, which lives until the call returns.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
+            return raised.rlim_cur;
+        }
+    }
+    limit.rlim_cur
+}
+
+/// The machine's name, for the hello.
+pub(super) fn hostname() -> String {
+    let mut name = [0u8; 256];
+    // SAFETY: the kernel writes at most the length given into the array, which is ours.
+    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
+        return String::from("localhost");
+    }
+    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into_owned()
+}

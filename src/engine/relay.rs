@@ -1,0 +1,210 @@
+//! A relay from its plan to its end: listeners first, so that a mistake shows before anything
+//! runs, then the engine on the calling thread.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+
+use tracing::info;
+
+use super::net;
+use super::resolver::look_up;
+use super::uring::{self, UringConfig, UringDriver};
+use super::worker::{Listener, Purpose, Stopped, Worker};
+use crate::params::plan::{Bind, LinkPlan, Plan, Target};
+
+/// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address} ({parameter}): {error}; {remedy}")]
+    Listen {
+        /// The address, as resolved.
+        address: String,
+        /// The parameter that asked for it.
+        parameter: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The name of a port's host is not known.
+    #[error("cannot listen on {host:?} ({parameter}): {error}; give an address of this machine")]
+    Name {
+        /// The name.
+        host: String,
+        /// The parameter that asked for it.
+        parameter: &'static str,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// The kernel does not let us have what the engine needs.
+    #[error("{0}")]
+    Engine(#[from] uring::SetupError),
+    /// Something of the process itself.
+    #[error("{what}: {error}")]
+    Process {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it could not.
+        error: io::Error,
+    },
+}
+
+/// A running relay broke. Layer: engine; scope: the process.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not begin.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The engine can go on no more.
+    #[error("the engine cannot go on: {0}")]
+    Engine(#[from] io::Error),
+}
+
+/// Stops a relay from another thread. The first stop begins the drain, the second ends at once.
+#[derive(Debug)]
+pub struct StopHandle {
+    wake: UnixStream,
+}
+
+impl StopHandle {
+    /// Asks for the end. A relay that has ended already is not asked.
+    pub fn stop(&self) {
+        let _ = (&self.wake).write_all(b"s");
+    }
+
+    /// Every signal of this kind stops the relay.
+    ///
+    /// # Errors
+    /// When the signal cannot be caught.
+    pub fn stop_on_signal(&self, signal: i32) -> io::Result<()> {
+        signal_hook::low_level::pipe::register(signal, self.wake.try_clone()?)?;
+        Ok(())
+    }
+}
+
+/// A relay whose ports are open.
+pub struct Relay {
+    plan: Plan,
+    listeners: Vec<Listener>,
+    wait: UnixStream,
+    wake: UnixStream,
+}
+
+impl Relay {
+    /// Opens the ports of a plan.
+    ///
+    /// # Errors
+    /// [`SetupError`] naming the parameter and the remedy.
+    pub fn bind(plan: Plan) -> Result<Relay, SetupError> {
+        net::raise_descriptor_limit();
+        let mut listeners = Vec::new();
+        if let LinkPlan::Listen(binds) = &plan.link {
+            for bind in binds {
+                open(bind, "-P", Purpose::Receptor, &mut listeners)?;
+            }
+        }
+        for entrance in &plan.entrances {
+            open(&entrance.bind, "PORT=", Purpose::Entrance, &mut listeners)?;
+        }
+        let (wait, wake) = UnixStream::pair()
+            .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
+        Ok(Relay { plan, listeners, wait, wake })
+    }
+
+    /// The addresses of the entrances, in the plan's order.
+    pub fn entrance_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses(Purpose::Entrance)
+    }
+
+    /// The addresses where persistent connections are accepted.
+    pub fn receptor_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses(Purpose::Receptor)
+    }
+
+    fn addresses(&self, purpose: Purpose) -> Vec<SocketAddr> {
+        self.listeners.iter().filter(|l| l.purpose == purpose).map(|l| l.address).collect()
+    }
+
+    /// A handle to stop the relay with.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn stop_handle(&self) -> Result<StopHandle, SetupError> {
+        let wake = self
+            .wake
+            .try_clone()
+            .map_err(|error| SetupError::Process { what: "cannot make a stop handle", error })?;
+        Ok(StopHandle { wake })
+    }
+
+    /// Runs on this thread until stopped.
+    ///
+    /// # Errors
+    /// [`RunError`] when the engine cannot begin or cannot go on.
+    pub fn run(self) -> Result<Stopped, RunError> {
+        let driver = UringDriver::new(&UringConfig::default()).map_err(SetupError::from)?;
+        info!(engine = crate::engine::driver::Driver::name(&driver), "engine ready");
+        for notice in &self.plan.notices {
+            info!(notice, "notice");
+        }
+        for listener in &self.listeners {
+            match listener.purpose {
+                Purpose::Receptor => info!(address = %listener.address, "receptor listening"),
+                Purpose::Entrance => info!(address = %listener.address, "entrance listening"),
+            }
+        }
+        let worker = Worker::new(driver, self.plan, self.listeners, self.wait, self.wake)?;
+        Ok(worker.run()?)
+    }
+}
+
+fn open(
+    bind: &Bind,
+    parameter: &'static str,
+    purpose: Purpose,
+    listeners: &mut Vec<Listener>,
+) -> Result<(), SetupError> {
+    let failed = |address: String, error: io::Error| SetupError::Listen {
+        address,
+        parameter,
+        remedy: remedy(&error),
+        error,
+    };
+    let Some(host) = &bind.host else {
+        let socket = net::listen_everywhere(bind.port)
+            .map_err(|error| failed(format!("*:{}", bind.port), error))?;
+        listeners.push(Listener::new(socket, purpose));
+        return Ok(());
+    };
+    let target = Target { host: host.clone(), port: bind.port };
+    let addresses = look_up(&target).map_err(|error| SetupError::Name {
+        host: host.clone(),
+        parameter,
+        error,
+    })?;
+    // A name with addresses of both families listens on each; with port 0 the first one's port.
+    let mut port = bind.port;
+    for mut address in addresses {
+        address.set_port(port);
+        let socket = net::listen(address).map_err(|error| failed(address.to_string(), error))?;
+        listeners.push(Listener::new(socket, purpose));
+        port = listeners.last().map_or(port, |listener| listener.address.port());
+    }
+    Ok(())
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has the port: stop it or take another port",
+        io::ErrorKind::AddrNotAvailable => "give an address of this machine",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            "raise the limit of open files (ulimit -n)"
+        }
+        _ => "see the message of the system",
+    }
+}

@@ -1,0 +1,126 @@
+//! What the worker builds batches with: buffers for heads and small payload, and empty gathers.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::engine::chunk::{Chunk, ChunkMut, Pool};
+use crate::engine::driver::Gather;
+use crate::limits::{COPY_BYTES, POOL_BUFFER_BYTES, POOL_BUFFERS};
+
+/// Buffers kept back from slow readers, so that heads can always be written.
+const POOL_RESERVE: usize = 1024;
+
+/// Buffers and gathers, used again and again.
+pub(super) struct Kit {
+    pool: Pool,
+    /// Where heads and small payload are written, one behind the other.
+    arena: ChunkMut,
+    /// Gathers not in use, boxed as the driver takes them.
+    #[allow(clippy::vec_box)]
+    gathers: Vec<Box<Gather>>,
+    /// Where the session writes a head.
+    pub(super) head: Vec<u8>,
+}
+
+impl Kit {
+    pub(super) fn new() -> io::Result<Kit> {
+        let pool = Pool::new(POOL_BUFFER_BYTES, POOL_BUFFERS)?;
+        let arena = pool.take().ok_or_else(|| io::Error::other("the buffer pool is empty"))?;
+        Ok(Kit { pool, arena, gathers: Vec::new(), head: Vec::with_capacity(512) })
+    }
+
+    /// Buffers that nobody holds.
+    pub(super) fn free_buffers(&self) -> usize {
+        self.pool.free()
+    }
+
+    pub(super) fn take_gather(&mut self) -> Box<Gather> {
+        self.gathers.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&mut self, mut gather: Box<Gather>) {
+        gather.clear();
+        self.gathers.push(gather);
+    }
+
+    /// Whether a frame can be written now: its head and as much of its payload as is copied.
+    pub(super) fn can_write_frame(&self) -> bool {
+        self.pool.free() >= 4
+    }
+
+    /// Copies bytes to the end of a batch.
+    pub(super) fn write(&mut self, gather: &mut Gather, mut bytes: &[u8]) {
+        loop {
+            let took = self.arena.put(bytes);
+            bytes = &bytes[took..];
+            gather.push(self.arena.take_written());
+            if bytes.is_empty() {
+                return;
+            }
+            self.arena = self.pool.take().expect("can_write_frame was asked");
+        }
+    }
+
+    /// As [`Kit::write`], with what the session has written to `head`.
+    pub(super) fn write_head(&mut self, gather: &mut Gather) {
+        let head = std::mem::take(&mut self.head);
+        self.write(gather, &head);
+        self.head = head;
+        self.head.clear();
+    }
+
+    /// Moves `bytes` from the front of `input` to the end of a batch: small pieces are copied,
+    /// large ones stay where they were received.
+    pub(super) fn append(&mut self, gather: &mut Gather, input: &mut VecDeque<Chunk>, bytes: u64) {
+        let mut left = bytes as usize;
+        while left > 0 {
+            let front = input.front_mut().expect("the session was told of more than there is");
+            let part = front.len().min(left);
+            left -= part;
+            if part <= COPY_BYTES {
+                self.write(gather, &front[..part]);
+                front.advance(part);
+            } else {
+                gather.push(front.split_to(part));
+            }
+            if front.is_empty() {
+                input.pop_front();
+            }
+        }
+    }
+
+    /// Copies a chunk to the end of `output` into buffers of the pool, so that the chunk's own can
+    /// go back. `false`: the pool is used up.
+    pub(super) fn spill(
+        &self,
+        chunk: &Chunk,
+        tail: &mut Option<ChunkMut>,
+        output: &mut VecDeque<Chunk>,
+    ) -> bool {
+        let mut bytes: &[u8] = chunk;
+        while !bytes.is_empty() {
+            let buffer = match tail {
+                Some(buffer) if buffer.room() > 0 => buffer,
+                _ => {
+                    if self.pool.free() <= POOL_RESERVE {
+                        return false;
+                    }
+                    let Some(buffer) = self.pool.take() else { return false };
+                    tail.insert(buffer)
+                }
+            };
+            let took = buffer.put(bytes);
+            bytes = &bytes[took..];
+            let piece = buffer.take_written();
+            match output.back_mut() {
+                Some(last) => {
+                    if let Err(piece) = last.try_join(piece) {
+                        output.push_back(piece);
+                    }
+                }
+                None => output.push_back(piece),
+            }
+        }
+        true
+    }
+}

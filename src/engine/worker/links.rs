@@ -1,0 +1,271 @@
+//! Bytes between a persistent connection and its session.
+
+use std::io;
+
+use tracing::{debug, info, warn};
+
+use super::local::Reading;
+use super::token::Kind;
+use super::tunnel::{Destination, Tunnel};
+use super::{Drain, Key, Worker, listeners::Purpose};
+use crate::engine::chunk::Chunk;
+use crate::engine::driver::{BufferClass, Driver, Fd, Gather, RecvMode, SendWait};
+use crate::engine::net;
+use crate::limits::{BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, KEEPALIVE_INTERVALS};
+use crate::session::{Session, Sink, Transmit, TunnelError};
+use crate::wire::v03::{Decoder, Step};
+
+impl<D: Driver> Worker<D> {
+    /// A persistent connection has come about, by our doing or the peer's.
+    pub(super) fn begin_tunnel(&mut self, fd: Fd) {
+        let patience = self.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
+        net::set_up_link(&fd, patience);
+        let peer = net::peer_address(&fd);
+        let session = Session::new(self.session_config(), self.now);
+        let tunnel = Tunnel {
+            fd,
+            peer,
+            session,
+            decoder: Decoder::new(),
+            destination: Destination::Nowhere,
+            reading: Reading::Idle,
+            sending: false,
+            dirty: false,
+            began: self.now,
+        };
+        let Some(key) = self.tunnels.insert(tunnel) else {
+            warn!(%peer, "persistent connection refused: too many are open");
+            return;
+        };
+        debug!(%peer, "persistent connection");
+        self.read_link(key);
+        self.mark_tunnel(key);
+    }
+
+    /// The tunnel may have something to send.
+    #[inline]
+    pub(super) fn mark_tunnel(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if !tunnel.dirty {
+            tunnel.dirty = true;
+            self.dirty_tunnels.push(key);
+        }
+    }
+
+    /// Receives from the link, unless its peer lets too many answers wait.
+    pub(super) fn read_link(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.reading == Reading::Idle && tunnel.session.control_backlog() < CONTROL_BACKLOG {
+            let mode = RecvMode::Multishot;
+            let token = Kind::LinkReceive.of(key);
+            let op = self.driver.recv(&tunnel.fd, mode, BufferClass::Bulk, token);
+            tunnel.reading = Reading::Armed { op, mode, cancelled: false };
+        }
+    }
+
+    pub(super) fn link_received(&mut self, key: Key, more: bool, got: io::Result<Option<Chunk>>) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if !more {
+            tunnel.reading = Reading::Idle;
+        }
+        match got {
+            Ok(Some(chunk)) => {
+                if let Err(error) = self.read_frames(key, chunk) {
+                    self.drop_tunnel(key, &error.to_string());
+                    return;
+                }
+                self.mark_tunnel(key);
+            }
+            Ok(None) => return self.drop_tunnel(key, "the peer closed the connection"),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOBUFS) => {
+                    self.starved_tunnels.push(key);
+                    return;
+                }
+                Some(libc::ECANCELED) => {}
+                _ => return self.drop_tunnel(key, &format!("receiving from the peer: {error}")),
+            },
+        }
+        if !more {
+            self.read_link(key);
+        }
+    }
+
+    /// Takes in what came from the link: frames to the session, payload to where they say.
+    fn read_frames(&mut self, key: Key, mut chunk: Chunk) -> Result<(), TunnelError> {
+        let now = self.now;
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            tunnel.session.received(now);
+        }
+        while !chunk.is_empty() {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return Ok(()) };
+            let (consumed, step) = tunnel.decoder.step(&chunk)?;
+            match step {
+                Step::Frame(frame) => {
+                    let sink = tunnel.session.on_frame(frame, now)?;
+                    chunk.advance(consumed);
+                    self.do_events(key);
+                    self.find_destination(key, sink);
+                }
+                Step::Payload => {
+                    let destination = tunnel.destination;
+                    let payload = chunk.split_to(consumed);
+                    match destination {
+                        Destination::Local(local) => self.deliver(local, payload),
+                        Destination::Urgent(local) => self.deliver_urgent(local, &payload),
+                        Destination::Nowhere => {}
+                    }
+                }
+                Step::More => chunk.advance(consumed),
+            }
+        }
+        self.throttle_link(key);
+        Ok(())
+    }
+
+    #[inline]
+    fn find_destination(&mut self, key: Key, sink: Sink) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let user = |stream| tunnel.session.user_of(stream).map(Key::unpack);
+        tunnel.destination = match sink {
+            Sink::Discard => Destination::Nowhere,
+            Sink::Stream(stream) => user(stream).map_or(Destination::Nowhere, Destination::Local),
+            Sink::Urgent(stream) => user(stream).map_or(Destination::Nowhere, Destination::Urgent),
+        };
+    }
+
+    fn throttle_link(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if let Reading::Armed { op, cancelled: false, mode } = tunnel.reading
+            && tunnel.session.control_backlog() >= CONTROL_BACKLOG
+        {
+            self.driver.cancel(op);
+            tunnel.reading = Reading::Armed { op, mode, cancelled: true };
+        }
+    }
+
+    /// Sends one batch: whatever the session wants sent now, in one gathered send.
+    pub(super) fn write_link(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.sending {
+            return;
+        }
+        let mut gather = self.kit.take_gather();
+        while gather.len_bytes() < BATCH_BYTES
+            && gather.parts() < BATCH_PARTS
+            && self.kit.can_write_frame()
+        {
+            let in_batch = !gather.is_empty();
+            let Some(transmit) = tunnel.session.poll_transmit(&mut self.kit.head, in_batch) else {
+                break;
+            };
+            self.kit.write_head(&mut gather);
+            match transmit {
+                Transmit::Control => {}
+                Transmit::Urgent { byte } => self.kit.write(&mut gather, &[byte]),
+                Transmit::Data { user, bytes, .. } => {
+                    let user = Key::unpack(user);
+                    let local = self.locals.get_mut(user).expect("streams with data have a local");
+                    self.kit.append(&mut gather, &mut local.input, bytes);
+                    if local.fd.is_none() && local.input.is_empty() {
+                        // What a reset connection had left has gone out.
+                        self.locals.remove(user);
+                    }
+                }
+            }
+        }
+        if gather.is_empty() {
+            self.kit.give_back(gather);
+        } else {
+            tunnel.sending = true;
+            self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+        }
+        self.do_events(key);
+        self.read_link(key);
+    }
+
+    pub(super) fn link_sent(
+        &mut self,
+        key: Key,
+        result: io::Result<usize>,
+        mut gather: Box<Gather>,
+    ) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            self.kit.give_back(gather);
+            self.counters.stale += 1;
+            return;
+        };
+        match result {
+            Ok(bytes) => {
+                gather.advance(bytes);
+                if gather.is_empty() {
+                    tunnel.sending = false;
+                    self.kit.give_back(gather);
+                    self.mark_tunnel(key);
+                } else {
+                    self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                }
+            }
+            Err(error) => {
+                self.kit.give_back(gather);
+                self.drop_tunnel(key, &format!("sending to the peer: {error}"));
+            }
+        }
+    }
+
+    /// The tunnel is over: its streams end with a reset, at once.
+    pub(super) fn drop_tunnel(&mut self, key: Key, reason: &str) {
+        let Some(tunnel) = self.tunnels.remove(key) else { return };
+        let was_up = tunnel.session.is_up();
+        let streams = tunnel.session.stream_count();
+        if was_up {
+            warn!(peer = %tunnel.peer, reason, streams, "tunnel down");
+        } else {
+            warn!(peer = %tunnel.peer, reason, "tunnel did not come up");
+        }
+        debug!(counters = ?tunnel.session.counters(), "tunnel counts");
+        net::shut_down(&tunnel.fd);
+        self.driver.cancel_all(&tunnel.fd);
+        self.up.retain(|&up| up != key);
+        let mut orphans = std::mem::take(&mut self.scratch);
+        orphans.extend(
+            self.locals
+                .iter()
+                .filter(|(_, local)| local.tunnel == key && local.stream.is_some())
+                .map(|(key, _)| key),
+        );
+        for local in orphans.drain(..) {
+            self.reset_local(local);
+        }
+        self.scratch = orphans;
+        if self.up.is_empty() && was_up {
+            self.hold_clients();
+        }
+        if self.drain == Drain::No {
+            self.redial(tunnel.began);
+        }
+    }
+
+    /// The hello is done: streams may begin.
+    pub(super) fn tunnel_up(&mut self, key: Key, ours: bool) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let peer_kind = if ours { "sockmux-uring" } else { "original" };
+        info!(peer = %tunnel.peer, protocol = "0.3", peer_kind, "tunnel up");
+        if self.drain != Drain::No {
+            tunnel.session.refuse_new("going away");
+        }
+        self.up.push(key);
+        self.start_accepting(Purpose::Entrance);
+    }
+
+    pub(super) fn refuse_new_streams(&mut self) {
+        for index in 0..self.up.len() {
+            if let Some(tunnel) = self.tunnels.get_mut(self.up[index]) {
+                tunnel.session.refuse_new("going away");
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Listening sockets: receptors, where peers come in, and entrances, where clients do.
+//!
+//! An entrance accepts while a tunnel is up. While none is, clients wait in the kernel's queue,
+//! which is bounded and costs nothing, and are served when one comes back; after `TIMEOUT=hold`
+//! those that wait, and those that come, are reset, so that they learn of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::token::Kind;
+use super::{Drain, Worker};
+use crate::engine::driver::{Driver, Fd, OpId};
+use crate::engine::net;
+use crate::limits::ACCEPT_PAUSE_MILLIS;
+use crate::session::Moment;
+
+/// What comes in at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Purpose {
+    /// Persistent connections.
+    Receptor,
+    /// Clients.
+    Entrance,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(in crate::engine) struct Listener {
+    pub(in crate::engine) fd: Fd,
+    pub(in crate::engine) address: SocketAddr,
+    pub(in crate::engine) purpose: Purpose,
+    accepting: Option<OpId>,
+    /// Out of descriptors: accepts again then.
+    paused_until: Option<Moment>,
+}
+
+impl Listener {
+    pub(in crate::engine) fn new(fd: OwnedFd, purpose: Purpose) -> Listener {
+        let address = net::local_address(&fd);
+        Listener { fd: Rc::new(fd), address, purpose, accepting: None, paused_until: None }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn start_receptors(&mut self) {
+        self.start_accepting(Purpose::Receptor);
+    }
+
+    /// Accepts at all listeners of a purpose that do not yet.
+    pub(super) fn start_accepting(&mut self, purpose: Purpose) {
+        if self.drain != Drain::No {
+            return;
+        }
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            let idle = listener.accepting.is_none() && listener.paused_until.is_none();
+            if listener.purpose == purpose && idle {
+                let token = Kind::Accept.number(number as u32);
+                listener.accepting = Some(self.driver.accept(&listener.fd, token));
+            }
+        }
+    }
+
+    /// Leaves clients in the kernel's queue from now on.
+    pub(super) fn hold_clients(&mut self) {
+        self.hold_deadline = self.plan.timeouts.hold.map(|hold| self.now.after(hold));
+        for listener in self.listeners.iter().filter(|l| l.purpose == Purpose::Entrance) {
+            if let Some(op) = listener.accepting {
+                self.driver.cancel(op);
+            }
+        }
+    }
+
+    /// Closes all listening sockets: whoever connects from now on is refused by the kernel.
+    pub(super) fn close_listeners(&mut self) {
+        for listener in self.listeners.drain(..) {
+            net::shut_down(&listener.fd);
+            self.driver.cancel_all(&listener.fd);
+        }
+    }
+
+    pub(super) fn accepted(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
+        // Listeners are gone when the worker drains.
+        let Some(listener) = self.listeners.get_mut(number) else { return };
+        if !more {
+            listener.accepting = None;
+        }
+        let (purpose, address) = (listener.purpose, listener.address);
+        match got {
+            Ok(socket) if purpose == Purpose::Receptor => self.begin_tunnel(Rc::new(socket)),
+            Ok(socket) => self.client_came(socket, address),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECANCELED) => {}
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    warn!(%address, %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
+                    let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
+                    listener.paused_until = Some(self.now.after(pause));
+                    self.listeners_paused = true;
+                }
+                // The client was gone before we came to it.
+                _ => debug!(%address, %error, "accept failed"),
+            },
+        }
+        if !more && (purpose == Purpose::Receptor || self.may_take_clients()) {
+            self.start_accepting(purpose);
+        }
+    }
+
+    /// Clients are taken from the queue: to be served, or to be told that nobody serves.
+    pub(super) fn may_take_clients(&self) -> bool {
+        !self.up.is_empty() || self.hold_deadline.is_some_and(|deadline| self.now >= deadline)
+    }
+
+    /// Times of listeners; the next one.
+    pub(super) fn listeners_on_time(&mut self) -> Option<Moment> {
+        if !self.listeners_paused && !self.up.is_empty() {
+            return None;
+        }
+        self.listeners_paused = false;
+        let mut next = None;
+        let mut over = false;
+        for listener in &mut self.listeners {
+            match listener.paused_until {
+                Some(until) if until <= self.now => {
+                    listener.paused_until = None;
+                    over = true;
+                }
+                Some(until) => {
+                    self.listeners_paused = true;
+                    next = Some(next.map_or(until, |next: Moment| next.min(until)));
+                }
+                None => {}
+            }
+        }
+        if over {
+            self.start_accepting(Purpose::Receptor);
+        }
+        if self.up.is_empty() {
+            match self.hold_deadline {
+                Some(deadline) if deadline > self.now => {
+                    next = Some(next.map_or(deadline, |next| next.min(deadline)));
+                }
+                Some(_) => self.start_accepting(Purpose::Entrance),
+                None => {}
+            }
+        } else if over {
+            self.start_accepting(Purpose::Entrance);
+        }
+        next
+    }
+}

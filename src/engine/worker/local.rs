@@ -1,0 +1,117 @@
+//! A local connection: a client that came in at an entrance, or a server reached by an exit.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::dial::Dial;
+use super::table::Key;
+use crate::engine::chunk::{Chunk, ChunkMut};
+use crate::engine::driver::{Fd, OpId, RecvMode};
+use crate::session::{Moment, StreamKey};
+
+/// Where a local connection is in its life.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// An exit that has not reached its server.
+    Dialing(Box<Dial>),
+    /// Both directions may carry data.
+    Open,
+    /// The stream has ended: what was delivered is still to be written.
+    Flushing {
+        /// Then the connection is reset, not closed.
+        then_reset: bool,
+    },
+    /// All is written and the peer has been told: waiting for its end, so that closing does not
+    /// reset what is still on its way to it.
+    Lingering,
+    /// The socket is gone; what it had sent still goes to the link.
+    Draining,
+}
+
+/// The receive of a local socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// None is under way.
+    Idle,
+    /// One is.
+    Armed {
+        op: OpId,
+        mode: RecvMode,
+        /// It was asked to end.
+        cancelled: bool,
+    },
+}
+
+/// One local connection.
+#[derive(Debug)]
+pub(super) struct Local {
+    /// None while a name is looked up, and when draining.
+    pub(super) fd: Option<Fd>,
+    pub(super) tunnel: Key,
+    /// None once the session has ended the stream.
+    pub(super) stream: Option<StreamKey>,
+    pub(super) stage: Stage,
+    /// The client, here or at the peer: for the log.
+    pub(super) client: SocketAddr,
+
+    pub(super) reading: Reading,
+    /// The stream is in bulk: it is read by large buffers, one receive at a time.
+    pub(super) bulk: bool,
+    /// Short reads in a row while in bulk.
+    pub(super) short_reads: u8,
+    /// In the list of those that wait for a receive buffer.
+    pub(super) starved: bool,
+    /// The socket has given its end of data.
+    pub(super) read_ended: bool,
+    /// Received and not yet framed.
+    pub(super) input: VecDeque<Chunk>,
+
+    /// Delivered and not yet written.
+    pub(super) output: VecDeque<Chunk>,
+    /// Where a slow reader's output is copied to.
+    pub(super) spill: Option<ChunkMut>,
+    /// The socket did not take all it was given: output is kept in buffers of our own, and the
+    /// send under way waits until there is room.
+    pub(super) stalled: bool,
+    pub(super) sending: bool,
+    /// In the list of those with output to write.
+    pub(super) dirty: bool,
+    /// When all output is written, the socket is shut down for writing.
+    pub(super) end_after_output: bool,
+
+    /// When patience ends; looked at in sweeps.
+    pub(super) deadline: Option<Moment>,
+    /// Last data either way.
+    pub(super) last_data: Moment,
+}
+
+impl Local {
+    pub(super) fn new(tunnel: Key, stage: Stage, client: SocketAddr, now: Moment) -> Local {
+        Local {
+            fd: None,
+            tunnel,
+            stream: None,
+            stage,
+            client,
+            reading: Reading::Idle,
+            bulk: false,
+            short_reads: 0,
+            starved: false,
+            read_ended: false,
+            input: VecDeque::new(),
+            output: VecDeque::new(),
+            spill: None,
+            stalled: false,
+            sending: false,
+            dirty: false,
+            end_after_output: false,
+            deadline: None,
+            last_data: now,
+        }
+    }
+
+    /// Nothing delivered is left to be written.
+    pub(super) fn output_is_empty(&self) -> bool {
+        self.output.is_empty() && !self.sending
+    }
+}

@@ -1,0 +1,378 @@
+//! Bytes between local sockets and the session.
+//!
+//! Reading: a stream that is small is received by a multishot receive into small buffers, which
+//! costs nothing while it is idle. One that fills a buffer changes over to large buffers, one
+//! receive at a time, so that it cannot take more than its share of them.
+//!
+//! Writing: what was delivered is sent from the buffer in which it came from the link, without
+//! waiting. What the socket does not take is copied into buffers of our own, so that a slow reader
+//! never holds the link's, and is sent when there is room.
+
+use std::io;
+
+use tracing::{debug, warn};
+
+use super::local::{Reading, Stage};
+use super::token::Kind;
+use super::{Key, Worker};
+use crate::engine::chunk::Chunk;
+use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
+use crate::engine::net;
+use crate::limits::{BULK_BUFFERS_FOR_LINKS, LOCAL_PARTS, SMALL_BUFFER_BYTES};
+use crate::session::Moment;
+
+/// Short reads in a row that end a stream's bulk.
+const SHORT_READS: u8 = 2;
+
+impl<D: Driver> Worker<D> {
+    /// Watches a local socket for urgent data and for its end while it is not read.
+    pub(super) fn watch_local(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if let Some(fd) = &local.fd {
+            let events = libc::POLLPRI as u32;
+            self.driver.poll(fd, events, false, Kind::LocalUrgent.of(key));
+        }
+    }
+
+    /// Receives from a local socket, if the session wants more and nothing is under way.
+    pub(super) fn read_local(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(fd) = &local.fd else { return };
+        if local.reading != Reading::Idle || local.read_ended || local.starved {
+            return;
+        }
+        let wanted = match (&local.stage, local.stream) {
+            (Stage::Open, Some(stream)) => {
+                self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream))
+            }
+            (Stage::Lingering, _) => true,
+            _ => false,
+        };
+        if !wanted {
+            return;
+        }
+        let (mode, class, kind, kept_free) = if local.bulk {
+            let kept_free = BULK_BUFFERS_FOR_LINKS + self.bulk_receives;
+            (RecvMode::Once, BufferClass::Bulk, Kind::LocalReceiveBulk, kept_free)
+        } else {
+            (RecvMode::Multishot, BufferClass::Small, Kind::LocalReceive, 0)
+        };
+        if self.driver.free_buffers(class) <= kept_free {
+            local.starved = true;
+            self.starved_locals.push_back(key);
+            return;
+        }
+        if local.bulk {
+            self.bulk_receives += 1;
+        }
+        let op = self.driver.recv(fd, mode, class, kind.of(key));
+        local.reading = Reading::Armed { op, mode, cancelled: false };
+    }
+
+    pub(super) fn local_received(&mut self, key: Key, more: bool, got: io::Result<Option<Chunk>>) {
+        let now = self.now;
+        let Some(local) = self.locals.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let was = local.reading;
+        if !more {
+            local.reading = Reading::Idle;
+        }
+        match got {
+            Ok(Some(chunk)) => {
+                if let (Stage::Open, Some(stream)) = (&local.stage, local.stream) {
+                    let bytes = chunk.len();
+                    local.input.push_back(chunk);
+                    local.last_data = now;
+                    let tunnel = local.tunnel;
+                    let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
+                        tunnel.session.data_ready(stream, bytes as u64);
+                        tunnel.session.may_read(stream)
+                    });
+                    self.judge_size(key, was, bytes, may_go_on && more);
+                    self.mark_tunnel(tunnel);
+                }
+                if !more {
+                    self.read_local(key);
+                }
+            }
+            Ok(None) => self.local_ended(key),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOBUFS) => {
+                    local.starved = true;
+                    self.starved_locals.push_back(key);
+                }
+                Some(libc::ECANCELED) => self.read_local(key),
+                _ => self.local_failed(key, "reset", &error),
+            },
+        }
+    }
+
+    /// A receive that was armed as `was` brought so many bytes: is the stream in bulk or not, and
+    /// is a multishot receive to go on?
+    fn judge_size(&mut self, key: Key, was: Reading, bytes: usize, go_on: bool) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let full = bytes >= SMALL_BUFFER_BYTES as usize;
+        match was {
+            Reading::Armed { op, mode: RecvMode::Multishot, cancelled } => {
+                if full {
+                    local.bulk = true;
+                    local.short_reads = 0;
+                }
+                if (full || !go_on) && !cancelled && local.reading != Reading::Idle {
+                    self.driver.cancel(op);
+                    local.reading =
+                        Reading::Armed { op, mode: RecvMode::Multishot, cancelled: true };
+                }
+            }
+            Reading::Armed { mode: RecvMode::Once, .. } => {
+                local.short_reads = if full { 0 } else { local.short_reads + 1 };
+                if local.short_reads >= SHORT_READS {
+                    local.bulk = false;
+                }
+            }
+            Reading::Idle => {}
+        }
+    }
+
+    /// End of data from a local socket.
+    fn local_ended(&mut self, key: Key) {
+        let now = self.now;
+        let Some(local) = self.locals.get_mut(key) else { return };
+        local.read_ended = true;
+        match (&local.stage, local.stream) {
+            (Stage::Open, Some(stream)) => {
+                let tunnel = local.tunnel;
+                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+                    tunnel.session.data_end(stream, now);
+                }
+                self.mark_tunnel(tunnel);
+            }
+            (Stage::Lingering, _) => self.close_local(key),
+            _ => {}
+        }
+    }
+
+    /// A local socket is broken.
+    pub(super) fn local_failed(&mut self, key: Key, what: &'static str, error: &io::Error) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        debug!(client = %local.client, %error, what, "local connection failed");
+        let (tunnel, stream) = (local.tunnel, local.stream);
+        local.output.clear();
+        if let Some(fd) = local.fd.take() {
+            net::reset_on_close(&fd);
+            self.driver.cancel_all(&fd);
+        }
+        let keep = match (self.tunnels.get_mut(tunnel), stream) {
+            (Some(tunnel), Some(stream)) => tunnel.session.local_reset(stream, what),
+            _ => false,
+        };
+        if keep {
+            if let Some(local) = self.locals.get_mut(key) {
+                local.stage = Stage::Draining;
+            }
+        } else {
+            self.locals.remove(key);
+        }
+        self.mark_tunnel(tunnel);
+    }
+
+    /// Urgent data has come, or the socket has ended while nobody read it.
+    pub(super) fn local_polled(&mut self, key: Key, events: io::Result<u32>) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let (Ok(events), Some(fd)) = (events, &local.fd) else { return };
+        if events & libc::POLLPRI as u32 != 0 {
+            if let (Some(byte), Some(stream)) = (net::take_urgent(fd), local.stream) {
+                let tunnel = local.tunnel;
+                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+                    tunnel.session.urgent(stream, byte);
+                }
+                self.mark_tunnel(tunnel);
+            }
+            self.watch_local(key);
+        } else if events & libc::POLLERR as u32 != 0 && local.reading == Reading::Idle {
+            // A socket that is read says so itself, after the data before it.
+            self.local_failed(key, "reset", &io::Error::from_raw_os_error(libc::ECONNRESET));
+        }
+    }
+
+    /// Payload from the link for a local socket.
+    #[inline]
+    pub(super) fn deliver(&mut self, key: Key, chunk: Chunk) {
+        let Some(local) = self.locals.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let waits = local.stalled || !matches!(local.stage, Stage::Open);
+        if waits {
+            // A slow reader, or an exit that has not reached its server: the link needs its
+            // buffer back.
+            if !self.kit.spill(&chunk, &mut local.spill, &mut local.output) {
+                self.out_of_buffers(key);
+                return;
+            }
+        } else {
+            local.output.push_back(chunk);
+        }
+        self.mark_local(key);
+    }
+
+    pub(super) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
+        let Some(local) = self.locals.get(key) else { return };
+        if let (Some(fd), Some(&byte), Stage::Open) = (&local.fd, bytes.last(), &local.stage) {
+            net::send_urgent(fd, byte);
+        }
+    }
+
+    /// The local connection may have output to write, or an end to make.
+    #[inline]
+    pub(super) fn mark_local(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if !local.dirty {
+            local.dirty = true;
+            self.dirty_locals.push(key);
+        }
+    }
+
+    /// Writes what was delivered, or ends what has nothing left to write.
+    pub(super) fn write_local(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(fd) = &local.fd else { return };
+        if local.sending || matches!(local.stage, Stage::Dialing(_)) {
+            return;
+        }
+        if local.output.is_empty() {
+            self.output_done(key);
+            return;
+        }
+        let mut gather = self.kit.take_gather();
+        while gather.parts() < LOCAL_PARTS {
+            let Some(chunk) = local.output.pop_front() else { break };
+            gather.push(chunk);
+        }
+        local.sending = true;
+        let wait = if local.stalled { SendWait::Yes } else { SendWait::No };
+        self.driver.send(fd, gather, wait, Kind::LocalSend.of(key));
+    }
+
+    pub(super) fn local_sent(
+        &mut self,
+        key: Key,
+        result: io::Result<usize>,
+        mut gather: Box<Gather>,
+    ) {
+        let now = self.now;
+        let Some(local) = self.locals.get_mut(key) else {
+            self.kit.give_back(gather);
+            self.counters.stale += 1;
+            return;
+        };
+        local.sending = false;
+        if local.fd.is_none() {
+            // The socket was given up meanwhile, and the session knows.
+            return self.kit.give_back(gather);
+        }
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
+            Err(error) => {
+                self.kit.give_back(gather);
+                return self.local_failed(key, "reset", &error);
+            }
+        };
+        gather.advance(bytes);
+        local.last_data = now;
+        let (tunnel, stream) = (local.tunnel, local.stream);
+        let mut kept = true;
+        if !gather.is_empty() {
+            kept = self.put_back(key, &mut gather);
+        }
+        self.kit.give_back(gather);
+        if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
+            tunnel.session.taken(stream, bytes as u64, now);
+        }
+        self.mark_tunnel(tunnel);
+        if kept {
+            self.mark_local(key);
+        } else {
+            self.out_of_buffers(key);
+        }
+    }
+
+    /// What the socket did not take goes back to the front of the output, all of which is now kept
+    /// in buffers of our own. `false`: there are none left.
+    fn put_back(&mut self, key: Key, gather: &mut Gather) -> bool {
+        let Some(local) = self.locals.get_mut(key) else { return true };
+        if local.stalled {
+            // All of it is in our own buffers already.
+            let rest: Vec<Chunk> = gather.drain().collect();
+            for chunk in rest.into_iter().rev() {
+                local.output.push_front(chunk);
+            }
+            return true;
+        }
+        local.stalled = true;
+        let newer = std::mem::take(&mut local.output);
+        gather
+            .drain()
+            .chain(newer)
+            .all(|chunk| self.kit.spill(&chunk, &mut local.spill, &mut local.output))
+    }
+
+    fn out_of_buffers(&mut self, key: Key) {
+        self.counters.spill_exhausted += 1;
+        if let Some(local) = self.locals.get(key) {
+            let free_buffers = self.kit.free_buffers();
+            warn!(client = %local.client, free_buffers, "slow readers use up the buffers: stream reset");
+        }
+        self.local_failed(key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
+    }
+
+    /// All that was delivered is written.
+    fn output_done(&mut self, key: Key) {
+        let linger = self.plan.timeouts.linger.map(|linger| self.now.after(linger));
+        let Some(local) = self.locals.get_mut(key) else { return };
+        debug_assert!(local.output_is_empty());
+        local.stalled = false;
+        local.spill = None;
+        match local.stage {
+            Stage::Flushing { then_reset: true } => self.reset_local(key),
+            Stage::Flushing { then_reset: false } if local.read_ended => self.close_local(key),
+            Stage::Flushing { then_reset: false } => {
+                if let Some(fd) = &local.fd {
+                    net::shut_down_write(fd);
+                }
+                local.stage = Stage::Lingering;
+                local.end_after_output = false;
+                self.set_deadline(key, linger);
+                self.read_local(key);
+            }
+            _ => {
+                if std::mem::take(&mut local.end_after_output)
+                    && let Some(fd) = &local.fd
+                {
+                    net::shut_down_write(fd);
+                }
+            }
+        }
+    }
+
+    /// Ends a local connection in good order.
+    pub(super) fn close_local(&mut self, key: Key) {
+        let Some(local) = self.locals.remove(key) else { return };
+        if let Some(fd) = local.fd {
+            // Ends what is under way on it; the descriptor is closed when that has.
+            net::shut_down(&fd);
+        }
+    }
+
+    /// When patience with a local connection ends, if it does.
+    pub(super) fn set_deadline(&mut self, key: Key, deadline: Option<Moment>) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        local.deadline = deadline;
+        if deadline.is_some() {
+            self.timed += 1;
+        }
+    }
+}

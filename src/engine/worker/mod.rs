@@ -1,0 +1,299 @@
+//! The worker: one thread, one driver, one loop.
+//!
+//! A turn of the loop: wait for completions; take each one in (bytes go into sessions and queues,
+//! nothing is sent); look at the clock; then write, per local connection what was delivered to it
+//! and per tunnel one batch of frames. So whatever arrived together leaves together.
+//!
+//! Files: [`listeners`] take clients and peers in, [`connector`] dials the persistent connection,
+//! [`links`] moves bytes between it and its session, [`streams`] does what the session says,
+//! [`locals`] moves bytes between local sockets and the session, [`turn`] closes each turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::{info, warn};
+
+mod connector;
+mod dial;
+mod kit;
+mod links;
+mod listeners;
+mod local;
+mod locals;
+mod streams;
+mod table;
+mod token;
+mod tunnel;
+mod turn;
+
+use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
+use super::net;
+use super::resolver::Resolver;
+use crate::limits::{CONNECTIONS_MAX, STREAMS_MAX, SWEEP_MILLIS, TUNNELS_MAX, WINDOW_BYTES};
+use crate::params::plan::{LinkPlan, Plan};
+use crate::session::{Config, Moment};
+use crate::wire::v03::{Offer, hello_text};
+use connector::Connector;
+use kit::Kit;
+pub(super) use listeners::{Listener, Purpose};
+use local::Local;
+use table::{Key, Table};
+use token::Kind;
+use tunnel::Tunnel;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to, and all streams had ended.
+    Drained,
+    /// It was asked to, and the time for open streams was over: so many were reset.
+    DeadlinePassed(usize),
+    /// It was asked twice: at once.
+    AtOnce,
+}
+
+/// What the worker counts beside driver and sessions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    /// Completions for something that is gone.
+    stale: u64,
+    /// Streams reset because buffers for slow readers were used up.
+    spill_exhausted: u64,
+}
+
+/// How far the end of the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// Since a stop; until this time at most.
+    Until(Option<Moment>),
+    AtOnce,
+}
+
+/// The loop and all it holds.
+pub(super) struct Worker<D> {
+    driver: D,
+    began: Instant,
+    now: Moment,
+    plan: Plan,
+    listeners: Vec<Listener>,
+    connector: Option<Connector>,
+    tunnels: Table<Tunnel>,
+    /// Tunnels whose hello is done, in the order in which it was.
+    up: Vec<Key>,
+    locals: Table<Local>,
+    resolver: Resolver,
+    /// Where a byte comes for every signal, stop and answer of the resolver.
+    wake: Fd,
+    kit: Kit,
+    /// Local connections with output to write.
+    dirty_locals: Vec<Key>,
+    /// Tunnels that may have something to send.
+    dirty_tunnels: Vec<Key>,
+    /// Local connections that wait for a receive buffer.
+    starved_locals: VecDeque<Key>,
+    /// Tunnels that wait for one.
+    starved_tunnels: Vec<Key>,
+    /// Local receives under way that will each take a bulk buffer.
+    bulk_receives: usize,
+    /// Local connections with a deadline, at least.
+    timed: usize,
+    next_sweep: Moment,
+    /// A listener is out of descriptors, or was.
+    listeners_paused: bool,
+    /// When clients that wait for a tunnel are reset.
+    hold_deadline: Option<Moment>,
+    refusals: RefusalLog,
+    drain: Drain,
+    counters: Counters,
+    /// Keys collected for a sweep, kept for its memory.
+    scratch: Vec<Key>,
+}
+
+/// Keeps a flood of refused streams out of the log.
+#[derive(Debug, Default)]
+struct RefusalLog {
+    second: u64,
+    logged: u32,
+    kept_back: u64,
+}
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn new(
+        driver: D,
+        plan: Plan,
+        listeners: Vec<Listener>,
+        wake: UnixStream,
+        resolver_wake: UnixStream,
+    ) -> io::Result<Worker<D>> {
+        wake.set_nonblocking(true)?;
+        let connector = match &plan.link {
+            LinkPlan::Connect(target) => Some(Connector::new(target.clone())),
+            LinkPlan::Listen(_) => None,
+        };
+        let now = Moment(0);
+        Ok(Worker {
+            driver,
+            began: Instant::now(),
+            now,
+            listeners,
+            connector,
+            tunnels: Table::new(TUNNELS_MAX),
+            up: Vec::new(),
+            locals: Table::new(CONNECTIONS_MAX),
+            resolver: Resolver::new(resolver_wake),
+            wake: Rc::new(OwnedFd::from(wake)),
+            kit: Kit::new()?,
+            dirty_locals: Vec::new(),
+            dirty_tunnels: Vec::new(),
+            starved_locals: VecDeque::new(),
+            starved_tunnels: Vec::new(),
+            bulk_receives: 0,
+            timed: 0,
+            next_sweep: now,
+            listeners_paused: false,
+            hold_deadline: plan.timeouts.hold.map(|hold| now.after(hold)),
+            refusals: RefusalLog::default(),
+            drain: Drain::No,
+            counters: Counters::default(),
+            scratch: Vec::new(),
+            plan,
+        })
+    }
+
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// When the driver can go on no more. Scope: the process.
+    pub(super) fn run(mut self) -> io::Result<Stopped> {
+        let mut completions: Vec<Completion> = Vec::with_capacity(256);
+        self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, Kind::Wake.number(0));
+        self.start_receptors();
+        self.dial_if_due();
+        loop {
+            let timeout = self.time_to_next();
+            self.driver.wait(timeout, &mut completions)?;
+            self.now = Moment(self.began.elapsed().as_micros() as u64);
+            for completion in completions.drain(..) {
+                self.take_in(completion);
+            }
+            if let Some(stopped) = self.finish_turn() {
+                return Ok(stopped);
+            }
+        }
+    }
+
+    fn take_in(&mut self, completion: Completion) {
+        let Completion { token, more, outcome } = completion;
+        let (kind, key) = token::read(token);
+        match (kind, outcome) {
+            (Kind::LocalReceive, Outcome::Received(got)) => self.local_received(key, more, got),
+            (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
+                self.bulk_receives -= 1;
+                self.local_received(key, more, got);
+            }
+            (Kind::LocalSend, Outcome::Sent { result, gather }) => {
+                self.local_sent(key, result, gather);
+            }
+            (Kind::LinkReceive, Outcome::Received(got)) => self.link_received(key, more, got),
+            (Kind::LinkSend, Outcome::Sent { result, gather }) => {
+                self.link_sent(key, result, gather);
+            }
+            (Kind::Accept, Outcome::Accepted(got)) => {
+                self.accepted(token::number(token) as usize, more, got);
+            }
+            (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
+            (Kind::LocalUrgent, Outcome::Polled(events)) => self.local_polled(key, events),
+            (Kind::Dial, Outcome::Connected(result)) => {
+                self.link_connected(token::number(token), result);
+            }
+            (Kind::Wake, Outcome::Received(got)) => self.woken(more, got),
+            (kind, outcome) => {
+                debug_assert!(false, "{kind:?} completed with {outcome:?}");
+                self.counters.stale += 1;
+            }
+        }
+    }
+
+    /// Bytes for the worker itself: `s` from a stop handle or `X` from a signal ask for the end,
+    /// anything else is the resolver's.
+    fn woken(&mut self, more: bool, got: io::Result<Option<super::chunk::Chunk>>) {
+        let bytes = match &got {
+            Ok(Some(chunk)) => &chunk[..],
+            _ => &[],
+        };
+        let stops = bytes.iter().filter(|&&b| b != b'r').count();
+        for _ in 0..stops {
+            self.stop();
+        }
+        while let Some(answer) = self.resolver.answer() {
+            self.resolved(answer);
+        }
+        if !more {
+            let token = Kind::Wake.number(0);
+            self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, token);
+        }
+    }
+
+    fn stop(&mut self) {
+        match self.drain {
+            Drain::No => {
+                let until = self.plan.timeouts.drain.map(|drain| self.now.after(drain));
+                info!(streams = self.locals.len(), "draining");
+                self.drain = Drain::Until(until);
+                self.close_listeners();
+                self.refuse_new_streams();
+            }
+            Drain::Until(_) => self.drain = Drain::AtOnce,
+            Drain::AtOnce => {}
+        }
+    }
+
+    /// What a session is told at its beginning.
+    fn session_config(&self) -> Config {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let micros = since_1970.map_or(0, |time| time.as_micros() as u64);
+        Config {
+            hello_text: hello_text(micros, &net::hostname()),
+            packet_bytes: self.plan.soxconf.packet_bytes,
+            first_data: self.plan.soxconf.first_data,
+            offer: Some(Offer {
+                newest: 0,
+                half_close: true,
+                window_bytes: WINDOW_BYTES,
+                streams_max: STREAMS_MAX,
+            }),
+            hello_timeout: self.plan.timeouts.hello,
+            keepalive: self.plan.timeouts.keepalive,
+            linger: self.plan.timeouts.linger,
+        }
+    }
+
+    /// Logs a refused stream, unless many were in this second.
+    fn log_refused(&mut self, client: impl std::fmt::Display, reason: &str) {
+        let second = self.now.0 / 1_000_000;
+        if second != self.refusals.second {
+            if self.refusals.kept_back > 0 {
+                warn!(
+                    count = self.refusals.kept_back,
+                    "more streams refused, not logged one by one"
+                );
+            }
+            self.refusals = RefusalLog { second, ..RefusalLog::default() };
+        }
+        if self.refusals.logged < crate::limits::REFUSALS_LOGGED_PER_SECOND {
+            self.refusals.logged += 1;
+            warn!(client = %client, reason, "stream refused");
+        } else {
+            self.refusals.kept_back += 1;
+        }
+    }
+
+    fn sweep_interval() -> Duration {
+        Duration::from_millis(SWEEP_MILLIS)
+    }
+}

@@ -1,0 +1,266 @@
+//! What a session says is done here: exits are opened, streams end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tracing::debug;
+
+use super::dial::Dial;
+use super::local::{Local, Stage};
+use super::token::Kind;
+use super::{Key, Worker};
+use crate::endpoint::routing;
+use crate::engine::driver::Driver;
+use crate::engine::net;
+use crate::engine::resolver::Resolver;
+use crate::params::plan::{Caller, Target};
+use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
+
+impl<D: Driver> Worker<D> {
+    /// Does what the session of a tunnel has said.
+    #[inline]
+    pub(super) fn do_events(&mut self, key: Key) {
+        while let Some(event) =
+            self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session.poll_event())
+        {
+            match event {
+                Event::Up { ours } => self.tunnel_up(key, ours),
+                Event::Incoming { key: stream, client, entrance } => {
+                    self.open_exit(key, stream, client, entrance);
+                }
+                Event::Opened { .. } => {}
+                Event::ReadMore { user } => self.read_local(Key::unpack(user)),
+                Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
+                Event::Ended { user, how } => self.stream_ended(Key::unpack(user), &how),
+            }
+        }
+    }
+
+    /// A client has come in at an entrance.
+    pub(super) fn client_came(&mut self, socket: OwnedFd, entrance: SocketAddr) {
+        let client = net::peer_address(&socket);
+        let Some(&key) = self.up.last() else {
+            net::reset_on_close(&socket);
+            self.log_refused(client, "the tunnel is down (TIMEOUT=hold has passed)");
+            return;
+        };
+        let local = Local::new(key, Stage::Open, client, self.now);
+        let Some(local_key) = self.locals.insert(local) else {
+            net::reset_on_close(&socket);
+            self.log_refused(client, "too many connections are open here");
+            return;
+        };
+        // The client's own destination, so that an entrance on every address says which it was.
+        let own = net::local_address(&socket);
+        let entrance = if own == NO_ADDRESS { entrance } else { own };
+        let opened = match self.tunnels.get_mut(key) {
+            Some(tunnel) => tunnel.session.open(local_key.pack(), client, entrance),
+            None => Err(crate::session::OpenError::NotUp),
+        };
+        match opened {
+            Ok(stream) => {
+                net::set_nodelay(&socket);
+                debug!(%client, %entrance, "client");
+                if let Some(local) = self.locals.get_mut(local_key) {
+                    local.stream = Some(stream);
+                    local.fd = Some(Rc::new(socket));
+                }
+                self.watch_local(local_key);
+                self.read_local(local_key);
+                self.mark_tunnel(key);
+            }
+            Err(error) => {
+                self.locals.remove(local_key);
+                net::reset_on_close(&socket);
+                self.log_refused(client, &error.to_string());
+            }
+        }
+    }
+
+    /// The peer began a stream: finds its exit and sets out for it.
+    fn open_exit(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        client: Option<SocketAddr>,
+        entrance: Option<SocketAddr>,
+    ) {
+        let caller = Caller {
+            client: client.map(|client| client.ip()),
+            entrance_port: entrance.map(|entrance| entrance.port()),
+        };
+        let client = client.unwrap_or(NO_ADDRESS);
+        let Some(exit) = routing::choose(&self.plan.exits, &caller) else {
+            let port = caller.entrance_port.map_or(String::from("?"), |port| port.to_string());
+            let reason = if self.plan.exits.is_empty() {
+                String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
+            } else {
+                format!("no exit for client {} at entrance port {port}", client.ip())
+            };
+            self.refuse_stream(tunnel, stream, client, &reason, false);
+            return;
+        };
+        let target = exit.target.clone();
+        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
+        let dial = Box::new(Dial::new(target.clone(), overall));
+        let local = Local::new(tunnel, Stage::Dialing(dial), client, self.now);
+        let Some(key) = self.locals.insert(local) else {
+            self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
+            return;
+        };
+        if let Some(local) = self.locals.get_mut(key) {
+            local.stream = Some(stream);
+        }
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.session.attach(stream, key.pack());
+        }
+        debug!(%client, host = %target.host, port = target.port, "exit");
+        self.find_exit(key, &target);
+    }
+
+    fn find_exit(&mut self, key: Key, target: &Target) {
+        if let Some(address) = Resolver::literal(target) {
+            self.local_resolved(key, Ok(vec![address]));
+        } else if let Err(error) = self.resolver.ask(key.pack(), target) {
+            self.local_resolved(key, Err(error));
+        }
+    }
+
+    /// The addresses of an exit's server.
+    pub(super) fn local_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
+        let Some(local) = self.locals.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if let Stage::Dialing(dial) = &mut local.stage {
+            dial.resolved(found);
+        }
+        self.dial_local(key);
+    }
+
+    /// Tries the exit's next address.
+    pub(super) fn dial_local(&mut self, key: Key) {
+        let now = self.now;
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Dialing(dial) = &mut local.stage else { return };
+        match dial.start(&mut self.driver, Kind::LocalConnect.of(key)) {
+            Some(fd) => {
+                local.fd = Some(fd);
+                let deadline = dial.deadline(now);
+                self.set_deadline(key, deadline);
+            }
+            None => {
+                let reason = dial.reason();
+                let (tunnel, client) = (local.tunnel, local.client);
+                let stream = local.stream;
+                self.locals.remove(key);
+                if let Some(stream) = stream {
+                    self.refuse_stream(tunnel, stream, client, &reason, true);
+                }
+            }
+        }
+    }
+
+    fn refuse_stream(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        client: SocketAddr,
+        reason: &str,
+        unreachable: bool,
+    ) {
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.session.refuse(stream, reason, unreachable);
+        }
+        self.mark_tunnel(tunnel);
+        self.log_refused(client, reason);
+    }
+
+    pub(super) fn local_connected(&mut self, key: Key, result: io::Result<()>) {
+        let Some(local) = self.locals.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let Stage::Dialing(dial) = &mut local.stage else { return };
+        match (result, &local.fd) {
+            (Ok(()), Some(fd)) => {
+                net::set_nodelay(fd);
+                let (server, own) = (net::peer_address(fd), net::local_address(fd));
+                local.stage = Stage::Open;
+                local.deadline = None;
+                let (tunnel, stream) = (local.tunnel, local.stream);
+                if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
+                    tunnel.session.accept(stream, server, own);
+                }
+                self.mark_tunnel(tunnel);
+                self.watch_local(key);
+                self.read_local(key);
+                self.mark_local(key);
+            }
+            (Err(error), _) if error.raw_os_error() == Some(libc::ECANCELED) => {}
+            (result, _) => {
+                if let Err(error) = result {
+                    dial.failed(error);
+                }
+                local.fd = None;
+                self.dial_local(key);
+            }
+        }
+    }
+
+    /// The peer has said all it has to say.
+    fn end_of_data(&mut self, key: Key) {
+        if let Some(local) = self.locals.get_mut(key) {
+            local.end_after_output = true;
+            self.mark_local(key);
+        }
+    }
+
+    /// The session has ended the stream; what was delivered is still written.
+    fn stream_ended(&mut self, key: Key, how: &Ended) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        local.stream = None;
+        local.input.clear();
+        let client = local.client;
+        match how {
+            Ended::Orderly => {
+                debug!(%client, "stream ended");
+                self.flush_and_close(key, false);
+            }
+            Ended::Reset(reason) => {
+                debug!(%client, reason, "stream reset by the peer");
+                self.flush_and_close(key, true);
+            }
+            Ended::Refused(reason) => {
+                self.log_refused(client, &format!("by the peer: {reason}"));
+                self.flush_and_close(key, true);
+            }
+        }
+    }
+
+    fn flush_and_close(&mut self, key: Key, then_reset: bool) {
+        let linger = self.plan.timeouts.linger;
+        let deadline = if then_reset { linger.map(|linger| self.now.after(linger)) } else { None };
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if local.fd.is_none() || matches!(local.stage, Stage::Dialing(_)) {
+            // Nobody waits for the server any more, or the socket is gone already.
+            self.reset_local(key);
+            return;
+        }
+        local.stage = Stage::Flushing { then_reset };
+        self.set_deadline(key, deadline);
+        self.mark_local(key);
+    }
+
+    /// Ends a local connection with a reset, now. Its session is not told.
+    pub(super) fn reset_local(&mut self, key: Key) {
+        let Some(local) = self.locals.remove(key) else { return };
+        if let Some(fd) = local.fd {
+            // Closed when what is under way on it has ended.
+            net::reset_on_close(&fd);
+            self.driver.cancel_all(&fd);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Slots with generations: what completions and sessions name things by.
+
+use slab::Slab;
+
+/// Names an entry: its slot and the generation of what is in it. The key of an entry that is gone
+/// finds nothing, whoever has its slot now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+/// Bits of a key's slot, so that key and operation fit into 64 bits.
+const INDEX_BITS: u32 = 24;
+
+impl Key {
+    /// As one number of 56 bits.
+    pub(super) fn pack(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+
+    /// From [`Key::pack`]; higher bits are not looked at.
+    pub(super) fn unpack(packed: u64) -> Key {
+        let index = (packed >> 32) as u32 & ((1 << INDEX_BITS) - 1);
+        Key { index, generation: packed as u32 }
+    }
+}
+
+/// A bounded table of entries.
+#[derive(Debug)]
+pub(super) struct Table<T> {
+    slots: Slab<(u32, T)>,
+    generation: u32,
+    max: usize,
+}
+
+impl<T> Table<T> {
+    pub(super) fn new(max: usize) -> Table<T> {
+        assert!(max < 1 << INDEX_BITS);
+        Table { slots: Slab::new(), generation: 0, max }
+    }
+
+    /// A new entry; `None` when the table is full.
+    pub(super) fn insert(&mut self, value: T) -> Option<Key> {
+        if self.slots.len() >= self.max {
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let index = self.slots.insert((self.generation, value)) as u32;
+        Some(Key { index, generation: self.generation })
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: Key) -> Option<&T> {
+        let (generation, value) = self.slots.get(key.index as usize)?;
+        (*generation == key.generation).then_some(value)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let (generation, value) = self.slots.get_mut(key.index as usize)?;
+        (*generation == key.generation).then_some(value)
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        Some(self.slots.remove(key.index as usize).1)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots.iter().map(|(index, (generation, value))| {
+            (Key { index: index as u32, generation: *generation }, value)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_removed_entries_find_nothing() {
+        let mut table = Table::new(2);
+        let old = table.insert('a').unwrap();
+        assert_eq!(table.remove(old), Some('a'));
+        let new = table.insert('b').unwrap();
+        assert_eq!(old.index, new.index);
+        assert_eq!((table.get(old), table.get(new)), (None, Some(&'b')));
+        assert_eq!(Key::unpack(new.pack()), new);
+        assert!(table.insert('c').is_some());
+        assert!(table.insert('d').is_none());
+    }
+}

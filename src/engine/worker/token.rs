@@ -1,0 +1,77 @@
+//! What an operation was for: kind and key in the 64 bits that come back with its completion.
+
+use super::table::Key;
+use crate::engine::driver::Token;
+
+/// What a completion is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A byte for the worker itself: a signal, a stop, an answer of the resolver.
+    Wake,
+    /// A connection at a listener; the key's slot is the listener's number.
+    Accept,
+    /// The connector's own dial.
+    Dial,
+    LinkReceive,
+    LinkSend,
+    LocalConnect,
+    LocalReceive,
+    /// A receive into a bulk buffer: counted, whoever it was for.
+    LocalReceiveBulk,
+    LocalSend,
+    /// Urgent data or the end of a local socket.
+    LocalUrgent,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Wake,
+    Kind::Accept,
+    Kind::Dial,
+    Kind::LinkReceive,
+    Kind::LinkSend,
+    Kind::LocalConnect,
+    Kind::LocalReceive,
+    Kind::LocalReceiveBulk,
+    Kind::LocalSend,
+    Kind::LocalUrgent,
+];
+
+impl Kind {
+    /// The token of an operation of this kind on what `key` names.
+    #[inline]
+    pub(super) fn of(self, key: Key) -> Token {
+        Token((self as u64) << 56 | key.pack())
+    }
+
+    /// The token of an operation of this kind on something that has a plain number.
+    #[inline]
+    pub(super) fn number(self, number: u32) -> Token {
+        Token((self as u64) << 56 | u64::from(number))
+    }
+}
+
+/// The kind and the key of a token.
+#[inline]
+pub(super) fn read(token: Token) -> (Kind, Key) {
+    (KINDS[(token.0 >> 56) as usize], Key::unpack(token.0))
+}
+
+/// The plain number of a token.
+#[inline]
+pub(super) fn number(token: Token) -> u32 {
+    token.0 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_give_back_what_they_were_made_of() {
+        let key = Key::unpack(0x00ab_cdef_1234_5678);
+        for kind in KINDS {
+            assert_eq!(read(kind.of(key)), (kind, key));
+            assert_eq!(number(kind.number(77)), 77);
+        }
+    }
+}

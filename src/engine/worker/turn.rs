@@ -1,0 +1,171 @@
+//! The end of each turn: the clock is looked at, and everything is written at once.
+
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use super::local::Stage;
+use super::{Drain, Key, Stopped, Worker};
+use crate::engine::driver::{BufferClass, Driver};
+use crate::engine::net;
+
+impl<D: Driver> Worker<D> {
+    /// Looks at the clock and writes. `Some` when the run is over.
+    pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
+        self.tunnels_on_time();
+        self.sweep_if_due();
+        self.write_all();
+        self.feed_starved();
+        self.ended()
+    }
+
+    /// How long to wait for completions.
+    pub(super) fn time_to_next(&mut self) -> Option<Duration> {
+        let sessions =
+            self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.session.next_timeout()).min();
+        let sweep = self.sweep_is_wanted().then_some(self.next_sweep);
+        let drain = match self.drain {
+            Drain::Until(until) => until,
+            _ => None,
+        };
+        let next = [sessions, sweep, drain, self.dial_if_due(), self.listeners_on_time()]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
+    }
+
+    fn tunnels_on_time(&mut self) {
+        let mut due = std::mem::take(&mut self.scratch);
+        let now = self.now;
+        due.extend(
+            self.tunnels
+                .iter()
+                .filter(|(_, tunnel)| tunnel.session.next_timeout().is_some_and(|at| at <= now))
+                .map(|(key, _)| key),
+        );
+        for key in due.drain(..) {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
+            match tunnel.session.on_time(now) {
+                Ok(()) => self.mark_tunnel(key),
+                Err(error) => self.drop_tunnel(key, &error.to_string()),
+            }
+        }
+        // Dropping a tunnel uses the scratch list for itself.
+        self.scratch = due;
+    }
+
+    fn sweep_is_wanted(&self) -> bool {
+        self.timed > 0 || (self.plan.timeouts.io.is_some() && self.locals.len() > 0)
+    }
+
+    /// Ends local connections whose patience is over. Looks at all of them, a few times a second
+    /// and only while some have a deadline.
+    fn sweep_if_due(&mut self) {
+        if !self.sweep_is_wanted() || self.now < self.next_sweep {
+            return;
+        }
+        let now = self.now;
+        self.next_sweep = now.after(Self::sweep_interval());
+        let idle = self.plan.timeouts.io;
+        let mut due: Vec<Key> = Vec::new();
+        self.timed = 0;
+        for (key, local) in self.locals.iter() {
+            let idle_over = idle.is_some_and(|idle| local.last_data.after(idle) <= now);
+            match local.deadline {
+                Some(deadline) if deadline <= now => due.push(key),
+                _ if idle_over => due.push(key),
+                Some(_) => self.timed += 1,
+                None => {}
+            }
+        }
+        for key in due {
+            self.patience_over(key);
+        }
+    }
+
+    fn patience_over(&mut self, key: Key) {
+        let now = self.now;
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if let Stage::Dialing(dial) = &mut local.stage {
+            dial.timed_out(now);
+            if let Some(fd) = local.fd.take() {
+                self.driver.cancel_all(&fd);
+            }
+            self.dial_local(key);
+            return;
+        }
+        let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        self.local_failed(key, "timed out", &over);
+    }
+
+    /// Writes to every local connection and every tunnel that has something.
+    fn write_all(&mut self) {
+        let mut at = 0;
+        while at < self.dirty_locals.len() {
+            let key = self.dirty_locals[at];
+            at += 1;
+            if let Some(local) = self.locals.get_mut(key) {
+                local.dirty = false;
+                self.write_local(key);
+            }
+        }
+        self.dirty_locals.clear();
+        let mut at = 0;
+        while at < self.dirty_tunnels.len() {
+            let key = self.dirty_tunnels[at];
+            at += 1;
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.dirty = false;
+                self.write_link(key);
+            }
+        }
+        self.dirty_tunnels.clear();
+    }
+
+    /// Starts receives again that found no buffer, as far as there are some now.
+    fn feed_starved(&mut self) {
+        if !self.starved_tunnels.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0 {
+            for key in std::mem::take(&mut self.starved_tunnels) {
+                self.read_link(key);
+            }
+        }
+        for _ in 0..self.starved_locals.len() {
+            let Some(key) = self.starved_locals.pop_front() else { break };
+            if let Some(local) = self.locals.get_mut(key) {
+                local.starved = false;
+                // One that finds no buffer again goes to the end of the list.
+                self.read_local(key);
+            }
+        }
+    }
+
+    /// Is the run over?
+    fn ended(&mut self) -> Option<Stopped> {
+        let stopped = match self.drain {
+            Drain::No => return None,
+            Drain::AtOnce => Stopped::AtOnce,
+            Drain::Until(until) => {
+                let busy = self
+                    .tunnels
+                    .iter()
+                    .any(|(_, tunnel)| tunnel.session.stream_count() > 0 || tunnel.sending);
+                if self.locals.len() == 0 && !busy {
+                    Stopped::Drained
+                } else if until.is_some_and(|until| self.now >= until) {
+                    Stopped::DeadlinePassed(self.locals.len())
+                } else {
+                    return None;
+                }
+            }
+        };
+        for (_, local) in self.locals.iter() {
+            if let Some(fd) = &local.fd {
+                net::reset_on_close(fd);
+            }
+        }
+        info!(how = ?stopped, "stopped");
+        debug!(driver = ?self.driver.counters(), worker = ?self.counters, "counts");
+        Some(stopped)
+    }
+}

@@ -1,0 +1,3 @@
+//! How the persistent connection comes back.
+
+pub mod backoff;

@@ -1,0 +1,321 @@
+//! Words to plan: every parameter read, then all of them held against each other.
+
+use std::net::IpAddr;
+
+use super::error::{Failure, Problem, plain, quoted};
+use super::hostlist::{HostList, Lookup};
+use super::plan::{Bind, Entrance, Exit, LinkPlan, Plan, Target, Transport};
+use super::portlist::{self, PortList, show_bind};
+use super::server::{self, ExitWords, Server};
+use super::soxconf::SoxConfReader;
+use super::suggest;
+use super::timeout::TimeoutReader;
+use super::unsupported;
+use super::words::Word;
+use crate::limits::{ENTRANCES_MAX, EXITS_MAX};
+
+/// Every parameter that there is.
+const NAMES: [&str; 5] = ["SERVER", "PORT", "DEST", "TIMEOUT", "SOXCONF"];
+
+/// Makes the plan from the values of `-P` (each as a word `-Pvalue`) and the parameters.
+///
+/// # Errors
+/// The first word that is wrong; or, when each is right, what contradicts or is missing.
+pub fn plan(
+    listen: &[Word],
+    parameters: &[Word],
+    lookup: &mut Lookup<'_>,
+) -> Result<Plan, Failure> {
+    let mut draft = Draft::default();
+    for word in listen {
+        draft.listen(word).map_err(|problem| Failure::at(word, &problem))?;
+    }
+    for word in parameters {
+        draft.parameter(word, lookup).map_err(|problem| Failure::at(word, &problem))?;
+    }
+    draft.finish()
+}
+
+/// What has been read so far, each with the word that said it.
+#[derive(Default)]
+struct Draft {
+    listen: Vec<(Entrance, Word)>,
+    receptor: Option<Word>,
+    connector: Option<(Target, Word)>,
+    entrances: Vec<(Entrance, Word)>,
+    exits: Vec<Exit>,
+    /// The first exit that is open to everybody, as written: none behind it is ever used.
+    open_exit: Option<String>,
+    timeouts: TimeoutReader,
+    soxconf: SoxConfReader,
+    notices: Vec<String>,
+}
+
+impl Draft {
+    /// `-P[host]:port[,port]`.
+    fn listen(&mut self, word: &Word) -> Result<(), Problem> {
+        let value = word.text.strip_prefix("-P").unwrap_or(&word.text);
+        if value.contains('=') {
+            let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
+            return Err(Problem::new("-P takes [host]:port", remedy));
+        }
+        let list = PortList::parse(value)?.entrances();
+        if list.iter().any(|entrance| entrance.transport == Transport::Udp) {
+            return Err(unsupported::udp("-P with /udp"));
+        }
+        add_entrances(&mut self.listen, list, word)
+    }
+
+    fn parameter(&mut self, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
+        let Some((name, value)) = word.text.split_once('=') else {
+            return Err(Problem::new("not NAME=value", bare_word_remedy(&word.text)));
+        };
+        match name {
+            "SERVER" => match server::parse_server(value)? {
+                Server::Receptor => {
+                    self.receptor.get_or_insert_with(|| word.clone());
+                    Ok(())
+                }
+                Server::Connector(target) => self.connect(target, word),
+                Server::Exit(exit) => self.exit(exit, word, lookup),
+            },
+            "DEST" => self.exit(server::parse_dest(value)?, word, lookup),
+            "PORT" => {
+                let list = PortList::parse(value)?.entrances();
+                if list.iter().any(|entrance| entrance.transport == Transport::Udp) {
+                    return Err(unsupported::udp("an entrance for UDP (/udp)"));
+                }
+                add_entrances(&mut self.entrances, list, word)
+            }
+            "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
+            "SOXCONF" => self.soxconf.add(value, &mut self.notices),
+            _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
+                Problem::new(
+                    format!("{} is not a parameter", quoted(name)),
+                    suggest::remedy(name, &NAMES),
+                )
+            })),
+        }
+    }
+
+    fn connect(&mut self, target: Target, word: &Word) -> Result<(), Problem> {
+        if let Some((_, other)) = &self.connector {
+            return Err(Problem::new(
+                format!("there is one persistent connection already, by {other}"),
+                "leave one of them out, or run a second process",
+            ));
+        }
+        self.connector = Some((target, word.clone()));
+        Ok(())
+    }
+
+    fn exit(
+        &mut self,
+        exit: ExitWords,
+        word: &Word,
+        lookup: &mut Lookup<'_>,
+    ) -> Result<(), Problem> {
+        let ExitWords { protocol, target, clients } = exit;
+        let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
+        let source = plain(&word.text);
+        if self.exits.len() == EXITS_MAX {
+            return Err(Problem::new(
+                format!("there are {EXITS_MAX} exits already"),
+                "spread them over several processes",
+            ));
+        }
+        if let Some(open) = &self.open_exit {
+            self.notices.push(format!(
+                "{source} is never used: {open} stands before it and takes every stream"
+            ));
+        } else if clients.as_ref().is_none_or(HostList::permits_everybody) {
+            self.open_exit = Some(source.clone());
+        }
+        if clients.as_ref().is_some_and(HostList::widens_hosts_by_port) {
+            self.notices.push(format!(
+                "{source} lets in the hosts of its list and, from any host, whoever came in by \
+                 the port of its -P element"
+            ));
+        }
+        if protocol == "ftp" {
+            self.notices.push(format!(
+                "{source} carries FTP commands only: data connections are not forwarded"
+            ));
+        }
+        let (transport, source) = (Transport::Tcp, word.text.clone());
+        self.exits.push(Exit { protocol, target, transport, clients, source });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Plan, Failure> {
+        if self.entrances.is_empty() && self.exits.is_empty() {
+            return Err(self.nothing_flows());
+        }
+        check_distinct(&self.listen)?;
+        check_distinct(&self.entrances)?;
+        self.check_loop()?;
+        let link = match (&self.connector, &self.receptor, self.listen.first()) {
+            (Some((_, word)), _, Some((_, listen))) => {
+                return Err(Failure::at(
+                    word,
+                    &Problem::new(
+                        format!("the persistent connection is also accepted, by {listen}"),
+                        "leave one of them out: one end connects, the other accepts",
+                    ),
+                ));
+            }
+            (Some((_, word)), Some(receptor), None) => {
+                return Err(Failure::at(
+                    word,
+                    &Problem::new(
+                        format!("{receptor} asks to accept the persistent connection"),
+                        "leave one of them out: one end connects, the other accepts",
+                    ),
+                ));
+            }
+            (Some((target, _)), None, None) => LinkPlan::Connect(target.clone()),
+            (None, _, Some(_)) => {
+                self.check_listen()?;
+                LinkPlan::Listen(
+                    self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect(),
+                )
+            }
+            (None, Some(receptor), None) => {
+                return Err(Failure::at(
+                    receptor,
+                    &Problem::new(
+                        "it is not said where to accept the persistent connection",
+                        "add -P[host]:port, as in -P:9000",
+                    ),
+                ));
+            }
+            (None, None, None) => {
+                return Err(Failure::new(
+                    "there is no persistent connection; add -P[host]:port to accept it or \
+                     SERVER=sockmux://host:port to make it",
+                ));
+            }
+        };
+        Ok(Plan {
+            link,
+            entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
+            exits: self.exits,
+            timeouts: self.timeouts.finish(),
+            soxconf: self.soxconf.finish(),
+            notices: self.notices,
+        })
+    }
+
+    fn nothing_flows(&self) -> Failure {
+        let link = self.connector.as_ref().map(|(_, word)| word).or(self.receptor.as_ref());
+        let link = link.or(self.listen.first().map(|(_, word)| word));
+        match link {
+            Some(word) => Failure::at(
+                word,
+                &Problem::new(
+                    "nothing would ever flow through the persistent connection",
+                    "add PORT= (streams begin here) or DEST=host:port (streams come out here)",
+                ),
+            ),
+            None => Failure::new(
+                "there is nothing to do; give -P[host]:port or SERVER=sockmux://host:port, and \
+                 PORT= or DEST=, or try `sockmux-uring demo` or --help",
+            ),
+        }
+    }
+
+    /// The receptor's own ports against the entrances.
+    fn check_listen(&self) -> Result<(), Failure> {
+        for (listen, listen_word) in &self.listen {
+            let clash = self.entrances.iter().find(|(e, _)| e.bind.clashes(&listen.bind));
+            if let Some((entrance, word)) = clash {
+                return Err(Failure::at(
+                    word,
+                    &Problem::new(
+                        format!(
+                            "the entrance {} is the port of the persistent connection, {} of \
+                             {listen_word}",
+                            show_bind(&entrance.bind),
+                            show_bind(&listen.bind)
+                        ),
+                        "give them different ports",
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A connector that would come in by its own entrance.
+    fn check_loop(&self) -> Result<(), Failure> {
+        let Some((target, word)) = &self.connector else { return Ok(()) };
+        let here = match target.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => target.host.eq_ignore_ascii_case("localhost"),
+        };
+        let aim = Bind { host: Some(target.host.clone()), port: target.port };
+        let own = self.entrances.iter().find(|(e, _)| here && e.bind.clashes(&aim));
+        match own {
+            Some((_, entrance)) => Err(Failure::at(
+                word,
+                &Problem::new(
+                    format!("it would connect to the entrance {entrance} of this very process"),
+                    "give the port that the receptor listens on",
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Adds the ports of one word to those of the words before it.
+fn add_entrances(
+    all: &mut Vec<(Entrance, Word)>,
+    list: Vec<Entrance>,
+    word: &Word,
+) -> Result<(), Problem> {
+    if all.len() + list.len() > ENTRANCES_MAX {
+        return Err(portlist::too_many(all.len() + list.len()));
+    }
+    all.extend(list.into_iter().map(|entrance| (entrance, word.clone())));
+    Ok(())
+}
+
+/// Ports of different words that cannot be listened on both.
+fn check_distinct(all: &[(Entrance, Word)]) -> Result<(), Failure> {
+    match portlist::first_clash(all.iter().map(|(entrance, _)| entrance)) {
+        None => Ok(()),
+        Some((one, other)) => {
+            let ((one, one_word), (other, other_word)) = (&all[one], &all[other]);
+            let [one, other] = [one, other].map(|entrance| show_bind(&entrance.bind));
+            Err(Failure::at(
+                other_word,
+                &Problem::new(
+                    format!("{other} and {one} of {one_word} are the same port"),
+                    "leave one of them out",
+                ),
+            ))
+        }
+    }
+}
+
+/// What a word without `=` was probably meant to be.
+fn bare_word_remedy(text: &str) -> String {
+    let text = plain(text);
+    if PortList::parse(&text).is_ok() && !text.contains(|c: char| c.is_ascii_alphabetic()) {
+        format!(
+            "write PORT={text} for an entrance, or -P{text} to accept the persistent connection"
+        )
+    } else if text.starts_with("sockmux") || text.contains("://") {
+        format!("did you mean `SERVER={text}`?")
+    } else if server::parse_dest(&text).is_ok() {
+        format!("did you mean `DEST={text}`?")
+    } else if suggest::nearest(&text, ["demo"]).is_some() {
+        "did you mean `demo`?".to_owned()
+    } else {
+        match suggest::nearest(&text, NAMES) {
+            Some(name) => format!("did you mean `{name}=...`?"),
+            None => format!("known names are {}, and +=FILE", NAMES.join(", ")),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The whole command line: options by clap, parameters by [`build`].
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Parser, ValueEnum};
+
+use super::build;
+use super::error::{Failure, Problem, plain, quoted};
+use super::files::{self, Files};
+use super::help;
+use super::hostlist::Lookup;
+use super::plan::Plan;
+use super::unsupported;
+use super::words::{Origin, Word};
+
+/// Everything that the command line says.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// How often `-v` was given.
+    pub verbosity: u8,
+    /// Form of the log.
+    pub log: LogFormat,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Relay.
+    Run(Plan),
+    /// `--check`: print the plan ([`super::show::plan`]) and exit.
+    Check(Plan),
+    /// `demo`: the demonstration in one process.
+    Demo,
+    /// `--help`, `--version`: print this (it ends with a line end) to stdout and exit.
+    Print(String),
+}
+
+/// Form of the log on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line, for programs
+    Json,
+}
+
+/// Carry many TCP flows over one persistent connection (SockMux, on io_uring).
+#[derive(Debug, Parser)]
+#[command(
+    name = "sockmux-uring",
+    version,
+    override_usage = help::USAGE,
+    after_help = help::AFTER,
+    max_term_width = 100
+)]
+struct Options {
+    /// Receptor: accept the persistent connection there, as in -P9000, -P:9000, -PhostX:9000,
+    /// -P[::1]:9000; a list of ports is allowed
+    #[arg(short = 'P', value_name = "[HOST]:PORT", action = ArgAction::Append)]
+    listen: Vec<String>,
+
+    /// Log more; -vv more still
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// Form of the log on stderr [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log: Option<LogFormat>,
+
+    /// Print what the command line means, and exit
+    #[arg(long)]
+    check: bool,
+
+    /// Parameters and parameter files, in any order and between options; or `demo`
+    #[arg(value_name = "NAME=VALUE | +=FILE")]
+    words: Vec<String>,
+}
+
+enum Parsed {
+    Options(Options),
+    Print(String),
+}
+
+/// Reads a command line. `args` begins with the program's name, as [`std::env::args_os`] does;
+/// `lookup` finds the addresses of plain names in host lists.
+///
+/// # Errors
+/// Anything that makes the command line one that cannot be run; exit with
+/// [`Failure::EXIT_CODE`].
+pub fn parse<I>(args: I, files: &dyn Files, lookup: &mut Lookup<'_>) -> Result<Invocation, Failure>
+where
+    I: IntoIterator<Item = OsString>,
+{
+    let args = args.into_iter().map(text).collect::<Result<Vec<String>, _>>()?;
+    let options = match parse_options(&args).map_err(Failure::new)? {
+        Parsed::Options(options) => options,
+        Parsed::Print(text) => {
+            let (verbosity, log) = (0, LogFormat::default());
+            return Ok(Invocation { command: Command::Print(text), verbosity, log });
+        }
+    };
+    if options.words.iter().any(|word| word == "demo") {
+        return demo(&options);
+    }
+
+    let mut settings = Settings::default();
+    settings.take(&options, &Origin::Arguments);
+    let words = options.words.into_iter().map(Word::argument).collect();
+    let mut parameters = Vec::new();
+    for word in files::expand(words, files)? {
+        if word.origin != Origin::Arguments && word.text.starts_with('-') {
+            settings.take(&parse_line(&word)?, &word.origin);
+        } else {
+            parameters.push(word);
+        }
+    }
+    let plan = build::plan(&settings.listen, &parameters, lookup)?;
+    let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
+    let Settings { verbosity, log, .. } = settings;
+    Ok(Invocation { command, verbosity, log: log.unwrap_or_default() })
+}
+
+/// Options from the arguments and from all files.
+#[derive(Default)]
+struct Settings {
+    /// `-P` values, each as the word `-Pvalue`.
+    listen: Vec<Word>,
+    verbosity: u8,
+    log: Option<LogFormat>,
+    check: bool,
+}
+
+impl Settings {
+    /// Adds options; those taken first win, so that an argument outdoes a file.
+    fn take(&mut self, options: &Options, origin: &Origin) {
+        let word = |value: &String| Word { text: format!("-P{value}"), origin: origin.clone() };
+        self.listen.extend(options.listen.iter().map(word));
+        self.verbosity = self.verbosity.saturating_add(options.verbose);
+        self.log = self.log.or(options.log);
+        self.check |= options.check;
+    }
+}
+
+/// An argument as text.
+fn text(arg: OsString) -> Result<String, Failure> {
+    arg.into_string().map_err(|arg| {
+        let lossy = arg.to_string_lossy();
+        Failure::new(format!("{} is not UTF-8; write the argument in UTF-8", quoted(&lossy)))
+    })
+}
+
+fn demo(options: &Options) -> Result<Invocation, Failure> {
+    if options.words.len() > 1 || options.check || !options.listen.is_empty() {
+        return Err(Failure::new(
+            "demo: no parameter and no -P or --check can be given with it; \
+             write `sockmux-uring demo` alone, or leave demo out",
+        ));
+    }
+    let log = options.log.unwrap_or_default();
+    Ok(Invocation { command: Command::Demo, verbosity: options.verbose, log })
+}
+
+/// An option that stands in a file: `-P9000`, `-P 9000`, `--log json`.
+fn parse_line(word: &Word) -> Result<Options, Failure> {
+    let fail = |what: &str, remedy: &str| Failure::at(word, &Problem::new(what, remedy));
+    let mut args = vec!["sockmux-uring"];
+    match word.text.split_once(char::is_whitespace) {
+        Some((option, value)) => args.extend([option, value.trim_start()]),
+        None => args.push(&word.text),
+    }
+    match parse_options(&args).map_err(|message| Failure::new(format!("{word}: {message}")))? {
+        Parsed::Print(_) => Err(fail("this option prints and exits", "give it as an argument")),
+        Parsed::Options(options) if options.words.is_empty() => Ok(options),
+        Parsed::Options(_) => {
+            Err(fail("more than one option or parameter in a line", "give each a line of its own"))
+        }
+    }
+}
+
+/// Runs clap; the error is the message for stderr.
+fn parse_options<S: AsRef<str>>(args: &[S]) -> Result<Parsed, String> {
+    let error = match Options::try_parse_from(args.iter().map(AsRef::as_ref)) {
+        Ok(options) => return Ok(Parsed::Options(options)),
+        Err(error) => error,
+    };
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Ok(Parsed::Print(error.to_string()));
+    }
+    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+        && error.kind() == ErrorKind::UnknownArgument
+        && let Some(problem) = unsupported::option(option)
+    {
+        return Err(problem.to_string());
+    }
+    // clap repeats what was typed as it is; the lines are its own.
+    let message = error.to_string();
+    let message = message.trim_start_matches("error: ").trim_end();
+    Err(message.split('\n').map(plain).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn no_line_of_the_help_is_broken_on_a_usual_terminal() {
+        for line in help::AFTER.lines().chain(help::USAGE.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The text of `--help` that clap does not make from the options.
+
+/// The two ways to call the program.
+pub(crate) const USAGE: &str = "\
+sockmux-uring [OPTIONS] [-P[HOST]:PORT]... [NAME=VALUE | +=FILE]...
+       sockmux-uring demo";
+
+/// Parameters, examples, exit codes and signals. No line is longer than 80 characters, so that
+/// none is broken on a usual terminal.
+pub(crate) const AFTER: &str = "\
+The persistent connection (one of the two):
+  -P[HOST]:PORT                receptor: accept it here
+  SERVER=sockmux://HOST:PORT   connector: connect there, reconnect for ever
+
+Entrances, where streams begin at this end:
+  PORT=PORT[,PORT]...          PORT is [HOST:]NUMBER[-NUMBER]
+
+Exits, where streams of the peer go; the first that matches is taken:
+  DEST=HOST:PORT[:CLIENTS]
+  SERVER=PROTO://HOST[:PORT],-in[:-:CLIENTS]
+                               PROTO gives the standard port: telnet, http, ...
+  CLIENTS is a host list: [!]HOST[/MASK],...  The last element that matches
+  decides. HOST is an address, a name, *, 192.168.[0-31].* or -PNUMBER
+  (streams that came in by this port of the peer).
+
+More:
+  TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain
+                               seconds or 5m, 2h, 1d; 0 is never
+  SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no
+  +=FILE                       read options and parameters, one a line
+
+Examples, one line for each of two hosts X and Y:
+  demo, everything in one process over loopback
+    sockmux-uring demo
+  both ways: either host reaches the telnet server beside the other
+    X$ sockmux-uring SERVER=sockmux -PhostX:9000 PORT=9023 \\
+                     SERVER=\"telnet://hostX,-in\"
+    Y$ sockmux-uring SERVER=sockmux://hostX:9000 PORT=9023 \\
+                     SERVER=\"telnet://hostY,-in\"
+  one way
+    X$ sockmux-uring SERVER=sockmux -PhostX:9000 SERVER=\"telnet://hostX,-in\"
+    Y$ sockmux-uring SERVER=sockmux://hostX:9000 PORT=hostY:9023
+  any TCP service
+    X$ sockmux-uring SERVER=sockmux://hostY:9000 PORT=hostX:111
+    Y$ sockmux-uring SERVER=sockmux -PhostY:9000 DEST=hostT:111
+  several ports, each with a server of its own
+    X$ sockmux-uring -P:9000 PORT=8023,8080
+    Y$ sockmux-uring SERVER=sockmux://hostX:9000 \\
+                     SERVER=telnet://hostT,-in:-:-P8023 \\
+                     SERVER=http://hostW,-in:-:-P8080
+
+Exit codes:
+  0  done: drained after a signal, or --check, --help, --version
+  1  failed while running
+  2  the command line is wrong
+  3  could not be set up: an address is in use, io_uring is refused, ...
+
+Signals:
+  SIGTERM, SIGINT  take no new streams, let the open ones end (TIMEOUT=drain),
+                   then exit; a second one exits at once";

@@ -1,0 +1,223 @@
+//! One element of a host list: what it asks of a caller.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::address;
+use super::error::{Problem, quoted};
+use super::plan::Caller;
+
+/// Looks up the addresses of a name. Called while the command line is read, never later.
+pub type Lookup<'a> = dyn FnMut(&str) -> io::Result<Vec<IpAddr>> + 'a;
+
+/// What an element asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HostTest {
+    /// `*`: nothing.
+    Everybody,
+    /// `-Pport`: that the stream came in by this port of the peer.
+    EntrancePort(u16),
+    /// An address with its mask: `(address & mask, mask)`.
+    Network4(u32, u32),
+    /// The same for IPv6.
+    Network6(u128, u128),
+    /// Four places, each a range of numbers.
+    Pattern4([(u8, u8); 4]),
+    /// A name and the addresses it had at start.
+    Name(String, Vec<IpAddr>),
+}
+
+impl HostTest {
+    /// Reads an element without its `!`.
+    pub(crate) fn parse(text: &str, lookup: &mut Lookup<'_>) -> Result<Self, Problem> {
+        if text == "*" {
+            return Ok(HostTest::Everybody);
+        }
+        if let Some(port) = text.strip_prefix("-P") {
+            return entrance_port(port);
+        }
+        let (host, mask) = match text.split_once('/') {
+            Some((host, mask)) => (host, Some(mask)),
+            None => (text, None),
+        };
+        match (address::literal(host), mask) {
+            (Some(address), mask) => network(address, mask),
+            (None, Some(mask)) => Err(Problem::new(
+                format!("the mask {} needs an address before it", quoted(&format!("/{mask}"))),
+                "write the network as an address, as in 192.168.0.0/24",
+            )),
+            (None, None) => match pattern4(host)? {
+                Some(pattern) => Ok(pattern),
+                None => name(host, lookup),
+            },
+        }
+    }
+
+    /// True when the caller is one that the element speaks of. A client without a readable
+    /// address is met by `*` and `-Pport` only.
+    pub(crate) fn matches(&self, caller: &Caller) -> bool {
+        // A dual-stack listener reports IPv4 clients as ::ffff:a.b.c.d.
+        let client = caller.client.map(|address| address.to_canonical());
+        match (self, client) {
+            (HostTest::Everybody, _) => true,
+            (HostTest::EntrancePort(port), _) => caller.entrance_port == Some(*port),
+            (HostTest::Network4(network, mask), Some(IpAddr::V4(client))) => {
+                client.to_bits() & mask == *network
+            }
+            (HostTest::Network6(network, mask), Some(IpAddr::V6(client))) => {
+                client.to_bits() & mask == *network
+            }
+            (HostTest::Pattern4(places), Some(IpAddr::V4(client))) => places
+                .iter()
+                .zip(client.octets())
+                .all(|((low, high), n)| (*low..=*high).contains(&n)),
+            (HostTest::Name(_, addresses), Some(client)) => addresses.contains(&client),
+            _ => false,
+        }
+    }
+}
+
+/// `-Pport` or `-Phost:port`. Only the port is compared: the host is the peer's own name for
+/// one of its addresses, and nothing here could say whether it is right.
+fn entrance_port(text: &str) -> Result<HostTest, Problem> {
+    let port = match address::split_host(text)? {
+        (port, None) => port,
+        (_, Some(port)) => port,
+    };
+    match address::port(port)? {
+        0 => Err(Problem::new("no stream comes in by port 0", "give the peer's entrance port")),
+        port => Ok(HostTest::EntrancePort(port)),
+    }
+}
+
+/// An address with or without mask.
+fn network(address: IpAddr, mask: Option<&str>) -> Result<HostTest, Problem> {
+    let all = if address.is_ipv4() { 32 } else { 128 };
+    let (mut bits, mut dotted) = (all, None);
+    if let Some(mask) = mask {
+        match parse_mask(mask)? {
+            Mask::Bits(given) if given <= all => bits = given,
+            Mask::Dotted(mask4) if address.is_ipv4() => dotted = Some(mask4),
+            _ => {
+                return Err(Problem::new(
+                    format!("the mask {} does not fit {address}", quoted(&format!("/{mask}"))),
+                    format!("give /0 to /{all}"),
+                ));
+            }
+        }
+    }
+    // ::ffff:10.0.0.0/104 means the IPv4 network 10.0.0.0/8, for that is how callers are compared.
+    let (address, bits) = match address.to_canonical() {
+        IpAddr::V4(v4) if all == 32 => (IpAddr::V4(v4), bits),
+        IpAddr::V4(v4) if bits >= 96 => (IpAddr::V4(v4), bits - 96),
+        _ => (address, bits),
+    };
+    Ok(match address {
+        IpAddr::V4(v4) => {
+            let mask = dotted.unwrap_or_else(|| u32::MAX.checked_shl(32 - bits).unwrap_or(0));
+            HostTest::Network4(v4.to_bits() & mask, mask)
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            HostTest::Network6(v6.to_bits() & mask, mask)
+        }
+    })
+}
+
+enum Mask {
+    Bits(u32),
+    Dotted(u32),
+}
+
+/// `24`, `255.255.0.0` or `FFFF0000`: eight characters are hexadecimal, fewer are a count.
+fn parse_mask(text: &str) -> Result<Mask, Problem> {
+    let bad = || {
+        Problem::new(
+            format!("{} is not a mask", quoted(&format!("/{text}"))),
+            "write it as /24, /255.255.255.0 or /FFFFFF00",
+        )
+    };
+    if text.len() <= 3 && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().map(Mask::Bits).map_err(|_| bad());
+    }
+    let hex = text.strip_prefix("0x").unwrap_or(text);
+    let mask = if hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        u32::from_str_radix(hex, 16).map_err(|_| bad())?
+    } else {
+        text.parse::<Ipv4Addr>().map_err(|_| bad())?.to_bits()
+    };
+    // A hole in a mask is a slip (225 for 255, or the inverse mask of routers) that would let
+    // in hosts that nobody thought of.
+    if mask.leading_ones() + mask.trailing_zeros() < 32 {
+        return Err(Problem::new(
+            format!("the mask {} has a hole", quoted(&format!("/{text}"))),
+            "write its ones first, as in /24, or use a pattern, as in 192.168.*.1",
+        ));
+    }
+    Ok(Mask::Dotted(mask))
+}
+
+/// An IPv4 pattern: a number, `*` or `[a-b]` in each of four places; a `*` at the end stands
+/// for all places that follow. `None` when the text is not meant as one.
+fn pattern4(text: &str) -> Result<Option<HostTest>, Problem> {
+    let numeric = |c: char| c.is_ascii_digit() || matches!(c, '.' | '*' | '[' | ']' | '-');
+    if !text.contains(['*', '[']) || !text.chars().all(numeric) {
+        return Ok(None);
+    }
+    let bad = || {
+        Problem::new(
+            format!("{} is not an address pattern", quoted(text)),
+            "give four places, each a number, * or [low-high], as in 192.168.[0-31].*",
+        )
+    };
+    let mut places = [(0, 255); 4];
+    let written: Vec<&str> = text.split('.').collect();
+    let open_end = written.last() == Some(&"*");
+    if written.len() > 4 || (written.len() < 4 && !open_end) {
+        return Err(bad());
+    }
+    for (place, written) in places.iter_mut().zip(written) {
+        *place = match written.strip_prefix('[').map(|w| w.strip_suffix(']')) {
+            _ if written == "*" => (0, 255),
+            None => {
+                let number = number(written).ok_or_else(bad)?;
+                (number, number)
+            }
+            Some(range) => {
+                let (low, high) = range.and_then(|r| r.split_once('-')).ok_or_else(bad)?;
+                let (low, high) = (number(low).ok_or_else(bad)?, number(high).ok_or_else(bad)?);
+                if low > high {
+                    return Err(bad());
+                }
+                (low, high)
+            }
+        };
+    }
+    Ok(Some(HostTest::Pattern4(places)))
+}
+
+fn number(text: &str) -> Option<u8> {
+    // `parse` alone would take a sign.
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A plain name, looked up forward once and compared by address: the reverse name of a client
+/// is whatever the owner of its address says.
+fn name(text: &str, lookup: &mut Lookup<'_>) -> Result<HostTest, Problem> {
+    if text.contains('*') || text.starts_with('.') {
+        return Err(Problem::unsupported(
+            format!("a name pattern ({})", quoted(text)),
+            "give addresses or a network, as in 192.168.0.0/24",
+        ));
+    }
+    let name = address::host(text)?;
+    let remedy = "correct the name or give its address";
+    let addresses = lookup(&name).map_err(|error| {
+        Problem::new(format!("the host {} cannot be looked up: {error}", quoted(text)), remedy)
+    })?;
+    if addresses.is_empty() {
+        return Err(Problem::new(format!("the host {} has no address", quoted(text)), remedy));
+    }
+    let addresses = addresses.into_iter().map(|address| address.to_canonical()).collect();
+    Ok(HostTest::Name(name, addresses))
+}

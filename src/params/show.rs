@@ -1,0 +1,121 @@
+//! The plan for reading: what `--check` prints.
+
+use std::fmt::Write;
+
+use super::address;
+use super::error::plain;
+use super::hostlist::HostList;
+use super::plan::{Entrance, Exit, LinkPlan, Plan, Transport};
+use super::portlist::show_bind;
+use super::timeout;
+
+/// Column where the values begin.
+const LABEL_CHARS: usize = 12;
+
+/// The plan as text of several lines, the last with a line end.
+pub fn plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    match &plan.link {
+        LinkPlan::Listen(binds) => {
+            let at: Vec<_> = binds.iter().map(show_bind).collect();
+            section(&mut text, "link", [format!("receptor: accept on {}", at.join(", "))]);
+        }
+        LinkPlan::Connect(target) => {
+            let to = address::show(Some(&target.host), target.port);
+            section(&mut text, "link", [format!("connector: connect to {to}, again for ever")]);
+        }
+    }
+    section(&mut text, "entrances", or_none(entrances(&plan.entrances)));
+    let exits = plan.exits.iter().enumerate();
+    let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit));
+    section(&mut text, "exits", or_none(exits.collect()));
+    let times = &plan.timeouts;
+    section(
+        &mut text,
+        "times",
+        [
+            ("acc", times.hello, "for the peer's hello"),
+            ("con", times.connect, "for a connect to a server"),
+            ("lin", times.linger, "for an answer after one side has ended"),
+            ("io", times.io, "without data, then the stream is reset"),
+            ("hold", times.hold, "for the persistent connection, then clients are reset"),
+            ("keepalive", times.keepalive, "of silence, then the peer is asked"),
+            ("drain", times.drain, "for open streams after SIGTERM"),
+        ]
+        .map(|(name, time, what)| format!("{name:<10}{:<10}{what}", timeout::show(time))),
+    );
+    let first_data = if plan.soxconf.first_data { "with" } else { "without" };
+    let packet_bytes = plan.soxconf.packet_bytes;
+    section(
+        &mut text,
+        "packets",
+        [format!("at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
+    );
+    if !plan.notices.is_empty() {
+        section(&mut text, "notices", plan.notices.iter().map(|notice| plain_long(notice)));
+    }
+    text
+}
+
+/// A label and its lines, the first beside it, the others below.
+fn section(text: &mut String, label: &str, lines: impl IntoIterator<Item = String>) {
+    for (index, line) in lines.into_iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{label:<LABEL_CHARS$}{line}");
+    }
+}
+
+fn or_none(lines: Vec<String>) -> Vec<String> {
+    if lines.is_empty() { vec!["none".to_owned()] } else { lines }
+}
+
+/// One line for each run of ports that follow each other.
+fn entrances(all: &[Entrance]) -> Vec<String> {
+    let follows = |a: &Entrance, b: &Entrance| {
+        a.bind.host == b.bind.host
+            && a.transport == b.transport
+            && a.bind.port != 0
+            && a.bind.port.checked_add(1) == Some(b.bind.port)
+    };
+    let line = |run: &[Entrance]| {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        let host = first.bind.host.as_deref();
+        let ports = match (first.bind.port, last.bind.port) {
+            (0, _) => address::show(host, "0 (the kernel chooses)"),
+            (first, last) if first == last => address::show(host, first),
+            (first, last) => address::show(host, format_args!("{first}-{last}")),
+        };
+        format!("{ports}{}", suffix(first.transport))
+    };
+    all.chunk_by(follows).map(line).collect()
+}
+
+/// An exit, and a line for each name that was looked up for it.
+fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
+    let Exit { protocol, target, transport, clients, .. } = exit;
+    let who = match clients {
+        None => "everybody".to_owned(),
+        Some(list) if list.permits_everybody() => "everybody".to_owned(),
+        Some(list) => plain_long(&list.to_string()),
+    };
+    let to = address::show(Some(&target.host), target.port);
+    let mut lines = vec![format!("{number}. {protocol}://{to}{}  for {who}", suffix(*transport))];
+    lines.extend(clients.iter().flat_map(HostList::names).map(|(name, addresses)| {
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        format!("   {name} is now {}", addresses.join(", "))
+    }));
+    lines
+}
+
+fn suffix(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "",
+        Transport::Udp => "/udp",
+    }
+}
+
+/// Text fit for a terminal but not cut, piece by piece: a plan has to be shown whole.
+fn plain_long(text: &str) -> String {
+    text.split_inclusive(',').map(plain).collect()
+}

@@ -1,0 +1,160 @@
+//! `SOXCONF=what[:value][,what[:value]]*`: choices of the wire protocol.
+
+use super::error::{Problem, plain, quoted};
+use super::plan::SoxConf;
+use super::suggest;
+
+/// What has a meaning here.
+const ITEMS: [&str; 4] = ["crypt", "packsize", "nodelay", "noconndata"];
+
+/// Items of the original that are passed over.
+const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
+
+/// Smallest packet size that the original names for `packsize`.
+const PACKET_BYTES_NAMED_MIN: u16 = 128;
+
+/// Smallest packet size that the original takes from a peer. It names 128 as the least value
+/// of the parameter, but drops a SETOPT that says so.
+const PACKET_BYTES_MIN: u16 = 129;
+
+/// Largest packet size, header included: beyond it the original drops the tunnel.
+const PACKET_BYTES_MAX: u16 = 16_384;
+
+/// `SOXCONF=` parameters while they are read.
+#[derive(Debug, Default)]
+pub struct SoxConfReader {
+    conf: SoxConf,
+    /// Packet size as set, to see two that contradict each other.
+    packsize: Option<u16>,
+}
+
+impl SoxConfReader {
+    /// Reads the value of one parameter; things without effect go to `notices`.
+    ///
+    /// # Errors
+    /// An unknown item, a size that is none or out of range, two different sizes.
+    pub fn add(&mut self, value: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
+        value.split(',').try_for_each(|item| self.add_item(item.trim(), notices))
+    }
+
+    /// The choices in the end.
+    pub fn finish(self) -> SoxConf {
+        self.conf
+    }
+
+    fn add_item(&mut self, item: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
+        let (what, value) = match item.split_once(':') {
+            Some((what, value)) => (what, Some(value)),
+            None => (item, None),
+        };
+        let mut notice = |why: &str| {
+            notices.push(format!("SOXCONF={} has no effect: {why}", plain(item)));
+        };
+        match (what, value) {
+            ("crypt", Some("no" | "off")) => {}
+            ("crypt", _) => notice(
+                "the original's cipher protects nothing and is never used; \
+                 encrypt the connection underneath, by a VPN or an SSH tunnel",
+            ),
+            ("nodelay", Some("on" | "yes") | None) => {}
+            ("nodelay", _) => notice("small data is always sent without delay"),
+            ("noconndata", None | Some("on" | "yes")) => self.conf.first_data = false,
+            ("noconndata", Some(value)) => {
+                return Err(Problem::new(
+                    format!("noconndata takes no value {}", quoted(value)),
+                    "write noconndata alone, or leave it out",
+                ));
+            }
+            ("packsize", value) => {
+                let bytes = packet_bytes(value.unwrap_or_default())?;
+                if let Some(before) = self.packsize.replace(bytes).filter(|b| *b != bytes) {
+                    return Err(Problem::new(
+                        format!("packsize is already set to {before}"),
+                        "keep one of the two sizes",
+                    ));
+                }
+                self.conf.packet_bytes = bytes;
+            }
+            (what, _) if IGNORED.contains(&what) => {
+                notice("this program has nothing of the kind");
+            }
+            (what, _) => {
+                return Err(Problem::new(
+                    format!("{} is not known", quoted(what)),
+                    suggest::remedy(what, &ITEMS),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn packet_bytes(text: &str) -> Result<u16, Problem> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1024),
+        None => (text, 1),
+    };
+    let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let bytes = digits.parse::<u16>().ok().and_then(|number| number.checked_mul(unit));
+    match bytes {
+        Some(bytes) if whole && (PACKET_BYTES_NAMED_MIN..=PACKET_BYTES_MAX).contains(&bytes) => {
+            Ok(bytes.max(PACKET_BYTES_MIN))
+        }
+        _ => Err(Problem::new(
+            format!("{} is not a packet size", quoted(text)),
+            "give packsize:SIZE with 128 to 16k bytes, as in packsize:16k",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Result<(SoxConf, Vec<String>), Problem> {
+        let (mut reader, mut notices) = (SoxConfReader::default(), Vec::new());
+        for value in values {
+            reader.add(value, &mut notices)?;
+        }
+        Ok((reader.finish(), notices))
+    }
+
+    #[test]
+    fn items_in_one_and_in_several_parameters() {
+        for (values, packet_bytes, first_data, notices) in [
+            (&["crypt:no"][..], 16384, true, 0),
+            (&["crypt:no,packsize:16k,nodelay:on,noconndata"], 16384, false, 0),
+            (&["packsize:128"], 129, true, 0),
+            (&["packsize:1K", "noconndata"], 1024, false, 0),
+            (&["packsize:16384", "packsize:16k"], 16384, true, 0),
+            (&["crypt:opt"], 16384, true, 1),
+            (&["crypt", "nodelay:off", "cork:on,private,acc:tcp:h:1:l:2"], 16384, true, 5),
+        ] {
+            let (conf, said) = read(values).unwrap();
+            assert_eq!(conf, SoxConf { packet_bytes, first_data }, "{values:?}");
+            assert_eq!(said.len(), notices, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn faults_name_the_item() {
+        for (value, wanted) in [
+            ("", "`` is not known"),
+            ("cript:no", "did you mean `crypt`?"),
+            ("packsiz:16k", "did you mean `packsize`?"),
+            ("zebra", "known are crypt"),
+            ("packsize", "`` is not a packet size"),
+            ("packsize:127", "`127` is not a packet size"),
+            ("packsize:16385", "`16385` is not"),
+            ("packsize:17k", "`17k` is not"),
+            ("packsize:64k", "`64k` is not"),
+            ("packsize:+512", "`+512` is not"),
+            ("packsize:k", "`k` is not"),
+            ("packsize:1k,packsize:2k", "already set to 1024"),
+            ("noconndata:off", "takes no value `off`"),
+        ] {
+            let message = read(&[value]).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{value}: {message}");
+        }
+    }
+}

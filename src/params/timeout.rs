@@ -1,0 +1,167 @@
+//! `TIMEOUT=what:time[,what:time]*`, time = number and one of `d h m s` (seconds without);
+//! 0 is "never".
+
+use std::time::Duration;
+
+use super::error::{Problem, quoted};
+use super::plan::Timeouts;
+use super::suggest;
+use crate::limits::TIMEOUT_SECS_MAX;
+
+/// What can be set: the original's five, then ours.
+const ITEMS: [&str; 8] = ["acc", "con", "lin", "io", "silence", "hold", "keepalive", "drain"];
+
+/// `TIMEOUT=` parameters while they are read. Remembers what was set, so that two that
+/// contradict each other are seen.
+#[derive(Debug, Default)]
+pub struct TimeoutReader {
+    timeouts: Timeouts,
+    set: Vec<(String, Option<Duration>)>,
+}
+
+impl TimeoutReader {
+    /// Reads the value of one parameter; things without effect go to `notices`.
+    ///
+    /// # Errors
+    /// An unknown item, a time that is none, an item set twice to different times.
+    pub fn add(&mut self, value: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
+        value.split(',').try_for_each(|item| self.add_item(item.trim(), notices))
+    }
+
+    /// The times in the end.
+    pub fn finish(self) -> Timeouts {
+        self.timeouts
+    }
+
+    fn add_item(&mut self, item: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
+        let Some((what, time)) = item.split_once(':') else {
+            return Err(Problem::new(
+                format!("{} is not what:time", quoted(item)),
+                "write for example TIMEOUT=con:10,lin:30",
+            ));
+        };
+        if !ITEMS.contains(&what) {
+            return Err(Problem::new(
+                format!("{} is not a time that can be set", quoted(what)),
+                suggest::remedy(what, &ITEMS),
+            ));
+        }
+        let time = parse_time(time)?;
+        match self.set.iter().find(|(set, _)| set == what) {
+            None => self.set.push((what.to_owned(), time)),
+            Some((_, before)) if *before == time => {}
+            Some((_, before)) => {
+                return Err(Problem::new(
+                    format!("{what} is already set to {}", show(*before)),
+                    format!("keep one of the two {what} times"),
+                ));
+            }
+        }
+        let place = match what {
+            "acc" => &mut self.timeouts.hello,
+            "con" => &mut self.timeouts.connect,
+            "lin" => &mut self.timeouts.linger,
+            "io" => &mut self.timeouts.io,
+            "hold" => &mut self.timeouts.hold,
+            "keepalive" => &mut self.timeouts.keepalive,
+            "drain" => &mut self.timeouts.drain,
+            _ => {
+                notices.push(
+                    "TIMEOUT=silence has no effect: a dead peer is found by TIMEOUT=keepalive"
+                        .to_owned(),
+                );
+                return Ok(());
+            }
+        };
+        *place = time;
+        Ok(())
+    }
+}
+
+fn parse_time(text: &str) -> Result<Option<Duration>, Problem> {
+    let (digits, unit_secs) = match text.as_bytes().last() {
+        Some(b'd') => (&text[..text.len() - 1], 86_400),
+        Some(b'h') => (&text[..text.len() - 1], 3_600),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b's') => (&text[..text.len() - 1], 1),
+        _ => (text, 1),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Problem::new(
+            format!("{} is not a time", quoted(text)),
+            "give seconds, or a whole number with d, h, m or s, as in 90 or 5m; 0 is never",
+        ));
+    }
+    let secs = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_secs));
+    match secs {
+        Some(0) => Ok(None),
+        Some(secs) if secs <= TIMEOUT_SECS_MAX => Ok(Some(Duration::from_secs(secs))),
+        _ => Err(Problem::new(
+            format!("{} is longer than {} days", quoted(text), TIMEOUT_SECS_MAX / 86_400),
+            "give a shorter time, or 0 for never",
+        )),
+    }
+}
+
+/// A time for a message.
+pub(crate) fn show(time: Option<Duration>) -> String {
+    time.map_or_else(|| "never".to_owned(), |time| format!("{} s", time.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Result<(Timeouts, Vec<String>), Problem> {
+        let (mut reader, mut notices) = (TimeoutReader::default(), Vec::new());
+        for value in values {
+            reader.add(value, &mut notices)?;
+        }
+        Ok((reader.finish(), notices))
+    }
+
+    #[test]
+    fn every_item_and_unit() {
+        let secs = |s| Some(Duration::from_secs(s));
+        let (timeouts, notices) =
+            read(&["acc:10,con:2m,lin:0,io:1h", "hold:5s,keepalive:1d, drain:7"]).unwrap();
+        let wanted = Timeouts {
+            hello: secs(10),
+            connect: secs(120),
+            linger: None,
+            io: secs(3600),
+            hold: secs(5),
+            keepalive: secs(86_400),
+            drain: secs(7),
+        };
+        assert_eq!((timeouts, notices.len()), (wanted, 0));
+        let (timeouts, notices) = read(&["silence:0"]).unwrap();
+        assert_eq!(timeouts, Timeouts::default());
+        assert!(notices[0].contains("silence"));
+        assert!(read(&["con:60", "con:1m"]).is_ok());
+    }
+
+    #[test]
+    fn faults_name_the_item() {
+        for (value, wanted) in [
+            ("", "`` is not what:time"),
+            ("10", "`10` is not what:time"),
+            ("cno:10", "did you mean `con`?"),
+            ("keepaliv:10", "did you mean `keepalive`?"),
+            ("elephant:10", "known are acc, con"),
+            ("con:", "`` is not a time"),
+            ("con:-1", "`-1` is not a time"),
+            ("con:1.5", "`1.5` is not a time"),
+            ("con:m", "`m` is not a time"),
+            ("con:10x", "`10x` is not a time"),
+            ("con:1ä", "`1ä` is not a time"),
+            ("con:366d", "longer than 365 days"),
+            ("con:99999999999999999999", "longer than"),
+            ("con:300000000000000000d", "longer than"),
+            ("con:10,con:20", "con is already set to 10 s"),
+        ] {
+            let message = read(&[value]).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{value}: {message}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Words of the original that mean nothing here, or not yet: each is refused with the nearest
+//! thing that works.
+
+use super::error::Problem;
+
+/// An option of the original, by its letter with the dash (`-F`).
+pub(crate) fn option(option: &str) -> Option<Problem> {
+    let (what, nearest) = match option {
+        "-F" => (
+            "-F (the original's foreground form)",
+            "write SERVER=sockmux://host:port or -P[host]:port, and PORT= and DEST=",
+        ),
+        "-A" => ("-Aport", "write -P[host]:port to accept the persistent connection"),
+        "-C" => ("-Cport", "write SERVER=sockmux://host:port to make the persistent connection"),
+        "-I" => ("-Ififo", DEVICE_REMEDY),
+        "-O" => ("-Ofifo", DEVICE_REMEDY),
+        "-X" => ("-Xfifo", DEVICE_REMEDY),
+        "-Q" => ("-Qport", "write DEST=host:port for an exit"),
+        "-f" => ("-f", "leave it out: the program always stays in the foreground"),
+        "-r" => ("-r", "leave it out and let the service manager restart the program"),
+        _ => return None,
+    };
+    Some(Problem::unsupported(what, nearest))
+}
+
+/// What to use for a device or a command that would carry the persistent connection.
+pub(crate) const DEVICE_REMEDY: &str =
+    "use TCP: SERVER=sockmux://host:port at one end, -P[host]:port at the other";
+
+/// A parameter of the original, by its name.
+pub(crate) fn parameter(name: &str) -> Option<Problem> {
+    let nearest = match name {
+        "PERMIT" | "REJECT" | "RELIABLE" => {
+            "say for each exit who may use it, as in DEST=host:port:192.168.0.0/16, \
+             and bind entrances to an address, as in PORT=127.0.0.1:9023"
+        }
+        "STLS" | "TLSCONF" | "FCL" | "FSV" => {
+            "run the persistent connection through an SSH tunnel or a VPN"
+        }
+        "MAXIMA" | "CONNECT" | "MASTER" | "PROXY" | "SOCKS" | "SSLTUNNEL" | "SRCIF" | "ROUTE"
+        | "FORWARD" | "SOCKMUX" | "MOUNT" | "CMAP" | "RESOLV" | "HOSTS" => {
+            "leave it out: SERVER=, PORT=, DEST=, TIMEOUT= and SOXCONF= are what there is"
+        }
+        "ADMIN" | "OWNER" | "DGROOT" | "VARDIR" | "LOGDIR" | "LOGFILE" | "PROTOLOG"
+        | "ERRORLOG" | "PIDFILE" | "DGOPTS" | "CRON" => {
+            "leave it out: the log goes to stderr, and the service manager does the rest"
+        }
+        _ => return None,
+    };
+    Some(Problem::unsupported(format!("{name}="), nearest))
+}
+
+/// UDP, wherever it is asked for.
+pub(crate) fn udp(what: &str) -> Problem {
+    Problem::unsupported(what, "leave /udp out and carry the service over TCP if it has it")
+}

@@ -1,0 +1,46 @@
+//! Words: the smallest pieces of a command line, each with the place where it was written.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::error::plain;
+
+/// Where a word was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In the arguments of the process.
+    Arguments,
+    /// In a parameter file.
+    File {
+        /// The file, as it was named.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+    },
+}
+
+/// One option or parameter as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// The text, without quotes that a file put around a value.
+    pub text: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+impl Word {
+    /// A word given as an argument.
+    pub fn argument(text: impl Into<String>) -> Self {
+        Word { text: text.into(), origin: Origin::Arguments }
+    }
+}
+
+/// As it begins a message: `FILE:line: text`, or the text alone for an argument.
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Origin::File { path, line } = &self.origin {
+            write!(f, "{}:{line}: ", plain(&path.to_string_lossy()))?;
+        }
+        f.write_str(&plain(&self.text))
+    }
+}

@@ -1,0 +1,253 @@
+//! Command lines that are wrong: each message names the bad word and says what to do.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use sockmux_uring::params::cli::{self, Command, Invocation};
+use sockmux_uring::params::error::Failure;
+use sockmux_uring::params::files::Files;
+use sockmux_uring::params::show;
+
+/// One file with this text, whatever its name.
+struct OneFile<'t>(&'t str);
+
+impl Files for OneFile<'_> {
+    fn read(&self, _path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        Ok(self.0.bytes().take(bytes_max as usize).collect())
+    }
+    fn identity(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}
+
+fn invoke<S: AsRef<str>>(args: &[S], file: &str) -> Result<Invocation, Failure> {
+    let args = args.iter().map(|arg| OsString::from(arg.as_ref()));
+    let args = std::iter::once(OsString::from("sockmux-uring")).chain(args);
+    let mut lookup = |_: &str| Err(io::Error::other("no such name"));
+    cli::parse(args, &OneFile(file), &mut lookup)
+}
+
+fn message(line: &str) -> String {
+    let args: Vec<&str> = line.split_whitespace().collect();
+    match invoke(&args, "") {
+        Ok(invocation) => panic!("{line} was taken: {:?}", invocation.command),
+        Err(failure) => failure.message().to_owned(),
+    }
+}
+
+/// `(command line, the bad word as named, the remedy)`.
+#[rustfmt::skip]
+const WRONG: &[(&str, &str, &str)] = &[
+    // what is missing or contradicts
+    ("", "nothing to do", "sockmux-uring demo"),
+    ("-P9000", "-P9000: nothing would ever flow", "add PORT="),
+    ("SERVER=sockmux", "SERVER=sockmux: nothing would ever flow", "DEST=host:port"),
+    ("SERVER=sockmux://h:1", "SERVER=sockmux://h:1: nothing would ever flow", "add PORT="),
+    ("PORT=1", "no persistent connection", "add -P[host]:port"),
+    ("DEST=h:1", "no persistent connection", "SERVER=sockmux://host:port"),
+    ("SERVER=sockmux PORT=1", "SERVER=sockmux: it is not said where", "add -P[host]:port"),
+    ("-P9000 SERVER=sockmux://h:1 PORT=1", "SERVER=sockmux://h:1: the persistent connection is also accepted, by -P9000", "leave one of them out"),
+    ("SERVER=sockmux SERVER=sockmux://h:1 PORT=1", "SERVER=sockmux://h:1: SERVER=sockmux asks", "leave one of them out"),
+    ("SERVER=sockmux://h:1 SERVER=sockmux://i:1 PORT=1", "SERVER=sockmux://i:1: there is one persistent connection already, by SERVER=sockmux://h:1", "second process"),
+    ("-P9000 PORT=9000", "PORT=9000: the entrance *:9000 is the port of the persistent connection", "different ports"),
+    ("-P9000 PORT=8990-9010", "PORT=8990-9010: the entrance *:9000", "different ports"),
+    ("-P9000 PORT=127.0.0.1:9000", "PORT=127.0.0.1:9000: ", "different ports"),
+    ("-P9000 -P9000 PORT=1", "-P9000: *:9000 and *:9000 of -P9000", "leave one of them out"),
+    ("-P9000 PORT=1 PORT=h:1", "PORT=h:1: h:1 and *:1 of PORT=1 are the same port", "leave one of them out"),
+    ("SERVER=sockmux://127.0.0.1:9000 PORT=9000", "SERVER=sockmux://127.0.0.1:9000: it would connect to the entrance PORT=9000", "port that the receptor listens on"),
+    // -P
+    ("-P", "-P", "--help"),
+    ("-Pabc DEST=h:1", "-Pabc: `abc` is not a port", "1 to 65535"),
+    ("-P99999 DEST=h:1", "-P99999: `99999` is not a port", "1 to 65535"),
+    ("-P::1:9000 DEST=h:1", "-P::1:9000", "brackets"),
+    ("-P9000/udp DEST=h:1", "-P9000/udp: -P with /udp is not supported in this version", "leave /udp out"),
+    ("-PORT=9023 DEST=h:1", "-PORT=9023: -P takes [host]:port", "did you mean `PORT=9023`?"),
+    ("-Ph/x:9000 DEST=h:1", "-Ph/x:9000: `/x:9000`", "only /udp"),
+    // PORT=
+    ("-P1 PORT=", "PORT=: an empty port", "9023"),
+    ("-P1 PORT=telnet", "PORT=telnet: `telnet` is not a port", "1 to 65535"),
+    ("-P1 PORT=20-10", "PORT=20-10: the range `20-10` runs backwards", "write 10-20"),
+    ("-P1 PORT=5,5", "PORT=5,5: *:5 and *:5 are the same port", "leave one of them out"),
+    ("-P1 PORT=2-9999", "PORT=2-9999: 9998 ports are more", "smaller range"),
+    ("-P1 PORT=2-4000 PORT=5000-6000", "PORT=5000-6000: 5000 ports are more", "smaller range"),
+    ("-P1 PORT=53/udp", "PORT=53/udp: an entrance for UDP (/udp) is not supported in this version", "leave /udp out"),
+    // DEST=
+    ("-P1 DEST=", "DEST=: `` has no port", "DEST=host:port"),
+    ("-P1 DEST=5432", "DEST=5432: `5432` names no host", "DEST=127.0.0.1:5432"),
+    ("-P1 DEST=:5432", "DEST=:5432: no host is named", "DEST=127.0.0.1:5432"),
+    ("-P1 DEST=h", "DEST=h: `h` has no port", "DEST=host:port"),
+    ("-P1 DEST=h:0", "DEST=h:0: nothing can be reached at port 0", "1 to 65535"),
+    ("-P1 DEST=h:1-5", "DEST=h:1-5: `1-5` is more than one port", "a DEST= for each"),
+    ("-P1 DEST=::1:80", "DEST=::1:80", "brackets"),
+    ("-P1 DEST=h:53/udp", "DEST=h:53/udp: an exit to UDP (/udp) is not supported", "leave /udp out"),
+    ("-P1 DEST=unix:/run/x", "DEST=unix:/run/x: an exit to a Unix socket is not supported", "DEST=host:port"),
+    ("-P1 DEST=http://h", "DEST=http://h: DEST takes no protocol", "SERVER=http://h,-in"),
+    ("-P1 DEST=h:1:", "DEST=h:1:: an empty host in the list", "192.168.0.0/16"),
+    ("-P1 DEST=h:1:10.0.0.0/99", "DEST=h:1:10.0.0.0/99: the mask `/99` does not fit", "/0 to /32"),
+    ("-P1 DEST=h:1:*.example.org", "DEST=h:1:*.example.org: a name pattern (`*.example.org`) is not supported in this version", "give addresses or a network"),
+    ("-P1 DEST=h:1:nowhere", "DEST=h:1:nowhere: the host `nowhere` cannot be looked up", "give its address"),
+    ("-P1 DEST=1.2.3:80", "DEST=1.2.3:80: `1.2.3` is not an IPv4 address", "127.0.0.1"),
+    ("-P1 DEST=u@h:80", "DEST=u@h:80: `u@h` has a user name", "the host alone"),
+    // SERVER=
+    ("SERVER=sockmux://h PORT=1", "SERVER=sockmux://h: `h` has no port", "SERVER=sockmux://h:port"),
+    ("SERVER=sockmux://h:0 PORT=1", "SERVER=sockmux://h:0: nothing can be reached at port 0", "1 to 65535"),
+    ("SERVER=sockmux://:9 PORT=1", "SERVER=sockmux://:9: no host", "SERVER=sockmux://host:port"),
+    ("SERVER=sockmux:h:9000 PORT=1", "`sockmux:h:9000` is not a persistent connection", "both slashes"),
+    ("SERVER=sockmux://h:1,-in PORT=1", "`,-in` has no meaning for the persistent connection", "SERVER=sockmux://host:port"),
+    ("SERVER=sockmux:comm@com1 PORT=1", "SERVER=sockmux:comm@com1: a device (comm@) as the persistent connection is not supported", "use TCP"),
+    ("SERVER=sockmux:commin@com0 PORT=1", "a device (commin@)", "use TCP"),
+    ("SERVER=sockmux:proc@connect PORT=1", "a command (proc@)", "use TCP"),
+    ("-P1 SERVER=telnet,-in", "SERVER=telnet,-in: a proxy (`telnet,-in` without a server) is not supported", "SERVER=telnet://host,-in"),
+    ("-P1 SERVER=http,-in:-:-P8080", "a proxy (`http,-in` without a server)", "SERVER=http://host,-in"),
+    ("-P1 SERVER=h:80,-in", "`h:80` names no protocol", "SERVER=tcprelay://h:80,-in"),
+    ("-P1 SERVER=telnet://h,-in(+=x)", "an option list behind ,-in is not supported", "leave it out"),
+    ("-P1 SERVER=telnet://h,-in:10.0.0.1", "`:10.0.0.1` is not understood behind ,-in", ",-in:-:192.168.0.0/16"),
+    ("-P1 SERVER=telnet://h,-in:-:", "an empty host in the list", "-P8023"),
+    ("-P1 SERVER=telnet://h,-out", "has an option that is not known", ",-in"),
+    ("-P1 SERVER=telnet://h/x,-in", "the path `/x` has no meaning", "host and port only"),
+    ("-P1 SERVER=tcprelay://h,-in", "SERVER=tcprelay://h,-in: `tcprelay` has no standard port", "give the port"),
+    ("-P1 SERVER=telnte://h,-in", "SERVER=telnte://h,-in: `telnte` has no standard port", "did you mean `telnet`?"),
+    ("-P1 SERVER=udprelay://h:1,-in", "udprelay is not supported in this version", "over TCP"),
+    ("-P1 SERVER=dns://h:53/udp,-in", "an exit to UDP", "over TCP"),
+    ("-P1 SERVER=tcprelay://h:1", "SERVER=tcprelay://h:1: a plain relay without a persistent connection is not supported", "SERVER=tcprelay://h:1,-in"),
+    ("-P1 SERVER=http://h", "SERVER=http://h: a http server of its own is not supported", "SERVER=http://h,-in"),
+    ("-P1 SERVER=sockmx://h:1", "`sockmx://h:1` is not a server", "SERVER=sockmux://host:port"),
+    // other parameters
+    ("-P1 SEVER=sockmux", "SEVER=sockmux: `SEVER` is not a parameter", "did you mean `SERVER`?"),
+    ("-P1 port=1", "port=1: `port` is not a parameter", "did you mean `PORT`?"),
+    ("-P1 DST=h:1", "DST=h:1: `DST` is not a parameter", "did you mean `DEST`?"),
+    ("-P1 ELEPHANT=1", "ELEPHANT=1: `ELEPHANT` is not a parameter", "known are SERVER, PORT"),
+    ("-P1 =1", "=1: `` is not a parameter", "known are SERVER"),
+    ("-P1 PERMIT=*:*:*", "PERMIT=*:*:*: PERMIT= is not supported in this version", "DEST=host:port:192.168.0.0/16"),
+    ("-P1 RELIABLE=*", "RELIABLE= is not supported", "who may use it"),
+    ("-P1 STLS=fcl", "STLS= is not supported", "SSH tunnel"),
+    ("-P1 TLSCONF=x", "TLSCONF= is not supported", "SSH tunnel"),
+    ("-P1 ADMIN=me", "ADMIN= is not supported", "leave it out"),
+    ("-P1 TIMEOUT=cno:1", "TIMEOUT=cno:1: `cno` is not a time", "did you mean `con`?"),
+    ("-P1 TIMEOUT=con:1 TIMEOUT=con:2", "TIMEOUT=con:2: con is already set to 1 s", "keep one"),
+    ("-P1 SOXCONF=packsize:1", "SOXCONF=packsize:1: `1` is not a packet size", "128 to 16k"),
+    ("-P1 SOXCONF=cript:no", "SOXCONF=cript:no: `cript` is not known", "did you mean `crypt`?"),
+    // bare words
+    ("-P1 9023", "9023: not NAME=value", "write PORT=9023"),
+    ("-P1 sockmux://h:1", "sockmux://h:1: not NAME=value", "did you mean `SERVER=sockmux://h:1`?"),
+    ("-P1 localhost:5432", "localhost:5432: not NAME=value", "did you mean `DEST=localhost:5432`?"),
+    ("demp", "demp: not NAME=value", "did you mean `demo`?"),
+    ("-P1 PORT", "PORT: not NAME=value", "did you mean `PORT=...`?"),
+    ("-P1 elephant", "elephant: not NAME=value", "known names are SERVER"),
+    ("-P1 +=", "+=: no file is named", "write +=FILE"),
+    // options
+    ("demo PORT=1", "demo: no parameter", "`sockmux-uring demo` alone"),
+    ("PORT=1 demo", "demo: no parameter", "leave demo out"),
+    ("demo --check", "demo: no parameter", "leave demo out"),
+    ("demo -P1", "demo: no parameter", "leave demo out"),
+    ("-Fsockmux -A9000", "-F (the original's foreground form) is not supported", "SERVER=sockmux://host:port"),
+    ("-A9000", "-Aport is not supported", "-P[host]:port"),
+    ("-C9000", "-Cport is not supported", "SERVER=sockmux://host:port"),
+    ("-Ififo", "-Ififo is not supported", "use TCP"),
+    ("-Ofifo", "-Ofifo is not supported", "use TCP"),
+    ("-Xfifo", "-Xfifo is not supported", "use TCP"),
+    ("-Q9000", "-Qport is not supported", "DEST=host:port"),
+    ("-f -P1 PORT=2", "-f is not supported", "leave it out"),
+    ("--chek", "--chek", "--check"),
+    ("-Z", "-Z", "--help"),
+    ("--log xml -P1 PORT=2", "xml", "text, json"),
+];
+
+#[test]
+fn each_wrong_line_is_told_what_is_wrong_and_what_to_do() {
+    assert_eq!(Failure::EXIT_CODE, 2);
+    for (line, word, remedy) in WRONG {
+        let message = message(line);
+        assert!(message.contains(word), "{line}: the message does not name {word}: {message}");
+        assert!(message.contains(remedy), "{line}: the message lacks {remedy}: {message}");
+        assert!(!message.starts_with("error"), "{message}");
+    }
+}
+
+#[test]
+fn faults_in_a_file_name_its_line() {
+    for (file, wanted) in [
+        ("\n# x\nPORT=abc", "conf:3: PORT=abc: `abc` is not a port"),
+        ("-Pabc", "conf:1: -Pabc: `abc` is not a port"),
+        ("-P abc", "conf:1: -Pabc: `abc` is not a port"),
+        ("-Fsockmux", "conf:1: -Fsockmux: -F (the original's foreground form) is not"),
+        ("--chek", "conf:1: --chek: "),
+        ("--help", "conf:1: --help: this option prints and exits"),
+        ("-v PORT=1", "conf:1: -v PORT=1: more than one option or parameter in a line"),
+        ("PORT=1 PORT=2", "conf:1: PORT=1 PORT=2: `1 PORT=2` is not a port"),
+        ("+=conf", "conf:1: +=conf: the file includes itself: conf -> conf"),
+        ("PORT=9000", "conf:1: PORT=9000: the entrance *:9000"),
+    ] {
+        let failure = invoke(&["-P9000", "+=conf"], file).unwrap_err();
+        assert!(failure.message().starts_with(wanted), "{file}: {failure}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused() {
+    let bad = OsString::from_vec(b"PORT=\xff".to_vec());
+    let mut lookup = |_: &str| unreachable!();
+    let failure = cli::parse(["sockmux-uring".into(), bad], &OneFile(""), &mut lookup).unwrap_err();
+    assert!(failure.message().contains("`PORT=\u{fffd}` is not UTF-8"), "{failure}");
+}
+
+#[test]
+fn a_message_cannot_drive_the_terminal() {
+    for word in ["PORT=\x1b[2J", "\x1b[2J", "--\x1b[2J", "SERVER=\x1b[2J,-in", "DEST=\x1b://"] {
+        let failure = invoke(&["-P1", word], "").unwrap_err();
+        assert!(!failure.message().contains('\x1b'), "{failure:?}");
+    }
+}
+
+/// Words that are nearly right: pieces of the grammar in any order.
+fn word() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("-P".to_owned()),
+        Just("SERVER=".to_owned()),
+        Just("PORT=".to_owned()),
+        Just("DEST=".to_owned()),
+        Just("TIMEOUT=".to_owned()),
+        Just("SOXCONF=".to_owned()),
+        Just("+=".to_owned()),
+        Just("sockmux".to_owned()),
+        Just("://".to_owned()),
+        Just(",-in".to_owned()),
+        Just(":-:".to_owned()),
+        Just("/udp".to_owned()),
+        Just("[::1]".to_owned()),
+        Just("con:10".to_owned()),
+        Just("packsize:16k".to_owned()),
+        Just("10.0.0.[1-9]".to_owned()),
+        "[-,:!*/.\\[\\]_]",
+        "[0-9]{1,6}",
+        "[a-z]{1,8}",
+        any::<char>().prop_map(String::from),
+    ];
+    prop_oneof![
+        4 => proptest::collection::vec(piece, 0..7).prop_map(|pieces| pieces.concat()),
+        1 => any::<String>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_words_panic(args in proptest::collection::vec(word(), 0..6), file in word()) {
+        match invoke(&args, &file) {
+            Ok(Invocation { command: Command::Run(plan) | Command::Check(plan), .. }) => {
+                prop_assert!(!show::plan(&plan).is_empty());
+            }
+            Ok(_) => {}
+            Err(failure) => prop_assert!(!failure.message().is_empty()),
+        }
+    }
+
+    #[test]
+    fn no_value_panics(value in word()) {
+        for name in ["SERVER", "PORT", "DEST", "TIMEOUT", "SOXCONF"] {
+            let _ = invoke(&["-P1".to_owned(), "PORT=2".to_owned(), format!("{name}={value}")], "");
+        }
+    }
+}
