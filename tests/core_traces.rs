@@ -173,7 +173,7 @@ fn every_plain_recording_is_answered_as_the_original_answers_it() {
                 for (offers, piece) in [(true, 0), (false, 0), (true, 1), (true, 13)] {
                     let player = play(trace, conn, role, offers, piece);
                     compare(trace, conn, role, &player);
-                    check_ends(trace, conn, role, player);
+                    check_ends(trace, conn, role, &player);
                 }
             }
         }
@@ -182,7 +182,7 @@ fn every_plain_recording_is_answered_as_the_original_answers_it() {
 
 /// Every byte that the peer said was heard, nothing was addressed to nobody, and the streams that
 /// the recording leaves open are those that we have.
-fn check_ends(trace: &Trace, conn: u64, role: Role, player: Player) {
+fn check_ends(trace: &Trace, conn: u64, role: Role, player: &Player) {
     let place = format!("{} connection {conn}, played as {role:?}", trace.name);
     let counters = *player.session.counters();
     assert_eq!((counters.unknown_ids, counters.stale_keys), (0, 0), "{place}");
@@ -203,7 +203,6 @@ fn check_ends(trace: &Trace, conn: u64, role: Role, player: Player) {
     let count = |which| both.iter().filter(|packet| packet.kind == which).count();
     let left = count(kind::CONNECT) - count(kind::CLOSED);
     assert_eq!(player.session.stream_count(), left, "{place}: streams left");
-    assert_eq!(player.session.into_users().len(), left, "{place}: users to be told");
 }
 
 #[test]
@@ -227,7 +226,7 @@ fn a_silent_tunnel_is_asked_for_life_and_given_up() {
         assert!(player.now <= last.after(Duration::from_secs(90)));
         let pings = player.sent.iter().filter(|packet| packet.kind == kind::ECHO).count();
         assert_eq!(pings, 2, "asked after 30 s and after 60 s");
-        assert_eq!(player.session.into_users().len(), 1);
+        assert_eq!(player.session.stream_count(), 1);
     }
     // The connections that follow are answered by nobody.
     for conn in [1, 2] {

@@ -141,12 +141,15 @@ impl Engine {
         if !local.settled {
             local.settled = true;
             let at = "[::1]:80".parse().expect("an address");
-            if what == 7 {
-                local.gone = true;
-                local.ended = true;
+            if what < 6 {
+                return self.session.accept(key, at, at);
+            }
+            local.gone = true;
+            local.ended = true;
+            if what == 6 {
                 self.session.refuse(key, "nothing is here", choice.below(2) == 1);
             } else {
-                self.session.accept(key, at, at);
+                assert!(!self.session.local_reset(key, "gave up"));
             }
             return;
         }
@@ -306,7 +309,7 @@ impl Engine {
                 }
                 Event::Ended { user, .. } => {
                     let local = &mut self.locals[user as usize];
-                    assert!(!local.gone && !local.ended);
+                    assert!(!local.ended, "a stream ended twice");
                     local.ended = true;
                 }
             }
@@ -354,14 +357,13 @@ impl Engine {
         let bound = 2 * self.fed + self.pings + self.locals.len() + 4;
         assert!(self.session.control_backlog() <= bound);
         let alive = self.locals.iter().filter(|local| !local.ended).count();
-        assert!(self.session.stream_count() <= alive);
+        assert_eq!(self.session.stream_count(), alive);
         let counters = self.session.counters();
         assert!(counters.frames_out == self.sent as u64);
         assert!(counters.opened + counters.accepted >= self.session.stream_count() as u64);
     }
 
-    /// Everything goes out that can, and the session is taken down: each socket that is still
-    /// there is named once.
+    /// Everything goes out that can; and each stream that has not ended is still known.
     fn drain(mut self) {
         if !self.over {
             self.transmit(usize::MAX);
@@ -372,11 +374,9 @@ impl Engine {
         } else {
             self.take_events();
         }
-        let live = |(_, local): &(usize, &Local)| !local.ended && !local.gone;
-        let alive = self.locals.iter().enumerate().filter(live);
-        let alive: Vec<u64> = alive.map(|(n, _)| n as u64).collect();
-        let mut users = self.session.into_users();
-        users.sort_unstable();
-        assert_eq!(users, alive);
+        for (user, local) in self.locals.iter().enumerate() {
+            let expected = (!local.ended).then_some(user as u64);
+            assert_eq!(self.session.user_of(local.key), expected);
+        }
     }
 }

@@ -266,7 +266,7 @@ impl<'a, C: Choice> World<'a, C> {
 
     fn check_rest(&self) {
         for side in &self.sides {
-            assert!(side.live_users().is_empty(), "{}", self.describe());
+            side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
         }
         for (n, plan) in self.plans.iter().enumerate() {
@@ -274,8 +274,12 @@ impl<'a, C: Choice> World<'a, C> {
         }
     }
 
-    /// The connection breaks: whatever hangs on the sessions is the caller's to end.
+    /// The connection breaks: whatever hangs on the sessions is the caller's to end, and each
+    /// session still knows what that is.
     fn cut(self) -> Summary {
+        for side in &self.sides {
+            side.check_users();
+        }
         self.summary(true)
     }
 
