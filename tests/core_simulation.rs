@@ -7,13 +7,14 @@
 #[path = "core"]
 mod support {
     pub(crate) mod choice;
+    pub(crate) mod seeded;
     pub(crate) mod side;
     pub(crate) mod world;
 }
 
 use sockmux_uring::limits::{ORIGINAL_ID_MAX, ORIGINAL_STREAMS_MAX};
 use sockmux_uring::session::{Config, Moment};
-use support::choice::Seeded;
+use support::seeded::Seeded;
 use support::side::{End, Exit, Pattern, Plan, Script};
 use support::world::{World, random_run};
 

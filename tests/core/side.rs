@@ -604,10 +604,12 @@ impl Side {
         self.by_plan.get(&plan).map(|&user| &self.locals[user])
     }
 
-    /// The users that must be told when the connection breaks.
-    pub(crate) fn live_users(&self) -> Vec<u64> {
-        let live = |local: &Local| local.key.is_some() && !local.reset;
-        (0..self.locals.len()).filter(|&n| live(&self.locals[n])).map(|n| n as u64).collect()
+    /// The session knows the streams that have not ended, and no others.
+    pub(crate) fn check_users(&self) {
+        assert_eq!(self.session.stream_count(), self.by_key.len());
+        for (&key, &user) in &self.by_key {
+            assert_eq!(self.session.user_of(key), Some(user as u64));
+        }
     }
 }
 
