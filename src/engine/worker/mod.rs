@@ -102,7 +102,7 @@ pub(super) struct Worker<D> {
     starved_tunnels: Vec<Key>,
     /// Local receives under way that will each take a bulk buffer.
     bulk_receives: usize,
-    /// Local connections with a deadline, at least.
+    /// Local connections that the sweep has to look at: those with a deadline and busy ones.
     timed: usize,
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
@@ -211,7 +211,7 @@ impl<D: Driver> Worker<D> {
                 self.accepted(token::number(token) as usize, more, got);
             }
             (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
-            (Kind::LocalUrgent, Outcome::Polled(events)) => self.local_polled(key, events),
+            (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::Dial, Outcome::Connected(result)) => {
                 self.link_connected(token::number(token), result);
             }

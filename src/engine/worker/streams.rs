@@ -68,7 +68,6 @@ impl<D: Driver> Worker<D> {
                     local.stream = Some(stream);
                     local.fd = Some(Rc::new(socket));
                 }
-                self.watch_local(local_key);
                 self.read_local(local_key);
                 self.mark_tunnel(key);
             }
@@ -197,7 +196,6 @@ impl<D: Driver> Worker<D> {
                     tunnel.session.accept(stream, server, own);
                 }
                 self.mark_tunnel(tunnel);
-                self.watch_local(key);
                 self.read_local(key);
                 self.mark_local(key);
             }
