@@ -229,12 +229,16 @@ fn the_server_may_speak_first() {
 fn an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side() {
     const ANSWER_BYTES: u64 = 4 << 20;
     let server = Server::line_answer();
-    let tunnel = Tunnel::to(server.address());
+    // The time after which this server, which has nothing more to say, is told of the end.
+    let tunnel = Tunnel::start(
+        &[&format!("DEST={}", server.address()), "TIMEOUT=lin:3"],
+        &["PORT=127.0.0.1:0", "TIMEOUT=lin:3"],
+    );
     let mut stream = connect(tunnel.entrance());
     writeln!(stream, "5 {ANSWER_BYTES}").expect("the request is sent");
     stream.shutdown(Shutdown::Write).expect("half-close");
     Pattern::new(5).receive(&mut stream, ANSWER_BYTES).expect("the whole answer");
-    assert_eq!(read_to_end_of(&mut stream, Duration::from_secs(60)), Ended::Eof);
+    assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
 }
 
 #[test]

@@ -93,11 +93,8 @@ fn redis_benchmark_and_cli() {
     assert_eq!(cli(&["set", "greeting", "hello there"]).trim(), "OK");
     assert_eq!(cli(&["get", "greeting"]).trim(), "hello there");
 
-    let said = run(redis::client("redis-benchmark", entrance)
+    run(redis::client("redis-benchmark", entrance)
         .args(["-n", "20000", "-c", "50", "-t", "get,set", "-q"]));
-    for test in ["GET:", "SET:"] {
-        assert!(figure(&said.replace('\r', "\n"), test) >= 0.0, "{said}");
-    }
     // With values too big for one packet, and many requests on their way at once.
     run(redis::client("redis-benchmark", entrance)
         .args(["-n", "2000", "-c", "20", "-P", "8", "-d", "50000", "-t", "get,set", "-q"]));
