@@ -1,16 +1,13 @@
-//! What users see when an end, the persistent connection, or a stranger on the receptor's port
-//! misbehaves; and when the program is told to stop.
+//! What users see when an end of the tunnel or the persistent connection breaks.
 
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::net::{
-    Ended, bounded, check_echo, check_new_echo, connect, free_port, read_to_end_of,
-};
+use support::net::{bounded, check_echo, check_new_echo, connect, free_port, read_to_end_of};
 use support::pattern::Pattern;
 use support::servers::Server;
 use support::tunnel::{Tunnel, start_connector, start_receptor};
@@ -242,140 +239,4 @@ fn clients_are_reset_when_the_tunnel_stays_down() {
     // And so is one that comes later.
     let mut client = connect(connector.address_of("entrance listening"));
     read_to_end_of(&mut client, DEADLINE);
-}
-
-/// True when a new client of `entrance` is turned away: refused, reset, or given end of data.
-fn turned_away(entrance: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&entrance, DEADLINE) else { return true };
-    // A client in the queue of a listener that is being closed is reset at any of these.
-    if stream.set_read_timeout(Some(DEADLINE)).is_err() || stream.write_all(b"anyone?").is_err() {
-        return true;
-    }
-    !matches!(stream.read(&mut [0]), Ok(1))
-}
-
-#[test]
-fn sigterm_lets_the_open_stream_finish() {
-    for at_connector in [true, false] {
-        let server = Server::echo();
-        let mut tunnel = Tunnel::to(server.address());
-        let entrance = tunnel.entrance();
-        let stream = connect(entrance);
-        check_echo(&stream, 1, 100_000);
-
-        let stopping = match at_connector {
-            true => &mut tunnel.connector,
-            false => &mut tunnel.receptor,
-        };
-        stopping.terminate();
-        stopping.wait_for("draining");
-        assert!(turned_away(entrance));
-        check_echo(&stream, 2, 4 << 20);
-        drop(stream);
-        assert_eq!(stopping.wait_exit(DEADLINE).code(), Some(0));
-        stopping.wait_for("stopped");
-    }
-}
-
-#[test]
-fn sigterm_without_streams_ends_at_once() {
-    let mut tunnel = Tunnel::to(free_port([127, 0, 0, 2].into()));
-    tunnel.connector.terminate();
-    assert_eq!(tunnel.connector.wait_exit(ENDS_WITHIN).code(), Some(0));
-    tunnel.receptor.wait_for("tunnel down");
-    tunnel.receptor.terminate();
-    assert_eq!(tunnel.receptor.wait_exit(ENDS_WITHIN).code(), Some(0));
-}
-
-#[test]
-fn sigterm_waits_no_longer_than_its_timeout() {
-    let server = Server::echo();
-    let mut tunnel = Tunnel::start(
-        &[format!("DEST={}", server.address())],
-        &["PORT=127.0.0.1:0", "TIMEOUT=drain:1"],
-    );
-    let mut stream = connect(tunnel.entrance());
-    check_echo(&stream, 1, 1000);
-    tunnel.connector.terminate();
-    tunnel.connector.wait_exit(Duration::from_secs(10));
-    read_to_end_of(&mut stream, ENDS_WITHIN);
-}
-
-#[test]
-fn a_second_sigterm_ends_at_once() {
-    let server = Server::echo();
-    let mut tunnel = Tunnel::to(server.address());
-    let mut stream = connect(tunnel.entrance());
-    check_echo(&stream, 1, 1000);
-    tunnel.connector.terminate();
-    tunnel.connector.wait_for("draining");
-    tunnel.connector.terminate();
-    let status = tunnel.connector.wait_exit(ENDS_WITHIN);
-    assert_ne!(status.code(), Some(0), "{status}");
-    read_to_end_of(&mut stream, ENDS_WITHIN);
-}
-
-/// Sends `bytes` to a receptor as its peer would, and waits until it has closed.
-fn offend(bytes: &[u8]) {
-    let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
-    let mut stranger = connect(tunnel.address);
-    stranger.write_all(bytes).expect("the receptor takes it");
-    read_to_end_of(&mut stranger, DEADLINE);
-    tunnel.receptor.wait_for_event("a reason", 1, |event| {
-        event["reason"].as_str().is_some_and(|reason| !reason.is_empty())
-    });
-    // The other tunnel of this receptor has not noticed.
-    check_new_echo(tunnel.entrance(), 1, 100_000);
-    assert_eq!(tunnel.connector.count("tunnel down"), 0);
-}
-
-#[test]
-fn garbage_on_the_receptors_port() {
-    offend(&[0xFF; 4096]);
-}
-
-#[test]
-fn an_http_request_on_the_receptors_port() {
-    offend(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n");
-}
-
-#[test]
-fn a_tls_hello_on_the_receptors_port() {
-    offend(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and so on and so on");
-}
-
-#[test]
-fn a_stranger_who_says_nothing_is_dropped() {
-    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0", "TIMEOUT=acc:1"]);
-    let mut stranger = connect(receptor.address_of("receptor listening"));
-    read_to_end_of(&mut stranger, Duration::from_secs(10));
-    receptor.wait_for_event("a reason", 1, |event| {
-        event["reason"].as_str().is_some_and(|reason| !reason.is_empty())
-    });
-}
-
-#[test]
-fn a_stranger_who_leaves_at_once_is_no_trouble() {
-    let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
-    for _ in 0..100 {
-        drop(connect(tunnel.address));
-    }
-    check_new_echo(tunnel.entrance(), 1, 100_000);
-}
-
-#[test]
-fn a_receptor_that_is_not_one_is_left_and_tried_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let address = listener.local_addr().expect("an address");
-    let connector = start_connector(address, &["PORT=127.0.0.1:0"]);
-    for _ in 0..3 {
-        let (mut stream, _) = listener.accept().expect("the connector comes, again");
-        stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").expect("it takes the banner");
-        assert!(matches!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof | Ended::Reset));
-    }
-    connector.wait_for_event("a reason", 1, |event| {
-        event["reason"].as_str().is_some_and(|reason| !reason.is_empty())
-    });
 }

@@ -10,6 +10,7 @@ pub mod link_proxy;
 pub mod log;
 pub mod net;
 pub mod pattern;
+pub mod peer;
 pub mod program;
 pub mod servers;
 pub mod tunnel;
