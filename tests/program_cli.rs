@@ -236,20 +236,19 @@ fn several_words_of_one_name_all_count() {
 }
 
 #[test]
-fn the_original_s_foreground_form() {
-    let server = Server::echo();
-    let address = free_port([127, 0, 0, 2].into());
-    let _receptor = Program::start(&[
-        "-Fsockmux".to_owned(),
-        format!("-A{address}"),
-        format!("-Q{}", server.address()),
-    ]);
-    let connector = Program::start(&[
-        "-Fsockmux".to_owned(),
-        format!("-C{address}"),
-        "-P127.0.0.1:0".to_owned(),
-    ]);
-    check_new_echo(connector.address_of("entrance listening"), 1, 1000);
+fn what_the_original_has_and_this_version_has_not_is_said_so() {
+    let table: &[&[&str]] = &[
+        &["-Fsockmux", "-A9000", "-Q22"],
+        &["-P127.0.0.1:0", "PORT=53/udp"],
+        &["-P127.0.0.1:0", "DEST=127.0.0.1:53/udp"],
+        &["-P127.0.0.1:0", "SERVER=http,-in"],
+        &["SERVER=sockmux:comm@com1", "PORT=9023"],
+        &["SERVER=sockmux:proc@command", "PORT=9023"],
+        &["-P127.0.0.1:0", "PORT=9023", "STLS=fcl"],
+    ];
+    for words in table {
+        refused(words, BAD_COMMAND_LINE, &["not supported"]);
+    }
 }
 
 #[test]
