@@ -110,10 +110,10 @@ fn types_that_nobody_knows_are_passed_over() {
 fn options_that_nobody_knows_are_passed_over() {
     let cipher_offer = [&[1_u8][..], &[0xAB; 135]].concat();
     is_passed_over(&[
-        Frame::new(0x0A, 0, 0, &[0x40; 21]),
-        Frame::new(0x0A, 0, 0, &cipher_offer),
-        Frame::new(0x0A, 0, 0, b""),
-        Frame::new(0x0A, 0, 0, b"\x03"),
+        Frame::new(kind::SET_OPTION, 0, 0, &[0x40; 21]),
+        Frame::new(kind::SET_OPTION, 0, 0, &cipher_offer),
+        Frame::new(kind::SET_OPTION, 0, 0, b""),
+        Frame::new(kind::SET_OPTION, 0, 0, b"\x03"),
     ]);
 }
 
@@ -143,7 +143,7 @@ fn a_peer_that_acknowledges_nothing_gets_no_more_than_the_window() {
     let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", source.address())]);
     let mut peer = Peer::join(receptor.address_of("receptor listening"));
     // The original asks for its packet size.
-    peer.send(&Frame::new(0x0A, 0, 0, &[3, 0x40, 0]));
+    peer.send(&Frame::new(kind::SET_OPTION, 0, 0, &[3, 0x40, 0]));
     peer.send(&Frame::new(kind::CONNECT, 7, NO_ID, CONNECT_TEXT));
     let connected = peer.receive_kind(kind::CONNECTED);
     let first_data = connected.payload.iter().position(|byte| *byte == 0).expect("a NUL") + 1;

@@ -12,7 +12,9 @@ pub mod net;
 pub mod pattern;
 pub mod peer;
 pub mod program;
+pub mod replay;
 pub mod servers;
+pub mod trace;
 pub mod tunnel;
 
 use std::time::{Duration, Instant};

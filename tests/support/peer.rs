@@ -13,10 +13,14 @@ pub mod kind {
     pub const CONNECTED: u8 = 0x42;
     pub const SEND: u8 = 0x06;
     pub const SENT: u8 = 0x46;
+    pub const SEND_OOB: u8 = 0x07;
+    pub const SENT_OOB: u8 = 0x47;
     pub const CLOSE: u8 = 0x08;
     pub const CLOSED: u8 = 0x48;
     pub const ECHO: u8 = 0x09;
     pub const ECHO_OK: u8 = 0x49;
+    pub const SET_OPTION: u8 = 0x0A;
+    pub const CRYPT_ON: u8 = 0x0C;
 }
 
 /// "No id".
@@ -106,7 +110,7 @@ impl Peer {
 
     /// Panics unless the tunnel still answers, to an ECHO with a payload of this test's own.
     pub fn check_alive(&mut self, payload: &[u8]) {
-        self.send(&Frame::new(kind::ECHO, 0, 0, payload));
+        self.send(&Frame::new(kind::ECHO, NO_ID, NO_ID, payload));
         assert_eq!(self.receive_kind(kind::ECHO_OK).payload, payload);
     }
 }
