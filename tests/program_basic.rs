@@ -30,7 +30,7 @@ fn greeting(address: SocketAddr) -> String {
 #[test]
 fn the_engine_is_io_uring() {
     let receptor = start_receptor("127.0.0.1:0", &["DEST=127.0.0.1:9"]);
-    assert_eq!(receptor.wait_for("engine ready")["engine"], "uring");
+    assert_eq!(receptor.wait_for("engine ready")["engine"], "io_uring");
 }
 
 #[test]
@@ -295,23 +295,29 @@ fn two_thousand_connections_leak_no_descriptor() {
 
 #[test]
 fn urgent_data_arrives_as_urgent_data() {
+    // Says what it has got at each step: TCP forgets an urgent byte when the data behind it is
+    // read first, so that is sent only then.
     let server = Server::start("127.0.0.1:0", |mut stream| {
-        let mut start = [0; 6];
-        stream.read_exact(&mut start)?;
+        stream.read_exact(&mut [0; 6])?;
+        stream.write_all(b"1")?;
         let mut urgent = [std::mem::MaybeUninit::new(0)];
-        let arrived = eventually(DEADLINE, || {
+        if eventually(DEADLINE, || {
             matches!(SockRef::from(&stream).recv_out_of_band(&mut urgent), Ok(1))
-        });
-        let mut end = [0; 5];
-        stream.read_exact(&mut end)?;
-        writeln!(stream, "{} {} {arrived}", start.escape_ascii(), end.escape_ascii())
+        }) {
+            stream.write_all(b"2")?;
+        }
+        stream.read_exact(&mut [0; 5])?;
+        stream.write_all(b"3")
     });
     let tunnel = Tunnel::to(server.address());
     let mut stream = connect(tunnel.entrance());
+    let mut step = [0];
     stream.write_all(b"before").expect("data is sent");
+    stream.read_exact(&mut step).expect("the data has arrived");
     SockRef::from(&stream).send_out_of_band(b"!").expect("urgent data is sent");
+    stream.read_exact(&mut step).expect("the urgent data has arrived");
+    assert_eq!(step, *b"2");
     stream.write_all(b"after").expect("data is sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer and end of data");
-    assert_eq!(answer, "before after true\n");
+    stream.read_exact(&mut step).expect("the data has arrived");
+    assert_eq!(step, *b"3");
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::SockRef;
 
@@ -38,7 +39,7 @@ const PLAIN: [&str; 16] = [
 const WITH_CIPHER_OFFER: [&str; 2] = ["handshake.crypt", "echo10.crypt"];
 
 /// Does what the local program at the end `here` did: a client or a server behind the binary.
-fn act_out(story: &Story, here: End, mut stream: TcpStream) {
+fn act_out(story: &Story, here: End, mut stream: TcpStream, urgent_heard: &AtomicBool) {
     for act in &story.acts {
         match act {
             Act::Data(end, data) if *end == here => stream.write_all(data).expect("data is sent"),
@@ -49,6 +50,10 @@ fn act_out(story: &Story, here: End, mut stream: TcpStream) {
             }
             Act::Urgent(end, data) if *end == here => {
                 SockRef::from(&stream).send_out_of_band(data).expect("urgent data is sent");
+                // As recorded, more data comes only later: TCP forgets an urgent byte when the
+                // data behind it is read first.
+                let heard = || urgent_heard.load(Ordering::SeqCst);
+                assert!(eventually(DEADLINE, heard), "the urgent data is not passed on");
             }
             Act::Urgent(..) => {
                 let mut urgent = [std::mem::MaybeUninit::new(0)];
@@ -102,21 +107,23 @@ fn play(name: &str, binary: End) {
     let (program, link) = join(binary, &words);
     let entrance = program.address_of("entrance listening");
 
-    std::thread::scope(|scope| {
+    let replay = Replay::new(&trace, binary.other(), link);
+    let urgent_heard = &replay.urgent_heard();
+    let _link = std::thread::scope(|scope| {
         if let Some(servers) = &servers {
             let stories = trace.stories.iter().filter(|story| story.entrance != binary);
-            scope.spawn(|| {
+            scope.spawn(move || {
                 for story in stories {
                     let stream = accept(servers);
-                    scope.spawn(move || act_out(story, binary, stream));
+                    scope.spawn(move || act_out(story, binary, stream, urgent_heard));
                 }
             });
         }
-        Replay::new(&trace, binary.other(), link).run(|stream| {
+        replay.run(|stream| {
             let client = connect(entrance);
             let story = &trace.stories[stream];
-            scope.spawn(move || act_out(story, binary, client));
-        });
+            scope.spawn(move || act_out(story, binary, client, urgent_heard));
+        })
     });
     assert_eq!(program.count("tunnel down"), 0);
 }

@@ -4,9 +4,16 @@
 //! SENT, which answers what the binary really sent: it may cut its data into other pieces.
 
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
+use super::DEADLINE;
 use super::peer::{Frame, NO_ID, Peer, kind};
 use super::trace::{Act, End, Recorded, Trace, first_data};
+
+/// Four packets of the greatest size: past this the original waits for SENT.
+const UNACKNOWLEDGED_BYTES: usize = 4 * 16384;
 
 /// What the binary has said about one stream so far.
 #[derive(Default)]
@@ -41,6 +48,7 @@ pub struct Replay<'t> {
     options: Vec<Vec<u8>>,
     seen: Vec<Seen>,
     said: Vec<Said>,
+    urgent_heard: Arc<AtomicBool>,
 }
 
 impl<'t> Replay<'t> {
@@ -54,15 +62,21 @@ impl<'t> Replay<'t> {
             options: Vec::new(),
             seen: Vec::new(),
             said: Vec::new(),
+            urgent_heard: Arc::default(),
         };
         replay.seen.resize_with(trace.stories.len(), Seen::default);
         replay.said.resize_with(trace.stories.len(), Said::default);
         replay
     }
 
+    /// Becomes true when the binary has passed on urgent data.
+    pub fn urgent_heard(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.urgent_heard)
+    }
+
     /// Plays everything. `entrance_opens` is called where the recording has a stream begin at
-    /// the binary's end, with the stream's number.
-    pub fn run(mut self, mut entrance_opens: impl FnMut(usize)) {
+    /// the binary's end, with the stream's number. Gives the connection back, still up.
+    pub fn run(mut self, mut entrance_opens: impl FnMut(usize)) -> Peer {
         let trace = self.trace;
         for (nth, recorded) in trace.frames.iter().enumerate() {
             if recorded.from == self.played {
@@ -73,7 +87,7 @@ impl<'t> Replay<'t> {
                 self.read_until(|replay| replay.seen[stream].id.is_some());
             }
         }
-        self.finish();
+        self.finish()
     }
 
     /// Sends what the played end said at this point, once the binary has said what had been said
@@ -83,7 +97,11 @@ impl<'t> Replay<'t> {
         let Some(stream) = recorded.stream else {
             return self.peer.send(&frame);
         };
-        let before = self.heard_before(stream, nth);
+        // The binary may leave its first data for after CONNECTED.
+        let before = match frame.kind {
+            kind::CONNECTED => 0,
+            _ => self.heard_before(stream, nth),
+        };
         match frame.kind {
             kind::SENT | kind::SENT_OOB => return,
             kind::CONNECT => self.said[stream].id = frame.sender,
@@ -97,7 +115,16 @@ impl<'t> Replay<'t> {
             self.read_until(|replay| replay.seen[stream].acknowledged == replay.said[stream].sent);
         }
         if frame.kind == kind::SEND {
+            // As the original: it reads its client no further while more than this is on its way.
+            self.read_until(|replay| {
+                let (said, seen) = (&replay.said[stream], &replay.seen[stream]);
+                said.sent - seen.acknowledged <= UNACKNOWLEDGED_BYTES
+            });
             self.said[stream].sent += frame.payload.len();
+        }
+        if frame.kind == kind::CLOSE && frame.sender == NO_ID {
+            // A refusal answers the CONNECT, by the binary's id; our side never gets one.
+            self.said[stream].id = NO_ID;
         }
         if frame.kind != kind::CONNECT && frame.receiver != NO_ID {
             frame.receiver = self.seen[stream].id.expect("the binary has said its id");
@@ -125,7 +152,10 @@ impl<'t> Replay<'t> {
     }
 
     fn read_until(&mut self, done: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + DEADLINE;
         while !done(self) {
+            // The binary's keep-alive would make a wait for something else an endless one.
+            assert!(Instant::now() < end, "the binary says nothing that it should");
             let frame = self.peer.receive().expect("the binary goes on");
             self.hear(frame);
         }
@@ -182,6 +212,7 @@ impl<'t> Replay<'t> {
             }
             kind::SEND_OOB => {
                 seen.urgent.extend(&frame.payload);
+                self.urgent_heard.store(true, Ordering::SeqCst);
                 answer(kind::SENT_OOB, frame.payload.len().to_string());
             }
             kind::SENT => seen.acknowledged += count(&frame),
@@ -200,9 +231,10 @@ impl<'t> Replay<'t> {
 
     /// Waits for what is still to come, then compares all that the binary said with what was
     /// recorded in its place.
-    fn finish(mut self) {
+    fn finish(mut self) -> Peer {
         let binary = self.played.other();
-        self.read_until(|replay| replay.hello_oks == 2);
+        let packet_size = vec![3, 0x40, 0];
+        self.read_until(|replay| replay.hello_oks == 2 && replay.options.contains(&packet_size));
         for (stream, story) in self.trace.stories.iter().enumerate() {
             let closed_by = |end| story.acts.contains(&Act::Close(end));
             let refused_by = |end| story.acts.contains(&Act::Refuse(end));
@@ -225,9 +257,9 @@ impl<'t> Replay<'t> {
                 assert!(seen.first_data.is_empty(), "first data, which was not asked for");
             }
         }
-        assert!(self.options.contains(&vec![3, 0x40, 0]), "no packet size in {:?}", self.options);
         assert!(self.options.iter().all(|option| option[0] != 1), "a cipher was offered");
         self.peer.check_alive(b"to the end");
+        self.peer
     }
 
     /// Whether the played end takes first data in CONNECT and CONNECTED.
