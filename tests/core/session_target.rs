@@ -154,12 +154,10 @@ impl Engine {
             return;
         }
         match what {
-            0 | 1 if !local.eof => {
-                if self.session.may_read(key) {
-                    let bytes = 1 + choice.below(65_536);
-                    local.ready += bytes;
-                    self.session.data_ready(key, bytes);
-                }
+            0 | 1 if !local.eof && self.session.may_read(key) => {
+                let bytes = 1 + choice.below(65_536);
+                local.ready += bytes;
+                self.session.data_ready(key, bytes);
             }
             2 | 3 if local.waiting > 0 => {
                 let bytes = 1 + choice.below(local.waiting);
@@ -320,7 +318,8 @@ impl Engine {
         let mut head = Vec::new();
         for _ in 0..most {
             head.clear();
-            let Some(transmit) = self.session.poll_transmit(&mut head, self.sent % 2 == 0) else {
+            let Some(transmit) = self.session.poll_transmit(&mut head, self.sent.is_multiple_of(2))
+            else {
                 return;
             };
             self.sent += 1;
