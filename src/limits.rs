@@ -217,3 +217,6 @@ pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
 /// Most exits of one process. They are searched in order for every new stream; as many as
 /// entrances, so that each entrance of the peer can have its own.
 pub const EXITS_MAX: usize = ENTRANCES_MAX;
+
+/// A path whose round trip is at most this is short: the same machine, rack or datacenter.
+pub const SHORT_PATH_MICROS: u32 = 5_000;

@@ -30,6 +30,7 @@ mod token;
 mod tunnel;
 mod turn;
 
+use super::congestion::Choice;
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
@@ -81,6 +82,7 @@ pub(super) struct Worker<D> {
     now: Moment,
     plan: Plan,
     listeners: Vec<Listener>,
+    congestion: Choice,
     connector: Option<Connector>,
     tunnels: Table<Tunnel>,
     /// Tunnels whose hello is done, in the order in which it was.
@@ -127,6 +129,7 @@ impl<D: Driver> Worker<D> {
         driver: D,
         plan: Plan,
         listeners: Vec<Listener>,
+        congestion: Choice,
         wake: UnixStream,
         resolver_wake: UnixStream,
     ) -> io::Result<Worker<D>> {
@@ -141,6 +144,7 @@ impl<D: Driver> Worker<D> {
             began: Instant::now(),
             now,
             listeners,
+            congestion,
             connector,
             tunnels: Table::new(TUNNELS_MAX),
             up: Vec::new(),
