@@ -10,6 +10,7 @@ mod support {
     pub(crate) mod pair_target;
     pub(crate) mod reading;
     pub(crate) mod roundtrip_target;
+    pub(crate) mod script;
     pub(crate) mod session_target;
     pub(crate) mod side;
     pub(crate) mod world;
@@ -23,7 +24,7 @@ use sockmux_uring::session::{Config, Session, TunnelError};
 use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
 use support::lone::{START, open, sent, up};
-use support::side::Pattern;
+use support::script::Pattern;
 
 /// Every kept case of a target; how many there were.
 fn replay(target: &str, run: impl Fn(&[u8])) -> usize {

@@ -7,6 +7,7 @@
 #[path = "core"]
 mod support {
     pub(crate) mod choice;
+    pub(crate) mod script;
     pub(crate) mod seeded;
     pub(crate) mod side;
     pub(crate) mod world;
@@ -14,8 +15,8 @@ mod support {
 
 use sockmux_uring::limits::{ORIGINAL_ID_MAX, ORIGINAL_STREAMS_MAX};
 use sockmux_uring::session::{Config, Moment};
+use support::script::{End, Exit, Pattern, Plan, Script};
 use support::seeded::Seeded;
-use support::side::{End, Exit, Pattern, Plan, Script};
 use support::world::{World, random_run};
 
 /// Runs by default: quick enough for every `cargo test`.
