@@ -6,9 +6,11 @@ mod support {
     pub(crate) mod bytes;
     pub(crate) mod choice;
     pub(crate) mod decode_target;
+    pub(crate) mod lone;
     pub(crate) mod pair_target;
     pub(crate) mod reading;
     pub(crate) mod roundtrip_target;
+    pub(crate) mod script;
     pub(crate) mod session_target;
     pub(crate) mod side;
     pub(crate) mod world;
@@ -18,10 +20,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
-use sockmux_uring::session::{Config, Moment, Session, StreamKey, TunnelError};
+use sockmux_uring::session::{Config, Session, TunnelError};
 use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
-use support::side::Pattern;
+use support::lone::{START, open, sent, up};
+use support::script::Pattern;
 
 /// Every kept case of a target; how many there were.
 fn replay(target: &str, run: impl Fn(&[u8])) -> usize {
@@ -44,39 +47,6 @@ fn kept_cases_of_the_fuzzer() {
     assert!(replay("roundtrip", support::roundtrip_target::run) > 0);
     assert!(replay("session", support::session_target::run) > 0);
     assert!(replay("pair", |data| support::pair_target::run(data, &pattern)) > 0);
-}
-
-const START: Moment = Moment(1_000);
-
-/// A session whose hello is done, towards a peer with this offer.
-fn up(config: Config, peer: Option<Offer>) -> Session {
-    let mut session = Session::new(config, START);
-    session.on_frame(Frame::Hello { ids: (0, 0), offer: peer }, START).expect("a hello");
-    session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
-    session.on_frame(Frame::PacketSize(16_384), START).expect("an option");
-    sent(&mut session);
-    session
-}
-
-/// Type bytes of everything that the session has to send now.
-fn sent(session: &mut Session) -> Vec<u8> {
-    let mut kinds = Vec::new();
-    let mut head = Vec::new();
-    while session.poll_transmit(&mut head, true).is_some() {
-        kinds.push(head[1]);
-        head.clear();
-    }
-    kinds
-}
-
-/// A stream that began here and that the peer has answered with id 7.
-fn open(session: &mut Session) -> StreamKey {
-    let at = "127.0.0.1:1".parse().expect("an address");
-    let key = session.open(0, at, at).expect("a stream");
-    sent(session);
-    let opened = Frame::Opened { from: Some(7), to: Some(2), first_bytes: 0 };
-    session.on_frame(opened, START).expect("CONNECTED");
-    key
 }
 
 #[test]

@@ -129,10 +129,9 @@ fn own_packets(trace: &Trace, conn: u64, role: Role) -> Vec<&Packet> {
     let mut own = Vec::new();
     for entry in trace.entries.iter().filter(|entry| entry.conn == conn).take_while(heard) {
         match &entry.what {
-            What::Packet(by, packet)
-                if *by == role && (packet.kind != kind::SENT || !closed.contains(&packet.raid)) =>
-            {
-                own.push(packet);
+            What::Packet(by, packet) if *by == role => {
+                let late = packet.kind == kind::SENT && closed.contains(&packet.raid);
+                own.extend((!late).then_some(packet));
             }
             What::Packet(_, packet) if packet.kind == kind::CLOSE => closed.push(packet.said),
             What::Packet(_, packet) if packet.kind & 0x3f == kind::CONNECT => {

@@ -10,10 +10,11 @@ mod support {
     pub(crate) mod bytes;
     pub(crate) mod choice;
     pub(crate) mod pair_target;
+    pub(crate) mod script;
     pub(crate) mod side;
     pub(crate) mod world;
 }
 
-static PATTERN: LazyLock<support::side::Pattern> = LazyLock::new(support::side::Pattern::new);
+static PATTERN: LazyLock<support::script::Pattern> = LazyLock::new(support::script::Pattern::new);
 
 fuzz_target!(|data: &[u8]| support::pair_target::run(data, &PATTERN));

@@ -3,7 +3,7 @@
 use sockmux_uring::limits::{ID_REUSE_DISTANCE, STREAMS_MAX};
 
 use super::bytes::Bytes;
-use super::side::Pattern;
+use super::script::Pattern;
 use super::world::random_run;
 
 /// Runs the world that the bytes describe; what must hold is checked in it.

@@ -38,7 +38,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
         0 => {
             let offer = (choice.below(2) == 1).then(|| Offer {
                 newest: choice.below(256) as u8,
-                half_close: choice.below(2) == 1,
+                half_close: choice.pick(&[false, true]),
                 window_bytes: choice.below(1 << 32) as u32,
                 streams_max: choice.below(1 << 32) as u32,
             });

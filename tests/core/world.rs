@@ -11,7 +11,8 @@ use sockmux_uring::session::{Config, Ended, Moment};
 use sockmux_uring::wire::v03::{Offer, PAYLOAD_BYTES_MAX, STREAM_BUFFER_BYTES};
 
 use super::choice::Choice;
-use super::side::{End, EndedBy, Exit, Local, Pattern, Plan, REFUSAL, Script, Side, later};
+use super::script::{End, Exit, Pattern, Plan, REFUSAL, Script};
+use super::side::{EndedBy, Local, Side, later};
 
 /// A run that has not come to rest after this much virtual time never will.
 const REST_MICROS: u64 = 4 * 3_600 * 1_000_000;
