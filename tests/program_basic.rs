@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use support::net::{Ended, check_new_echo, connect, free_port, read_to_end_of};
+use support::net::{Ended, bounded, check_new_echo, connect, free_port, read_to_end_of};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::servers::{Exchange, Server};
