@@ -76,8 +76,8 @@ pub const ORIGINAL_WINDOW_PACKETS: u64 = 4;
 /// buffer: enough to fill a batch, little enough that a blocked link costs little memory.
 pub const READ_AHEAD_BYTES: u64 = 64 << 10;
 
-/// Answers to ECHO that wait for the link. A peer asks once in 30 s; one that floods loses the
-/// oldest.
+/// Answers to ECHO that wait for the link. A peer asks once in 30 s; one that floods loses
+/// those that come while these wait.
 pub const PONGS_MAX: usize = 8;
 
 /// Longest reason that travels in a CLOSE, in bytes.
@@ -217,3 +217,6 @@ pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
 /// Most exits of one process. They are searched in order for every new stream; as many as
 /// entrances, so that each entrance of the peer can have its own.
 pub const EXITS_MAX: usize = ENTRANCES_MAX;
+
+/// A path whose round trip is at most this is short: the same machine, rack or datacenter.
+pub const SHORT_PATH_MICROS: u32 = 5_000;

@@ -85,9 +85,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let for_connection = Arc::clone(shared);
         let started = socket.and_then(|socket| {
             thread::Builder::new().name("server-conn".into()).spawn(move || {
-                if let Err(error) = serve(socket, &for_connection.pattern) {
+                // The failure is kept before the socket closes, so that a client that sees its
+                // connection break finds the reason.
+                if let Err(error) = serve(&socket, &for_connection.pattern) {
                     for_connection.keep(error);
                 }
+                drop(socket);
             })
         });
         if let Err(source) = started {
@@ -102,20 +105,19 @@ impl Shared {
     }
 }
 
-/// One connection. The failure is recorded before the socket closes, so a client that sees its
-/// connection break finds the reason.
-fn serve(socket: TcpStream, pattern: &Pattern) -> Result<(), DemoError> {
+/// One connection, to the end of what its client asked for.
+fn serve(mut socket: &TcpStream, pattern: &Pattern) -> Result<(), DemoError> {
     let failed = |source| DemoError::io("serve a connection", source);
-    prepare(&socket).map_err(failed)?;
-    match Request::read(&socket).map_err(failed)? {
+    prepare(socket).map_err(failed)?;
+    match Request::read(socket).map_err(failed)? {
         Request::Up { stream, verify } => {
-            let received = receive_bulk(&socket, pattern, stream, verify)?;
-            (&socket).write_all(&received.to_be_bytes()).map_err(failed)
+            let received = receive_bulk(socket, pattern, stream, verify)?;
+            socket.write_all(&received.to_be_bytes()).map_err(failed)
         }
-        Request::Down { stream, duration } => send_bulk(&socket, pattern, stream, duration)
+        Request::Down { stream, duration } => send_bulk(socket, pattern, stream, duration)
             .map(drop)
             .map_err(|source| DemoError::io(format!("send data of stream {stream}"), source)),
-        Request::Echo => echo(&socket).map_err(failed),
+        Request::Echo => echo(socket).map_err(failed),
     }
 }
 

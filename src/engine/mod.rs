@@ -5,6 +5,7 @@
 //! from operation to operation as refcounted [`chunk`]s, never copied on the way.
 
 pub mod chunk;
+mod congestion;
 pub mod driver;
 mod gather;
 mod net;

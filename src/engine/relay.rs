@@ -7,11 +7,12 @@ use std::os::unix::net::UnixStream;
 
 use tracing::info;
 
+use super::congestion::Choice;
 use super::net;
 use super::resolver::look_up;
 use super::uring::{self, UringConfig, UringDriver};
 use super::worker::{Listener, Purpose, Stopped, Worker};
-use crate::params::plan::{Bind, LinkPlan, Plan, Target};
+use crate::params::plan::{Bind, Congestion, LinkPlan, Plan, Target};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,17 @@ pub enum SetupError {
     /// The kernel does not let us have what the engine needs.
     #[error("{0}")]
     Engine(#[from] uring::SetupError),
+    /// The congestion control that was asked for cannot be had.
+    #[error(
+        "SOXCONF=congestion:{name}: {error}; net.ipv4.tcp_allowed_congestion_control names those \
+         that may be chosen, congestion:auto chooses"
+    )]
+    Congestion {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// Something of the process itself.
     #[error("{what}: {error}")]
     Process {
@@ -88,6 +100,7 @@ impl StopHandle {
 pub struct Relay {
     plan: Plan,
     listeners: Vec<Listener>,
+    congestion: Choice,
     wait: UnixStream,
     wake: UnixStream,
 }
@@ -99,6 +112,7 @@ impl Relay {
     /// [`SetupError`] naming the parameter and the remedy.
     pub fn bind(plan: Plan) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
+        let congestion = choose_congestion(&plan.soxconf.congestion)?;
         let mut listeners = Vec::new();
         if let LinkPlan::Listen(binds) = &plan.link {
             for bind in binds {
@@ -108,9 +122,12 @@ impl Relay {
         for entrance in &plan.entrances {
             open(&entrance.bind, "PORT=", Purpose::Entrance, &mut listeners)?;
         }
+        for listener in &listeners {
+            congestion.set_before(&listener.fd);
+        }
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        Ok(Relay { plan, listeners, wait, wake })
+        Ok(Relay { plan, listeners, congestion, wait, wake })
     }
 
     /// The addresses of the entrances, in the plan's order.
@@ -145,7 +162,8 @@ impl Relay {
     /// [`RunError`] when the engine cannot begin or cannot go on.
     pub fn run(self) -> Result<Stopped, RunError> {
         let driver = UringDriver::new(&UringConfig::default()).map_err(SetupError::from)?;
-        info!(engine = crate::engine::driver::Driver::name(&driver), "engine ready");
+        let engine = crate::engine::driver::Driver::name(&driver);
+        info!(engine, congestion = self.congestion.name(), "engine ready");
         for notice in &self.plan.notices {
             info!(notice, "notice");
         }
@@ -155,9 +173,17 @@ impl Relay {
                 Purpose::Entrance => info!(address = %listener.address, "entrance listening"),
             }
         }
-        let worker = Worker::new(driver, self.plan, self.listeners, self.wait, self.wake)?;
+        let worker =
+            Worker::new(driver, self.plan, self.listeners, self.congestion, self.wait, self.wake)?;
         Ok(worker.run()?)
     }
+}
+
+fn choose_congestion(wanted: &Congestion) -> Result<Choice, SetupError> {
+    Choice::new(wanted).map_err(|error| match wanted {
+        Congestion::Named(name) => SetupError::Congestion { name: name.clone(), error },
+        _ => SetupError::Process { what: "cannot make a socket", error },
+    })
 }
 
 fn open(

@@ -130,11 +130,25 @@ pub struct SoxConf {
     pub packet_bytes: u16,
     /// `noconndata` clears it: first data may ride in CONNECT and CONNECTED.
     pub first_data: bool,
+    /// `congestion` (ours): the congestion control of our own sockets.
+    pub congestion: Congestion,
+}
+
+/// The congestion control of our own sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// A plain algorithm on short paths, the system's choice on long ones.
+    #[default]
+    Auto,
+    /// What the system gives each socket.
+    System,
+    /// This one, on every socket.
+    Named(String),
 }
 
 impl Default for SoxConf {
     fn default() -> Self {
-        SoxConf { packet_bytes: 16384, first_data: true }
+        SoxConf { packet_bytes: 16384, first_data: true, congestion: Congestion::Auto }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::address;
 use super::error::plain;
 use super::hostlist::HostList;
-use super::plan::{Entrance, Exit, LinkPlan, Plan, Transport};
+use super::plan::{Congestion, Entrance, Exit, LinkPlan, Plan, Transport};
 use super::portlist::show_bind;
 use super::timeout;
 
@@ -51,6 +51,12 @@ pub fn plan(plan: &Plan) -> String {
         "packets",
         [format!("at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
     );
+    let congestion = match &plan.soxconf.congestion {
+        Congestion::Auto => "auto: a plain one on short paths, the system's on long ones",
+        Congestion::System => "system: as the system makes each socket",
+        Congestion::Named(name) => name,
+    };
+    section(&mut text, "congestion", [congestion.to_owned()]);
     if !plan.notices.is_empty() {
         section(&mut text, "notices", plan.notices.iter().map(|notice| plain_long(notice)));
     }

@@ -1,11 +1,11 @@
 //! `SOXCONF=what[:value][,what[:value]]*`: choices of the wire protocol.
 
 use super::error::{Problem, plain, quoted};
-use super::plan::SoxConf;
+use super::plan::{Congestion, SoxConf};
 use super::suggest;
 
 /// What has a meaning here.
-const ITEMS: [&str; 4] = ["crypt", "packsize", "nodelay", "noconndata"];
+const ITEMS: [&str; 5] = ["crypt", "packsize", "nodelay", "noconndata", "congestion"];
 
 /// Items of the original that are passed over.
 const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
@@ -75,6 +75,17 @@ impl SoxConfReader {
                 }
                 self.conf.packet_bytes = bytes;
             }
+            ("congestion", Some("auto")) => self.conf.congestion = Congestion::Auto,
+            ("congestion", Some("system")) => self.conf.congestion = Congestion::System,
+            ("congestion", Some(name)) if is_algorithm(name) => {
+                self.conf.congestion = Congestion::Named(name.to_owned());
+            }
+            ("congestion", name) => {
+                return Err(Problem::new(
+                    format!("{} is no congestion control", quoted(name.unwrap_or_default())),
+                    "give congestion:auto, congestion:system or a name such as congestion:cubic",
+                ));
+            }
             (what, _) if IGNORED.contains(&what) => {
                 notice("this program has nothing of the kind");
             }
@@ -87,6 +98,12 @@ impl SoxConfReader {
         }
         Ok(())
     }
+}
+
+/// Could it be the name of one? The kernel's names have up to 15 bytes.
+fn is_algorithm(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=15).contains(&name.len()) && name.bytes().all(plain)
 }
 
 fn packet_bytes(text: &str) -> Result<u16, Problem> {
@@ -131,8 +148,24 @@ mod tests {
             (&["crypt", "nodelay:off", "cork:on,private,acc:tcp:h:1:l:2"], 16384, true, 5),
         ] {
             let (conf, said) = read(values).unwrap();
-            assert_eq!(conf, SoxConf { packet_bytes, first_data }, "{values:?}");
+            let wanted = SoxConf { packet_bytes, first_data, ..SoxConf::default() };
+            assert_eq!(conf, wanted, "{values:?}");
             assert_eq!(said.len(), notices, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn congestion_control_by_name() {
+        for (value, wanted) in [
+            ("congestion:auto", Congestion::Auto),
+            ("congestion:system", Congestion::System),
+            ("congestion:cubic", Congestion::Named(String::from("cubic"))),
+        ] {
+            assert_eq!(read(&[value]).unwrap().0.congestion, wanted);
+        }
+        for value in ["congestion", "congestion:", "congestion:a b", "congestion:sixteen_letters_"]
+        {
+            assert!(read(&[value]).is_err(), "{value}");
         }
     }
 

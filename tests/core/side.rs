@@ -1,125 +1,17 @@
 //! A model of an engine: one session with its decoder and its local sockets, all of them scripts.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use sockmux_uring::limits::READ_AHEAD_BYTES;
 use sockmux_uring::session::{
     Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
 };
 use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::{Decoder, Step};
 
-/// Table behind all payload: a prime length, so that no packet size lines up with it.
-const PATTERN_BYTES: usize = 65_521;
+mod locals;
 
-/// The bytes that streams carry: byte `n` of a stream follows from its seed and `n`.
-pub(crate) struct Pattern(Vec<u8>);
-
-impl Pattern {
-    pub(crate) fn new() -> Pattern {
-        let mut state = 0x1234_5678_u32;
-        let table = (0..PATTERN_BYTES).map(|_| {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            (state >> 11) as u8
-        });
-        Pattern(table.collect())
-    }
-
-    /// Calls `each` with the pieces that make up `bytes` bytes of the stream from `at`.
-    fn pieces(&self, seed: u64, at: u64, bytes: u64, mut each: impl FnMut(&[u8])) {
-        let mut start = (seed.wrapping_add(at) % PATTERN_BYTES as u64) as usize;
-        let mut left = bytes as usize;
-        while left > 0 {
-            let take = left.min(PATTERN_BYTES - start);
-            each(&self.0[start..start + take]);
-            left -= take;
-            start = 0;
-        }
-    }
-
-    fn append(&self, out: &mut Vec<u8>, seed: u64, at: u64, bytes: u64) {
-        self.pieces(seed, at, bytes, |piece| out.extend_from_slice(piece));
-    }
-
-    fn matches(&self, found: &[u8], seed: u64, at: u64) -> bool {
-        let mut rest = found;
-        let mut same = true;
-        self.pieces(seed, at, found.len() as u64, |piece| {
-            same &= rest[..piece.len()] == *piece;
-            rest = &rest[piece.len()..];
-        });
-        same
-    }
-}
-
-/// How a local socket comes to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// End of data after its last byte.
-    Eof,
-    /// The same, but not before the other side has ended its data.
-    EofAfterPeer,
-    /// Reset after this many bytes.
-    ResetAfter(u64),
-    /// Reset this many microseconds after it began.
-    ResetAt(u64),
-}
-
-/// What a local socket does.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Script {
-    pub(crate) seed: u64,
-    /// Bytes that it has to say.
-    pub(crate) total: u64,
-    /// Bytes of it that come at once, and microseconds between.
-    pub(crate) chunk: u64,
-    pub(crate) chunk_gap: u64,
-    /// Bytes that it takes at once, microseconds between, and before the first.
-    pub(crate) gulp: u64,
-    pub(crate) gulp_gap: u64,
-    pub(crate) stall: u64,
-    /// Urgent bytes that it sends, one after each of its first chunks.
-    pub(crate) urgent: u8,
-    pub(crate) end: End,
-}
-
-/// What becomes of an open at the other side, after a delay in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
-    Accept { after: u64 },
-    Refuse { after: u64, unreachable: bool },
-}
-
-/// One stream of a run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    pub(crate) opener: usize,
-    pub(crate) open_at: Moment,
-    pub(crate) exit: Exit,
-    /// Of the opener, and of the exit.
-    pub(crate) scripts: [Script; 2],
-}
-
-pub(crate) const REFUSAL: &str = "nobody lives here";
-
-/// The client address that stands for a plan: so the exit knows which one it serves.
-fn address_of(plan: usize) -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::new(10, 0, (plan >> 8) as u8, plan as u8).into(), 7)
-}
-
-fn plan_of(address: SocketAddr) -> usize {
-    match address {
-        SocketAddr::V4(v4) => {
-            let [_, _, high, low] = v4.ip().octets();
-            usize::from(high) << 8 | usize::from(low)
-        }
-        SocketAddr::V6(_) => panic!("{address} was never given"),
-    }
-}
+use super::script::{End, Exit, Pattern, Plan, Script, address_of, plan_of};
 
 /// What brought the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -369,136 +261,6 @@ impl Side {
         self.by_key.insert(key, user);
     }
 
-    /// Does what the local sockets do at `now`; whether anything was done.
-    pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan]) -> bool {
-        let mut busy = self.open_due(now, plans);
-        for user in 0..self.locals.len() {
-            busy |= self.decide(user, now, plans);
-            busy |= self.reset_due(user, now);
-            busy |= self.take(user, now);
-            busy |= self.write(user, now);
-        }
-        self.ending = None;
-        self.take_events(now, plans);
-        busy
-    }
-
-    fn open_due(&mut self, now: Moment, plans: &[Plan]) -> bool {
-        if !self.session.is_up() || now < self.retry_at {
-            return false;
-        }
-        let Some(at) = self.to_open.iter().position(|&plan| plans[plan].open_at <= now) else {
-            return false;
-        };
-        let plan = self.to_open[at];
-        let user = self.locals.len();
-        match self.session.open(user as u64, address_of(plan), address_of(0)) {
-            Ok(key) => {
-                self.to_open.swap_remove(at);
-                assert_eq!(user, self.begin(plan, 0, plans[plan].scripts[0], now));
-                self.set_key(user, key);
-                assert!(self.session.stream_count() <= self.session.streams_max() as usize);
-            }
-            Err(_) => {
-                assert!(self.session.stream_count() >= self.session.streams_max() as usize);
-                self.retry_at = later(now, 500_000);
-            }
-        }
-        true
-    }
-
-    fn decide(&mut self, user: usize, now: Moment, plans: &[Plan]) -> bool {
-        let local = &mut self.locals[user];
-        let (Some(key), Some(at)) = (local.key, local.decide_at) else { return false };
-        if now < at {
-            return false;
-        }
-        local.decide_at = None;
-        match plans[local.plan].exit {
-            Exit::Accept { .. } => {
-                local.opened = true;
-                local.write_at = now;
-                self.session.accept(key, address_of(0), address_of(1));
-            }
-            Exit::Refuse { unreachable, .. } => {
-                local.key = None;
-                local.reset = true;
-                self.by_key.remove(&key);
-                self.session.refuse(key, REFUSAL, unreachable);
-            }
-        }
-        true
-    }
-
-    fn reset_due(&mut self, user: usize, now: Moment) -> bool {
-        let local = &mut self.locals[user];
-        let Some(key) = local.key.filter(|_| local.decide_at.is_none() && !local.reset) else {
-            return false;
-        };
-        let due = match local.script.end {
-            End::ResetAt(after) => later(local.began, after) <= now,
-            End::ResetAfter(bytes) => local.read >= bytes.min(local.script.total),
-            _ => false,
-        };
-        if due {
-            local.reset = true;
-            let keep = self.session.local_reset(key, "connection reset by the script");
-            self.locals[user].dropped = !keep;
-        }
-        due
-    }
-
-    fn take(&mut self, user: usize, now: Moment) -> bool {
-        let local = &mut self.locals[user];
-        let Some(key) = local.key.filter(|_| local.decide_at.is_none() && !local.reset) else {
-            return false;
-        };
-        let waiting = local.delivered - local.taken;
-        if waiting == 0 || now < local.take_at {
-            return false;
-        }
-        let bytes = waiting.min(local.script.gulp);
-        local.taken += bytes;
-        local.take_at = later(now, local.script.gulp_gap);
-        self.session.taken(key, bytes, now);
-        true
-    }
-
-    fn write(&mut self, user: usize, now: Moment) -> bool {
-        let local = &mut self.locals[user];
-        let Some(key) = local.key.filter(|_| local.decide_at.is_none()) else { return false };
-        if local.eof || local.reset || local.paused || now < local.write_at {
-            return false;
-        }
-        let left = local.script.total - local.read;
-        if left == 0 {
-            let due = match local.script.end {
-                End::Eof => true,
-                End::EofAfterPeer => local.peer_end.is_some(),
-                _ => false,
-            };
-            local.eof = due;
-            if due {
-                self.session.data_end(key, now);
-            }
-            return due;
-        }
-        if !self.session.may_read(key) {
-            local.paused = true;
-            return true;
-        }
-        let bytes = left.min(local.script.chunk);
-        local.read += bytes;
-        local.write_at = later(now, local.script.chunk_gap);
-        assert!(local.read - local.framed <= READ_AHEAD_BYTES + bytes, "too much is read ahead");
-        self.session.data_ready(key, bytes);
-        if local.urgent_left > 0 && local.opened {
-            local.urgent_left -= 1;
-            self.session.urgent(key, b'!');
-        }
-        true
-    }
-
     /// It is now `now` for the session, if it wanted to know.
     pub(crate) fn run_clock(&mut self, now: Moment, plans: &[Plan]) -> Result<bool, TunnelError> {
         if self.session.next_timeout().is_none_or(|at| now < at) {
@@ -604,10 +366,12 @@ impl Side {
         self.by_plan.get(&plan).map(|&user| &self.locals[user])
     }
 
-    /// The users that must be told when the connection breaks.
-    pub(crate) fn live_users(&self) -> Vec<u64> {
-        let live = |local: &Local| local.key.is_some() && !local.reset;
-        (0..self.locals.len()).filter(|&n| live(&self.locals[n])).map(|n| n as u64).collect()
+    /// The session knows the streams that have not ended, and no others.
+    pub(crate) fn check_users(&self) {
+        assert_eq!(self.session.stream_count(), self.by_key.len());
+        for (&key, &user) in &self.by_key {
+            assert_eq!(self.session.user_of(key), Some(user as u64));
+        }
     }
 }
 

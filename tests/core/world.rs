@@ -11,7 +11,8 @@ use sockmux_uring::session::{Config, Ended, Moment};
 use sockmux_uring::wire::v03::{Offer, PAYLOAD_BYTES_MAX, STREAM_BUFFER_BYTES};
 
 use super::choice::Choice;
-use super::side::{End, EndedBy, Exit, Local, Pattern, Plan, REFUSAL, Script, Side, later};
+use super::script::{End, Exit, Pattern, Plan, REFUSAL, Script};
+use super::side::{EndedBy, Local, Side, later};
 
 /// A run that has not come to rest after this much virtual time never will.
 const REST_MICROS: u64 = 4 * 3_600 * 1_000_000;
@@ -266,7 +267,7 @@ impl<'a, C: Choice> World<'a, C> {
 
     fn check_rest(&self) {
         for side in &self.sides {
-            assert!(side.live_users().is_empty(), "{}", self.describe());
+            side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
         }
         for (n, plan) in self.plans.iter().enumerate() {
@@ -274,8 +275,12 @@ impl<'a, C: Choice> World<'a, C> {
         }
     }
 
-    /// The connection breaks: whatever hangs on the sessions is the caller's to end.
+    /// The connection breaks: whatever hangs on the sessions is the caller's to end, and each
+    /// session still knows what that is.
     fn cut(self) -> Summary {
+        for side in &self.sides {
+            side.check_users();
+        }
         self.summary(true)
     }
 
@@ -326,8 +331,13 @@ pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bo
     let spread = choice.pick(&[0, 10_000, 3_000_000]);
     let plans: Vec<Plan> =
         (0..streams).map(|n| random_plan(choice, n, streams, spread, half_close, heavy)).collect();
-    let cut_at = choice.once_in(5).then(|| Moment(choice.below(5_000_000)));
+    let cut_at = once_in(choice, 5).then(|| Moment(choice.below(5_000_000)));
     World::new(choice, pattern, configs, plans, cut_at).run()
+}
+
+/// Yes, once in so many times; the dullest choice is no.
+fn once_in(choice: &mut impl Choice, out_of: u64) -> bool {
+    choice.below(out_of) == out_of - 1
 }
 
 fn random_config(choice: &mut impl Choice, offers: bool) -> Config {
@@ -335,9 +345,9 @@ fn random_config(choice: &mut impl Choice, offers: bool) -> Config {
     let streams_max = choice.pick(&[limits::STREAMS_MAX, 3, 20]);
     Config {
         packet_bytes: choice.pick(&[16_384, 129, 512, 1_000, 4_096]),
-        first_data: !choice.once_in(4),
+        first_data: !once_in(choice, 4),
         offer: offers.then_some(Offer { newest: 0, half_close: true, window_bytes, streams_max }),
-        keepalive: (!choice.once_in(4)).then_some(Duration::from_secs(30)),
+        keepalive: (!once_in(choice, 4)).then_some(Duration::from_secs(30)),
         linger: Some(Duration::from_millis(choice.pick(&[30_000, 0, 500, 5_000]))),
         ..Config::default()
     }

@@ -101,7 +101,7 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let Some(connector) = &mut self.connector else { return };
         let token = Kind::Dial.number(connector.number);
-        match dial.start(&mut self.driver, token) {
+        match dial.start(&mut self.driver, &self.congestion, token) {
             Some(fd) => {
                 let deadline = dial.deadline(now);
                 connector.state = State::Connecting { dial, fd, deadline };

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::engine::congestion::Choice;
 use crate::engine::driver::{Driver, Fd, Token};
 use crate::engine::net;
 use crate::params::plan::Target;
@@ -53,11 +54,17 @@ impl Dial {
     }
 
     /// Starts on the next address. `None`: there is none left.
-    pub(super) fn start<D: Driver>(&mut self, driver: &mut D, token: Token) -> Option<Fd> {
+    pub(super) fn start<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        congestion: &Choice,
+        token: Token,
+    ) -> Option<Fd> {
         while let Some(address) = self.addresses.pop_front() {
             self.current = Some(address);
             match net::stream_socket(address) {
                 Ok(socket) => {
+                    congestion.set_before(&socket);
                     let fd: Rc<OwnedFd> = Rc::new(socket);
                     driver.connect(&fd, address.into(), token);
                     return Some(fd);

@@ -20,6 +20,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn begin_tunnel(&mut self, fd: Fd) {
         let patience = self.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
         net::set_up_link(&fd, patience);
+        self.congestion.set_after(&fd);
         let peer = net::peer_address(&fd);
         let session = Session::new(self.session_config(), self.now);
         let tunnel = Tunnel {

@@ -28,18 +28,33 @@ pub(super) enum Stage {
     Draining,
 }
 
-/// The receive of a local socket.
+/// How a socket is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// None is under way.
+    /// Not at all.
     Idle,
-    /// One is.
+    /// Watched for data and urgent data.
+    Watched,
+    /// A receive is under way.
     Armed {
         op: OpId,
         mode: RecvMode,
         /// It was asked to end.
         cancelled: bool,
     },
+}
+
+/// How much a socket gives, which says how it is best read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// A keystroke now and then: watched, then received once. Only so urgent data is seen before
+    /// the data behind it is read, which makes the kernel forget it.
+    Sparse,
+    /// Small messages in quick succession: one multishot receive.
+    Busy,
+    /// It fills buffers: received into large ones, one at a time, so that it cannot take more
+    /// than its share of them.
+    Bulk,
 }
 
 /// One local connection.
@@ -55,10 +70,9 @@ pub(super) struct Local {
     pub(super) client: SocketAddr,
 
     pub(super) reading: Reading,
-    /// The stream is in bulk: it is read by large buffers, one receive at a time.
-    pub(super) bulk: bool,
-    /// Short reads in a row while in bulk.
-    pub(super) short_reads: u8,
+    pub(super) pace: Pace,
+    /// While in bulk, short reads in a row; else, reads in a row that came close together.
+    pub(super) streak: u8,
     /// In the list of those that wait for a receive buffer.
     pub(super) starved: bool,
     /// The socket has given its end of data.
@@ -94,8 +108,8 @@ impl Local {
             stage,
             client,
             reading: Reading::Idle,
-            bulk: false,
-            short_reads: 0,
+            pace: Pace::Sparse,
+            streak: 0,
             starved: false,
             read_ended: false,
             input: VecDeque::new(),

@@ -1,8 +1,6 @@
 //! Bytes between local sockets and the session.
 //!
-//! Reading: a stream that is small is received by a multishot receive into small buffers, which
-//! costs nothing while it is idle. One that fills a buffer changes over to large buffers, one
-//! receive at a time, so that it cannot take more than its share of them.
+//! Reading goes by a stream's pace, see [`Pace`]; an idle connection holds no buffer in any.
 //!
 //! Writing: what was delivered is sent from the buffer in which it came from the link, without
 //! waiting. What the socket does not take is copied into buffers of our own, so that a slow reader
@@ -12,7 +10,7 @@ use std::io;
 
 use tracing::{debug, warn};
 
-use super::local::{Reading, Stage};
+use super::local::{Pace, Reading, Stage};
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
@@ -23,17 +21,12 @@ use crate::session::Moment;
 
 /// Short reads in a row that end a stream's bulk.
 const SHORT_READS: u8 = 2;
+/// Reads in a row, each soon after the one before, that make a sparse stream busy.
+const QUICK_READS: u8 = 16;
+/// How soon that is.
+const QUICK_MICROS: u64 = 1_000;
 
 impl<D: Driver> Worker<D> {
-    /// Watches a local socket for urgent data and for its end while it is not read.
-    pub(super) fn watch_local(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        if let Some(fd) = &local.fd {
-            let events = libc::POLLPRI as u32;
-            self.driver.poll(fd, events, false, Kind::LocalUrgent.of(key));
-        }
-    }
-
     /// Receives from a local socket, if the session wants more and nothing is under way.
     pub(super) fn read_local(&mut self, key: Key) {
         let Some(local) = self.locals.get_mut(key) else { return };
@@ -51,18 +44,33 @@ impl<D: Driver> Worker<D> {
         if !wanted {
             return;
         }
-        let (mode, class, kind, kept_free) = if local.bulk {
-            let kept_free = BULK_BUFFERS_FOR_LINKS + self.bulk_receives;
-            (RecvMode::Once, BufferClass::Bulk, Kind::LocalReceiveBulk, kept_free)
-        } else {
-            (RecvMode::Multishot, BufferClass::Small, Kind::LocalReceive, 0)
+        match local.pace {
+            Pace::Sparse => {
+                let events = (libc::POLLIN | libc::POLLPRI) as u32;
+                self.driver.poll(fd, events, false, Kind::LocalReady.of(key));
+                local.reading = Reading::Watched;
+            }
+            Pace::Busy => self.receive_local(key, RecvMode::Multishot, BufferClass::Small),
+            Pace::Bulk => self.receive_local(key, RecvMode::Once, BufferClass::Bulk),
+        }
+    }
+
+    /// Starts a receive, or waits for a buffer to receive into.
+    fn receive_local(&mut self, key: Key, mode: RecvMode, class: BufferClass) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(fd) = &local.fd else { return };
+        let (kind, kept_free) = match class {
+            BufferClass::Small => (Kind::LocalReceive, 0),
+            BufferClass::Bulk => {
+                (Kind::LocalReceiveBulk, BULK_BUFFERS_FOR_LINKS + self.bulk_receives)
+            }
         };
         if self.driver.free_buffers(class) <= kept_free {
             local.starved = true;
             self.starved_locals.push_back(key);
             return;
         }
-        if local.bulk {
+        if class == BufferClass::Bulk {
             self.bulk_receives += 1;
         }
         let op = self.driver.recv(fd, mode, class, kind.of(key));
@@ -70,7 +78,6 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn local_received(&mut self, key: Key, more: bool, got: io::Result<Option<Chunk>>) {
-        let now = self.now;
         let Some(local) = self.locals.get_mut(key) else {
             self.counters.stale += 1;
             return;
@@ -84,13 +91,12 @@ impl<D: Driver> Worker<D> {
                 if let (Stage::Open, Some(stream)) = (&local.stage, local.stream) {
                     let bytes = chunk.len();
                     local.input.push_back(chunk);
-                    local.last_data = now;
                     let tunnel = local.tunnel;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
                         tunnel.session.data_ready(stream, bytes as u64);
                         tunnel.session.may_read(stream)
                     });
-                    self.judge_size(key, was, bytes, may_go_on && more);
+                    self.judge_pace(key, was, bytes, may_go_on);
                     self.mark_tunnel(tunnel);
                 }
                 if !more {
@@ -109,30 +115,53 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A receive that was armed as `was` brought so many bytes: is the stream in bulk or not, and
-    /// is a multishot receive to go on?
-    fn judge_size(&mut self, key: Key, was: Reading, bytes: usize, go_on: bool) {
+    /// A receive that was armed as `was` brought so many bytes: what is the stream's pace, and is
+    /// a multishot receive to go on?
+    fn judge_pace(&mut self, key: Key, was: Reading, bytes: usize, go_on: bool) {
+        let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
-        match was {
-            Reading::Armed { op, mode: RecvMode::Multishot, cancelled } => {
-                if full {
-                    local.bulk = true;
-                    local.short_reads = 0;
-                }
-                if (full || !go_on) && !cancelled && local.reading != Reading::Idle {
-                    self.driver.cancel(op);
-                    local.reading =
-                        Reading::Armed { op, mode: RecvMode::Multishot, cancelled: true };
+        let quick = now.0 - local.last_data.0 < QUICK_MICROS;
+        local.last_data = now;
+        match local.pace {
+            Pace::Sparse | Pace::Busy if full => {
+                local.pace = Pace::Bulk;
+                local.streak = 0;
+            }
+            Pace::Sparse => {
+                local.streak = if quick { local.streak + 1 } else { 0 };
+                if local.streak >= QUICK_READS {
+                    local.pace = Pace::Busy;
+                    self.timed += 1;
                 }
             }
-            Reading::Armed { mode: RecvMode::Once, .. } => {
-                local.short_reads = if full { 0 } else { local.short_reads + 1 };
-                if local.short_reads >= SHORT_READS {
-                    local.bulk = false;
+            Pace::Busy => {}
+            Pace::Bulk => {
+                local.streak = if full { 0 } else { local.streak + 1 };
+                if local.streak >= SHORT_READS {
+                    local.pace = Pace::Sparse;
+                    local.streak = 0;
                 }
             }
-            Reading::Idle => {}
+        }
+        let stays = local.pace == Pace::Busy && go_on;
+        if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled: false } = was
+            && local.reading != Reading::Idle
+            && !stays
+        {
+            self.driver.cancel(op);
+            local.reading = Reading::Armed { op, mode: RecvMode::Multishot, cancelled: true };
+        }
+    }
+
+    /// A busy stream has been quiet for a while: it is watched again.
+    pub(super) fn calm_down(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        local.pace = Pace::Sparse;
+        local.streak = 0;
+        if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled: false } = local.reading {
+            self.driver.cancel(op);
+            local.reading = Reading::Armed { op, mode: RecvMode::Multishot, cancelled: true };
         }
     }
 
@@ -178,22 +207,24 @@ impl<D: Driver> Worker<D> {
         self.mark_tunnel(tunnel);
     }
 
-    /// Urgent data has come, or the socket has ended while nobody read it.
-    pub(super) fn local_polled(&mut self, key: Key, events: io::Result<u32>) {
+    /// A watched socket has something: urgent data is taken first, then the rest is received.
+    pub(super) fn local_ready(&mut self, key: Key, events: io::Result<u32>) {
         let Some(local) = self.locals.get_mut(key) else { return };
+        local.reading = Reading::Idle;
         let (Ok(events), Some(fd)) = (events, &local.fd) else { return };
-        if events & libc::POLLPRI as u32 != 0 {
-            if let (Some(byte), Some(stream)) = (net::take_urgent(fd), local.stream) {
-                let tunnel = local.tunnel;
-                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-                    tunnel.session.urgent(stream, byte);
-                }
-                self.mark_tunnel(tunnel);
+        if events & libc::POLLPRI as u32 != 0
+            && let (Some(byte), Some(stream)) = (net::take_urgent(fd), local.stream)
+        {
+            let tunnel = local.tunnel;
+            if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+                tunnel.session.urgent(stream, byte);
             }
-            self.watch_local(key);
-        } else if events & libc::POLLERR as u32 != 0 && local.reading == Reading::Idle {
-            // A socket that is read says so itself, after the data before it.
-            self.local_failed(key, "reset", &io::Error::from_raw_os_error(libc::ECONNRESET));
+            self.mark_tunnel(tunnel);
+        }
+        if events & !(libc::POLLPRI as u32) != 0 {
+            self.receive_local(key, RecvMode::Once, BufferClass::Small);
+        } else {
+            self.read_local(key);
         }
     }
 

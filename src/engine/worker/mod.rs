@@ -30,6 +30,7 @@ mod token;
 mod tunnel;
 mod turn;
 
+use super::congestion::Choice;
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
@@ -81,6 +82,7 @@ pub(super) struct Worker<D> {
     now: Moment,
     plan: Plan,
     listeners: Vec<Listener>,
+    congestion: Choice,
     connector: Option<Connector>,
     tunnels: Table<Tunnel>,
     /// Tunnels whose hello is done, in the order in which it was.
@@ -100,7 +102,7 @@ pub(super) struct Worker<D> {
     starved_tunnels: Vec<Key>,
     /// Local receives under way that will each take a bulk buffer.
     bulk_receives: usize,
-    /// Local connections with a deadline, at least.
+    /// Local connections that the sweep has to look at: those with a deadline and busy ones.
     timed: usize,
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
@@ -127,6 +129,7 @@ impl<D: Driver> Worker<D> {
         driver: D,
         plan: Plan,
         listeners: Vec<Listener>,
+        congestion: Choice,
         wake: UnixStream,
         resolver_wake: UnixStream,
     ) -> io::Result<Worker<D>> {
@@ -141,6 +144,7 @@ impl<D: Driver> Worker<D> {
             began: Instant::now(),
             now,
             listeners,
+            congestion,
             connector,
             tunnels: Table::new(TUNNELS_MAX),
             up: Vec::new(),
@@ -207,7 +211,7 @@ impl<D: Driver> Worker<D> {
                 self.accepted(token::number(token) as usize, more, got);
             }
             (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
-            (Kind::LocalUrgent, Outcome::Polled(events)) => self.local_polled(key, events),
+            (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::Dial, Outcome::Connected(result)) => {
                 self.link_connected(token::number(token), result);
             }

@@ -62,12 +62,12 @@ impl<D: Driver> Worker<D> {
         match opened {
             Ok(stream) => {
                 net::set_nodelay(&socket);
+                self.congestion.set_after(&socket);
                 debug!(%client, %entrance, "client");
                 if let Some(local) = self.locals.get_mut(local_key) {
                     local.stream = Some(stream);
                     local.fd = Some(Rc::new(socket));
                 }
-                self.watch_local(local_key);
                 self.read_local(local_key);
                 self.mark_tunnel(key);
             }
@@ -145,7 +145,7 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Dialing(dial) = &mut local.stage else { return };
-        match dial.start(&mut self.driver, Kind::LocalConnect.of(key)) {
+        match dial.start(&mut self.driver, &self.congestion, Kind::LocalConnect.of(key)) {
             Some(fd) => {
                 local.fd = Some(fd);
                 let deadline = dial.deadline(now);
@@ -187,6 +187,7 @@ impl<D: Driver> Worker<D> {
         match (result, &local.fd) {
             (Ok(()), Some(fd)) => {
                 net::set_nodelay(fd);
+                self.congestion.set_after(fd);
                 let (server, own) = (net::peer_address(fd), net::local_address(fd));
                 local.stage = Stage::Open;
                 local.deadline = None;
@@ -195,7 +196,6 @@ impl<D: Driver> Worker<D> {
                     tunnel.session.accept(stream, server, own);
                 }
                 self.mark_tunnel(tunnel);
-                self.watch_local(key);
                 self.read_local(key);
                 self.mark_local(key);
             }

@@ -19,8 +19,8 @@ pub(super) enum Kind {
     /// A receive into a bulk buffer: counted, whoever it was for.
     LocalReceiveBulk,
     LocalSend,
-    /// Urgent data or the end of a local socket.
-    LocalUrgent,
+    /// A local socket has something: data, urgent data or its end.
+    LocalReady,
 }
 
 const KINDS: [Kind; 10] = [
@@ -33,7 +33,7 @@ const KINDS: [Kind; 10] = [
     Kind::LocalReceive,
     Kind::LocalReceiveBulk,
     Kind::LocalSend,
-    Kind::LocalUrgent,
+    Kind::LocalReady,
 ];
 
 impl Kind {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::local::Stage;
+use super::local::{Pace, Stage};
 use super::{Drain, Key, Stopped, Worker};
 use crate::engine::driver::{BufferClass, Driver};
 use crate::engine::net;
+use crate::limits::SWEEP_MILLIS;
 
 impl<D: Driver> Worker<D> {
     /// Looks at the clock and writes. `Some` when the run is over.
@@ -68,7 +69,8 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         self.next_sweep = now.after(Self::sweep_interval());
         let idle = self.plan.timeouts.io;
-        let mut due: Vec<Key> = Vec::new();
+        let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
+        let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
         self.timed = 0;
         for (key, local) in self.locals.iter() {
             let idle_over = idle.is_some_and(|idle| local.last_data.after(idle) <= now);
@@ -78,6 +80,15 @@ impl<D: Driver> Worker<D> {
                 Some(_) => self.timed += 1,
                 None => {}
             }
+            if local.pace == Pace::Busy {
+                self.timed += 1;
+                if local.last_data.0 < quiet {
+                    calm.push(key);
+                }
+            }
+        }
+        for key in calm {
+            self.calm_down(key);
         }
         for key in due {
             self.patience_over(key);

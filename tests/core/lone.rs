@@ -1,0 +1,39 @@
+//! One session by itself, spoken to frame by frame.
+
+use sockmux_uring::session::{Config, Moment, Session, StreamKey};
+use sockmux_uring::wire::Frame;
+use sockmux_uring::wire::v03::Offer;
+
+/// When it all begins.
+pub(crate) const START: Moment = Moment(1_000);
+
+/// A session whose hello is done, towards a peer with this offer.
+pub(crate) fn up(config: Config, peer: Option<Offer>) -> Session {
+    let mut session = Session::new(config, START);
+    session.on_frame(Frame::Hello { ids: (0, 0), offer: peer }, START).expect("a hello");
+    session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
+    session.on_frame(Frame::PacketSize(16_384), START).expect("an option");
+    sent(&mut session);
+    session
+}
+
+/// Type bytes of everything that the session has to send now.
+pub(crate) fn sent(session: &mut Session) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    let mut head = Vec::new();
+    while session.poll_transmit(&mut head, true).is_some() {
+        kinds.push(head[1]);
+        head.clear();
+    }
+    kinds
+}
+
+/// A stream that began here and that the peer has answered with id 7.
+pub(crate) fn open(session: &mut Session) -> StreamKey {
+    let at = "127.0.0.1:1".parse().expect("an address");
+    let key = session.open(0, at, at).expect("a stream");
+    sent(session);
+    let opened = Frame::Opened { from: Some(7), to: Some(2), first_bytes: 0 };
+    session.on_frame(opened, START).expect("CONNECTED");
+    key
+}

@@ -1,0 +1,16 @@
+//! Two sessions in a world that the bytes decide.
+
+use sockmux_uring::limits::{ID_REUSE_DISTANCE, STREAMS_MAX};
+
+use super::bytes::Bytes;
+use super::script::Pattern;
+use super::world::random_run;
+
+/// Runs the world that the bytes describe; what must hold is checked in it.
+pub(crate) fn run(data: &[u8], pattern: &Pattern) {
+    let summary = random_run(&mut Bytes(data), pattern, false);
+    assert!(summary.refused + summary.reset <= 2 * summary.streams);
+    assert!(summary.most_streams <= summary.streams);
+    assert!(u32::from(summary.largest_id) <= STREAMS_MAX * ID_REUSE_DISTANCE + 2);
+    assert!(summary.was_cut || summary.streams > 0 || summary.payload_bytes == 0);
+}

@@ -1,0 +1,271 @@
+//! One side of a recording played by a session of ours, against the recorded packets of the
+//! other.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use sockmux_uring::session::{
+    Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
+};
+use sockmux_uring::wire::v03::{Decoder, Step};
+
+use super::trace::{NO_ID, Packet, kind};
+
+/// A local socket: what it has to say, and what it was told.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
+    key: Option<StreamKey>,
+    to_say: Vec<u8>,
+    /// Bytes of it that could not ride in CONNECT.
+    pub(crate) said_later: usize,
+    pub(crate) heard: Vec<u8>,
+    pub(crate) heard_urgent: Vec<u8>,
+    taken: usize,
+    pub(crate) opened: bool,
+    pub(crate) ended: Option<Ended>,
+}
+
+/// The session and its local sockets; ids of the recording are translated both ways.
+pub(crate) struct Player {
+    pub(crate) session: Session,
+    decoder: Decoder,
+    sink: Sink,
+    pub(crate) now: Moment,
+    /// Every packet that the session sent, with the ids of the recording.
+    pub(crate) sent: Vec<Packet>,
+    pub(crate) locals: Vec<Local>,
+    /// Streams by the id that our side has in the recording; and that id's translation.
+    by_recorded: HashMap<u16, usize>,
+    ours: HashMap<u16, u16>,
+    recorded: HashMap<u16, u16>,
+    /// Streams that wait for an exit, by the peer's id.
+    incoming: HashMap<u16, usize>,
+    /// The id that the recording has for what is being begun.
+    beginning: Option<u16>,
+    /// Every n-th byte starts a new read; 0: whole packets.
+    piece: usize,
+}
+
+impl Player {
+    pub(crate) fn new(config: Config, now: Moment, piece: usize) -> Player {
+        let mut player = Player {
+            session: Session::new(config, now),
+            decoder: Decoder::new(),
+            sink: Sink::Discard,
+            now,
+            sent: Vec::new(),
+            locals: Vec::new(),
+            by_recorded: HashMap::new(),
+            ours: HashMap::new(),
+            recorded: HashMap::new(),
+            incoming: HashMap::new(),
+            beginning: None,
+            piece,
+        };
+        player.pump();
+        player
+    }
+
+    /// Lets time pass, with every timer of the session on its way.
+    pub(crate) fn advance(&mut self, to: Moment) -> Result<(), TunnelError> {
+        while let Some(at) = self.session.next_timeout().filter(|&at| at <= to) {
+            self.now = self.now.max(at);
+            self.session.on_time(self.now)?;
+            self.pump();
+        }
+        self.now = self.now.max(to);
+        Ok(())
+    }
+
+    /// A packet of the recorded peer.
+    pub(crate) fn feed(&mut self, packet: &Packet) -> Result<(), TunnelError> {
+        let mut packet = packet.clone();
+        if packet.is_of_stream() && packet.raid != NO_ID {
+            packet.raid = *self.ours.get(&packet.raid).unwrap_or_else(|| panic!("{packet:?}"));
+        }
+        if packet.kind == kind::CLOSED && packet.raid != NO_ID {
+            self.wait_for_close(packet.said)?;
+        }
+        let bytes = packet.bytes();
+        let piece = if self.piece == 0 { bytes.len() } else { self.piece };
+        for input in bytes.chunks(piece) {
+            self.read(input, packet.said)?;
+        }
+        self.pump();
+        Ok(())
+    }
+
+    /// The recorded side has closed; ours may be holding its CLOSE back for a while.
+    fn wait_for_close(&mut self, peer_id: u16) -> Result<(), TunnelError> {
+        let closed = |packet: &Packet| packet.kind == kind::CLOSE && packet.raid == peer_id;
+        while !self.sent.iter().any(closed) {
+            let next = self.session.next_timeout().expect("a CLOSE that is held back has its time");
+            self.advance(next)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, mut input: &[u8], peer_id: u16) -> Result<(), TunnelError> {
+        self.session.received(self.now);
+        loop {
+            let (n, step) = self.decoder.step(input)?;
+            match step {
+                Step::Frame(frame) => {
+                    self.sink = self.session.on_frame(frame, self.now)?;
+                    self.take_events(peer_id);
+                }
+                Step::Payload => self.deliver(&input[..n]),
+                Step::More => return Ok(()),
+            }
+            input = &input[n..];
+        }
+    }
+
+    fn deliver(&mut self, bytes: &[u8]) {
+        let (key, urgent) = match self.sink {
+            Sink::Stream(key) => (key, false),
+            Sink::Urgent(key) => (key, true),
+            Sink::Discard => return,
+        };
+        let local = self.locals.iter_mut().find(|local| local.key == Some(key));
+        let local = local.expect("a stream that is known");
+        let heard = if urgent { &mut local.heard_urgent } else { &mut local.heard };
+        heard.extend_from_slice(bytes);
+    }
+
+    fn take_events(&mut self, peer_id: u16) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Incoming { key, client, entrance } => {
+                    assert!(client.is_some() && entrance.is_some());
+                    let user = self.locals.len();
+                    self.locals.push(Local { key: Some(key), ..Local::default() });
+                    self.incoming.insert(peer_id, user);
+                    self.session.attach(key, user as u64);
+                }
+                Event::Opened { user } => self.locals[user as usize].opened = true,
+                Event::Ended { user, how } => {
+                    let local = &mut self.locals[user as usize];
+                    local.key = None;
+                    local.ended = Some(how);
+                }
+                Event::Up { .. } | Event::ReadMore { .. } => {}
+                Event::EndOfData { .. } => panic!("the original knows no half-close"),
+            }
+        }
+    }
+
+    fn pump(&mut self) {
+        let mut head = Vec::new();
+        while let Some(transmit) = self.session.poll_transmit(&mut head, true) {
+            match transmit {
+                Transmit::Control => {}
+                Transmit::Data { user, bytes, .. } => {
+                    head.extend(self.locals[user as usize].to_say.drain(..bytes as usize));
+                }
+                Transmit::Urgent { byte } => head.push(byte),
+            }
+            let mut packet = Packet::parse(&head);
+            head.clear();
+            if let Some(recorded) = self.beginning.take_if(|_| packet.kind & 0x3f == kind::CONNECT)
+            {
+                self.ours.insert(recorded, packet.said);
+                self.recorded.insert(packet.said, recorded);
+            }
+            if packet.is_of_stream() && packet.said != NO_ID {
+                packet.said = self.recorded[&packet.said];
+            }
+            self.sent.push(packet);
+        }
+        self.take_events(NO_ID);
+    }
+
+    /// The local side does what led the recorded one to send `packet`.
+    pub(crate) fn act(&mut self, packet: &Packet) {
+        let user = self.by_recorded.get(&packet.said).copied();
+        match packet.kind {
+            kind::CONNECT => {
+                let (client, entrance) = addresses(packet);
+                let user = self.locals.len();
+                let key = self.session.open(user as u64, client, entrance).expect("a stream");
+                self.locals.push(Local { key: Some(key), ..Local::default() });
+                self.say(user, packet.behind_text());
+                self.begin(packet.said, user);
+                self.locals[user].said_later = self.locals[user].to_say.len();
+            }
+            kind::CONNECTED => {
+                let user = self.incoming.remove(&packet.raid).expect("it came in");
+                let (server, own) = addresses(packet);
+                let key = self.key(user);
+                self.session.accept(key, server, own);
+                self.say(user, packet.behind_text());
+                self.begin(packet.said, user);
+            }
+            kind::CLOSE if packet.said == NO_ID => {
+                let user = self.incoming.remove(&packet.raid).expect("it came in");
+                let key = self.key(user);
+                self.session.refuse(key, "connection refused", true);
+            }
+            kind::SEND => self.say(user.expect("a stream"), &packet.payload),
+            kind::SENT => self.take(user.expect("a stream"), packet.count() as usize),
+            kind::SEND_OOB => {
+                let key = self.key(user.expect("a stream"));
+                self.session.urgent(key, packet.payload[0]);
+            }
+            kind::CLOSE => {
+                let key = self.key(user.expect("a stream"));
+                self.session.data_end(key, self.now);
+            }
+            _ => {}
+        }
+        self.pump();
+    }
+
+    fn key(&self, user: usize) -> StreamKey {
+        self.locals[user].key.expect("a stream that lives")
+    }
+
+    fn begin(&mut self, recorded: u16, user: usize) {
+        self.by_recorded.insert(recorded, user);
+        self.beginning = Some(recorded);
+        self.pump();
+        assert!(self.beginning.is_none(), "no packet began the stream");
+    }
+
+    fn say(&mut self, user: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let key = self.key(user);
+        self.locals[user].to_say.extend_from_slice(bytes);
+        self.session.data_ready(key, bytes.len() as u64);
+    }
+
+    /// The local socket takes what SENT said, and all first data before it.
+    fn take(&mut self, user: usize, counted: usize) {
+        let local = &mut self.locals[user];
+        let waiting = local.heard.len() - local.taken;
+        assert!(waiting >= counted, "{waiting} bytes wait, {counted} were taken");
+        local.taken += counted;
+        if let Some(key) = local.key {
+            self.session.taken(key, counted as u64, self.now);
+        }
+    }
+
+    /// First data is taken at once, and without SENT.
+    pub(crate) fn take_first(&mut self) {
+        let Some(user) = self.locals.iter().position(|local| local.heard.len() > local.taken)
+        else {
+            return;
+        };
+        let bytes = self.locals[user].heard.len() - self.locals[user].taken;
+        self.take(user, bytes);
+        self.pump();
+    }
+}
+
+fn addresses(packet: &Packet) -> (SocketAddr, SocketAddr) {
+    let mut words = packet.text().split(' ').skip(1);
+    let mut next = || words.next().and_then(|word| word.parse().ok()).expect("an address");
+    (next(), next())
+}

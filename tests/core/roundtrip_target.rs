@@ -1,0 +1,143 @@
+//! Packets from the encoder, read again.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
+use sockmux_uring::wire::{CloseKind, Frame};
+
+use super::bytes::Bytes;
+use super::choice::Choice;
+use super::reading::read;
+
+fn address(choice: &mut impl Choice) -> SocketAddr {
+    let port = choice.below(65_536) as u16;
+    if choice.below(2) == 0 {
+        SocketAddr::new(Ipv4Addr::from(choice.below(1 << 32) as u32).into(), port)
+    } else {
+        // Mapped addresses are written as what they stand for, so they do not come back as such.
+        let segments = [0x2001_u16; 8].map(|first| first ^ choice.below(65_536) as u16 & 0x0fff);
+        SocketAddr::new(Ipv6Addr::from(segments).into(), port)
+    }
+}
+
+fn id(choice: &mut impl Choice) -> u16 {
+    let id = choice.below(65_536) as u16;
+    if id == 255 { 2 } else { id }
+}
+
+fn text(choice: &mut impl Choice, most: u64) -> String {
+    let length = choice.below(most + 1);
+    (0..length).map(|_| char::from(b'!' + choice.below(90) as u8)).collect()
+}
+
+/// One packet as the encoder writes it, with payload, and the frame that it must be read as.
+fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
+    let (from, to) = (id(choice), id(choice));
+    let some = |id| Some(id);
+    let frame = match choice.below(14) {
+        0 => {
+            let offer = (choice.below(2) == 1).then(|| Offer {
+                newest: choice.below(256) as u8,
+                half_close: choice.pick(&[false, true]),
+                window_bytes: choice.below(1 << 32) as u32,
+                streams_max: choice.below(1 << 32) as u32,
+            });
+            let text = text(choice, 300);
+            Encoder.hello(out, &text, offer);
+            Frame::Hello { ids: (255, 255), offer }
+        }
+        1 => {
+            let ids = (choice.below(65_536) as u16, choice.below(65_536) as u16);
+            Encoder.hello_ok(out, ids, &text(choice, 300));
+            Frame::HelloOk { ids }
+        }
+        2 => {
+            let size = 129 + choice.below(16_384 - 128) as u16;
+            Encoder.packet_size(out, size);
+            Frame::PacketSize(size)
+        }
+        3 => {
+            Encoder.first_data(out);
+            Frame::FirstData
+        }
+        4 => {
+            let (client, entrance) = (address(choice), address(choice));
+            let room = PAYLOAD_BYTES_MAX - Encoder.open_text_bytes(client, entrance);
+            let first_bytes = choice.below(u64::from(room) + 1) as u32;
+            Encoder.connect(out, from, client, entrance, first_bytes);
+            let (client, entrance) = (some(client), some(entrance));
+            Frame::Open { from: Some(from), client, entrance, first_bytes }
+        }
+        5 => {
+            let (server, own) = (address(choice), address(choice));
+            let first_bytes = choice.below(2_000) as u32;
+            Encoder.connected(out, from, to, server, own, first_bytes);
+            Frame::Opened { from: Some(from), to: Some(to), first_bytes }
+        }
+        6 => {
+            let bytes = choice.below(u64::from(PAYLOAD_BYTES_MAX) + 1) as u32;
+            Encoder.data(out, from, to, bytes);
+            Frame::Data { to: Some(to), bytes }
+        }
+        7 => {
+            let bytes = choice.below(u64::MAX);
+            Encoder.taken(out, from, to, bytes);
+            Frame::Taken { to: Some(to), bytes }
+        }
+        8 => {
+            let bytes = choice.below(100) as u32;
+            Encoder.urgent(out, from, to, bytes);
+            Frame::Urgent { from: Some(from), to: Some(to), bytes }
+        }
+        9 => {
+            Encoder.urgent_taken(out, from, to, choice.below(1_000));
+            Frame::UrgentTaken
+        }
+        10 => return close(choice, out, from, to),
+        11 => {
+            Encoder.closed(out, from, to);
+            Frame::Closed { to: Some(to) }
+        }
+        12 => {
+            let text = text(choice, 100);
+            Encoder.ping(out, text.as_bytes());
+            return format!("{:?}", Frame::Ping { ids: (255, 255), payload: text.as_bytes() });
+        }
+        _ => {
+            let text = text(choice, 100);
+            Encoder.pong(out, (from, to), text.as_bytes());
+            return format!("{:?}", Frame::Pong { payload: text.as_bytes() });
+        }
+    };
+    let behind: Vec<u8> = (0..frame.payload_bytes()).map(|n| n as u8).collect();
+    out.extend_from_slice(&behind);
+    payload.extend_from_slice(&behind);
+    format!("{frame:?}")
+}
+
+fn close(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> String {
+    let said = text(choice, 200);
+    let said = said.trim_start_matches('#');
+    let (own, text, reason, kind) = match choice.below(4) {
+        0 => (Some(from), String::from("DO close"), "", CloseKind::Orderly),
+        1 => (None, String::from("No server"), "No server", CloseKind::Refused),
+        2 if !said.is_empty() => (None, format!("#{said}"), said, CloseKind::Refused),
+        3 if !said.is_empty() => (Some(from), format!("#{said}"), said, CloseKind::Reset),
+        _ => (Some(from), String::from("#"), "", CloseKind::Orderly),
+    };
+    Encoder.close(out, own, to, &text);
+    format!("{:?}", Frame::Close { from: own, to: Some(to), reason: reason.as_bytes(), kind })
+}
+
+/// What is encoded is read as what was meant, in whatever pieces it comes.
+pub(crate) fn run(data: &[u8]) {
+    let mut choice = Bytes(data);
+    let piece = 1 + choice.below(2_000) as usize;
+    let (mut bytes, mut payload, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+    while !choice.0.is_empty() && frames.len() < 200 {
+        frames.push(packet(&mut choice, &mut bytes, &mut payload));
+    }
+    let expected = (frames, payload, Ok(()));
+    assert_eq!(read([&bytes[..]].into_iter()), expected);
+    assert_eq!(read(bytes.chunks(piece)), expected, "in pieces of {piece}");
+}

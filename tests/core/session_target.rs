@@ -1,0 +1,381 @@
+//! A session that is fed any frames and does any local operations, in any order. The engine's side
+//! of the contract is kept; the peer's is not.
+
+use std::time::Duration;
+
+use sockmux_uring::session::{Config, Event, Moment, Session, Sink, StreamKey, Transmit};
+use sockmux_uring::wire::v03::{Decoder, Encoder, Offer, Step};
+
+use super::bytes::Bytes;
+use super::choice::Choice;
+
+/// Operations in a run, and streams that it may begin.
+const OPERATIONS_MAX: usize = 2_000;
+const LOCALS_MAX: usize = 300;
+
+/// A local socket, as far as the contract goes.
+#[derive(Debug)]
+struct Local {
+    key: StreamKey,
+    /// The exit has been found; an opener needs none.
+    settled: bool,
+    waiting: u64,
+    ready: u64,
+    eof: bool,
+    /// Reset or refused: the session says nothing more of it.
+    gone: bool,
+    ended: bool,
+}
+
+struct Engine {
+    session: Session,
+    decoder: Decoder,
+    locals: Vec<Local>,
+    now: Moment,
+    fed: usize,
+    sent: usize,
+    pings: usize,
+    /// The tunnel has broken.
+    over: bool,
+}
+
+/// Runs what the bytes say, then drains the session and takes it down.
+pub(crate) fn run(data: &[u8]) {
+    let mut choice = Bytes(data);
+    let config = config(&mut choice);
+    let mut engine = Engine {
+        session: Session::new(config, Moment(0)),
+        decoder: Decoder::new(),
+        locals: Vec::new(),
+        now: Moment(0),
+        fed: 0,
+        sent: 0,
+        pings: 0,
+        over: false,
+    };
+    if choice.below(4) != 3 {
+        engine.hello(&mut choice);
+    }
+    let mut operations = 0;
+    while !choice.0.is_empty() && !engine.over && operations < OPERATIONS_MAX {
+        engine.operation(&mut choice);
+        engine.check();
+        operations += 1;
+    }
+    engine.drain();
+}
+
+fn config(choice: &mut impl Choice) -> Config {
+    let window_bytes = choice.pick(&[512 << 10, 0, 64 << 10, u32::MAX]);
+    let offer = Offer {
+        newest: 0,
+        half_close: choice.below(4) != 3,
+        window_bytes,
+        streams_max: choice.pick(&[8_192, 0, 3]),
+    };
+    Config {
+        packet_bytes: choice.pick(&[16_384, 129, 600]),
+        first_data: choice.below(2) == 0,
+        offer: (choice.below(3) != 2).then_some(offer),
+        hello_timeout: (choice.below(4) != 3).then_some(Duration::from_secs(15)),
+        keepalive: (choice.below(4) != 3).then_some(Duration::from_secs(30)),
+        linger: (choice.below(4) != 3).then_some(Duration::from_millis(choice.below(40_000))),
+        ..Config::default()
+    }
+}
+
+impl Engine {
+    fn hello(&mut self, choice: &mut impl Choice) {
+        let mut bytes = Vec::new();
+        let offer = Config::default().offer.filter(|_| choice.below(2) == 0);
+        Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
+        Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
+        Encoder.packet_size(&mut bytes, choice.pick(&[16_384, 129, 512]));
+        Encoder.first_data(&mut bytes);
+        self.read(&bytes);
+    }
+
+    fn operation(&mut self, choice: &mut impl Choice) {
+        let chosen = choice.below(self.locals.len().max(1) as u64) as usize;
+        match choice.below(20) {
+            0..=5 => self.feed(choice),
+            6 => self.transmit(1 + choice.below(20) as usize),
+            7 => self.open(),
+            8 => {
+                let step = choice.pick(&[1_000, 30_000, 1_100_000, 40_000_000]);
+                self.now = self.now.after(Duration::from_micros(step));
+                self.tick();
+            }
+            9 if choice.below(16) == 15 => self.session.refuse_new("draining"),
+            _ if chosen < self.locals.len() => self.local_operation(chosen, choice),
+            _ => self.open(),
+        }
+        self.take_events();
+    }
+
+    fn open(&mut self) {
+        let at = "10.0.0.1:80".parse().expect("an address");
+        if self.locals.len() < LOCALS_MAX
+            && let Ok(key) = self.session.open(self.locals.len() as u64, at, at)
+        {
+            self.begin(key, true);
+        }
+    }
+
+    fn begin(&mut self, key: StreamKey, settled: bool) {
+        let (waiting, ready) = (0, 0);
+        let (eof, gone, ended) = (false, false, false);
+        self.locals.push(Local { key, settled, waiting, ready, eof, gone, ended });
+    }
+
+    fn local_operation(&mut self, n: usize, choice: &mut impl Choice) {
+        let local = &mut self.locals[n];
+        let key = local.key;
+        let what = choice.below(8);
+        if local.ended {
+            return self.use_stale_key(key, what);
+        }
+        if local.gone {
+            return;
+        }
+        if !local.settled {
+            local.settled = true;
+            let at = "[::1]:80".parse().expect("an address");
+            if what < 6 {
+                return self.session.accept(key, at, at);
+            }
+            local.gone = true;
+            local.ended = true;
+            if what == 6 {
+                self.session.refuse(key, "nothing is here", choice.below(2) == 1);
+            } else {
+                assert!(!self.session.local_reset(key, "gave up"));
+            }
+            return;
+        }
+        match what {
+            0 | 1 if !local.eof && self.session.may_read(key) => {
+                let bytes = 1 + choice.below(65_536);
+                local.ready += bytes;
+                self.session.data_ready(key, bytes);
+            }
+            2 | 3 if local.waiting > 0 => {
+                let bytes = 1 + choice.below(local.waiting);
+                local.waiting -= bytes;
+                self.session.taken(key, bytes, self.now);
+            }
+            4 => self.session.urgent(key, b'!'),
+            5 | 6 => {
+                local.eof = true;
+                self.session.data_end(key, self.now);
+            }
+            7 => {
+                local.gone = true;
+                local.waiting = 0;
+                if !self.session.local_reset(key, "reset by the fuzzer") {
+                    local.ready = 0;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The key of an ended stream finds nothing and harms nothing.
+    fn use_stale_key(&mut self, key: StreamKey, what: u64) {
+        let at = "10.0.0.1:80".parse().expect("an address");
+        let before = self.session.counters().stale_keys;
+        match what {
+            0 => self.session.attach(key, 0),
+            1 => self.session.accept(key, at, at),
+            2 => self.session.refuse(key, "late", false),
+            3 => self.session.data_ready(key, 100),
+            4 => self.session.taken(key, 100, self.now),
+            5 => self.session.data_end(key, self.now),
+            6 => assert!(!self.session.local_reset(key, "late")),
+            _ => {
+                assert!(!self.session.may_read(key));
+                return self.session.urgent(key, 1);
+            }
+        }
+        assert_eq!(self.session.counters().stale_keys, before + 1);
+    }
+
+    /// Any packet of a peer. Ids are small, so that they hit.
+    fn feed(&mut self, choice: &mut impl Choice) {
+        let mut out = Vec::new();
+        let id = |choice: &mut dyn FnMut(u64) -> u64| match choice(10) {
+            9 => 255,
+            n => n as u16 + 2,
+        };
+        let mut below = |bound| choice.below(bound);
+        let (from, to) = (id(&mut below), id(&mut below));
+        let at = "192.0.2.1:1".parse().expect("an address");
+        let count = |below: &mut dyn FnMut(u64) -> u64| match below(3) {
+            0 => below(20),
+            1 => below(2_000),
+            _ => below(16_300),
+        };
+        let (kind, behind) = (below(20), count(&mut below) as u32);
+        let mut payload_bytes = 0;
+        match kind {
+            0..=2 => {
+                Encoder.connect(&mut out, from, at, at, behind);
+                payload_bytes = behind;
+            }
+            3 | 4 => {
+                Encoder.connected(&mut out, from, to, at, at, behind);
+                payload_bytes = behind;
+            }
+            5..=7 => {
+                Encoder.data(&mut out, from, to, behind);
+                payload_bytes = behind;
+            }
+            8 | 9 => Encoder.taken(&mut out, from, to, u64::from(behind)),
+            10 => Encoder.data(&mut out, from, to, 0),
+            11 => {
+                Encoder.urgent(&mut out, from, to, behind);
+                payload_bytes = behind;
+            }
+            12 | 13 => Encoder.close(&mut out, Some(from), to, "DO close"),
+            14 => Encoder.close(&mut out, None, to, "#no"),
+            15 => Encoder.close(&mut out, Some(from), to, "#reset"),
+            16 => Encoder.closed(&mut out, from, to),
+            17 => Encoder.ping(&mut out, &[b'x'; 40]),
+            18 => Encoder.packet_size(&mut out, 129 + below(16_256) as u16),
+            _ => match below(6) {
+                0 => Encoder.pong(&mut out, (1, 2), b"12\0"),
+                1 => Encoder.hello_ok(&mut out, (9, 9), "x"),
+                2 => Encoder.urgent_taken(&mut out, from, to, 3),
+                3 => Encoder.first_data(&mut out),
+                4 => Encoder.hello(&mut out, "again", None),
+                _ => out.extend_from_slice(&[3, 0x0d, 0, 0, 0, 0, 0, 0]),
+            },
+        }
+        out.resize(out.len() + payload_bytes as usize, b'p');
+        self.read(&out);
+    }
+
+    fn read(&mut self, mut input: &[u8]) {
+        self.session.received(self.now);
+        let mut sink = Sink::Discard;
+        loop {
+            let step = self.decoder.step(input);
+            let (n, step) = step.expect("what the encoder writes can be read");
+            match step {
+                Step::Frame(frame) => {
+                    self.fed += 1;
+                    match self.session.on_frame(frame, self.now) {
+                        Ok(to) => sink = to,
+                        Err(_) => {
+                            self.over = true;
+                            return;
+                        }
+                    }
+                    self.take_events();
+                }
+                Step::Payload => {
+                    if let Sink::Stream(key) | Sink::Urgent(key) = sink {
+                        let local = self.locals.iter_mut().find(|l| l.key == key && !l.ended);
+                        let local = local.expect("payload for a stream that lives");
+                        assert!(!local.gone, "payload for a socket that is gone");
+                        if matches!(sink, Sink::Stream(_)) {
+                            local.waiting += n as u64;
+                        }
+                    }
+                }
+                Step::More => return,
+            }
+            input = &input[n..];
+        }
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Up { .. } => assert!(self.session.is_up()),
+                Event::Incoming { key, .. } => {
+                    if self.locals.len() < LOCALS_MAX {
+                        self.session.attach(key, self.locals.len() as u64);
+                        self.begin(key, false);
+                    } else {
+                        self.session.refuse(key, "enough", false);
+                    }
+                }
+                Event::Opened { user } | Event::EndOfData { user } | Event::ReadMore { user } => {
+                    let local = &self.locals[user as usize];
+                    assert!(!local.gone && !local.ended, "{event:?} for {local:?}");
+                }
+                Event::Ended { user, .. } => {
+                    let local = &mut self.locals[user as usize];
+                    assert!(!local.ended, "a stream ended twice");
+                    local.ended = true;
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, most: usize) {
+        let mut head = Vec::new();
+        for _ in 0..most {
+            head.clear();
+            let Some(transmit) = self.session.poll_transmit(&mut head, self.sent.is_multiple_of(2))
+            else {
+                return;
+            };
+            self.sent += 1;
+            let declared = u64::from(u16::from_be_bytes([head[6], head[7]]));
+            let behind = match transmit {
+                Transmit::Control => 0,
+                Transmit::Urgent { .. } => 1,
+                Transmit::Data { key, user, bytes } => {
+                    let local = &mut self.locals[user as usize];
+                    assert!(local.key == key && !local.ended && bytes > 0);
+                    assert!(bytes <= local.ready, "{bytes} bytes of {local:?}");
+                    local.ready -= bytes;
+                    bytes
+                }
+            };
+            assert_eq!(declared, head.len() as u64 - 8 + behind, "a head that lies");
+        }
+    }
+
+    fn tick(&mut self) {
+        let Some(at) = self.session.next_timeout().filter(|&at| at <= self.now) else { return };
+        assert!(at <= self.now);
+        if self.session.on_time(self.now).is_err() {
+            self.over = true;
+            return;
+        }
+        self.pings += 1;
+        let next = self.session.next_timeout();
+        assert!(next.is_none_or(|at| at > self.now), "a timer that does not move");
+    }
+
+    fn check(&self) {
+        // What waits to be sent follows from what came in and from our own timers.
+        let bound = 2 * self.fed + self.pings + self.locals.len() + 4;
+        assert!(self.session.control_backlog() <= bound);
+        let alive = self.locals.iter().filter(|local| !local.ended).count();
+        assert_eq!(self.session.stream_count(), alive);
+        let counters = self.session.counters();
+        assert!(counters.frames_out == self.sent as u64);
+        assert!(counters.opened + counters.accepted >= self.session.stream_count() as u64);
+    }
+
+    /// Everything goes out that can; and each stream that has not ended is still known.
+    fn drain(mut self) {
+        if !self.over {
+            self.transmit(usize::MAX);
+            self.take_events();
+            self.check();
+            assert_eq!(self.session.control_backlog(), 0);
+            assert!(self.session.poll_event().is_none());
+        } else {
+            self.take_events();
+        }
+        for (user, local) in self.locals.iter().enumerate() {
+            let expected = (!local.ended).then_some(user as u64);
+            assert_eq!(self.session.user_of(local.key), expected);
+        }
+    }
+}

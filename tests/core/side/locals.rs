@@ -1,0 +1,139 @@
+//! The local sockets of a side: opening, deciding, writing, taking, ending.
+
+use sockmux_uring::limits::READ_AHEAD_BYTES;
+use sockmux_uring::session::Moment;
+
+use super::super::script::{End, Exit, Plan, REFUSAL, address_of};
+use super::{Side, later};
+
+impl Side {
+    /// Does what the local sockets do at `now`; whether anything was done.
+    pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan]) -> bool {
+        let mut busy = self.open_due(now, plans);
+        for user in 0..self.locals.len() {
+            busy |= self.decide(user, now, plans);
+            busy |= self.reset_due(user, now);
+            busy |= self.take(user, now);
+            busy |= self.write(user, now);
+        }
+        self.ending = None;
+        self.take_events(now, plans);
+        busy
+    }
+
+    fn open_due(&mut self, now: Moment, plans: &[Plan]) -> bool {
+        if !self.session.is_up() || now < self.retry_at {
+            return false;
+        }
+        let Some(at) = self.to_open.iter().position(|&plan| plans[plan].open_at <= now) else {
+            return false;
+        };
+        let plan = self.to_open[at];
+        let user = self.locals.len();
+        match self.session.open(user as u64, address_of(plan), address_of(0)) {
+            Ok(key) => {
+                self.to_open.swap_remove(at);
+                assert_eq!(user, self.begin(plan, 0, plans[plan].scripts[0], now));
+                self.set_key(user, key);
+                assert!(self.session.stream_count() <= self.session.streams_max() as usize);
+            }
+            Err(_) => {
+                assert!(self.session.stream_count() >= self.session.streams_max() as usize);
+                self.retry_at = later(now, 500_000);
+            }
+        }
+        true
+    }
+
+    fn decide(&mut self, user: usize, now: Moment, plans: &[Plan]) -> bool {
+        let local = &mut self.locals[user];
+        let (Some(key), Some(at)) = (local.key, local.decide_at) else { return false };
+        if now < at {
+            return false;
+        }
+        local.decide_at = None;
+        match plans[local.plan].exit {
+            Exit::Accept { .. } => {
+                local.opened = true;
+                local.write_at = now;
+                self.session.accept(key, address_of(0), address_of(1));
+            }
+            Exit::Refuse { unreachable, .. } => {
+                local.key = None;
+                local.reset = true;
+                self.by_key.remove(&key);
+                self.session.refuse(key, REFUSAL, unreachable);
+            }
+        }
+        true
+    }
+
+    fn reset_due(&mut self, user: usize, now: Moment) -> bool {
+        let local = &mut self.locals[user];
+        let Some(key) = local.key.filter(|_| local.decide_at.is_none() && !local.reset) else {
+            return false;
+        };
+        let due = match local.script.end {
+            End::ResetAt(after) => later(local.began, after) <= now,
+            End::ResetAfter(bytes) => local.read >= bytes.min(local.script.total),
+            _ => false,
+        };
+        if due {
+            local.reset = true;
+            let keep = self.session.local_reset(key, "connection reset by the script");
+            self.locals[user].dropped = !keep;
+        }
+        due
+    }
+
+    fn take(&mut self, user: usize, now: Moment) -> bool {
+        let local = &mut self.locals[user];
+        let Some(key) = local.key.filter(|_| local.decide_at.is_none() && !local.reset) else {
+            return false;
+        };
+        let waiting = local.delivered - local.taken;
+        if waiting == 0 || now < local.take_at {
+            return false;
+        }
+        let bytes = waiting.min(local.script.gulp);
+        local.taken += bytes;
+        local.take_at = later(now, local.script.gulp_gap);
+        self.session.taken(key, bytes, now);
+        true
+    }
+
+    fn write(&mut self, user: usize, now: Moment) -> bool {
+        let local = &mut self.locals[user];
+        let Some(key) = local.key.filter(|_| local.decide_at.is_none()) else { return false };
+        if local.eof || local.reset || local.paused || now < local.write_at {
+            return false;
+        }
+        let left = local.script.total - local.read;
+        if left == 0 {
+            let due = match local.script.end {
+                End::Eof => true,
+                End::EofAfterPeer => local.peer_end.is_some(),
+                _ => false,
+            };
+            local.eof = due;
+            if due {
+                self.session.data_end(key, now);
+            }
+            return due;
+        }
+        if !self.session.may_read(key) {
+            local.paused = true;
+            return true;
+        }
+        let bytes = left.min(local.script.chunk);
+        local.read += bytes;
+        local.write_at = later(now, local.script.chunk_gap);
+        assert!(local.read - local.framed <= READ_AHEAD_BYTES + bytes, "too much is read ahead");
+        self.session.data_ready(key, bytes);
+        if local.urgent_left > 0 && local.opened {
+            local.urgent_left -= 1;
+            self.session.urgent(key, b'!');
+        }
+        true
+    }
+}

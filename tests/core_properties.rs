@@ -1,0 +1,93 @@
+//! Properties of the codec and of the session, for any input. The same functions stand behind the
+//! fuzz targets; here proptest makes the bytes and shrinks what fails.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod bytes;
+    pub(crate) mod choice;
+    pub(crate) mod decode_target;
+    pub(crate) mod reading;
+    pub(crate) mod roundtrip_target;
+    pub(crate) mod session_target;
+}
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sockmux_uring::wire::v03::Encoder;
+use support::{decode_target, roundtrip_target, session_target};
+
+/// Bytes that look like packets often enough to get past the first header.
+fn packet_like() -> impl Strategy<Value = Vec<u8>> {
+    let kinds = prop::sample::select(vec![
+        0x00_u8, 0x01, 0x41, 0x02, 0x42, 0x06, 0x46, 0x07, 0x47, 0x08, 0x48, 0x09, 0x49, 0x0a,
+        0x0c, 0x0d, 0xff,
+    ]);
+    let packet = (kinds, any::<u32>(), vec(any::<u8>(), 0..80), 0..20_u16).prop_map(
+        |(kind, ids, payload, wrong)| {
+            let mut out = vec![3, kind];
+            out.extend_from_slice(&ids.to_be_bytes());
+            // A length that is wrong now and then.
+            let length = payload.len() as u16 + if wrong < 2 { wrong * 9_000 } else { 0 };
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&payload);
+            out
+        },
+    );
+    vec(packet, 0..12).prop_map(|packets| packets.concat())
+}
+
+fn with_piece(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    (any::<u8>(), bytes).prop_map(|(piece, mut bytes)| {
+        bytes.insert(0, piece);
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_read_to_an_end(data in with_piece(vec(any::<u8>(), 0..600))) {
+        decode_target::run(&data);
+    }
+
+    #[test]
+    fn anything_like_packets_is_read_to_an_end(data in with_piece(packet_like())) {
+        decode_target::run(&data);
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_as_what_was_meant(data in vec(any::<u8>(), 0..400)) {
+        roundtrip_target::run(&data);
+    }
+
+    #[test]
+    fn a_session_bears_any_peer(data in vec(any::<u8>(), 0..2_000)) {
+        session_target::run(&data);
+    }
+}
+
+/// A session that is fed and never written keeps no more than it was asked for.
+#[test]
+fn a_flood_of_pings_is_bounded() {
+    use sockmux_uring::session::{Config, Moment, Session};
+    use sockmux_uring::wire::Frame;
+    let mut session = Session::new(Config::default(), Moment(0));
+    let now = Moment(1);
+    session.on_frame(Frame::Hello { ids: (0, 0), offer: None }, now).expect("a hello");
+    session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
+    for _ in 0..10_000 {
+        session
+            .on_frame(Frame::Ping { ids: (255, 255), payload: &[7; 16_376] }, now)
+            .expect("a ping");
+    }
+    assert!(session.control_backlog() < 20);
+    let mut head = Vec::new();
+    while session.poll_transmit(&mut head, false).is_some() {}
+    let mut pong = Vec::new();
+    Encoder.pong(&mut pong, (255, 255), &[7; 16_376]);
+    assert!(head.windows(8).filter(|window| *window == &pong[..8]).count() <= 8);
+    // Once they are out there is room again.
+    session.on_frame(Frame::Ping { ids: (1, 2), payload: b"again" }, now).expect("a ping");
+    assert_eq!(session.control_backlog(), 1);
+}

@@ -1,0 +1,101 @@
+//! What was found once: crashes of the fuzz targets, replayed from `fuzz/regressions/TARGET/`, and
+//! faults of the session, each as the shortest sequence that shows it.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod bytes;
+    pub(crate) mod choice;
+    pub(crate) mod decode_target;
+    pub(crate) mod lone;
+    pub(crate) mod pair_target;
+    pub(crate) mod reading;
+    pub(crate) mod roundtrip_target;
+    pub(crate) mod script;
+    pub(crate) mod session_target;
+    pub(crate) mod side;
+    pub(crate) mod world;
+}
+
+use std::path::Path;
+use std::time::Duration;
+
+use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
+use sockmux_uring::session::{Config, Session, TunnelError};
+use sockmux_uring::wire::Frame;
+use sockmux_uring::wire::v03::Offer;
+use support::lone::{START, open, sent, up};
+use support::script::Pattern;
+
+/// Every kept case of a target; how many there were.
+fn replay(target: &str, run: impl Fn(&[u8])) -> usize {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions").join(target);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut cases = 0;
+    for file in files {
+        let path = file.expect("a case").path();
+        println!("{}", path.display());
+        run(&std::fs::read(&path).expect("a case"));
+        cases += 1;
+    }
+    cases
+}
+
+#[test]
+fn kept_cases_of_the_fuzzer() {
+    let pattern = Pattern::new();
+    assert!(replay("decode", support::decode_target::run) > 0);
+    assert!(replay("roundtrip", support::roundtrip_target::run) > 0);
+    assert!(replay("session", support::session_target::run) > 0);
+    assert!(replay("pair", |data| support::pair_target::run(data, &pattern)) > 0);
+}
+
+#[test]
+fn without_a_deadline_for_the_hello_the_timer_still_moves() {
+    let config = Config { hello_timeout: None, ..Config::default() };
+    let mut session = Session::new(config, START);
+    let mut turns = 0;
+    loop {
+        let now = session.next_timeout().expect("silence is noticed");
+        if let Err(error) = session.on_time(now) {
+            assert_eq!(error, TunnelError::Silent { seconds: 90 });
+            break;
+        }
+        turns += 1;
+        assert!(turns < 10 && session.next_timeout().is_some_and(|next| next > now));
+    }
+}
+
+#[test]
+fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
+    let offer = Offer { newest: 0, half_close: true, window_bytes: 1_000, streams_max: 10 };
+    let config = Config { offer: Some(offer), ..Config::default() };
+    let mut session = up(config, Config::default().offer);
+    open(&mut session);
+    for _ in 0..PEER_WINDOW_BYTES_MIN / 16_000 {
+        let data = Frame::Data { to: Some(2), bytes: 16_000 };
+        session.on_frame(data, START).expect("within the least window");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
+    let ours = Config::default().offer;
+    let mut session = up(Config::default(), ours);
+    let key = open(&mut session);
+    let data = Frame::Data { to: Some(2), bytes: 16_000 };
+    for _ in 0..20 {
+        session.on_frame(data, START).expect("data");
+    }
+    session.on_frame(Frame::Data { to: Some(2), bytes: 0 }, START).expect("end of data");
+    session.data_end(key, START);
+    assert_eq!(sent(&mut session), [0x06, 0x08], "end of data, CLOSE");
+    // Its local socket takes what had come, and the peer knows the stream no more.
+    session.taken(key, 320_000, START);
+    let urgent = Frame::Urgent { from: Some(7), to: Some(2), bytes: 1 };
+    session.on_frame(urgent, START).expect("urgent data");
+    let later = START.after(Duration::from_secs(1));
+    session.on_time(later).expect("still up");
+    assert!(sent(&mut session).is_empty());
+    session.on_frame(Frame::Closed { to: Some(2) }, later).expect("CLOSED");
+    assert_eq!(session.stream_count(), 0);
+}

@@ -1,0 +1,327 @@
+//! The tunnel as its user sees it: plain clients and servers, no faults.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use support::net::{Ended, bounded, check_new_echo, connect, free_port, read_to_end_of};
+use support::pattern::Pattern;
+use support::program::Program;
+use support::servers::{Exchange, Server};
+use support::tunnel::{Tunnel, start_connector, start_receptor};
+use support::{DEADLINE, eventually};
+
+/// Reads the line that a [`Server::named`] says first.
+fn greeting(address: SocketAddr) -> String {
+    let mut stream = connect(address);
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while byte != *b"\n" {
+        stream.read_exact(&mut byte).expect("a greeting");
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).expect("text").trim_end().to_owned()
+}
+
+#[test]
+fn the_engine_is_io_uring() {
+    let receptor = start_receptor("127.0.0.1:0", &["DEST=127.0.0.1:9"]);
+    assert_eq!(receptor.wait_for("engine ready")["engine"], "io_uring");
+}
+
+#[test]
+fn example_1_streams_begin_at_both_ends() {
+    let (at_x, at_y) = (Server::named("host X"), Server::named("host Y"));
+    let tunnel = Tunnel::start(
+        &[
+            "SERVER=sockmux".to_owned(),
+            "PORT=127.0.0.1:0".to_owned(),
+            format!("SERVER=telnet://{},-in", at_x.address()),
+        ],
+        &["PORT=127.0.0.1:0".to_owned(), format!("SERVER=telnet://{},-in", at_y.address())],
+    );
+    let entrance_x = tunnel.receptor.address_of("entrance listening");
+    let entrance_y = tunnel.connector.address_of("entrance listening");
+    assert_eq!(greeting(entrance_x), "host Y");
+    assert_eq!(greeting(entrance_y), "host X");
+}
+
+#[test]
+fn example_1_data_both_ways_in_both_directions_at_once() {
+    let server = Server::exchange();
+    let exit = format!("SERVER=telnet://{},-in", server.address());
+    let ends = ["PORT=127.0.0.1:0".to_owned(), exit];
+    let tunnel = Tunnel::start(&ends, &ends);
+    let entrances = [&tunnel.receptor, &tunnel.connector]
+        .map(|program| program.address_of("entrance listening"));
+    std::thread::scope(|scope| {
+        for seed in 0..10 {
+            scope.spawn(move || {
+                Exchange { seed, up_bytes: 1 << 20, down_bytes: 1 << 20 }
+                    .run(entrances[seed as usize % 2]);
+            });
+        }
+    });
+}
+
+#[test]
+fn example_2_one_direction() {
+    let server = Server::echo();
+    let tunnel = Tunnel::start(
+        &["SERVER=sockmux".to_owned(), format!("SERVER=telnet://{},-in", server.address())],
+        &["PORT=127.0.0.1:0"],
+    );
+    check_new_echo(tunnel.entrance(), 2, 100_000);
+}
+
+#[test]
+fn example_4_tcprelay() {
+    let server = Server::echo();
+    let tunnel = Tunnel::start(
+        &["SERVER=sockmux".to_owned(), format!("DEST={}", server.address())],
+        &["PORT=127.0.0.1:0"],
+    );
+    check_new_echo(tunnel.entrance(), 4, 100_000);
+}
+
+#[test]
+fn example_9_exits_chosen_by_entrance_port() {
+    let (telnet, http) = (Server::named("telnet"), Server::named("http"));
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0,127.0.0.1:0"]);
+    let first = receptor.nth_address_of("entrance listening", 1);
+    let second = receptor.nth_address_of("entrance listening", 2);
+    let _connector = start_connector(
+        receptor.address_of("receptor listening"),
+        &[
+            format!("SERVER=telnet://{},-in:-:-P{}", telnet.address(), first.port()),
+            // With the host, which the original does not match.
+            format!("SERVER=http://{},-in:-:-P{second}", http.address()),
+        ],
+    );
+    receptor.wait_for("tunnel up");
+    assert_eq!(greeting(first), "telnet");
+    assert_eq!(greeting(second), "http");
+}
+
+#[test]
+fn the_link_the_entrance_and_the_exit_on_ipv6() {
+    let server = Server::echo_on("[::1]:0");
+    let receptor = start_receptor("[::1]:0", &[format!("DEST={}", server.address())]);
+    let connector = start_connector(receptor.address_of("receptor listening"), &["PORT=[::1]:0"]);
+    connector.wait_for("tunnel up");
+    let entrance = connector.address_of("entrance listening");
+    assert!(entrance.is_ipv6());
+    check_new_echo(entrance, 6, 100_000);
+}
+
+#[test]
+fn names_are_looked_up() {
+    let server = Server::echo();
+    let receptor =
+        start_receptor("localhost:0", &[format!("DEST=localhost:{}", server.address().port())]);
+    let port = receptor.address_of("receptor listening").port();
+    let connector =
+        Program::start(&[&format!("SERVER=sockmux://localhost:{port}"), "PORT=localhost:0"]);
+    connector.wait_for("tunnel up");
+    check_new_echo(connector.address_of("entrance listening"), 7, 100_000);
+}
+
+#[test]
+fn a_receptor_serves_several_connectors() {
+    let server = Server::echo();
+    let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
+    let address = receptor.address_of("receptor listening");
+    let connectors: Vec<Program> =
+        (0..4).map(|_| start_connector(address, &["PORT=127.0.0.1:0"])).collect();
+    std::thread::scope(|scope| {
+        for (seed, connector) in connectors.iter().enumerate() {
+            let entrance = connector.address_of("entrance listening");
+            scope.spawn(move || check_new_echo(entrance, seed as u64, 500_000));
+        }
+    });
+    assert_eq!(receptor.count("tunnel up"), 4);
+}
+
+#[test]
+fn a_client_not_in_the_list_is_refused_and_both_ends_say_why() {
+    let server = Server::echo();
+    let tunnel =
+        Tunnel::start(&[format!("DEST={}:10.0.0.0/8", server.address())], &["PORT=127.0.0.1:0"]);
+    read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE);
+    tunnel.receptor.wait_for_reason("stream refused");
+    tunnel.connector.wait_for_reason("stream refused");
+    assert_eq!(server.served(), 0);
+}
+
+#[test]
+fn the_first_exit_that_matches_is_taken() {
+    let (stranger, local, last) =
+        (Server::named("stranger"), Server::named("local"), Server::named("last"));
+    let tunnel = Tunnel::start(
+        &[
+            format!("DEST={}:!127.*", stranger.address()),
+            format!("DEST={}:127.0.0.0/8", local.address()),
+            format!("DEST={}", last.address()),
+        ],
+        &["PORT=127.0.0.1:0"],
+    );
+    assert_eq!(greeting(tunnel.entrance()), "local");
+}
+
+#[test]
+fn a_destination_that_refuses_ends_the_client_and_both_ends_say_why() {
+    let nobody = free_port([127, 0, 0, 2].into());
+    let tunnel = Tunnel::to(nobody);
+    read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE);
+    let reason = tunnel.receptor.wait_for_reason("stream refused");
+    assert!(reason.contains("refused"), "{reason}");
+    tunnel.connector.wait_for_reason("stream refused");
+}
+
+#[test]
+fn a_refused_destination_does_not_disturb_other_streams() {
+    let server = Server::echo();
+    let nobody = free_port([127, 0, 0, 2].into());
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0,127.0.0.1:0"]);
+    let good = receptor.nth_address_of("entrance listening", 1);
+    let bad = receptor.nth_address_of("entrance listening", 2);
+    let _connector = start_connector(
+        receptor.address_of("receptor listening"),
+        &[
+            format!("DEST={}:-P{}", server.address(), good.port()),
+            format!("DEST={nobody}:-P{}", bad.port()),
+        ],
+    );
+    receptor.wait_for("tunnel up");
+    std::thread::scope(|scope| {
+        scope.spawn(|| check_new_echo(good, 1, 8 << 20));
+        for _ in 0..50 {
+            // The refusal may come before `connect` has returned: then that reports the reset.
+            match TcpStream::connect_timeout(&bad, DEADLINE) {
+                Ok(stream) => drop(read_to_end_of(&mut bounded(stream), DEADLINE)),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            }
+        }
+    });
+    assert_eq!(receptor.count("tunnel down"), 0);
+}
+
+#[test]
+fn many_small_requests_over_one_stream() {
+    let server = Server::echo();
+    let tunnel = Tunnel::to(server.address());
+    let mut stream = connect(tunnel.entrance());
+    let (mut sent, mut expected) = (Pattern::new(1), Pattern::new(1));
+    for size in (1..=64).cycle().take(3000) {
+        sent.send(&mut stream, size).expect("a request is sent");
+        expected.receive(&mut stream, size).expect("its answer");
+    }
+}
+
+#[test]
+fn the_server_may_speak_first() {
+    let server = Server::named("220 ready");
+    let tunnel = Tunnel::to(server.address());
+    assert_eq!(greeting(tunnel.entrance()), "220 ready");
+}
+
+#[test]
+fn an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side() {
+    const ANSWER_BYTES: u64 = 4 << 20;
+    let server = Server::line_answer();
+    // The time after which this server, which has nothing more to say, is told of the end.
+    let tunnel = Tunnel::start(
+        &[&format!("DEST={}", server.address()), "TIMEOUT=lin:3"],
+        &["PORT=127.0.0.1:0", "TIMEOUT=lin:3"],
+    );
+    let mut stream = connect(tunnel.entrance());
+    writeln!(stream, "5 {ANSWER_BYTES}").expect("the request is sent");
+    stream.shutdown(Shutdown::Write).expect("half-close");
+    Pattern::new(5).receive(&mut stream, ANSWER_BYTES).expect("the whole answer");
+    assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
+}
+
+#[test]
+fn the_last_bytes_before_a_close_arrive() {
+    const LAST_BYTES: u64 = 3 << 20;
+    let server =
+        Server::start("127.0.0.1:0", |mut stream| Pattern::new(9).send(&mut stream, LAST_BYTES));
+    let tunnel = Tunnel::to(server.address());
+    for _ in 0..10 {
+        let mut stream = connect(tunnel.entrance());
+        Pattern::new(9).receive(&mut stream, LAST_BYTES).expect("everything before the close");
+        assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
+    }
+}
+
+#[test]
+fn a_big_transfer_up_and_down() {
+    const BYTES: u64 = 64 << 20;
+    let server = Server::exchange();
+    let tunnel = Tunnel::to(server.address());
+    Exchange { seed: 1, up_bytes: BYTES, down_bytes: 0 }.run(tunnel.entrance());
+    Exchange { seed: 2, up_bytes: 0, down_bytes: BYTES }.run(tunnel.entrance());
+}
+
+#[test]
+fn two_thousand_connections_leak_no_descriptor() {
+    let server = Server::echo();
+    let tunnel = Tunnel::to(server.address());
+    // The first one may bring what is kept for ever.
+    check_new_echo(tunnel.entrance(), 0, 1000);
+    let before = || (tunnel.receptor.descriptors(), tunnel.connector.descriptors());
+    // One still closing is gone in a moment: the smallest count is the resting one.
+    let (mut at_receptor, mut at_connector) = before();
+    eventually(Duration::from_millis(500), || {
+        let now = before();
+        (at_receptor, at_connector) = (at_receptor.min(now.0), at_connector.min(now.1));
+        false
+    });
+    for seed in 0..2000 {
+        check_new_echo(tunnel.entrance(), seed, 10);
+    }
+    let back = eventually(DEADLINE, || {
+        tunnel.receptor.descriptors() <= at_receptor
+            && tunnel.connector.descriptors() <= at_connector
+    });
+    assert!(
+        back,
+        "descriptors: receptor {at_receptor} before, {} after; connector {at_connector}, {}",
+        tunnel.receptor.descriptors(),
+        tunnel.connector.descriptors()
+    );
+    assert_eq!(server.served(), 2001);
+}
+
+#[test]
+fn urgent_data_arrives_as_urgent_data() {
+    // Says what it has got at each step: TCP forgets an urgent byte when the data behind it is
+    // read first, so that is sent only then.
+    let server = Server::start("127.0.0.1:0", |mut stream| {
+        stream.read_exact(&mut [0; 6])?;
+        stream.write_all(b"1")?;
+        let mut urgent = [std::mem::MaybeUninit::new(0)];
+        if eventually(DEADLINE, || {
+            matches!(SockRef::from(&stream).recv_out_of_band(&mut urgent), Ok(1))
+        }) {
+            stream.write_all(b"2")?;
+        }
+        stream.read_exact(&mut [0; 5])?;
+        stream.write_all(b"3")
+    });
+    let tunnel = Tunnel::to(server.address());
+    let mut stream = connect(tunnel.entrance());
+    let mut step = [0];
+    stream.write_all(b"before").expect("data is sent");
+    stream.read_exact(&mut step).expect("the data has arrived");
+    SockRef::from(&stream).send_out_of_band(b"!").expect("urgent data is sent");
+    stream.read_exact(&mut step).expect("the urgent data has arrived");
+    assert_eq!(step, *b"2");
+    stream.write_all(b"after").expect("data is sent");
+    stream.read_exact(&mut step).expect("the data has arrived");
+    assert_eq!(step, *b"3");
+}

@@ -1,0 +1,167 @@
+//! Recordings of the original, one end played to the real binary in the place of the other.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use socket2::SockRef;
+
+use support::net::{bounded, connect, free_port, read_to_end_of};
+use support::program::Program;
+use support::replay::Replay;
+use support::trace::{Act, End, Story, Trace};
+use support::tunnel::{start_connector, start_receptor};
+use support::{DEADLINE, eventually};
+
+/// Recordings without cipher, of everything that this version does.
+const PLAIN: [&str; 16] = [
+    "handshake",
+    "echo10",
+    "echo10_late",
+    "echo10_noconndata",
+    "banner",
+    "bulk200k_up",
+    "bulk200k_down",
+    "streams5",
+    "clientclose",
+    "serverclose",
+    "serverreset",
+    "halfclose",
+    "halfclose_server",
+    "closedport",
+    "oob",
+    "reverse_port",
+];
+
+/// Recordings with an offer of the cipher, which is passed over.
+const WITH_CIPHER_OFFER: [&str; 2] = ["handshake.crypt", "echo10.crypt"];
+
+/// Does what the local program at the end `here` did: a client or a server behind the binary.
+fn act_out(story: &Story, here: End, mut stream: TcpStream, urgent_heard: &AtomicBool) {
+    for act in &story.acts {
+        match act {
+            Act::Data(end, data) if *end == here => stream.write_all(data).expect("data is sent"),
+            Act::Data(_, data) => {
+                let mut got = vec![0; data.len()];
+                stream.read_exact(&mut got).expect("data arrives");
+                assert!(got == *data, "other data arrives");
+            }
+            Act::Urgent(end, data) if *end == here => {
+                SockRef::from(&stream).send_out_of_band(data).expect("urgent data is sent");
+                // As recorded, more data comes only later: TCP forgets an urgent byte when the
+                // data behind it is read first.
+                let heard = || urgent_heard.load(Ordering::SeqCst);
+                assert!(eventually(DEADLINE, heard), "the urgent data is not passed on");
+            }
+            Act::Urgent(..) => {
+                let mut urgent = [std::mem::MaybeUninit::new(0)];
+                let socket = SockRef::from(&stream);
+                let arrived = || matches!(socket.recv_out_of_band(&mut urgent), Ok(1));
+                assert!(eventually(DEADLINE, arrived), "no urgent data arrives");
+            }
+            Act::Close(end) if *end == here => return,
+            Act::Close(_) | Act::Refuse(_) => {
+                read_to_end_of(&mut stream, DEADLINE);
+                return;
+            }
+        }
+    }
+}
+
+/// A listener behind the binary's exit, or in a refused one's case an address without one.
+fn exit_of(trace: &Trace) -> (Option<TcpListener>, SocketAddr) {
+    let refused = |act: &Act| matches!(act, Act::Refuse(_));
+    if trace.stories.iter().any(|story| story.acts.iter().any(refused)) {
+        return (None, free_port([127, 0, 0, 2].into()));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let address = listener.local_addr().expect("an address");
+    (Some(listener), address)
+}
+
+/// The next connection of the binary's; panics when none comes.
+fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).expect("accepting can be made to return at once");
+    let mut accepted = None;
+    eventually(DEADLINE, || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (stream, _) = accepted.expect("the binary connects");
+    bounded(stream)
+}
+
+/// Puts the binary in the place of `binary` and plays the other end of the recording `name`.
+fn play(name: &str, binary: End) {
+    println!("{name}: the binary as {binary:?}");
+    let trace = Trace::load(name);
+    let (servers, destination) = exit_of(&trace);
+    let words = [
+        "PORT=127.0.0.1:0".to_owned(),
+        format!("DEST={destination}"),
+        // A client that has gone looks like one that is still listening, for so long.
+        "TIMEOUT=lin:1".to_owned(),
+    ];
+    let (program, link) = join(binary, &words);
+    let entrance = program.address_of("entrance listening");
+
+    let replay = Replay::new(&trace, binary.other(), link);
+    let urgent_heard = &replay.urgent_heard();
+    let _link = std::thread::scope(|scope| {
+        if let Some(servers) = &servers {
+            let stories = trace.stories.iter().filter(|story| story.entrance != binary);
+            scope.spawn(move || {
+                for story in stories {
+                    let stream = accept(servers);
+                    scope.spawn(move || act_out(story, binary, stream, urgent_heard));
+                }
+            });
+        }
+        replay.run(|stream| {
+            let client = connect(entrance);
+            let story = &trace.stories[stream];
+            scope.spawn(move || act_out(story, binary, client, urgent_heard));
+        })
+    });
+    assert_eq!(program.count("tunnel down"), 0);
+}
+
+/// Starts the binary and gives it a persistent connection whose other end is the test's.
+fn join(binary: End, words: &[String]) -> (Program, TcpStream) {
+    match binary {
+        End::Receptor => {
+            let program = start_receptor("127.0.0.1:0", words);
+            let link = connect(program.address_of("receptor listening"));
+            (program, link)
+        }
+        End::Connector => {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+            let program = start_connector(listener.local_addr().expect("an address"), words);
+            (program, accept(&listener))
+        }
+    }
+}
+
+#[test]
+fn plain_recordings_with_the_binary_as_receptor() {
+    for name in PLAIN {
+        play(name, End::Receptor);
+    }
+}
+
+#[test]
+fn plain_recordings_with_the_binary_as_connector() {
+    for name in PLAIN {
+        play(name, End::Connector);
+    }
+}
+
+#[test]
+fn the_offer_of_a_cipher_is_passed_over() {
+    for name in WITH_CIPHER_OFFER {
+        play(name, End::Receptor);
+        play(name, End::Connector);
+    }
+}

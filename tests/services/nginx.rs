@@ -1,0 +1,42 @@
+//! nginx that gives out the files of its directory `www`.
+
+use std::process::Command;
+
+use super::{Service, free_address, new_dir, program};
+
+/// Starts a server with an empty `www`.
+pub fn start() -> Service {
+    let dir = new_dir();
+    let address = free_address();
+    let path = dir.path().display();
+    std::fs::create_dir(dir.path().join("www")).expect("a new directory");
+    // One process, as whoever runs the test: nothing to be given away to another user.
+    let conf = format!(
+        "daemon off;
+master_process off;
+pid {path}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    sendfile on;
+    client_body_temp_path {path}/body;
+    proxy_temp_path {path}/proxy;
+    fastcgi_temp_path {path}/fastcgi;
+    uwsgi_temp_path {path}/uwsgi;
+    scgi_temp_path {path}/scgi;
+    server {{
+        listen {address};
+        root {path}/www;
+    }}
+}}
+"
+    );
+    let conf_path = dir.path().join("nginx.conf");
+    std::fs::write(&conf_path, conf).expect("written");
+    let mut server = Command::new(program("nginx", "nginx-light"));
+    // Before it has read the configuration, nginx opens a log at its built-in place: `-e` says
+    // where instead.
+    server.args(["-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(&conf_path);
+    Service::start("nginx", server, address, dir)
+}

@@ -1,0 +1,39 @@
+//! What the whole-program tests share: the real binary as a child process, a tunnel of two of
+//! them, plain servers and clients whose every byte is checked, and a proxy that spoils the
+//! persistent connection on demand.
+
+// Each test file is a crate of its own: it uses only some of this, and `pub` reaches no further
+// than it.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod link_proxy;
+pub mod log;
+pub mod net;
+pub mod pattern;
+pub mod peer;
+pub mod program;
+pub mod replay;
+pub mod servers;
+pub mod trace;
+pub mod tunnel;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for anything that must happen but has no time of its own. Generous: a
+/// debug build on a busy machine of two cores; reached only when something is broken.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks `condition` again and again until it holds. True as soon as it does, false when
+/// `deadline` has passed.
+pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + deadline;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,74 @@
+//! Client sockets that never wait for ever, and addresses.
+
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::DEADLINE;
+use super::pattern::Pattern;
+
+/// Connects to `address`; every later read and write fails after [`DEADLINE`] instead of hanging.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, DEADLINE)
+        .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
+    bounded(stream)
+}
+
+/// Bounds every read and write of `stream` by [`DEADLINE`].
+pub fn bounded(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a timeout can be set");
+    stream.set_nodelay(true).expect("Nagle can be turned off");
+    stream
+}
+
+/// How a connection ended from the reader's side.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// End of data.
+    Eof,
+    /// A reset.
+    Reset,
+}
+
+/// Reads and drops everything until the connection ends. Panics when it does not end within
+/// `deadline` of silence.
+pub fn read_to_end_of(stream: &mut TcpStream, deadline: Duration) -> Ended {
+    stream.set_read_timeout(Some(deadline)).expect("a timeout can be set");
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ended::Eof,
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ended::Reset,
+            Err(e) => panic!("the connection did not end within {deadline:?}: {e}"),
+        }
+    }
+}
+
+/// Sends `count` bytes of the pattern of `seed` to an echo server and checks what comes back,
+/// sending and receiving at the same time.
+pub fn check_echo(stream: &TcpStream, seed: u64, count: u64) {
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut to = stream;
+            Pattern::new(seed).send(&mut to, count).expect("everything is sent");
+        });
+        let mut from = stream;
+        Pattern::new(seed).receive(&mut from, count).expect("everything comes back");
+    });
+}
+
+/// Opens a new connection to `address` and checks an echo of `count` bytes over it.
+pub fn check_new_echo(address: SocketAddr, seed: u64, count: u64) {
+    check_echo(&connect(address), seed, count);
+}
+
+/// A port on `ip` that nobody listens on now. On 127.0.0.1 the kernel may hand the number to an
+/// outgoing connection before it is used; choose another address of 127.0.0.0/8 where that
+/// matters, because no connection of these tests starts there.
+pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((IpAddr::from(ip), 0)).expect("loopback can be bound");
+    listener.local_addr().expect("a bound socket has an address")
+}

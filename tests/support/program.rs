@@ -1,0 +1,183 @@
+//! The real binary as a child process.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::log::Log;
+use super::{DEADLINE, eventually};
+
+/// Kernel ticks a second in `/proc/PID/stat`: fixed at 100 for user space on every architecture
+/// that Linux builds for today.
+const TICKS_PER_SEC: f64 = 100.0;
+
+/// One running `sockmux-uring`. Killed on drop; its log is printed when the test fails.
+pub struct Program {
+    words: String,
+    child: Child,
+    log: Arc<Log>,
+    exit: Option<ExitStatus>,
+}
+
+/// A command for the real binary, with nothing given yet.
+pub fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sockmux-uring"))
+}
+
+impl Program {
+    /// Starts the program with these words and `--log json`.
+    pub fn start<S: AsRef<str>>(words: &[S]) -> Program {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        let mut child = command()
+            .args(&words)
+            .args(["--log", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary under test starts");
+        let log = Log::follow(child.stderr.take().expect("standard error is a pipe"));
+        Program { words: words.join(" "), child, log, exit: None }
+    }
+
+    /// Waits for the first event with this message.
+    pub fn wait_for(&self, message: &str) -> Value {
+        self.wait_for_nth(message, 1)
+    }
+
+    /// Waits for the `nth` event (from 1) with this message.
+    pub fn wait_for_nth(&self, message: &str, nth: usize) -> Value {
+        self.wait_for_event(&format!("\"{message}\", number {nth}"), nth, |event| {
+            event["message"] == message
+        })
+    }
+
+    /// Waits for the `nth` event (from 1) that `matches`; `what` names it when it never comes.
+    pub fn wait_for_event(
+        &self,
+        what: &str,
+        nth: usize,
+        matches: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let find = |events: &[Value]| events.iter().filter(|e| matches(e)).nth(nth - 1).cloned();
+        self.log
+            .wait_for(DEADLINE, find)
+            .unwrap_or_else(|| panic!("`{}` never logged {what}", self.words))
+    }
+
+    /// Waits for an event whose `reason` field says why something was closed or refused, and
+    /// gives the reason.
+    pub fn wait_for_reason(&self, message: &str) -> String {
+        let event = self.wait_for(message);
+        match event["reason"].as_str() {
+            Some(reason) if !reason.is_empty() => reason.to_owned(),
+            _ => panic!("`{}` logged {event} without a reason", self.words),
+        }
+    }
+
+    /// How many events with this message there are by now.
+    pub fn count(&self, message: &str) -> usize {
+        self.log.events().iter().filter(|event| event["message"] == message).count()
+    }
+
+    /// Waits for the first `message` ("entrance listening", "receptor listening") and gives its
+    /// `address` field.
+    pub fn address_of(&self, message: &str) -> SocketAddr {
+        self.nth_address_of(message, 1)
+    }
+
+    /// As [`Program::address_of`], for the `nth` such message (from 1).
+    pub fn nth_address_of(&self, message: &str, nth: usize) -> SocketAddr {
+        let event = self.wait_for_nth(message, nth);
+        let address = event["address"].as_str().unwrap_or_else(|| panic!("no address in {event}"));
+        address.parse().unwrap_or_else(|e| panic!("address in {event}: {e}"))
+    }
+
+    /// The log so far, as text.
+    pub fn log_text(&self) -> String {
+        self.log.text()
+    }
+
+    /// The child's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the child can be signalled");
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill_9(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait_exit(DEADLINE);
+    }
+
+    /// SIGTERM; does not wait.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits until the process has ended and its log is read to the end.
+    pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
+        let ended = eventually(deadline, || {
+            self.exit = self.child.try_wait().expect("the child can be waited for");
+            self.exit.is_some()
+        });
+        assert!(ended, "`{}` still runs after {deadline:?}", self.words);
+        assert!(self.log.wait_end(DEADLINE), "standard error stays open after the exit");
+        self.exit.expect("set above")
+    }
+
+    /// Memory that the process holds now, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        let status = self.proc_file("status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a figure").parse().expect("KiB");
+        kib * 1024
+    }
+
+    /// Processor time used so far, user and system together, in seconds.
+    pub fn cpu_secs(&self) -> f64 {
+        let stat = self.proc_file("stat");
+        // The name in parentheses may hold spaces; fields are counted behind it, from number 3.
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let ticks: f64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<f64>().expect("ticks"))
+            .sum();
+        ticks / TICKS_PER_SEC
+    }
+
+    /// How many descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
+    }
+
+    fn proc_file(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.pid())).expect("the process runs")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            // Failing here is no news: the process has just ended by itself.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            self.log.wait_end(DEADLINE);
+        }
+        let text = self.log.text();
+        if std::thread::panicking() {
+            eprintln!("--- log of `{}`\n{text}---", self.words);
+        } else {
+            assert!(!text.contains("panicked at"), "`{}` panicked:\n{text}", self.words);
+        }
+    }
+}

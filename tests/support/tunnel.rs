@@ -1,0 +1,67 @@
+//! Two programs joined by one persistent connection.
+
+use std::net::SocketAddr;
+
+use super::link_proxy::LinkProxy;
+use super::program::Program;
+
+/// A receptor and a connector that have said hello to each other.
+pub struct Tunnel {
+    /// The end that accepted the persistent connection.
+    pub receptor: Program,
+    /// The end that made it.
+    pub connector: Program,
+    /// Where the receptor takes persistent connections.
+    pub address: SocketAddr,
+}
+
+impl Tunnel {
+    /// Starts both ends with these words besides those that join them, and waits until the
+    /// tunnel is up at both.
+    pub fn start<R: AsRef<str>, C: AsRef<str>>(receptor: &[R], connector: &[C]) -> Tunnel {
+        let receptor = start_receptor("127.0.0.1:0", receptor);
+        let address = receptor.address_of("receptor listening");
+        let connector = start_connector(address, connector);
+        receptor.wait_for("tunnel up");
+        connector.wait_for("tunnel up");
+        Tunnel { receptor, connector, address }
+    }
+
+    /// As [`Tunnel::start`], with a proxy between the two that can spoil the connection.
+    pub fn start_spoilable<R: AsRef<str>, C: AsRef<str>>(
+        receptor: &[R],
+        connector: &[C],
+    ) -> (Tunnel, LinkProxy) {
+        let receptor = start_receptor("127.0.0.1:0", receptor);
+        let address = receptor.address_of("receptor listening");
+        let proxy = LinkProxy::start(address);
+        let connector = start_connector(proxy.address(), connector);
+        receptor.wait_for("tunnel up");
+        connector.wait_for("tunnel up");
+        (Tunnel { receptor, connector, address }, proxy)
+    }
+
+    /// The usual shape: one entrance at the connector, one exit at the receptor.
+    pub fn to(destination: SocketAddr) -> Tunnel {
+        Tunnel::start(&[format!("DEST={destination}")], &["PORT=127.0.0.1:0"])
+    }
+
+    /// The first entrance of the connector.
+    pub fn entrance(&self) -> SocketAddr {
+        self.connector.address_of("entrance listening")
+    }
+}
+
+/// Starts a receptor on `bind`.
+pub fn start_receptor<S: AsRef<str>>(bind: &str, words: &[S]) -> Program {
+    let mut all = vec![format!("-P{bind}")];
+    all.extend(words.iter().map(|word| word.as_ref().to_owned()));
+    Program::start(&all)
+}
+
+/// Starts a connector to `receptor`.
+pub fn start_connector<S: AsRef<str>>(receptor: SocketAddr, words: &[S]) -> Program {
+    let mut all = vec![format!("SERVER=sockmux://{receptor}")];
+    all.extend(words.iter().map(|word| word.as_ref().to_owned()));
+    Program::start(&all)
+}
