@@ -46,7 +46,7 @@ pub const OPEN_TEXT_BYTES: usize = 256;
 pub const ORIGINAL_STREAMS_MAX: u32 = 60;
 
 /// Largest stream id towards an original peer: its ids are 8 bits, and 255 says "none".
-pub const ORIGINAL_ID_MAX: u16 = 254;
+pub const ORIGINAL_ID_MAX: u32 = 254;
 
 /// Streams at once that we offer to one of ours, in one tunnel.
 pub const STREAMS_MAX: u32 = 16_000;
@@ -56,7 +56,7 @@ pub const STREAMS_MAX: u32 = 16_000;
 pub const ID_REUSE_DISTANCE: u32 = 4;
 
 /// First stream id. The original uses 0 and 1 for the tunnel itself.
-pub const STREAM_ID_FIRST: u16 = 2;
+pub const STREAM_ID_FIRST: u32 = 2;
 
 /// Bytes of one stream that we take from one of ours before our local socket has taken any.
 /// Half a megabyte carries 4 GB/s at the 120 us that a loaded loopback tunnel takes to answer,
@@ -97,7 +97,7 @@ pub const KEEPALIVE_INTERVALS: u32 = 3;
 const _: () =
     assert!(PEER_WINDOW_BYTES_MIN <= WINDOW_BYTES && WINDOW_BYTES <= PEER_WINDOW_BYTES_MAX);
 const _: () = assert!(STREAMS_MAX * ID_REUSE_DISTANCE < 65_535 - 2);
-const _: () = assert!(ORIGINAL_STREAMS_MAX * ID_REUSE_DISTANCE <= ORIGINAL_ID_MAX as u32 - 2);
+const _: () = assert!(ORIGINAL_STREAMS_MAX * ID_REUSE_DISTANCE <= ORIGINAL_ID_MAX - 2);
 /// Most parts of one gathered send: the kernel's own bound for a vector (`UIO_MAXIOV`); a longer
 /// one is refused with `EMSGSIZE`. The rest of a longer list goes with the next send.
 pub const GATHER_PARTS_MAX: usize = 1024;
@@ -220,3 +220,16 @@ pub const EXITS_MAX: usize = ENTRANCES_MAX;
 
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
+
+/// Payload of one DATA frame of SockMux 1 that is copied, in bytes: what a bulk receive brings.
+pub const FRAME_BYTES: u64 = 64 << 10;
+
+/// SockMux 1: largest window of one stream, in bytes. It fills 1 Gbit/s at a round trip of 500 ms.
+pub const STREAM_WINDOW_BYTES_MAX: u64 = 64 << 20;
+
+/// SockMux 1: what all streams of a tunnel together may have beyond their first window, in bytes.
+/// With [`POOL_BUFFERS`] as the bound of what slow readers can really hold.
+pub const WINDOW_BUDGET_BYTES: u64 = 128 << 20;
+
+/// SockMux 1: credit that a peer may hold for one stream. Beyond it the peer is broken.
+pub const CREDIT_BYTES_MAX: u64 = 1 << 40;

@@ -130,6 +130,8 @@ pub struct SoxConf {
     pub packet_bytes: u16,
     /// `noconndata` clears it: first data may ride in CONNECT and CONNECTED.
     pub first_data: bool,
+    /// `protocol` (ours): the newest that is offered to a peer of our kind; 0 is SockMux 0.3.
+    pub newest_protocol: u8,
     /// `congestion` (ours): the congestion control of our own sockets.
     pub congestion: Congestion,
 }
@@ -148,7 +150,12 @@ pub enum Congestion {
 
 impl Default for SoxConf {
     fn default() -> Self {
-        SoxConf { packet_bytes: 16384, first_data: true, congestion: Congestion::Auto }
+        SoxConf {
+            packet_bytes: 16384,
+            first_data: true,
+            newest_protocol: 1,
+            congestion: Congestion::Auto,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::plan::{Congestion, SoxConf};
 use super::suggest;
 
 /// What has a meaning here.
-const ITEMS: [&str; 5] = ["crypt", "packsize", "nodelay", "noconndata", "congestion"];
+const ITEMS: [&str; 6] = ["crypt", "packsize", "nodelay", "noconndata", "protocol", "congestion"];
 
 /// Items of the original that are passed over.
 const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
@@ -74,6 +74,14 @@ impl SoxConfReader {
                     ));
                 }
                 self.conf.packet_bytes = bytes;
+            }
+            ("protocol", Some("0.3")) => self.conf.newest_protocol = 0,
+            ("protocol", Some("1")) => self.conf.newest_protocol = 1,
+            ("protocol", version) => {
+                return Err(Problem::new(
+                    format!("{} is no protocol of ours", quoted(version.unwrap_or_default())),
+                    "give protocol:1 (where the peer offers it too) or protocol:0.3",
+                ));
             }
             ("congestion", Some("auto")) => self.conf.congestion = Congestion::Auto,
             ("congestion", Some("system")) => self.conf.congestion = Congestion::System,

@@ -35,6 +35,12 @@ pub enum TunnelError {
         limit_bytes: u64,
     },
     /// Begun by the peer.
+    #[error("peer opened stream {number:#x}, which is open or cannot be")]
+    BadNumber {
+        /// The number that it gave.
+        number: u32,
+    },
+    /// Begun by the peer.
     #[error("peer acknowledged {extra_bytes} bytes more of a stream than were sent")]
     AckOverrun {
         /// The excess.
@@ -48,6 +54,9 @@ pub enum OpenError {
     /// The hello is not done.
     #[error("the tunnel is not up")]
     NotUp,
+    /// The peer takes no new ones.
+    #[error("the peer is going away")]
+    GoingAway,
     /// The peer takes no more.
     #[error("the peer takes {limit} streams at once, and as many are open")]
     TooMany {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::StreamKey;
+use crate::wire::Protocol;
 
 /// Something happened. `user` is the engine's own number for the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub enum Event {
     Up {
         /// The peer is one of ours.
         ours: bool,
+        /// What is spoken from now on.
+        protocol: Protocol,
     },
     /// The peer began a stream: find an exit, then [`super::Session::accept`] or
     /// [`super::Session::refuse`]. To be given a `user` by [`super::Session::attach`] before the
@@ -28,6 +31,8 @@ pub enum Event {
         /// The engine's number.
         user: u64,
     },
+    /// The peer takes no new streams any more.
+    GoingAway,
     /// Nothing more comes from the peer: after what was delivered, shut down the local socket
     /// for writing.
     EndOfData {

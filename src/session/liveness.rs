@@ -89,12 +89,16 @@ impl Session {
             });
         }
         if self.hello.is_done() && self.liveness.next_ping().is_some_and(|at| now >= at) {
-            self.liveness.last_ping = now;
-            self.outbox.push(Control::Ping(now));
+            self.ping(now);
         }
         self.queues.acks_due_at(now);
         self.end_holds(now);
         Ok(())
+    }
+
+    pub(super) fn ping(&mut self, now: Moment) {
+        self.liveness.last_ping = now;
+        self.outbox.push(Control::Ping(now));
     }
 
     /// The answer to a ping of ours, which carried the time in microseconds.

@@ -7,6 +7,7 @@ use super::stream::{Hold, LocalEnd, State};
 use super::transmit::Control;
 use super::{Moment, OpenError, Session, StreamKey};
 use crate::limits::{ANSWERED_HOLD_MICROS, READ_AHEAD_BYTES, REASON_BYTES};
+use crate::wire::Protocol;
 
 impl Session {
     /// A client has come in at an entrance: begins a stream for it.
@@ -23,13 +24,21 @@ impl Session {
             return Err(OpenError::NotUp);
         }
         let limit = self.peer.streams_max();
+        if self.peer_leaves {
+            return Err(OpenError::GoingAway);
+        }
         if self.streams.len() >= limit as usize {
             return Err(OpenError::TooMany { limit });
         }
-        let key = self
-            .streams
-            .insert(State::Opening, true, self.peer.id_max())
-            .ok_or(OpenError::TooMany { limit })?;
+        // In SockMux 1 data follows the open without waiting for an answer.
+        let state = match self.protocol {
+            Protocol::V03 => State::Opening,
+            Protocol::V1 => State::Open,
+        };
+        let numbering = self.numbering(None);
+        let key =
+            self.streams.insert(state, true, numbering).ok_or(OpenError::TooMany { limit })?;
+        self.open_windows(key);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.user = Some(user);
             stream.addresses = (client, entrance);
@@ -68,6 +77,7 @@ impl Session {
             self.counters.stale_keys += 1;
             return;
         };
+        self.close_windows(&stream);
         let Some(to) = stream.peer_id else { return };
         let reason = if unreachable && !self.peer_is_ours() {
             String::new()
@@ -92,11 +102,10 @@ impl Session {
     /// May the engine read more of this stream? If not, [`super::Event::ReadMore`] says when.
     #[inline]
     pub fn may_read(&mut self, key: StreamKey) -> bool {
-        let limit = self.peer.send_limit();
+        let rule = self.send_rule();
         match self.streams.get_mut(key) {
             Some(stream) => {
-                let may = stream.ready_bytes < READ_AHEAD_BYTES
-                    && stream.ready_bytes + stream.unacked_bytes <= limit;
+                let may = stream.ready_bytes < READ_AHEAD_BYTES && rule.wants(stream);
                 stream.read_paused = !may;
                 may
             }
@@ -134,6 +143,7 @@ impl Session {
 
     /// The local side has ended its data, and may still take.
     pub fn data_end(&mut self, key: StreamKey, now: Moment) {
+        let half_close = self.half_close();
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return;
@@ -142,7 +152,7 @@ impl Session {
             return;
         }
         stream.local_end = LocalEnd::Eof;
-        if !self.peer.half_close() {
+        if !half_close {
             // CLOSE would end both directions: hold it back while an answer may come. A server
             // (at the side that did not open) that ends its data has answered.
             let linger = self.config.linger;
@@ -160,7 +170,7 @@ impl Session {
     /// The local side is gone, by a reset or because it cannot take what was delivered. What the
     /// engine holds to be sent still goes out if it can go now; `false`: the engine may drop it.
     pub fn local_reset(&mut self, key: StreamKey, reason: &'static str) -> bool {
-        let limit = self.peer.send_limit();
+        let rule = self.send_rule();
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return false;
@@ -176,7 +186,7 @@ impl Session {
         stream.uncounted_bytes = 0;
         stream.todo.urgent = None;
         let open = stream.state == State::Open;
-        let keep = open && stream.ready_bytes > 0 && stream.unacked_bytes <= limit;
+        let keep = open && stream.ready_bytes > 0 && rule.room(stream) > 0;
         if !keep {
             stream.ready_bytes = 0;
         }
@@ -187,7 +197,7 @@ impl Session {
 
     /// Asks whether the end of the local side can be told to the peer now.
     pub(super) fn check_end(&mut self, key: StreamKey) {
-        let half_close = self.peer.half_close();
+        let half_close = self.half_close();
         let ours = self.peer_is_ours();
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.ready_bytes > 0 || stream.state != State::Open || stream.todo.close {
@@ -220,7 +230,8 @@ impl Session {
     /// Both directions have ended: the opener closes the stream.
     pub(super) fn check_both_ended(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.opener && stream.end_sent && stream.peer_end && stream.state == State::Open {
+        let both = stream.end_sent && stream.peer_end;
+        if self.protocol == Protocol::V03 && stream.opener && both && stream.state == State::Open {
             stream.todo.close = true;
             self.schedule_control(key);
         }

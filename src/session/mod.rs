@@ -19,6 +19,7 @@ mod local;
 mod receive;
 mod stream;
 mod transmit;
+mod window;
 
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Sink, Transmit};
@@ -26,8 +27,9 @@ pub use stream::StreamKey;
 
 use crate::limits;
 use crate::wire::v03::{self, Offer};
+use crate::wire::{Encoder, Protocol, Route};
 use liveness::Liveness;
-use stream::Streams;
+use stream::{Numbering, Stream, Streams};
 use transmit::{Outbox, Queues};
 
 /// A point in time: microseconds since a beginning that the caller chose.
@@ -69,7 +71,7 @@ impl Default for Config {
             packet_bytes: v03::PACKET_BYTES_MAX,
             first_data: true,
             offer: Some(Offer {
-                newest: 0,
+                newest: 1,
                 half_close: true,
                 window_bytes: limits::WINDOW_BYTES,
                 streams_max: limits::STREAMS_MAX,
@@ -117,11 +119,9 @@ impl Peer {
         }
     }
 
-    fn id_max(&self) -> u16 {
+    fn id_max(&self) -> u32 {
         match self.offer {
-            Some(_) => {
-                limits::STREAM_ID_FIRST + (limits::STREAMS_MAX * limits::ID_REUSE_DISTANCE) as u16
-            }
+            Some(_) => limits::STREAM_ID_FIRST + limits::STREAMS_MAX * limits::ID_REUSE_DISTANCE,
             None => limits::ORIGINAL_ID_MAX,
         }
     }
@@ -176,6 +176,7 @@ pub struct Counters {
 pub struct Session {
     config: Config,
     peer: Peer,
+    protocol: Protocol,
     hello: Hello,
     streams: Streams,
     queues: Queues,
@@ -186,6 +187,10 @@ pub struct Session {
     holds: Vec<StreamKey>,
     /// Why streams from the peer are refused, once they are.
     refusing: Option<&'static str>,
+    /// The peer takes no new streams any more.
+    peer_leaves: bool,
+    /// SockMux 1: what streams have beyond their first window, in bytes.
+    extra_window_bytes: u64,
     counters: Counters,
 }
 
@@ -201,6 +206,7 @@ impl Session {
                 packet_bytes: v03::PACKET_BYTES_UNSAID.min(config.packet_bytes),
                 first_data: false,
             },
+            protocol: Protocol::V03,
             hello: Hello::default(),
             streams: Streams::default(),
             queues: Queues::default(),
@@ -209,6 +215,8 @@ impl Session {
             liveness: Liveness::new(&config, now),
             holds: Vec::new(),
             refusing: None,
+            peer_leaves: false,
+            extra_window_bytes: 0,
             counters: Counters::default(),
             config,
         }
@@ -230,6 +238,11 @@ impl Session {
         self.peer.offer.is_some()
     }
 
+    /// The protocol that is spoken, once the hello is done.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Streams that exist, those that are ending counted.
     pub fn stream_count(&self) -> usize {
         self.streams.len()
@@ -248,12 +261,47 @@ impl Session {
     /// From now on streams from the peer are refused, for this reason.
     pub fn refuse_new(&mut self, reason: &'static str) {
         self.refusing = Some(reason);
+        if self.protocol == Protocol::V1 {
+            self.outbox.push(transmit::Control::GoingAway(reason));
+        }
     }
 
     /// The engine's own number for a stream.
     #[inline]
     pub fn user_of(&self, key: StreamKey) -> Option<u64> {
         self.streams.get(key)?.user
+    }
+
+    fn encoder(&self) -> Encoder {
+        Encoder(self.protocol)
+    }
+
+    /// How a stream that begins here, or at the peer under the number given, is numbered.
+    fn numbering(&self, theirs: Option<u32>) -> Numbering {
+        match (self.protocol, theirs) {
+            (Protocol::V03, _) => Numbering::UpTo(self.peer.id_max()),
+            (Protocol::V1, None) => Numbering::Ours,
+            (Protocol::V1, Some(number)) => Numbering::Theirs(number),
+        }
+    }
+
+    /// The window that a stream begins with, as we offered it.
+    fn first_window_bytes(&self) -> u64 {
+        let offered = self.config.offer.map_or(0, |offer| offer.window_bytes);
+        u64::from(offered.max(limits::PEER_WINDOW_BYTES_MIN))
+    }
+
+    /// The peer can be told of the end of our data apart from the end of the stream.
+    fn half_close(&self) -> bool {
+        self.protocol == Protocol::V1 || self.peer.half_close()
+    }
+
+    /// Bytes of a stream that one frame may carry.
+    fn payload_max(&self) -> u64 {
+        match self.protocol {
+            Protocol::V03 => self.peer.payload_max(),
+            Protocol::V1 => limits::FRAME_BYTES,
+        }
     }
 
     /// Most bytes of one stream that the peer may have sent and our local socket not taken.
@@ -265,6 +313,65 @@ impl Session {
             Some(offer) => u64::from(offer.window_bytes.max(limits::PEER_WINDOW_BYTES_MIN)) + slack,
             None => u64::from(v03::STREAM_BUFFER_BYTES) + slack,
         }
+    }
+}
+
+/// What may be sent of one stream, by the rules of the protocol and of the peer.
+#[derive(Debug, Clone, Copy)]
+struct SendRule {
+    protocol: Protocol,
+    /// 0.3: unacknowledged bytes at which sending stops.
+    limit: u64,
+    payload_max: u64,
+}
+
+impl SendRule {
+    /// Bytes that one frame of the stream may carry now, of those it may send.
+    #[inline]
+    fn room(&self, stream: &Stream) -> u64 {
+        match self.protocol {
+            Protocol::V03 if stream.unacked_bytes > self.limit => 0,
+            Protocol::V03 => self.payload_max,
+            Protocol::V1 => stream.credit_bytes.min(self.payload_max),
+        }
+    }
+
+    /// Bytes that may be read ahead of what was sent.
+    fn wants(&self, stream: &Stream) -> bool {
+        match self.protocol {
+            Protocol::V03 => stream.ready_bytes + stream.unacked_bytes <= self.limit,
+            Protocol::V1 => stream.ready_bytes < stream.credit_bytes,
+        }
+    }
+
+    /// Counts bytes as sent.
+    #[inline]
+    fn spend(&self, stream: &mut Stream, bytes: u64) {
+        match self.protocol {
+            Protocol::V03 => stream.unacked_bytes += bytes,
+            Protocol::V1 => stream.credit_bytes -= bytes,
+        }
+    }
+}
+
+impl Session {
+    fn send_rule(&self) -> SendRule {
+        SendRule {
+            protocol: self.protocol,
+            limit: self.peer.send_limit(),
+            payload_max: self.payload_max(),
+        }
+    }
+}
+
+impl Stream {
+    /// How the stream is called on the wire; `None` while the peer's number is to come.
+    #[inline]
+    fn route(&self, protocol: Protocol) -> Option<Route> {
+        let unknown = u32::from(v03::NO_ID);
+        let known = self.peer_id.is_some() || (protocol == Protocol::V1 && self.opener);
+        let peer_id = self.peer_id.unwrap_or(unknown);
+        known.then_some(Route { id: self.id, peer_id, opener: self.opener })
     }
 }
 

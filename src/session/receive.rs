@@ -2,9 +2,9 @@
 
 use super::stream::{LocalEnd, State};
 use super::transmit::Control;
-use super::{Ended, Event, Moment, Session, Sink, StreamKey, TunnelError};
-use crate::limits::REASON_BYTES;
-use crate::wire::{CloseKind, Frame};
+use super::{Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
+use crate::limits::{CREDIT_BYTES_MAX, REASON_BYTES};
+use crate::wire::{CloseKind, Frame, Name, Protocol};
 
 impl Session {
     /// Takes a frame from the peer: where the payload behind it goes, if there is any.
@@ -23,12 +23,12 @@ impl Session {
                 self.hello.greeted = true;
                 self.peer.offer = self.config.offer.and(offer);
                 self.outbox.push(Control::HelloOk(ids));
-                self.check_up();
+                self.check_up(now);
             }
             Frame::HelloOk { ids } if !self.hello.answered => {
                 self.hello.answered = true;
                 self.outbox.push(Control::HelloOk(ids));
-                self.check_up();
+                self.check_up(now);
             }
             // The second HELLOOK of each side says nothing new.
             Frame::HelloOk { .. } => {}
@@ -40,8 +40,17 @@ impl Session {
             }
             Frame::Data { to, bytes } => return self.on_data(to, bytes),
             Frame::Taken { to, bytes } => self.on_taken(to, bytes)?,
+            Frame::End { to } => {
+                if let Some(key) = self.find(to) {
+                    self.on_peer_end(key);
+                }
+            }
+            Frame::GoingAway { .. } => {
+                self.peer_leaves = true;
+                self.events.push_back(Event::GoingAway);
+            }
             Frame::Open { from, client, entrance, first_bytes } => {
-                let Some(key) = self.on_open(from, client, entrance) else {
+                let Some(key) = self.on_open(from, client, entrance)? else {
                     return Ok(self.discard(first_bytes));
                 };
                 return self.deliver_first(key, first_bytes);
@@ -68,16 +77,24 @@ impl Session {
         Ok(Sink::Discard)
     }
 
-    fn check_up(&mut self) {
+    fn check_up(&mut self, now: Moment) {
         if !self.hello.is_done() {
             return;
         }
         self.liveness.hello_done();
-        self.outbox.push(Control::PacketSize);
-        if self.config.first_data {
-            self.outbox.push(Control::FirstData);
+        let newest = |offer: v03::Offer| offer.newest;
+        let (own, peer) = (self.config.offer.map(newest), self.peer.offer.map(newest));
+        if own >= Some(1) && peer >= Some(1) {
+            self.protocol = Protocol::V1;
+            // Windows are fitted to the path by its round trip.
+            self.ping(now);
+        } else {
+            self.outbox.push(Control::PacketSize);
+            if self.config.first_data {
+                self.outbox.push(Control::FirstData);
+            }
         }
-        self.events.push_back(Event::Up { ours: self.peer_is_ours() });
+        self.events.push_back(Event::Up { ours: self.peer_is_ours(), protocol: self.protocol });
     }
 
     fn discard(&mut self, bytes: u32) -> Sink {
@@ -85,8 +102,11 @@ impl Session {
         Sink::Discard
     }
 
-    fn find(&mut self, to: Option<u16>) -> Option<StreamKey> {
-        let key = to.and_then(|id| self.streams.by_id(id));
+    fn find(&mut self, to: Name) -> Option<StreamKey> {
+        let key = match self.protocol {
+            Protocol::V03 => self.streams.by_short(to),
+            Protocol::V1 => self.streams.by_number(to),
+        };
         if key.is_none() {
             self.counters.unknown_ids += 1;
         }
@@ -94,10 +114,10 @@ impl Session {
     }
 
     #[inline]
-    fn on_data(&mut self, to: Option<u16>, bytes: u32) -> Result<Sink, TunnelError> {
+    fn on_data(&mut self, to: Name, bytes: u32) -> Result<Sink, TunnelError> {
         let Some(key) = self.find(to) else { return Ok(self.discard(bytes)) };
         if bytes == 0 {
-            if self.peer.half_close() {
+            if self.half_close() {
                 self.on_peer_end(key);
             }
             return Ok(Sink::Discard);
@@ -112,20 +132,34 @@ impl Session {
 
     #[inline]
     fn deliver(&mut self, key: StreamKey, bytes: u32, first: bool) -> Result<Sink, TunnelError> {
-        let limit_bytes = self.backlog_limit();
+        let (protocol, backlog_limit) = (self.protocol, self.backlog_limit());
         let Some(stream) = self.streams.get_mut(key) else { return Ok(self.discard(bytes)) };
         if stream.deaf || stream.peer_end {
             return Ok(self.discard(bytes));
         }
         let bytes = u64::from(bytes);
         stream.backlog_bytes += bytes;
-        if first {
-            stream.uncounted_bytes += bytes;
-        }
         stream.answered = true;
-        if stream.backlog_bytes > limit_bytes {
+        let limit_bytes = match protocol {
+            Protocol::V03 => backlog_limit,
+            Protocol::V1 => stream.window_bytes,
+        };
+        let within = match protocol {
+            Protocol::V03 => stream.backlog_bytes <= limit_bytes,
+            Protocol::V1 => match stream.allowance_bytes.checked_sub(bytes) {
+                Some(rest) => {
+                    stream.allowance_bytes = rest;
+                    true
+                }
+                None => false,
+            },
+        };
+        if !within {
             let backlog_bytes = stream.backlog_bytes;
             return Err(TunnelError::WindowOverrun { backlog_bytes, limit_bytes });
+        }
+        if first && protocol == Protocol::V03 {
+            stream.uncounted_bytes += bytes;
         }
         self.counters.payload_bytes_in += bytes;
         Ok(Sink::Stream(key))
@@ -136,21 +170,38 @@ impl Session {
         if std::mem::replace(&mut stream.peer_end, true) {
             return;
         }
+        let both_gone = self.protocol == Protocol::V1 && stream.end_gone;
         if let (Some(user), false) = (stream.user, stream.deaf) {
             self.events.push_back(Event::EndOfData { user });
         }
-        self.check_both_ended(key);
+        if both_gone {
+            self.finish(key, Ended::Orderly);
+        } else {
+            self.check_both_ended(key);
+        }
     }
 
     #[inline]
-    fn on_taken(&mut self, to: Option<u16>, bytes: u64) -> Result<(), TunnelError> {
+    fn on_taken(&mut self, to: Name, bytes: u64) -> Result<(), TunnelError> {
         let Some(key) = self.find(to) else { return Ok(()) };
+        let protocol = self.protocol;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
-        let Some(rest) = stream.unacked_bytes.checked_sub(bytes) else {
-            let extra_bytes = bytes.saturating_sub(stream.unacked_bytes);
-            return Err(TunnelError::AckOverrun { extra_bytes });
-        };
-        stream.unacked_bytes = rest;
+        match protocol {
+            Protocol::V03 => {
+                let Some(rest) = stream.unacked_bytes.checked_sub(bytes) else {
+                    let extra_bytes = bytes.saturating_sub(stream.unacked_bytes);
+                    return Err(TunnelError::AckOverrun { extra_bytes });
+                };
+                stream.unacked_bytes = rest;
+            }
+            Protocol::V1 => {
+                stream.credit_bytes += bytes;
+                if stream.credit_bytes > CREDIT_BYTES_MAX {
+                    let extra_bytes = stream.credit_bytes;
+                    return Err(TunnelError::AckOverrun { extra_bytes });
+                }
+            }
+        }
         self.schedule_data(key);
         self.resume_reading(key);
         self.check_end(key);
@@ -159,40 +210,54 @@ impl Session {
 
     fn on_open(
         &mut self,
-        from: Option<u16>,
+        from: Option<u32>,
         client: Option<std::net::SocketAddr>,
         entrance: Option<std::net::SocketAddr>,
-    ) -> Option<StreamKey> {
+    ) -> Result<Option<StreamKey>, TunnelError> {
         // Without an id of the peer's no answer could find it.
-        let from = from?;
+        let Some(from) = from else { return Ok(None) };
+        if self.protocol == Protocol::V1 && self.streams.is_taken(from) {
+            return Err(TunnelError::BadNumber { number: from });
+        }
         if let Some(reason) = self.refusing {
             self.outbox.push(Control::Refuse { to: from, reason: String::from(reason) });
-            return None;
+            return Ok(None);
         }
         // One of ours is held to the bound it was told; an original keeps to its own.
         let limit = match self.peer.offer.and(self.config.offer) {
             Some(offer) => offer.streams_max,
-            None => u32::from(self.peer.id_max()),
+            None => self.peer.id_max(),
         };
+        let numbering = self.numbering(Some(from));
         let key = (self.streams.len() < limit as usize)
-            .then(|| self.streams.insert(State::Accepting, false, self.peer.id_max()))
+            .then(|| self.streams.insert(State::Accepting, false, numbering))
             .flatten();
         let Some(key) = key else {
             let reason = format!("at most {limit} streams at once are taken here");
             self.outbox.push(Control::Refuse { to: from, reason });
-            return None;
+            return Ok(None);
         };
-        let stream = self.streams.get_mut(key)?;
-        stream.peer_id = Some(from);
+        self.open_windows(key);
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.peer_id = Some(from);
+        }
         self.counters.accepted += 1;
         self.events.push_back(Event::Incoming { key, client, entrance });
-        Some(key)
+        Ok(Some(key))
     }
 
-    fn on_opened(&mut self, from: Option<u16>, to: Option<u16>) -> Option<StreamKey> {
+    fn on_opened(&mut self, from: Option<u32>, to: Name) -> Option<StreamKey> {
         let key = self.find(to)?;
-        let from = from?;
+        let v1 = self.protocol == Protocol::V1;
         let stream = self.streams.get_mut(key)?;
+        if v1 {
+            // Data has been on its way since the open: this is news for the engine only.
+            if let (Some(user), true, false) = (stream.user, stream.opener, stream.deaf) {
+                self.events.push_back(Event::Opened { user });
+            }
+            return Some(key);
+        }
+        let from = from?;
         if stream.state != State::Opening {
             self.counters.unknown_ids += 1;
             return None;
@@ -209,11 +274,11 @@ impl Session {
         Some(key)
     }
 
-    fn on_urgent(&mut self, to: Option<u16>, bytes: u32) -> Sink {
+    fn on_urgent(&mut self, to: Name, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
         // Before CONNECTED and after CLOSE the peer knows no stream that the answer could be for.
-        if stream.state == State::Open {
+        if stream.state == State::Open && self.protocol == Protocol::V03 {
             stream.todo.urgent_taken = stream.todo.urgent_taken.saturating_add(bytes);
         }
         let deaf = stream.deaf || stream.peer_end;
@@ -221,9 +286,15 @@ impl Session {
         if deaf { self.discard(bytes) } else { Sink::Urgent(key) }
     }
 
-    fn on_close(&mut self, from: Option<u16>, to: Option<u16>, reason: &[u8], kind: CloseKind) {
-        // CLOSED is owed whether the stream is known or not.
-        self.outbox.push(Control::Closed { from: to, to: from });
+    fn on_close(&mut self, from: Option<u32>, to: Name, reason: &[u8], kind: CloseKind) {
+        if self.protocol == Protocol::V03 {
+            // CLOSED is owed whether the stream is known or not.
+            let to = match to {
+                Name::Ours(id) => Some(id),
+                _ => None,
+            };
+            self.outbox.push(Control::Closed { from: to, to: from });
+        }
         let Some(key) = self.find(to) else { return };
         let Some(stream) = self.streams.get(key) else { return };
         if stream.state == State::Closing {
@@ -240,9 +311,9 @@ impl Session {
         self.finish(key, how);
     }
 
-    fn on_closed(&mut self, to: Option<u16>) {
+    fn on_closed(&mut self, to: Name) {
         // "No id" answers a refusal of ours.
-        let Some(key) = to.and_then(|id| self.streams.by_id(id)) else { return };
+        let Some(key) = self.streams.by_short(to) else { return };
         let Some(stream) = self.streams.get(key) else { return };
         if stream.state != State::Closing {
             self.counters.unknown_ids += 1;
@@ -256,8 +327,9 @@ impl Session {
     }
 
     /// The stream leaves the session.
-    fn finish(&mut self, key: StreamKey, how: Ended) {
+    pub(super) fn finish(&mut self, key: StreamKey, how: Ended) {
         let Some(stream) = self.streams.remove(key) else { return };
+        self.close_windows(&stream);
         self.holds.retain(|&held| held != key);
         if let Some(user) = stream.user {
             self.events.push_back(Event::Ended { user, how });

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST};
+use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
 use crate::session::Moment;
+use crate::wire::Name;
 use crate::wire::v03::NO_ID;
 
 /// Names a stream: a slot and the generation of what is in it, so that the key of an ended
@@ -75,9 +76,9 @@ pub(super) struct Stream {
     /// The engine's number, once it has given one.
     pub(super) user: Option<u64>,
     /// Our id on the wire.
-    pub(super) id: u16,
+    pub(super) id: u32,
     /// The peer's id on the wire, once it is known.
-    pub(super) peer_id: Option<u16>,
+    pub(super) peer_id: Option<u32>,
     /// It began here.
     pub(super) opener: bool,
     pub(super) state: State,
@@ -92,6 +93,10 @@ pub(super) struct Stream {
     pub(super) local_end: LocalEnd,
     /// The peer has been told of the end of our data.
     pub(super) end_sent: bool,
+    /// SockMux 1: bytes that may be sent before the peer allows more.
+    pub(super) credit_bytes: u64,
+    /// SockMux 1: END has gone out.
+    pub(super) end_gone: bool,
     /// The engine was told not to read, and waits for word.
     pub(super) read_paused: bool,
     /// The peer has answered since we last sent.
@@ -105,6 +110,12 @@ pub(super) struct Stream {
     pub(super) uncounted_bytes: u64,
     /// Bytes taken that the peer has not been told of.
     pub(super) ack_bytes: u64,
+    /// SockMux 1: bytes that the peer may still send before we allow more.
+    pub(super) allowance_bytes: u64,
+    /// SockMux 1: the window that is kept open for it.
+    pub(super) window_bytes: u64,
+    /// SockMux 1: when more was last allowed.
+    pub(super) granted_at: Moment,
     /// The peer has told the end of its data.
     pub(super) peer_end: bool,
     /// The local side is gone: nothing can be delivered.
@@ -123,13 +134,35 @@ pub(super) struct Stream {
 pub(super) struct Streams {
     slots: Slab<Stream>,
     next_generation: u32,
-    /// Slot + 1 by our id; 0 is none.
+    /// Slot + 1 by our id; 0 is none. For 0.3, where ids are given out one after another.
     by_id: Vec<u32>,
     /// Ids given back, oldest first.
-    free_ids: VecDeque<u16>,
+    free_ids: VecDeque<u32>,
     /// Ids from here on were never used.
-    fresh_id: u16,
+    fresh_id: u32,
+    /// For SockMux 1, by the slot in the peer's number: that number, and our slot + 1.
+    theirs: Vec<(u32, u32)>,
 }
+
+/// How a new stream gets its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbering {
+    /// 0.3: one of ours up to this, whoever opened the stream.
+    UpTo(u32),
+    /// 1: the opener's slot and generation; we are the opener.
+    Ours,
+    /// 1: the peer is, and this is its number.
+    Theirs(u32),
+}
+
+/// Bits of a SockMux 1 number that are its slot; the rest is a generation.
+const SLOT_BITS: u32 = 20;
+
+fn slot_of(number: u32) -> usize {
+    (number & ((1 << SLOT_BITS) - 1)) as usize
+}
+
+const _: () = assert!(STREAMS_MAX < 1 << SLOT_BITS);
 
 impl Streams {
     pub(super) fn len(&self) -> usize {
@@ -141,16 +174,31 @@ impl Streams {
         self.slots.iter().map(|(_, stream)| stream)
     }
 
-    /// A new stream, in the state given. `None` when ids up to `id_max` are used up.
-    pub(super) fn insert(&mut self, state: State, opener: bool, id_max: u16) -> Option<StreamKey> {
-        let id = self.take_id(id_max)?;
+    /// A new stream, in the state given. `None` when there is no number for it.
+    pub(super) fn insert(
+        &mut self,
+        state: State,
+        opener: bool,
+        numbering: Numbering,
+    ) -> Option<StreamKey> {
+        let peer_id = match numbering {
+            Numbering::Theirs(number) => Some(number),
+            _ => None,
+        };
+        if peer_id.is_some_and(|number| slot_of(number) >= STREAMS_MAX as usize) {
+            return None;
+        }
+        let short = match numbering {
+            Numbering::UpTo(id_max) => Some(self.take_id(id_max)?),
+            _ => None,
+        };
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
         let index = self.slots.insert(Stream {
             generation,
             user: None,
-            id,
-            peer_id: None,
+            id: short.unwrap_or_default(),
+            peer_id,
             opener,
             state,
             todo: Todo::default(),
@@ -159,30 +207,44 @@ impl Streams {
             unacked_bytes: 0,
             local_end: LocalEnd::Not,
             end_sent: false,
+            credit_bytes: 0,
+            end_gone: false,
             read_paused: false,
             answered: false,
             hold: None,
             backlog_bytes: 0,
             uncounted_bytes: 0,
             ack_bytes: 0,
+            allowance_bytes: 0,
+            window_bytes: 0,
+            granted_at: Moment::default(),
             peer_end: false,
             deaf: false,
             in_control: false,
             in_data: false,
             in_lazy: false,
         }) as u32;
-        if self.by_id.len() <= usize::from(id) {
-            self.by_id.resize(usize::from(id) + 1, 0);
+        match (short, peer_id) {
+            (Some(id), _) => put(&mut self.by_id, id as usize, index + 1),
+            (None, Some(number)) => {
+                put(&mut self.theirs, slot_of(number), (number, index + 1));
+            }
+            (None, None) => self.slots[index as usize].id = generation << SLOT_BITS | index,
         }
-        self.by_id[usize::from(id)] = index + 1;
         Some(StreamKey { index, generation })
     }
 
     pub(super) fn remove(&mut self, key: StreamKey) -> Option<Stream> {
         self.get(key)?;
         let stream = self.slots.remove(key.index as usize);
-        self.by_id[usize::from(stream.id)] = 0;
-        self.free_ids.push_back(stream.id);
+        if let Some(slot) = self.by_id.get_mut(stream.id as usize)
+            && *slot == key.index + 1
+        {
+            *slot = 0;
+            self.free_ids.push_back(stream.id);
+        } else if let Some(number) = stream.peer_id.filter(|_| !stream.opener) {
+            self.theirs[slot_of(number)] = (0, 0);
+        }
         Some(stream)
     }
 
@@ -196,19 +258,44 @@ impl Streams {
         self.slots.get_mut(key.index as usize).filter(|stream| stream.generation == key.generation)
     }
 
-    /// The stream that has this id of ours.
+    /// The stream that a frame of 0.3 means.
     #[inline]
-    pub(super) fn by_id(&self, id: u16) -> Option<StreamKey> {
-        let index = self.by_id.get(usize::from(id))?.checked_sub(1)?;
+    pub(super) fn by_short(&self, name: Name) -> Option<StreamKey> {
+        let Name::Ours(id) = name else { return None };
+        let index = self.by_id.get(id as usize)?.checked_sub(1)?;
         Some(StreamKey { index, generation: self.slots[index as usize].generation })
     }
 
+    /// The stream that a frame of SockMux 1 means.
+    #[inline]
+    pub(super) fn by_number(&self, name: Name) -> Option<StreamKey> {
+        let (index, number) = match name {
+            Name::Ours(number) => (slot_of(number) as u32, number),
+            Name::Theirs(number) => {
+                let (found, slot) = *self.theirs.get(slot_of(number))?;
+                (slot.checked_sub(1).filter(|_| found == number)?, number)
+            }
+            Name::None => return None,
+        };
+        let stream = self.slots.get(index as usize)?;
+        let is_it = match name {
+            Name::Ours(_) => stream.opener && stream.id == number,
+            _ => true,
+        };
+        is_it.then_some(StreamKey { index, generation: stream.generation })
+    }
+
+    /// Whether the slot of a number that the peer gives is taken.
+    pub(super) fn is_taken(&self, number: u32) -> bool {
+        self.theirs.get(slot_of(number)).is_some_and(|&(_, slot)| slot != 0)
+    }
+
     /// Oldest free id, so that one is used again as late as can be; fresh ones first.
-    fn take_id(&mut self, id_max: u16) -> Option<u16> {
+    fn take_id(&mut self, id_max: u32) -> Option<u32> {
         if self.fresh_id < STREAM_ID_FIRST {
             self.fresh_id = STREAM_ID_FIRST;
         }
-        if self.fresh_id == NO_ID {
+        if self.fresh_id == u32::from(NO_ID) {
             self.fresh_id += 1;
         }
         if self.fresh_id <= id_max {
@@ -217,6 +304,14 @@ impl Streams {
         }
         self.free_ids.pop_front()
     }
+}
+
+/// Puts a value into a table that grows to hold it.
+fn put<T: Clone + Default>(table: &mut Vec<T>, at: usize, value: T) {
+    if table.len() <= at {
+        table.resize(at + 1, T::default());
+    }
+    table[at] = value;
 }
 
 const _: () = assert!(ORIGINAL_STREAMS_MAX * ID_REUSE_DISTANCE < 255);
@@ -230,33 +325,37 @@ mod tests {
         let mut streams = Streams::default();
         let mut keys = Vec::new();
         for _ in 0..300 {
-            keys.push(streams.insert(State::Open, true, 1000).unwrap());
+            keys.push(streams.insert(State::Open, true, Numbering::UpTo(1000)).unwrap());
         }
-        assert!(streams.iter().all(|stream| stream.id != NO_ID && stream.id >= STREAM_ID_FIRST));
+        assert!(
+            streams
+                .iter()
+                .all(|stream| stream.id != u32::from(NO_ID) && stream.id >= STREAM_ID_FIRST)
+        );
         let mut small = Streams::default();
-        let first = small.insert(State::Open, true, 4).unwrap();
-        let second = small.insert(State::Open, true, 4).unwrap();
+        let first = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
+        let second = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
         let ids = (small.get(first).unwrap().id, small.get(second).unwrap().id);
         small.remove(first);
         small.remove(second);
-        let third = small.insert(State::Open, true, 4).unwrap();
+        let third = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
         assert_eq!(small.get(third).unwrap().id, 4);
-        let fourth = small.insert(State::Open, true, 4).unwrap();
+        let fourth = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
         assert_eq!(small.get(fourth).unwrap().id, ids.0);
-        small.insert(State::Open, true, 4).unwrap();
-        assert!(small.insert(State::Open, true, 4).is_none());
+        small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
+        assert!(small.insert(State::Open, true, Numbering::UpTo(4)).is_none());
     }
 
     #[test]
     fn keys_of_ended_streams_find_nothing() {
         let mut streams = Streams::default();
-        let old = streams.insert(State::Open, true, 254).unwrap();
+        let old = streams.insert(State::Open, true, Numbering::UpTo(254)).unwrap();
         streams.remove(old);
-        let new = streams.insert(State::Open, true, 254).unwrap();
+        let new = streams.insert(State::Open, true, Numbering::UpTo(254)).unwrap();
         assert!(streams.get(old).is_none());
         assert!(streams.remove(old).is_none());
         assert!(streams.get(new).is_some());
-        assert_eq!(streams.by_id(streams.get(new).unwrap().id), Some(new));
-        assert_eq!(streams.by_id(9999), None);
+        assert_eq!(streams.by_short(Name::Ours(streams.get(new).unwrap().id)), Some(new));
+        assert_eq!(streams.by_short(Name::Ours(9999)), None);
     }
 }

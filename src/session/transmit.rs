@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::stream::{LocalEnd, State};
-use super::{Event, Moment, Session, StreamKey, Transmit};
+use super::{Ended, Event, Moment, Session, StreamKey, Transmit};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX};
-use crate::wire::v03::Encoder;
+use crate::wire::{Encoder, Protocol, Route, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that is no more.
 #[derive(Debug)]
@@ -18,8 +18,9 @@ pub(super) enum Control {
     FirstData,
     Ping(Moment),
     Pong { ids: (u16, u16), payload: Vec<u8> },
-    Closed { from: Option<u16>, to: Option<u16> },
-    Refuse { to: u16, reason: String },
+    Closed { from: Option<u32>, to: Option<u32> },
+    Refuse { to: u32, reason: String },
+    GoingAway(&'static str),
 }
 
 /// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and the
@@ -102,12 +103,12 @@ impl Session {
 
     #[inline]
     pub(super) fn schedule_data(&mut self, key: StreamKey) {
-        let limit = self.peer.send_limit();
+        let rule = self.send_rule();
         let Some(stream) = self.streams.get_mut(key) else { return };
         let may = stream.ready_bytes > 0
-            && stream.unacked_bytes <= limit
+            && rule.room(stream) > 0
             && stream.state == State::Open
-            && stream.peer_id.is_some();
+            && stream.route(rule.protocol).is_some();
         if may && !stream.in_data {
             stream.in_data = true;
             self.queues.fresh.push_back(key);
@@ -116,6 +117,9 @@ impl Session {
 
     #[inline]
     pub(super) fn schedule_ack(&mut self, key: StreamKey, now: Moment) {
+        if self.protocol == Protocol::V1 {
+            return self.grant(key, now);
+        }
         // Towards an original an acknowledgement goes with the next batch; towards one of ours
         // it waits for a quarter of the window, for another frame, or for a moment.
         let threshold =
@@ -166,23 +170,21 @@ impl Session {
     }
 
     fn transmit_tunnel_control(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
+        let encoder = self.encoder();
+        let none = v03::NO_ID;
         match self.outbox.pop()? {
-            Control::Hello => Encoder.hello(head, &self.config.hello_text, self.config.offer),
-            Control::HelloOk(ids) => Encoder.hello_ok(head, ids, &self.config.hello_text),
-            Control::PacketSize => Encoder.packet_size(head, self.config.packet_bytes),
-            Control::FirstData => Encoder.first_data(head),
-            Control::Ping(at) => Encoder.ping(head, format!("{}\0", at.0).as_bytes()),
-            Control::Pong { ids, payload } => Encoder.pong(head, ids, &payload),
+            Control::Hello => v03::Encoder.hello(head, &self.config.hello_text, self.config.offer),
+            Control::HelloOk(ids) => v03::Encoder.hello_ok(head, ids, &self.config.hello_text),
+            Control::PacketSize => v03::Encoder.packet_size(head, self.config.packet_bytes),
+            Control::FirstData => v03::Encoder.first_data(head),
+            Control::Ping(at) => encoder.ping(head, format!("{}\0", at.0).as_bytes()),
+            Control::Pong { ids, payload } => encoder.pong(head, ids, &payload),
             Control::Closed { from, to } => {
-                let none = crate::wire::v03::NO_ID;
-                Encoder.closed(head, from.unwrap_or(none), to.unwrap_or(none));
+                let short = |id: Option<u32>| id.map_or(none, |id| id as u16);
+                v03::Encoder.closed(head, short(from), short(to));
             }
-            Control::Refuse { to, reason } if reason.is_empty() => {
-                Encoder.close(head, None, to, "No server");
-            }
-            Control::Refuse { to, reason } => {
-                Encoder.close(head, None, to, &format!("#{reason}"));
-            }
+            Control::Refuse { to, reason } => encoder.refuse(head, to, &reason),
+            Control::GoingAway(reason) => v1::going_away(head, reason),
         }
         Some(Transmit::Control)
     }
@@ -214,98 +216,123 @@ impl Session {
 
     /// One control frame of a stream.
     fn transmit_todo(&mut self, key: StreamKey, head: &mut Vec<u8>) -> Option<Transmit> {
-        let packet_payload = self.peer.payload_max();
-        let first_data = self.config.first_data && self.peer.first_data;
+        let (encoder, protocol) = (self.encoder(), self.protocol);
+        let first_room = self.first_data_room(key);
         let stream = self.streams.get_mut(key)?;
-        let id = stream.id;
-        let (first, second) = stream.addresses;
-        let room = |first, second| {
-            let text = u64::from(Encoder.open_text_bytes(first, second));
-            if first_data { packet_payload.saturating_sub(text) } else { 0 }
-        };
         if stream.todo.open {
             stream.todo.open = false;
-            let bytes = stream.ready_bytes.min(room(first, second));
+            let bytes = stream.ready_bytes.min(first_room);
             stream.ready_bytes -= bytes;
-            Encoder.connect(head, id, first, second, bytes as u32);
+            let unknown = u32::from(v03::NO_ID);
+            let route = Route { id: stream.id, peer_id: unknown, opener: true };
+            encoder.open(head, route, stream.addresses, bytes as u32);
             return Some(self.first_data(key, bytes));
         }
-        let peer_id = stream.peer_id?;
+        let route = stream.route(protocol)?;
         if stream.todo.opened {
             stream.todo.opened = false;
-            let bytes = stream.ready_bytes.min(room(first, second));
+            let bytes = match protocol {
+                Protocol::V03 => stream.ready_bytes.min(first_room),
+                Protocol::V1 => 0,
+            };
             stream.ready_bytes -= bytes;
-            Encoder.connected(head, id, peer_id, first, second, bytes as u32);
-            let transmit = self.first_data(key, bytes);
-            self.schedule_data(key);
-            // What first data the server has taken meanwhile owes no acknowledgement, but an end
-            // that came while we were connecting is to be told.
-            self.check_end(key);
-            return Some(transmit);
+            encoder.opened(head, route, stream.addresses, bytes as u32);
+            return Some(self.first_data(key, bytes));
         }
         if let Some(byte) = stream.todo.urgent.take() {
-            Encoder.urgent(head, id, peer_id, 1);
+            encoder.urgent(head, route);
             return Some(Transmit::Urgent { byte });
         }
         if stream.todo.urgent_taken > 0 {
             let bytes = std::mem::take(&mut stream.todo.urgent_taken);
-            Encoder.urgent_taken(head, id, peer_id, u64::from(bytes));
+            let (id, peer_id) = (route.id as u16, route.peer_id as u16);
+            v03::Encoder.urgent_taken(head, id, peer_id, u64::from(bytes));
             return Some(Transmit::Control);
         }
         if stream.todo.ack {
             stream.todo.ack = false;
             let bytes = std::mem::take(&mut stream.ack_bytes);
             if bytes > 0 {
-                Encoder.taken(head, id, peer_id, bytes);
+                encoder.taken(head, route, bytes);
                 return Some(Transmit::Control);
             }
             return self.transmit_todo(key, head);
         }
         if stream.todo.end {
             stream.todo.end = false;
-            Encoder.data(head, id, peer_id, 0);
+            stream.end_gone = true;
+            encoder.end(head, route);
+            if protocol == Protocol::V1 && stream.peer_end {
+                self.finish(key, Ended::Orderly);
+            }
             return Some(Transmit::Control);
         }
         if stream.todo.close {
             stream.todo.close = false;
             stream.state = State::Closing;
-            match stream.local_end {
-                LocalEnd::Reset(reason) => {
-                    Encoder.close(head, Some(id), peer_id, &format!("#{reason}"));
-                }
-                _ => Encoder.close(head, Some(id), peer_id, "DO close"),
+            let reset = match stream.local_end {
+                LocalEnd::Reset(reason) => Some(reason),
+                _ => None,
+            };
+            encoder.close(head, route, reset);
+            if protocol == Protocol::V1 {
+                let how = reset.map_or(Ended::Orderly, |reason| Ended::Reset(reason.to_owned()));
+                self.finish(key, how);
             }
             return Some(Transmit::Control);
         }
         None
     }
 
+    /// Bytes of first data that may ride in the frame that opens a stream, or answers that.
+    fn first_data_room(&self, key: StreamKey) -> u64 {
+        let Some(stream) = self.streams.get(key) else { return 0 };
+        match self.protocol {
+            Protocol::V1 => stream.credit_bytes.min(u64::from(v1::FIRST_BYTES_MAX)),
+            Protocol::V03 if self.config.first_data && self.peer.first_data => {
+                let (first, second) = stream.addresses;
+                let text = u64::from(v03::Encoder.open_text_bytes(first, second));
+                self.payload_max().saturating_sub(text)
+            }
+            Protocol::V03 => 0,
+        }
+    }
+
     fn first_data(&mut self, key: StreamKey, bytes: u64) -> Transmit {
-        let Some(stream) = self.streams.get(key) else { return Transmit::Control };
-        let Some(user) = stream.user.filter(|_| bytes > 0) else { return Transmit::Control };
+        let v1 = self.protocol == Protocol::V1;
+        let Some(stream) = self.streams.get_mut(key) else { return Transmit::Control };
+        if v1 {
+            stream.credit_bytes -= bytes;
+        }
+        let user = stream.user.filter(|_| bytes > 0);
+        // 0.3 neither counts nor acknowledges first data.
+        self.schedule_data(key);
+        self.check_end(key);
+        self.resume_reading(key);
+        let Some(user) = user else { return Transmit::Control };
         self.counters.payload_bytes_out += bytes;
         Transmit::Data { key, user, bytes }
     }
 
     #[inline]
     fn transmit_data(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
-        let payload_max = self.peer.payload_max();
-        let limit = self.peer.send_limit();
+        let (rule, encoder) = (self.send_rule(), self.encoder());
         loop {
             let key = self.queues.fresh.pop_front().or_else(|| self.queues.bulk.pop_front())?;
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.in_data = false;
-            let (Some(peer_id), Some(user)) = (stream.peer_id, stream.user) else { continue };
-            let bytes = stream.ready_bytes.min(payload_max);
-            if bytes == 0 || stream.unacked_bytes > limit {
+            let route = stream.route(rule.protocol);
+            let (Some(route), Some(user)) = (route, stream.user) else { continue };
+            let bytes = stream.ready_bytes.min(rule.room(stream));
+            if bytes == 0 {
                 continue;
             }
             stream.ready_bytes -= bytes;
-            stream.unacked_bytes += bytes;
+            rule.spend(stream, bytes);
             stream.answered = false;
-            Encoder.data(head, stream.id, peer_id, bytes as u32);
+            encoder.data(head, route, bytes as u32);
             if stream.ready_bytes > 0 {
-                if stream.unacked_bytes <= limit {
+                if rule.room(stream) > 0 {
                     stream.in_data = true;
                     self.queues.bulk.push_back(key);
                 }
@@ -330,10 +357,10 @@ impl Session {
             };
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.in_lazy = false;
-            let Some(peer_id) = stream.peer_id else { continue };
+            let Some(route) = stream.route(Protocol::V03) else { continue };
             if stream.ack_bytes > 0 && stream.state != State::Closing {
                 let bytes = std::mem::take(&mut stream.ack_bytes);
-                Encoder.taken(head, stream.id, peer_id, bytes);
+                Encoder(Protocol::V03).taken(head, route, bytes);
                 return Some(Transmit::Control);
             }
         }

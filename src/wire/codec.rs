@@ -96,7 +96,13 @@ fn short(id: u32) -> u16 {
 
 impl Encoder {
     /// A new stream, up to its first data.
-    pub fn open(self, out: &mut Vec<u8>, route: Route, addresses: (SocketAddr, SocketAddr), first_bytes: u32) {
+    pub fn open(
+        self,
+        out: &mut Vec<u8>,
+        route: Route,
+        addresses: (SocketAddr, SocketAddr),
+        first_bytes: u32,
+    ) {
         let (client, entrance) = addresses;
         match self.0 {
             Protocol::V03 => {
@@ -107,7 +113,13 @@ impl Encoder {
     }
 
     /// The stream has reached its server. First data goes with it in 0.3 only.
-    pub fn opened(self, out: &mut Vec<u8>, route: Route, addresses: (SocketAddr, SocketAddr), first_bytes: u32) {
+    pub fn opened(
+        self,
+        out: &mut Vec<u8>,
+        route: Route,
+        addresses: (SocketAddr, SocketAddr),
+        first_bytes: u32,
+    ) {
         let (server, own) = addresses;
         match self.0 {
             Protocol::V03 => {

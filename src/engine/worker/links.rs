@@ -13,7 +13,7 @@ use crate::engine::driver::{BufferClass, Driver, Fd, Gather, RecvMode, SendWait}
 use crate::engine::net;
 use crate::limits::{BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, KEEPALIVE_INTERVALS};
 use crate::session::{Session, Sink, Transmit, TunnelError};
-use crate::wire::v03::{Decoder, Step};
+use crate::wire::{Decoder, Protocol, Step};
 
 impl<D: Driver> Worker<D> {
     /// A persistent connection has come about, by our doing or the peer's.
@@ -22,12 +22,14 @@ impl<D: Driver> Worker<D> {
         net::set_up_link(&fd, patience);
         self.congestion.set_after(&fd);
         let peer = net::peer_address(&fd);
-        let session = Session::new(self.session_config(), self.now);
+        let config = self.session_config();
+        let newest = config.offer.map_or(0, |offer| offer.newest);
+        let session = Session::new(config, self.now);
         let tunnel = Tunnel {
             fd,
             peer,
             session,
-            decoder: Decoder::new(),
+            decoder: Decoder::new(newest),
             destination: Destination::Nowhere,
             reading: Reading::Idle,
             sending: false,
@@ -251,15 +253,30 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The hello is done: streams may begin.
-    pub(super) fn tunnel_up(&mut self, key: Key, ours: bool) {
+    pub(super) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let peer_kind = if ours { "sockmux-uring" } else { "original" };
-        info!(peer = %tunnel.peer, protocol = "0.3", peer_kind, "tunnel up");
+        let protocol = match protocol {
+            Protocol::V03 => "0.3",
+            Protocol::V1 => "1",
+        };
+        info!(peer = %tunnel.peer, protocol, peer_kind, "tunnel up");
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
         self.up.push(key);
         self.start_accepting(Purpose::Entrance);
+    }
+
+    /// The peer takes no new streams: clients wait for another tunnel.
+    pub(super) fn tunnel_leaves(&mut self, key: Key) {
+        if let Some(tunnel) = self.tunnels.get(key) {
+            info!(peer = %tunnel.peer, "the peer is going away");
+        }
+        self.up.retain(|&up| up != key);
+        if self.up.is_empty() {
+            self.hold_clients();
+        }
     }
 
     pub(super) fn refuse_new_streams(&mut self) {

@@ -266,7 +266,7 @@ impl<D: Driver> Worker<D> {
             packet_bytes: self.plan.soxconf.packet_bytes,
             first_data: self.plan.soxconf.first_data,
             offer: Some(Offer {
-                newest: 0,
+                newest: self.plan.soxconf.newest_protocol,
                 half_close: true,
                 window_bytes: WINDOW_BYTES,
                 streams_max: STREAMS_MAX,

@@ -26,7 +26,8 @@ impl<D: Driver> Worker<D> {
             self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session.poll_event())
         {
             match event {
-                Event::Up { ours } => self.tunnel_up(key, ours),
+                Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
+                Event::GoingAway => self.tunnel_leaves(key),
                 Event::Incoming { key: stream, client, entrance } => {
                     self.open_exit(key, stream, client, entrance);
                 }

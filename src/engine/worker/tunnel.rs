@@ -6,7 +6,7 @@ use super::local::Reading;
 use super::table::Key;
 use crate::engine::driver::Fd;
 use crate::session::{Moment, Session};
-use crate::wire::v03::Decoder;
+use crate::wire::Decoder;
 
 /// Where the payload of the frame being read goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use super::text::{read_addresses, read_count, until_nul};
 use super::{
-    HEADER_BYTES, NO_ID, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX, VERSION, id, kind,
-    name, option,
+    HEADER_BYTES, NO_ID, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX, VERSION, id,
+    kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
 use crate::wire::{CloseKind, Frame, Name, Step, WireError};
@@ -177,10 +177,9 @@ impl Decoder {
             kind::SEND => {
                 (after_payload, Some(Frame::Data { to: name(header.to), bytes: header.bytes }))
             }
-            kind::SEND_OOB => (
-                after_payload,
-                Some(Frame::Urgent { to: name(header.to), bytes: header.bytes }),
-            ),
+            kind::SEND_OOB => {
+                (after_payload, Some(Frame::Urgent { to: name(header.to), bytes: header.bytes }))
+            }
             kind::CONNECT | kind::CONNECTED if header.bytes > 0 => {
                 (State::OpenText { left: header.bytes }, None)
             }

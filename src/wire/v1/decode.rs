@@ -23,8 +23,13 @@ pub struct Decoder {
 enum State {
     Header,
     /// So many bytes of control payload are missing; behind them comes this much first data.
-    Control { missing: u32, first_bytes: u32 },
-    Payload { left: u32 },
+    Control {
+        missing: u32,
+        first_bytes: u32,
+    },
+    Payload {
+        left: u32,
+    },
 }
 
 #[derive(Clone, Copy)]

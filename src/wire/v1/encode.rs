@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, code, kind};
+use super::{
+    ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, code, kind,
+};
 use crate::wire::Route;
 
 fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
@@ -33,7 +35,13 @@ fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
 }
 
 /// OPEN up to its first data.
-pub(crate) fn open(out: &mut Vec<u8>, route: Route, client: SocketAddr, entrance: SocketAddr, first_bytes: u32) {
+pub(crate) fn open(
+    out: &mut Vec<u8>,
+    route: Route,
+    client: SocketAddr,
+    entrance: SocketAddr,
+    first_bytes: u32,
+) {
     header(out, kind::OPEN, route, OPEN_BYTES as u32 + first_bytes);
     out.extend_from_slice(&[0; 4]);
     put_address(out, client);

@@ -13,9 +13,7 @@ mod decode;
 mod encode;
 
 pub use decode::Decoder;
-pub(crate) use encode::{
-    credit, data, end, going_away, open, opened, ping, pong, reset, urgent,
-};
+pub(crate) use encode::{credit, data, end, going_away, open, opened, ping, pong, reset, urgent};
 
 /// First byte of every frame. No 0.3 packet begins with it.
 pub const MAGIC: u8 = 0xb1;
