@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::net::{check_new_echo, connect};
+use support::net::{check_echo, check_new_echo, connect};
 use support::pattern::Pattern;
 use support::servers::{Exchange, Server};
 use support::tunnel::{Tunnel, start_connector, start_receptor};
@@ -198,4 +198,22 @@ fn streams_that_come_and_go_do_not_disturb_a_long_one() {
             });
         }
     });
+}
+
+/// Once, a bulk stream that fell silent kept its claim on a receive buffer, and a few dozen of
+/// them stopped all others for ever.
+#[test]
+fn bulk_streams_that_fell_silent_leave_the_buffers_to_others() {
+    const SILENT: u64 = 80;
+    let server = Server::echo();
+    let tunnel = Tunnel::to(server.address());
+    let silent: Vec<_> = (0..SILENT)
+        .map(|seed| {
+            let stream = connect(tunnel.entrance());
+            check_echo(&stream, seed, 300_000);
+            stream
+        })
+        .collect();
+    check_new_echo(tunnel.entrance(), SILENT, 8 << 20);
+    drop(silent);
 }
