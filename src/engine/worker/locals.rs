@@ -261,9 +261,12 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
-        let Some(local) = self.locals.get(key) else { return };
-        if let (Some(fd), Some(&byte), Stage::Open) = (&local.fd, bytes.last(), &local.stage) {
-            net::send_urgent(fd, byte);
+        let Some(local) = self.locals.get_mut(key) else { return };
+        match (&local.stage, &local.fd, bytes.last()) {
+            // TCP keeps one urgent byte, the last, and so do we until the server is reached.
+            (Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
+            (Stage::Open, Some(fd), Some(&byte)) => net::send_urgent(fd, byte),
+            _ => {}
         }
     }
 
