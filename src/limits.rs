@@ -59,9 +59,9 @@ pub const ID_REUSE_DISTANCE: u32 = 4;
 pub const STREAM_ID_FIRST: u32 = 2;
 
 /// Bytes of one stream that we take from one of ours before our local socket has taken any.
-/// Half a megabyte carries 4 GB/s at the 120 us that a loaded loopback tunnel takes to answer,
-/// and 50 MB/s at 10 ms.
-pub const WINDOW_BYTES: u32 = 512 << 10;
+/// A megabyte carries 4 GB/s at the 250 us that a loaded loopback tunnel takes to answer, and
+/// 100 MB/s at 10 ms; half of it cost a tenth of the throughput (`docs/performance.md`).
+pub const WINDOW_BYTES: u32 = 1 << 20;
 
 /// Bounds on what a peer's offer may ask us to have on the way in one stream, in bytes.
 pub const PEER_WINDOW_BYTES_MIN: u32 = 64 << 10;
@@ -74,7 +74,7 @@ pub const ORIGINAL_WINDOW_PACKETS: u64 = 4;
 
 /// Bytes of one stream that are read from its local socket ahead of the link. One bulk receive
 /// buffer: enough to fill a batch, little enough that a blocked link costs little memory.
-pub const READ_AHEAD_BYTES: u64 = 64 << 10;
+pub const READ_AHEAD_BYTES: u64 = 256 << 10;
 
 /// Answers to ECHO that wait for the link. A peer asks once in 30 s; one that floods loses
 /// those that come while these wait.
@@ -108,7 +108,7 @@ pub const GATHER_PARTS_START: usize = 64;
 
 /// Bytes in one gathered send to the link. Large enough that a bulk stream pays little per send
 /// and little enough that a keystroke does not wait long behind it.
-pub const BATCH_BYTES: usize = 128 << 10;
+pub const BATCH_BYTES: usize = 256 << 10;
 
 /// Parts in one gathered send to the link, at most: leaves the kernel's own bound far away.
 pub const BATCH_PARTS: usize = 256;
@@ -124,9 +124,10 @@ pub const LOCAL_PARTS: usize = 64;
 /// not taken.
 pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
 
-/// Buffers of the pool: 256 MiB, used only as far as slow readers make it necessary. It is the
-/// bound on what a process holds for them; a stream that finds it used up is reset.
-pub const POOL_BUFFERS: u32 = 16 << 10;
+/// Buffers of the pool: 1 GiB, used only as far as slow readers make it necessary. It is the
+/// bound on what a process holds for them, a thousand whole windows; a stream that finds it used
+/// up is reset.
+pub const POOL_BUFFERS: u32 = 64 << 10;
 
 /// Bulk receive buffers that local sockets may not use, so that the link can always be read: a
 /// tunnel that stops reading because its own buffers wait for the link could wait for ever.
@@ -176,9 +177,9 @@ pub const SMALL_BUFFER_BYTES: u32 = 4 << 10;
 /// See [`SMALL_BUFFER_BYTES`]. A power of two, as the kernel's buffer rings are.
 pub const SMALL_BUFFERS: u16 = 512;
 
-/// Bulk receive buffers: 64 KiB, beyond which a larger receive saves nothing measurable over
-/// loopback, while every one held is memory. 64 of them are 4 MiB.
-pub const BULK_BUFFER_BYTES: u32 = 64 << 10;
+/// Bulk receive buffers: a tunnel moved a seventh more with 256 KiB than with 64 KiB, at a fifth
+/// less CPU (`docs/performance.md`). 64 of them are 16 MiB, used as far as there is bulk.
+pub const BULK_BUFFER_BYTES: u32 = 256 << 10;
 /// See [`BULK_BUFFER_BYTES`]. A power of two, as the kernel's buffer rings are.
 pub const BULK_BUFFERS: u16 = 64;
 

@@ -286,6 +286,7 @@ times       acc       15 s      for the peer's hello
             keepalive 30 s      of silence, then the peer is asked
             drain     30 s      for open streams after SIGTERM
 packets     at most 16384 bytes, with first data in CONNECT
+congestion  auto: a plain one on short paths, the system's on long ones
 notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
     let shown = show::plan(&plan);
     assert!(shown.starts_with(wanted), "{shown}");

@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::net::{check_new_echo, connect};
+use sockmux_uring::limits::WINDOW_BYTES;
+use support::net::{check_echo, check_new_echo, connect};
 use support::pattern::Pattern;
 use support::servers::{Exchange, Server};
 use support::tunnel::{Tunnel, start_connector, start_receptor};
 use support::{DEADLINE, eventually};
 
-/// What a process may grow by while up to a hundred of its streams stand still: the receive
-/// buffers (6 MB), up to 131,056 bytes of each stream that its peer had been allowed to send, in
-/// buffers of 16 KiB, and what these leave free in between. Without a bound it would be what the
+/// What a process may grow by while so many of its streams stand still: the window of each, which
+/// its peer had been allowed to send; the receive buffers (6 MB), touched for the first time; and
+/// room for what the windows' buffers leave free in between. Without a bound it would be what the
 /// servers can send in that time, gigabytes.
-const RSS_GROWTH_BYTES_MAX: u64 = 48 << 20;
+fn rss_growth_bytes_max(streams: usize) -> u64 {
+    streams as u64 * u64::from(WINDOW_BYTES) + (40 << 20)
+}
 
 #[test]
 fn two_hundred_streams_at_once() {
@@ -125,7 +128,7 @@ fn a_client_that_stops_reading_holds_up_only_itself() {
     assert_eq!(sent.load(Ordering::SeqCst), stalled_at);
     for (before, after) in rss_before.into_iter().zip(rss()) {
         let grown = after.saturating_sub(before);
-        assert!(grown <= RSS_GROWTH_BYTES_MAX, "memory grew from {before} to {after} bytes");
+        assert!(grown <= rss_growth_bytes_max(1), "memory grew from {before} to {after} bytes");
     }
     expected.receive(&mut slow, STALLED_BYTES - READ_FIRST_BYTES).expect("all the rest");
 }
@@ -158,7 +161,7 @@ fn a_server_that_stops_reading_holds_up_only_its_stream() {
         assert!(stalled_at < BYTES, "the client is not held up: it has sent everything");
         for (program, before) in [&tunnel.receptor, &tunnel.connector].into_iter().zip(before) {
             let grown = program.rss_bytes().saturating_sub(before);
-            assert!(grown <= RSS_GROWTH_BYTES_MAX, "memory grew by {grown} bytes");
+            assert!(grown <= rss_growth_bytes_max(1), "memory grew by {grown} bytes");
         }
         go.store(1, Ordering::SeqCst);
     });
@@ -175,7 +178,7 @@ fn memory_is_bounded_with_a_hundred_clients_that_do_not_read() {
     wait_until_still(&sent);
     for (program, before) in [&tunnel.receptor, &tunnel.connector].into_iter().zip(echo_before) {
         let grown = program.rss_bytes().saturating_sub(before);
-        assert!(grown <= RSS_GROWTH_BYTES_MAX, "memory grew by {grown} bytes");
+        assert!(grown <= rss_growth_bytes_max(stalled.len()), "memory grew by {grown} bytes");
     }
     // They go away without having read: everything is given back, and others are served.
     drop(stalled);
@@ -198,4 +201,22 @@ fn streams_that_come_and_go_do_not_disturb_a_long_one() {
             });
         }
     });
+}
+
+/// Once, a bulk stream that fell silent kept its claim on a receive buffer, and a few dozen of
+/// them stopped all others for ever.
+#[test]
+fn bulk_streams_that_fell_silent_leave_the_buffers_to_others() {
+    const SILENT: u64 = 80;
+    let server = Server::echo();
+    let tunnel = Tunnel::to(server.address());
+    let silent: Vec<_> = (0..SILENT)
+        .map(|seed| {
+            let stream = connect(tunnel.entrance());
+            check_echo(&stream, seed, 300_000);
+            stream
+        })
+        .collect();
+    check_new_echo(tunnel.entrance(), SILENT, 8 << 20);
+    drop(silent);
 }

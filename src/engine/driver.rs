@@ -47,8 +47,9 @@ pub enum RecvMode {
     /// Again and again, until end of data, an error (no buffer left is one) or cancellation. Any
     /// completion may be the last: watch [`Completion::more`].
     Multishot,
-    /// Once: as soon as there is anything.
-    Once,
+    /// Once, what there is; with nothing there it ends with `EAGAIN` instead of waiting, so that
+    /// no receive that is under way claims a buffer for long.
+    Now,
 }
 
 /// What a send does when the socket takes nothing.

@@ -35,7 +35,7 @@ fn a_receive_out_of_buffers_ends_and_can_be_started_again() {
 fn a_wait_ends_in_time() {
     let mut rig = Rig::new();
     let (ours, _theirs) = pair();
-    rig.driver.recv(&ours, RecvMode::Once, BufferClass::Small, Token(1));
+    rig.driver.recv(&ours, RecvMode::Multishot, BufferClass::Small, Token(1));
     let timeout = Duration::from_millis(50);
     for _ in 0..3 {
         // The first of these returns early at times: it submits, too.
@@ -130,7 +130,7 @@ fn a_driver_dropped_in_mid_work_gives_everything_back() {
         blocked = rig.done.pop_front().is_none();
     }
     rig.driver.poll(&ours, POLLIN, true, Token(3));
-    rig.driver.recv(&ours, RecvMode::Once, BufferClass::Bulk, Token(4));
+    rig.driver.recv(&ours, RecvMode::Now, BufferClass::Bulk, Token(4));
     assert_eq!(rig.driver.in_flight(), 4, "two of them not submitted yet");
     drop(rig);
     assert_eq!(pool.free(), pool.capacity());

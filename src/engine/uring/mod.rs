@@ -210,7 +210,8 @@ impl Driver for UringDriver {
         let entry = match mode {
             RecvMode::Multishot => opcode::RecvMulti::new(target, group).build(),
             // Length 0: as much as the chosen buffer holds.
-            RecvMode::Once => opcode::Recv::new(target, std::ptr::null_mut(), 0)
+            RecvMode::Now => opcode::Recv::new(target, std::ptr::null_mut(), 0)
+                .flags(libc::MSG_DONTWAIT)
                 .buf_group(group)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),

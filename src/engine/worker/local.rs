@@ -90,6 +90,8 @@ pub(super) struct Local {
     pub(super) sending: bool,
     /// In the list of those with output to write.
     pub(super) dirty: bool,
+    /// Urgent data that came before the server was reached.
+    pub(super) urgent: Option<u8>,
     /// When all output is written, the socket is shut down for writing.
     pub(super) end_after_output: bool,
 
@@ -118,6 +120,7 @@ impl Local {
             stalled: false,
             sending: false,
             dirty: false,
+            urgent: None,
             end_after_output: false,
             deadline: None,
             last_data: now,

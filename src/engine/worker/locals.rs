@@ -30,8 +30,8 @@ impl<D: Driver> Worker<D> {
     /// Receives from a local socket, if the session wants more and nothing is under way.
     pub(super) fn read_local(&mut self, key: Key) {
         let Some(local) = self.locals.get_mut(key) else { return };
-        let Some(fd) = &local.fd else { return };
-        if local.reading != Reading::Idle || local.read_ended || local.starved {
+        if local.fd.is_none() || local.reading != Reading::Idle || local.read_ended || local.starved
+        {
             return;
         }
         let wanted = match (&local.stage, local.stream) {
@@ -45,13 +45,19 @@ impl<D: Driver> Worker<D> {
             return;
         }
         match local.pace {
-            Pace::Sparse => {
-                let events = (libc::POLLIN | libc::POLLPRI) as u32;
-                self.driver.poll(fd, events, false, Kind::LocalReady.of(key));
-                local.reading = Reading::Watched;
-            }
+            Pace::Sparse => self.watch_local(key),
             Pace::Busy => self.receive_local(key, RecvMode::Multishot, BufferClass::Small),
-            Pace::Bulk => self.receive_local(key, RecvMode::Once, BufferClass::Bulk),
+            Pace::Bulk => self.receive_local(key, RecvMode::Now, BufferClass::Bulk),
+        }
+    }
+
+    /// Asks to be told when a socket has something.
+    fn watch_local(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if let Some(fd) = &local.fd {
+            let events = (libc::POLLIN | libc::POLLPRI) as u32;
+            self.driver.poll(fd, events, false, Kind::LocalReady.of(key));
+            local.reading = Reading::Watched;
         }
     }
 
@@ -110,6 +116,7 @@ impl<D: Driver> Worker<D> {
                     self.starved_locals.push_back(key);
                 }
                 Some(libc::ECANCELED) => self.read_local(key),
+                Some(libc::EAGAIN) => self.watch_local(key),
                 _ => self.local_failed(key, "reset", &error),
             },
         }
@@ -212,6 +219,10 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.reading = Reading::Idle;
         let (Ok(events), Some(fd)) = (events, &local.fd) else { return };
+        let class = match local.pace {
+            Pace::Bulk => BufferClass::Bulk,
+            Pace::Sparse | Pace::Busy => BufferClass::Small,
+        };
         if events & libc::POLLPRI as u32 != 0
             && let (Some(byte), Some(stream)) = (net::take_urgent(fd), local.stream)
         {
@@ -222,7 +233,7 @@ impl<D: Driver> Worker<D> {
             self.mark_tunnel(tunnel);
         }
         if events & !(libc::POLLPRI as u32) != 0 {
-            self.receive_local(key, RecvMode::Once, BufferClass::Small);
+            self.receive_local(key, RecvMode::Now, class);
         } else {
             self.read_local(key);
         }
@@ -250,9 +261,12 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
-        let Some(local) = self.locals.get(key) else { return };
-        if let (Some(fd), Some(&byte), Stage::Open) = (&local.fd, bytes.last(), &local.stage) {
-            net::send_urgent(fd, byte);
+        let Some(local) = self.locals.get_mut(key) else { return };
+        match (&local.stage, &local.fd, bytes.last()) {
+            // TCP keeps one urgent byte, the last, and so do we until the server is reached.
+            (Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
+            (Stage::Open, Some(fd), Some(&byte)) => net::send_urgent(fd, byte),
+            _ => {}
         }
     }
 

@@ -190,6 +190,9 @@ impl<D: Driver> Worker<D> {
                 net::set_nodelay(fd);
                 self.congestion.set_after(fd);
                 let (server, own) = (net::peer_address(fd), net::local_address(fd));
+                if let Some(byte) = local.urgent.take() {
+                    net::send_urgent(fd, byte);
+                }
                 local.stage = Stage::Open;
                 local.deadline = None;
                 let (tunnel, stream) = (local.tunnel, local.stream);
