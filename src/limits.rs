@@ -222,8 +222,12 @@ pub const EXITS_MAX: usize = ENTRANCES_MAX;
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
 
-/// Payload of one DATA frame of SockMux 1 that is copied, in bytes: what a bulk receive brings.
-pub const FRAME_BYTES: u64 = 64 << 10;
+/// Payload of one DATA frame of SockMux 1, in bytes: what a bulk receive brings.
+pub const FRAME_BYTES: u64 = 256 << 10;
+
+/// SockMux 1: window that a stream begins with, in bytes, if no less was offered. It is what a
+/// stream that nobody reads can cost; one that is read grows its own (see `session::window`).
+pub const FIRST_WINDOW_BYTES: u32 = 256 << 10;
 
 /// SockMux 1: largest window of one stream, in bytes. It fills 1 Gbit/s at a round trip of 500 ms.
 pub const STREAM_WINDOW_BYTES_MAX: u64 = 64 << 20;

@@ -285,10 +285,9 @@ impl Session {
         }
     }
 
-    /// The window that a stream begins with, as we offered it.
+    /// The window that our streams begin with in SockMux 1.
     fn first_window_bytes(&self) -> u64 {
-        let offered = self.config.offer.map_or(0, |offer| offer.window_bytes);
-        u64::from(offered.max(limits::PEER_WINDOW_BYTES_MIN))
+        first_window_bytes(self.config.offer)
     }
 
     /// The peer can be told of the end of our data apart from the end of the stream.
@@ -314,6 +313,13 @@ impl Session {
             None => u64::from(v03::STREAM_BUFFER_BYTES) + slack,
         }
     }
+}
+
+/// The window that a stream begins with in SockMux 1, towards a side that made this offer: both
+/// sides reckon it alike.
+fn first_window_bytes(offer: Option<Offer>) -> u64 {
+    let offered = offer.map_or(0, |offer| offer.window_bytes);
+    u64::from(offered.clamp(limits::PEER_WINDOW_BYTES_MIN, limits::FIRST_WINDOW_BYTES))
 }
 
 /// What may be sent of one stream, by the rules of the protocol and of the peer.

@@ -9,21 +9,18 @@
 use std::time::Duration;
 
 use super::stream::Stream;
-use super::{Moment, Session, StreamKey};
-use crate::limits::{
-    PEER_WINDOW_BYTES_MAX, PEER_WINDOW_BYTES_MIN, STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES,
-};
+use super::{Moment, Session, StreamKey, first_window_bytes};
+use crate::limits::{STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES};
 
 impl Session {
     /// Gives a new stream the windows that it begins with.
     pub(super) fn open_windows(&mut self, key: StreamKey) {
         let own = self.first_window_bytes();
-        let offered = self.peer.offer.map_or(0, |offer| offer.window_bytes);
-        let peers = offered.clamp(PEER_WINDOW_BYTES_MIN, PEER_WINDOW_BYTES_MAX);
+        let peers = first_window_bytes(self.peer.offer);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.window_bytes = own;
         stream.allowance_bytes = own;
-        stream.credit_bytes = u64::from(peers);
+        stream.credit_bytes = peers;
     }
 
     /// Takes back what a stream that has ended had of the budget.
