@@ -48,6 +48,7 @@ impl Session {
     #[inline]
     pub fn received(&mut self, now: Moment) {
         self.liveness.last_received = now;
+        self.lane.clock(now);
     }
 
     /// Smallest round trip that a ping has shown.
@@ -75,6 +76,7 @@ impl Session {
     /// # Errors
     /// [`TunnelError`] when the peer has been silent for too long: the tunnel is over.
     pub fn on_time(&mut self, now: Moment) -> Result<(), TunnelError> {
+        self.lane.clock(now);
         if let Some(deadline) = self.liveness.hello_deadline {
             if now >= deadline {
                 let seconds = self.liveness.hello_timeout.as_secs();

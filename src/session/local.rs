@@ -116,6 +116,7 @@ impl Session {
     /// The local socket has taken `bytes` of what was delivered.
     #[inline]
     pub fn taken(&mut self, key: StreamKey, bytes: u64, now: Moment) {
+        self.lane.clock(now);
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod error;
 mod event;
+mod lane;
 mod liveness;
 mod local;
 mod receive;
@@ -28,6 +29,7 @@ pub use stream::StreamKey;
 use crate::limits;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
+use lane::Lane;
 use liveness::Liveness;
 use stream::{Numbering, Stream, Streams};
 use transmit::{Outbox, Queues};
@@ -191,6 +193,7 @@ pub struct Session {
     peer_leaves: bool,
     /// SockMux 1: what streams have beyond their first window, in bytes.
     extra_window_bytes: u64,
+    lane: Lane,
     counters: Counters,
 }
 
@@ -217,6 +220,7 @@ impl Session {
             refusing: None,
             peer_leaves: false,
             extra_window_bytes: 0,
+            lane: Lane::default(),
             counters: Counters::default(),
             config,
         }

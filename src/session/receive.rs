@@ -15,6 +15,12 @@ impl Session {
     /// [`TunnelError`] when the peer breaks the protocol: the tunnel is over.
     pub fn on_frame(&mut self, frame: Frame<'_>, now: Moment) -> Result<Sink, TunnelError> {
         self.counters.frames_in += 1;
+        if self.protocol == Protocol::V1
+            && let Frame::Data { bytes, .. } | Frame::Open { first_bytes: bytes, .. } = frame
+        {
+            // Also what nobody takes: it has been read.
+            self.lane_received(u64::from(bytes));
+        }
         match frame {
             Frame::Hello { ids, offer } => {
                 if self.hello.greeted {
@@ -45,6 +51,7 @@ impl Session {
                     self.on_peer_end(key);
                 }
             }
+            Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes)?,
             Frame::GoingAway { .. } => {
                 self.peer_leaves = true;
                 self.events.push_back(Event::GoingAway);
@@ -139,6 +146,7 @@ impl Session {
         }
         let bytes = u64::from(bytes);
         stream.backlog_bytes += bytes;
+        self.lane.passed(bytes, &mut stream.small_in);
         stream.answered = true;
         let limit_bytes = match protocol {
             Protocol::V03 => backlog_limit,

@@ -118,6 +118,9 @@ pub(super) struct Stream {
     pub(super) granted_at: Moment,
     /// The peer has told the end of its data.
     pub(super) peer_end: bool,
+    /// SockMux 1: the last frame that went out, and the last that came, was small.
+    pub(super) small_out: bool,
+    pub(super) small_in: bool,
     /// The local side is gone: nothing can be delivered.
     pub(super) deaf: bool,
 
@@ -219,6 +222,8 @@ impl Streams {
             window_bytes: 0,
             granted_at: Moment::default(),
             peer_end: false,
+            small_out: true,
+            small_in: true,
             deaf: false,
             in_control: false,
             in_data: false,

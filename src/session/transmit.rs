@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::stream::{LocalEnd, State};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit};
-use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX};
+use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES};
 use crate::wire::{Encoder, Protocol, Route, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that is no more.
@@ -21,6 +21,7 @@ pub(super) enum Control {
     Closed { from: Option<u32>, to: Option<u32> },
     Refuse { to: u32, reason: String },
     GoingAway(&'static str),
+    LaneTaken(u64),
 }
 
 /// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and the
@@ -185,6 +186,7 @@ impl Session {
             }
             Control::Refuse { to, reason } => encoder.refuse(head, to, &reason),
             Control::GoingAway(reason) => v1::going_away(head, reason),
+            Control::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
         }
         Some(Transmit::Control)
     }
@@ -303,6 +305,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(key) else { return Transmit::Control };
         if v1 {
             stream.credit_bytes -= bytes;
+            self.lane.sent(bytes);
         }
         let user = stream.user.filter(|_| bytes > 0);
         // 0.3 neither counts nor acknowledges first data.
@@ -317,18 +320,36 @@ impl Session {
     #[inline]
     fn transmit_data(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
         let (rule, encoder) = (self.send_rule(), self.encoder());
+        let lane_room = match rule.protocol {
+            Protocol::V03 => u64::MAX,
+            Protocol::V1 => self.lane.room_bytes(self.round_trip()),
+        };
         loop {
-            let key = self.queues.fresh.pop_front().or_else(|| self.queues.bulk.pop_front())?;
+            // While the lane is full, bulk waits for the peer to say that it has read some.
+            let key = match self.queues.fresh.pop_front() {
+                None if lane_room == 0 => return None,
+                None => self.queues.bulk.pop_front()?,
+                Some(key) => key,
+            };
             let Some(stream) = self.streams.get_mut(key) else { continue };
+            if lane_room == 0 && stream.ready_bytes > SMALL_FRAME_BYTES {
+                self.queues.bulk.push_back(key);
+                continue;
+            }
             stream.in_data = false;
             let route = stream.route(rule.protocol);
             let (Some(route), Some(user)) = (route, stream.user) else { continue };
             let bytes = stream.ready_bytes.min(rule.room(stream));
+            let bytes = if bytes > SMALL_FRAME_BYTES { bytes.min(lane_room) } else { bytes };
             if bytes == 0 {
                 continue;
             }
             stream.ready_bytes -= bytes;
             rule.spend(stream, bytes);
+            if rule.protocol == Protocol::V1 {
+                self.lane.sent(bytes);
+                self.lane.passed(bytes, &mut stream.small_out);
+            }
             stream.answered = false;
             encoder.data(head, route, bytes as u32);
             if stream.ready_bytes > 0 {

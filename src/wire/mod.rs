@@ -144,6 +144,11 @@ pub enum Frame<'a> {
     FirstData,
     /// The peer has switched its cipher on: nothing behind it can be read.
     CipherOn,
+    /// Payload bytes of all streams together that the peer has read so far.
+    LaneTaken {
+        /// Their sum since the beginning.
+        total_bytes: u64,
+    },
     /// The peer takes no new streams any more.
     GoingAway {
         /// Why.

@@ -147,6 +147,7 @@ impl Decoder {
             kind::RESET => (2, CONTROL_BYTES_MAX),
             kind::CREDIT => (4, 4),
             kind::URGENT => (1, 1),
+            kind::LANE_TAKEN => (8, 8),
             kind::PING | kind::PONG | kind::GOING_AWAY => (0, CONTROL_BYTES_MAX),
             _ => return Err(WireError::Type { kind }),
         };
@@ -187,6 +188,11 @@ fn control(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>
         kind::PING => Frame::Ping { ids: (0, 0), payload },
         kind::PONG => Frame::Pong { payload },
         kind::GOING_AWAY => Frame::GoingAway { reason: payload },
+        kind::LANE_TAKEN => {
+            let mut total = [0; 8];
+            total.copy_from_slice(payload);
+            Frame::LaneTaken { total_bytes: u64::from_be_bytes(total) }
+        }
         kind => return Err(WireError::Type { kind }),
     })
 }
@@ -249,8 +255,9 @@ mod tests {
         encode::reset(&mut out, other, true, "no exit");
         encode::reset(&mut out, other, false, "gone");
         encode::going_away(&mut out, "drain");
+        encode::lane_taken(&mut out, 1 << 40);
         let whole = read(&out, out.len()).unwrap();
-        assert_eq!(whole.0.len(), 11, "{:?}", whole.0);
+        assert_eq!(whole.0.len(), 12, "{:?}", whole.0);
         assert_eq!(whole.1, b"firstdata!");
         for piece in 1..=64 {
             assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");

@@ -104,3 +104,9 @@ pub(crate) fn going_away(out: &mut Vec<u8>, reason: &str) {
     header(out, kind::GOING_AWAY, Route::TUNNEL, reason.len() as u32);
     out.extend_from_slice(reason);
 }
+
+/// LANE TAKEN: payload bytes of all streams that have come so far.
+pub(crate) fn lane_taken(out: &mut Vec<u8>, total_bytes: u64) {
+    header(out, kind::LANE_TAKEN, Route::TUNNEL, 8);
+    out.extend_from_slice(&total_bytes.to_be_bytes());
+}

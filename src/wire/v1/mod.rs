@@ -13,7 +13,9 @@ mod decode;
 mod encode;
 
 pub use decode::Decoder;
-pub(crate) use encode::{credit, data, end, going_away, open, opened, ping, pong, reset, urgent};
+pub(crate) use encode::{
+    credit, data, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
+};
 
 /// First byte of every frame. No 0.3 packet begins with it.
 pub const MAGIC: u8 = 0xb1;
@@ -45,6 +47,7 @@ pub(crate) mod kind {
     pub(crate) const PING: u8 = 0x08;
     pub(crate) const PONG: u8 = 0x09;
     pub(crate) const GOING_AWAY: u8 = 0x0a;
+    pub(crate) const LANE_TAKEN: u8 = 0x0b;
 }
 
 /// Codes of a RESET.

@@ -1,0 +1,100 @@
+//! SockMux 1: what is on the way over the whole connection, so that a keystroke stays fast beside
+//! bulk.
+//!
+//! What a small frame waits behind is what bulk has put before it, and most of that stands in the
+//! sockets at both ends, where nobody can reorder it. So the receiver says how much it has read,
+//! and bulk is sent only while not more than a cap is on the way: little while somebody types,
+//! much otherwise, and never less than what fills the path. Small frames do not ask.
+
+use std::time::Duration;
+
+use super::{Moment, Session, TunnelError};
+use crate::limits::{
+    LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES,
+    SMALL_FRAME_BYTES, TYPING_MICROS,
+};
+
+use super::transmit::Control;
+
+/// Counts of one connection, both ways.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    now: Moment,
+    /// Payload bytes sent.
+    sent_bytes: u64,
+    /// Of these, read by the peer.
+    taken_bytes: u64,
+    /// Payload bytes that have come.
+    received_bytes: u64,
+    /// Of these, the peer knows.
+    told_bytes: u64,
+    /// When a small frame last passed that was not the tail of bulk.
+    typed_at: Option<Moment>,
+    /// The beginning of the present measurement of the peer's speed: when, and at which count.
+    sample: (Moment, u64),
+    /// Bytes per second that the peer has read lately, at its best.
+    bytes_per_second: u64,
+}
+
+impl Lane {
+    pub(super) fn clock(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// A frame with payload passed, either way; `streak` is the stream's own memory of whether
+    /// the frame before it was small, too.
+    pub(super) fn passed(&mut self, bytes: u64, was_small: &mut bool) {
+        let small = bytes <= SMALL_FRAME_BYTES;
+        if small && *was_small {
+            self.typed_at = Some(self.now);
+        }
+        *was_small = small;
+    }
+
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.sent_bytes += bytes;
+    }
+
+    /// How much bulk may be sent now.
+    pub(super) fn room_bytes(&self, round_trip: Option<Duration>) -> u64 {
+        let typing =
+            self.typed_at.is_some_and(|at| self.now.0 - at.0.min(self.now.0) < TYPING_MICROS);
+        let least = if typing { LANE_CAP_TYPING_BYTES } else { LANE_CAP_BULK_BYTES };
+        let micros = round_trip.map_or(0, |time| time.as_micros() as u64);
+        // Twice what the path holds at the peer's speed: its own queue does not empty meanwhile.
+        let path = self.bytes_per_second / 1_000 * micros / 500;
+        let room = least.max(path).saturating_sub(self.sent_bytes - self.taken_bytes);
+        if room < LANE_QUANTUM_BYTES { 0 } else { room }
+    }
+}
+
+impl Session {
+    /// Payload has come, for whomever: says so to the peer from time to time.
+    pub(super) fn lane_received(&mut self, bytes: u64) {
+        self.lane.received_bytes += bytes;
+        if self.lane.received_bytes - self.lane.told_bytes >= LANE_ACK_BYTES {
+            self.lane.told_bytes = self.lane.received_bytes;
+            self.outbox.push(Control::LaneTaken(self.lane.received_bytes));
+        }
+    }
+
+    /// The peer has read so much.
+    pub(super) fn on_lane_taken(&mut self, total_bytes: u64) -> Result<(), TunnelError> {
+        let (sent_bytes, before) = (self.lane.sent_bytes, self.lane.taken_bytes);
+        if total_bytes > sent_bytes || total_bytes < before {
+            let extra_bytes = total_bytes.abs_diff(sent_bytes);
+            return Err(TunnelError::AckOverrun { extra_bytes });
+        }
+        self.lane.taken_bytes = total_bytes;
+        let (began, at_bytes) = self.lane.sample;
+        let micros = self.lane.now.0 - began.0.min(self.lane.now.0);
+        let round_trip = self.round_trip().map_or(1_000, |time| time.as_micros() as u64);
+        if micros >= round_trip.max(1_000) {
+            let speed = (total_bytes - at_bytes).saturating_mul(1_000_000) / micros;
+            let fading = self.lane.bytes_per_second / 8 * 7;
+            self.lane.bytes_per_second = speed.max(fading);
+            self.lane.sample = (self.lane.now, total_bytes);
+        }
+        Ok(())
+    }
+}
