@@ -242,9 +242,10 @@ pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
 /// SockMux 1: payload up to this many bytes is a small frame: it is sent whatever is on the way.
 pub const SMALL_FRAME_BYTES: u64 = 4 << 10;
 
-/// SockMux 1: bulk that may be on the way over the connection while somebody types, in bytes: a
-/// third of a millisecond at 2 GB/s.
-pub const LANE_CAP_TYPING_BYTES: u64 = 640 << 10;
+/// SockMux 1: bulk that may be on the way over the connection while somebody types, in bytes. With
+/// 640 KiB a keystroke beside bulk took 0.58 ms, with this 0.39, and bulk kept 0.85 of its speed
+/// (`docs/performance.md`).
+pub const LANE_CAP_TYPING_BYTES: u64 = 256 << 10;
 
 /// SockMux 1: the same while nobody does.
 pub const LANE_CAP_BULK_BYTES: u64 = 16 << 20;
@@ -252,11 +253,11 @@ pub const LANE_CAP_BULK_BYTES: u64 = 16 << 20;
 /// SockMux 1: how long after a small frame somebody is said to type, in microseconds.
 pub const TYPING_MICROS: u64 = 50_000;
 
-/// SockMux 1: payload read from the connection after which the sender is told, in bytes: a quarter
-/// of the smaller cap.
-pub const LANE_ACK_BYTES: u64 = 160 << 10;
+/// SockMux 1: payload read from the connection after which the sender is told, in bytes: several
+/// times while the smaller cap is on the way.
+pub const LANE_ACK_BYTES: u64 = 48 << 10;
 
 /// SockMux 1: less room than this is none: bulk in crumbs costs more than it brings.
-pub const LANE_QUANTUM_BYTES: u64 = 64 << 10;
+pub const LANE_QUANTUM_BYTES: u64 = 32 << 10;
 
 const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES / 2);
