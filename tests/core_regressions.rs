@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
 use sockmux_uring::session::{Config, Session, TunnelError};
-use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
-use support::lone::{START, open, sent, up};
+use sockmux_uring::wire::{Frame, Name};
+use support::lone::{START, open, ours, sent, up};
 use support::script::Pattern;
 
 /// Every kept case of a target; how many there were.
@@ -69,33 +69,32 @@ fn without_a_deadline_for_the_hello_the_timer_still_moves() {
 fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
     let offer = Offer { newest: 0, half_close: true, window_bytes: 1_000, streams_max: 10 };
     let config = Config { offer: Some(offer), ..Config::default() };
-    let mut session = up(config, Config::default().offer);
+    let mut session = up(config, ours(0).offer);
     open(&mut session);
     for _ in 0..PEER_WINDOW_BYTES_MIN / 16_000 {
-        let data = Frame::Data { to: Some(2), bytes: 16_000 };
+        let data = Frame::Data { to: Name::Ours(2), bytes: 16_000 };
         session.on_frame(data, START).expect("within the least window");
     }
 }
 
 #[test]
 fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
-    let ours = Config::default().offer;
-    let mut session = up(Config::default(), ours);
+    let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
-    let data = Frame::Data { to: Some(2), bytes: 16_000 };
+    let data = Frame::Data { to: Name::Ours(2), bytes: 16_000 };
     for _ in 0..20 {
         session.on_frame(data, START).expect("data");
     }
-    session.on_frame(Frame::Data { to: Some(2), bytes: 0 }, START).expect("end of data");
+    session.on_frame(Frame::Data { to: Name::Ours(2), bytes: 0 }, START).expect("end of data");
     session.data_end(key, START);
     assert_eq!(sent(&mut session), [0x06, 0x08], "end of data, CLOSE");
     // Its local socket takes what had come, and the peer knows the stream no more.
     session.taken(key, 320_000, START);
-    let urgent = Frame::Urgent { from: Some(7), to: Some(2), bytes: 1 };
+    let urgent = Frame::Urgent { to: Name::Ours(2), bytes: 1 };
     session.on_frame(urgent, START).expect("urgent data");
     let later = START.after(Duration::from_secs(1));
     session.on_time(later).expect("still up");
     assert!(sent(&mut session).is_empty());
-    session.on_frame(Frame::Closed { to: Some(2) }, later).expect("CLOSED");
+    session.on_frame(Frame::Closed { to: Name::Ours(2) }, later).expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
 }

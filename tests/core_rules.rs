@@ -7,9 +7,9 @@ mod support {
 
 use std::time::Duration;
 
-use sockmux_uring::session::{Config, Event};
-use sockmux_uring::wire::{CloseKind, Frame};
-use support::lone::{START, open, sent, up};
+use sockmux_uring::session::Event;
+use sockmux_uring::wire::{CloseKind, Frame, Name};
+use support::lone::{START, open, ours, sent, up};
 
 const SEND: u8 = 0x06;
 const SENT: u8 = 0x46;
@@ -18,7 +18,7 @@ const CLOSED: u8 = 0x48;
 
 #[test]
 fn the_end_of_data_follows_the_last_byte_at_once() {
-    let mut session = up(Config::default(), Config::default().offer);
+    let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
     session.data_ready(key, 20_000);
     session.data_end(key, START);
@@ -27,8 +27,8 @@ fn the_end_of_data_follows_the_last_byte_at_once() {
 
 #[test]
 fn acknowledgements_between_two_of_ours_wait_a_moment_or_for_company() {
-    let data = Frame::Data { to: Some(2), bytes: 1_000 };
-    let mut session = up(Config::default(), Config::default().offer);
+    let data = Frame::Data { to: Name::Ours(2), bytes: 1_000 };
+    let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
     session.on_frame(data, START).expect("data");
     session.taken(key, 1_000, START);
@@ -51,9 +51,9 @@ fn acknowledgements_between_two_of_ours_wait_a_moment_or_for_company() {
 
 #[test]
 fn an_original_is_acknowledged_with_the_next_batch() {
-    let mut session = up(Config::default(), None);
+    let mut session = up(ours(0), None);
     let key = open(&mut session);
-    session.on_frame(Frame::Data { to: Some(2), bytes: 10 }, START).expect("data");
+    session.on_frame(Frame::Data { to: Name::Ours(2), bytes: 10 }, START).expect("data");
     session.taken(key, 10, START);
     let mut head = Vec::new();
     assert!(session.poll_transmit(&mut head, false).is_some());
@@ -62,33 +62,33 @@ fn an_original_is_acknowledged_with_the_next_batch() {
 
 #[test]
 fn an_id_is_not_free_before_both_ends_have_closed() {
-    let mut session = up(Config::default(), Config::default().offer);
+    let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
     session.local_reset(key, "reset");
     assert_eq!(sent(&mut session), [CLOSE]);
     // The peer has closed at the same time: its answer to our CLOSE is still to come.
     let kind = CloseKind::Orderly;
-    let close = Frame::Close { from: Some(7), to: Some(2), reason: b"", kind };
+    let close = Frame::Close { from: Some(7), to: Name::Ours(2), reason: b"", kind };
     session.on_frame(close, START).expect("CLOSE");
     assert_eq!(sent(&mut session), [CLOSED]);
     assert_eq!(session.stream_count(), 1);
-    session.on_frame(Frame::Closed { to: Some(2) }, START).expect("CLOSED");
+    session.on_frame(Frame::Closed { to: Name::Ours(2) }, START).expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
 }
 
 #[test]
 fn close_is_held_back_from_an_original_until_the_answer_has_come() {
-    let mut session = up(Config::default(), None);
+    let mut session = up(ours(0), None);
     let key = open(&mut session);
     session.data_ready(key, 10);
     assert_eq!(sent(&mut session), [SEND]);
     session.data_end(key, START);
-    session.on_frame(Frame::Taken { to: Some(2), bytes: 10 }, START).expect("SENT");
+    session.on_frame(Frame::Taken { to: Name::Ours(2), bytes: 10 }, START).expect("SENT");
     assert!(sent(&mut session).is_empty(), "an answer may come");
     // It comes late, and its client takes it late.
     let at = START.after(Duration::from_secs(20));
     session.received(at);
-    session.on_frame(Frame::Data { to: Some(2), bytes: 100 }, at).expect("data");
+    session.on_frame(Frame::Data { to: Name::Ours(2), bytes: 100 }, at).expect("data");
     let at = START.after(Duration::from_secs(29));
     session.taken(key, 100, at);
     assert_eq!(sent(&mut session), [SENT]);
@@ -102,7 +102,7 @@ fn close_is_held_back_from_an_original_until_the_answer_has_come() {
         }
     }
     assert!(now >= at.after(Duration::from_secs(1)) && now <= at.after(Duration::from_secs(31)));
-    session.on_frame(Frame::Closed { to: Some(2) }, now).expect("CLOSED");
+    session.on_frame(Frame::Closed { to: Name::Ours(2) }, now).expect("CLOSED");
     let mut ended = false;
     while let Some(event) = session.poll_event() {
         ended |= matches!(event, Event::Ended { .. });

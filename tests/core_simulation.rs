@@ -15,6 +15,7 @@ mod support {
 
 use sockmux_uring::limits::{ORIGINAL_ID_MAX, ORIGINAL_STREAMS_MAX};
 use sockmux_uring::session::{Config, Moment};
+use sockmux_uring::wire::v03::Offer;
 use support::script::{End, Exit, Pattern, Plan, Script};
 use support::seeded::Seeded;
 use support::world::{World, random_run};
@@ -34,6 +35,7 @@ fn every_byte_arrives_once_and_in_order() {
     let first = one.unwrap_or(1);
     let runs = if one.is_some() { 1 } else { number("SIM_RUNS").unwrap_or(RUNS) };
     let (mut bytes, mut streams, mut refused, mut reset, mut cuts) = (0, 0, 0, 0, 0);
+    let (mut late, mut given_up) = (0, 0);
     for seed in first..first + runs {
         let run = std::panic::AssertUnwindSafe(|| random_run(&mut Seeded(seed), &pattern, true));
         match std::panic::catch_unwind(run) {
@@ -43,6 +45,8 @@ fn every_byte_arrives_once_and_in_order() {
                 refused += summary.refused;
                 reset += summary.reset;
                 cuts += usize::from(summary.was_cut);
+                late += summary.late_frames;
+                given_up += summary.given_up;
             }
             Err(panic) => {
                 eprintln!("SIM_SEED={seed} cargo test --test core_simulation  # runs this again");
@@ -51,9 +55,18 @@ fn every_byte_arrives_once_and_in_order() {
         }
     }
     println!(
-        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {cuts} cuts"
+        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {cuts} cuts; {late} late frames, {given_up} not begun"
     );
-    assert!(one.is_some() || (bytes > 0 && refused > 0 && reset > 0 && cuts > 0));
+    assert!(
+        one.is_some()
+            || (bytes > 0 && refused > 0 && reset > 0 && cuts > 0 && late > 0 && given_up > 0)
+    );
+}
+
+/// One of ours that offers this protocol as its newest; 0 is 0.3.
+fn ours(newest: u8) -> Config {
+    let config = Config::default();
+    Config { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
 }
 
 /// A client that says a little and a server that answers as much, both at once.
@@ -105,11 +118,51 @@ fn an_original_peer_never_sees_more_streams_or_larger_ids_than_it_bears() {
 #[test]
 fn two_of_ours_carry_a_thousand_streams_from_both_ends() {
     let pattern = Pattern::new();
-    let configs = [Config::default(), Config::default()];
-    let plans = crowd(1_000, |n| (n % 2) as usize, [End::EofAfterPeer, End::Eof]);
-    let summary = World::new(&mut Seeded(1), &pattern, configs, plans, None).run();
-    assert_eq!(summary.payload_bytes, 1_000 * 6_000);
-    assert_eq!(summary.streams, 1_000);
-    assert_eq!(summary.refused, 0);
-    assert!(summary.largest_id > ORIGINAL_ID_MAX);
+    for newest in [0, 1] {
+        let configs = [ours(newest), ours(newest)];
+        let plans = crowd(1_000, |n| (n % 2) as usize, [End::EofAfterPeer, End::Eof]);
+        let summary = World::new(&mut Seeded(1), &pattern, configs, plans, None).run();
+        assert_eq!(summary.payload_bytes, 1_000 * 6_000);
+        assert_eq!(summary.streams, 1_000);
+        assert_eq!(summary.refused, 0);
+        assert!(newest == 1 || summary.largest_id > ORIGINAL_ID_MAX);
+    }
+}
+
+/// Slots of numbers come round at once when streams are reset as fast as they begin; what is still
+/// on its way to the one before is for nobody.
+#[test]
+fn a_number_that_is_used_again_is_never_taken_for_the_one_before() {
+    let pattern = Pattern::new();
+    let mut late_frames = 0;
+    for seed in 1..6 {
+        let plans = crowd(600, |n| (n % 2) as usize, [End::ResetAt(3_000), End::Eof]);
+        let configs = [ours(1), ours(1)];
+        let summary = World::new(&mut Seeded(seed), &pattern, configs, plans, None).run();
+        assert_eq!(summary.streams, 600);
+        assert!(summary.reset > 0, "SIM_SEED={seed}");
+        late_frames += summary.late_frames;
+    }
+    assert!(late_frames > 600, "only {late_frames} frames came for streams that had ended");
+}
+
+/// Streams that there are go on to their end; those that begin later are refused, or not begun
+/// once the word has come.
+#[test]
+fn a_side_that_goes_away_finishes_what_it_has() {
+    let pattern = Pattern::new();
+    for seed in 1..6 {
+        let plans = crowd(200, |n| (n % 4 == 3) as usize, [End::EofAfterPeer, End::Eof]);
+        let spread = |(n, plan)| Plan { open_at: Moment(n as u64 * 30_000), ..plan };
+        let plans: Vec<Plan> = plans.into_iter().enumerate().map(spread).collect();
+        let mut choice = Seeded(seed);
+        let mut world = World::new(&mut choice, &pattern, [ours(1), ours(1)], plans, None);
+        world.leave(1, Moment(4_500_000));
+        let summary = world.run();
+        // Three of four streams are the other side's, and a quarter of the time is left.
+        assert!((10..150).contains(&summary.given_up), "SIM_SEED={seed}");
+        // Whatever was let in has carried all that it had; what was refused, its first bytes.
+        let whole = 200 - summary.given_up - summary.refused;
+        assert!(whole >= 100 && summary.payload_bytes >= whole as u64 * 6_000, "SIM_SEED={seed}");
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sockmux_uring::wire::v03::{Decoder, Encoder, Offer, Step};
-use sockmux_uring::wire::{CloseKind, Frame};
+use sockmux_uring::wire::v03::{Decoder, Encoder, Offer};
+use sockmux_uring::wire::{CloseKind, Frame, Name, Step};
 
 /// The fenced block, by name.
 fn vectors() -> BTreeMap<String, String> {
@@ -60,22 +60,24 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("connect_ipv6", open(4, client, entrance, 0), &|out| {
         e.connect(out, 4, client, entrance, 0);
     });
-    let opened = Frame::Opened { from: Some(2), to: Some(3), first_bytes: 0 };
+    let opened = Frame::Opened { from: Some(2), to: Name::Ours(3), first_bytes: 0 };
     case("connected", opened, &|out| {
         e.connected(out, 2, 3, at("127.0.0.1:7001"), at("127.0.0.1:55522"), 0);
     });
-    case("send", Frame::Data { to: Some(2), bytes: 3 }, &|out| {
+    case("send", Frame::Data { to: Name::Ours(2), bytes: 3 }, &|out| {
         e.data(out, 3, 2, 3);
         out.extend_from_slice(b"abc");
     });
-    case("end_of_data", Frame::Data { to: Some(2), bytes: 0 }, &|out| e.data(out, 3, 2, 0));
-    case("sent", Frame::Taken { to: Some(3), bytes: 16_376 }, &|out| e.taken(out, 2, 3, 16_376));
-    case("urgent", Frame::Urgent { from: Some(3), to: Some(2), bytes: 1 }, &|out| {
+    case("end_of_data", Frame::Data { to: Name::Ours(2), bytes: 0 }, &|out| e.data(out, 3, 2, 0));
+    case("sent", Frame::Taken { to: Name::Ours(3), bytes: 16_376 }, &|out| {
+        e.taken(out, 2, 3, 16_376)
+    });
+    case("urgent", Frame::Urgent { to: Name::Ours(2), bytes: 1 }, &|out| {
         e.urgent(out, 3, 2, 1);
         out.push(b'!');
     });
     case("urgent_taken", Frame::UrgentTaken, &|out| e.urgent_taken(out, 2, 3, 1));
-    let close = |from, to, reason, kind| Frame::Close { from, to: Some(to), reason, kind };
+    let close = |from, to, reason, kind| Frame::Close { from, to: Name::Ours(to), reason, kind };
     case("close", close(Some(3), 2, b"", CloseKind::Orderly), &|out| {
         e.close(out, Some(3), 2, "DO close");
     });
@@ -88,8 +90,8 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("refusal", close(None, 3, b"no exit", CloseKind::Refused), &|out| {
         e.close(out, None, 3, "#no exit");
     });
-    case("closed", Frame::Closed { to: Some(3) }, &|out| e.closed(out, 2, 3));
-    case("closed_refusal", Frame::Closed { to: None }, &|out| e.closed(out, 3, 255));
+    case("closed", Frame::Closed { to: Name::Ours(3) }, &|out| e.closed(out, 2, 3));
+    case("closed_refusal", Frame::Closed { to: Name::None }, &|out| e.closed(out, 3, 255));
     case("echo", Frame::Ping { ids: none, payload: b"74353842\0" }, &|out| {
         e.ping(out, b"74353842\0");
     });

@@ -25,6 +25,8 @@ mod window;
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Sink, Transmit};
 pub use stream::StreamKey;
+#[doc(hidden)]
+pub use window::Windows;
 
 use crate::limits;
 use crate::wire::v03::{self, Offer};
@@ -264,8 +266,8 @@ impl Session {
 
     /// From now on streams from the peer are refused, for this reason.
     pub fn refuse_new(&mut self, reason: &'static str) {
-        self.refusing = Some(reason);
-        if self.protocol == Protocol::V1 {
+        let told = self.refusing.replace(reason).is_some();
+        if self.protocol == Protocol::V1 && !told {
             self.outbox.push(transmit::Control::GoingAway(reason));
         }
     }

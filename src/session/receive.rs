@@ -95,6 +95,9 @@ impl Session {
             self.protocol = Protocol::V1;
             // Windows are fitted to the path by its round trip.
             self.ping(now);
+            if let Some(reason) = self.refusing {
+                self.outbox.push(Control::GoingAway(reason));
+            }
         } else {
             self.outbox.push(Control::PacketSize);
             if self.config.first_data {

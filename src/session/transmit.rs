@@ -255,6 +255,9 @@ impl Session {
             stream.todo.ack = false;
             let bytes = std::mem::take(&mut stream.ack_bytes);
             if bytes > 0 {
+                if protocol == Protocol::V1 {
+                    stream.allowance_bytes += bytes;
+                }
                 encoder.taken(head, route, bytes);
                 return Some(Transmit::Control);
             }

@@ -1,11 +1,17 @@
 //! One session by itself, spoken to frame by frame.
 
 use sockmux_uring::session::{Config, Moment, Session, StreamKey};
-use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
+use sockmux_uring::wire::{Frame, Name};
 
 /// When it all begins.
 pub(crate) const START: Moment = Moment(1_000);
+
+/// One of ours that offers this protocol as its newest; 0 is 0.3.
+pub(crate) fn ours(newest: u8) -> Config {
+    let config = Config::default();
+    Config { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
+}
 
 /// A session whose hello is done, towards a peer with this offer.
 pub(crate) fn up(config: Config, peer: Option<Offer>) -> Session {
@@ -33,7 +39,7 @@ pub(crate) fn open(session: &mut Session) -> StreamKey {
     let at = "127.0.0.1:1".parse().expect("an address");
     let key = session.open(0, at, at).expect("a stream");
     sent(session);
-    let opened = Frame::Opened { from: Some(7), to: Some(2), first_bytes: 0 };
+    let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
     session.on_frame(opened, START).expect("CONNECTED");
     key
 }

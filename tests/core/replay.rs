@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use sockmux_uring::session::{
     Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
 };
-use sockmux_uring::wire::v03::{Decoder, Step};
+use sockmux_uring::wire::{Decoder, Protocol, Step};
 
 use super::trace::{NO_ID, Packet, kind};
 
@@ -49,8 +49,8 @@ pub(crate) struct Player {
 impl Player {
     pub(crate) fn new(config: Config, now: Moment, piece: usize) -> Player {
         let mut player = Player {
+            decoder: Decoder::new(config.offer.map_or(0, |offer| offer.newest)),
             session: Session::new(config, now),
-            decoder: Decoder::new(),
             sink: Sink::Discard,
             now,
             sent: Vec::new(),
@@ -149,8 +149,11 @@ impl Player {
                     local.key = None;
                     local.ended = Some(how);
                 }
-                Event::Up { .. } | Event::ReadMore { .. } => {}
-                Event::EndOfData { .. } => panic!("the original knows no half-close"),
+                Event::Up { protocol, .. } => assert_eq!(protocol, Protocol::V03),
+                Event::ReadMore { .. } => {}
+                Event::EndOfData { .. } | Event::GoingAway => {
+                    panic!("the original knows no {event:?}")
+                }
             }
         }
     }

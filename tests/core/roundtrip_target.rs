@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{CloseKind, Frame};
+use sockmux_uring::wire::{CloseKind, Frame, Name};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -33,7 +33,6 @@ fn text(choice: &mut impl Choice, most: u64) -> String {
 /// One packet as the encoder writes it, with payload, and the frame that it must be read as.
 fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let (from, to) = (id(choice), id(choice));
-    let some = |id| Some(id);
     let frame = match choice.below(14) {
         0 => {
             let offer = (choice.below(2) == 1).then(|| Offer {
@@ -65,29 +64,33 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
             let room = PAYLOAD_BYTES_MAX - Encoder.open_text_bytes(client, entrance);
             let first_bytes = choice.below(u64::from(room) + 1) as u32;
             Encoder.connect(out, from, client, entrance, first_bytes);
-            let (client, entrance) = (some(client), some(entrance));
-            Frame::Open { from: Some(from), client, entrance, first_bytes }
+            let (client, entrance) = (Some(client), Some(entrance));
+            Frame::Open { from: Some(u32::from(from)), client, entrance, first_bytes }
         }
         5 => {
             let (server, own) = (address(choice), address(choice));
             let first_bytes = choice.below(2_000) as u32;
             Encoder.connected(out, from, to, server, own, first_bytes);
-            Frame::Opened { from: Some(from), to: Some(to), first_bytes }
+            Frame::Opened {
+                from: Some(u32::from(from)),
+                to: Name::Ours(u32::from(to)),
+                first_bytes,
+            }
         }
         6 => {
             let bytes = choice.below(u64::from(PAYLOAD_BYTES_MAX) + 1) as u32;
             Encoder.data(out, from, to, bytes);
-            Frame::Data { to: Some(to), bytes }
+            Frame::Data { to: Name::Ours(u32::from(to)), bytes }
         }
         7 => {
             let bytes = choice.below(u64::MAX);
             Encoder.taken(out, from, to, bytes);
-            Frame::Taken { to: Some(to), bytes }
+            Frame::Taken { to: Name::Ours(u32::from(to)), bytes }
         }
         8 => {
             let bytes = choice.below(100) as u32;
             Encoder.urgent(out, from, to, bytes);
-            Frame::Urgent { from: Some(from), to: Some(to), bytes }
+            Frame::Urgent { to: Name::Ours(u32::from(to)), bytes }
         }
         9 => {
             Encoder.urgent_taken(out, from, to, choice.below(1_000));
@@ -96,7 +99,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
         10 => return close(choice, out, from, to),
         11 => {
             Encoder.closed(out, from, to);
-            Frame::Closed { to: Some(to) }
+            Frame::Closed { to: Name::Ours(u32::from(to)) }
         }
         12 => {
             let text = text(choice, 100);
@@ -126,7 +129,15 @@ fn close(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> Str
         _ => (Some(from), String::from("#"), "", CloseKind::Orderly),
     };
     Encoder.close(out, own, to, &text);
-    format!("{:?}", Frame::Close { from: own, to: Some(to), reason: reason.as_bytes(), kind })
+    format!(
+        "{:?}",
+        Frame::Close {
+            from: own.map(u32::from),
+            to: Name::Ours(u32::from(to)),
+            reason: reason.as_bytes(),
+            kind
+        }
+    )
 }
 
 /// What is encoded is read as what was meant, in whatever pieces it comes.

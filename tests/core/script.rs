@@ -103,6 +103,9 @@ pub(crate) struct Plan {
 /// Why an exit refuses.
 pub(crate) const REFUSAL: &str = "nobody lives here";
 
+/// Why a side that goes away refuses.
+pub(crate) const LEAVING: &str = "leaving by the script";
+
 /// The client address that stands for a plan: so the exit knows which one it serves.
 pub(crate) fn address_of(plan: usize) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(10, 0, (plan >> 8) as u8, plan as u8).into(), 7)

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sockmux_uring::session::{
     Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
 };
-use sockmux_uring::wire::Frame;
-use sockmux_uring::wire::v03::{Decoder, Step};
+use sockmux_uring::wire::{Decoder, Frame, Protocol, Step};
 
+mod framed;
 mod locals;
 
 use super::script::{End, Exit, Pattern, Plan, Script, address_of, plan_of};
@@ -18,6 +18,10 @@ use super::script::{End, Exit, Pattern, Plan, Script, address_of, plan_of};
 pub(crate) enum EndedBy {
     Close,
     Closed,
+    /// The peer's end of data, where ours had gone out before.
+    End,
+    /// A frame of ours.
+    Sent,
 }
 
 /// A local socket.
@@ -40,6 +44,12 @@ pub(crate) struct Local {
     pub(crate) read: u64,
     pub(crate) framed: u64,
     pub(crate) framed_first: u64,
+    /// SockMux 1: END has gone out; credit that went out and that came in; bytes that frames have
+    /// announced.
+    end_said: bool,
+    credit_said: u64,
+    credit_heard: u64,
+    announced: u64,
     /// The session has said that what it has not framed may be dropped.
     dropped: bool,
     pub(crate) delivered: u64,
@@ -56,13 +66,21 @@ pub(crate) struct Local {
 pub(crate) struct Side {
     pub(crate) name: usize,
     pub(crate) session: Session,
-    decoder: Decoder,
+    pub(crate) protocol: Protocol,
+    /// Taken while it reads.
+    decoder: Option<Decoder>,
     sink: Sink,
     pub(crate) locals: Vec<Local>,
     by_key: HashMap<StreamKey, usize>,
     by_plan: HashMap<usize, usize>,
     /// Plans that this side is to open.
     pub(crate) to_open: Vec<usize>,
+    /// Plans that the peer did not let begin, because it was going away.
+    pub(crate) given_up: Vec<usize>,
+    /// When this side begins to go away.
+    pub(crate) leave_at: Option<Moment>,
+    left: bool,
+    peer_leaves: bool,
     retry_at: Moment,
     head: Vec<u8>,
     /// The frame that is being taken is a CLOSE, a CLOSED.
@@ -76,20 +94,28 @@ pub(crate) struct Side {
     backlog_max: u64,
     /// Largest packet that the other side takes.
     packet_max: u64,
-    largest_id: u16,
+    largest_id: u32,
+    numbers: framed::Numbers,
+    /// Frames that came for streams that had ended.
+    pub(crate) late_frames: u64,
 }
 
 impl Side {
     pub(crate) fn new(name: usize, config: Config, backlog_max: u64, now: Moment) -> Side {
         Side {
             name,
+            decoder: Some(Decoder::new(config.offer.map_or(0, |offer| offer.newest))),
             session: Session::new(config, now),
-            decoder: Decoder::new(),
+            protocol: Protocol::V03,
             sink: Sink::Discard,
             locals: Vec::new(),
             by_key: HashMap::new(),
             by_plan: HashMap::new(),
             to_open: Vec::new(),
+            given_up: Vec::new(),
+            leave_at: None,
+            left: false,
+            peer_leaves: false,
             retry_at: now,
             head: Vec::new(),
             ending: None,
@@ -101,6 +127,8 @@ impl Side {
             backlog_max,
             packet_max: 16_384,
             largest_id: 0,
+            numbers: framed::Numbers::default(),
+            late_frames: 0,
         }
     }
 
@@ -110,7 +138,7 @@ impl Side {
     }
 
     /// Largest id of ours that went out.
-    pub(crate) fn largest_id(&self) -> u16 {
+    pub(crate) fn largest_id(&self) -> u32 {
         self.largest_id
     }
 
@@ -123,22 +151,30 @@ impl Side {
         pattern: &Pattern,
     ) -> Result<(), TunnelError> {
         self.session.received(now);
+        let mut decoder = self.decoder.take().expect("a tunnel that has not broken");
         loop {
-            let (n, step) = self.decoder.step(input)?;
+            let (n, step) = decoder.step(input)?;
             match step {
                 Step::Frame(frame) => {
                     self.ending = match frame {
                         Frame::Close { .. } => Some(EndedBy::Close),
                         Frame::Closed { .. } => Some(EndedBy::Closed),
+                        Frame::End { .. } => Some(EndedBy::End),
                         _ => None,
                     };
                     self.urgent_frame = matches!(frame, Frame::Urgent { .. });
+                    let late = self.protocol == Protocol::V1 && self.is_late(&frame);
+                    let before = self.session.counters().unknown_ids;
                     self.sink = self.session.on_frame(frame, now)?;
+                    let unknown = self.session.counters().unknown_ids - before;
+                    assert_eq!(unknown, u64::from(late), "{frame:?}");
                     self.take_events(now, plans);
+                    self.announce(self.sink, frame.payload_bytes());
                 }
                 Step::Payload => self.deliver(&input[..n], plans, pattern, now),
                 Step::More => {
                     assert_eq!(n, input.len(), "More must consume everything");
+                    self.decoder = Some(decoder);
                     return Ok(());
                 }
             }
@@ -171,7 +207,11 @@ impl Side {
                 local.delivered += bytes.len() as u64;
                 self.payload_in += bytes.len() as u64;
                 let waiting = local.delivered - local.taken;
-                assert!(waiting <= self.backlog_max, "{waiting} bytes wait");
+                let most = match self.protocol {
+                    Protocol::V03 => self.backlog_max,
+                    Protocol::V1 => self.session.windows(key).map_or(0, |w| w.window_bytes),
+                };
+                assert!(waiting <= most, "{waiting} bytes wait, {most} are the most");
             }
         }
     }
@@ -179,8 +219,10 @@ impl Side {
     fn take_events(&mut self, now: Moment, plans: &[Plan]) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Up { .. } => {}
+                Event::Up { protocol, .. } => self.protocol = protocol,
+                Event::GoingAway => self.peer_leaves = true,
                 Event::Incoming { key, client, entrance } => {
+                    assert!(!self.left, "a stream came in after we began to go away");
                     let plan = plan_of(client.expect("the opener's address is known"));
                     assert_eq!(entrance, Some(address_of(0)));
                     let (Exit::Accept { after } | Exit::Refuse { after, .. }) = plans[plan].exit;
@@ -207,7 +249,7 @@ impl Side {
                     local.write_at = local.write_at.max(now);
                 }
                 Event::Ended { user, how } => {
-                    let by = self.ending.expect("only CLOSE and CLOSED end a stream");
+                    let by = self.ending.expect("only frames end a stream");
                     // The last word of every stream, also of one whose socket is gone.
                     let local = &mut self.locals[user as usize];
                     assert!(local.ended.is_none(), "a stream ended twice");
@@ -244,6 +286,10 @@ impl Side {
             read: 0,
             framed: 0,
             framed_first: 0,
+            end_said: false,
+            credit_said: 0,
+            credit_heard: 0,
+            announced: 0,
             dropped: false,
             delivered: 0,
             taken: 0,
@@ -290,6 +336,7 @@ impl Side {
             let Some(transmit) = self.session.poll_transmit(&mut self.head, in_batch) else {
                 break;
             };
+            self.ending = None;
             self.check_head(transmit);
             out.extend_from_slice(&self.head);
             match transmit {
@@ -301,7 +348,7 @@ impl Side {
                     assert!(local.framed + bytes <= local.read, "more framed than was read");
                     pattern.append(out, local.script.seed, local.framed, bytes);
                     local.framed += bytes;
-                    if self.head[1] != 0x06 {
+                    if self.protocol == Protocol::V03 && self.head[1] != 0x06 {
                         local.framed_first += bytes;
                     }
                     self.payload_out += bytes;
@@ -311,13 +358,16 @@ impl Side {
                     self.urgent_out += 1;
                 }
             }
-            self.ending = None;
             self.take_events(now, plans);
         }
         out.len() > before
     }
 
     fn check_head(&mut self, transmit: Transmit) {
+        if self.head[0] != 3 {
+            assert_eq!(self.protocol, Protocol::V1);
+            return self.check_head_v1(transmit);
+        }
         assert!(self.head.len() >= 8 && self.head[0] == 3);
         let declared = u64::from(u16::from_be_bytes([self.head[6], self.head[7]]));
         let behind = match transmit {
@@ -330,7 +380,7 @@ impl Side {
         if self.head[1] == 0x02 || self.head[1] == 0x42 {
             let id = u16::from_be_bytes([self.head[2], self.head[3]]);
             assert!(id != 255 && id >= 2);
-            self.largest_id = self.largest_id.max(id);
+            self.largest_id = self.largest_id.max(u32::from(id));
         }
     }
 
@@ -358,7 +408,8 @@ impl Side {
         });
         let opens = self.to_open.iter().map(|&plan| plans[plan].open_at.max(self.retry_at));
         let opens = opens.filter(|_| self.session.is_up()).min();
-        locals.flatten().chain(opens).chain(self.session.next_timeout()).min()
+        let leaves = self.leave_at.filter(|_| !self.left);
+        locals.flatten().chain(opens).chain(leaves).chain(self.session.next_timeout()).min()
     }
 
     /// What this side has of a plan.

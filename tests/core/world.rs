@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use sockmux_uring::limits;
 use sockmux_uring::session::{Config, Ended, Moment};
+use sockmux_uring::wire::Protocol;
 use sockmux_uring::wire::v03::{Offer, PAYLOAD_BYTES_MAX, STREAM_BUFFER_BYTES};
 
 use super::choice::Choice;
-use super::script::{End, Exit, Pattern, Plan, REFUSAL, Script};
+use super::script::{End, Exit, LEAVING, Pattern, Plan, REFUSAL, Script};
 use super::side::{EndedBy, Local, Side, later};
 
 /// A run that has not come to rest after this much virtual time never will.
@@ -77,8 +78,12 @@ pub(crate) struct Summary {
     pub(crate) refused: usize,
     pub(crate) reset: usize,
     pub(crate) most_streams: usize,
-    pub(crate) largest_id: u16,
+    pub(crate) largest_id: u32,
     pub(crate) was_cut: bool,
+    /// SockMux 1: frames that crossed the end of their stream, opens that were given up because
+    /// the peer was going away.
+    pub(crate) late_frames: u64,
+    pub(crate) given_up: usize,
 }
 
 /// Two sides and what joins them.
@@ -93,6 +98,10 @@ pub(crate) struct World<'a, C: Choice> {
     cut_at: Option<Moment>,
     /// Both sides know each other as ours, so that ends of data are told apart from closes.
     half_close: bool,
+    /// What both sides are to speak.
+    protocol: Protocol,
+    /// SockMux 1: windows that the streams of each side begin with.
+    first_windows: [u64; 2],
     most_streams: usize,
 }
 
@@ -116,6 +125,12 @@ impl<'a, C: Choice> World<'a, C> {
             None => u64::from(STREAM_BUFFER_BYTES),
         };
         let most = [backlog_max(&configs[0]), backlog_max(&configs[1])];
+        let newest = offers.map_or(0, |(one, other)| one.newest.min(other.newest));
+        let protocol = if newest >= 1 { Protocol::V1 } else { Protocol::V03 };
+        let first_windows = [&configs[0], &configs[1]].map(|config| {
+            let offered = config.offer.map_or(0, |offer| offer.window_bytes);
+            u64::from(offered.clamp(limits::PEER_WINDOW_BYTES_MIN, limits::FIRST_WINDOW_BYTES))
+        });
         let packets = [configs[0].packet_bytes, configs[1].packet_bytes];
         let [one, other] = configs;
         let mut sides = [Side::new(0, one, most[0], now), Side::new(1, other, most[1], now)];
@@ -129,7 +144,24 @@ impl<'a, C: Choice> World<'a, C> {
             .map(|plan| Plan { open_at: later(now, plan.open_at.0), ..plan })
             .collect();
         let cut_at = cut_at.map(|at| later(now, at.0));
-        World { choice, pattern, now, plans, sides, pipes, cut_at, half_close, most_streams: 0 }
+        World {
+            choice,
+            pattern,
+            now,
+            plans,
+            sides,
+            pipes,
+            cut_at,
+            half_close,
+            protocol,
+            first_windows,
+            most_streams: 0,
+        }
+    }
+
+    /// This side goes away at this time after the beginning.
+    pub(crate) fn leave(&mut self, side: usize, at: Moment) {
+        self.sides[side].leave_at = Some(later(self.now, at.0));
     }
 
     /// Runs until everything is at rest, or the connection is cut.
@@ -174,6 +206,12 @@ impl<'a, C: Choice> World<'a, C> {
             }
         }
         self.most_streams = self.most_streams.max(self.sides[0].session.stream_count());
+        if self.protocol == Protocol::V1 {
+            let [one, other] = &self.sides;
+            let [first, second] = self.first_windows;
+            one.check_windows(other, first, second);
+            other.check_windows(one, second, first);
+        }
         busy
     }
 
@@ -218,7 +256,8 @@ impl<'a, C: Choice> World<'a, C> {
                 assert_eq!(side.urgent_in, other.urgent_out, "urgent data is lost or made up");
             }
             let counters = side.session.counters();
-            assert_eq!(counters.unknown_ids, 0, "frames to streams that have ended");
+            // Each of them has been looked at where it came.
+            assert_eq!(counters.unknown_ids, side.late_frames, "frames to streams that ended");
             assert_eq!(counters.stale_keys, 0, "keys of streams that have ended");
             assert_eq!(counters.ignored_frames, 0);
             for local in &side.locals {
@@ -239,6 +278,9 @@ impl<'a, C: Choice> World<'a, C> {
         match how {
             Ended::Refused(reason) => {
                 assert!(local.end == 0 && !local.opened && *by == EndedBy::Close);
+                if reason == LEAVING {
+                    return assert!(remote.is_none(), "refused after it was let in");
+                }
                 let Exit::Refuse { .. } = self.plans[local.plan].exit else {
                     assert!(reason.starts_with("at most"), "refused for {reason}");
                     return;
@@ -253,7 +295,9 @@ impl<'a, C: Choice> World<'a, C> {
             }
             Ended::Orderly if self.half_close || *by == EndedBy::Close => {
                 let remote = remote.expect("a stream that ended well had two ends");
-                assert!(remote.eof && !remote.reset);
+                // In SockMux 1 it may have been reset behind its last byte.
+                assert!(remote.eof && (self.protocol == Protocol::V1 || !remote.reset));
+                assert!(self.protocol == Protocol::V03 || (local.eof && local.peer_end.is_some()));
                 assert_eq!(local.delivered, said, "closed before all data came");
                 // The original would drop what its local side has not taken soon after CLOSE.
                 // Only first data, which it does not acknowledge, may still be waiting.
@@ -269,9 +313,13 @@ impl<'a, C: Choice> World<'a, C> {
         for side in &self.sides {
             side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
+            assert_eq!(side.session.extra_window_bytes(), 0);
+            assert_eq!(side.protocol, self.protocol);
         }
         for (n, plan) in self.plans.iter().enumerate() {
-            assert!(self.sides[plan.opener].local(n).is_some(), "plan {n} never began");
+            let side = &self.sides[plan.opener];
+            let began = side.local(n).is_some() || side.given_up.contains(&n);
+            assert!(began, "plan {n} never began");
         }
     }
 
@@ -297,6 +345,8 @@ impl<'a, C: Choice> World<'a, C> {
             most_streams: self.most_streams,
             largest_id: self.sides.iter().map(Side::largest_id).max().unwrap_or(0),
             was_cut,
+            late_frames: self.sides.iter().map(|side| side.late_frames).sum(),
+            given_up: self.sides.iter().map(|side| side.given_up.len()).sum(),
         }
     }
 
@@ -322,9 +372,12 @@ impl<'a, C: Choice> World<'a, C> {
 
 /// A world from choices alone: configurations, plans, link, cut.
 pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bool) -> Summary {
+    // The newest protocol that each side offers.
+    let newest = choice.pick(&[[0, 0], [1, 1], [1, 0], [1, 1], [0, 1]]);
+    let v1 = newest == [1, 1];
     let offers = [[true, true], [true, false], [false, true], [false, false]];
-    let offers = choice.pick(&offers);
-    let configs = offers.map(|offers| random_config(choice, offers));
+    let offers = if v1 { offers[0] } else { choice.pick(&offers) };
+    let configs = [0, 1].map(|side| random_config(choice, offers[side], newest[side]));
     let half_close = offers == [true, true];
     let streams_most = choice.pick(&[9, 9, 9, 9, 9, 9, 9, 80]);
     let streams = 1 + choice.below(streams_most) as usize;
@@ -332,7 +385,13 @@ pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bo
     let plans: Vec<Plan> =
         (0..streams).map(|n| random_plan(choice, n, streams, spread, half_close, heavy)).collect();
     let cut_at = once_in(choice, 5).then(|| Moment(choice.below(5_000_000)));
-    World::new(choice, pattern, configs, plans, cut_at).run()
+    let leave_at = (v1 && once_in(choice, 4))
+        .then(|| (choice.below(2) as usize, Moment(choice.below(2_000_000))));
+    let mut world = World::new(choice, pattern, configs, plans, cut_at);
+    if let Some((leaver, at)) = leave_at {
+        world.leave(leaver, at);
+    }
+    world.run()
 }
 
 /// Yes, once in so many times; the dullest choice is no.
@@ -340,13 +399,13 @@ fn once_in(choice: &mut impl Choice, out_of: u64) -> bool {
     choice.below(out_of) == out_of - 1
 }
 
-fn random_config(choice: &mut impl Choice, offers: bool) -> Config {
+fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> Config {
     let window_bytes = choice.pick(&[limits::WINDOW_BYTES, 64 << 10, 100_000, 1 << 20]);
     let streams_max = choice.pick(&[limits::STREAMS_MAX, 3, 20]);
     Config {
         packet_bytes: choice.pick(&[16_384, 129, 512, 1_000, 4_096]),
         first_data: !once_in(choice, 4),
-        offer: offers.then_some(Offer { newest: 0, half_close: true, window_bytes, streams_max }),
+        offer: offers.then_some(Offer { newest, half_close: true, window_bytes, streams_max }),
         keepalive: (!once_in(choice, 4)).then_some(Duration::from_secs(30)),
         linger: Some(Duration::from_millis(choice.pick(&[30_000, 0, 500, 5_000]))),
         ..Config::default()

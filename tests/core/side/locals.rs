@@ -1,15 +1,15 @@
 //! The local sockets of a side: opening, deciding, writing, taking, ending.
 
 use sockmux_uring::limits::READ_AHEAD_BYTES;
-use sockmux_uring::session::Moment;
+use sockmux_uring::session::{Moment, OpenError};
 
-use super::super::script::{End, Exit, Plan, REFUSAL, address_of};
+use super::super::script::{End, Exit, LEAVING, Plan, REFUSAL, address_of};
 use super::{Side, later};
 
 impl Side {
     /// Does what the local sockets do at `now`; whether anything was done.
     pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan]) -> bool {
-        let mut busy = self.open_due(now, plans);
+        let mut busy = self.leave_due(now) | self.open_due(now, plans);
         for user in 0..self.locals.len() {
             busy |= self.decide(user, now, plans);
             busy |= self.reset_due(user, now);
@@ -19,6 +19,15 @@ impl Side {
         self.ending = None;
         self.take_events(now, plans);
         busy
+    }
+
+    fn leave_due(&mut self, now: Moment) -> bool {
+        if self.left || self.leave_at.is_none_or(|at| now < at) {
+            return false;
+        }
+        self.left = true;
+        self.session.refuse_new(LEAVING);
+        true
     }
 
     fn open_due(&mut self, now: Moment, plans: &[Plan]) -> bool {
@@ -32,10 +41,15 @@ impl Side {
         let user = self.locals.len();
         match self.session.open(user as u64, address_of(plan), address_of(0)) {
             Ok(key) => {
+                assert!(!self.peer_leaves, "a stream towards a peer that goes away");
                 self.to_open.swap_remove(at);
                 assert_eq!(user, self.begin(plan, 0, plans[plan].scripts[0], now));
                 self.set_key(user, key);
                 assert!(self.session.stream_count() <= self.session.streams_max() as usize);
+            }
+            Err(OpenError::GoingAway) => {
+                assert!(self.peer_leaves);
+                self.given_up.push(self.to_open.swap_remove(at));
             }
             Err(_) => {
                 assert!(self.session.stream_count() >= self.session.streams_max() as usize);

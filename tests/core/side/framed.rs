@@ -1,0 +1,169 @@
+//! What a side knows of SockMux 1 by looking at its frames: which number is whose, what credit was
+//! said and heard, and which frames may come for a stream that has ended.
+
+use std::collections::HashMap;
+
+use sockmux_uring::limits::FRAME_BYTES;
+use sockmux_uring::session::{Ended, Sink, Transmit};
+use sockmux_uring::wire::v1::{HEADER_BYTES, MAGIC};
+use sockmux_uring::wire::{Frame, Name};
+
+use super::super::script::plan_of;
+use super::{EndedBy, Local, Side};
+
+const OPEN: u8 = 0x01;
+const DATA: u8 = 0x03;
+const END: u8 = 0x04;
+const RESET: u8 = 0x05;
+const CREDIT: u8 = 0x06;
+
+/// Plans by the number of their stream, for those opened here and those opened by the peer.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    ours: HashMap<u32, usize>,
+    theirs: HashMap<u32, usize>,
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+impl Side {
+    /// A number is given to a plan: nobody may have it.
+    fn number(&mut self, number: u32, plan: usize, ours: bool) {
+        let numbers = if ours { &mut self.numbers.ours } else { &mut self.numbers.theirs };
+        let before = numbers.insert(number, plan);
+        let user = before.and_then(|before| self.by_plan.get(&before));
+        let live = user.is_some_and(|&user| self.locals[user].key.is_some());
+        assert!(!live || before == Some(plan), "number {number:#x} is used twice at once");
+    }
+
+    /// A frame is about to be taken by the session: whether it is for a stream that has ended
+    /// here. Such a frame must have crossed the end.
+    pub(super) fn is_late(&mut self, frame: &Frame<'_>) -> bool {
+        let name = match *frame {
+            Frame::Open { from, client, .. } => {
+                let plan = plan_of(client.expect("the opener's address is known"));
+                self.number(from.expect("a number"), plan, false);
+                return false;
+            }
+            Frame::Opened { to, .. }
+            | Frame::Data { to, .. }
+            | Frame::End { to }
+            | Frame::Taken { to, .. }
+            | Frame::Urgent { to, .. }
+            | Frame::Close { to, .. } => to,
+            _ => return false,
+        };
+        let plan = match name {
+            Name::Ours(number) => self.numbers.ours.get(&number),
+            Name::Theirs(number) => self.numbers.theirs.get(&number),
+            Name::None => None,
+        };
+        let plan = *plan.unwrap_or_else(|| panic!("{frame:?} for a number that nobody gave"));
+        // Without a local socket: refused before there was one.
+        let Some(&user) = self.by_plan.get(&plan) else { return self.count_late() };
+        let local = &mut self.locals[user];
+        if local.key.is_some() {
+            if let Frame::Taken { bytes, .. } = *frame {
+                local.credit_heard += bytes;
+            }
+            return false;
+        }
+        let crossed = match &local.ended {
+            _ if local.reset => true,
+            // Both ENDs have crossed: the peer may still have allowed more, or been reset.
+            Some((Ended::Orderly, _)) => matches!(frame, Frame::Taken { .. } | Frame::Close { .. }),
+            _ => false,
+        };
+        assert!(crossed, "{frame:?} behind the end of {local:?}");
+        self.count_late()
+    }
+
+    fn count_late(&mut self) -> bool {
+        self.late_frames += 1;
+        true
+    }
+
+    /// A frame has been taken: its payload is the stream's from here on.
+    pub(super) fn announce(&mut self, sink: Sink, bytes: u32) {
+        if let Sink::Stream(key) = sink {
+            self.locals[self.by_key[&key]].announced += u64::from(bytes);
+        }
+    }
+
+    /// A head of ours is about to go out.
+    pub(super) fn check_head_v1(&mut self, transmit: Transmit) {
+        let head = std::mem::take(&mut self.head);
+        assert!(head.len() >= HEADER_BYTES && head[0] == MAGIC);
+        let (kind, flags, number) =
+            (head[1], u16::from_be_bytes([head[2], head[3]]), word(&head, 4));
+        let behind = match transmit {
+            Transmit::Control => 0,
+            Transmit::Data { bytes, .. } => bytes,
+            Transmit::Urgent { .. } => 1,
+        };
+        let declared = u64::from(word(&head, 8));
+        assert_eq!(declared, (head.len() - HEADER_BYTES) as u64 + behind, "a head that lies");
+        assert!(flags <= 1 && behind <= FRAME_BYTES);
+        match kind {
+            OPEN => {
+                assert_eq!(flags, 1, "a stream is numbered by who opens it");
+                let plan = usize::from(head[22]) << 8 | usize::from(head[23]);
+                self.number(number, plan, true);
+            }
+            DATA => {
+                let local = self.sender(flags, number).expect("data of a stream that is known");
+                assert!(!local.end_said, "data behind the end of data");
+            }
+            END => {
+                let local = self.sender(flags, number).expect("the end of a stream that is known");
+                assert!(local.eof && local.framed == local.read && !local.end_said);
+                local.end_said = true;
+            }
+            CREDIT => {
+                let bytes = u64::from(word(&head, HEADER_BYTES));
+                let local = self.sender(flags, number).expect("credit of a stream that is known");
+                local.credit_said += bytes;
+            }
+            _ => {}
+        }
+        self.ending = (kind == END || kind == RESET).then_some(EndedBy::Sent);
+        self.head = head;
+    }
+
+    fn sender(&mut self, flags: u16, number: u32) -> Option<&mut Local> {
+        let numbers = if flags == 1 { &self.numbers.ours } else { &self.numbers.theirs };
+        let user = *self.by_plan.get(numbers.get(&number)?)?;
+        Some(&mut self.locals[user])
+    }
+
+    /// Every window by itself: what may come, what has come and what was not told of make it up.
+    pub(crate) fn check_windows(&self, other: &Side, own_first: u64, peer_first: u64) {
+        let mut extra_bytes = 0;
+        for local in &self.locals {
+            let Some(w) = local.key.and_then(|key| self.session.windows(key)) else { continue };
+            extra_bytes += w.window_bytes - own_first;
+            if !local.reset {
+                assert_eq!(w.backlog_bytes, local.announced - local.taken);
+                let parts = w.allowance_bytes + w.backlog_bytes + w.untold_bytes;
+                assert_eq!(parts, w.window_bytes, "{w:?} of {local:?}");
+                assert!(local.taken > 0 || w.window_bytes == own_first, "{w:?} of {local:?}");
+            }
+            // And with the one at the other side of the link.
+            match other.local(local.plan) {
+                None => assert_eq!(w.credit_bytes + local.framed, peer_first),
+                Some(remote) if remote.reset => {}
+                Some(remote) => {
+                    let Some(r) = remote.key.and_then(|key| other.session.windows(key)) else {
+                        continue;
+                    };
+                    let on_the_way = (local.framed - remote.announced)
+                        + (remote.credit_said - local.credit_heard);
+                    assert_eq!(w.credit_bytes + on_the_way, r.allowance_bytes, "{local:?}");
+                }
+            }
+        }
+        assert_eq!(extra_bytes, self.session.extra_window_bytes());
+    }
+}
