@@ -12,6 +12,7 @@ pub mod net;
 pub mod pattern;
 pub mod peer;
 pub mod program;
+pub mod protocol;
 pub mod replay;
 pub mod servers;
 pub mod trace;
