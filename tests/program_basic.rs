@@ -2,15 +2,16 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use support::net::{Ended, bounded, check_new_echo, connect, free_port, read_to_end_of};
+use support::net::{Ended, check_new_echo, connect, free_port, is_turned_away, read_to_end_of};
 use support::pattern::Pattern;
 use support::program::Program;
+use support::protocol::{Protocol, in_both_protocols};
 use support::servers::{Exchange, Server};
 use support::tunnel::{Tunnel, start_connector, start_receptor};
 use support::{DEADLINE, eventually};
@@ -33,10 +34,10 @@ fn the_engine_is_io_uring() {
     assert_eq!(receptor.wait_for("engine ready")["engine"], "io_uring");
 }
 
-#[test]
-fn example_1_streams_begin_at_both_ends() {
+fn example_1_streams_begin_at_both_ends(protocol: Protocol) {
     let (at_x, at_y) = (Server::named("host X"), Server::named("host Y"));
     let tunnel = Tunnel::start(
+        protocol,
         &[
             "SERVER=sockmux".to_owned(),
             "PORT=127.0.0.1:0".to_owned(),
@@ -50,12 +51,11 @@ fn example_1_streams_begin_at_both_ends() {
     assert_eq!(greeting(entrance_y), "host X");
 }
 
-#[test]
-fn example_1_data_both_ways_in_both_directions_at_once() {
+fn example_1_data_both_ways_in_both_directions_at_once(protocol: Protocol) {
     let server = Server::exchange();
     let exit = format!("SERVER=telnet://{},-in", server.address());
     let ends = ["PORT=127.0.0.1:0".to_owned(), exit];
-    let tunnel = Tunnel::start(&ends, &ends);
+    let tunnel = Tunnel::start(protocol, &ends, &ends);
     let entrances = [&tunnel.receptor, &tunnel.connector]
         .map(|program| program.address_of("entrance listening"));
     std::thread::scope(|scope| {
@@ -68,33 +68,33 @@ fn example_1_data_both_ways_in_both_directions_at_once() {
     });
 }
 
-#[test]
-fn example_2_one_direction() {
+fn example_2_one_direction(protocol: Protocol) {
     let server = Server::echo();
     let tunnel = Tunnel::start(
+        protocol,
         &["SERVER=sockmux".to_owned(), format!("SERVER=telnet://{},-in", server.address())],
         &["PORT=127.0.0.1:0"],
     );
     check_new_echo(tunnel.entrance(), 2, 100_000);
 }
 
-#[test]
-fn example_4_tcprelay() {
+fn example_4_tcprelay(protocol: Protocol) {
     let server = Server::echo();
     let tunnel = Tunnel::start(
+        protocol,
         &["SERVER=sockmux".to_owned(), format!("DEST={}", server.address())],
         &["PORT=127.0.0.1:0"],
     );
     check_new_echo(tunnel.entrance(), 4, 100_000);
 }
 
-#[test]
-fn example_9_exits_chosen_by_entrance_port() {
+fn example_9_exits_chosen_by_entrance_port(protocol: Protocol) {
     let (telnet, http) = (Server::named("telnet"), Server::named("http"));
     let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0,127.0.0.1:0"]);
     let first = receptor.nth_address_of("entrance listening", 1);
     let second = receptor.nth_address_of("entrance listening", 2);
     let _connector = start_connector(
+        protocol,
         receptor.address_of("receptor listening"),
         &[
             format!("SERVER=telnet://{},-in:-:-P{}", telnet.address(), first.port()),
@@ -107,11 +107,11 @@ fn example_9_exits_chosen_by_entrance_port() {
     assert_eq!(greeting(second), "http");
 }
 
-#[test]
-fn the_link_the_entrance_and_the_exit_on_ipv6() {
+fn the_link_the_entrance_and_the_exit_on_ipv6(protocol: Protocol) {
     let server = Server::echo_on("[::1]:0");
     let receptor = start_receptor("[::1]:0", &[format!("DEST={}", server.address())]);
-    let connector = start_connector(receptor.address_of("receptor listening"), &["PORT=[::1]:0"]);
+    let connector =
+        start_connector(protocol, receptor.address_of("receptor listening"), &["PORT=[::1]:0"]);
     connector.wait_for("tunnel up");
     let entrance = connector.address_of("entrance listening");
     assert!(entrance.is_ipv6());
@@ -130,13 +130,12 @@ fn names_are_looked_up() {
     check_new_echo(connector.address_of("entrance listening"), 7, 100_000);
 }
 
-#[test]
-fn a_receptor_serves_several_connectors() {
+fn a_receptor_serves_several_connectors(protocol: Protocol) {
     let server = Server::echo();
     let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
     let address = receptor.address_of("receptor listening");
     let connectors: Vec<Program> =
-        (0..4).map(|_| start_connector(address, &["PORT=127.0.0.1:0"])).collect();
+        (0..4).map(|_| start_connector(protocol, address, &["PORT=127.0.0.1:0"])).collect();
     std::thread::scope(|scope| {
         for (seed, connector) in connectors.iter().enumerate() {
             let entrance = connector.address_of("entrance listening");
@@ -146,22 +145,24 @@ fn a_receptor_serves_several_connectors() {
     assert_eq!(receptor.count("tunnel up"), 4);
 }
 
-#[test]
-fn a_client_not_in_the_list_is_refused_and_both_ends_say_why() {
+fn a_client_not_in_the_list_is_refused_and_both_ends_say_why(protocol: Protocol) {
     let server = Server::echo();
-    let tunnel =
-        Tunnel::start(&[format!("DEST={}:10.0.0.0/8", server.address())], &["PORT=127.0.0.1:0"]);
-    read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE);
+    let tunnel = Tunnel::start(
+        protocol,
+        &[format!("DEST={}:10.0.0.0/8", server.address())],
+        &["PORT=127.0.0.1:0"],
+    );
+    is_turned_away(tunnel.entrance());
     tunnel.receptor.wait_for_reason("stream refused");
     tunnel.connector.wait_for_reason("stream refused");
     assert_eq!(server.served(), 0);
 }
 
-#[test]
-fn the_first_exit_that_matches_is_taken() {
+fn the_first_exit_that_matches_is_taken(protocol: Protocol) {
     let (stranger, local, last) =
         (Server::named("stranger"), Server::named("local"), Server::named("last"));
     let tunnel = Tunnel::start(
+        protocol,
         &[
             format!("DEST={}:!127.*", stranger.address()),
             format!("DEST={}:127.0.0.0/8", local.address()),
@@ -172,24 +173,23 @@ fn the_first_exit_that_matches_is_taken() {
     assert_eq!(greeting(tunnel.entrance()), "local");
 }
 
-#[test]
-fn a_destination_that_refuses_ends_the_client_and_both_ends_say_why() {
+fn a_destination_that_refuses_ends_the_client_and_both_ends_say_why(protocol: Protocol) {
     let nobody = free_port([127, 0, 0, 2].into());
-    let tunnel = Tunnel::to(nobody);
-    read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE);
+    let tunnel = Tunnel::to(protocol, nobody);
+    is_turned_away(tunnel.entrance());
     let reason = tunnel.receptor.wait_for_reason("stream refused");
     assert!(reason.contains("refused"), "{reason}");
     tunnel.connector.wait_for_reason("stream refused");
 }
 
-#[test]
-fn a_refused_destination_does_not_disturb_other_streams() {
+fn a_refused_destination_does_not_disturb_other_streams(protocol: Protocol) {
     let server = Server::echo();
     let nobody = free_port([127, 0, 0, 2].into());
     let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0,127.0.0.1:0"]);
     let good = receptor.nth_address_of("entrance listening", 1);
     let bad = receptor.nth_address_of("entrance listening", 2);
     let _connector = start_connector(
+        protocol,
         receptor.address_of("receptor listening"),
         &[
             format!("DEST={}:-P{}", server.address(), good.port()),
@@ -200,20 +200,15 @@ fn a_refused_destination_does_not_disturb_other_streams() {
     std::thread::scope(|scope| {
         scope.spawn(|| check_new_echo(good, 1, 8 << 20));
         for _ in 0..50 {
-            // The refusal may come before `connect` has returned: then that reports the reset.
-            match TcpStream::connect_timeout(&bad, DEADLINE) {
-                Ok(stream) => drop(read_to_end_of(&mut bounded(stream), DEADLINE)),
-                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
-            }
+            is_turned_away(bad);
         }
     });
     assert_eq!(receptor.count("tunnel down"), 0);
 }
 
-#[test]
-fn many_small_requests_over_one_stream() {
+fn many_small_requests_over_one_stream(protocol: Protocol) {
     let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     let mut stream = connect(tunnel.entrance());
     let (mut sent, mut expected) = (Pattern::new(1), Pattern::new(1));
     for size in (1..=64).cycle().take(3000) {
@@ -222,19 +217,18 @@ fn many_small_requests_over_one_stream() {
     }
 }
 
-#[test]
-fn the_server_may_speak_first() {
+fn the_server_may_speak_first(protocol: Protocol) {
     let server = Server::named("220 ready");
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     assert_eq!(greeting(tunnel.entrance()), "220 ready");
 }
 
-#[test]
-fn an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side() {
+fn an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side(protocol: Protocol) {
     const ANSWER_BYTES: u64 = 4 << 20;
     let server = Server::line_answer();
     // The time after which this server, which has nothing more to say, is told of the end.
     let tunnel = Tunnel::start(
+        protocol,
         &[&format!("DEST={}", server.address()), "TIMEOUT=lin:3"],
         &["PORT=127.0.0.1:0", "TIMEOUT=lin:3"],
     );
@@ -245,12 +239,11 @@ fn an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side() {
     assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
 }
 
-#[test]
-fn the_last_bytes_before_a_close_arrive() {
+fn the_last_bytes_before_a_close_arrive(protocol: Protocol) {
     const LAST_BYTES: u64 = 3 << 20;
     let server =
         Server::start("127.0.0.1:0", |mut stream| Pattern::new(9).send(&mut stream, LAST_BYTES));
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     for _ in 0..10 {
         let mut stream = connect(tunnel.entrance());
         Pattern::new(9).receive(&mut stream, LAST_BYTES).expect("everything before the close");
@@ -258,19 +251,17 @@ fn the_last_bytes_before_a_close_arrive() {
     }
 }
 
-#[test]
-fn a_big_transfer_up_and_down() {
+fn a_big_transfer_up_and_down(protocol: Protocol) {
     const BYTES: u64 = 64 << 20;
     let server = Server::exchange();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     Exchange { seed: 1, up_bytes: BYTES, down_bytes: 0 }.run(tunnel.entrance());
     Exchange { seed: 2, up_bytes: 0, down_bytes: BYTES }.run(tunnel.entrance());
 }
 
-#[test]
-fn two_thousand_connections_leak_no_descriptor() {
+fn two_thousand_connections_leak_no_descriptor(protocol: Protocol) {
     let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     // The first one may bring what is kept for ever.
     check_new_echo(tunnel.entrance(), 0, 1000);
     let before = || (tunnel.receptor.descriptors(), tunnel.connector.descriptors());
@@ -297,8 +288,7 @@ fn two_thousand_connections_leak_no_descriptor() {
     assert_eq!(server.served(), 2001);
 }
 
-#[test]
-fn urgent_data_arrives_as_urgent_data() {
+fn urgent_data_arrives_as_urgent_data(protocol: Protocol) {
     // Says what it has got at each step: TCP forgets an urgent byte when the data behind it is
     // read first, so that is sent only then.
     let server = Server::start("127.0.0.1:0", |mut stream| {
@@ -313,7 +303,7 @@ fn urgent_data_arrives_as_urgent_data() {
         stream.read_exact(&mut [0; 5])?;
         stream.write_all(b"3")
     });
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     let mut stream = connect(tunnel.entrance());
     let mut step = [0];
     stream.write_all(b"before").expect("data is sent");
@@ -324,4 +314,25 @@ fn urgent_data_arrives_as_urgent_data() {
     stream.write_all(b"after").expect("data is sent");
     stream.read_exact(&mut step).expect("the data has arrived");
     assert_eq!(step, *b"3");
+}
+
+in_both_protocols! {
+    example_1_streams_begin_at_both_ends,
+    example_1_data_both_ways_in_both_directions_at_once,
+    example_2_one_direction,
+    example_4_tcprelay,
+    example_9_exits_chosen_by_entrance_port,
+    the_link_the_entrance_and_the_exit_on_ipv6,
+    a_receptor_serves_several_connectors,
+    a_client_not_in_the_list_is_refused_and_both_ends_say_why,
+    the_first_exit_that_matches_is_taken,
+    a_destination_that_refuses_ends_the_client_and_both_ends_say_why,
+    a_refused_destination_does_not_disturb_other_streams,
+    many_small_requests_over_one_stream,
+    the_server_may_speak_first,
+    an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side,
+    the_last_bytes_before_a_close_arrive,
+    a_big_transfer_up_and_down,
+    two_thousand_connections_leak_no_descriptor,
+    urgent_data_arrives_as_urgent_data,
 }

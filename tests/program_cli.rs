@@ -10,7 +10,9 @@ use std::time::Duration;
 use support::log::Log;
 use support::net::{check_new_echo, free_port};
 use support::program::{Program, command};
+use support::protocol::Protocol;
 use support::servers::Server;
+use support::tunnel::start_connector;
 use support::{DEADLINE, eventually};
 
 /// Exit code of a command line that cannot be meant.
@@ -191,7 +193,8 @@ fn parameters_from_files_count_like_words() {
     let inner = file(&format!("# the exit\n\nDEST={}\n", server.address()));
     let outer = file(&format!("-P127.0.0.1:0\n+={}\n", inner.path().display()));
     let receptor = Program::start(&[format!("+={}", outer.path().display())]);
-    let connector = support::tunnel::start_connector(
+    let connector = start_connector(
+        Protocol::V1,
         receptor.address_of("receptor listening"),
         &["PORT=127.0.0.1:0"],
     );
@@ -229,7 +232,7 @@ fn several_words_of_one_name_all_count() {
         "SOXCONF=noconndata".to_owned(),
     ]);
     let _connector =
-        support::tunnel::start_connector(address, &[format!("DEST={}", server.address())]);
+        start_connector(Protocol::V03, address, &[format!("DEST={}", server.address())]);
     for nth in [1, 2] {
         check_new_echo(receptor.nth_address_of("entrance listening", nth), 1, 100_000);
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::net::{bounded, check_echo, check_new_echo, connect, free_port, read_to_end_of};
 use support::pattern::Pattern;
+use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
 use support::tunnel::{Tunnel, start_connector, start_receptor};
 use support::{DEADLINE, eventually};
@@ -74,13 +75,12 @@ fn echo_until_it_ends(stream: &TcpStream, seed: u64, moves: impl FnOnce()) {
     });
 }
 
-#[test]
-fn kill_9_of_the_receptor() {
+fn kill_9_of_the_receptor(protocol: Protocol) {
     let server = Server::echo();
     let exit = [format!("DEST={}", server.address())];
     let mut receptor = start_receptor("127.0.0.2:0", &exit);
     let address = receptor.address_of("receptor listening");
-    let connector = start_connector(address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
     let entrance = connector.address_of("entrance listening");
     connector.wait_for("tunnel up");
 
@@ -92,26 +92,24 @@ fn kill_9_of_the_receptor() {
     check_new_echo(entrance, 99, 1 << 20);
 }
 
-#[test]
-fn kill_9_of_the_connector() {
+fn kill_9_of_the_connector(protocol: Protocol) {
     let server = Server::echo();
     let exit = format!("DEST={}", server.address());
     let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0"]);
     let address = receptor.address_of("receptor listening");
     let entrance = receptor.address_of("entrance listening");
-    let mut connector = start_connector(address, &[&exit]);
+    let mut connector = start_connector(protocol, address, &[&exit]);
     receptor.wait_for("tunnel up");
 
     all_end_when(entrance, || connector.kill_9());
     receptor.wait_for_reason("tunnel down");
 
-    let _connector = start_connector(address, &[&exit]);
+    let _connector = start_connector(protocol, address, &[&exit]);
     receptor.wait_for_nth("tunnel up", 2);
     check_new_echo(entrance, 99, 1 << 20);
 }
 
-#[test]
-fn kill_9_ends_the_servers_side_too() {
+fn kill_9_ends_the_servers_side_too(protocol: Protocol) {
     let ended = std::sync::Arc::new(AtomicUsize::new(0));
     let counter = std::sync::Arc::clone(&ended);
     let server = Server::start("127.0.0.1:0", move |stream| {
@@ -126,7 +124,7 @@ fn kill_9_ends_the_servers_side_too() {
         }
         Ok(())
     });
-    let mut tunnel = Tunnel::to(server.address());
+    let mut tunnel = Tunnel::to(protocol, server.address());
     let entrance = tunnel.entrance();
     let clients: Vec<_> = (0..STREAMS)
         .map(|_| {
@@ -143,11 +141,13 @@ fn kill_9_ends_the_servers_side_too() {
     drop(clients);
 }
 
-#[test]
-fn reset_of_the_connection() {
+fn reset_of_the_connection(protocol: Protocol) {
     let server = Server::echo();
-    let (tunnel, proxy) =
-        Tunnel::start_spoilable(&[format!("DEST={}", server.address())], &["PORT=127.0.0.1:0"]);
+    let (tunnel, proxy) = Tunnel::start_spoilable(
+        protocol,
+        &[format!("DEST={}", server.address())],
+        &["PORT=127.0.0.1:0"],
+    );
 
     for round in 1..=3 {
         all_end_when(tunnel.entrance(), || proxy.reset());
@@ -158,10 +158,10 @@ fn reset_of_the_connection() {
     }
 }
 
-#[test]
-fn a_dead_peer_is_found_by_keep_alive() {
+fn a_dead_peer_is_found_by_keep_alive(protocol: Protocol) {
     let server = Server::echo();
     let (tunnel, proxy) = Tunnel::start_spoilable(
+        protocol,
         &[&format!("DEST={}", server.address()), "TIMEOUT=keepalive:1"],
         &["PORT=127.0.0.1:0", "TIMEOUT=keepalive:1"],
     );
@@ -177,10 +177,10 @@ fn a_dead_peer_is_found_by_keep_alive() {
     check_new_echo(tunnel.entrance(), 2, 1 << 20);
 }
 
-#[test]
-fn an_idle_tunnel_is_kept_alive() {
+fn an_idle_tunnel_is_kept_alive(protocol: Protocol) {
     let server = Server::echo();
     let (tunnel, proxy) = Tunnel::start_spoilable(
+        protocol,
         &[&format!("DEST={}", server.address()), "TIMEOUT=keepalive:1"],
         &["PORT=127.0.0.1:0", "TIMEOUT=keepalive:1"],
     );
@@ -195,13 +195,12 @@ fn an_idle_tunnel_is_kept_alive() {
     check_new_echo(tunnel.entrance(), 1, 1000);
 }
 
-#[test]
-fn clients_are_held_while_the_tunnel_is_down_and_served_after() {
+fn clients_are_held_while_the_tunnel_is_down_and_served_after(protocol: Protocol) {
     let server = Server::echo();
     let exit = [format!("DEST={}", server.address())];
     let mut receptor = start_receptor("127.0.0.2:0", &exit);
     let address = receptor.address_of("receptor listening");
-    let connector = start_connector(address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
     let entrance = connector.address_of("entrance listening");
     connector.wait_for("tunnel up");
     receptor.kill_9();
@@ -220,11 +219,10 @@ fn clients_are_held_while_the_tunnel_is_down_and_served_after() {
     }
 }
 
-#[test]
-fn clients_are_served_by_a_connector_started_before_its_receptor() {
+fn clients_are_served_by_a_connector_started_before_its_receptor(protocol: Protocol) {
     let server = Server::echo();
     let address = free_port([127, 0, 0, 2].into());
-    let connector = start_connector(address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
     let client = connect(connector.address_of("entrance listening"));
     let _receptor = start_receptor(&address.to_string(), &[format!("DEST={}", server.address())]);
     check_echo(&client, 1, 100_000);
@@ -233,10 +231,21 @@ fn clients_are_served_by_a_connector_started_before_its_receptor() {
 #[test]
 fn clients_are_reset_when_the_tunnel_stays_down() {
     let nobody = free_port([127, 0, 0, 2].into());
-    let connector = start_connector(nobody, &["PORT=127.0.0.1:0", "TIMEOUT=hold:1"]);
+    let connector = start_connector(Protocol::V1, nobody, &["PORT=127.0.0.1:0", "TIMEOUT=hold:1"]);
     let mut client = connect(connector.address_of("entrance listening"));
     read_to_end_of(&mut client, DEADLINE);
     // And so is one that comes later.
     let mut client = connect(connector.address_of("entrance listening"));
     read_to_end_of(&mut client, DEADLINE);
+}
+
+in_both_protocols! {
+    kill_9_of_the_receptor,
+    kill_9_of_the_connector,
+    kill_9_ends_the_servers_side_too,
+    reset_of_the_connection,
+    a_dead_peer_is_found_by_keep_alive,
+    an_idle_tunnel_is_kept_alive,
+    clients_are_held_while_the_tunnel_is_down_and_served_after,
+    clients_are_served_by_a_connector_started_before_its_receptor,
 }

@@ -10,6 +10,7 @@ use support::net::{check_new_echo, connect, read_to_end_of};
 use support::pattern::Pattern;
 use support::peer::{Frame, NO_ID, Peer, hello, kind};
 use support::program::Program;
+use support::protocol::Protocol;
 use support::servers::Server;
 use support::tunnel::{start_connector, start_receptor};
 use support::{DEADLINE, eventually};
@@ -170,7 +171,7 @@ fn a_peer_that_acknowledges_nothing_gets_no_more_than_the_window() {
 #[test]
 fn random_bytes_end_a_tunnel_and_nothing_else() {
     let (server, receptor, address) = receptor();
-    let connector = start_connector(address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
     connector.wait_for("tunnel up");
     for seed in 0..60 {
         // Before the hello, and after it; whole frames with random insides as well.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use services::{nginx, pattern_file, postgres, program, redis, run, sha256, sshd};
+use support::protocol::Protocol;
 use support::tunnel::Tunnel;
 
 /// The figure behind `label` in what a client printed.
@@ -31,7 +32,7 @@ fn select_only(address: SocketAddr, secs: u32) -> f64 {
 #[test]
 fn postgresql_pgbench() {
     let server = postgres::start();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     let entrance = tunnel.entrance();
 
     run(postgres::client("pgbench", entrance).args(["-i", "-q", "-s", "5"]));
@@ -58,7 +59,7 @@ fn postgresql_pgbench() {
 fn postgresql_copy_out_and_in() {
     const COPIED_BYTES_MIN: u64 = 100_000_000;
     let server = postgres::start();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     let (direct, entrance) = (server.address(), tunnel.entrance());
     let dir = services::new_dir();
     let path = |name: &str| dir.path().join(name);
@@ -86,7 +87,7 @@ fn postgresql_copy_out_and_in() {
 #[test]
 fn redis_benchmark_and_cli() {
     let server = redis::start();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     let entrance = tunnel.entrance();
 
     let cli = |words: &[&str]| run(redis::client("redis-cli", entrance).args(words));
@@ -109,7 +110,7 @@ fn redis_benchmark_and_cli() {
 fn http_download() {
     const FILE_BYTES: u64 = 50_000_000;
     let server = nginx::start();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     let source = server.dir().join("www/file");
     pattern_file(&source, 80, FILE_BYTES);
 
@@ -143,7 +144,7 @@ fn http_download() {
 fn ssh_and_scp() {
     const FILE_BYTES: u64 = 20_000_000;
     let server = sshd::start();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     let entrance = tunnel.entrance();
     let destination = sshd::destination(entrance);
 

@@ -8,11 +8,19 @@ use std::time::Duration;
 
 use support::DEADLINE;
 use support::net::{check_echo, connect, free_port, read_to_end_of};
+use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
-use support::tunnel::Tunnel;
+use support::tunnel::{Tunnel, start_connector, start_receptor};
 
 /// Within this the program has ended when nothing is left to wait for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Panics unless a [`Server::named`] this says who it is.
+fn expect_line(stream: &mut TcpStream, name: &str) {
+    let mut line = vec![0; name.len() + 1];
+    stream.read_exact(&mut line).expect("the server's name");
+    assert_eq!(String::from_utf8_lossy(&line), format!("{name}\n"));
+}
 
 /// True when a new client of `entrance` is turned away: refused, reset, or given end of data.
 fn turned_away(entrance: SocketAddr) -> bool {
@@ -24,11 +32,10 @@ fn turned_away(entrance: SocketAddr) -> bool {
     !matches!(stream.read(&mut [0]), Ok(1))
 }
 
-#[test]
-fn sigterm_lets_the_open_stream_finish() {
+fn sigterm_lets_the_open_stream_finish(protocol: Protocol) {
     for at_connector in [true, false] {
         let server = Server::echo();
-        let mut tunnel = Tunnel::to(server.address());
+        let mut tunnel = Tunnel::to(protocol, server.address());
         let entrance = tunnel.entrance();
         let stream = connect(entrance);
         check_echo(&stream, 1, 100_000);
@@ -47,9 +54,8 @@ fn sigterm_lets_the_open_stream_finish() {
     }
 }
 
-#[test]
-fn sigterm_without_streams_ends_at_once() {
-    let mut tunnel = Tunnel::to(free_port([127, 0, 0, 2].into()));
+fn sigterm_without_streams_ends_at_once(protocol: Protocol) {
+    let mut tunnel = Tunnel::to(protocol, free_port([127, 0, 0, 2].into()));
     tunnel.connector.terminate();
     assert_eq!(tunnel.connector.wait_exit(ENDS_WITHIN).code(), Some(0));
     tunnel.receptor.wait_for("tunnel down");
@@ -57,10 +63,10 @@ fn sigterm_without_streams_ends_at_once() {
     assert_eq!(tunnel.receptor.wait_exit(ENDS_WITHIN).code(), Some(0));
 }
 
-#[test]
-fn sigterm_waits_no_longer_than_its_timeout() {
+fn sigterm_waits_no_longer_than_its_timeout(protocol: Protocol) {
     let server = Server::echo();
     let mut tunnel = Tunnel::start(
+        protocol,
         &[format!("DEST={}", server.address())],
         &["PORT=127.0.0.1:0", "TIMEOUT=drain:1"],
     );
@@ -71,10 +77,9 @@ fn sigterm_waits_no_longer_than_its_timeout() {
     read_to_end_of(&mut stream, ENDS_WITHIN);
 }
 
-#[test]
-fn a_second_sigterm_ends_at_once() {
+fn a_second_sigterm_ends_at_once(protocol: Protocol) {
     let server = Server::echo();
-    let mut tunnel = Tunnel::to(server.address());
+    let mut tunnel = Tunnel::to(protocol, server.address());
     let mut stream = connect(tunnel.entrance());
     check_echo(&stream, 1, 1000);
     tunnel.connector.terminate();
@@ -83,4 +88,68 @@ fn a_second_sigterm_ends_at_once() {
     let status = tunnel.connector.wait_exit(ENDS_WITHIN);
     assert_ne!(status.code(), Some(0), "{status}");
     read_to_end_of(&mut stream, ENDS_WITHIN);
+}
+
+/// Two receptors, one after the other, at one address, each with a server of its own: clients
+/// that come while the first one drains wait at the connector's entrance and get to the second.
+#[test]
+fn clients_wait_while_the_other_end_drains_and_are_served_by_its_successor() {
+    let (old, new) = (Server::named("old"), Server::named("new"));
+    let mut leaving = start_receptor("127.0.0.2:0", &[format!("DEST={}", old.address())]);
+    let address = leaving.address_of("receptor listening");
+    let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
+    let entrance = connector.address_of("entrance listening");
+    connector.wait_for("tunnel up");
+    let mut open = connect(entrance);
+    expect_line(&mut open, "old");
+
+    leaving.terminate();
+    connector.wait_for("the peer is going away");
+    let mut waiting: Vec<TcpStream> = (0..10).map(|_| connect(entrance)).collect();
+
+    // The stream that was open goes on, both ways, and the new ones do not come through.
+    check_echo(&open, 1, 4 << 20);
+    assert_eq!(old.served(), 1);
+    assert_eq!(connector.count("tunnel down"), 0);
+    drop(open);
+    assert_eq!(leaving.wait_exit(DEADLINE).code(), Some(0));
+
+    let _successor = start_receptor(&address.to_string(), &[format!("DEST={}", new.address())]);
+    for stream in &mut waiting {
+        expect_line(stream, "new");
+    }
+    assert_eq!((old.served(), new.served()), (1, waiting.len()));
+    assert_eq!(connector.count("stream refused"), 0);
+}
+
+/// The entrance is the receptor's here, and another connector is up beside the one that leaves.
+#[test]
+fn new_clients_go_through_the_tunnel_that_stays() {
+    let (staying, leaving) = (Server::named("staying"), Server::named("leaving"));
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0"]);
+    let address = receptor.address_of("receptor listening");
+    let entrance = receptor.address_of("entrance listening");
+    let _first = start_connector(Protocol::V1, address, &[format!("DEST={}", staying.address())]);
+    receptor.wait_for("tunnel up");
+    let mut second =
+        start_connector(Protocol::V1, address, &[format!("DEST={}", leaving.address())]);
+    receptor.wait_for_nth("tunnel up", 2);
+    // The tunnel that came up last is the one taken.
+    let mut open = connect(entrance);
+    expect_line(&mut open, "leaving");
+
+    second.terminate();
+    receptor.wait_for("the peer is going away");
+    expect_line(&mut connect(entrance), "staying");
+    check_echo(&open, 1, 4 << 20);
+    drop(open);
+    assert_eq!(second.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(receptor.count("stream refused"), 0);
+}
+
+in_both_protocols! {
+    sigterm_lets_the_open_stream_finish,
+    sigterm_without_streams_ends_at_once,
+    sigterm_waits_no_longer_than_its_timeout,
+    a_second_sigterm_ends_at_once,
 }

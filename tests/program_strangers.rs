@@ -9,6 +9,7 @@ use std::time::Duration;
 use support::DEADLINE;
 use support::net::{Ended, check_new_echo, connect, read_to_end_of};
 use support::program::Program;
+use support::protocol::Protocol;
 use support::servers::Server;
 use support::tunnel::{Tunnel, start_connector, start_receptor};
 
@@ -22,7 +23,7 @@ fn has_a_reason(program: &Program) {
 /// Sends `bytes` to a receptor as its peer would, and waits until it has closed.
 fn offend(bytes: &[u8]) {
     let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     let mut stranger = connect(tunnel.address);
     stranger.write_all(bytes).expect("the receptor takes it");
     read_to_end_of(&mut stranger, DEADLINE);
@@ -58,7 +59,7 @@ fn a_stranger_who_says_nothing_is_dropped() {
 #[test]
 fn a_stranger_who_leaves_at_once_is_no_trouble() {
     let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
     for _ in 0..100 {
         drop(connect(tunnel.address));
     }
@@ -69,7 +70,7 @@ fn a_stranger_who_leaves_at_once_is_no_trouble() {
 fn a_receptor_that_is_not_one_is_left_and_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
     let address = listener.local_addr().expect("an address");
-    let connector = start_connector(address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
     for _ in 0..3 {
         let (mut stream, _) = listener.accept().expect("the connector comes, again");
         stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").expect("it takes the banner");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sockmux_uring::limits::WINDOW_BYTES;
 use support::net::{check_echo, check_new_echo, connect};
 use support::pattern::Pattern;
+use support::protocol::{Protocol, in_both_protocols};
 use support::servers::{Exchange, Server};
 use support::tunnel::{Tunnel, start_connector, start_receptor};
 use support::{DEADLINE, eventually};
@@ -22,11 +23,10 @@ fn rss_growth_bytes_max(streams: usize) -> u64 {
     streams as u64 * u64::from(WINDOW_BYTES) + (40 << 20)
 }
 
-#[test]
-fn two_hundred_streams_at_once() {
+fn two_hundred_streams_at_once(protocol: Protocol) {
     const STREAMS: usize = 200;
     let server = Server::exchange();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     let entrance = tunnel.entrance();
     let open = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -48,11 +48,13 @@ fn two_hundred_streams_at_once() {
     assert_eq!(server.served(), STREAMS);
 }
 
-#[test]
-fn a_slow_link_still_carries_every_byte() {
+fn a_slow_link_still_carries_every_byte(protocol: Protocol) {
     let server = Server::exchange();
-    let (tunnel, proxy) =
-        Tunnel::start_spoilable(&[format!("DEST={}", server.address())], &["PORT=127.0.0.1:0"]);
+    let (tunnel, proxy) = Tunnel::start_spoilable(
+        protocol,
+        &[format!("DEST={}", server.address())],
+        &["PORT=127.0.0.1:0"],
+    );
     proxy.set_delay(Duration::from_millis(5));
     let entrance = tunnel.entrance();
     std::thread::scope(|scope| {
@@ -92,8 +94,7 @@ fn wait_until_still(count: &AtomicU64) -> u64 {
     }
 }
 
-#[test]
-fn a_client_that_stops_reading_holds_up_only_itself() {
+fn a_client_that_stops_reading_holds_up_only_itself(protocol: Protocol) {
     const STALLED_BYTES: u64 = 64 << 20;
     const READ_FIRST_BYTES: u64 = 1 << 20;
     const OTHER_BYTES: u64 = 64 << 20;
@@ -103,6 +104,7 @@ fn a_client_that_stops_reading_holds_up_only_itself() {
     let slow_entrance = receptor.nth_address_of("entrance listening", 1);
     let other_entrance = receptor.nth_address_of("entrance listening", 2);
     let connector = start_connector(
+        protocol,
         receptor.address_of("receptor listening"),
         &[
             format!("DEST={}:-P{}", server.address(), slow_entrance.port()),
@@ -133,8 +135,7 @@ fn a_client_that_stops_reading_holds_up_only_itself() {
     expected.receive(&mut slow, STALLED_BYTES - READ_FIRST_BYTES).expect("all the rest");
 }
 
-#[test]
-fn a_server_that_stops_reading_holds_up_only_its_stream() {
+fn a_server_that_stops_reading_holds_up_only_its_stream(protocol: Protocol) {
     // Reads nothing until the client has sent its fill, then takes and checks everything.
     let go = Arc::new(AtomicUsize::new(0));
     let gate = Arc::clone(&go);
@@ -144,7 +145,7 @@ fn a_server_that_stops_reading_holds_up_only_its_stream() {
         Pattern::new(3).receive(&mut stream, BYTES)?;
         std::io::Write::write_all(&mut stream, b"k")
     });
-    let tunnel = Tunnel::to(stubborn.address());
+    let tunnel = Tunnel::to(protocol, stubborn.address());
     let stream = connect(tunnel.entrance());
     let sent = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -168,10 +169,9 @@ fn a_server_that_stops_reading_holds_up_only_its_stream() {
     assert_eq!(std::io::Read::read(&mut { &stream }, &mut [0]).expect("the verdict"), 1);
 }
 
-#[test]
-fn memory_is_bounded_with_a_hundred_clients_that_do_not_read() {
+fn memory_is_bounded_with_a_hundred_clients_that_do_not_read(protocol: Protocol) {
     let (server, sent) = source(2, 1 << 30);
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     let echo_before = [tunnel.receptor.rss_bytes(), tunnel.connector.rss_bytes()];
     let stalled: Vec<TcpStream> = (0..100).map(|_| connect(tunnel.entrance())).collect();
     assert!(eventually(DEADLINE, || server.served() == stalled.len()));
@@ -186,10 +186,9 @@ fn memory_is_bounded_with_a_hundred_clients_that_do_not_read() {
     Pattern::new(2).receive(&mut next, 1 << 20).expect("a new stream is served");
 }
 
-#[test]
-fn streams_that_come_and_go_do_not_disturb_a_long_one() {
+fn streams_that_come_and_go_do_not_disturb_a_long_one(protocol: Protocol) {
     let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     let entrance = tunnel.entrance();
     std::thread::scope(|scope| {
         scope.spawn(move || check_new_echo(entrance, 1000, 32 << 20));
@@ -205,11 +204,10 @@ fn streams_that_come_and_go_do_not_disturb_a_long_one() {
 
 /// Once, a bulk stream that fell silent kept its claim on a receive buffer, and a few dozen of
 /// them stopped all others for ever.
-#[test]
-fn bulk_streams_that_fell_silent_leave_the_buffers_to_others() {
+fn bulk_streams_that_fell_silent_leave_the_buffers_to_others(protocol: Protocol) {
     const SILENT: u64 = 80;
     let server = Server::echo();
-    let tunnel = Tunnel::to(server.address());
+    let tunnel = Tunnel::to(protocol, server.address());
     let silent: Vec<_> = (0..SILENT)
         .map(|seed| {
             let stream = connect(tunnel.entrance());
@@ -219,4 +217,14 @@ fn bulk_streams_that_fell_silent_leave_the_buffers_to_others() {
         .collect();
     check_new_echo(tunnel.entrance(), SILENT, 8 << 20);
     drop(silent);
+}
+
+in_both_protocols! {
+    two_hundred_streams_at_once,
+    a_slow_link_still_carries_every_byte,
+    a_client_that_stops_reading_holds_up_only_itself,
+    a_server_that_stops_reading_holds_up_only_its_stream,
+    memory_is_bounded_with_a_hundred_clients_that_do_not_read,
+    streams_that_come_and_go_do_not_disturb_a_long_one,
+    bulk_streams_that_fell_silent_leave_the_buffers_to_others,
 }

@@ -10,6 +10,7 @@ use socket2::SockRef;
 
 use support::net::{bounded, connect, free_port, read_to_end_of};
 use support::program::Program;
+use support::protocol::Protocol;
 use support::replay::Replay;
 use support::trace::{Act, End, Story, Trace};
 use support::tunnel::{start_connector, start_receptor};
@@ -138,7 +139,8 @@ fn join(binary: End, words: &[String]) -> (Program, TcpStream) {
         }
         End::Connector => {
             let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-            let program = start_connector(listener.local_addr().expect("an address"), words);
+            let program =
+                start_connector(Protocol::V1, listener.local_addr().expect("an address"), words);
             (program, accept(&listener))
         }
     }

@@ -6,12 +6,14 @@
 // than it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod delay_line;
 pub mod link_proxy;
 pub mod log;
 pub mod net;
 pub mod pattern;
 pub mod peer;
 pub mod program;
+pub mod protocol;
 pub mod replay;
 pub mod servers;
 pub mod trace;

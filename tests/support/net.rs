@@ -47,6 +47,15 @@ pub fn read_to_end_of(stream: &mut TcpStream, deadline: Duration) -> Ended {
     }
 }
 
+/// Connects to `address` and panics unless the connection ends without anyone's doing anything.
+pub fn is_turned_away(address: SocketAddr) {
+    // The refusal may come before `connect` has returned: then that reports the reset.
+    match TcpStream::connect_timeout(&address, DEADLINE) {
+        Ok(stream) => drop(read_to_end_of(&mut bounded(stream), DEADLINE)),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
 /// Sends `count` bytes of the pattern of `seed` to an echo server and checks what comes back,
 /// sending and receiving at the same time.
 pub fn check_echo(stream: &TcpStream, seed: u64, count: u64) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::link_proxy::LinkProxy;
 use super::program::Program;
+use super::protocol::Protocol;
 
 /// A receptor and a connector that have said hello to each other.
 pub struct Tunnel {
@@ -18,32 +19,48 @@ pub struct Tunnel {
 impl Tunnel {
     /// Starts both ends with these words besides those that join them, and waits until the
     /// tunnel is up at both.
-    pub fn start<R: AsRef<str>, C: AsRef<str>>(receptor: &[R], connector: &[C]) -> Tunnel {
+    pub fn start<R: AsRef<str>, C: AsRef<str>>(
+        protocol: Protocol,
+        receptor: &[R],
+        connector: &[C],
+    ) -> Tunnel {
         let receptor = start_receptor("127.0.0.1:0", receptor);
         let address = receptor.address_of("receptor listening");
-        let connector = start_connector(address, connector);
-        receptor.wait_for("tunnel up");
-        connector.wait_for("tunnel up");
-        Tunnel { receptor, connector, address }
+        Tunnel::join(protocol, receptor, address, address, connector)
     }
 
     /// As [`Tunnel::start`], with a proxy between the two that can spoil the connection.
     pub fn start_spoilable<R: AsRef<str>, C: AsRef<str>>(
+        protocol: Protocol,
         receptor: &[R],
         connector: &[C],
     ) -> (Tunnel, LinkProxy) {
         let receptor = start_receptor("127.0.0.1:0", receptor);
         let address = receptor.address_of("receptor listening");
         let proxy = LinkProxy::start(address);
-        let connector = start_connector(proxy.address(), connector);
-        receptor.wait_for("tunnel up");
-        connector.wait_for("tunnel up");
-        (Tunnel { receptor, connector, address }, proxy)
+        let tunnel = Tunnel::join(protocol, receptor, address, proxy.address(), connector);
+        (tunnel, proxy)
+    }
+
+    /// Starts the connector to a receptor that runs already and is reached at `path`; both must
+    /// say that they speak `protocol`.
+    pub fn join<C: AsRef<str>>(
+        protocol: Protocol,
+        receptor: Program,
+        address: SocketAddr,
+        path: SocketAddr,
+        connector: &[C],
+    ) -> Tunnel {
+        let connector = start_connector(protocol, path, connector);
+        for program in [&receptor, &connector] {
+            assert_eq!(program.wait_for("tunnel up")["protocol"], protocol.name());
+        }
+        Tunnel { receptor, connector, address }
     }
 
     /// The usual shape: one entrance at the connector, one exit at the receptor.
-    pub fn to(destination: SocketAddr) -> Tunnel {
-        Tunnel::start(&[format!("DEST={destination}")], &["PORT=127.0.0.1:0"])
+    pub fn to(protocol: Protocol, destination: SocketAddr) -> Tunnel {
+        Tunnel::start(protocol, &[format!("DEST={destination}")], &["PORT=127.0.0.1:0"])
     }
 
     /// The first entrance of the connector.
@@ -59,9 +76,14 @@ pub fn start_receptor<S: AsRef<str>>(bind: &str, words: &[S]) -> Program {
     Program::start(&all)
 }
 
-/// Starts a connector to `receptor`.
-pub fn start_connector<S: AsRef<str>>(receptor: SocketAddr, words: &[S]) -> Program {
+/// Starts a connector to `receptor` that speaks `protocol` with one of ours.
+pub fn start_connector<S: AsRef<str>>(
+    protocol: Protocol,
+    receptor: SocketAddr,
+    words: &[S],
+) -> Program {
     let mut all = vec![format!("SERVER=sockmux://{receptor}")];
+    all.extend(protocol.words());
     all.extend(words.iter().map(|word| word.as_ref().to_owned()));
     Program::start(&all)
 }

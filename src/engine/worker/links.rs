@@ -281,8 +281,11 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn refuse_new_streams(&mut self) {
         for index in 0..self.up.len() {
-            if let Some(tunnel) = self.tunnels.get_mut(self.up[index]) {
+            let key = self.up[index];
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
                 tunnel.session.refuse_new("going away");
+                // The peer is to know now, not with what else there will be to send.
+                self.mark_tunnel(key);
             }
         }
     }

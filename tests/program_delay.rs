@@ -1,0 +1,132 @@
+//! A tunnel over a long path: how much of it one stream fills, and how long a new one takes.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use support::delay_line::{DelayLine, Path};
+use support::net::{Ended, connect, read_to_end_of};
+use support::pattern::Pattern;
+use support::protocol::{Protocol, in_both_protocols};
+use support::servers::Server;
+use support::tunnel::{Tunnel, start_receptor};
+use support::{DEADLINE, eventually};
+
+/// A path across an ocean. The rate is one that a debug build keeps up with on a busy machine.
+const PATH: Path = Path { delay: Duration::from_millis(50), bytes_per_sec: 50e6 };
+
+/// There and back.
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// What a busy machine and a debug build may add to one round trip; two are 40 ms longer.
+const LATE: Duration = Duration::from_millis(60);
+
+/// How long a transfer is measured.
+const TRANSFER: Duration = Duration::from_secs(4);
+
+/// A tunnel over [`PATH`] from the connector's entrance to `destination`.
+fn long_tunnel(protocol: Protocol, destination: SocketAddr) -> (Tunnel, DelayLine) {
+    let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={destination}")]);
+    let address = receptor.address_of("receptor listening");
+    let line = DelayLine::start(PATH, address);
+    let words = ["PORT=127.0.0.1:0"];
+    (Tunnel::join(protocol, receptor, address, line.address(), &words), line)
+}
+
+/// Sends what the connection takes, without end.
+fn flood() -> Server {
+    Server::start("127.0.0.1:0", |mut stream| {
+        let block = vec![7; 256 * 1024];
+        loop {
+            stream.write_all(&block)?;
+        }
+    })
+}
+
+/// Bytes per second that a new connection to `address` brings, from its first moment.
+fn bytes_per_sec(address: SocketAddr) -> f64 {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut stream = connect(address);
+    let start = Instant::now();
+    let mut received = 0;
+    while start.elapsed() < TRANSFER {
+        let got = stream.read(&mut buffer).expect("data");
+        assert_ne!(got, 0, "end of data");
+        received += got;
+    }
+    received as f64 / start.elapsed().as_secs_f64()
+}
+
+#[test]
+fn one_stream_fills_a_long_path_as_one_connection_does() {
+    let server = flood();
+    let plain = DelayLine::start(PATH, server.address());
+    let plain = bytes_per_sec(plain.address());
+    let [v1, v03] = [Protocol::V1, Protocol::V03].map(|protocol| {
+        let (tunnel, _line) = long_tunnel(protocol, server.address());
+        bytes_per_sec(tunnel.entrance())
+    });
+    let said = format!(
+        "one connection {:.1} MB/s; a stream in SockMux 1 {:.2} of it, in 0.3 {:.2}",
+        plain / 1e6,
+        v1 / plain,
+        v03 / plain
+    );
+    println!("{said}");
+    assert!(v1 / plain >= 0.7, "{said}");
+}
+
+/// The time from a client's connect to the first byte of an answer to `request_bytes`.
+fn time_to_answer(entrance: SocketAddr, request_bytes: usize) -> Duration {
+    let request = vec![1; request_bytes];
+    let start = Instant::now();
+    let mut stream = connect(entrance);
+    stream.write_all(&request).expect("the request is sent");
+    stream.read_exact(&mut [0]).expect("an answer");
+    start.elapsed()
+}
+
+/// First data rides in the frame that opens the stream, and more follows it unasked.
+#[test]
+fn the_answer_on_a_new_stream_comes_after_one_round_trip() {
+    for request_bytes in [1, 200_000] {
+        let server = Server::start("127.0.0.1:0", move |mut stream| {
+            stream.read_exact(&mut vec![0; request_bytes])?;
+            stream.write_all(b"!")
+        });
+        let (tunnel, _line) = long_tunnel(Protocol::V1, server.address());
+        let mut best = Duration::MAX;
+        let in_time = eventually(DEADLINE / 6, || {
+            best = best.min(time_to_answer(tunnel.entrance(), request_bytes));
+            best <= ROUND_TRIP + LATE
+        });
+        println!("the answer to {request_bytes} bytes came after {best:?}");
+        assert!(best >= ROUND_TRIP, "the line did not delay anything");
+        assert!(in_time, "the answer to {request_bytes} bytes took {best:?} at best");
+    }
+}
+
+/// The end that sent it is gone long before the last of it has arrived.
+fn an_answer_arrives_whole_from_an_end_that_drains(protocol: Protocol) {
+    const ANSWER_BYTES: u64 = 8 << 20;
+    let server = Server::start("127.0.0.1:0", |mut stream| {
+        stream.read_exact(&mut [0])?;
+        Pattern::new(4).send(&mut stream, ANSWER_BYTES)
+    });
+    let (mut tunnel, _line) = long_tunnel(protocol, server.address());
+    let mut stream = connect(tunnel.entrance());
+    stream.write_all(b"?").expect("the request is sent");
+    stream.shutdown(Shutdown::Write).expect("half-close");
+    let mut pattern = Pattern::new(4);
+    pattern.receive(&mut stream, 1000).expect("the answer begins");
+    tunnel.receptor.terminate();
+    pattern.receive(&mut stream, ANSWER_BYTES - 1000).expect("the whole answer");
+    assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
+    assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
+}
+
+in_both_protocols! {
+    an_answer_arrives_whole_from_an_end_that_drains,
+}
