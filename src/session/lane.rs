@@ -8,13 +8,12 @@
 
 use std::time::Duration;
 
+use super::transmit::Control;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
     LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES,
     SMALL_FRAME_BYTES, TYPING_MICROS,
 };
-
-use super::transmit::Control;
 
 /// Counts of one connection, both ways.
 #[derive(Debug, Default)]
@@ -69,6 +68,12 @@ impl Lane {
 }
 
 impl Session {
+    /// Payload bytes that the peer has not said it has read, for tests.
+    #[doc(hidden)]
+    pub fn lane_bytes_on_the_way(&self) -> u64 {
+        self.lane.sent_bytes - self.lane.taken_bytes
+    }
+
     /// Payload has come, for whomever: says so to the peer from time to time.
     pub(super) fn lane_received(&mut self, bytes: u64) {
         self.lane.received_bytes += bytes;
@@ -96,5 +101,47 @@ impl Session {
             self.lane.sample = (self.lane.now, total_bytes);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(now: u64) -> Lane {
+        Lane { now: Moment(now), ..Lane::default() }
+    }
+
+    #[test]
+    fn somebody_types_when_two_small_frames_follow_each_other() {
+        let mut lane = lane(1_000_000);
+        let mut was_small = true;
+        lane.passed(200_000, &mut was_small);
+        lane.passed(100, &mut was_small);
+        assert_eq!(lane.room_bytes(None), LANE_CAP_BULK_BYTES, "the tail of bulk is no typing");
+        lane.passed(100, &mut was_small);
+        assert_eq!(lane.room_bytes(None), LANE_CAP_TYPING_BYTES);
+        lane.clock(Moment(1_000_000 + TYPING_MICROS));
+        assert_eq!(lane.room_bytes(None), LANE_CAP_BULK_BYTES);
+    }
+
+    #[test]
+    fn what_is_on_the_way_leaves_less_room_and_crumbs_are_none() {
+        let mut lane = lane(0);
+        lane.sent(LANE_CAP_BULK_BYTES - LANE_QUANTUM_BYTES);
+        assert_eq!(lane.room_bytes(None), LANE_QUANTUM_BYTES);
+        lane.sent(1);
+        assert_eq!(lane.room_bytes(None), 0);
+        lane.taken_bytes = lane.sent_bytes;
+        assert_eq!(lane.room_bytes(None), LANE_CAP_BULK_BYTES);
+    }
+
+    #[test]
+    fn a_long_path_is_filled_also_while_somebody_types() {
+        let mut lane = lane(1_000_000);
+        lane.passed(1, &mut true);
+        lane.bytes_per_second = 125_000_000;
+        let round_trip = Some(Duration::from_millis(100));
+        assert_eq!(lane.room_bytes(round_trip), 25_000_000);
     }
 }

@@ -313,6 +313,7 @@ impl<'a, C: Choice> World<'a, C> {
         for side in &self.sides {
             side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
+            assert!(side.session.lane_bytes_on_the_way() < limits::LANE_ACK_BYTES);
             assert_eq!(side.session.extra_window_bytes(), 0);
             assert_eq!(side.protocol, self.protocol);
         }
