@@ -3,6 +3,7 @@
 
 #[path = "core"]
 mod support {
+    pub(crate) mod answered;
     pub(crate) mod bytes;
     pub(crate) mod choice;
     pub(crate) mod decode_target;
@@ -23,7 +24,8 @@ use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
 use sockmux_uring::session::{Config, Session, TunnelError};
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{Frame, Name};
-use support::lone::{START, open, ours, sent, up};
+use support::answered::open;
+use support::lone::{START, ours, sent, up};
 use support::script::Pattern;
 
 /// Every kept case of a target; how many there were.
