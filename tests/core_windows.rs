@@ -37,7 +37,8 @@ impl Link {
     }
 
     fn arrived(&mut self, now: Moment) -> Option<Vec<u8>> {
-        self.on_the_way.pop_front_if(|(at, _)| *at <= now).map(|(_, bytes)| bytes)
+        let due = self.on_the_way.front().is_some_and(|(at, _)| *at <= now);
+        due.then(|| self.on_the_way.pop_front()).flatten().map(|(_, bytes)| bytes)
     }
 }
 
