@@ -10,7 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 use pair::Pair;
-use sockmux_uring::wire::v03::{Decoder, Encoder, PAYLOAD_BYTES_MAX, Step};
+use sockmux_uring::wire::Step;
+use sockmux_uring::wire::v03::{Decoder, Encoder, PAYLOAD_BYTES_MAX};
 
 /// Frames in the buffer that is parsed, as of one large receive.
 const FRAMES: u32 = 256;

@@ -36,23 +36,48 @@ fn packet_like() -> impl Strategy<Value = Vec<u8>> {
     vec(packet, 0..12).prop_map(|packets| packets.concat())
 }
 
-fn with_piece(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    (any::<u8>(), bytes).prop_map(|(piece, mut bytes)| {
-        bytes.insert(0, piece);
-        bytes
-    })
+/// Bytes that look like frames of SockMux 1.
+fn frame_like() -> impl Strategy<Value = Vec<u8>> {
+    let frame = (0..12_u8, any::<u32>(), vec(any::<u8>(), 0..80), 0..40_u16, 0..40_u32).prop_map(
+        |(kind, number, payload, flags, wrong)| {
+            let mut out = vec![0xb1, kind];
+            // Flags and a length that are wrong now and then.
+            out.extend_from_slice(&(if flags < 38 { flags % 2 } else { flags }).to_be_bytes());
+            out.extend_from_slice(&number.to_be_bytes());
+            let payload = &payload[..if matches!(kind, 4) { 0 } else { payload.len() }];
+            let length = payload.len() as u32 + if wrong < 2 { wrong * 9_000_000 } else { 0 };
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(payload);
+            out
+        },
+    );
+    vec(frame, 0..12).prop_map(|frames| frames.concat())
+}
+
+/// Preceded by what picks the protocol and the pieces.
+fn in_pieces(
+    newest: impl Strategy<Value = u8>,
+    bytes: impl Strategy<Value = Vec<u8>>,
+) -> impl Strategy<Value = Vec<u8>> {
+    (newest, any::<u8>(), bytes)
+        .prop_map(|(newest, piece, bytes)| [vec![newest, piece], bytes].concat())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_read_to_an_end(data in with_piece(vec(any::<u8>(), 0..600))) {
+    fn any_bytes_are_read_to_an_end(data in in_pieces(0..2_u8, vec(any::<u8>(), 0..600))) {
         decode_target::run(&data);
     }
 
     #[test]
-    fn anything_like_packets_is_read_to_an_end(data in with_piece(packet_like())) {
+    fn anything_like_packets_is_read_to_an_end(data in in_pieces(Just(0), packet_like())) {
+        decode_target::run(&data);
+    }
+
+    #[test]
+    fn anything_like_frames_is_read_to_an_end(data in in_pieces(Just(1), frame_like())) {
         decode_target::run(&data);
     }
 

@@ -3,6 +3,7 @@
 
 #[path = "core"]
 mod support {
+    pub(crate) mod answered;
     pub(crate) mod bytes;
     pub(crate) mod choice;
     pub(crate) mod decode_target;
@@ -23,7 +24,8 @@ use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
 use sockmux_uring::session::{Config, Session, TunnelError};
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{Frame, Name};
-use support::lone::{START, open, ours, sent, up};
+use support::answered::open;
+use support::lone::{START, ours, sent, up};
 use support::script::Pattern;
 
 /// Every kept case of a target; how many there were.
@@ -75,6 +77,16 @@ fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
         let data = Frame::Data { to: Name::Ours(2), bytes: 16_000 };
         session.on_frame(data, START).expect("within the least window");
     }
+}
+
+#[test]
+fn a_side_that_refuses_from_before_the_hello_says_so_when_it_is_up() {
+    let mut session = Session::new(ours(1), START);
+    session.refuse_new("never at home");
+    sent(&mut session);
+    session.on_frame(Frame::Hello { ids: (0, 0), offer: ours(1).offer }, START).expect("a hello");
+    session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
+    assert_eq!(sent(&mut session), [0x41, 0x41, 0x08, 0x0a], "HELLOOK twice, PING, GOING_AWAY");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #[path = "core"]
 mod support {
+    pub(crate) mod answered;
     pub(crate) mod lone;
 }
 
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use sockmux_uring::session::Event;
 use sockmux_uring::wire::{CloseKind, Frame, Name};
-use support::lone::{START, open, ours, sent, up};
+use support::answered::open;
+use support::lone::{START, ours, sent, up};
 
 const SEND: u8 = 0x06;
 const SENT: u8 = 0x46;

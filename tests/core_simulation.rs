@@ -35,7 +35,7 @@ fn every_byte_arrives_once_and_in_order() {
     let first = one.unwrap_or(1);
     let runs = if one.is_some() { 1 } else { number("SIM_RUNS").unwrap_or(RUNS) };
     let (mut bytes, mut streams, mut refused, mut reset, mut cuts) = (0, 0, 0, 0, 0);
-    let (mut late, mut given_up) = (0, 0);
+    let (mut late, mut given_up, mut grown) = (0, 0, 0);
     for seed in first..first + runs {
         let run = std::panic::AssertUnwindSafe(|| random_run(&mut Seeded(seed), &pattern, true));
         match std::panic::catch_unwind(run) {
@@ -47,6 +47,7 @@ fn every_byte_arrives_once_and_in_order() {
                 cuts += usize::from(summary.was_cut);
                 late += summary.late_frames;
                 given_up += summary.given_up;
+                grown += usize::from(summary.extra_window_bytes > 0);
             }
             Err(panic) => {
                 eprintln!("SIM_SEED={seed} cargo test --test core_simulation  # runs this again");
@@ -55,11 +56,17 @@ fn every_byte_arrives_once_and_in_order() {
         }
     }
     println!(
-        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {cuts} cuts; {late} late frames, {given_up} not begun"
+        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {cuts} cuts; {late} late frames, {given_up} not begun, windows grew in {grown}"
     );
     assert!(
         one.is_some()
-            || (bytes > 0 && refused > 0 && reset > 0 && cuts > 0 && late > 0 && given_up > 0)
+            || (bytes > 0
+                && refused > 0
+                && reset > 0
+                && cuts > 0
+                && late > 0
+                && given_up > 0
+                && grown > 0)
     );
 }
 
@@ -160,12 +167,10 @@ fn a_side_that_goes_away_finishes_what_it_has() {
         world.leave(1, Moment(4_500_000));
         let summary = world.run();
         // Three of four streams are the other side's, and a quarter of the time is left.
-        assert!((10..150).contains(&summary.given_up), "SIM_SEED={seed}: {}", summary.given_up);
+        assert!((10..150).contains(&summary.given_up), "SIM_SEED={seed}: {summary:?}");
         // Whatever was let in has carried all that it had; what was refused, its first bytes.
         let whole = 200 - summary.given_up - summary.refused;
-        assert!(
-            whole >= 50 && summary.payload_bytes >= whole as u64 * 6_000,
-            "SIM_SEED={seed}: {whole} of {summary:?}"
-        );
+        let bytes = summary.payload_bytes;
+        assert!(whole >= 60 && bytes >= whole as u64 * 6_000, "SIM_SEED={seed}: {summary:?}");
     }
 }

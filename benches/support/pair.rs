@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use sockmux_uring::session::{Config, Event, Moment, Session, Sink, StreamKey, Transmit};
-use sockmux_uring::wire::v03::{Decoder, PACKET_BYTES_MAX, Step};
+use sockmux_uring::wire::v03::PACKET_BYTES_MAX;
+use sockmux_uring::wire::{Decoder, Step};
 
 const NOW: Moment = Moment(0);
 
@@ -63,7 +64,7 @@ impl Side {
     fn new() -> Side {
         Side {
             session: Session::new(Config::default(), NOW),
-            decoder: Decoder::new(),
+            decoder: Decoder::new(1),
             sink: Sink::Discard,
         }
     }

@@ -143,6 +143,8 @@ pub(super) struct Streams {
     free_ids: VecDeque<u32>,
     /// Ids from here on were never used.
     fresh_id: u32,
+    /// For SockMux 1, by our slot: streams that had it.
+    generations: Vec<u32>,
     /// For SockMux 1, by the slot in the peer's number: that number, and our slot + 1.
     theirs: Vec<(u32, u32)>,
 }
@@ -234,7 +236,13 @@ impl Streams {
             (None, Some(number)) => {
                 put(&mut self.theirs, slot_of(number), (number, index + 1));
             }
-            (None, None) => self.slots[index as usize].id = generation << SLOT_BITS | index,
+            (None, None) => {
+                // Counted by the slot, so that a number comes back as late as can be.
+                let last = self.generations.get(index as usize).copied().unwrap_or_default();
+                let next: u32 = last.wrapping_add(1);
+                put(&mut self.generations, index as usize, next);
+                self.slots[index as usize].id = next << SLOT_BITS | index;
+            }
         }
         Some(StreamKey { index, generation })
     }
@@ -349,6 +357,26 @@ mod tests {
         assert_eq!(small.get(fourth).unwrap().id, ids.0);
         small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
         assert!(small.insert(State::Open, true, Numbering::UpTo(4)).is_none());
+    }
+
+    #[test]
+    fn a_number_comes_back_after_all_generations_of_its_slot() {
+        let mut streams = Streams::default();
+        let mut insert = |keep: bool| {
+            let key = streams.insert(State::Open, true, Numbering::Ours).unwrap();
+            let number = streams.get(key).unwrap().id;
+            assert_eq!(streams.by_number(Name::Ours(number)), Some(key));
+            assert_eq!(streams.by_number(Name::Theirs(number)), None);
+            if !keep {
+                streams.remove(key);
+            }
+            number
+        };
+        let first = insert(false);
+        let rest: Vec<u32> = (1..1 << (32 - SLOT_BITS)).map(|_| insert(false)).collect();
+        assert!(rest.iter().all(|&number| number != first && slot_of(number) == slot_of(first)));
+        assert_eq!(insert(true), first);
+        assert_ne!(slot_of(insert(true)), slot_of(first));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One session by itself, spoken to frame by frame.
 
-use sockmux_uring::session::{Config, Moment, Session, StreamKey};
+use sockmux_uring::session::{Config, Moment, Session};
+use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{Frame, Name};
 
 /// When it all begins.
 pub(crate) const START: Moment = Moment(1_000);
@@ -32,14 +32,4 @@ pub(crate) fn sent(session: &mut Session) -> Vec<u8> {
         head.clear();
     }
     kinds
-}
-
-/// A stream that began here and that the peer has answered with id 7.
-pub(crate) fn open(session: &mut Session) -> StreamKey {
-    let at = "127.0.0.1:1".parse().expect("an address");
-    let key = session.open(0, at, at).expect("a stream");
-    sent(session);
-    let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
-    session.on_frame(opened, START).expect("CONNECTED");
-    key
 }

@@ -1,6 +1,6 @@
 //! Two sessions in a world that the bytes decide.
 
-use sockmux_uring::limits::{ID_REUSE_DISTANCE, STREAMS_MAX};
+use sockmux_uring::limits::{ID_REUSE_DISTANCE, STREAMS_MAX, WINDOW_BUDGET_BYTES};
 
 use super::bytes::Bytes;
 use super::script::Pattern;
@@ -11,6 +11,8 @@ pub(crate) fn run(data: &[u8], pattern: &Pattern) {
     let summary = random_run(&mut Bytes(data), pattern, false);
     assert!(summary.refused + summary.reset <= 2 * summary.streams);
     assert!(summary.most_streams <= summary.streams);
-    assert!(u32::from(summary.largest_id) <= STREAMS_MAX * ID_REUSE_DISTANCE + 2);
-    assert!(summary.was_cut || summary.streams > 0 || summary.payload_bytes == 0);
+    assert!(summary.largest_id <= STREAMS_MAX * ID_REUSE_DISTANCE + 2);
+    assert!(summary.was_cut || summary.streams > 0 || summary.given_up > 0);
+    assert!(summary.streams > 0 || summary.payload_bytes + summary.late_frames == 0);
+    assert!(summary.extra_window_bytes <= WINDOW_BUDGET_BYTES);
 }

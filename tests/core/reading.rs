@@ -1,14 +1,31 @@
 //! Reading bytes with the decoder, checking it on the way.
 
-use sockmux_uring::wire::WireError;
-use sockmux_uring::wire::v03::{Decoder, PAYLOAD_BYTES_MAX, Step};
+use sockmux_uring::wire::v1::DATA_BYTES_MAX;
+use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
+use sockmux_uring::wire::{Decoder, Step, WireError};
 
 /// What was read: frames as text, payload, and how it ended.
 pub(crate) type Reading = (Vec<String>, Vec<u8>, Result<(), WireError>);
 
-/// Reads the pieces to their end, or to the first error.
-pub(crate) fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Reading {
-    let mut decoder = Decoder::new();
+/// Packets of [`hello`].
+pub(crate) const HELLO_PACKETS: usize = 3;
+
+/// The packets behind which a peer speaks this protocol; none for 0.3.
+pub(crate) fn hello(newest: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    if newest >= 1 {
+        let offer = Offer { newest, half_close: true, window_bytes: 1 << 20, streams_max: 100 };
+        Encoder.hello(&mut out, "20260101-000000.000000 peer", Some(offer));
+        Encoder.hello_ok(&mut out, (255, 255), "20260101-000000.000000 peer");
+        Encoder.hello_ok(&mut out, (255, 255), "20260101-000000.000000 peer");
+    }
+    out
+}
+
+/// Reads the pieces to their end, or to the first error, where we offer this protocol.
+pub(crate) fn read<'a>(newest: u8, pieces: impl Iterator<Item = &'a [u8]>) -> Reading {
+    let payload_max = if newest >= 1 { DATA_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
+    let mut decoder = Decoder::new(newest);
     let (mut frames, mut payload) = (Vec::new(), Vec::new());
     // Payload that the frames read so far have announced.
     let mut announced = 0;
@@ -22,7 +39,7 @@ pub(crate) fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Reading {
             match step {
                 Step::Frame(frame) => {
                     assert_eq!(payload.len() as u64, announced, "a frame inside of payload");
-                    assert!(frame.payload_bytes() <= PAYLOAD_BYTES_MAX);
+                    assert!(frame.payload_bytes() <= payload_max);
                     announced += u64::from(frame.payload_bytes());
                     frames.push(format!("{frame:?}"));
                 }

@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{CloseKind, Frame, Name};
+use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
-use super::reading::read;
+use super::reading::{HELLO_PACKETS, hello, read};
 
 fn address(choice: &mut impl Choice) -> SocketAddr {
     let port = choice.below(65_536) as u16;
@@ -140,15 +141,91 @@ fn close(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> Str
     )
 }
 
-/// What is encoded is read as what was meant, in whatever pieces it comes.
+/// One frame of SockMux 1, as [`packet`].
+fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
+    let e = wire::Encoder(Protocol::V1);
+    let number = choice.below(1 << 32) as u32;
+    let opener = choice.below(2) == 1;
+    let (id, peer_id) = if opener { (number, 9) } else { (9, number) };
+    let route = Route { id, peer_id, opener };
+    let to = if opener { Name::Theirs(number) } else { Name::Ours(number) };
+    let frame = match choice.below(9) {
+        0 => {
+            let (client, entrance) = (address(choice), address(choice));
+            let first_bytes = choice.below(u64::from(FIRST_BYTES_MAX) + 1) as u32;
+            let route = Route { id: number, peer_id: 0, opener: true };
+            e.open(out, route, (client, entrance), first_bytes);
+            let (client, entrance) = (Some(client), Some(entrance));
+            Frame::Open { from: Some(number), client, entrance, first_bytes }
+        }
+        1 => {
+            e.opened(out, route, (address(choice), address(choice)), 0);
+            Frame::Opened { from: None, to, first_bytes: 0 }
+        }
+        2 => {
+            let most = choice.pick(&[u64::from(DATA_BYTES_MAX), 100, 5_000]);
+            let bytes = 1 + choice.below(most) as u32;
+            e.data(out, route, bytes);
+            Frame::Data { to, bytes }
+        }
+        3 => {
+            let bytes = choice.below(1 << 32);
+            e.taken(out, route, bytes);
+            Frame::Taken { to, bytes }
+        }
+        4 => {
+            e.end(out, route);
+            Frame::End { to }
+        }
+        5 => {
+            e.urgent(out, route);
+            Frame::Urgent { to, bytes: 1 }
+        }
+        6 => {
+            let reason = text(choice, u64::from(CONTROL_BYTES_MAX) - 2);
+            let (to, kind) = if choice.below(2) == 0 {
+                e.close(out, route, Some(&reason));
+                (to, CloseKind::Reset)
+            } else {
+                e.refuse(out, number, &reason);
+                (Name::Ours(number), CloseKind::Refused)
+            };
+            let reason = reason.as_bytes();
+            return format!("{:?}", Frame::Close { from: None, to, reason, kind });
+        }
+        7 => {
+            let text = text(choice, u64::from(CONTROL_BYTES_MAX));
+            e.ping(out, text.as_bytes());
+            return format!("{:?}", Frame::Ping { ids: (0, 0), payload: text.as_bytes() });
+        }
+        _ => {
+            let text = text(choice, u64::from(CONTROL_BYTES_MAX));
+            e.pong(out, (1, 2), text.as_bytes());
+            return format!("{:?}", Frame::Pong { payload: text.as_bytes() });
+        }
+    };
+    let behind: Vec<u8> = (0..frame.payload_bytes()).map(|n| n as u8).collect();
+    out.extend_from_slice(&behind);
+    payload.extend_from_slice(&behind);
+    format!("{frame:?}")
+}
+
+/// What is encoded is read as what was meant, in whatever pieces it comes. The first byte picks
+/// the protocol.
 pub(crate) fn run(data: &[u8]) {
     let mut choice = Bytes(data);
+    let newest = choice.below(2) as u8;
     let piece = 1 + choice.below(2_000) as usize;
-    let (mut bytes, mut payload, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bytes, mut payload) = (hello(newest), Vec::new());
+    let (mut frames, _, _) = read(newest, [&bytes[..]].into_iter());
+    assert_eq!(frames.len(), usize::from(newest) * HELLO_PACKETS);
     while !choice.0.is_empty() && frames.len() < 200 {
-        frames.push(packet(&mut choice, &mut bytes, &mut payload));
+        frames.push(match newest {
+            0 => packet(&mut choice, &mut bytes, &mut payload),
+            _ => frame_v1(&mut choice, &mut bytes, &mut payload),
+        });
     }
     let expected = (frames, payload, Ok(()));
-    assert_eq!(read([&bytes[..]].into_iter()), expected);
-    assert_eq!(read(bytes.chunks(piece)), expected, "in pieces of {piece}");
+    assert_eq!(read(newest, [&bytes[..]].into_iter()), expected);
+    assert_eq!(read(newest, bytes.chunks(piece)), expected, "in pieces of {piece}");
 }

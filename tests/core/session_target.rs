@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use sockmux_uring::limits::WINDOW_BUDGET_BYTES;
 use sockmux_uring::session::{Config, Event, Moment, Session, Sink, StreamKey, Transmit};
-use sockmux_uring::wire::v03::{Decoder, Encoder, Offer, Step};
+use sockmux_uring::wire::v03::{Encoder, Offer};
+use sockmux_uring::wire::{self, Decoder, Protocol, Route, Step};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -30,6 +32,12 @@ struct Local {
 struct Engine {
     session: Session,
     decoder: Decoder,
+    /// What the session speaks, and what it is fed: between the peer's two HELLOOK the one may be
+    /// 1 and the other 0.3.
+    protocol: Protocol,
+    fed_protocol: Protocol,
+    /// Numbers that the session gave in SockMux 1.
+    numbers: Vec<u32>,
     locals: Vec<Local>,
     now: Moment,
     fed: usize,
@@ -42,10 +50,14 @@ struct Engine {
 /// Runs what the bytes say, then drains the session and takes it down.
 pub(crate) fn run(data: &[u8]) {
     let mut choice = Bytes(data);
-    let config = config(&mut choice);
+    let newest = choice.below(2) as u8;
+    let config = config(newest, &mut choice);
     let mut engine = Engine {
+        decoder: Decoder::new(config.offer.map_or(0, |offer| offer.newest)),
         session: Session::new(config, Moment(0)),
-        decoder: Decoder::new(),
+        protocol: Protocol::V03,
+        fed_protocol: Protocol::V03,
+        numbers: Vec::new(),
         locals: Vec::new(),
         now: Moment(0),
         fed: 0,
@@ -54,7 +66,7 @@ pub(crate) fn run(data: &[u8]) {
         over: false,
     };
     if choice.below(4) != 3 {
-        engine.hello(&mut choice);
+        engine.hello(newest, &mut choice);
     }
     let mut operations = 0;
     while !choice.0.is_empty() && !engine.over && operations < OPERATIONS_MAX {
@@ -65,10 +77,10 @@ pub(crate) fn run(data: &[u8]) {
     engine.drain();
 }
 
-fn config(choice: &mut impl Choice) -> Config {
+fn config(newest: u8, choice: &mut impl Choice) -> Config {
     let window_bytes = choice.pick(&[512 << 10, 0, 64 << 10, u32::MAX]);
     let offer = Offer {
-        newest: 0,
+        newest,
         half_close: choice.below(4) != 3,
         window_bytes,
         streams_max: choice.pick(&[8_192, 0, 3]),
@@ -85,13 +97,21 @@ fn config(choice: &mut impl Choice) -> Config {
 }
 
 impl Engine {
-    fn hello(&mut self, choice: &mut impl Choice) {
+    fn hello(&mut self, newest: u8, choice: &mut impl Choice) {
         let mut bytes = Vec::new();
         let offer = Config::default().offer.filter(|_| choice.below(2) == 0);
+        let offer = offer.map(|offer| Offer { newest, ..offer });
         Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
         Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
-        Encoder.packet_size(&mut bytes, choice.pick(&[16_384, 129, 512]));
-        Encoder.first_data(&mut bytes);
+        self.read(&bytes);
+        bytes.clear();
+        if self.protocol == Protocol::V1 && choice.below(8) != 7 {
+            Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
+            self.fed_protocol = Protocol::V1;
+        } else {
+            Encoder.packet_size(&mut bytes, choice.pick(&[16_384, 129, 512]));
+            Encoder.first_data(&mut bytes);
+        }
         self.read(&bytes);
     }
 
@@ -202,6 +222,9 @@ impl Engine {
 
     /// Any packet of a peer. Ids are small, so that they hit.
     fn feed(&mut self, choice: &mut impl Choice) {
+        if self.fed_protocol == Protocol::V1 {
+            return self.feed_v1(choice);
+        }
         let mut out = Vec::new();
         let id = |choice: &mut dyn FnMut(u64) -> u64| match choice(10) {
             9 => 255,
@@ -244,12 +267,61 @@ impl Engine {
             18 => Encoder.packet_size(&mut out, 129 + below(16_256) as u16),
             _ => match below(6) {
                 0 => Encoder.pong(&mut out, (1, 2), b"12\0"),
-                1 => Encoder.hello_ok(&mut out, (9, 9), "x"),
+                1 => {
+                    Encoder.hello_ok(&mut out, (9, 9), "x");
+                    self.fed_protocol = self.protocol;
+                }
                 2 => Encoder.urgent_taken(&mut out, from, to, 3),
                 3 => Encoder.first_data(&mut out),
                 4 => Encoder.hello(&mut out, "again", None),
                 _ => out.extend_from_slice(&[3, 0x0d, 0, 0, 0, 0, 0, 0]),
             },
+        }
+        out.resize(out.len() + payload_bytes as usize, b'p');
+        self.read(&out);
+    }
+
+    /// Any frame of SockMux 1. Numbers are those of streams that there are or were, or small.
+    fn feed_v1(&mut self, choice: &mut impl Choice) {
+        let e = wire::Encoder(Protocol::V1);
+        let mut out = Vec::new();
+        let small = (choice.below(2) as u32) << 20 | choice.below(6) as u32;
+        let ours = self.numbers.get(choice.below(8) as usize).copied();
+        let route = match ours.filter(|_| choice.below(2) == 0) {
+            Some(number) => Route { id: 0, peer_id: number, opener: false },
+            None => Route { id: small, peer_id: small, opener: choice.below(4) != 3 },
+        };
+        let at = ("192.0.2.1:1".parse(), "[::1]:2".parse());
+        let at = (at.0.expect("an address"), at.1.expect("an address"));
+        let most = choice.pick(&[20, 2_000, 40_000, 65_536]);
+        let bytes = 1 + choice.below(most) as u32;
+        let mut payload_bytes = 0;
+        match choice.below(17) {
+            0..=2 => {
+                let first_bytes = bytes - 1;
+                e.open(&mut out, Route { id: small, peer_id: 0, opener: true }, at, first_bytes);
+                payload_bytes = first_bytes;
+            }
+            3 => e.opened(&mut out, route, at, 0),
+            4..=7 => {
+                e.data(&mut out, route, bytes);
+                payload_bytes = bytes;
+            }
+            8 | 9 => e.taken(&mut out, route, u64::from(bytes) << choice.pick(&[0, 8, 16])),
+            10 | 11 => e.end(&mut out, route),
+            12 => {
+                e.urgent(&mut out, route);
+                payload_bytes = 1;
+            }
+            13 => e.close(&mut out, route, Some("reset by the peer")),
+            14 => e.refuse(&mut out, route.peer_id, "no"),
+            15 => match choice.below(3) {
+                0 => e.ping(&mut out, &[b'x'; 40]),
+                1 => e.pong(&mut out, (0, 0), b"12\0"),
+                _ => out.extend_from_slice(&[0xb1, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            },
+            // The answer to the ping that follows the hello: from here on windows may grow.
+            _ => e.pong(&mut out, (0, 0), b"0\0"),
         }
         out.resize(out.len() + payload_bytes as usize, b'p');
         self.read(&out);
@@ -292,7 +364,11 @@ impl Engine {
     fn take_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Up { .. } => assert!(self.session.is_up()),
+                Event::Up { protocol, .. } => {
+                    assert!(self.session.is_up());
+                    self.protocol = protocol;
+                }
+                Event::GoingAway => assert_eq!(self.protocol, Protocol::V1),
                 Event::Incoming { key, .. } => {
                     if self.locals.len() < LOCALS_MAX {
                         self.session.attach(key, self.locals.len() as u64);
@@ -323,7 +399,16 @@ impl Engine {
                 return;
             };
             self.sent += 1;
-            let declared = u64::from(u16::from_be_bytes([head[6], head[7]]));
+            let (declared, header_bytes) = match head[0] {
+                3 => (u64::from(u16::from_be_bytes([head[6], head[7]])), 8),
+                _ => {
+                    let word = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
+                    if head[1] == 1 {
+                        self.numbers.push(u32::from_be_bytes(word(4)));
+                    }
+                    (u64::from(u32::from_be_bytes(word(8))), 12)
+                }
+            };
             let behind = match transmit {
                 Transmit::Control => 0,
                 Transmit::Urgent { .. } => 1,
@@ -335,7 +420,7 @@ impl Engine {
                     bytes
                 }
             };
-            assert_eq!(declared, head.len() as u64 - 8 + behind, "a head that lies");
+            assert_eq!(declared, head.len() as u64 - header_bytes + behind, "a head that lies");
         }
     }
 
@@ -357,6 +442,15 @@ impl Engine {
         assert!(self.session.control_backlog() <= bound);
         let alive = self.locals.iter().filter(|local| !local.ended).count();
         assert_eq!(self.session.stream_count(), alive);
+        // A tunnel that has broken owes nothing any more.
+        let over = self.over;
+        for local in self.locals.iter().filter(|local| !over && !local.ended && !local.gone) {
+            let Some(w) = self.session.windows(local.key) else { continue };
+            assert_eq!(w.backlog_bytes, local.waiting);
+            let parts = w.allowance_bytes + w.backlog_bytes + w.untold_bytes;
+            assert!(self.protocol == Protocol::V03 || parts == w.window_bytes, "{w:?}");
+        }
+        assert!(self.session.extra_window_bytes() <= WINDOW_BUDGET_BYTES);
         let counters = self.session.counters();
         assert!(counters.frames_out == self.sent as u64);
         assert!(counters.opened + counters.accepted >= self.session.stream_count() as u64);

@@ -84,6 +84,8 @@ pub(crate) struct Summary {
     /// the peer was going away.
     pub(crate) late_frames: u64,
     pub(crate) given_up: usize,
+    /// SockMux 1: most that windows of one side had beyond their first.
+    pub(crate) extra_window_bytes: u64,
 }
 
 /// Two sides and what joins them.
@@ -102,6 +104,7 @@ pub(crate) struct World<'a, C: Choice> {
     protocol: Protocol,
     /// SockMux 1: windows that the streams of each side begin with.
     first_windows: [u64; 2],
+    extra_window_bytes: u64,
     most_streams: usize,
 }
 
@@ -155,6 +158,7 @@ impl<'a, C: Choice> World<'a, C> {
             half_close,
             protocol,
             first_windows,
+            extra_window_bytes: 0,
             most_streams: 0,
         }
     }
@@ -211,6 +215,8 @@ impl<'a, C: Choice> World<'a, C> {
             let [first, second] = self.first_windows;
             one.check_windows(other, first, second);
             other.check_windows(one, second, first);
+            let extra = [one, other].map(|side| side.session.extra_window_bytes());
+            self.extra_window_bytes = self.extra_window_bytes.max(extra[0]).max(extra[1]);
         }
         busy
     }
@@ -347,6 +353,7 @@ impl<'a, C: Choice> World<'a, C> {
             largest_id: self.sides.iter().map(Side::largest_id).max().unwrap_or(0),
             was_cut,
             late_frames: self.sides.iter().map(|side| side.late_frames).sum(),
+            extra_window_bytes: self.extra_window_bytes,
             given_up: self.sides.iter().map(|side| side.given_up.len()).sum(),
         }
     }
@@ -383,8 +390,9 @@ pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bo
     let streams_most = choice.pick(&[9, 9, 9, 9, 9, 9, 9, 80]);
     let streams = 1 + choice.below(streams_most) as usize;
     let spread = choice.pick(&[0, 10_000, 3_000_000]);
-    let plans: Vec<Plan> =
-        (0..streams).map(|n| random_plan(choice, n, streams, spread, half_close, heavy)).collect();
+    let plans: Vec<Plan> = (0..streams)
+        .map(|n| random_plan(choice, n, streams, spread, half_close, v1, heavy))
+        .collect();
     let cut_at = once_in(choice, 5).then(|| Moment(choice.below(5_000_000)));
     let leave_at = (v1 && once_in(choice, 4))
         .then(|| (choice.below(2) as usize, Moment(choice.below(2_000_000))));
@@ -419,6 +427,7 @@ fn random_plan(
     streams: usize,
     spread: u64,
     half_close: bool,
+    v1: bool,
     heavy: bool,
 ) -> Plan {
     let delay = choice.pick(&[0, 300, 40_000, 2_000_000]);
@@ -430,6 +439,8 @@ fn random_plan(
         _ => Exit::Accept { after: delay },
     };
     let most = match (streams, heavy) {
+        // So much that windows grow.
+        (0..=9, true) if v1 => 1_000_000,
         (0..=9, true) => 300_000,
         (0..=9, false) => 40_000,
         _ => 3_000,

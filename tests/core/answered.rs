@@ -1,0 +1,16 @@
+//! A stream of a session by itself, begun and answered in 0.3.
+
+use sockmux_uring::session::{Session, StreamKey};
+use sockmux_uring::wire::{Frame, Name};
+
+use super::lone::{START, sent};
+
+/// A stream that began here and that the peer has answered with id 7.
+pub(crate) fn open(session: &mut Session) -> StreamKey {
+    let at = "127.0.0.1:1".parse().expect("an address");
+    let key = session.open(0, at, at).expect("a stream");
+    sent(session);
+    let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
+    session.on_frame(opened, START).expect("CONNECTED");
+    key
+}

@@ -1,0 +1,254 @@
+//! SockMux 1's windows on a link with a bandwidth and a delay, in virtual time: they grow until the
+//! path is full, and only where somebody reads.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod lone;
+}
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sockmux_uring::limits::{
+    FIRST_WINDOW_BYTES, READ_AHEAD_BYTES, STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES,
+};
+use sockmux_uring::session::{Event, Moment, Session, Sink, StreamKey, Transmit};
+use sockmux_uring::wire::{Decoder, Frame, Protocol, Step};
+use support::lone::{START, ours, up};
+
+const ONE_WAY: Duration = Duration::from_millis(50);
+
+/// One direction: what is sent waits for the link, then travels.
+struct Link {
+    bytes_per_sec: u64,
+    free_at: Moment,
+    on_the_way: VecDeque<(Moment, Vec<u8>)>,
+}
+
+impl Link {
+    fn new(bytes_per_sec: u64) -> Link {
+        Link { bytes_per_sec, free_at: START, on_the_way: VecDeque::new() }
+    }
+
+    fn send(&mut self, bytes: Vec<u8>, now: Moment) {
+        let micros = bytes.len() as u64 * 1_000_000 / self.bytes_per_sec;
+        self.free_at = self.free_at.max(now).after(Duration::from_micros(micros));
+        self.on_the_way.push_back((self.free_at.after(ONE_WAY), bytes));
+    }
+
+    fn arrived(&mut self, now: Moment) -> Option<Vec<u8>> {
+        let due = self.on_the_way.front().is_some_and(|(at, _)| *at <= now);
+        due.then(|| self.on_the_way.pop_front()).flatten().map(|(_, bytes)| bytes)
+    }
+}
+
+struct End {
+    session: Session,
+    decoder: Decoder,
+    keys: Vec<StreamKey>,
+    /// Bytes that have come and that nobody has read, by stream.
+    waiting: Vec<u64>,
+    /// Which streams are read.
+    reads: fn(usize) -> bool,
+    delivered_bytes: u64,
+}
+
+impl End {
+    fn new(reads: fn(usize) -> bool) -> End {
+        End {
+            session: Session::new(ours(1), START),
+            decoder: Decoder::new(1),
+            keys: Vec::new(),
+            waiting: Vec::new(),
+            reads,
+            delivered_bytes: 0,
+        }
+    }
+
+    fn receive(&mut self, mut input: &[u8], now: Moment) {
+        self.session.received(now);
+        let mut sink = Sink::Discard;
+        loop {
+            let (n, step) = self.decoder.step(input).expect("SockMux");
+            match step {
+                Step::Frame(frame) => sink = self.session.on_frame(frame, now).expect("no error"),
+                Step::Payload => {
+                    if let Sink::Stream(key) = sink {
+                        let user = self.session.user_of(key).expect("a stream") as usize;
+                        self.delivered_bytes += n as u64;
+                        self.waiting[user] += n as u64;
+                    }
+                }
+                Step::More => return,
+            }
+            input = &input[n..];
+            while let Some(event) = self.session.poll_event() {
+                if let Event::Incoming { key, .. } = event {
+                    let at = "127.0.0.1:1".parse().expect("an address");
+                    self.session.attach(key, self.keys.len() as u64);
+                    self.session.accept(key, at, at);
+                    self.keys.push(key);
+                    self.waiting.push(0);
+                }
+            }
+        }
+    }
+
+    /// Whatever has come is read, where somebody reads.
+    fn take(&mut self, now: Moment) {
+        for (user, waiting) in self.waiting.iter_mut().enumerate() {
+            if (self.reads)(user) && *waiting > 0 {
+                self.session.taken(self.keys[user], std::mem::take(waiting), now);
+            }
+        }
+    }
+
+    /// Whether anything went out.
+    fn transmit(&mut self, link: &mut Link, now: Moment) -> bool {
+        let mut any = false;
+        let mut head = Vec::new();
+        while let Some(transmit) = self.session.poll_transmit(&mut head, true) {
+            if let Transmit::Data { bytes, .. } = transmit {
+                head.resize(head.len() + bytes as usize, 0);
+            }
+            link.send(std::mem::take(&mut head), now);
+            any = true;
+        }
+        any
+    }
+
+    /// Every stream has always more to say.
+    fn write(&mut self) {
+        for &key in &self.keys {
+            while self.session.may_read(key) {
+                self.session.data_ready(key, READ_AHEAD_BYTES);
+            }
+        }
+    }
+
+    fn window_bytes(&self, stream: usize) -> u64 {
+        self.session.windows(self.keys[stream]).expect("a stream").window_bytes
+    }
+}
+
+/// A sender with this many streams and its receiver, run for so many seconds: the receiver, and
+/// what it was delivered in the last of them.
+fn run(bytes_per_sec: u64, streams: u64, seconds: u64, reads: fn(usize) -> bool) -> (End, u64) {
+    let (mut sender, mut receiver) = (End::new(|_| true), End::new(reads));
+    let mut links = [Link::new(bytes_per_sec), Link::new(bytes_per_sec)];
+    let second = Duration::from_secs(1);
+    let end = START.after(second * seconds as u32);
+    let mut at_last_second = 0;
+    let mut now = START;
+    while now < end {
+        while let Some(bytes) = links[0].arrived(now) {
+            receiver.receive(&bytes, now);
+            receiver.take(now);
+        }
+        while let Some(bytes) = links[1].arrived(now) {
+            sender.receive(&bytes, now);
+        }
+        if sender.keys.is_empty() && sender.session.is_up() {
+            let at = "127.0.0.1:1".parse().expect("an address");
+            let open = |user| sender.session.open(user, at, at).expect("a stream");
+            sender.keys = (0..streams).map(open).collect();
+        }
+        sender.write();
+        while sender.transmit(&mut links[0], now) {
+            sender.write();
+        }
+        receiver.transmit(&mut links[1], now);
+        if now.after(second) < end {
+            at_last_second = receiver.delivered_bytes;
+        }
+        let next = links.iter().filter_map(|link| Some(link.on_the_way.front()?.0)).min();
+        let Some(next) = next else { break };
+        now = next;
+    }
+    let last_second = receiver.delivered_bytes - at_last_second;
+    (receiver, last_second)
+}
+
+#[test]
+fn one_stream_fills_a_long_path_within_seconds() {
+    // 1 Gbit/s at 100 ms: 12.5 MB are on the way.
+    let bytes_per_sec = 125_000_000;
+    let (receiver, bytes) = run(bytes_per_sec, 1, 4, |_| true);
+    assert!(bytes >= bytes_per_sec * 9 / 10, "{bytes} bytes in the last second");
+    let path = bytes_per_sec / 10;
+    let window = receiver.window_bytes(0);
+    assert!((2 * path..=8 * path).contains(&window), "{window} bytes of window");
+}
+
+#[test]
+fn a_short_path_leaves_the_window_small() {
+    // 10 Mbit/s at 100 ms: 125 kB are on the way, less than half of the first window. The round
+    // trip is measured while the first window fills the link, and so taken for three times as long.
+    let (receiver, bytes) = run(1_250_000, 1, 10, |_| true);
+    assert!(bytes >= 1_250_000 * 9 / 10, "{bytes} bytes in the last second");
+    let window = receiver.window_bytes(0);
+    assert!(window <= 8 * u64::from(FIRST_WINDOW_BYTES), "{window} bytes of window");
+}
+
+#[test]
+fn a_stream_that_nobody_reads_keeps_its_first_window_beside_one_that_is_read() {
+    let (receiver, _) = run(125_000_000, 2, 4, |stream| stream == 0);
+    assert!(receiver.window_bytes(0) > u64::from(FIRST_WINDOW_BYTES));
+    assert_eq!(receiver.window_bytes(1), u64::from(FIRST_WINDOW_BYTES));
+    assert_eq!(receiver.waiting[1], u64::from(FIRST_WINDOW_BYTES));
+}
+
+#[test]
+fn no_window_and_no_sum_of_windows_exceeds_its_bound() {
+    // 100 Gbit/s: the windows alone hold the streams back.
+    let (receiver, _) = run(12_500_000_000, 3, 2, |_| true);
+    let windows = [0, 1, 2].map(|stream| receiver.window_bytes(stream));
+    assert!(windows.iter().all(|&window| window <= STREAM_WINDOW_BYTES_MAX), "{windows:?}");
+    let extra = windows.iter().sum::<u64>() - 3 * u64::from(FIRST_WINDOW_BYTES);
+    assert_eq!(extra, receiver.session.extra_window_bytes());
+    assert!(extra > WINDOW_BUDGET_BYTES / 2 && extra <= WINDOW_BUDGET_BYTES, "{windows:?}");
+}
+
+#[test]
+fn a_window_doubles_once_for_each_credit_that_goes_out() {
+    let mut session = up(ours(1), ours(1).offer);
+    let at = "127.0.0.1:1".parse().expect("an address");
+    // The ping that followed the hello is answered: a round trip of 10 ms is known.
+    let now = START.after(Duration::from_millis(10));
+    let text = format!("{}\0", START.0);
+    session.on_frame(Frame::Pong { payload: text.as_bytes() }, now).expect("its answer");
+    assert_eq!(session.round_trip(), Some(Duration::from_millis(10)));
+    assert_eq!(session.protocol(), Protocol::V1);
+    let key = session.open(0, at, at).expect("a stream");
+    let number = {
+        let mut head = Vec::new();
+        while session.poll_transmit(&mut head, true).is_some() {}
+        u32::from_be_bytes([head[4], head[5], head[6], head[7]])
+    };
+    let to = sockmux_uring::wire::Name::Ours(number);
+    let half = FIRST_WINDOW_BYTES / 2;
+    for _ in 0..2 {
+        session.on_frame(Frame::Data { to, bytes: half }, now).expect("within the window");
+    }
+    // The first grant is late: the window was not what held the stream back.
+    let now = now.after(Duration::from_secs(1));
+    session.taken(key, u64::from(half), now);
+    let mut head = Vec::new();
+    assert!(session.poll_transmit(&mut head, true).is_some());
+    // The second comes at once. The link does not write it, and the rest is taken bit by bit.
+    for _ in 0..half / 1024 {
+        session.taken(key, 1024, now);
+    }
+    session.on_frame(Frame::Data { to, bytes: half }, now).expect("within the window");
+    for _ in 0..half / 1024 {
+        session.taken(key, 1024, now);
+    }
+    let windows = session.windows(key).expect("a stream");
+    assert_eq!(windows.window_bytes, 2 * u64::from(FIRST_WINDOW_BYTES));
+    head.clear();
+    assert!(session.poll_transmit(&mut head, true).is_some());
+    let said = u64::from(u32::from_be_bytes([head[12], head[13], head[14], head[15]]));
+    assert_eq!(said, u64::from(FIRST_WINDOW_BYTES) + 2 * u64::from(half));
+    let windows = session.windows(key).expect("a stream");
+    assert_eq!(windows.allowance_bytes, windows.window_bytes);
+}
