@@ -72,6 +72,10 @@ enum Drain {
     No,
     /// Since a stop; until this time at most.
     Until(Option<Moment>),
+    /// All streams have ended, and we have said our last; until the peers have read it, which
+    /// they show by closing, or until this time at most. A process that exited at once would lose
+    /// what its sockets still hold: whatever the peer sends then is answered with a reset.
+    Leaving(Moment),
     AtOnce,
 }
 
@@ -252,7 +256,7 @@ impl<D: Driver> Worker<D> {
                 self.close_listeners();
                 self.refuse_new_streams();
             }
-            Drain::Until(_) => self.drain = Drain::AtOnce,
+            Drain::Until(_) | Drain::Leaving(_) => self.drain = Drain::AtOnce,
             Drain::AtOnce => {}
         }
     }
