@@ -130,6 +130,22 @@ fn an_answer_arrives_whole_from_an_end_that_drains(protocol: Protocol) {
     assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
 }
 
+/// Clients that came at the connector before it knew that the receptor drains are served.
+#[test]
+fn streams_that_cross_the_news_of_a_drain_are_served() {
+    let server = Server::named("served");
+    let (mut tunnel, _line) = long_tunnel(Protocol::V1, PATH, server.address());
+    let mut clients: Vec<_> = (0..5).map(|_| connect(tunnel.entrance())).collect();
+    tunnel.receptor.terminate();
+    for client in &mut clients {
+        let mut line = [0; 7];
+        client.read_exact(&mut line).expect("the server's name");
+        assert_eq!(line, *b"served\n");
+    }
+    drop(clients);
+    assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
+}
+
 in_both_protocols! {
     an_answer_arrives_whole_from_an_end_that_drains,
 }

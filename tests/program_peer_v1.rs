@@ -143,8 +143,14 @@ fn one_that_drains_says_so_and_finishes_what_is_open() {
     assert_eq!(peer.receive_data(STREAM, 1), b"a");
     receptor.terminate();
     peer.receive_kind(kind::GOING_AWAY);
-    open(&mut peer, STREAM + 2, b"too late");
-    assert_eq!(peer.receive_kind(kind::RESET).stream, STREAM + 2);
+    let farewell = peer.receive_kind(kind::PING);
+    // Opened before this peer knew, for all that the receptor can tell.
+    open(&mut peer, STREAM + 2, b"c");
+    assert_eq!(peer.receive_data(STREAM + 2, 1), b"c");
+    peer.send(&Frame { kind: kind::PONG, ..farewell });
+    open(&mut peer, STREAM + 4, b"too late");
+    assert_eq!(peer.receive_kind(kind::RESET).stream, STREAM + 4);
+    peer.send(&Frame::new(kind::RESET, STREAM + 2, b"\0\x01gone"));
     peer.send(&Frame::new(kind::DATA, STREAM, b"b"));
     assert_eq!(peer.receive_data(STREAM, 1), b"b");
     peer.send(&Frame::new(kind::END, STREAM, b""));

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::liveness::FAREWELL;
 use super::stream::{LocalEnd, State};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX};
@@ -17,10 +18,21 @@ pub(super) enum Control {
     PacketSize,
     FirstData,
     Ping(Moment),
-    Pong { ids: (u16, u16), payload: Vec<u8> },
-    Closed { from: Option<u32>, to: Option<u32> },
-    Refuse { to: u32, reason: String },
+    Pong {
+        ids: (u16, u16),
+        payload: Vec<u8>,
+    },
+    Closed {
+        from: Option<u32>,
+        to: Option<u32>,
+    },
+    Refuse {
+        to: u32,
+        reason: String,
+    },
     GoingAway(&'static str),
+    /// The ping behind GOING_AWAY.
+    Farewell,
 }
 
 /// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and the
@@ -185,6 +197,7 @@ impl Session {
             }
             Control::Refuse { to, reason } => encoder.refuse(head, to, &reason),
             Control::GoingAway(reason) => v1::going_away(head, reason),
+            Control::Farewell => encoder.ping(head, FAREWELL),
         }
         Some(Transmit::Control)
     }

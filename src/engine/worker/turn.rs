@@ -31,10 +31,13 @@ impl<D: Driver> Worker<D> {
             Drain::Leaving(until) => Some(until),
             Drain::No | Drain::AtOnce => None,
         };
-        let next = [sessions, sweep, drain, self.dial_if_due(), self.listeners_on_time()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
+            .then_some(self.farewells_until);
+        let next =
+            [sessions, sweep, drain, farewells, self.dial_if_due(), self.listeners_on_time()]
+                .into_iter()
+                .flatten()
+                .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
     }
 
@@ -176,10 +179,13 @@ impl<D: Driver> Worker<D> {
             Drain::Leaving(until) if self.all_have_read() || self.now >= until => Stopped::Drained,
             Drain::Leaving(_) => return None,
             Drain::Until(until) => {
-                let busy = self
-                    .tunnels
-                    .iter()
-                    .any(|(_, tunnel)| tunnel.session.stream_count() > 0 || tunnel.sending);
+                let farewells = self.now < self.farewells_until;
+                let busy = self.tunnels.iter().any(|(_, tunnel)| {
+                    let session = &tunnel.session;
+                    session.stream_count() > 0
+                        || tunnel.sending
+                        || (farewells && session.is_leaving())
+                });
                 if self.locals.len() == 0 && !busy {
                     self.leave(until);
                     if !self.all_have_read() {
