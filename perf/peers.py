@@ -70,6 +70,11 @@ def connector(target, port, settings):
     ]
 
 
+def connector_of_0_3(target, port, settings):
+    name, command = connector(target, port, settings)
+    return name, command + ["SOXCONF=protocol:0.3"]
+
+
 OURS = "sockmux-uring"
 
 # The first is what the others are compared with.
@@ -77,4 +82,5 @@ PEERS = [
     ("direct", chain()),
     ("socat x2", chain(socat, socat)),
     (OURS, chain(receptor, connector)),
+    (f"{OURS} 0.3", chain(receptor, connector_of_0_3)),
 ]

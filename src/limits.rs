@@ -158,6 +158,10 @@ pub const REDIAL_FIRST_MILLIS: u64 = 200;
 /// See [`REDIAL_FIRST_MILLIS`].
 pub const REDIAL_MAX_MILLIS: u64 = 15_000;
 
+/// How long a process that drains waits for peers to know of it, before, and to have read its last
+/// bytes, after: more than a socket's buffer takes on a path of 10 Mbit/s.
+pub const LEAVE_MILLIS: u64 = 5_000;
+
 /// A persistent connection that was up this long was healthy: the next dial is at once.
 pub const HEALTHY_MILLIS: u64 = 5_000;
 

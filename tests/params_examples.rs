@@ -285,7 +285,8 @@ times       acc       15 s      for the peer's hello
             hold      30 s      for the persistent connection, then clients are reset
             keepalive 30 s      of silence, then the peer is asked
             drain     30 s      for open streams after SIGTERM
-packets     at most 16384 bytes, with first data in CONNECT
+protocol    SockMux 1 where the peer offers it too, else 0.3
+packets     0.3: at most 16384 bytes, with first data in CONNECT
 congestion  auto: a plain one on short paths, the system's on long ones
 notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
     let shown = show::plan(&plan);

@@ -118,6 +118,32 @@ fn the_link_the_entrance_and_the_exit_on_ipv6(protocol: Protocol) {
     check_new_echo(entrance, 6, 100_000);
 }
 
+/// Whichever end was told to.
+#[test]
+fn either_end_can_keep_0_3() {
+    let server = Server::echo();
+    let exit = format!("DEST={}", server.address());
+    let (old, new) = ("SOXCONF=protocol:0.3", "SOXCONF=protocol:1");
+    for (at_receptor, at_connector, spoken) in
+        [(old, new, "0.3"), (new, old, "0.3"), (old, old, "0.3"), (new, new, "1")]
+    {
+        let receptor = start_receptor("127.0.0.1:0", &[exit.as_str(), at_receptor]);
+        let connector = start_connector(
+            Protocol::V1,
+            receptor.address_of("receptor listening"),
+            &["PORT=127.0.0.1:0", at_connector],
+        );
+        for program in [&receptor, &connector] {
+            let up = program.wait_for("tunnel up");
+            assert_eq!(
+                (&up["protocol"], &up["peer_kind"]),
+                (&spoken.into(), &"sockmux-uring".into())
+            );
+        }
+        check_new_echo(connector.address_of("entrance listening"), 3, 300_000);
+    }
+}
+
 #[test]
 fn names_are_looked_up() {
     let server = Server::echo();

@@ -106,6 +106,8 @@ fn bad_command_lines_name_the_word() {
         (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=packsize:64"], &["packsize:64", "128"]),
         (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=packsize:17k"], &["packsize:17k"]),
         (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=packsize:big"], &["packsize:big"]),
+        (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=protocol:2"], &["protocol:1", "protocol:0.3"]),
+        (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=protocol"], &["protocol:1", "protocol:0.3"]),
         (&["-P127.0.0.1:0", "PORT=9023", "TIMEOUT=con:soon"], &["con:soon"]),
         (&["-P127.0.0.1:0", "PORT=9023", "TIMEOUT=con:-1"], &["con:-1"]),
         (&["-P127.0.0.1:0", "PORT=9023", "TIMEOUT=cno:5"], &["cno", "con"]),
@@ -155,6 +157,7 @@ fn check_prints_the_plan_and_opens_nothing() {
         "DEST=db.example:5432:10.1.0.0/16",
         "SERVER=http://web.example,-in",
         "TIMEOUT=hold:7",
+        "SOXCONF=protocol:0.3",
         "--check",
     ]);
     let text = stdout(&output);
@@ -162,6 +165,13 @@ fn check_prints_the_plan_and_opens_nothing() {
     for part in ["tunnel.example:9000", &entrance, "db.example:5432", "web.example:80", "7"] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }
+    let protocol_of = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("protocol "));
+        line.map(|line| line.trim().to_owned()).unwrap_or_else(|| panic!("no protocol in\n{text}"))
+    };
+    assert_eq!(protocol_of(&text), "SockMux 0.3");
+    let text = stdout(&run(&["-P127.0.0.1:0", "PORT=9023", "--check"]));
+    assert!(protocol_of(&text).starts_with("SockMux 1 "), "{text}");
     refused(&["-P127.0.0.1:0", "PORT=x", "--check"], BAD_COMMAND_LINE, &["PORT", "x"]);
 }
 

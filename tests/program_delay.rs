@@ -17,6 +17,9 @@ use support::{DEADLINE, eventually};
 /// A path across an ocean. The rate is one that a debug build keeps up with on a busy machine.
 const PATH: Path = Path { delay: Duration::from_millis(50), bytes_per_sec: 50e6 };
 
+/// One that has megabytes wait in the sender's socket.
+const SLOW_PATH: Path = Path { delay: Duration::from_millis(50), bytes_per_sec: 4e6 };
+
 /// There and back.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 
@@ -26,11 +29,11 @@ const LATE: Duration = Duration::from_millis(60);
 /// How long a transfer is measured.
 const TRANSFER: Duration = Duration::from_secs(4);
 
-/// A tunnel over [`PATH`] from the connector's entrance to `destination`.
-fn long_tunnel(protocol: Protocol, destination: SocketAddr) -> (Tunnel, DelayLine) {
+/// A tunnel over `path` from the connector's entrance to `destination`.
+fn long_tunnel(protocol: Protocol, path: Path, destination: SocketAddr) -> (Tunnel, DelayLine) {
     let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={destination}")]);
     let address = receptor.address_of("receptor listening");
-    let line = DelayLine::start(PATH, address);
+    let line = DelayLine::start(path, address);
     let words = ["PORT=127.0.0.1:0"];
     (Tunnel::join(protocol, receptor, address, line.address(), &words), line)
 }
@@ -65,7 +68,7 @@ fn one_stream_fills_a_long_path_as_one_connection_does() {
     let plain = DelayLine::start(PATH, server.address());
     let plain = bytes_per_sec(plain.address());
     let [v1, v03] = [Protocol::V1, Protocol::V03].map(|protocol| {
-        let (tunnel, _line) = long_tunnel(protocol, server.address());
+        let (tunnel, _line) = long_tunnel(protocol, PATH, server.address());
         bytes_per_sec(tunnel.entrance())
     });
     let said = format!(
@@ -96,7 +99,7 @@ fn the_answer_on_a_new_stream_comes_after_one_round_trip() {
             stream.read_exact(&mut vec![0; request_bytes])?;
             stream.write_all(b"!")
         });
-        let (tunnel, _line) = long_tunnel(Protocol::V1, server.address());
+        let (tunnel, _line) = long_tunnel(Protocol::V1, PATH, server.address());
         let mut best = Duration::MAX;
         let in_time = eventually(DEADLINE / 6, || {
             best = best.min(time_to_answer(tunnel.entrance(), request_bytes));
@@ -115,7 +118,7 @@ fn an_answer_arrives_whole_from_an_end_that_drains(protocol: Protocol) {
         stream.read_exact(&mut [0])?;
         Pattern::new(4).send(&mut stream, ANSWER_BYTES)
     });
-    let (mut tunnel, _line) = long_tunnel(protocol, server.address());
+    let (mut tunnel, _line) = long_tunnel(protocol, SLOW_PATH, server.address());
     let mut stream = connect(tunnel.entrance());
     stream.write_all(b"?").expect("the request is sent");
     stream.shutdown(Shutdown::Write).expect("half-close");
@@ -124,6 +127,22 @@ fn an_answer_arrives_whole_from_an_end_that_drains(protocol: Protocol) {
     tunnel.receptor.terminate();
     pattern.receive(&mut stream, ANSWER_BYTES - 1000).expect("the whole answer");
     assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
+    assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
+}
+
+/// Clients that came at the connector before it knew that the receptor drains are served.
+#[test]
+fn streams_that_cross_the_news_of_a_drain_are_served() {
+    let server = Server::named("served");
+    let (mut tunnel, _line) = long_tunnel(Protocol::V1, PATH, server.address());
+    let mut clients: Vec<_> = (0..5).map(|_| connect(tunnel.entrance())).collect();
+    tunnel.receptor.terminate();
+    for client in &mut clients {
+        let mut line = [0; 7];
+        client.read_exact(&mut line).expect("the server's name");
+        assert_eq!(line, *b"served\n");
+    }
+    drop(clients);
     assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
 }
 

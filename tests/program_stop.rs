@@ -46,7 +46,10 @@ fn sigterm_lets_the_open_stream_finish(protocol: Protocol) {
         };
         stopping.terminate();
         stopping.wait_for("draining");
-        assert!(turned_away(entrance));
+        // In SockMux 1 the connector knows that the receptor drains, and lets clients wait.
+        if at_connector || protocol == Protocol::V03 {
+            assert!(turned_away(entrance));
+        }
         check_echo(&stream, 2, 4 << 20);
         drop(stream);
         assert_eq!(stopping.wait_exit(DEADLINE).code(), Some(0));

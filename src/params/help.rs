@@ -27,7 +27,8 @@ More:
   TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain
                                seconds or 5m, 2h, 1d; 0 is never
   SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no;
-                               ours: congestion:auto|system|NAME
+                               ours: protocol:1|0.3 (1 where the peer knows it),
+                               congestion:auto|system|NAME
   +=FILE                       read options and parameters, one a line
 
 Examples, one line for each of two hosts X and Y:

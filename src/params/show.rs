@@ -44,12 +44,17 @@ pub fn plan(plan: &Plan) -> String {
         ]
         .map(|(name, time, what)| format!("{name:<10}{:<10}{what}", timeout::show(time))),
     );
+    let protocol = match plan.soxconf.newest_protocol {
+        0 => "SockMux 0.3",
+        _ => "SockMux 1 where the peer offers it too, else 0.3",
+    };
+    section(&mut text, "protocol", [protocol.to_owned()]);
     let first_data = if plan.soxconf.first_data { "with" } else { "without" };
     let packet_bytes = plan.soxconf.packet_bytes;
     section(
         &mut text,
         "packets",
-        [format!("at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
+        [format!("0.3: at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
     );
     let congestion = match &plan.soxconf.congestion {
         Congestion::Auto => "auto: a plain one on short paths, the system's on long ones",

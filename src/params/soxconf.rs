@@ -178,6 +178,18 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_protocol() {
+        for (values, newest_protocol) in [
+            (&["packsize:1k"][..], 1),
+            (&["protocol:0.3"], 0),
+            (&["protocol:1"], 1),
+            (&["protocol:0.3,protocol:1"], 1),
+        ] {
+            assert_eq!(read(values).unwrap().0.newest_protocol, newest_protocol, "{values:?}");
+        }
+    }
+
+    #[test]
     fn faults_name_the_item() {
         for (value, wanted) in [
             ("", "`` is not known"),
@@ -193,6 +205,8 @@ mod tests {
             ("packsize:k", "`k` is not"),
             ("packsize:1k,packsize:2k", "already set to 1024"),
             ("noconndata:off", "takes no value `off`"),
+            ("protocol", "`` is no protocol of ours"),
+            ("protocol:0", "give protocol:1"),
         ] {
             let message = read(&[value]).unwrap_err().to_string();
             assert!(message.contains(wanted), "{value}: {message}");

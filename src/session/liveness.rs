@@ -6,6 +6,9 @@ use super::transmit::Control;
 use super::{Config, Moment, Session, TunnelError};
 use crate::limits::KEEPALIVE_INTERVALS;
 
+/// What the ping behind GOING_AWAY carries; other pings carry a number.
+pub(super) const FAREWELL: &[u8] = b"farewell";
+
 /// Times of the tunnel itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Liveness {
@@ -103,8 +106,14 @@ impl Session {
         self.outbox.push(Control::Ping(now));
     }
 
-    /// The answer to a ping of ours, which carried the time in microseconds.
+    /// The answer to a ping of ours, which carried the time in microseconds, or to the one behind
+    /// GOING_AWAY.
     pub(super) fn on_pong(&mut self, payload: &[u8], now: Moment) {
+        if payload == FAREWELL {
+            // All that the peer opened before it knew has come.
+            self.refusing = self.refusing.or(self.leaving.take());
+            return;
+        }
         let text = payload.split(|&b| b == 0).next().unwrap_or_default();
         let sent: Option<u64> = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         // A peer may answer with what it likes: only the last ping's own text is a measurement.

@@ -191,6 +191,8 @@ pub struct Session {
     holds: Vec<StreamKey>,
     /// Why streams from the peer are refused, once they are.
     refusing: Option<&'static str>,
+    /// SockMux 1: why they will be, once the peer has answered the ping behind GOING_AWAY.
+    leaving: Option<&'static str>,
     /// The peer takes no new streams any more.
     peer_leaves: bool,
     /// SockMux 1: what streams have beyond their first window, in bytes.
@@ -220,6 +222,7 @@ impl Session {
             liveness: Liveness::new(&config, now),
             holds: Vec::new(),
             refusing: None,
+            leaving: None,
             peer_leaves: false,
             extra_window_bytes: 0,
             lane: Lane::default(),
@@ -264,12 +267,23 @@ impl Session {
         &self.counters
     }
 
-    /// From now on streams from the peer are refused, for this reason.
+    /// Streams from the peer are refused, for this reason: at once in 0.3. In SockMux 1 the peer
+    /// is told, and what it opened before it knew is still taken.
     pub fn refuse_new(&mut self, reason: &'static str) {
-        let told = self.refusing.replace(reason).is_some();
-        if self.protocol == Protocol::V1 && !told {
-            self.outbox.push(transmit::Control::GoingAway(reason));
+        match self.protocol {
+            Protocol::V03 => self.refusing = Some(reason),
+            Protocol::V1 if self.leaving.is_some() || self.refusing.is_some() => {}
+            Protocol::V1 => {
+                self.leaving = Some(reason);
+                self.outbox.push(transmit::Control::GoingAway(reason));
+                self.outbox.push(transmit::Control::Farewell);
+            }
         }
+    }
+
+    /// The peer has been told that we are going away, and has not shown that it knows.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// The engine's own number for a stream.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::liveness::FAREWELL;
 use super::stream::{LocalEnd, State};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES};
@@ -17,11 +18,22 @@ pub(super) enum Control {
     PacketSize,
     FirstData,
     Ping(Moment),
-    Pong { ids: (u16, u16), payload: Vec<u8> },
-    Closed { from: Option<u32>, to: Option<u32> },
-    Refuse { to: u32, reason: String },
+    Pong {
+        ids: (u16, u16),
+        payload: Vec<u8>,
+    },
+    Closed {
+        from: Option<u32>,
+        to: Option<u32>,
+    },
+    Refuse {
+        to: u32,
+        reason: String,
+    },
     GoingAway(&'static str),
     LaneTaken(u64),
+    /// The ping behind GOING_AWAY.
+    Farewell,
 }
 
 /// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and the
@@ -187,6 +199,7 @@ impl Session {
             Control::Refuse { to, reason } => encoder.refuse(head, to, &reason),
             Control::GoingAway(reason) => v1::going_away(head, reason),
             Control::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
+            Control::Farewell => encoder.ping(head, FAREWELL),
         }
         Some(Transmit::Control)
     }

@@ -12,6 +12,7 @@ pub mod log;
 pub mod net;
 pub mod pattern;
 pub mod peer;
+pub mod peer_v1;
 pub mod program;
 pub mod protocol;
 pub mod replay;

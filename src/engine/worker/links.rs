@@ -153,7 +153,7 @@ impl<D: Driver> Worker<D> {
     /// Sends one batch: whatever the session wants sent now, in one gathered send.
     pub(super) fn write_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.sending {
+        if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
             return;
         }
         let mut gather = self.kit.take_gather();
@@ -224,7 +224,9 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.remove(key) else { return };
         let was_up = tunnel.session.is_up();
         let streams = tunnel.session.stream_count();
-        if was_up {
+        if matches!(self.drain, Drain::Leaving(_)) {
+            debug!(peer = %tunnel.peer, reason, "tunnel closed");
+        } else if was_up {
             warn!(peer = %tunnel.peer, reason, streams, "tunnel down");
         } else {
             warn!(peer = %tunnel.peer, reason, "tunnel did not come up");

@@ -34,7 +34,9 @@ use super::congestion::Choice;
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
-use crate::limits::{CONNECTIONS_MAX, STREAMS_MAX, SWEEP_MILLIS, TUNNELS_MAX, WINDOW_BYTES};
+use crate::limits::{
+    CONNECTIONS_MAX, LEAVE_MILLIS, STREAMS_MAX, SWEEP_MILLIS, TUNNELS_MAX, WINDOW_BYTES,
+};
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
@@ -72,6 +74,10 @@ enum Drain {
     No,
     /// Since a stop; until this time at most.
     Until(Option<Moment>),
+    /// All streams have ended, and we have said our last; until the peers have read it, which
+    /// they show by closing, or until this time at most. A process that exited at once would lose
+    /// what its sockets still hold: whatever the peer sends then is answered with a reset.
+    Leaving(Moment),
     AtOnce,
 }
 
@@ -111,6 +117,9 @@ pub(super) struct Worker<D> {
     hold_deadline: Option<Moment>,
     refusals: RefusalLog,
     drain: Drain,
+    /// While draining: until then peers may still tell of streams that they opened before they
+    /// knew.
+    farewells_until: Moment,
     counters: Counters,
     /// Keys collected for a sweep, kept for its memory.
     scratch: Vec<Key>,
@@ -163,6 +172,7 @@ impl<D: Driver> Worker<D> {
             hold_deadline: plan.timeouts.hold.map(|hold| now.after(hold)),
             refusals: RefusalLog::default(),
             drain: Drain::No,
+            farewells_until: now,
             counters: Counters::default(),
             scratch: Vec::new(),
             plan,
@@ -249,10 +259,11 @@ impl<D: Driver> Worker<D> {
                 let until = self.plan.timeouts.drain.map(|drain| self.now.after(drain));
                 info!(streams = self.locals.len(), "draining");
                 self.drain = Drain::Until(until);
+                self.farewells_until = self.now.after(Duration::from_millis(LEAVE_MILLIS));
                 self.close_listeners();
                 self.refuse_new_streams();
             }
-            Drain::Until(_) => self.drain = Drain::AtOnce,
+            Drain::Until(_) | Drain::Leaving(_) => self.drain = Drain::AtOnce,
             Drain::AtOnce => {}
         }
     }

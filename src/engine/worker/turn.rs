@@ -8,7 +8,8 @@ use super::local::{Pace, Stage};
 use super::{Drain, Key, Stopped, Worker};
 use crate::engine::driver::{BufferClass, Driver};
 use crate::engine::net;
-use crate::limits::SWEEP_MILLIS;
+use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
+use crate::session::Moment;
 
 impl<D: Driver> Worker<D> {
     /// Looks at the clock and writes. `Some` when the run is over.
@@ -27,12 +28,16 @@ impl<D: Driver> Worker<D> {
         let sweep = self.sweep_is_wanted().then_some(self.next_sweep);
         let drain = match self.drain {
             Drain::Until(until) => until,
-            _ => None,
+            Drain::Leaving(until) => Some(until),
+            Drain::No | Drain::AtOnce => None,
         };
-        let next = [sessions, sweep, drain, self.dial_if_due(), self.listeners_on_time()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
+            .then_some(self.farewells_until);
+        let next =
+            [sessions, sweep, drain, farewells, self.dial_if_due(), self.listeners_on_time()]
+                .into_iter()
+                .flatten()
+                .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
     }
 
@@ -151,17 +156,41 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// Says to every peer that nothing more comes, which tells it to close.
+    fn leave(&mut self, until: Option<Moment>) {
+        let patience = self.now.after(Duration::from_millis(LEAVE_MILLIS));
+        self.drain = Drain::Leaving(until.map_or(patience, |until| until.min(patience)));
+        for (_, tunnel) in self.tunnels.iter() {
+            net::shut_down_write(&tunnel.fd);
+        }
+    }
+
+    /// No peer is left that may still have something of ours to read. One whose hello was never
+    /// done has nothing.
+    fn all_have_read(&self) -> bool {
+        !self.tunnels.iter().any(|(_, tunnel)| tunnel.session.is_up())
+    }
+
     /// Is the run over?
     fn ended(&mut self) -> Option<Stopped> {
         let stopped = match self.drain {
             Drain::No => return None,
             Drain::AtOnce => Stopped::AtOnce,
+            Drain::Leaving(until) if self.all_have_read() || self.now >= until => Stopped::Drained,
+            Drain::Leaving(_) => return None,
             Drain::Until(until) => {
-                let busy = self
-                    .tunnels
-                    .iter()
-                    .any(|(_, tunnel)| tunnel.session.stream_count() > 0 || tunnel.sending);
+                let farewells = self.now < self.farewells_until;
+                let busy = self.tunnels.iter().any(|(_, tunnel)| {
+                    let session = &tunnel.session;
+                    session.stream_count() > 0
+                        || tunnel.sending
+                        || (farewells && session.is_leaving())
+                });
                 if self.locals.len() == 0 && !busy {
+                    self.leave(until);
+                    if !self.all_have_read() {
+                        return None;
+                    }
                     Stopped::Drained
                 } else if until.is_some_and(|until| self.now >= until) {
                     Stopped::DeadlinePassed(self.locals.len())
