@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use support::net::{check_new_echo, connect, read_to_end_of};
+use support::net::{Ended, bounded, check_new_echo, connect, read_to_end_of};
 use support::pattern::Pattern;
 use support::peer::{Frame, NO_ID, Peer, hello, kind};
 use support::program::Program;
@@ -196,4 +196,37 @@ fn random_bytes_end_a_tunnel_and_nothing_else() {
     let quiet = || receptor.count("tunnel down") + 1 >= receptor.count("tunnel up");
     assert!(eventually(DEADLINE, quiet), "some tunnels of peers that left are still up");
     assert!(server.served() >= 1);
+}
+
+/// An original breaks its tunnel a few streams beyond: the client that would be one too many is
+/// told, and the sixty go on.
+#[test]
+fn an_original_peer_is_given_sixty_streams_and_the_next_client_is_refused() {
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0"]);
+    let mut peer = Peer::join(receptor.address_of("receptor listening"));
+    let entrance = receptor.address_of("entrance listening");
+    let mut streams = Vec::new();
+    for id in 300..360 {
+        let client = connect(entrance);
+        let opened = peer.receive_kind(kind::CONNECT);
+        assert!(opened.sender <= 254, "an original cuts id {}", opened.sender);
+        peer.send(&Frame::new(kind::CONNECTED, id, opened.sender, CONNECT_TEXT));
+        streams.push((client, id, opened.sender));
+    }
+    let refused = TcpStream::connect_timeout(&entrance, DEADLINE);
+    assert!(
+        refused.map_or(true, |one| read_to_end_of(&mut bounded(one), DEADLINE) == Ended::Reset)
+    );
+    let said = receptor.wait_for_reason("stream refused");
+    assert!(said.contains("60 streams"), "{said}");
+
+    for (client, id, theirs) in &mut streams {
+        client.write_all(b"question").expect("a client is heard");
+        assert_eq!(peer.receive_kind(kind::SEND).receiver, *id);
+        peer.send(&Frame::new(kind::SEND, *id, *theirs, b"answer"));
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).expect("a client is answered");
+        assert_eq!(&answer, b"answer");
+    }
+    assert_eq!(receptor.count("tunnel down"), 0);
 }

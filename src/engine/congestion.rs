@@ -2,8 +2,8 @@
 //! Which congestion control our own sockets use.
 //!
 //! Where the system's choice is one that paces (bbr), it costs more on a short path than all I/O
-//! calls together, and gains nothing there: on loopback a tunnel moved 1.7 times as much with
-//! cubic on its own sockets (`docs/performance.md`). So sockets on short paths use a plain
+//! calls together, and gains nothing there: on loopback a tunnel moved 1.2 to 1.4 times as much
+//! with cubic on its own sockets, at three quarters of the CPU (`docs/performance.md`). So sockets on short paths use a plain
 //! algorithm, those on long ones the system's choice. Listening sockets are set once, and what is
 //! accepted from them inherits it.
 
