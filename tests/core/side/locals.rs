@@ -150,4 +150,32 @@ impl Side {
         }
         true
     }
+
+    /// When something is to be done here next.
+    pub(crate) fn next_moment(&self, plans: &[Plan]) -> Option<Moment> {
+        let locals = self.locals.iter().filter(|local| local.key.is_some()).flat_map(|local| {
+            let decided = local.decide_at.is_none();
+            let reset_at = match local.script.end {
+                End::ResetAt(after) => Some(later(local.began, after)),
+                _ => None,
+            };
+            let takes = decided && !local.reset && local.delivered > local.taken;
+            let wants = match local.script.end {
+                End::Eof => true,
+                End::EofAfterPeer => local.peer_end.is_some(),
+                _ => false,
+            } || local.read < local.script.total;
+            let writes = decided && !local.reset && !local.eof && !local.paused && wants;
+            [
+                local.decide_at,
+                reset_at.filter(|_| decided && !local.reset),
+                takes.then_some(local.take_at),
+                writes.then_some(local.write_at),
+            ]
+        });
+        let opens = self.to_open.iter().map(|&plan| plans[plan].open_at.max(self.retry_at));
+        let opens = opens.filter(|_| self.session.is_up()).min();
+        let leaves = self.leave_at.filter(|_| !self.left);
+        locals.flatten().chain(opens).chain(leaves).chain(self.session.next_timeout()).min()
+    }
 }

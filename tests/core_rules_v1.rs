@@ -1,0 +1,140 @@
+//! Rules of SockMux 1 that a simulation cannot see broken, because all bytes still arrive.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod lone;
+}
+
+use sockmux_uring::limits::FIRST_WINDOW_BYTES;
+use sockmux_uring::session::{Ended, Event, OpenError, Session, StreamKey};
+use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
+use sockmux_uring::wire::v03::Encoder;
+use sockmux_uring::wire::{CloseKind, Decoder, Frame, Name, Protocol, Step};
+use support::lone::{START, ours, sent, up};
+
+const OPEN: u8 = 0x01;
+const DATA: u8 = 0x03;
+const END: u8 = 0x04;
+const RESET: u8 = 0x05;
+const PING: u8 = 0x08;
+
+fn open(session: &mut Session) -> StreamKey {
+    let at = "127.0.0.1:1".parse().expect("an address");
+    session.open(0, at, at).expect("a stream")
+}
+
+/// What the session sends now, and the number of the stream in the last of it.
+fn sent_number(session: &mut Session) -> (Vec<u8>, Name) {
+    let (mut kinds, mut number) = (Vec::new(), 0);
+    let mut head = Vec::new();
+    while session.poll_transmit(&mut head, true).is_some() {
+        kinds.push(head[1]);
+        number = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        head.clear();
+    }
+    (kinds, Name::Ours(number))
+}
+
+fn ends(session: &mut Session) -> Vec<Ended> {
+    let mut ends = Vec::new();
+    while let Some(event) = session.poll_event() {
+        if let Event::Ended { how, .. } = event {
+            ends.push(how);
+        }
+    }
+    ends
+}
+
+#[test]
+fn an_opener_says_all_it_has_without_an_answer() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_BYTES_MAX) + 10);
+    session.data_end(key, START);
+    let (kinds, to) = sent_number(&mut session);
+    assert_eq!(kinds, [OPEN, DATA, END]);
+    assert_eq!(session.stream_count(), 1, "the other direction is open");
+    session.on_frame(Frame::Data { to, bytes: 5 }, START).expect("an answer");
+    session.on_frame(Frame::End { to }, START).expect("its end");
+    assert_eq!(ends(&mut session), [Ended::Orderly]);
+    assert!(sent(&mut session).is_empty(), "nobody answers an end");
+}
+
+#[test]
+fn no_more_is_sent_than_was_allowed() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_WINDOW_BYTES) + 1_000);
+    let (kinds, to) = sent_number(&mut session);
+    assert_eq!(kinds, [OPEN, DATA]);
+    assert_eq!(session.windows(key).expect("a stream").credit_bytes, 0);
+    assert!(!session.may_read(key));
+    session.on_frame(Frame::Taken { to, bytes: 1_001 }, START).expect("credit");
+    assert_eq!(sent(&mut session), [DATA]);
+    assert_eq!(session.windows(key).expect("a stream").credit_bytes, 1);
+}
+
+#[test]
+fn a_reset_follows_what_may_still_go_and_ends_at_once() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_BYTES_MAX) + 10);
+    assert!(session.local_reset(key, "gone"), "its data still goes out");
+    assert_eq!(sent(&mut session), [OPEN, DATA, RESET]);
+    assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
+    assert_eq!(session.stream_count(), 0);
+}
+
+#[test]
+fn a_reset_that_crosses_ours_is_for_nobody() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    sent(&mut session);
+    session.local_reset(key, "gone");
+    let (kinds, to) = sent_number(&mut session);
+    assert_eq!(kinds, [RESET]);
+    let reset = Frame::Close { from: None, to, reason: b"gone too", kind: CloseKind::Reset };
+    session.on_frame(reset, START).expect("it is thrown away");
+    assert_eq!(session.counters().unknown_ids, 1);
+    assert_eq!(ends(&mut session).len(), 1);
+    assert!(sent(&mut session).is_empty(), "nobody answers it");
+}
+
+#[test]
+fn nothing_is_opened_towards_a_peer_that_goes_away() {
+    let mut session = up(ours(1), ours(1).offer);
+    open(&mut session);
+    session.on_frame(Frame::GoingAway { reason: b"drain" }, START).expect("a word");
+    let at = "127.0.0.1:1".parse().expect("an address");
+    assert_eq!(session.open(1, at, at), Err(OpenError::GoingAway));
+    assert_eq!(session.stream_count(), 1);
+}
+
+/// Which protocol follows a hello in which we offer one newest protocol and the peer another.
+#[test]
+fn one_is_spoken_where_both_offer_it() {
+    for (own, peer) in [(0, 0), (0, 1), (1, 0), (1, 1), (1, 7)] {
+        let session = up(ours(own), ours(peer).offer);
+        let v1 = own >= 1 && peer >= 1;
+        assert_eq!(session.protocol() == Protocol::V1, v1, "{own} and {peer}");
+        let mut bytes = Vec::new();
+        Encoder.hello(&mut bytes, "a", ours(peer).offer);
+        Encoder.hello_ok(&mut bytes, (255, 255), "a");
+        Encoder.hello_ok(&mut bytes, (255, 255), "a");
+        let mut decoder = Decoder::new(own);
+        let mut rest = &bytes[..];
+        while let (n, Step::Frame(_)) = decoder.step(rest).expect("the hello") {
+            rest = &rest[n..];
+        }
+        let packet = decoder.step(&[3, 0x06, 0, 2, 0, 2, 0, 0]);
+        assert_eq!(packet.is_err(), v1, "{own} and {peer}");
+        let mut decoder = Decoder::new(own);
+        bytes.extend_from_slice(&[0xb1, PING, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let (mut rest, mut frames) = (&bytes[..], 0);
+        while let Ok((n, Step::Frame(_))) = decoder.step(rest) {
+            rest = &rest[n..];
+            frames += 1;
+        }
+        assert_eq!(frames, if v1 { 4 } else { 3 }, "{own} and {peer}");
+    }
+}
