@@ -165,10 +165,28 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("v1_pong", Frame::Pong { payload: b"74353842\0" }, &|out| {
         e.pong(out, (0, 0), b"74353842\0");
     });
+    case("v1_lane_taken", Frame::LaneTaken { total_bytes: 819_200 }, &lane_taken);
     case("v1_going_away", Frame::GoingAway { reason: b"shutting down" }, &|out| {
         going_away(out, "shutting down");
     });
     cases
+}
+
+/// Only a session writes this one: half a megabyte and more has come, in frames of 200 KiB.
+fn lane_taken(out: &mut Vec<u8>) {
+    let now = Moment(0);
+    let mut session = Session::new(Config::default(), now);
+    let offer = Config::default().offer;
+    session.on_frame(Frame::Hello { ids: (0, 0), offer }, now).expect("a hello");
+    session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
+    let mut before = Vec::new();
+    for _ in 0..4 {
+        while session.poll_transmit(&mut before, false).is_some() {}
+        // It counts whoever the payload was for, nobody included.
+        let frame = Frame::Data { to: Name::Ours(9), bytes: 204_800 };
+        session.on_frame(frame, now).expect("a frame for nobody");
+    }
+    while session.poll_transmit(out, false).is_some() {}
 }
 
 /// Only a session writes this one.
@@ -182,7 +200,9 @@ fn going_away(out: &mut Vec<u8>, reason: &'static str) {
     while session.poll_transmit(&mut before, false).is_some() {}
     session.refuse_new(reason);
     session.refuse_new("a second word is not said");
-    while session.poll_transmit(out, false).is_some() {}
+    // Behind it comes the ping whose answer shows that the peer knows.
+    assert!(session.poll_transmit(out, false).is_some());
+    assert!(session.poll_transmit(&mut before, false).is_some());
 }
 
 #[test]
