@@ -44,7 +44,9 @@ impl<D: Driver> Worker<D> {
         let client = net::peer_address(&socket);
         let Some(&key) = self.up.last() else {
             net::reset_on_close(&socket);
-            self.log_refused(client, "the tunnel is down (TIMEOUT=hold has passed)");
+            let held = self.hold_deadline.is_some_and(|deadline| self.now >= deadline);
+            let why = if held { "TIMEOUT=hold has passed" } else { "since just now" };
+            self.log_refused(client, &format!("the tunnel is down ({why})"));
             return;
         };
         let local = Local::new(key, Stage::Open, client, self.now);
