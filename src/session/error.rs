@@ -41,7 +41,7 @@ pub enum TunnelError {
         number: u32,
     },
     /// Begun by the peer.
-    #[error("peer acknowledged {extra_bytes} bytes more of a stream than were sent")]
+    #[error("peer acknowledged or allowed {extra_bytes} bytes that cannot be right")]
     AckOverrun {
         /// The excess.
         extra_bytes: u64,

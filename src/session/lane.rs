@@ -40,7 +40,7 @@ impl Lane {
         self.now = now;
     }
 
-    /// A frame with payload passed, either way; `streak` is the stream's own memory of whether
+    /// A frame with payload passed, either way; `was_small` is the stream's memory of whether
     /// the frame before it was small, too.
     pub(super) fn passed(&mut self, bytes: u64, was_small: &mut bool) {
         let small = bytes <= SMALL_FRAME_BYTES;
