@@ -1,120 +1,205 @@
-"""The work that every way is given: iperf3 for bulk, redis-benchmark for small messages."""
+"""The work that every way is given. Each load has a `rate`, by which peers are compared, and other
+figures; `also` says which of those the table shows, and how."""
 
 import csv
 import io
 import json
-import shutil
-import socket
+import statistics
+import time
 
-from processes import CannotStart, Process, free_port, run_client
+import clients
+from processes import Client, run_client
+from servers import LOOPBACK, VALUE_BYTES
 
-LOOPBACK = "127.0.0.1"
 GIB = 1 << 30
-VALUE_BYTES = 64
-# The key that redis-benchmark asks for when it is not told to vary it.
-REDIS_KEY = "key:__rand_int__"
+# Seconds until a bulk stream runs at its usual speed.
+WARMUP_SECS = 0.3
 
 
 class Load:
-    """One kind of work. `unit` is what its rate counts; processor time is per `cpu_unit`."""
+    """One kind of work. `key` and `group` are for the command line, `needs` names the servers it
+    talks to, `unit` is what the rate counts; processor time is per `cpu_unit`."""
 
-    def __init__(self, name, server, unit, cpu_unit, command, parse):
+    cpu_unit = ""
+    also = []
+
+    def __init__(self, key, group, name, needs, unit):
+        self.key = key
+        self.group = group
         self.name = name
-        self.server = server
+        self.needs = needs
         self.unit = unit
-        self.cpu_unit = cpu_unit
-        self.command = command
-        self.parse = parse
 
-    def run(self, way, server, settings):
-        """Does the work once: rate, and processor seconds per unit of relays and whole path."""
-        before = way.cpu_secs(), server.cpu_secs()
-        text, client_secs = run_client(
-            self.command(way.port, settings), timeout_secs=30 + 10 * settings.seconds
-        )
-        relay_secs = way.cpu_secs() - before[0]
-        server_secs = server.cpu_secs() - before[1]
-        rate, amount, more = self.parse(text, settings)
+
+class Bulk(Load):
+    cpu_unit = "s/GiB"
+
+    def __init__(self, streams, reverse):
+        way = "down" if reverse else "up"
+        name = f"bulk {way}, {streams} stream{'s' if streams > 1 else ''}"
+        super().__init__(f"{way}{streams}", "bulk", name, ["iperf3"], "GiB/s")
+        self.streams = streams
+        self.reverse = reverse
+
+    def run(self, way, servers, settings):
+        watch = Watch(way, servers["iperf3"])
+        command = iperf3(way, self.streams, self.reverse, settings.seconds)
+        text, client_secs = run_client(command, settings.seconds + 30)
+        rate, gib, each = received(text)
+        return {"rate": rate, "gib": gib, "streams_gib": each, **watch.per(gib, client_secs)}
+
+
+class Redis(Load):
+    cpu_unit = "us/request"
+    also = [("p50_ms", "p50 {:.3f} ms"), ("p99_ms", "p99 {:.3f} ms")]
+
+    def __init__(self, key, group, name, probe, connections, pipeline=1, keep=True):
+        super().__init__(key, group, name, ["redis"], "k/s")
+        self.probe = probe
+        self.words = ["-c", str(connections), "-P", str(pipeline), "-k", "1" if keep else "0"]
+
+    def run(self, way, servers, settings):
+        # How many requests fill the time differs by a factor of ten: a short look tells.
+        looked = self.benchmark(way, self.probe)[0]
+        requests = max(self.probe, int(float(looked["rps"]) * settings.small_seconds))
+        watch = Watch(way, servers["redis"])
+        row, client_secs = self.benchmark(way, requests)
         return {
-            "rate": rate,
-            "relay_cpu": relay_secs / amount,
-            "path_cpu": (relay_secs + server_secs + client_secs) / amount,
-            **more,
+            "rate": float(row["rps"]) / 1000,
+            "requests": requests,
+            **{f"{p}_ms": float(row[f"{p}_latency_ms"]) for p in ("p50", "p95", "p99")},
+            **watch.per(requests / 1e6, client_secs),
+        }
+
+    def benchmark(self, way, requests):
+        command = ["redis-benchmark", "-h", LOOPBACK, "-p", str(way.ports["redis"]), "--csv"]
+        command += ["-t", "get", "-n", str(requests), *self.words]
+        text, client_secs = run_client(command, 60)
+        return list(csv.DictReader(io.StringIO(text)))[-1], client_secs
+
+
+class Keystroke(Load):
+    """One GET after the other while one bulk stream goes through the same way."""
+
+    also = [
+        ("p50_ms", "p50 {:.3f} ms"),
+        ("p99_ms", "p99 {:.3f} ms"),
+        ("bulk_gib_s", "bulk {:.2f} GiB/s"),
+        ("bulk_alone_gib_s", "alone {:.2f} GiB/s"),
+        ("bulk_kept", "kept {:.2f}"),
+    ]
+
+    def __init__(self, reverse):
+        key = "key-down" if reverse else "key-up"
+        name = f"GET beside bulk {'down' if reverse else 'up'}"
+        super().__init__(key, "key", name, ["iperf3", "redis"], "k/s")
+        self.reverse = reverse
+
+    def run(self, way, servers, settings):
+        command = iperf3(way, 1, self.reverse, settings.seconds)
+        alone, _, _ = received(run_client(command, settings.seconds + 30)[0])
+        bulk = Client(command)
+        ends = time.monotonic() + settings.seconds
+        try:
+            taken = clients.closed_loop(
+                way.ports["redis"], WARMUP_SECS, lambda: time.monotonic() < ends
+            )
+            beside, _, _ = received(bulk.result(30)[0])
+        finally:
+            bulk.kill()
+        if len(taken) < 2:
+            raise RuntimeError(f"only {len(taken)} answers beside bulk")
+        percentiles = statistics.quantiles(taken, n=100, method="inclusive")
+        return {
+            "rate": len(taken) / sum(taken) / 1000,
+            "answers": len(taken),
+            "p50_ms": percentiles[49] * 1000,
+            "p99_ms": percentiles[98] * 1000,
+            "max_ms": max(taken) * 1000,
+            "bulk_gib_s": beside,
+            "bulk_alone_gib_s": alone,
+            "bulk_kept": beside / alone,
         }
 
 
-def iperf3(streams, reverse):
-    def command(port, settings):
-        words = ["iperf3", "-c", LOOPBACK, "-p", str(port), "-J"]
-        words += ["-t", str(settings.seconds), "-P", str(streams)]
-        return words + (["-R"] if reverse else [])
+class Idle(Load):
+    """Memory of connections that say nothing, and how fast they open."""
 
-    def parse(text, _settings):
-        end = json.loads(text)["end"]
-        received = end["sum_received"]
-        # What the receiver counted: the sender's figure includes what is still on its way.
-        gib = received["bytes"] / GIB
-        each = [stream["receiver"]["bytes"] / GIB for stream in end["streams"]]
-        return gib / received["seconds"], gib, {"gib": gib, "streams_gib": each}
+    also = [
+        ("open_secs", "open in {:.2f} s"),
+        ("kib_per_connection", "{:.2f} KiB each"),
+        ("idle_mib", "from {:.1f} MiB"),
+    ]
 
-    name = f"bulk {'down' if reverse else 'up'}, {streams} stream{'s' if streams > 1 else ''}"
-    return Load(name, "iperf3", "GiB/s", "s/GiB", command, parse)
+    def __init__(self, count):
+        super().__init__(f"idle{count}", "idle", f"{count:,} idle", ["redis"], "k/s opened")
+        self.count = count
+
+    def run(self, way, _servers, _settings):
+        before = way.resident_kib()
+        connections = clients.IdleConnections(way.ports["redis"], self.count)
+        try:
+            after = way.resident_kib()
+        finally:
+            connections.close()
+        result = {"rate": self.count / connections.secs / 1000, "open_secs": connections.secs}
+        if way.relays:
+            result["idle_mib"] = before / 1024
+            result["kib_per_connection"] = (after - before) / self.count
+        return result
 
 
-def redis(connections, pipeline, requests):
-    def command(port, settings):
-        words = ["redis-benchmark", "-h", LOOPBACK, "-p", str(port), "-t", "get", "--csv"]
-        words += ["-c", str(connections), "-P", str(pipeline)]
-        # The amount follows the length of the other work; it is meant for 3 s of a slow way.
-        return words + ["-n", str(requests * settings.seconds // 3)]
+class Watch:
+    """Processor time of relays and server from now on."""
 
-    def parse(text, settings):
-        row = list(csv.DictReader(io.StringIO(text)))[-1]
-        times = {f"{p}_ms": float(row[f"{p}_latency_ms"]) for p in ("p50", "p95", "p99")}
-        # Seconds per thousand requests are milliseconds per request.
-        amount = requests * settings.seconds // 3 / 1e6
-        return float(row["rps"]) / 1000, amount, times
+    def __init__(self, way, server):
+        self.way = way
+        self.server = server
+        self.before = way.cpu_secs(), server.cpu_secs()
 
-    name = f"GET {VALUE_BYTES} B, c{connections}" + (f" P{pipeline}" if pipeline > 1 else "")
-    return Load(name, "redis", "k/s", "us/request", command, parse)
+    def per(self, amount, client_secs):
+        relay_secs = self.way.cpu_secs() - self.before[0]
+        server_secs = self.server.cpu_secs() - self.before[1]
+        return {
+            "relay_cpu": relay_secs / amount,
+            "path_cpu": (relay_secs + server_secs + client_secs) / amount,
+        }
 
+
+def iperf3(way, streams, reverse, seconds):
+    command = ["iperf3", "-c", LOOPBACK, "-p", str(way.ports["iperf3"]), "-J"]
+    command += ["-t", str(seconds), "-P", str(streams)]
+    return command + (["-R"] if reverse else [])
+
+
+def received(text):
+    """GiB/s, GiB and GiB of each stream. What the receiver counted: the sender's figure includes
+    what is still on its way."""
+    end = json.loads(text)["end"]
+    total = end["sum_received"]
+    each = [stream["receiver"]["bytes"] / GIB for stream in end["streams"]]
+    gib = total["bytes"] / GIB
+    if not gib:
+        raise RuntimeError("nothing was received")
+    return gib / total["seconds"], gib, each
+
+
+# Left out unless it is asked for: it takes relays that hold 20,000 descriptors.
+MANY = Idle(9_700)
 
 LOADS = [
-    iperf3(streams=1, reverse=False),
-    iperf3(streams=1, reverse=True),
-    iperf3(streams=8, reverse=False),
-    iperf3(streams=8, reverse=True),
-    redis(connections=1, pipeline=1, requests=12_000),
-    redis(connections=50, pipeline=1, requests=120_000),
-    redis(connections=50, pipeline=16, requests=600_000),
+    Bulk(streams=1, reverse=False),
+    Bulk(streams=1, reverse=True),
+    Bulk(streams=8, reverse=False),
+    Bulk(streams=8, reverse=True),
+    Redis("c1", "get", f"GET {VALUE_BYTES} B, c1", 1_000, connections=1),
+    Redis("c50", "get", f"GET {VALUE_BYTES} B, c50", 5_000, connections=50),
+    Redis("c1p16", "get", f"GET {VALUE_BYTES} B, c1 P16", 10_000, connections=1, pipeline=16),
+    Redis("c50p16", "get", f"GET {VALUE_BYTES} B, c50 P16", 50_000, connections=50, pipeline=16),
+    Redis("conn1", "conn", "new connections, c1", 500, connections=1, keep=False),
+    Redis("conn50", "conn", "new connections, c50", 1_000, connections=50, keep=False),
+    Keystroke(reverse=False),
+    Keystroke(reverse=True),
+    Idle(1_000),
+    MANY,
 ]
-
-
-def start_iperf3():
-    need("iperf3", "iperf3", "iperf3")
-    port = free_port()
-    return port, Process("iperf3", ["iperf3", "-s", "-B", LOOPBACK, "-p", str(port)], port)
-
-
-def start_redis():
-    need("redis-server", "redis-server", "redis")
-    need("redis-benchmark", "redis-tools", "redis")
-    port = free_port()
-    command = ["redis-server", "--bind", LOOPBACK, "--port", str(port)]
-    command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
-    server = Process("redis", command, port)
-    with socket.create_connection((LOOPBACK, port), timeout=5) as client:
-        client.sendall(f"SET {REDIS_KEY} {'x' * VALUE_BYTES}\r\n".encode())
-        answer = client.recv(64)
-    if answer != b"+OK\r\n":
-        server.stop()
-        raise CannotStart(f"redis: SET was answered {answer!r}")
-    return port, server
-
-
-def need(program, package, server):
-    if not shutil.which(program):
-        raise CannotStart(f"{server}: {program} is not installed (Debian package {package})")
-
-
-SERVERS = {"iperf3": start_iperf3, "redis": start_redis}

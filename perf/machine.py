@@ -5,6 +5,9 @@ import platform
 import re
 import subprocess
 
+from processes import CannotStart
+from relays import find
+
 
 def facts(root):
     return {
@@ -20,20 +23,29 @@ def facts(root):
 
 
 def versions(binary):
-    """First line that each program says of itself; programs that are not there are left out."""
+    """What each program says its version is; programs that are not there are left out."""
     asked = {
-        "sockmux-uring": [binary, "--version"],
-        "socat": ["socat", "-V"],
-        "iperf3": ["iperf3", "--version"],
-        "redis-server": ["redis-server", "--version"],
+        "iperf3": "--version",
+        "redis-server": "--version",
+        "haproxy": "-v",
+        "socat": "-V",
+        "nginx": "-v",
+        "ssh": "-V",
+        "stunnel": "-version",
+        "rathole": "--version",
+        "penguin": "--version",
     }
-    found = {name: version(command) for name, command in asked.items()}
+    found = {"sockmux-uring": version([binary, "--version"])}
+    for program, word in asked.items():
+        try:
+            found[program] = version([find(program, None), word])
+        except CannotStart:
+            pass
     return {name: text for name, text in found.items() if text}
 
 
 def version(command):
-    text = output(command)
-    match = re.search(r"\bv?=?(\d+\.\d+(\.\d+)*)", text)
+    match = re.search(r"(?:\b|[v=/_])(\d+\.\d+(\.\d+)*(p\d+)?)", output(command))
     return match.group(1) if match else None
 
 

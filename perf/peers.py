@@ -1,24 +1,36 @@
-"""The ways from a client to a server that are compared: a table of (name, start function).
+"""The ways from a client to a server that are compared.
 
-A start function gets the server's port and the settings, starts what it needs and returns a Way.
-To compare with one more program, write its start function and add it to PEERS."""
+A peer is a list of steps (see relays.py), from the servers' side on; each step's entrances are what
+the next one connects to. Every way carries both servers, so that different work can share it. To
+compare with one more program, write its step and add it to `known`."""
 
-import shutil
+import socket
+import time
 
-from processes import CannotStart, Process, free_port
+import relays
+from processes import CannotStart, free_port
 
 LOOPBACK = "127.0.0.1"
+FIRST_ANSWER_SECS = 10  # longest wait for the first answer through a way
+DIRECT = "direct"
+OURS = "ours"
 
 
 class Way:
-    """Where clients connect, and the relays on the way."""
+    """Where clients connect for each server (`ports`), and the relays on the way."""
 
-    def __init__(self, port, relays):
-        self.port = port
-        self.relays = relays
+    def __init__(self, ports, started):
+        self.ports = ports
+        self.relays = started
 
     def cpu_secs(self):
         return sum(relay.cpu_secs() for relay in self.relays)
+
+    def resident_kib(self):
+        return sum(relay.resident_kib() for relay in self.relays)
+
+    def last_words(self):
+        return "".join(relay.last_words() for relay in self.relays)
 
     def stop(self):
         """The entrance first: it is the client of the other."""
@@ -26,61 +38,67 @@ class Way:
             relay.stop()
 
 
-def chain(*steps):
-    """Starts relays from the server's side on. A step gets the port to connect to and its own;
-    what was started is stopped again if a later step fails."""
+class Peer:
+    """`key` is for the command line, `name` for people. `connections_max` is how many idle
+    connections it is given at most, None for any number."""
 
-    def start(server_port, settings):
-        way = Way(server_port, [])
+    def __init__(self, key, name, *steps, is_ours=False, connections_max=None):
+        self.key = key
+        self.name = name
+        self.steps = steps
+        self.is_ours = is_ours
+        self.connections_max = connections_max
+
+    def start(self, server_ports, settings):
+        """Starts the relays and waits until an answer comes through them."""
+        way = Way(dict(server_ports), [])
         try:
-            for step in steps:
-                port = free_port()
-                name, command = step(way.port, port, settings)
-                way.relays.append(Process(name, command, port))
-                way.port = port
+            for step in self.steps:
+                ports = {name: free_port() for name in server_ports}
+                way.relays += step(way.ports, ports, settings)
+                way.ports = ports
+            if "redis" in way.ports:
+                await_answer(self.name, way)
         except CannotStart:
             way.stop()
             raise
         return way
 
-    return start
 
-
-def socat(target, port, _settings):
-    if not shutil.which("socat"):
-        raise CannotStart("socat: not installed (Debian package socat)")
-    return "socat", [
-        "socat",
-        "-b", "65536",
-        # Its own queue of 5 makes fifty clients at once wait for SYNs to be sent again.
-        f"TCP-LISTEN:{port},bind={LOOPBACK},fork,reuseaddr,nodelay,backlog=1024",
-        f"TCP:{LOOPBACK}:{target},nodelay",
+def known(settings):
+    """All peers, direct first. Variants and other builds of ours come from the command line."""
+    plain = relays.ours(settings.binary, [])
+    peers = [
+        Peer(DIRECT, "direct"),
+        Peer(OURS, "sockmux-uring", plain, is_ours=True),
+        Peer("haproxy", "HAProxy x2, splice", relays.haproxy, relays.haproxy),
+        # Two processes for every connection.
+        Peer("socat", "socat x2", relays.socat, relays.socat, connections_max=1_000),
+        Peer("nginx", "nginx stream x2", relays.nginx, relays.nginx),
+        Peer("ssh", "OpenSSH -L", relays.ssh),
+        Peer("stunnel", "stunnel x2", relays.stunnel_server, relays.stunnel_client),
+        Peer("rathole", "rathole", relays.rathole),
+        Peer("penguin", "rusty-penguin", relays.penguin),
     ]
+    for name, words in settings.variants:
+        peers.append(Peer(name, name, relays.ours(settings.binary, words), is_ours=True))
+    for name, binary in settings.binaries:
+        peers.append(Peer(name, name, relays.ours(binary, []), is_ours=True))
+    return peers
 
 
-def receptor(target, port, settings):
-    return "sockmux-uring receptor", [
-        settings.binary, f"-P{LOOPBACK}:{port}", f"DEST={LOOPBACK}:{target}"
-    ]
-
-
-def connector(target, port, settings):
-    return "sockmux-uring connector", [
-        settings.binary, f"SERVER=sockmux://{LOOPBACK}:{target}", f"PORT={LOOPBACK}:{port}"
-    ]
-
-
-def connector_of_0_3(target, port, settings):
-    name, command = connector(target, port, settings)
-    return name, command + ["SOXCONF=protocol:0.3"]
-
-
-OURS = "sockmux-uring"
-
-# The first is what the others are compared with.
-PEERS = [
-    ("direct", chain()),
-    ("socat x2", chain(socat, socat)),
-    (OURS, chain(receptor, connector)),
-    (f"{OURS} 0.3", chain(receptor, connector_of_0_3)),
-]
+def await_answer(name, way):
+    """A tunnel's entrance may listen before its link stands, so listening is not enough."""
+    deadline = time.monotonic() + FIRST_ANSWER_SECS
+    while True:
+        try:
+            with socket.create_connection((LOOPBACK, way.ports["redis"]), timeout=2) as client:
+                client.sendall(b"PING\r\n")
+                if client.recv(64) == b"+PONG\r\n":
+                    return
+            problem = "the connection was closed"
+        except OSError as error:
+            problem = str(error)
+        if time.monotonic() > deadline:
+            raise CannotStart(f"{name}: no answer comes through: {problem}{way.last_words()}")
+        time.sleep(0.02)

@@ -1,6 +1,9 @@
-"""Processes that a run starts, their processor time, and ports for them. Standard library only."""
+"""Processes that a run starts: their processor time and memory, ports for them, and their end.
+Standard library only."""
 
+import collections
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -10,6 +13,12 @@ import time
 TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
 READY_SECS = 10  # longest wait for a program to listen
 STOP_SECS = 5  # longest wait for it to end when asked, before it is killed
+PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+# What was started and has not been stopped, for `stop_all`.
+RUNNING = []
+# The ports that were given last: two programs that have not begun to listen get different ones.
+GIVEN = collections.deque(maxlen=256)
 
 
 class CannotStart(Exception):
@@ -17,30 +26,51 @@ class CannotStart(Exception):
 
 
 def free_port():
-    """A TCP port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody has now. It lies beside the range that outgoing
+    connections take theirs from: thousands of those, or one that comes too soon, would be in the
+    way of the program that is to listen there."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low, high = (int(word) for word in file.read().split())
+    below, above = range(10_000, low), range(high + 1, 65_536)
+    ports = max(below, above, key=len) or range(low, high + 1)
+    while True:
+        port = random.choice(ports)
+        if port in GIVEN:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        GIVEN.append(port)
+        return port
 
 
 class Process:
-    """One program that listens on `port`, and whatever it forks."""
+    """One program that listens on `ports` (one or several), and whatever it forks."""
 
-    def __init__(self, name, command, port):
+    def __init__(self, name, command, ports):
         self.name = name
         self.log = tempfile.TemporaryFile()
         try:
+            # A session of its own: Ctrl-C is for the script, which ends the rest in order.
             self.child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                start_new_session=True,
             )
         except OSError as error:
             self.log.close()
             raise CannotStart(f"{name}: {error.strerror}") from error
-        self._await_listening(port)
+        RUNNING.append(self)
+        self._await_listening([ports] if isinstance(ports, int) else list(ports))
 
-    def _await_listening(self, port):
+    def _await_listening(self, ports):
         deadline = time.monotonic() + READY_SECS
-        while not listening(port):
+        while not all(listening(port) for port in ports):
             ended = self.child.poll() is not None
             if ended or time.monotonic() > deadline:
                 how = f"ended with status {self.child.returncode}" if ended else "does not listen"
@@ -51,6 +81,8 @@ class Process:
 
     def last_words(self):
         """The end of what it printed."""
+        if self.log.closed:
+            return ""
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").strip().splitlines()
         return ": " + " | ".join(lines[-3:]) if lines else ""
@@ -58,6 +90,12 @@ class Process:
     def cpu_secs(self):
         """User and system time so far, children included, alive or waited for."""
         return tree_cpu_secs(self.child.pid)
+
+    def resident_kib(self):
+        """Resident memory with that of living descendants. A page that two of them share counts
+        twice, which matters for programs that fork for every connection."""
+        pids = [self.child.pid] + [child for child, _ in descendants(self.child.pid)]
+        return sum(read_resident_kib(pid) for pid in pids)
 
     def stop(self):
         """Ends it, and children that outlive it (one process per connection in socat)."""
@@ -77,8 +115,15 @@ class Process:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-        if not self.log.closed:
-            self.log.close()
+        self.log.close()
+        if self in RUNNING:
+            RUNNING.remove(self)
+
+
+def stop_all():
+    """Ends everything that is still running, the latest first."""
+    for process in reversed(list(RUNNING)):
+        process.stop()
 
 
 def listening(port):
@@ -106,6 +151,15 @@ def read_stat(pid):
     return {"parent": int(fields[1]), "cpu_secs": ticks / TICKS_PER_SEC, "started": fields[19]}
 
 
+def read_resident_kib(pid):
+    """Resident memory of one process; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm") as statm:
+            return int(statm.read().split()[1]) * PAGE_KIB
+    except (OSError, IndexError):
+        return 0
+
+
 def descendants(pid):
     """(pid, start time) of all living descendants."""
     parents = {}
@@ -128,27 +182,55 @@ def tree_cpu_secs(pid):
     return sum(stat["cpu_secs"] for stat in stats if stat)
 
 
-def run_client(command, timeout_secs):
-    """Runs a client to its end: (standard output, processor seconds). Raises RuntimeError with
-    what it said when it fails."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        deadline = time.monotonic() + timeout_secs
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+class Client:
+    """A client that runs to its end. Raises RuntimeError with what it said when it fails."""
+
+    def __init__(self, command):
+        self.name = command[0]
+        self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err
+        )
+        self.cpu_secs = None
+
+    def running(self):
+        if self.cpu_secs is None:
+            pid, status, usage = os.wait4(self.child.pid, os.WNOHANG)
             if pid:
-                break
-            if time.monotonic() > deadline:
-                child.kill()
-                os.wait4(child.pid, 0)
-                child.returncode = -signal.SIGKILL
-                raise RuntimeError(f"{command[0]} did not end in {timeout_secs} s")
-            time.sleep(0.005)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        text = out.read().decode(errors="replace")
-        if child.returncode != 0:
-            said = (err.read().decode(errors="replace").strip() or text.strip())[-300:]
-            raise RuntimeError(f"{command[0]} ended with status {child.returncode}: {said}")
-        return text, usage.ru_utime + usage.ru_stime
+                self.child.returncode = os.waitstatus_to_exitcode(status)
+                self.cpu_secs = usage.ru_utime + usage.ru_stime
+        return self.cpu_secs is None
+
+    def kill(self):
+        if self.running():
+            self.child.kill()
+            self.child.wait()
+            self.cpu_secs = 0.0
+
+    def result(self, timeout_secs):
+        """Waits for the end: (standard output, processor seconds)."""
+        deadline = time.monotonic() + timeout_secs
+        try:
+            while self.running():
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{self.name} did not end in {timeout_secs} s")
+                time.sleep(0.005)
+            text, said = self._read(self.out), self._read(self.err)
+        finally:
+            self.kill()
+            self.out.close()
+            self.err.close()
+        if self.child.returncode != 0:
+            said = (said.strip() or text.strip())[-300:]
+            raise RuntimeError(f"{self.name} ended with status {self.child.returncode}: {said}")
+        return text, self.cpu_secs
+
+    @staticmethod
+    def _read(file):
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+def run_client(command, timeout_secs):
+    """Runs a client to its end: (standard output, processor seconds)."""
+    return Client(command).result(timeout_secs)

@@ -1,0 +1,39 @@
+"""The servers at the end of every way: iperf3 for bulk, Redis for small messages."""
+
+import socket
+
+from processes import CannotStart, Process, free_port
+from relays import find
+
+LOOPBACK = "127.0.0.1"
+VALUE_BYTES = 64
+# The key that redis-benchmark asks for when it is not told to vary it.
+REDIS_KEY = "key:__rand_int__"
+# Beside the connections that a load opens: one to look whether a way carries, for example.
+SPARE_CLIENTS = 50
+
+
+def start_iperf3(_settings):
+    program = find("iperf3", "iperf3")
+    port = free_port()
+    return port, Process("iperf3", [program, "-s", "-B", LOOPBACK, "-p", str(port)], port)
+
+
+def start_redis(settings):
+    program = find("redis-server", "redis-server")
+    find("redis-benchmark", "redis-tools")
+    port = free_port()
+    command = [program, "--bind", LOOPBACK, "--port", str(port), "--daemonize", "no"]
+    command += ["--save", "", "--appendonly", "no", "--tcp-backlog", "4096"]
+    command += ["--maxclients", str(settings.connections_max + SPARE_CLIENTS)]
+    server = Process("redis-server", command, port)
+    with socket.create_connection((LOOPBACK, port), timeout=5) as client:
+        client.sendall(f"SET {REDIS_KEY} {'x' * VALUE_BYTES}\r\n".encode())
+        answer = client.recv(64)
+    if answer != b"+OK\r\n":
+        server.stop()
+        raise CannotStart(f"redis-server: SET was answered {answer!r}")
+    return port, server
+
+
+SERVERS = {"iperf3": start_iperf3, "redis": start_redis}
