@@ -232,7 +232,9 @@ impl Session {
     /// One control frame of a stream.
     fn transmit_todo(&mut self, key: StreamKey, head: &mut Vec<u8>) -> Option<Transmit> {
         let (encoder, protocol) = (self.encoder(), self.protocol);
-        let first_room = self.first_data_room(key);
+        let todo = self.streams.get(key)?.todo;
+        // Asked only where it is needed: 0.3 writes the whole text to know its length.
+        let first_room = if todo.open || todo.opened { self.first_data_room(key) } else { 0 };
         let stream = self.streams.get_mut(key)?;
         if stream.todo.open {
             stream.todo.open = false;
