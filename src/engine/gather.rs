@@ -105,7 +105,7 @@ impl Gather {
     }
 
     /// Empties the list and yields its parts in order.
-    pub fn drain(&mut self) -> impl Iterator<Item = Chunk> {
+    pub fn drain(&mut self) -> impl DoubleEndedIterator<Item = Chunk> {
         self.len_bytes = 0;
         self.parts.drain(..)
     }

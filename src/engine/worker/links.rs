@@ -142,11 +142,8 @@ impl<D: Driver> Worker<D> {
 
     fn throttle_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if let Reading::Armed { op, cancelled: false, mode } = tunnel.reading
-            && tunnel.session.control_backlog() >= CONTROL_BACKLOG
-        {
-            self.driver.cancel(op);
-            tunnel.reading = Reading::Armed { op, mode, cancelled: true };
+        if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+            tunnel.reading.cancel(&mut self.driver);
         }
     }
 

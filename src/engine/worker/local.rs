@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::dial::Dial;
 use super::table::Key;
 use crate::engine::chunk::{Chunk, ChunkMut};
-use crate::engine::driver::{Fd, OpId, RecvMode};
+use crate::engine::driver::{Driver, Fd, OpId, RecvMode};
 use crate::session::{Moment, StreamKey};
 
 /// Where a local connection is in its life.
@@ -42,6 +42,17 @@ pub(super) enum Reading {
         /// It was asked to end.
         cancelled: bool,
     },
+}
+
+impl Reading {
+    /// Asks a multishot receive to end, once. It may bring more before it does.
+    pub(super) fn cancel<D: Driver>(&mut self, driver: &mut D) {
+        if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled } = self
+            && !std::mem::replace(cancelled, true)
+        {
+            driver.cancel(*op);
+        }
+    }
 }
 
 /// How much a socket gives, which says how it is best read.

@@ -88,7 +88,6 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        let was = local.reading;
         if !more {
             local.reading = Reading::Idle;
         }
@@ -102,7 +101,7 @@ impl<D: Driver> Worker<D> {
                         tunnel.session.data_ready(stream, bytes as u64);
                         tunnel.session.may_read(stream)
                     });
-                    self.judge_pace(key, was, bytes, may_go_on);
+                    self.judge_pace(key, bytes, may_go_on);
                     self.mark_tunnel(tunnel);
                 }
                 if !more {
@@ -122,9 +121,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A receive that was armed as `was` brought so many bytes: what is the stream's pace, and is
-    /// a multishot receive to go on?
-    fn judge_pace(&mut self, key: Key, was: Reading, bytes: usize, go_on: bool) {
+    /// A receive brought so many bytes: what is the stream's pace, and is a multishot receive to
+    /// go on?
+    fn judge_pace(&mut self, key: Key, bytes: usize, go_on: bool) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
@@ -151,13 +150,8 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
-        let stays = local.pace == Pace::Busy && go_on;
-        if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled: false } = was
-            && local.reading != Reading::Idle
-            && !stays
-        {
-            self.driver.cancel(op);
-            local.reading = Reading::Armed { op, mode: RecvMode::Multishot, cancelled: true };
+        if local.pace != Pace::Busy || !go_on {
+            local.reading.cancel(&mut self.driver);
         }
     }
 
@@ -166,10 +160,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.pace = Pace::Sparse;
         local.streak = 0;
-        if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled: false } = local.reading {
-            self.driver.cancel(op);
-            local.reading = Reading::Armed { op, mode: RecvMode::Multishot, cancelled: true };
-        }
+        local.reading.cancel(&mut self.driver);
     }
 
     /// End of data from a local socket.
@@ -351,8 +342,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return true };
         if local.stalled {
             // All of it is in our own buffers already.
-            let rest: Vec<Chunk> = gather.drain().collect();
-            for chunk in rest.into_iter().rev() {
+            for chunk in gather.drain().rev() {
                 local.output.push_front(chunk);
             }
             return true;

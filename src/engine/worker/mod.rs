@@ -34,9 +34,7 @@ use super::congestion::Choice;
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
-use crate::limits::{
-    CONNECTIONS_MAX, LEAVE_MILLIS, STREAMS_MAX, SWEEP_MILLIS, TUNNELS_MAX, WINDOW_BYTES,
-};
+use crate::limits::{CONNECTIONS_MAX, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES};
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
@@ -306,9 +304,5 @@ impl<D: Driver> Worker<D> {
         } else {
             self.refusals.kept_back += 1;
         }
-    }
-
-    fn sweep_interval() -> Duration {
-        Duration::from_millis(SWEEP_MILLIS)
     }
 }

@@ -72,7 +72,7 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let now = self.now;
-        self.next_sweep = now.after(Self::sweep_interval());
+        self.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
         let idle = self.plan.timeouts.io;
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
         let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
