@@ -226,8 +226,27 @@ pub const EXITS_MAX: usize = ENTRANCES_MAX;
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
 
-/// Payload of one DATA frame of SockMux 1, in bytes: what a bulk receive brings.
-pub const FRAME_BYTES: u64 = 256 << 10;
+/// Payload of one DATA frame of SockMux 1, in bytes: what a pipe holds. Frames of 256 KiB moved
+/// less and cost more (`docs/performance.md`).
+pub const FRAME_BYTES: u64 = 1 << 20;
+
+/// Size of a pipe, in bytes: what the kernel gives without privilege (`fs.pipe-max-size`). It
+/// stands for 256 pieces, each of which holds up to a page or a network fragment of 32 KiB.
+pub const PIPE_BYTES: usize = 1 << 20;
+
+/// A pipe smaller than this is not worth having: the system is short of them.
+pub const PIPE_BYTES_MIN: usize = 256 << 10;
+
+/// Pipes of one process: without privilege a user has 64 MiB of them (`fs.pipe-user-pages-soft`),
+/// shared with whatever else runs. A bulk stream that finds none is copied.
+pub const PIPES_MAX: usize = 48;
+
+/// Payload spliced at once, at least, in bytes: below it splicing costs more than copying
+/// (`docs/performance.md`).
+pub const SPLICE_BYTES_MIN: usize = 64 << 10;
+
+/// Payload spliced from or to one connection in one turn of the worker, in bytes: a frame.
+pub const SPLICE_TURN_BYTES: usize = 1 << 20;
 
 /// SockMux 1: window that a stream begins with, in bytes, if no less was offered. It is what a
 /// stream that nobody reads can cost; one that is read grows its own (see `session::window`).

@@ -243,6 +243,25 @@ impl ChunkMut {
         take_bytes
     }
 
+    /// Lets `write` put bytes at the end: it is given where that is and how many fit, and says how
+    /// many it has written.
+    ///
+    /// # Panics
+    ///
+    /// If it says more than fit.
+    #[inline]
+    pub(crate) fn fill(
+        &mut self,
+        write: impl FnOnce(*mut u8, usize) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let room_bytes = self.room();
+        let end = self.lease.set.address(self.lease.index).wrapping_add(self.written as usize);
+        let written = write(end, room_bytes)?;
+        assert!(written <= room_bytes, "more was written than there was room for");
+        self.written += written as u32;
+        Ok(written)
+    }
+
     /// Bytes that still fit.
     #[inline]
     pub fn room(&self) -> usize {

@@ -6,9 +6,11 @@
 
 pub mod chunk;
 mod congestion;
+mod direct;
 pub mod driver;
 mod gather;
 mod net;
+mod pipe;
 mod region;
 mod relay;
 mod resolver;

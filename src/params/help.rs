@@ -28,7 +28,8 @@ More:
                                seconds or 5m, 2h, 1d; 0 is never
   SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no;
                                ours: protocol:1|0.3 (1 where the peer knows it),
-                               congestion:auto|system|NAME
+                               congestion:auto|system|NAME,
+                               bulk:auto|copy|splice
   +=FILE                       read options and parameters, one a line
 
 Examples, one line for each of two hosts X and Y:

@@ -134,6 +134,20 @@ pub struct SoxConf {
     pub newest_protocol: u8,
     /// `congestion` (ours): the congestion control of our own sockets.
     pub congestion: Congestion,
+    /// `bulk` (ours): how payload in bulk is moved.
+    pub bulk: Bulk,
+}
+
+/// How payload in bulk is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bulk {
+    /// As each stream is best served at the moment.
+    #[default]
+    Auto,
+    /// Through buffers of the process.
+    Copy,
+    /// From socket to socket by splice(2), as soon as a stream fills a small buffer.
+    Splice,
 }
 
 /// The congestion control of our own sockets.
@@ -155,6 +169,7 @@ impl Default for SoxConf {
             first_data: true,
             newest_protocol: 1,
             congestion: Congestion::Auto,
+            bulk: Bulk::Auto,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::address;
 use super::error::plain;
 use super::hostlist::HostList;
-use super::plan::{Congestion, Entrance, Exit, LinkPlan, Plan, Transport};
+use super::plan::{Bulk, Congestion, Entrance, Exit, LinkPlan, Plan, Transport};
 use super::portlist::show_bind;
 use super::timeout;
 
@@ -62,6 +62,12 @@ pub fn plan(plan: &Plan) -> String {
         Congestion::Named(name) => name,
     };
     section(&mut text, "congestion", [congestion.to_owned()]);
+    let bulk = match plan.soxconf.bulk {
+        Bulk::Auto => "auto: spliced where that pays, else copied",
+        Bulk::Copy => "copy: always copied",
+        Bulk::Splice => "splice: spliced wherever it can be",
+    };
+    section(&mut text, "bulk", [bulk.to_owned()]);
     if !plan.notices.is_empty() {
         section(&mut text, "notices", plan.notices.iter().map(|notice| plain_long(notice)));
     }

@@ -1,11 +1,12 @@
 //! `SOXCONF=what[:value][,what[:value]]*`: choices of the wire protocol.
 
 use super::error::{Problem, plain, quoted};
-use super::plan::{Congestion, SoxConf};
+use super::plan::{Bulk, Congestion, SoxConf};
 use super::suggest;
 
 /// What has a meaning here.
-const ITEMS: [&str; 6] = ["crypt", "packsize", "nodelay", "noconndata", "protocol", "congestion"];
+const ITEMS: [&str; 7] =
+    ["crypt", "packsize", "nodelay", "noconndata", "protocol", "congestion", "bulk"];
 
 /// Items of the original that are passed over.
 const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
@@ -94,6 +95,15 @@ impl SoxConfReader {
                     "give congestion:auto, congestion:system or a name such as congestion:cubic",
                 ));
             }
+            ("bulk", Some("auto")) => self.conf.bulk = Bulk::Auto,
+            ("bulk", Some("copy")) => self.conf.bulk = Bulk::Copy,
+            ("bulk", Some("splice")) => self.conf.bulk = Bulk::Splice,
+            ("bulk", way) => {
+                return Err(Problem::new(
+                    format!("{} is no way to move bulk", quoted(way.unwrap_or_default())),
+                    "give bulk:auto, bulk:copy or bulk:splice",
+                ));
+            }
             (what, _) if IGNORED.contains(&what) => {
                 notice("this program has nothing of the kind");
             }
@@ -174,6 +184,19 @@ mod tests {
         for value in ["congestion", "congestion:", "congestion:a b", "congestion:sixteen_letters_"]
         {
             assert!(read(&[value]).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn ways_to_move_bulk() {
+        for (value, wanted) in
+            [("bulk:auto", Bulk::Auto), ("bulk:copy", Bulk::Copy), ("bulk:splice", Bulk::Splice)]
+        {
+            assert_eq!(read(&[value]).unwrap().0.bulk, wanted);
+        }
+        for value in ["bulk", "bulk:", "bulk:zero"] {
+            let message = read(&[value]).unwrap_err().to_string();
+            assert!(message.contains("give bulk:auto"), "{message}");
         }
     }
 

@@ -83,6 +83,30 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// Bytes of payload that are to come of the frame being read, and that may go past the decoder.
+    /// 0 in 0.3, whose frames are small.
+    #[inline]
+    pub fn payload_left(&self) -> u32 {
+        match &self.reader {
+            Reader::V03 { .. } => 0,
+            Reader::V1(decoder) => decoder.payload_left(),
+        }
+    }
+
+    /// So many bytes of payload went past the decoder.
+    ///
+    /// # Panics
+    /// If fewer are to come.
+    #[inline]
+    pub fn payload_passed(&mut self, bytes: u32) {
+        match &mut self.reader {
+            Reader::V03 { .. } => assert_eq!(bytes, 0, "payload of 0.3 does not pass"),
+            Reader::V1(decoder) => decoder.payload_passed(bytes),
+        }
+    }
+}
+
 /// Writes frames of streams, in either protocol, at the end of a buffer. Of a frame with payload
 /// it writes what stands before the payload.
 #[derive(Debug, Clone, Copy)]

@@ -133,6 +133,23 @@ impl Decoder {
         }
     }
 
+    /// Bytes of payload that are to come of the frame being read.
+    pub fn payload_left(&self) -> u32 {
+        match self.state {
+            State::Payload { left } => left,
+            State::Header | State::Control { .. } => 0,
+        }
+    }
+
+    /// So many bytes of payload went past the decoder.
+    ///
+    /// # Panics
+    /// If fewer are to come.
+    pub fn payload_passed(&mut self, bytes: u32) {
+        let left = self.payload_left().checked_sub(bytes).expect("more passed than was announced");
+        self.state = if left > 0 { State::Payload { left } } else { State::Header };
+    }
+
     fn header(&self) -> Result<Header, WireError> {
         let h = &self.header;
         let kind = h[1];
