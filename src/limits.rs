@@ -245,6 +245,13 @@ pub const PIPES_MAX: usize = 48;
 /// (`docs/performance.md`).
 pub const SPLICE_BYTES_MIN: usize = 64 << 10;
 
+/// Bytes of a link that are read before the rest of a big frame is spliced: a page, so that little
+/// of the frame is copied.
+pub const AHEAD_BYTES_MIN: usize = 4 << 10;
+
+/// The same while small frames fill that: what a buffer of the pool takes.
+pub const AHEAD_BYTES_MAX: usize = POOL_BUFFER_BYTES as usize;
+
 /// Payload spliced from or to one connection in one turn of the worker, in bytes: a frame.
 pub const SPLICE_TURN_BYTES: usize = 1 << 20;
 

@@ -288,6 +288,7 @@ times       acc       15 s      for the peer's hello
 protocol    SockMux 1 where the peer offers it too, else 0.3
 packets     0.3: at most 16384 bytes, with first data in CONNECT
 congestion  auto: a plain one on short paths, the system's on long ones
+bulk        auto: spliced where that pays, else copied
 notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
     let shown = show::plan(&plan);
     assert!(shown.starts_with(wanted), "{shown}");

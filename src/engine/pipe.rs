@@ -129,7 +129,8 @@ impl Pipes {
     }
 
     /// Pipes that are open, in use or not.
-    pub(super) fn open(&self) -> usize {
+    #[cfg(test)]
+    fn open(&self) -> usize {
         self.open.get()
     }
 }

@@ -1,10 +1,12 @@
 //! What the worker builds batches with: buffers for heads and small payload, and empty gathers.
 
-use std::collections::VecDeque;
 use std::io;
 
+use super::pieces::{Piece, Pieces};
 use crate::engine::chunk::{Chunk, ChunkMut, Pool};
-use crate::engine::driver::Gather;
+use crate::engine::direct;
+use crate::engine::driver::{Fd, Gather};
+use crate::engine::pipe::Pipes;
 use crate::limits::{COPY_BYTES, POOL_BUFFER_BYTES, POOL_BUFFERS};
 
 /// Buffers kept back from slow readers, so that heads can always be written.
@@ -20,13 +22,18 @@ pub(super) struct Kit {
     gathers: Vec<Box<Gather>>,
     /// Where the session writes a head.
     pub(super) head: Vec<u8>,
+    /// Where a link is read ahead into, one read behind the other.
+    ahead: ChunkMut,
+    pub(super) pipes: Pipes,
 }
 
 impl Kit {
     pub(super) fn new() -> io::Result<Kit> {
         let pool = Pool::new(POOL_BUFFER_BYTES, POOL_BUFFERS)?;
-        let arena = pool.take().ok_or_else(|| io::Error::other("the buffer pool is empty"))?;
-        Ok(Kit { pool, arena, gathers: Vec::new(), head: Vec::with_capacity(512) })
+        let take = || pool.take().ok_or_else(|| io::Error::other("the buffer pool is empty"));
+        let (arena, ahead) = (take()?, take()?);
+        let (gathers, head) = (Vec::new(), Vec::with_capacity(512));
+        Ok(Kit { pool, arena, gathers, head, ahead, pipes: Pipes::default() })
     }
 
     /// Buffers that nobody holds.
@@ -70,23 +77,41 @@ impl Kit {
     }
 
     /// Moves `bytes` from the front of `input` to the end of a batch: small pieces are copied,
-    /// large ones stay where they were received.
-    pub(super) fn append(&mut self, gather: &mut Gather, input: &mut VecDeque<Chunk>, bytes: u64) {
+    /// large ones stay where they were received. Ends before what stands in the pipe, and says how
+    /// many bytes are left then.
+    pub(super) fn append(&mut self, gather: &mut Gather, input: &mut Pieces, bytes: u64) -> usize {
         let mut left = bytes as usize;
         while left > 0 {
-            let front = input.front_mut().expect("the session was told of more than there is");
-            let part = front.len().min(left);
-            left -= part;
-            if part <= COPY_BYTES {
-                self.write(gather, &front[..part]);
-                front.advance(part);
-            } else {
-                gather.push(front.split_to(part));
-            }
-            if front.is_empty() {
-                input.pop_front();
+            match input.front_mut().expect("the session was told of more than there is") {
+                Piece::Piped(_) => break,
+                Piece::Chunk(front) => {
+                    let part = front.len().min(left);
+                    left -= part;
+                    if part <= COPY_BYTES {
+                        self.write(gather, &front[..part]);
+                        front.advance(part);
+                    } else {
+                        gather.push(front.split_to(part));
+                    }
+                    if front.is_empty() {
+                        input.pop_front();
+                    }
+                }
             }
         }
+        left
+    }
+
+    /// Receives up to `most_bytes` at once: `None` at the end of data.
+    pub(super) fn read_ahead(&mut self, fd: &Fd, most_bytes: usize) -> io::Result<Option<Chunk>> {
+        if self.ahead.room() < most_bytes {
+            let Some(buffer) = self.pool.take() else {
+                return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+            };
+            self.ahead = buffer;
+        }
+        let got = direct::receive(fd, &mut self.ahead, most_bytes)?;
+        Ok((got > 0).then(|| self.ahead.take_written()))
     }
 
     /// Copies a chunk to the end of `output` into buffers of the pool, so that the chunk's own can
@@ -95,7 +120,7 @@ impl Kit {
         &self,
         chunk: &Chunk,
         tail: &mut Option<ChunkMut>,
-        output: &mut VecDeque<Chunk>,
+        output: &mut Pieces,
     ) -> bool {
         let mut bytes: &[u8] = chunk;
         while !bytes.is_empty() {
@@ -111,15 +136,7 @@ impl Kit {
             };
             let took = buffer.put(bytes);
             bytes = &bytes[took..];
-            let piece = buffer.take_written();
-            match output.back_mut() {
-                Some(last) => {
-                    if let Err(piece) = last.try_join(piece) {
-                        output.push_back(piece);
-                    }
-                }
-                None => output.push_back(piece),
-            }
+            output.join_chunk(buffer.take_written());
         }
         true
     }

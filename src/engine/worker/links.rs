@@ -1,17 +1,23 @@
 //! Bytes between a persistent connection and its session.
 
 use std::io;
+use std::rc::Rc;
 
 use tracing::{debug, info, warn};
 
 use super::local::Reading;
 use super::token::Kind;
-use super::tunnel::{Destination, Tunnel};
+use super::tunnel::{Destination, LinkPace, Outgoing, Tunnel};
 use super::{Drain, Key, Worker, listeners::Purpose};
 use crate::engine::chunk::Chunk;
+use crate::engine::direct;
 use crate::engine::driver::{BufferClass, Driver, Fd, Gather, RecvMode, SendWait};
 use crate::engine::net;
-use crate::limits::{BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, KEEPALIVE_INTERVALS};
+use crate::limits::{
+    AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, KEEPALIVE_INTERVALS,
+    SPLICE_TURN_BYTES,
+};
+use crate::params::plan::Bulk;
 use crate::session::{Session, Sink, Transmit, TunnelError};
 use crate::wire::{Decoder, Protocol, Step};
 
@@ -32,7 +38,12 @@ impl<D: Driver> Worker<D> {
             decoder: Decoder::new(newest),
             destination: Destination::Nowhere,
             reading: Reading::Idle,
+            pace: LinkPace::Received,
+            streak: 0,
+            ahead_bytes: AHEAD_BYTES_MIN,
+            copy_only: self.plan.soxconf.bulk == Bulk::Copy,
             sending: false,
+            outgoing: None,
             dirty: false,
             began: self.now,
         };
@@ -58,11 +69,21 @@ impl<D: Driver> Worker<D> {
     /// Receives from the link, unless its peer lets too many answers wait.
     pub(super) fn read_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.reading == Reading::Idle && tunnel.session.control_backlog() < CONTROL_BACKLOG {
-            let mode = RecvMode::Multishot;
-            let token = Kind::LinkReceive.of(key);
-            let op = self.driver.recv(&tunnel.fd, mode, BufferClass::Bulk, token);
-            tunnel.reading = Reading::Armed { op, mode, cancelled: false };
+        if tunnel.reading != Reading::Idle || tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+            return;
+        }
+        match tunnel.pace {
+            LinkPace::Received => {
+                let mode = RecvMode::Multishot;
+                let token = Kind::LinkReceive.of(key);
+                let op = self.driver.recv(&tunnel.fd, mode, BufferClass::Bulk, token);
+                tunnel.reading = Reading::Armed { op, mode, cancelled: false };
+            }
+            LinkPace::Spliced => {
+                let token = Kind::LinkReady.of(key);
+                self.driver.poll(&tunnel.fd, libc::POLLIN as u32, false, token);
+                tunnel.reading = Reading::Watched;
+            }
         }
     }
 
@@ -80,6 +101,7 @@ impl<D: Driver> Worker<D> {
                     self.drop_tunnel(key, &error.to_string());
                     return;
                 }
+                self.judge_link(key);
                 self.mark_tunnel(key);
             }
             Ok(None) => return self.drop_tunnel(key, "the peer closed the connection"),
@@ -98,7 +120,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes in what came from the link: frames to the session, payload to where they say.
-    fn read_frames(&mut self, key: Key, mut chunk: Chunk) -> Result<(), TunnelError> {
+    pub(super) fn read_frames(&mut self, key: Key, mut chunk: Chunk) -> Result<(), TunnelError> {
         let now = self.now;
         if let Some(tunnel) = self.tunnels.get_mut(key) {
             tunnel.session.received(now);
@@ -147,15 +169,43 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sends one batch: whatever the session wants sent now, in one gathered send.
+    /// Sends whatever the session wants sent now: batches, each in one gathered send. One that ends
+    /// in spliced payload is sent at once, and others may follow it in the same turn.
     pub(super) fn write_link(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
-            return;
+        let mut left_bytes = SPLICE_TURN_BYTES;
+        loop {
+            let Some(tunnel) = self.tunnels.get(key) else { return };
+            if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
+                break;
+            }
+            let gather = self.make_batch(key);
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+            if gather.is_empty() {
+                self.kit.give_back(gather);
+                break;
+            }
+            let Some(outgoing) = &tunnel.outgoing else {
+                tunnel.sending = true;
+                self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                break;
+            };
+            let bytes = outgoing.left_bytes;
+            if !self.send_head(key, gather) || !self.pass_out(key) || bytes >= left_bytes {
+                break;
+            }
+            left_bytes -= bytes;
         }
+        self.do_events(key);
+        self.read_link(key);
+    }
+
+    /// A batch of what the session wants sent. It ends where payload stands in a pipe.
+    fn make_batch(&mut self, key: Key) -> Box<Gather> {
         let mut gather = self.kit.take_gather();
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return gather };
         while gather.len_bytes() < BATCH_BYTES
             && gather.parts() < BATCH_PARTS
+            && tunnel.outgoing.is_none()
             && self.kit.can_write_frame()
         {
             let in_batch = !gather.is_empty();
@@ -169,7 +219,14 @@ impl<D: Driver> Worker<D> {
                 Transmit::Data { user, bytes, .. } => {
                     let user = Key::unpack(user);
                     let local = self.locals.get_mut(user).expect("streams with data have a local");
-                    self.kit.append(&mut gather, &mut local.input, bytes);
+                    let piped = self.kit.append(&mut gather, &mut local.input, bytes);
+                    if piped > 0 {
+                        let taken = local.input.take_piped(piped);
+                        assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
+                        let pipe = local.input.pipe().expect("it stands in the pipe");
+                        let (pipe, left_bytes) = (Rc::clone(pipe), piped);
+                        tunnel.outgoing = Some(Outgoing { local: user, pipe, left_bytes });
+                    }
                     if local.fd.is_none() && local.input.is_empty() {
                         // What a reset connection had left has gone out.
                         self.locals.remove(user);
@@ -177,14 +234,29 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
+        gather
+    }
+
+    /// Sends a batch that ends in the head of a frame with spliced payload, at once; what the
+    /// socket does not take goes by the driver. `false`: the payload has to wait for that.
+    fn send_head(&mut self, key: Key, mut gather: Box<Gather>) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        match direct::send(&tunnel.fd, &mut gather, true) {
+            Ok(bytes) => gather.advance(bytes),
+            Err(error) if is_again(&error) => {}
+            Err(error) => {
+                self.kit.give_back(gather);
+                self.drop_tunnel(key, &format!("sending to the peer: {error}"));
+                return false;
+            }
+        }
         if gather.is_empty() {
             self.kit.give_back(gather);
-        } else {
-            tunnel.sending = true;
-            self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+            return true;
         }
-        self.do_events(key);
-        self.read_link(key);
+        tunnel.sending = true;
+        self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+        false
     }
 
     pub(super) fn link_sent(
@@ -204,7 +276,9 @@ impl<D: Driver> Worker<D> {
                 if gather.is_empty() {
                     tunnel.sending = false;
                     self.kit.give_back(gather);
-                    self.mark_tunnel(key);
+                    if self.pass_out(key) {
+                        self.mark_tunnel(key);
+                    }
                 } else {
                     self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
                 }
@@ -288,4 +362,9 @@ impl<D: Driver> Worker<D> {
             }
         }
     }
+}
+
+/// The socket has nothing to give, or takes nothing, for now.
+pub(super) fn is_again(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }

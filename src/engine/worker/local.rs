@@ -1,11 +1,11 @@
 //! A local connection: a client that came in at an entrance, or a server reached by an exit.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::dial::Dial;
+use super::pieces::Pieces;
 use super::table::Key;
-use crate::engine::chunk::{Chunk, ChunkMut};
+use crate::engine::chunk::ChunkMut;
 use crate::engine::driver::{Driver, Fd, OpId, RecvMode};
 use crate::session::{Moment, StreamKey};
 
@@ -66,6 +66,8 @@ pub(super) enum Pace {
     /// It fills buffers: received into large ones, one at a time, so that it cannot take more
     /// than its share of them.
     Bulk,
+    /// Much more waits than such a buffer takes: watched, then spliced into the stream's pipe.
+    Spliced,
 }
 
 /// One local connection.
@@ -82,23 +84,31 @@ pub(super) struct Local {
 
     pub(super) reading: Reading,
     pub(super) pace: Pace,
-    /// While in bulk, short reads in a row; else, reads in a row that came close together.
+    /// While in bulk or spliced, short reads in a row; else, reads in a row that came close
+    /// together.
     pub(super) streak: u8,
+    /// While in bulk, reads in a row that left nothing of their buffers.
+    pub(super) full_reads: u8,
+    /// Splicing this socket was refused: it is copied.
+    pub(super) copy_only: bool,
     /// In the list of those that wait for a receive buffer.
     pub(super) starved: bool,
     /// The socket has given its end of data.
     pub(super) read_ended: bool,
     /// Received and not yet framed.
-    pub(super) input: VecDeque<Chunk>,
+    pub(super) input: Pieces,
 
     /// Delivered and not yet written.
-    pub(super) output: VecDeque<Chunk>,
+    pub(super) output: Pieces,
     /// Where a slow reader's output is copied to.
     pub(super) spill: Option<ChunkMut>,
     /// The socket did not take all it was given: output is kept in buffers of our own, and the
     /// send under way waits until there is room.
     pub(super) stalled: bool,
+    /// A send is under way, or the socket is watched for room.
     pub(super) sending: bool,
+    /// It is watched for room.
+    pub(super) waiting: bool,
     /// In the list of those with output to write.
     pub(super) dirty: bool,
     /// Urgent data that came before the server was reached.
@@ -123,13 +133,16 @@ impl Local {
             reading: Reading::Idle,
             pace: Pace::Sparse,
             streak: 0,
+            full_reads: 0,
+            copy_only: false,
             starved: false,
             read_ended: false,
-            input: VecDeque::new(),
-            output: VecDeque::new(),
+            input: Pieces::default(),
+            output: Pieces::default(),
             spill: None,
             stalled: false,
             sending: false,
+            waiting: false,
             dirty: false,
             urgent: None,
             end_after_output: false,

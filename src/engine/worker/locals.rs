@@ -11,16 +11,22 @@ use std::io;
 use tracing::{debug, warn};
 
 use super::local::{Pace, Reading, Stage};
+use super::pieces::Piece;
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
+use crate::engine::direct;
 use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
 use crate::engine::net;
-use crate::limits::{BULK_BUFFERS_FOR_LINKS, LOCAL_PARTS, SMALL_BUFFER_BYTES};
+use crate::limits::{BULK_BUFFER_BYTES, BULK_BUFFERS_FOR_LINKS, LOCAL_PARTS, SMALL_BUFFER_BYTES};
+use crate::params::plan::Bulk;
 use crate::session::Moment;
+use crate::wire::Protocol;
 
 /// Short reads in a row that end a stream's bulk.
 const SHORT_READS: u8 = 2;
+/// Reads in a row that left nothing of a bulk buffer, after which a stream is spliced.
+const FULL_READS: u8 = 3;
 /// Reads in a row, each soon after the one before, that make a sparse stream busy.
 const QUICK_READS: u8 = 16;
 /// How soon that is.
@@ -41,18 +47,19 @@ impl<D: Driver> Worker<D> {
             (Stage::Lingering, _) => true,
             _ => false,
         };
-        if !wanted {
+        if !wanted || self.pipe_is_busy(key) {
             return;
         }
+        let Some(local) = self.locals.get(key) else { return };
         match local.pace {
-            Pace::Sparse => self.watch_local(key),
+            Pace::Sparse | Pace::Spliced => self.watch_local(key),
             Pace::Busy => self.receive_local(key, RecvMode::Multishot, BufferClass::Small),
             Pace::Bulk => self.receive_local(key, RecvMode::Now, BufferClass::Bulk),
         }
     }
 
     /// Asks to be told when a socket has something.
-    fn watch_local(&mut self, key: Key) {
+    pub(super) fn watch_local(&mut self, key: Key) {
         let Some(local) = self.locals.get_mut(key) else { return };
         if let Some(fd) = &local.fd {
             let events = (libc::POLLIN | libc::POLLPRI) as u32;
@@ -95,7 +102,7 @@ impl<D: Driver> Worker<D> {
             Ok(Some(chunk)) => {
                 if let (Stage::Open, Some(stream)) = (&local.stage, local.stream) {
                     let bytes = chunk.len();
-                    local.input.push_back(chunk);
+                    local.input.push_chunk(chunk);
                     let tunnel = local.tunnel;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
                         tunnel.session.data_ready(stream, bytes as u64);
@@ -126,6 +133,15 @@ impl<D: Driver> Worker<D> {
     fn judge_pace(&mut self, key: Key, bytes: usize, go_on: bool) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
+        let splices = self
+            .tunnels
+            .get(local.tunnel)
+            .is_some_and(|tunnel| tunnel.session.protocol() == Protocol::V1);
+        let (splices, full_reads) = match self.plan.soxconf.bulk {
+            Bulk::Auto => (splices, FULL_READS),
+            Bulk::Splice => (splices, 0),
+            Bulk::Copy => (false, 0),
+        };
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
         let quick = now.0 - local.last_data.0 < QUICK_MICROS;
         local.last_data = now;
@@ -141,11 +157,16 @@ impl<D: Driver> Worker<D> {
                     self.timed += 1;
                 }
             }
-            Pace::Busy => {}
+            Pace::Busy | Pace::Spliced => {}
             Pace::Bulk => {
                 local.streak = if full { 0 } else { local.streak + 1 };
+                let whole = bytes >= BULK_BUFFER_BYTES as usize;
+                local.full_reads = if whole { local.full_reads + 1 } else { 0 };
                 if local.streak >= SHORT_READS {
                     local.pace = Pace::Sparse;
+                    local.streak = 0;
+                } else if splices && !local.copy_only && local.full_reads >= full_reads {
+                    local.pace = Pace::Spliced;
                     local.streak = 0;
                 }
             }
@@ -164,7 +185,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// End of data from a local socket.
-    fn local_ended(&mut self, key: Key) {
+    pub(super) fn local_ended(&mut self, key: Key) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
         local.read_ended = true;
@@ -186,7 +207,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         debug!(client = %local.client, %error, what, "local connection failed");
         let (tunnel, stream) = (local.tunnel, local.stream);
-        local.output.clear();
+        local.output.clear(&mut self.kit.pipes);
         if let Some(fd) = local.fd.take() {
             net::reset_on_close(&fd);
             self.driver.cancel_all(&fd);
@@ -210,8 +231,9 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.reading = Reading::Idle;
         let (Ok(events), Some(fd)) = (events, &local.fd) else { return };
+        let spliced = local.pace == Pace::Spliced;
         let class = match local.pace {
-            Pace::Bulk => BufferClass::Bulk,
+            Pace::Bulk | Pace::Spliced => BufferClass::Bulk,
             Pace::Sparse | Pace::Busy => BufferClass::Small,
         };
         if events & libc::POLLPRI as u32 != 0
@@ -223,7 +245,9 @@ impl<D: Driver> Worker<D> {
             }
             self.mark_tunnel(tunnel);
         }
-        if events & !(libc::POLLPRI as u32) != 0 {
+        if spliced && !self.pipe_is_busy(key) {
+            self.fill_from_local(key);
+        } else if events & !(libc::POLLPRI as u32) != 0 {
             self.receive_local(key, RecvMode::Now, class);
         } else {
             self.read_local(key);
@@ -237,7 +261,7 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        let waits = local.stalled || !matches!(local.stage, Stage::Open);
+        let waits = local.stalled || local.waiting || !matches!(local.stage, Stage::Open);
         if waits {
             // A slow reader, or an exit that has not reached its server: the link needs its
             // buffer back.
@@ -246,7 +270,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
         } else {
-            local.output.push_back(chunk);
+            local.output.push_chunk(chunk);
         }
         self.mark_local(key);
     }
@@ -273,23 +297,52 @@ impl<D: Driver> Worker<D> {
 
     /// Writes what was delivered, or ends what has nothing left to write.
     pub(super) fn write_local(&mut self, key: Key) {
+        loop {
+            let Some(local) = self.locals.get_mut(key) else { return };
+            let Some(fd) = &local.fd else { return };
+            if local.sending || matches!(local.stage, Stage::Dialing(_)) {
+                return;
+            }
+            if local.output.is_empty() {
+                self.output_done(key);
+                return;
+            }
+            if local.output.begins_in_pipe() {
+                if !self.pass_on(key) {
+                    return;
+                }
+                continue;
+            }
+            let mut gather = self.kit.take_gather();
+            while gather.parts() < LOCAL_PARTS {
+                let Some(chunk) = local.output.pop_chunk() else { break };
+                gather.push(chunk);
+            }
+            if local.stalled || !local.output.begins_in_pipe() {
+                local.sending = true;
+                let wait = if local.stalled { SendWait::Yes } else { SendWait::No };
+                self.driver.send(fd, gather, wait, Kind::LocalSend.of(key));
+                return;
+            }
+            // What follows is spliced, and this is sent with it.
+            let result = direct::send(fd, &mut gather, true);
+            let all = result.as_ref().is_ok_and(|&bytes| bytes == gather.len_bytes());
+            self.local_sent(key, result, gather);
+            if !all {
+                self.wait_for_room(key);
+            }
+        }
+    }
+
+    /// A socket in bulk did not take all it was given: it is watched, and what comes meanwhile
+    /// still goes into its pipe.
+    pub(super) fn wait_for_room(&mut self, key: Key) {
         let Some(local) = self.locals.get_mut(key) else { return };
         let Some(fd) = &local.fd else { return };
-        if local.sending || matches!(local.stage, Stage::Dialing(_)) {
-            return;
-        }
-        if local.output.is_empty() {
-            self.output_done(key);
-            return;
-        }
-        let mut gather = self.kit.take_gather();
-        while gather.parts() < LOCAL_PARTS {
-            let Some(chunk) = local.output.pop_front() else { break };
-            gather.push(chunk);
-        }
+        local.stalled = false;
+        local.waiting = true;
         local.sending = true;
-        let wait = if local.stalled { SendWait::Yes } else { SendWait::No };
-        self.driver.send(fd, gather, wait, Kind::LocalSend.of(key));
+        self.driver.poll(fd, libc::POLLOUT as u32, false, Kind::LocalWritable.of(key));
     }
 
     pub(super) fn local_sent(
@@ -343,16 +396,24 @@ impl<D: Driver> Worker<D> {
         if local.stalled {
             // All of it is in our own buffers already.
             for chunk in gather.drain().rev() {
-                local.output.push_front(chunk);
+                local.output.push_chunk_front(chunk);
             }
             return true;
         }
         local.stalled = true;
-        let newer = std::mem::take(&mut local.output);
-        gather
-            .drain()
-            .chain(newer)
-            .all(|chunk| self.kit.spill(&chunk, &mut local.spill, &mut local.output))
+        let newer = local.output.take_queue();
+        let (kit, spill, output) = (&self.kit, &mut local.spill, &mut local.output);
+        let mut keep = |chunk: Chunk| kit.spill(&chunk, spill, output);
+        if !gather.drain().all(&mut keep) {
+            return false;
+        }
+        newer.into_iter().all(|piece| match piece {
+            Piece::Chunk(chunk) => kit.spill(&chunk, spill, output),
+            Piece::Piped(bytes) => {
+                output.push_piped(bytes);
+                true
+            }
+        })
     }
 
     fn out_of_buffers(&mut self, key: Key) {

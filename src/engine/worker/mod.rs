@@ -6,7 +6,8 @@
 //!
 //! Files: [`listeners`] take clients and peers in, [`connector`] dials the persistent connection,
 //! [`links`] moves bytes between it and its session, [`streams`] does what the session says,
-//! [`locals`] moves bytes between local sockets and the session, [`turn`] closes each turn.
+//! [`locals`] moves bytes between local sockets and the session, [`splice`] moves bulk past the
+//! process from socket to socket, [`turn`] closes each turn.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,6 +25,8 @@ mod links;
 mod listeners;
 mod local;
 mod locals;
+mod pieces;
+mod splice;
 mod streams;
 mod table;
 mod token;
@@ -64,6 +67,13 @@ struct Counters {
     stale: u64,
     /// Streams reset because buffers for slow readers were used up.
     spill_exhausted: u64,
+    /// Payload bytes that were spliced from local sockets, and to them.
+    spliced_from_local: u64,
+    spliced_to_local: u64,
+    /// Fallbacks from splicing to copying: a pipe with room took no more pieces.
+    pipe_full: u64,
+    /// The same: the socket cannot be spliced.
+    splice_refused: u64,
 }
 
 /// How far the end of the run is.
@@ -220,6 +230,9 @@ impl<D: Driver> Worker<D> {
             }
             (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
             (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
+            (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
+            (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
+            (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::Dial, Outcome::Connected(result)) => {
                 self.link_connected(token::number(token), result);
             }

@@ -228,7 +228,7 @@ impl<D: Driver> Worker<D> {
     fn stream_ended(&mut self, key: Key, how: &Ended) {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.stream = None;
-        local.input.clear();
+        local.input.clear(&mut self.kit.pipes);
         let client = local.client;
         match how {
             Ended::Orderly => {

@@ -21,9 +21,15 @@ pub(super) enum Kind {
     LocalSend,
     /// A local socket has something: data, urgent data or its end.
     LocalReady,
+    /// A local socket takes more.
+    LocalWritable,
+    /// A link has something.
+    LinkReady,
+    /// A link takes more.
+    LinkWritable,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 13] = [
     Kind::Wake,
     Kind::Accept,
     Kind::Dial,
@@ -34,6 +40,9 @@ const KINDS: [Kind; 10] = [
     Kind::LocalReceiveBulk,
     Kind::LocalSend,
     Kind::LocalReady,
+    Kind::LocalWritable,
+    Kind::LinkReady,
+    Kind::LinkWritable,
 ];
 
 impl Kind {

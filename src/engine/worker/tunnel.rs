@@ -1,10 +1,12 @@
 //! A persistent connection, as the worker holds it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::local::Reading;
 use super::table::Key;
 use crate::engine::driver::Fd;
+use crate::engine::pipe::Pipe;
 use crate::session::{Moment, Session};
 use crate::wire::Decoder;
 
@@ -16,6 +18,24 @@ pub(super) enum Destination {
     Urgent(Key),
 }
 
+/// How the link is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkPace {
+    /// By one multishot receive into large buffers.
+    Received,
+    /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced.
+    Spliced,
+}
+
+/// The spliced end of a frame whose head has been sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// Whose it is: it may be gone by now, and the frame must be finished all the same.
+    pub(super) local: Key,
+    pub(super) pipe: Rc<Pipe>,
+    pub(super) left_bytes: usize,
+}
+
 /// One persistent connection with its session.
 #[derive(Debug)]
 pub(super) struct Tunnel {
@@ -25,8 +45,17 @@ pub(super) struct Tunnel {
     pub(super) decoder: Decoder,
     pub(super) destination: Destination,
     pub(super) reading: Reading,
-    /// A batch is under way.
+    pub(super) pace: LinkPace,
+    /// Received: big frames in a row. Spliced: turns in a row that brought none.
+    pub(super) streak: u8,
+    /// How much is read ahead next.
+    pub(super) ahead_bytes: usize,
+    /// Splicing this socket was refused: it is copied.
+    pub(super) copy_only: bool,
+    /// A batch is under way, or the socket is watched for room.
     pub(super) sending: bool,
+    /// What goes out before anything else does, behind the batch under way.
+    pub(super) outgoing: Option<Outgoing>,
     /// In the list of those that may have something to send.
     pub(super) dirty: bool,
     pub(super) began: Moment,

@@ -205,7 +205,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         info!(how = ?stopped, "stopped");
-        debug!(driver = ?self.driver.counters(), worker = ?self.counters, "counts");
+        debug!(driver = ?self.driver.counters(), worker = ?self.counters, pipes_refused = self.kit.pipes.refused, "counts");
         Some(stopped)
     }
 }

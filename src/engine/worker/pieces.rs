@@ -1,0 +1,137 @@
+//! Payload on its way through the worker, in order: chunks in buffers of the process, and
+//! stretches that stand in a pipe.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::engine::chunk::Chunk;
+use crate::engine::pipe::{Pipe, Pipes};
+
+/// A stretch of payload.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Chunk(Chunk),
+    /// So many bytes are the next in the pipe.
+    Piped(usize),
+}
+
+/// One direction of a stream between its socket and the link. An idle one holds no memory.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    queue: VecDeque<Piece>,
+    /// Also holds bytes that have left the queue while they wait for the link.
+    pipe: Option<Rc<Pipe>>,
+}
+
+impl Pieces {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn front_mut(&mut self) -> Option<&mut Piece> {
+        self.queue.front_mut()
+    }
+
+    /// The next bytes are in the pipe.
+    pub(super) fn begins_in_pipe(&self) -> bool {
+        matches!(self.queue.front(), Some(Piece::Piped(_)))
+    }
+
+    pub(super) fn push_chunk(&mut self, chunk: Chunk) {
+        self.queue.push_back(Piece::Chunk(chunk));
+    }
+
+    /// As [`Pieces::push_chunk`]; one that continues the last chunk lengthens it.
+    pub(super) fn join_chunk(&mut self, chunk: Chunk) {
+        let chunk = match self.queue.back_mut() {
+            Some(Piece::Chunk(last)) => match last.try_join(chunk) {
+                Ok(()) => return,
+                Err(chunk) => chunk,
+            },
+            _ => chunk,
+        };
+        self.push_chunk(chunk);
+    }
+
+    pub(super) fn push_chunk_front(&mut self, chunk: Chunk) {
+        self.queue.push_front(Piece::Chunk(chunk));
+    }
+
+    /// The next chunk, if the next bytes are in one.
+    pub(super) fn pop_chunk(&mut self) -> Option<Chunk> {
+        if self.begins_in_pipe() {
+            return None;
+        }
+        match self.queue.pop_front() {
+            Some(Piece::Chunk(chunk)) => Some(chunk),
+            _ => None,
+        }
+    }
+
+    /// So many bytes were put into the pipe.
+    pub(super) fn push_piped(&mut self, bytes: usize) {
+        match self.queue.back_mut() {
+            Some(Piece::Piped(before)) => *before += bytes,
+            _ => self.queue.push_back(Piece::Piped(bytes)),
+        }
+    }
+
+    /// Takes up to `most_bytes` that come next in the pipe off the queue; they stay in the pipe.
+    pub(super) fn take_piped(&mut self, most_bytes: usize) -> usize {
+        let Some(Piece::Piped(bytes)) = self.queue.front_mut() else { return 0 };
+        let taken = most_bytes.min(*bytes);
+        *bytes -= taken;
+        if *bytes == 0 {
+            self.queue.pop_front();
+        }
+        taken
+    }
+
+    /// How many bytes come next in the pipe.
+    pub(super) fn piped_bytes(&self) -> usize {
+        match self.queue.front() {
+            Some(Piece::Piped(bytes)) => *bytes,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn pop_front(&mut self) {
+        self.queue.pop_front();
+    }
+
+    pub(super) fn pipe(&self) -> Option<&Rc<Pipe>> {
+        self.pipe.as_ref()
+    }
+
+    /// The pipe, a new one if there was none and one can be had.
+    pub(super) fn need_pipe(&mut self, pipes: &mut Pipes) -> Option<&Rc<Pipe>> {
+        if self.pipe.is_none() {
+            self.pipe = pipes.take();
+        }
+        self.pipe.as_ref()
+    }
+
+    /// Lets go of the pipe, if nothing in the queue stands in it.
+    pub(super) fn drop_pipe(&mut self, pipes: &mut Pipes) {
+        debug_assert!(!self.queue.iter().any(|piece| matches!(piece, Piece::Piped(_))));
+        if let Some(pipe) = self.pipe.take() {
+            pipes.give_back(pipe);
+        }
+    }
+
+    /// Whether any of the queue stands in the pipe.
+    pub(super) fn uses_pipe(&self) -> bool {
+        self.queue.iter().any(|piece| matches!(piece, Piece::Piped(_)))
+    }
+
+    /// Drops all of it.
+    pub(super) fn clear(&mut self, pipes: &mut Pipes) {
+        self.queue.clear();
+        self.drop_pipe(pipes);
+    }
+
+    /// The queue, to be put in anew; the pipe stays.
+    pub(super) fn take_queue(&mut self) -> VecDeque<Piece> {
+        std::mem::take(&mut self.queue)
+    }
+}
