@@ -161,7 +161,7 @@ impl<D: Driver> Worker<D> {
             Pace::Bulk => {
                 local.streak = if full { 0 } else { local.streak + 1 };
                 let whole = bytes >= BULK_BUFFER_BYTES as usize;
-                local.full_reads = if whole { local.full_reads + 1 } else { 0 };
+                local.full_reads = if whole { local.full_reads.saturating_add(1) } else { 0 };
                 if local.streak >= SHORT_READS {
                     local.pace = Pace::Sparse;
                     local.streak = 0;
@@ -231,11 +231,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.reading = Reading::Idle;
         let (Ok(events), Some(fd)) = (events, &local.fd) else { return };
-        let spliced = local.pace == Pace::Spliced;
-        let class = match local.pace {
-            Pace::Bulk | Pace::Spliced => BufferClass::Bulk,
-            Pace::Sparse | Pace::Busy => BufferClass::Small,
-        };
+        let pace = local.pace;
         if events & libc::POLLPRI as u32 != 0
             && let (Some(byte), Some(stream)) = (net::take_urgent(fd), local.stream)
         {
@@ -245,13 +241,13 @@ impl<D: Driver> Worker<D> {
             }
             self.mark_tunnel(tunnel);
         }
-        if spliced && !self.pipe_is_busy(key) {
-            self.fill_from_local(key);
-        } else if events & !(libc::POLLPRI as u32) != 0 {
-            self.receive_local(key, RecvMode::Now, class);
-        } else {
-            self.read_local(key);
-        }
+        let class = match pace {
+            _ if events & !(libc::POLLPRI as u32) == 0 => return self.read_local(key),
+            Pace::Spliced => return self.fill_from_local(key),
+            Pace::Bulk => BufferClass::Bulk,
+            Pace::Sparse | Pace::Busy => BufferClass::Small,
+        };
+        self.receive_local(key, RecvMode::Now, class);
     }
 
     /// Payload from the link for a local socket.

@@ -66,7 +66,9 @@ impl<D: Driver> Worker<D> {
     pub(super) fn fill_from_local(&mut self, key: Key) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
-        let (Some(fd), Some(stream)) = (&local.fd, local.stream) else { return };
+        let (Some(fd), Some(stream), Stage::Open) = (&local.fd, local.stream, &local.stage) else {
+            return self.read_local(key);
+        };
         let Some(pipe) = local.input.need_pipe(&mut self.kit.pipes) else {
             return self.copy_local(key);
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use super::local::{Pace, Stage};
-use super::{Drain, Key, Stopped, Worker};
+use super::{Counters, Drain, Key, Stopped, Worker};
 use crate::engine::driver::{BufferClass, Driver};
 use crate::engine::net;
 use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
@@ -204,8 +204,16 @@ impl<D: Driver> Worker<D> {
                 net::reset_on_close(fd);
             }
         }
-        info!(how = ?stopped, "stopped");
-        debug!(driver = ?self.driver.counters(), worker = ?self.counters, pipes_refused = self.kit.pipes.refused, "counts");
+        let Counters { spliced_from_local, spliced_to_local, pipe_full, splice_refused, .. } =
+            self.counters;
+        info!(
+            how = ?stopped,
+            spliced_from_local,
+            spliced_to_local,
+            splice_fallbacks = pipe_full + splice_refused + self.kit.pipes.refused,
+            "stopped"
+        );
+        debug!(driver = ?self.driver.counters(), worker = ?self.counters, "counts");
         Some(stopped)
     }
 }

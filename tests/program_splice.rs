@@ -1,0 +1,206 @@
+//! Bulk that is spliced past the process: every byte whatever happens in the middle of a frame,
+//! and the figures that say that it really went that way.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use support::net::{Ended, check_new_echo, connect, read_to_end_of};
+use support::pattern::Pattern;
+use support::protocol::Protocol;
+use support::servers::{Exchange, Server};
+use support::tunnel::Tunnel;
+use support::{DEADLINE, eventually};
+
+/// How bulk is moved, at both ends.
+const WAYS: [&str; 3] = ["auto", "copy", "splice"];
+
+fn tunnel(way: &str, server: &Server) -> Tunnel {
+    let way = format!("SOXCONF=bulk:{way}");
+    Tunnel::start(
+        Protocol::V1,
+        &[format!("DEST={}", server.address()), way.clone()],
+        &[String::from("PORT=127.0.0.1:0"), way],
+    )
+}
+
+/// Ends both, and says how much payload each spliced: from local sockets and to them.
+fn stop(mut tunnel: Tunnel) -> [[u64; 2]; 2] {
+    tunnel.connector.terminate();
+    tunnel.connector.wait_exit(DEADLINE);
+    tunnel.receptor.terminate();
+    tunnel.receptor.wait_exit(DEADLINE);
+    [&tunnel.connector, &tunnel.receptor].map(|program| {
+        let event = program.wait_for("stopped");
+        ["spliced_from_local", "spliced_to_local"]
+            .map(|name| event[name].as_u64().unwrap_or_else(|| panic!("no {name} in {event}")))
+    })
+}
+
+#[test]
+fn bulk_goes_by_the_way_that_was_asked_for_and_arrives_whole() {
+    const BYTES: u64 = 200 << 20;
+    for way in WAYS {
+        let server = Server::exchange();
+        let tunnel = tunnel(way, &server);
+        Exchange { seed: 1, up_bytes: BYTES, down_bytes: BYTES }.run(tunnel.entrance());
+        let counts = stop(tunnel);
+        for [from_local, to_local] in counts {
+            match way {
+                "copy" => assert_eq!([from_local, to_local], [0, 0], "{counts:?}"),
+                // How big the frames are that it makes of this, for the other end to splice, is
+                // the machine's affair,
+                "splice" => assert!(from_local > BYTES / 2 && to_local > 0, "{counts:?}"),
+                // and so is how much of it pays.
+                _ => assert!(from_local <= BYTES && to_local <= BYTES, "{counts:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn ends_that_move_bulk_differently_understand_each_other() {
+    for (one, other) in [("splice", "copy"), ("copy", "splice")] {
+        let server = Server::exchange();
+        let tunnel = Tunnel::start(
+            Protocol::V1,
+            &[format!("DEST={}", server.address()), format!("SOXCONF=bulk:{one}")],
+            &[String::from("PORT=127.0.0.1:0"), format!("SOXCONF=bulk:{other}")],
+        );
+        Exchange { seed: 2, up_bytes: 50 << 20, down_bytes: 50 << 20 }.run(tunnel.entrance());
+    }
+}
+
+#[test]
+fn a_hundred_streams_share_fewer_pipes_and_the_rest_is_copied() {
+    let server = Server::exchange();
+    let tunnel = tunnel("splice", &server);
+    let entrance = tunnel.entrance();
+    std::thread::scope(|scope| {
+        for seed in 0..100 {
+            scope.spawn(move || {
+                Exchange { seed, up_bytes: 3 << 20, down_bytes: 3 << 20 }.run(entrance);
+            });
+        }
+    });
+    let counts = stop(tunnel);
+    assert!(counts.into_iter().flatten().all(|spliced| spliced > 0), "{counts:?}");
+}
+
+/// A question, then much, then a question again, in one stream: it changes its way each time.
+#[test]
+fn a_stream_changes_between_keystrokes_and_bulk() {
+    let server = Server::echo();
+    let tunnel = tunnel("auto", &server);
+    let stream = connect(tunnel.entrance());
+    let (mut send, mut receive) = (Pattern::new(5), Pattern::new(5));
+    for _ in 0..5 {
+        for bytes in [1, 64, 5_000, 1] {
+            send.send(&mut &stream, bytes).expect("sent");
+            receive.receive(&mut &stream, bytes).expect("echoed");
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| send.send(&mut &stream, 30 << 20).expect("sent"));
+            receive.receive(&mut &stream, 30 << 20).expect("echoed");
+        });
+    }
+}
+
+#[test]
+fn an_answer_to_a_bulk_upload_comes_after_its_end() {
+    for way in WAYS {
+        let server = Server::start("127.0.0.1:0", |mut stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes)?;
+            Pattern::new(6).check(&bytes);
+            Pattern::new(7).send(&mut stream, bytes.len() as u64)
+        });
+        let tunnel = tunnel(way, &server);
+        let mut stream = connect(tunnel.entrance());
+        Pattern::new(6).send(&mut stream, 40_000_001).expect("sent");
+        stream.shutdown(Shutdown::Write).expect("half-closed");
+        Pattern::new(7).receive(&mut stream, 40_000_001).expect("the answer");
+        assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
+    }
+}
+
+/// One end of a stream goes while frames of it are half sent: the frame is finished, whoever it
+/// was for, and the other streams do not notice.
+#[test]
+fn a_reset_in_the_middle_of_a_frame_leaves_the_other_streams_alone() {
+    let server = Server::exchange();
+    let tunnel = tunnel("splice", &server);
+    let entrance = tunnel.entrance();
+    std::thread::scope(|scope| {
+        let steady = scope.spawn(move || {
+            Exchange { seed: 8, up_bytes: 300 << 20, down_bytes: 300 << 20 }.run(entrance);
+        });
+        let mut seed = 100;
+        while !steady.is_finished() {
+            seed += 1;
+            let stream = connect(entrance);
+            Exchange { seed, up_bytes: 64 << 20, down_bytes: 64 << 20 }.ask(&stream);
+            Pattern::new(seed * 2).send(&mut &stream, 2 << 20).expect("sent");
+            Pattern::new(seed * 2 + 1).receive(&mut &stream, 1 << 20).expect("received");
+            // Unread data makes the close a reset.
+            drop(stream);
+        }
+    });
+    Exchange { seed: 9, up_bytes: 1 << 20, down_bytes: 1 << 20 }.run(entrance);
+}
+
+/// Its pipe is full, its socket is full, and the connection must stay readable.
+#[test]
+fn a_reader_that_stands_still_in_bulk_holds_up_only_itself() {
+    for way in WAYS {
+        const BYTES: u64 = 100 << 20;
+        let go = Arc::new(AtomicBool::new(false));
+        let gate = Arc::clone(&go);
+        let server = Server::start("127.0.0.1:0", move |mut stream| {
+            let mut kind = [0];
+            stream.read_exact(&mut kind)?;
+            if kind == *b"s" {
+                assert!(eventually(DEADLINE, || gate.load(Ordering::SeqCst)));
+            }
+            Pattern::new(10).receive(&mut stream, BYTES)?;
+            stream.write_all(b"k")
+        });
+        let tunnel = tunnel(way, &server);
+        let entrance = tunnel.entrance();
+        let upload = move |kind: &[u8]| {
+            let mut stream: TcpStream = connect(entrance);
+            stream.write_all(kind).expect("sent");
+            Pattern::new(10).send(&mut stream, BYTES).expect("sent");
+            stream.read_exact(&mut [0]).expect("the verdict");
+        };
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(move || upload(b"s"));
+            upload(b"f");
+            upload(b"f");
+            assert!(!slow.is_finished());
+            go.store(true, Ordering::SeqCst);
+        });
+    }
+}
+
+#[test]
+fn nothing_is_left_open_when_spliced_streams_have_ended() {
+    let server = Server::echo();
+    let tunnel = tunnel("splice", &server);
+    let run = || {
+        for seed in 0..20 {
+            check_new_echo(tunnel.entrance(), seed, 2 << 20);
+        }
+        [&tunnel.connector, &tunnel.receptor].map(|program| program.descriptors())
+    };
+    let before = run();
+    run();
+    let settled = eventually(DEADLINE, || {
+        let now = [&tunnel.connector, &tunnel.receptor].map(|program| program.descriptors());
+        now.iter().zip(before).all(|(now, before)| *now <= before)
+    });
+    assert!(settled, "descriptors leak: {before:?} before");
+}
