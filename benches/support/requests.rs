@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use sockmux_uring::demo::client::Latencies;
 
 /// Bytes of a request and of its answer.
 pub(crate) const MESSAGE_BYTES: usize = 64;
@@ -70,17 +71,18 @@ fn echo(socket: &mut TcpStream, buffer: &mut [u8]) -> bool {
 /// A client's connection with one question outstanding.
 struct Asker {
     socket: TcpStream,
+    asked: Instant,
     /// Bytes of the answer that have arrived.
     arrived: usize,
 }
 
-/// Keeps one request outstanding on each of `connections` for `duration`; returns answers and
-/// the time they took.
-pub(crate) fn request_rate(
+/// Keeps one request outstanding on each of `connections` for `duration`; returns how long each
+/// answer took, and all of them together.
+pub(crate) fn requests(
     server: SocketAddr,
     connections: usize,
     duration: Duration,
-) -> io::Result<(u64, Duration)> {
+) -> io::Result<(Latencies, Duration)> {
     let mut poll = Poll::new()?;
     let mut askers = Vec::new();
     for index in 0..connections {
@@ -89,14 +91,14 @@ pub(crate) fn request_rate(
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket);
         poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
-        askers.push(Asker { socket, arrived: 0 });
+        askers.push(Asker { socket, asked: Instant::now(), arrived: 0 });
     }
     let question = [0x5a; MESSAGE_BYTES];
     let mut events = Events::with_capacity(connections);
-    let mut answers = 0;
+    let mut times = Vec::new();
     let begin = Instant::now();
     for asker in &mut askers {
-        asker.socket.write_all(&question)?;
+        asker.ask(&question)?;
     }
     while begin.elapsed() < duration {
         poll.poll(&mut events, Some(STALL))?;
@@ -106,15 +108,21 @@ pub(crate) fn request_rate(
         for event in &events {
             let asker = &mut askers[event.token().0];
             if asker.answered()? {
-                answers += 1;
-                asker.socket.write_all(&question)?;
+                times.push(asker.asked.elapsed());
+                asker.ask(&question)?;
             }
         }
     }
-    Ok((answers, begin.elapsed()))
+    let elapsed = begin.elapsed();
+    Ok((times.into_iter().collect(), elapsed))
 }
 
 impl Asker {
+    fn ask(&mut self, question: &[u8]) -> io::Result<()> {
+        self.asked = Instant::now();
+        self.socket.write_all(question)
+    }
+
     /// Takes what has arrived; true when the answer is complete.
     fn answered(&mut self) -> io::Result<bool> {
         let mut answer = [0; MESSAGE_BYTES];

@@ -8,32 +8,29 @@ use std::thread;
 use std::time::Duration;
 
 use sockmux_uring::demo::cpu::Thread;
-use sockmux_uring::demo::relays::Tunnel;
 
 use super::epoll_relay::EpollRelay;
-use super::tokio_uring_relay;
+use super::{ours, tokio_uring_relay};
 
 /// A way to one server, ready for any number of connections, until the process ends.
 pub(crate) struct Way {
     address: SocketAddr,
-    relays: Relays,
-}
-
-enum Relays {
-    Threads(Vec<Thread>),
-    Tunnel(Tunnel),
+    relays: Vec<Thread>,
 }
 
 /// Sets up a way to a server.
 pub(crate) type Start = fn(SocketAddr) -> Result<Way, Box<dyn Error>>;
 
 /// Every way, in the order of the table. The first is what the others are compared with.
-pub(crate) const WAYS: [(&str, Start); 5] = [
+pub(crate) const WAYS: [(&str, Start); 8] = [
     ("direct", direct),
     ("epoll copy, 1 hop", epoll_one_hop),
-    ("epoll copy, 2 hops", epoll_two_hops),
     ("tokio-uring, 1 hop", tokio_uring_one_hop),
-    ("sockmux-uring tunnel", tunnel),
+    ("plain relay, 1 hop", plain_relay),
+    ("epoll copy, 2 hops", epoll_two_hops),
+    ("tunnel", tunnel),
+    ("tunnel, copy forced", tunnel_by_copy),
+    ("tunnel, splice forced", tunnel_by_splice),
 ];
 
 impl Way {
@@ -42,42 +39,59 @@ impl Way {
         self.address
     }
 
-    /// Processor time of the relays so far.
-    pub(crate) fn relay_cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
-        match &self.relays {
-            Relays::Threads(threads) => {
-                let times = threads.iter().map(|thread| thread.cpu_time());
-                Ok(times.sum::<io::Result<Duration>>()?)
-            }
-            Relays::Tunnel(tunnel) => Ok(tunnel.cpu_time()?),
-        }
+    /// Nothing is on it.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.relays.is_empty()
+    }
+
+    /// Processor time of the relays so far, with that of the kernel's workers for them.
+    pub(crate) fn relay_cpu_time(&self) -> io::Result<Duration> {
+        self.relays.iter().map(|relay| relay.cpu_time()).sum()
+    }
+}
+
+impl From<(SocketAddr, Vec<Thread>)> for Way {
+    fn from((address, relays): (SocketAddr, Vec<Thread>)) -> Self {
+        Way { address, relays }
     }
 }
 
 fn direct(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
-    Ok(Way { address: server, relays: Relays::Threads(Vec::new()) })
+    Ok((server, Vec::new()).into())
 }
 
 fn epoll_one_hop(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
     let (address, thread) = start_epoll(server)?;
-    Ok(Way { address, relays: Relays::Threads(vec![thread]) })
+    Ok((address, vec![thread]).into())
 }
 
 fn epoll_two_hops(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
     let (between, second) = start_epoll(server)?;
     let (address, first) = start_epoll(between)?;
-    Ok(Way { address, relays: Relays::Threads(vec![first, second]) })
+    Ok((address, vec![first, second]).into())
 }
 
 fn tokio_uring_one_hop(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
     let (address, thread) =
         start("tokio-uring", move |ready| tokio_uring_relay::run(server, ready))?;
-    Ok(Way { address, relays: Relays::Threads(vec![thread]) })
+    Ok((address, vec![thread]).into())
+}
+
+fn plain_relay(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
+    let (address, thread) = ours::plain_relay(server)?;
+    Ok((address, vec![thread]).into())
 }
 
 fn tunnel(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
-    let tunnel = Tunnel::start(server)?;
-    Ok(Way { address: tunnel.entrance(), relays: Relays::Tunnel(tunnel) })
+    Ok(ours::tunnel(server, &[])?.into())
+}
+
+fn tunnel_by_copy(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
+    Ok(ours::tunnel(server, &["SOXCONF=bulk:copy"])?.into())
+}
+
+fn tunnel_by_splice(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
+    Ok(ours::tunnel(server, &["SOXCONF=bulk:splice"])?.into())
 }
 
 fn start_epoll(target: SocketAddr) -> Result<(SocketAddr, Thread), Box<dyn Error>> {
@@ -89,7 +103,7 @@ fn start_epoll(target: SocketAddr) -> Result<(SocketAddr, Thread), Box<dyn Error
 }
 
 /// Runs a relay on a thread of its own; returns once it has said where it listens.
-fn start(
+pub(crate) fn start(
     name: &'static str,
     relay: impl FnOnce(Box<dyn FnOnce(SocketAddr)>) -> io::Result<()> + Send + 'static,
 ) -> Result<(SocketAddr, Thread), Box<dyn Error>> {

@@ -1,0 +1,62 @@
+//! Relays of ours, each an engine on a thread of its own, begun by the words that the program
+//! would be given: a bench measures what a command line gets.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use sockmux_uring::demo::cpu::Thread;
+use sockmux_uring::engine::Relay;
+use sockmux_uring::params::cli::{self, Command};
+use sockmux_uring::params::files::Disk;
+use sockmux_uring::params::plan::Plan;
+
+use super::way::start;
+
+/// What listens anywhere on loopback.
+const LISTEN: &str = "-P127.0.0.1:0";
+
+/// Receptor and connector, each with `words` beside what makes it one: the entrance and both
+/// threads, the entrance's first.
+pub(crate) fn tunnel(
+    server: SocketAddr,
+    words: &[&str],
+) -> Result<(SocketAddr, Vec<Thread>), Box<dyn Error>> {
+    let (link, receptor) = run("receptor", &[LISTEN, &format!("DEST={server}")], words)?;
+    let link = format!("SERVER=sockmux://{link}");
+    let (entrance, connector) = run("connector", &[&link, "PORT=127.0.0.1:0"], words)?;
+    Ok((entrance, vec![connector, receptor]))
+}
+
+/// One hop without a tunnel.
+pub(crate) fn plain_relay(server: SocketAddr) -> Result<(SocketAddr, Thread), Box<dyn Error>> {
+    run("plain relay", &[LISTEN, &format!("SERVER=tcprelay://{server}")], &[])
+}
+
+/// Runs one relay for the rest of the process; where it listens.
+fn run(
+    name: &'static str,
+    own: &[&str],
+    words: &[&str],
+) -> Result<(SocketAddr, Thread), Box<dyn Error>> {
+    let plan = plan(&[own, words].concat())?;
+    start(name, move |ready| {
+        // A relay belongs to the thread that sets it up.
+        let relay = Relay::bind(plan).map_err(io::Error::other)?;
+        let addresses = [relay.entrance_addrs(), relay.receptor_addrs()].concat();
+        ready(*addresses.first().ok_or_else(|| io::Error::other("it listens nowhere"))?);
+        relay.run().map(drop).map_err(io::Error::other)
+    })
+}
+
+fn plan(words: &[&str]) -> Result<Plan, Box<dyn Error>> {
+    let mut look_up = |name: &str| -> io::Result<Vec<IpAddr>> {
+        Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    };
+    let words = ["sockmux-uring"].iter().chain(words).map(OsString::from);
+    match cli::parse(words, &Disk, &mut look_up)?.command {
+        Command::Run(plan) => Ok(plan),
+        other => Err(format!("these words do not relay: {other:?}").into()),
+    }
+}
