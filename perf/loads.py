@@ -175,8 +175,11 @@ def iperf3(way, streams, reverse, seconds):
 def received(text):
     """GiB/s, GiB and GiB of each stream. What the receiver counted: the sender's figure includes
     what is still on its way."""
-    end = json.loads(text)["end"]
-    total = end["sum_received"]
+    report = json.loads(text)
+    end = report.get("end") or {}
+    total = end.get("sum_received")
+    if not total:
+        raise RuntimeError(f"iperf3 reported no sum: {report.get('error', 'it says no reason')}")
     each = [stream["receiver"]["bytes"] / GIB for stream in end["streams"]]
     gib = total["bytes"] / GIB
     if not gib:

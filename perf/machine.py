@@ -15,11 +15,16 @@ def facts(root):
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
-        "congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control"),
+        "congestion_control": congestion_control(),
         "tcp_rmem": read("/proc/sys/net/ipv4/tcp_rmem").split(),
         "tcp_wmem": read("/proc/sys/net/ipv4/tcp_wmem").split(),
         "revision": revision(root),
     }
+
+
+def congestion_control():
+    """What sockets get whose program does not ask for another."""
+    return read("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
 def versions(binary):
@@ -45,7 +50,11 @@ def versions(binary):
 
 
 def version(command):
-    match = re.search(r"(?:\b|[v=/_])(\d+\.\d+(\.\d+)*(p\d+)?)", output(command))
+    number = r"(\d+\.\d+(\.\d+)*(p\d+)?)"
+    text = output(command)
+    # rathole says when it was built, with fractions of a second, before its version.
+    match = re.search(r"version:?\s+(?:\w+/)?" + number, text, re.IGNORECASE)
+    match = match or re.search(r"(?:\b|[v=/_])" + number, text)
     return match.group(1) if match else None
 
 

@@ -41,6 +41,10 @@ def parse(description):
         help="one more peer: this build of ours; without NAME it is the one to measure, "
         "which is else made by cargo build --release",
     )
+    words.add_argument(
+        "--congestion", metavar="NAME",
+        help="do not run unless this is the system's congestion control",
+    )
     words.add_argument("--no-write", action="store_true", help="print the table only")
     settings = words.parse_args()
     settings.loads = chosen_loads(settings, words)

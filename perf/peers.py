@@ -7,6 +7,7 @@ compare with one more program, write its step and add it to `known`."""
 import socket
 import time
 
+import congestion
 import relays
 from processes import CannotStart, free_port
 
@@ -17,11 +18,13 @@ OURS = "ours"
 
 
 class Way:
-    """Where clients connect for each server (`ports`), and the relays on the way."""
+    """Where clients connect for each server (`ports`), and the relays on the way. `congestion` is
+    what their connections use, as far as the kernel told."""
 
     def __init__(self, ports, started):
         self.ports = ports
         self.relays = started
+        self.congestion = []
 
     def cpu_secs(self):
         return sum(relay.cpu_secs() for relay in self.relays)
@@ -48,6 +51,8 @@ class Peer:
         self.steps = steps
         self.is_ours = is_ours
         self.connections_max = connections_max
+        # What its relays' connections were seen to use.
+        self.congestion = []
 
     def start(self, server_ports, settings):
         """Starts the relays and waits until an answer comes through them."""
@@ -58,7 +63,7 @@ class Peer:
                 way.relays += step(way.ports, ports, settings)
                 way.ports = ports
             if "redis" in way.ports:
-                await_answer(self.name, way)
+                way.congestion = await_answer(self.name, way)
         except CannotStart:
             way.stop()
             raise
@@ -88,14 +93,17 @@ def known(settings):
 
 
 def await_answer(name, way):
-    """A tunnel's entrance may listen before its link stands, so listening is not enough."""
+    """A tunnel's entrance may listen before its link stands, so listening is not enough. Returns
+    the congestion controls of the relays' connections, while there is one through all of them."""
     deadline = time.monotonic() + FIRST_ANSWER_SECS
     while True:
         try:
             with socket.create_connection((LOOPBACK, way.ports["redis"]), timeout=2) as client:
                 client.sendall(b"PING\r\n")
                 if client.recv(64) == b"+PONG\r\n":
-                    return
+                    return congestion.of_processes(
+                        pid for relay in way.relays for pid in relay.pids()
+                    )
             problem = "the connection was closed"
         except OSError as error:
             problem = str(error)

@@ -87,6 +87,10 @@ class Process:
         lines = self.log.read().decode(errors="replace").strip().splitlines()
         return ": " + " | ".join(lines[-3:]) if lines else ""
 
+    def pids(self):
+        """Its own number and those of living descendants."""
+        return [self.child.pid] + [child for child, _ in descendants(self.child.pid)]
+
     def cpu_secs(self):
         """User and system time so far, children included, alive or waited for."""
         return tree_cpu_secs(self.child.pid)
@@ -94,8 +98,7 @@ class Process:
     def resident_kib(self):
         """Resident memory with that of living descendants. A page that two of them share counts
         twice, which matters for programs that fork for every connection."""
-        pids = [self.child.pid] + [child for child, _ in descendants(self.child.pid)]
-        return sum(read_resident_kib(pid) for pid in pids)
+        return sum(read_resident_kib(pid) for pid in self.pids())
 
     def stop(self):
         """Ends it, and children that outlive it (one process per connection in socat)."""

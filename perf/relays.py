@@ -159,9 +159,10 @@ def rathole(targets, ports, settings):
 def penguin(targets, ports, _settings):
     program = find("penguin", None)
     link = free_port()
-    server = [program, "server", "--host", LOOPBACK, "--port", str(link)]
+    # It would log every connection.
+    server = [program, "-q", "server", "--host", LOOPBACK, "--port", str(link)]
     started = begin([], "penguin server", server, [link])
-    client = [program, "client", f"ws://{LOOPBACK}:{link}"]
+    client = [program, "-q", "client", f"ws://{LOOPBACK}:{link}/ws"]
     for name, target in targets.items():
         client.append(f"{LOOPBACK}:{ports[name]}:{LOOPBACK}:{target}")
     return started + begin(started, "penguin client", client, ports.values())

@@ -50,12 +50,20 @@ def markdown(facts, lines, loads):
         "| load | peer | n | rate | of direct | relays CPU | path CPU | also |",
         "| --- | --- | --: | --: | --: | --: | --: | --- |",
     ]
+    if facts["congestion"]:
+        text[3:3] = ["", congestion(facts)]
     by_name = {load.name: load for load in loads}
     text += [row(line, by_name[line["load"]]) for line in lines]
     if facts["troubles"]:
         text += ["", "Not measured, or not every time:", ""]
         text += [f"- {trouble}" for trouble in facts["troubles"]]
     return "\n".join(text)
+
+
+def congestion(facts):
+    """It decides more on loopback than any program does, and some programs choose their own."""
+    peers = [f"{peer} {' and '.join(names)}" for peer, names in facts["congestion"].items()]
+    return "Congestion control of the relays' own connections: " + "; ".join(peers) + "."
 
 
 def row(line, load):
