@@ -72,10 +72,12 @@ class Peer:
 
 def known(settings):
     """All peers, direct first. Variants and other builds of ours come from the command line."""
-    plain = relays.ours(settings.binary, [])
+    tunnel = relays.ours(settings.binary, [])
+    plain = relays.ours_plain(settings.binary)
     peers = [
         Peer(DIRECT, "direct"),
-        Peer(OURS, "sockmux-uring", plain, is_ours=True),
+        Peer(OURS, "sockmux-uring", tunnel, is_ours=True),
+        Peer("plain", "sockmux-uring plain x2", plain, plain, is_ours=True),
         Peer("haproxy", "HAProxy x2, splice", relays.haproxy, relays.haproxy),
         # Two processes for every connection.
         Peer("socat", "socat x2", relays.socat, relays.socat, connections_max=1_000),

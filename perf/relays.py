@@ -185,6 +185,20 @@ def ours(binary, words):
     return step
 
 
+def ours_plain(binary):
+    """A step that starts one hop without a tunnel, a process for each server."""
+
+    def step(targets, ports, _settings):
+        started = []
+        for name, target in targets.items():
+            command = [binary, f"-P{LOOPBACK}:{ports[name]}"]
+            command.append(f"SERVER=tcprelay://{LOOPBACK}:{target}")
+            started += begin(started, "plain relay", command, [ports[name]])
+        return started
+
+    return step
+
+
 def begin(before, name, command, ports):
     """Starts one process; if it does not come up, those that were started before it are ended."""
     try:
