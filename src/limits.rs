@@ -165,6 +165,14 @@ pub const LEAVE_MILLIS: u64 = 5_000;
 /// A persistent connection that was up this long was healthy: the next dial is at once.
 pub const HEALTHY_MILLIS: u64 = 5_000;
 
+/// How long a worker looks for the next small message before it sleeps, in microseconds: what an
+/// answer takes to come from another program of the machine that has to be woken up for it.
+pub const WATCH_MICROS: u64 = 100;
+
+/// How closely small messages must follow each other for that, in microseconds. It bounds what
+/// looking in vain costs: with fewer than some 7,000 messages a second there is none.
+pub const WATCH_INTERVAL_MICROS: u64 = 140;
+
 /// How often connections with a deadline are looked at.
 pub const SWEEP_MILLIS: u64 = 100;
 

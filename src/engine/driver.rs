@@ -161,6 +161,11 @@ pub trait Driver {
     /// Only when the driver itself can go on no more.
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()>;
 
+    /// Submits everything started and looks for completions for `time` at most, without sleeping;
+    /// whoever else wants the processor gets it meanwhile. The next [`wait`](Driver::wait) has them.
+    /// For those who expect an answer sooner than waking up takes.
+    fn watch_for(&mut self, time: Duration);
+
     /// Buffers of a class that no chunk holds: those in the kernel's hands and those about to be.
     fn free_buffers(&self, class: BufferClass) -> usize;
 

@@ -317,6 +317,26 @@ impl Driver for UringDriver {
         }
     }
 
+    fn watch_for(&mut self, time: Duration) {
+        self.replenish();
+        self.unspill();
+        // An error lasts until the next wait, where it is dealt with.
+        if self.enter(0, EnterFlags::empty(), &SubmitArgs::new()).is_err() {
+            return;
+        }
+        let until = Instant::now() + time;
+        loop {
+            let queue = self.ring.submission();
+            // The kernel says when it has work deferred to our next enter.
+            let any = queue.taskrun() || queue.cq_overflow();
+            drop(queue);
+            if any || !self.ring.completion().is_empty() || Instant::now() >= until {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     #[inline]
     fn free_buffers(&self, class: BufferClass) -> usize {
         self.groups[class as usize].free()

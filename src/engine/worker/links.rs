@@ -15,7 +15,7 @@ use crate::engine::driver::{BufferClass, Driver, Fd, Gather, RecvMode, SendWait}
 use crate::engine::net;
 use crate::limits::{
     AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, KEEPALIVE_INTERVALS,
-    SPLICE_TURN_BYTES,
+    POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
 };
 use crate::params::plan::Bulk;
 use crate::session::{Session, Sink, Transmit, TunnelError};
@@ -97,6 +97,7 @@ impl<D: Driver> Worker<D> {
         }
         match got {
             Ok(Some(chunk)) => {
+                self.watch.came(chunk.len() >= POOL_BUFFER_BYTES as usize, self.now);
                 if let Err(error) = self.read_frames(key, chunk) {
                     self.drop_tunnel(key, &error.to_string());
                     return;

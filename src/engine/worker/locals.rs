@@ -18,7 +18,9 @@ use crate::engine::chunk::Chunk;
 use crate::engine::direct;
 use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
 use crate::engine::net;
-use crate::limits::{BULK_BUFFER_BYTES, BULK_BUFFERS_FOR_LINKS, LOCAL_PARTS, SMALL_BUFFER_BYTES};
+use crate::limits::{
+    BULK_BUFFER_BYTES, BULK_BUFFERS_FOR_LINKS, LOCAL_PARTS, POOL_BUFFER_BYTES, SMALL_BUFFER_BYTES,
+};
 use crate::params::plan::Bulk;
 use crate::session::Moment;
 use crate::wire::Protocol;
@@ -102,6 +104,7 @@ impl<D: Driver> Worker<D> {
             Ok(Some(chunk)) => {
                 if let (Stage::Open, Some(stream)) = (&local.stage, local.stream) {
                     let bytes = chunk.len();
+                    self.watch.came(bytes >= POOL_BUFFER_BYTES as usize, self.now);
                     local.input.push_chunk(chunk);
                     let tunnel = local.tunnel;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {

@@ -32,6 +32,7 @@ mod table;
 mod token;
 mod tunnel;
 mod turn;
+mod watch;
 
 use super::congestion::Choice;
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
@@ -48,6 +49,7 @@ use local::Local;
 use table::{Key, Table};
 use token::Kind;
 use tunnel::Tunnel;
+use watch::Watch;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +131,7 @@ pub(super) struct Worker<D> {
     /// knew.
     farewells_until: Moment,
     counters: Counters,
+    watch: Watch,
     /// Keys collected for a sweep, kept for its memory.
     scratch: Vec<Key>,
 }
@@ -182,6 +185,7 @@ impl<D: Driver> Worker<D> {
             drain: Drain::No,
             farewells_until: now,
             counters: Counters::default(),
+            watch: Watch::default(),
             scratch: Vec::new(),
             plan,
         })
@@ -198,6 +202,9 @@ impl<D: Driver> Worker<D> {
         self.dial_if_due();
         loop {
             let timeout = self.time_to_next();
+            if let Some(time) = self.watch.time(self.now) {
+                self.driver.watch_for(timeout.map_or(time, |timeout| time.min(timeout)));
+            }
             self.driver.wait(timeout, &mut completions)?;
             self.now = Moment(self.began.elapsed().as_micros() as u64);
             for completion in completions.drain(..) {

@@ -77,6 +77,7 @@ impl<D: Driver> Worker<D> {
             Ok(0) => self.local_ended(key),
             Ok(bytes) => {
                 self.counters.spliced_from_local += bytes as u64;
+                self.watch.came(true, now);
                 local.input.push_piped(bytes);
                 local.last_data = now;
                 let short = bytes < SPLICE_BYTES_MIN && self.plan.soxconf.bulk == Bulk::Auto;
@@ -288,6 +289,7 @@ impl<D: Driver> Worker<D> {
                 tunnel.decoder.payload_passed(bytes as u32);
                 tunnel.session.received(now);
                 self.counters.spliced_to_local += bytes as u64;
+                self.watch.came(true, now);
                 local.output.push_piped(bytes);
                 local.last_data = now;
                 // While its pages are at hand.
