@@ -41,6 +41,7 @@ impl<D: Driver> Worker<D> {
             pace: LinkPace::Received,
             streak: 0,
             ahead_bytes: AHEAD_BYTES_MIN,
+            passing: false,
             copy_only: self.plan.soxconf.bulk == Bulk::Copy,
             sending: false,
             outgoing: None,

@@ -223,7 +223,12 @@ impl<D: Driver> Worker<D> {
         if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
             return Passed::Nothing;
         }
-        let most_bytes = tunnel.ahead_bytes;
+        let most_bytes = match tunnel.decoder.payload_left() {
+            0 => tunnel.ahead_bytes,
+            // Payload that cannot be spliced.
+            _ => AHEAD_BYTES_MAX,
+        };
+        tunnel.passing = false;
         match self.kit.read_ahead(&tunnel.fd, most_bytes) {
             Ok(Some(chunk)) => {
                 let bytes = chunk.len();
@@ -259,7 +264,8 @@ impl<D: Driver> Worker<D> {
     fn payload_may_pass(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get(key) else { return false };
         let Destination::Local(local) = tunnel.destination else { return false };
-        if tunnel.copy_only || (tunnel.decoder.payload_left() as usize) < SPLICE_BYTES_MIN {
+        let least = if tunnel.passing { 1 } else { SPLICE_BYTES_MIN };
+        if tunnel.copy_only || (tunnel.decoder.payload_left() as usize) < least {
             return false;
         }
         let Some(local) = self.locals.get_mut(local) else { return false };
@@ -287,6 +293,7 @@ impl<D: Driver> Worker<D> {
             }
             Ok(bytes) => {
                 tunnel.decoder.payload_passed(bytes as u32);
+                tunnel.passing = tunnel.decoder.payload_left() > 0;
                 tunnel.session.received(now);
                 self.counters.spliced_to_local += bytes as u64;
                 self.watch.came(true, now);

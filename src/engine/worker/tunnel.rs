@@ -50,6 +50,8 @@ pub(super) struct Tunnel {
     pub(super) streak: u8,
     /// How much is read ahead next.
     pub(super) ahead_bytes: usize,
+    /// Payload of the frame being read was spliced: so is what is left of it, little as it may be.
+    pub(super) passing: bool,
     /// Splicing this socket was refused: it is copied.
     pub(super) copy_only: bool,
     /// A batch is under way, or the socket is watched for room.
