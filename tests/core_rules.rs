@@ -8,7 +8,9 @@ mod support {
 
 use std::time::Duration;
 
+use sockmux_uring::limits::WINDOW_BYTES;
 use sockmux_uring::session::Event;
+use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{CloseKind, Frame, Name};
 use support::answered::open;
 use support::lone::{START, ours, sent, up};
@@ -76,6 +78,19 @@ fn an_id_is_not_free_before_both_ends_have_closed() {
     assert_eq!(session.stream_count(), 1);
     session.on_frame(Frame::Closed { to: Name::Ours(2) }, START).expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
+}
+
+#[test]
+fn a_reset_does_not_wait_for_acknowledgements() {
+    let mut session = up(ours(0), ours(0).offer);
+    let key = open(&mut session);
+    session.data_ready(key, 2 * u64::from(WINDOW_BYTES));
+    assert!(session.local_reset(key, "gone"), "what is allowed still goes out");
+    let kinds = sent(&mut session);
+    assert_eq!(kinds.last(), Some(&CLOSE));
+    let out = session.counters().payload_bytes_out;
+    let packet = u64::from(PAYLOAD_BYTES_MAX);
+    assert!(out <= u64::from(WINDOW_BYTES) && out > u64::from(WINDOW_BYTES) - packet, "{out}");
 }
 
 #[test]

@@ -86,6 +86,32 @@ fn a_reset_follows_what_may_still_go_and_ends_at_once() {
 }
 
 #[test]
+fn a_reset_does_not_wait_for_credit() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_WINDOW_BYTES) + 1_000);
+    assert!(session.local_reset(key, "gone"), "what is allowed still goes out");
+    let kinds = sent(&mut session);
+    assert_eq!(kinds.first(), Some(&OPEN));
+    assert_eq!(kinds.last(), Some(&RESET));
+    assert_eq!(session.counters().payload_bytes_out, u64::from(FIRST_WINDOW_BYTES));
+    assert_eq!(session.stream_count(), 0);
+}
+
+#[test]
+fn what_has_no_credit_at_all_is_dropped_by_a_reset() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_WINDOW_BYTES));
+    sent(&mut session);
+    session.data_ready(key, 10);
+    assert!(sent(&mut session).is_empty(), "the window is used up");
+    assert!(!session.local_reset(key, "gone"), "nothing may go any more");
+    assert_eq!(sent(&mut session), [RESET]);
+    assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
+}
+
+#[test]
 fn a_reset_that_crosses_ours_is_for_nobody() {
     let mut session = up(ours(1), ours(1).offer);
     let key = open(&mut session);

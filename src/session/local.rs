@@ -169,7 +169,8 @@ impl Session {
     }
 
     /// The local side is gone, by a reset or because it cannot take what was delivered. What the
-    /// engine holds to be sent still goes out if it can go now; `false`: the engine may drop it.
+    /// engine holds to be sent still goes out as far as the peer allows it now: the peer hears of
+    /// the end without having to read first. `false`: nothing does, and the engine may drop it.
     pub fn local_reset(&mut self, key: StreamKey, reason: &'static str) -> bool {
         let rule = self.send_rule();
         let Some(stream) = self.streams.get_mut(key) else {
@@ -187,10 +188,8 @@ impl Session {
         stream.uncounted_bytes = 0;
         stream.todo.urgent = None;
         let open = stream.state == State::Open;
-        let keep = open && stream.ready_bytes > 0 && rule.room(stream) > 0;
-        if !keep {
-            stream.ready_bytes = 0;
-        }
+        stream.ready_bytes = if open { stream.ready_bytes.min(rule.sendable(stream)) } else { 0 };
+        let keep = stream.ready_bytes > 0;
         self.holds.retain(|&held| held != key);
         self.check_end(key);
         keep

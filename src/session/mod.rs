@@ -362,6 +362,18 @@ impl SendRule {
         }
     }
 
+    /// Bytes that the stream may send before the peer takes or allows more.
+    fn sendable(&self, stream: &Stream) -> u64 {
+        match self.protocol {
+            // As long as the limit is not passed another packet goes.
+            Protocol::V03 => match self.limit.checked_sub(stream.unacked_bytes) {
+                Some(left) => (left / self.payload_max + 1) * self.payload_max,
+                None => 0,
+            },
+            Protocol::V1 => stream.credit_bytes,
+        }
+    }
+
     /// Bytes that may be read ahead of what was sent.
     fn wants(&self, stream: &Stream) -> bool {
         match self.protocol {
