@@ -274,6 +274,27 @@ pub const STREAM_WINDOW_BYTES_MAX: u64 = 64 << 20;
 /// With [`POOL_BUFFERS`] as the bound of what slow readers can really hold.
 pub const WINDOW_BUDGET_BYTES: u64 = 128 << 20;
 
+/// SockMux 1: least time that one window is made to last, in microseconds, whatever a ping shows: the
+/// two processes of a loaded machine need it to answer each other.
+pub const WINDOW_LASTS_MICROS_MIN: u64 = 250;
+
+/// SockMux 1: most that a window grows at once, as a multiple. What one half of a window shows of
+/// the path's speed may be a burst.
+pub const WINDOW_GROWTH_MAX: u64 = 8;
+
+/// SockMux 1: the round trip is measured again beside bulk not more often than this, in microseconds,
+/// nor than every four round trips.
+pub const ROUND_TRIP_EVERY_MICROS: u64 = 100_000;
+
+/// SockMux 1: how long the smallest round trip stands against longer ones, in microseconds. Paths
+/// change seldom; queues on them come and go within this.
+pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;
+
+/// SockMux 1: payload beside a ping, on our way when it went out or come before its answer, up to
+/// which it shows the path and not a queue. A little more than what nobody has told of yet
+/// ([`LANE_ACK_BYTES`]).
+pub const ROUND_TRIP_QUIET_BYTES: u64 = 64 << 10;
+
 /// SockMux 1: credit that a peer may hold for one stream. Beyond it the peer is broken.
 pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
 
@@ -298,4 +319,5 @@ pub const LANE_ACK_BYTES: u64 = 48 << 10;
 /// SockMux 1: less room than this is none: bulk in crumbs costs more than it brings.
 pub const LANE_QUANTUM_BYTES: u64 = 32 << 10;
 
+const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);
 const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES / 2);

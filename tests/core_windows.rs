@@ -181,6 +181,17 @@ fn one_stream_fills_a_long_path_within_seconds() {
 }
 
 #[test]
+fn a_stream_is_as_fast_as_its_path_after_three_round_trips() {
+    // 400 Mbit/s at 100 ms. Hello and open take the first 200 ms, the first byte is there after
+    // another 50, and what windows that grow may cost is two round trips more.
+    let bytes_per_sec = 50_000_000;
+    let (receiver, _) = run(bytes_per_sec, 1, 2, |_| true);
+    let whole = bytes_per_sec * (2_000 - 250 - 200) / 1_000;
+    let bytes = receiver.delivered_bytes;
+    assert!(bytes >= whole, "{bytes} bytes in two seconds, {whole} are wanted");
+}
+
+#[test]
 fn a_short_path_leaves_the_window_small() {
     // 10 Mbit/s at 100 ms: 125 kB are on the way, less than half of the first window. The round
     // trip is measured while the first window fills the link, and so taken for three times as long.

@@ -50,6 +50,10 @@ impl Lane {
         *was_small = small;
     }
 
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
     pub(super) fn sent(&mut self, bytes: u64) {
         self.sent_bytes += bytes;
     }
@@ -75,16 +79,21 @@ impl Session {
     }
 
     /// Payload has come, for whomever: says so to the peer from time to time.
-    pub(super) fn lane_received(&mut self, bytes: u64) {
+    pub(super) fn lane_received(&mut self, bytes: u64, now: Moment) {
         self.lane.received_bytes += bytes;
         if self.lane.received_bytes - self.lane.told_bytes >= LANE_ACK_BYTES {
             self.lane.told_bytes = self.lane.received_bytes;
             self.outbox.push(Control::LaneTaken(self.lane.received_bytes));
+            self.ping_beside_bulk(now);
         }
     }
 
     /// The peer has read so much.
-    pub(super) fn on_lane_taken(&mut self, total_bytes: u64) -> Result<(), TunnelError> {
+    pub(super) fn on_lane_taken(
+        &mut self,
+        total_bytes: u64,
+        now: Moment,
+    ) -> Result<(), TunnelError> {
         let (sent_bytes, before) = (self.lane.sent_bytes, self.lane.taken_bytes);
         if total_bytes > sent_bytes || total_bytes < before {
             let extra_bytes = total_bytes.abs_diff(sent_bytes);
@@ -100,6 +109,7 @@ impl Session {
             self.lane.bytes_per_second = speed.max(fading);
             self.lane.sample = (self.lane.now, total_bytes);
         }
+        self.ping_beside_bulk(now);
         Ok(())
     }
 }

@@ -1,10 +1,19 @@
-//! Is the peer still there: the hello's deadline and the keep-alive.
+//! Is the peer still there, and how far away: the hello's deadline, the keep-alive, and the round
+//! trip.
+//!
+//! The round trip is to be the path's, without what waits in the sockets at both ends. So the
+//! smallest counts; a longer one takes its place after a while, and only if next to nothing was on
+//! the way beside its ping. Without that rule a queue would make the round trip longer, that the
+//! windows larger, and those the queue longer.
 
 use std::time::Duration;
 
 use super::transmit::Control;
 use super::{Config, Moment, Session, TunnelError};
-use crate::limits::KEEPALIVE_INTERVALS;
+use crate::limits::{
+    KEEPALIVE_INTERVALS, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
+};
+use crate::wire::Protocol;
 
 /// What the ping behind GOING_AWAY carries; other pings carry a number.
 pub(super) const FAREWELL: &[u8] = b"farewell";
@@ -17,8 +26,20 @@ pub(super) struct Liveness {
     keepalive: Option<Duration>,
     last_received: Moment,
     last_ping: Moment,
-    /// Smallest round trip of a ping so far.
-    round_trip: Option<Duration>,
+    /// The last ping, while it is not answered.
+    asked: Option<Asked>,
+    /// The round trip, and when it was measured.
+    round_trip: Option<(Duration, Moment)>,
+}
+
+/// A ping under way.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Moment,
+    /// Little of ours was on the way before it.
+    was_quiet: bool,
+    /// Payload that had come by then.
+    received_bytes: u64,
 }
 
 impl Liveness {
@@ -29,6 +50,7 @@ impl Liveness {
             keepalive: config.keepalive,
             last_received: now,
             last_ping: now,
+            asked: None,
             round_trip: None,
         }
     }
@@ -39,6 +61,24 @@ impl Liveness {
 
     fn next_ping(&self) -> Option<Moment> {
         Some(self.last_received.max(self.last_ping).after(self.keepalive?))
+    }
+
+    /// When the round trip may be measured again.
+    fn next_measurement(&self) -> Moment {
+        let round_trip = self.round_trip.map_or(Duration::ZERO, |(time, _)| time);
+        let least = Duration::from_micros(ROUND_TRIP_EVERY_MICROS);
+        self.last_ping.after(least.max(round_trip * 4))
+    }
+
+    /// A ping has shown this; `is_quiet`: nothing was in its way.
+    fn measured(&mut self, time: Duration, is_quiet: bool, now: Moment) {
+        let kept = Duration::from_micros(ROUND_TRIP_KEPT_MICROS);
+        let stands = self
+            .round_trip
+            .is_some_and(|(least, at)| least < time && (now < at.after(kept) || !is_quiet));
+        if !stands {
+            self.round_trip = Some((time, now));
+        }
     }
 
     fn silent_since(&self) -> Option<Moment> {
@@ -54,9 +94,9 @@ impl Session {
         self.lane.clock(now);
     }
 
-    /// Smallest round trip that a ping has shown.
+    /// Round trip of the path, as pings have shown it.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.liveness.round_trip
+        self.liveness.round_trip.map(|(time, _)| time)
     }
 
     /// When [`Session::on_time`] is to be called next.
@@ -103,7 +143,20 @@ impl Session {
 
     pub(super) fn ping(&mut self, now: Moment) {
         self.liveness.last_ping = now;
+        self.liveness.asked = Some(Asked {
+            at: now,
+            was_quiet: self.lane_bytes_on_the_way() <= ROUND_TRIP_QUIET_BYTES,
+            received_bytes: self.lane.received_bytes(),
+        });
         self.outbox.push(Control::Ping(now));
+    }
+
+    /// Bulk passes: measures the round trip again, if it is time and no ping is under way.
+    pub(super) fn ping_beside_bulk(&mut self, now: Moment) {
+        let may = self.protocol == Protocol::V1 && self.liveness.asked.is_none();
+        if may && now >= self.liveness.next_measurement() {
+            self.ping(now);
+        }
     }
 
     /// The answer to a ping of ours, which carried the time in microseconds, or to the one behind
@@ -117,10 +170,11 @@ impl Session {
         let text = payload.split(|&b| b == 0).next().unwrap_or_default();
         let sent: Option<u64> = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         // A peer may answer with what it likes: only the last ping's own text is a measurement.
-        if let Some(sent) = sent.filter(|&sent| sent == self.liveness.last_ping.0) {
-            let round_trip = Duration::from_micros(now.0.saturating_sub(sent));
-            self.liveness.round_trip =
-                Some(self.liveness.round_trip.map_or(round_trip, |least| least.min(round_trip)));
+        if let Some(asked) = self.liveness.asked.take_if(|asked| Some(asked.at.0) == sent) {
+            let came_bytes = self.lane.received_bytes() - asked.received_bytes;
+            let is_quiet = asked.was_quiet && came_bytes <= ROUND_TRIP_QUIET_BYTES;
+            let time = Duration::from_micros(now.0.saturating_sub(asked.at.0));
+            self.liveness.measured(time, is_quiet, now);
         }
     }
 }

@@ -19,7 +19,7 @@ impl Session {
             && let Frame::Data { bytes, .. } | Frame::Open { first_bytes: bytes, .. } = frame
         {
             // Also what nobody takes: it has been read.
-            self.lane_received(u64::from(bytes));
+            self.lane_received(u64::from(bytes), now);
         }
         match frame {
             Frame::Hello { ids, offer } => {
@@ -51,7 +51,7 @@ impl Session {
                     self.on_peer_end(key);
                 }
             }
-            Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes)?,
+            Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
             Frame::GoingAway { .. } => {
                 self.peer_leaves = true;
                 self.events.push_back(Event::GoingAway);

@@ -1,0 +1,108 @@
+//! The round trip that windows and lane are fitted to: measured again beside bulk, and never taken
+//! from what merely waited behind it.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod lone;
+}
+
+use std::time::Duration;
+
+use sockmux_uring::limits::{
+    LANE_ACK_BYTES, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
+};
+use sockmux_uring::session::{Moment, Session};
+use sockmux_uring::wire::{Frame, Name};
+use support::lone::{START, ours, sent, up};
+
+const PING: u8 = 0x08;
+const LANE_TAKEN: u8 = 0x0b;
+
+fn later(now: Moment, millis: u64) -> Moment {
+    now.after(Duration::from_millis(millis))
+}
+
+/// A session whose first ping was answered after so long, and when that was.
+fn measured(millis: u64) -> (Session, Moment) {
+    let mut session = up(ours(1), ours(1).offer);
+    let now = later(START, millis);
+    pong(&mut session, START, now);
+    assert_eq!(round_trip_millis(&session), millis as f64);
+    (session, now)
+}
+
+/// The answer to the ping of this moment.
+fn pong(session: &mut Session, asked: Moment, now: Moment) {
+    let text = format!("{}\0", asked.0);
+    session.on_frame(Frame::Pong { payload: text.as_bytes() }, now).expect("an answer");
+}
+
+fn round_trip_millis(session: &Session) -> f64 {
+    session.round_trip().expect("an answered ping").as_secs_f64() * 1e3
+}
+
+/// As much comes for nobody as makes us tell the peer; what we send then.
+fn bulk(session: &mut Session, now: Moment) -> Vec<u8> {
+    let to = Name::Theirs(0);
+    session.on_frame(Frame::Data { to, bytes: LANE_ACK_BYTES as u32 }, now).expect("data");
+    sent(session)
+}
+
+#[test]
+fn it_is_measured_again_beside_bulk() {
+    let (mut session, now) = measured(20);
+    assert_eq!(bulk(&mut session, now), [LANE_TAKEN], "it has just been measured");
+    let now = now.after(Duration::from_micros(ROUND_TRIP_EVERY_MICROS));
+    assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
+    // Nobody asks again before that is answered.
+    let answered = later(now, 5_000);
+    assert_eq!(bulk(&mut session, answered), [LANE_TAKEN]);
+    pong(&mut session, now, answered);
+    assert_eq!(round_trip_millis(&session), 20.0, "later than before is no news");
+    assert_eq!(bulk(&mut session, answered), [LANE_TAKEN, PING]);
+    pong(&mut session, answered, later(answered, 3));
+    assert_eq!(round_trip_millis(&session), 3.0);
+}
+
+#[test]
+fn a_long_path_is_asked_less_often() {
+    let (mut session, now) = measured(100);
+    assert_eq!(bulk(&mut session, later(now, 299)), [LANE_TAKEN]);
+    assert_eq!(bulk(&mut session, later(now, 300)), [LANE_TAKEN, PING]);
+}
+
+#[test]
+fn only_a_quiet_connection_makes_it_longer() {
+    let (mut session, now) = measured(20);
+    // Old enough to be replaced; but the answer stood behind bulk.
+    let now = now.after(Duration::from_micros(ROUND_TRIP_KEPT_MICROS));
+    assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
+    for _ in 0..=ROUND_TRIP_QUIET_BYTES / LANE_ACK_BYTES {
+        bulk(&mut session, now);
+    }
+    pong(&mut session, now, later(now, 80));
+    assert_eq!(round_trip_millis(&session), 20.0);
+    // Nothing else came with this one: the path has become longer.
+    let now = later(now, 400);
+    assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
+    pong(&mut session, now, later(now, 90));
+    assert_eq!(round_trip_millis(&session), 90.0);
+    // And is short again.
+    let now = later(now, 400);
+    assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
+    pong(&mut session, now, later(now, 30));
+    assert_eq!(round_trip_millis(&session), 30.0);
+}
+
+#[test]
+fn what_we_have_on_the_way_makes_it_no_longer() {
+    let (mut session, now) = measured(20);
+    let at = "127.0.0.1:1".parse().expect("an address");
+    let key = session.open(0, at, at).expect("a stream");
+    session.data_ready(key, 2 * ROUND_TRIP_QUIET_BYTES);
+    sent(&mut session);
+    let now = now.after(Duration::from_micros(ROUND_TRIP_KEPT_MICROS));
+    assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
+    pong(&mut session, now, later(now, 80));
+    assert_eq!(round_trip_millis(&session), 20.0, "the ping stood behind our own bulk");
+}
