@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use sockmux_uring::limits::{
     FIRST_WINDOW_BYTES, READ_AHEAD_BYTES, STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES,
+    WINDOW_GROWTH_MAX,
 };
 use sockmux_uring::session::{Event, Moment, Session, Sink, StreamKey, Transmit};
-use sockmux_uring::wire::{Decoder, Frame, Protocol, Step, v1};
+use sockmux_uring::wire::{Decoder, Frame, Name, Protocol, Step, v1};
 use support::lone::{START, ours, up};
 
 const ONE_WAY: Duration = Duration::from_millis(50);
@@ -220,23 +221,41 @@ fn no_window_and_no_sum_of_windows_exceeds_its_bound() {
     assert!(extra > WINDOW_BUDGET_BYTES / 2 && extra <= WINDOW_BUDGET_BYTES, "{windows:?}");
 }
 
-#[test]
-fn a_window_doubles_once_for_each_credit_that_goes_out() {
-    let mut session = up(ours(1), ours(1).offer);
+/// A stream that begins here, and its name for the peer.
+fn open(session: &mut Session) -> (StreamKey, Name) {
     let at = "127.0.0.1:1".parse().expect("an address");
+    let key = session.open(0, at, at).expect("a stream");
+    let mut head = Vec::new();
+    while session.poll_transmit(&mut head, true).is_some() {}
+    (key, Name::Ours(u32::from_be_bytes([head[4], head[5], head[6], head[7]])))
+}
+
+#[test]
+fn the_first_credit_grows_the_window_also_of_a_stream_that_was_silent() {
+    let mut session = up(ours(1), ours(1).offer);
+    let now = START.after(Duration::from_millis(10));
+    let text = format!("{}\0", START.0);
+    session.on_frame(Frame::Pong { payload: text.as_bytes() }, now).expect("its answer");
+    let (key, to) = open(&mut session);
+    let (first, half) = (u64::from(FIRST_WINDOW_BYTES), FIRST_WINDOW_BYTES / 2);
+    // Silent for a minute, and then a burst.
+    let now = now.after(Duration::from_secs(60));
+    session.on_frame(Frame::Data { to, bytes: half }, now).expect("within the window");
+    session.taken(key, u64::from(half), now.after(Duration::from_millis(10)));
+    let grown = session.windows(key).expect("a stream").window_bytes;
+    assert_eq!(grown, 4 * first, "half of it in one round trip");
+}
+
+#[test]
+fn a_window_grows_once_for_each_credit_that_goes_out() {
+    let mut session = up(ours(1), ours(1).offer);
     // The ping that followed the hello is answered: a round trip of 10 ms is known.
     let now = START.after(Duration::from_millis(10));
     let text = format!("{}\0", START.0);
     session.on_frame(Frame::Pong { payload: text.as_bytes() }, now).expect("its answer");
     assert_eq!(session.round_trip(), Some(Duration::from_millis(10)));
     assert_eq!(session.protocol(), Protocol::V1);
-    let key = session.open(0, at, at).expect("a stream");
-    let number = {
-        let mut head = Vec::new();
-        while session.poll_transmit(&mut head, true).is_some() {}
-        u32::from_be_bytes([head[4], head[5], head[6], head[7]])
-    };
-    let to = sockmux_uring::wire::Name::Ours(number);
+    let (key, to) = open(&mut session);
     let half = FIRST_WINDOW_BYTES / 2;
     for _ in 0..2 {
         session.on_frame(Frame::Data { to, bytes: half }, now).expect("within the window");
@@ -255,7 +274,8 @@ fn a_window_doubles_once_for_each_credit_that_goes_out() {
         session.taken(key, 1024, now);
     }
     let windows = session.windows(key).expect("a stream");
-    assert_eq!(windows.window_bytes, 2 * u64::from(FIRST_WINDOW_BYTES));
+    let window = WINDOW_GROWTH_MAX * u64::from(FIRST_WINDOW_BYTES);
+    assert_eq!(windows.window_bytes, window);
     let mut said = 0;
     head.clear();
     while session.poll_transmit(&mut head, true).is_some() {
@@ -265,7 +285,8 @@ fn a_window_doubles_once_for_each_credit_that_goes_out() {
         }
         head.clear();
     }
-    assert_eq!(said, u64::from(FIRST_WINDOW_BYTES) + 2 * u64::from(half));
+    let grown = window - u64::from(FIRST_WINDOW_BYTES);
+    assert_eq!(said, grown + 2 * u64::from(half));
     let windows = session.windows(key).expect("a stream");
     assert_eq!(windows.allowance_bytes, windows.window_bytes);
 }

@@ -44,7 +44,7 @@ impl Session {
                 self.counters.ignored_frames += 1;
                 self.counters.discarded_bytes += u64::from(frame.payload_bytes());
             }
-            Frame::Data { to, bytes } => return self.on_data(to, bytes),
+            Frame::Data { to, bytes } => return self.on_data(to, bytes, now),
             Frame::Taken { to, bytes } => self.on_taken(to, bytes)?,
             Frame::End { to } => {
                 if let Some(key) = self.find(to) {
@@ -60,13 +60,13 @@ impl Session {
                 let Some(key) = self.on_open(from, client, entrance)? else {
                     return Ok(self.discard(first_bytes));
                 };
-                return self.deliver_first(key, first_bytes);
+                return self.deliver_first(key, first_bytes, now);
             }
             Frame::Opened { from, to, first_bytes } => {
                 let Some(key) = self.on_opened(from, to) else {
                     return Ok(self.discard(first_bytes));
                 };
-                return self.deliver_first(key, first_bytes);
+                return self.deliver_first(key, first_bytes, now);
             }
             Frame::Urgent { to, bytes, .. } => return Ok(self.on_urgent(to, bytes)),
             Frame::Close { from, to, reason, kind } => self.on_close(from, to, reason, kind),
@@ -124,7 +124,7 @@ impl Session {
     }
 
     #[inline]
-    fn on_data(&mut self, to: Name, bytes: u32) -> Result<Sink, TunnelError> {
+    fn on_data(&mut self, to: Name, bytes: u32, now: Moment) -> Result<Sink, TunnelError> {
         let Some(key) = self.find(to) else { return Ok(self.discard(bytes)) };
         if bytes == 0 {
             if self.half_close() {
@@ -132,16 +132,27 @@ impl Session {
             }
             return Ok(Sink::Discard);
         }
-        self.deliver(key, bytes, false)
+        self.deliver(key, bytes, false, now)
     }
 
     /// First data: not counted by the sender, so not acknowledged.
-    fn deliver_first(&mut self, key: StreamKey, bytes: u32) -> Result<Sink, TunnelError> {
-        if bytes == 0 { Ok(Sink::Discard) } else { self.deliver(key, bytes, true) }
+    fn deliver_first(
+        &mut self,
+        key: StreamKey,
+        bytes: u32,
+        now: Moment,
+    ) -> Result<Sink, TunnelError> {
+        if bytes == 0 { Ok(Sink::Discard) } else { self.deliver(key, bytes, true, now) }
     }
 
     #[inline]
-    fn deliver(&mut self, key: StreamKey, bytes: u32, first: bool) -> Result<Sink, TunnelError> {
+    fn deliver(
+        &mut self,
+        key: StreamKey,
+        bytes: u32,
+        first: bool,
+        now: Moment,
+    ) -> Result<Sink, TunnelError> {
         let (protocol, backlog_limit) = (self.protocol, self.backlog_limit());
         let Some(stream) = self.streams.get_mut(key) else { return Ok(self.discard(bytes)) };
         if stream.deaf || stream.peer_end {
@@ -151,6 +162,7 @@ impl Session {
         stream.backlog_bytes += bytes;
         self.lane.passed(bytes, &mut stream.small_in);
         stream.answered = true;
+        stream.filling_since.get_or_insert(now);
         let limit_bytes = match protocol {
             Protocol::V03 => backlog_limit,
             Protocol::V1 => stream.window_bytes,

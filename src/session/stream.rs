@@ -116,6 +116,8 @@ pub(super) struct Stream {
     pub(super) window_bytes: u64,
     /// SockMux 1: when more was last allowed.
     pub(super) granted_at: Moment,
+    /// SockMux 1: when the first byte behind that came.
+    pub(super) filling_since: Option<Moment>,
     /// The peer has told the end of its data.
     pub(super) peer_end: bool,
     /// SockMux 1: the last frame that went out, and the last that came, was small.
@@ -223,6 +225,7 @@ impl Streams {
             allowance_bytes: 0,
             window_bytes: 0,
             granted_at: Moment::default(),
+            filling_since: None,
             peer_end: false,
             small_out: true,
             small_in: true,
