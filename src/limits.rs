@@ -316,7 +316,8 @@ pub const TYPING_MICROS: u64 = 50_000;
 /// times while the smaller cap is on the way.
 pub const LANE_ACK_BYTES: u64 = 48 << 10;
 
-/// SockMux 1: less room than this is none: bulk in crumbs costs more than it brings.
+/// SockMux 1: less room than this is none, and no turn is shorter: bulk in crumbs costs more than
+/// it brings.
 pub const LANE_QUANTUM_BYTES: u64 = 32 << 10;
 
 const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::transmit::Control;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
-    LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES,
-    SMALL_FRAME_BYTES, TYPING_MICROS,
+    FRAME_BYTES, LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES,
+    READ_AHEAD_BYTES, SMALL_FRAME_BYTES, TYPING_MICROS,
 };
 
 /// Counts of one connection, both ways.
@@ -58,11 +58,21 @@ impl Lane {
         self.sent_bytes += bytes;
     }
 
+    /// A small frame passed a moment ago, either way.
+    pub(super) fn somebody_types(&self) -> bool {
+        self.typed_at.is_some_and(|at| self.now.0 - at.0.min(self.now.0) < TYPING_MICROS)
+    }
+
+    /// What the peer reads in a millisecond, but no crumb, and not more than a stream has at once.
+    pub(super) fn quantum_bytes(&self) -> u64 {
+        const MOST: u64 =
+            if FRAME_BYTES < READ_AHEAD_BYTES { FRAME_BYTES } else { READ_AHEAD_BYTES };
+        (self.bytes_per_second / 1_000).clamp(LANE_QUANTUM_BYTES, MOST)
+    }
+
     /// How much bulk may be sent now.
     pub(super) fn room_bytes(&self, round_trip: Option<Duration>) -> u64 {
-        let typing =
-            self.typed_at.is_some_and(|at| self.now.0 - at.0.min(self.now.0) < TYPING_MICROS);
-        let least = if typing { LANE_CAP_TYPING_BYTES } else { LANE_CAP_BULK_BYTES };
+        let least = if self.somebody_types() { LANE_CAP_TYPING_BYTES } else { LANE_CAP_BULK_BYTES };
         let micros = round_trip.map_or(0, |time| time.as_micros() as u64);
         // Twice what the path holds at the peer's speed: its own queue does not empty meanwhile.
         let path = self.bytes_per_second / 1_000 * micros / 500;

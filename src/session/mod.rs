@@ -20,6 +20,7 @@ mod local;
 mod receive;
 mod stream;
 mod transmit;
+mod turns;
 mod window;
 
 pub use error::{OpenError, TunnelError};
@@ -35,6 +36,7 @@ use lane::Lane;
 use liveness::Liveness;
 use stream::{Numbering, Stream, Streams};
 use transmit::{Outbox, Queues};
+use turns::Turns;
 
 /// A point in time: microseconds since a beginning that the caller chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -184,6 +186,7 @@ pub struct Session {
     hello: Hello,
     streams: Streams,
     queues: Queues,
+    turns: Turns,
     outbox: Outbox,
     events: VecDeque<Event>,
     liveness: Liveness,
@@ -217,6 +220,7 @@ impl Session {
             hello: Hello::default(),
             streams: Streams::default(),
             queues: Queues::default(),
+            turns: Turns::default(),
             outbox,
             events: VecDeque::new(),
             liveness: Liveness::new(&config, now),

@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
 use crate::session::Moment;
+use crate::session::turns::Share;
 use crate::wire::Name;
 use crate::wire::v03::NO_ID;
 
@@ -130,6 +131,8 @@ pub(super) struct Stream {
     pub(super) in_control: bool,
     /// In one of the queues of streams with data.
     pub(super) in_data: bool,
+    /// What it may send of them before others.
+    pub(super) share: Share,
     /// In the list of acknowledgements that may wait.
     pub(super) in_lazy: bool,
 }
@@ -232,6 +235,7 @@ impl Streams {
             deaf: false,
             in_control: false,
             in_data: false,
+            share: Share::default(),
             in_lazy: false,
         }) as u32;
         match (short, peer_id) {

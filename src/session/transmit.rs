@@ -1,12 +1,12 @@
-//! What goes to the link next: control before data, then streams that have just become busy,
-//! then the others in turn, a packet each.
+//! What goes to the link next: control before data, and of data whoever's turn it is
+//! (`session::turns`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::liveness::FAREWELL;
 use super::stream::{LocalEnd, State};
-use super::{Ended, Event, Moment, Session, StreamKey, Transmit};
+use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES};
 use crate::wire::{Encoder, Protocol, Route, v1, v03};
 
@@ -70,15 +70,11 @@ impl Outbox {
     }
 }
 
-/// Streams that have something to send, each in a queue at most once.
+/// Streams that have something else than data to send, each in a queue at most once.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     /// With control frames.
     control: VecDeque<StreamKey>,
-    /// With data, after having had none: a keystroke goes before bulk.
-    fresh: VecDeque<StreamKey>,
-    /// With more data after a packet was sent.
-    bulk: VecDeque<StreamKey>,
     /// With acknowledgements that may wait for company.
     lazy_acks: VecDeque<StreamKey>,
     ack_deadline: Option<Moment>,
@@ -116,15 +112,14 @@ impl Session {
 
     #[inline]
     pub(super) fn schedule_data(&mut self, key: StreamKey) {
-        let rule = self.send_rule();
+        let (rule, quantum) = (self.send_rule(), self.quantum_bytes());
         let Some(stream) = self.streams.get_mut(key) else { return };
         let may = stream.ready_bytes > 0
             && rule.room(stream) > 0
             && stream.state == State::Open
             && stream.route(rule.protocol).is_some();
         if may && !stream.in_data {
-            stream.in_data = true;
-            self.queues.fresh.push_back(key);
+            self.turns.enter(key, stream, quantum);
         }
     }
 
@@ -324,6 +319,7 @@ impl Session {
         if v1 {
             stream.credit_bytes -= bytes;
             self.lane.sent(bytes);
+            turns::charge(stream, bytes);
         }
         let user = stream.user.filter(|_| bytes > 0);
         // 0.3 neither counts nor acknowledges first data.
@@ -338,32 +334,40 @@ impl Session {
     #[inline]
     fn transmit_data(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
         let (rule, encoder) = (self.send_rule(), self.encoder());
+        let (quantum, typing) = (self.quantum_bytes(), self.lane.somebody_types());
         let lane_room = match rule.protocol {
             Protocol::V03 => u64::MAX,
             Protocol::V1 => self.lane.room_bytes(self.round_trip()),
         };
         loop {
             // While the lane is full, bulk waits for the peer to say that it has read some.
-            let key = match self.queues.fresh.pop_front() {
+            let (key, is_sparse) = match self.turns.next_sparse() {
                 None if lane_room == 0 => return None,
-                None => self.queues.bulk.pop_front()?,
-                Some(key) => key,
+                None => (self.turns.next_bulk()?, false),
+                Some(key) => (key, true),
             };
             let Some(stream) = self.streams.get_mut(key) else { continue };
             if lane_room == 0 && stream.ready_bytes > SMALL_FRAME_BYTES {
-                self.queues.bulk.push_back(key);
+                self.turns.put_off(key);
+                continue;
+            }
+            if !is_sparse && !self.turns.begin(key, stream, quantum) {
                 continue;
             }
             stream.in_data = false;
             let route = stream.route(rule.protocol);
             let (Some(route), Some(user)) = (route, stream.user) else { continue };
-            let bytes = stream.ready_bytes.min(rule.room(stream));
+            let mut bytes = stream.ready_bytes.min(rule.room(stream));
+            if typing || !self.turns.is_alone() {
+                bytes = bytes.min(turns::frame_bytes(stream));
+            }
             let bytes = if bytes > SMALL_FRAME_BYTES { bytes.min(lane_room) } else { bytes };
             if bytes == 0 {
                 continue;
             }
             stream.ready_bytes -= bytes;
             rule.spend(stream, bytes);
+            turns::charge(stream, bytes);
             if rule.protocol == Protocol::V1 {
                 self.lane.sent(bytes);
                 self.lane.passed(bytes, &mut stream.small_out);
@@ -372,8 +376,7 @@ impl Session {
             encoder.data(head, route, bytes as u32);
             if stream.ready_bytes > 0 {
                 if rule.room(stream) > 0 {
-                    stream.in_data = true;
-                    self.queues.bulk.push_back(key);
+                    self.turns.enter_again(key, stream);
                 }
             } else if stream.local_end != LocalEnd::Not {
                 self.check_end(key);
