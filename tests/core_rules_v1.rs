@@ -6,7 +6,7 @@ mod support {
 }
 
 use sockmux_uring::limits::FIRST_WINDOW_BYTES;
-use sockmux_uring::session::{Ended, Event, OpenError, Session, StreamKey};
+use sockmux_uring::session::{Ended, Event, OpenError, Session, Sink, StreamKey, TunnelError};
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
 use sockmux_uring::wire::{CloseKind, Decoder, Frame, Name, Protocol, Step};
@@ -124,6 +124,45 @@ fn a_reset_that_crosses_ours_is_for_nobody() {
     assert_eq!(session.counters().unknown_ids, 1);
     assert_eq!(ends(&mut session).len(), 1);
     assert!(sent(&mut session).is_empty(), "nobody answers it");
+}
+
+/// The peer's slot 0 again: what is still called by the number before is for nobody.
+#[test]
+fn a_number_of_the_peers_is_its_slot_and_its_generation() {
+    let mut session = up(ours(1), ours(1).offer);
+    let (old, new) = (1 << 20, 2 << 20);
+    let open = |session: &mut Session, number: u32| {
+        let (client, entrance) = (None, None);
+        let frame = Frame::Open { from: Some(number), client, entrance, first_bytes: 0 };
+        let result = session.on_frame(frame, START);
+        let incoming = |event| match event {
+            Event::Incoming { key, .. } => Some(key),
+            _ => None,
+        };
+        result.map(|_| std::iter::from_fn(|| session.poll_event()).find_map(incoming))
+    };
+    open(&mut session, old).expect("an open").expect("a stream");
+    let again = open(&mut session, new).expect_err("the slot is taken");
+    assert_eq!(again, TunnelError::BadNumber { number: new });
+    let mut session = up(ours(1), ours(1).offer);
+    let first = open(&mut session, old).expect("an open").expect("a stream");
+    session.attach(first, 0);
+    let to = Name::Theirs(old);
+    let reset = Frame::Close { from: None, to, reason: b"gone", kind: CloseKind::Reset };
+    session.on_frame(reset, START).expect("a reset");
+    let second = open(&mut session, new).expect("an open").expect("a stream");
+    session.attach(second, 1);
+    let data = |to| Frame::Data { to, bytes: 100 };
+    assert_eq!(session.on_frame(data(to), START), Ok(Sink::Discard));
+    session.on_frame(reset, START).expect("it is thrown away");
+    session.on_frame(Frame::Taken { to, bytes: 7 }, START).expect("it is thrown away");
+    assert_eq!(session.counters().unknown_ids, 3);
+    let theirs = Name::Theirs(new);
+    assert_eq!(session.on_frame(data(theirs), START), Ok(Sink::Stream(second)));
+    let windows = session.windows(second).expect("it stands");
+    assert_eq!(windows.backlog_bytes, 100);
+    assert_eq!(windows.credit_bytes, u64::from(FIRST_WINDOW_BYTES));
+    assert_eq!(session.lane_counts().received_bytes, 200, "what nobody takes has been read, too");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use support::seeded::Seeded;
 use support::world::{World, random_run};
 
 /// Runs by default: quick enough for every `cargo test`.
-const RUNS: u64 = 1_000;
+const RUNS: u64 = 600;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -35,7 +35,7 @@ fn every_byte_arrives_once_and_in_order() {
     let first = one.unwrap_or(1);
     let runs = if one.is_some() { 1 } else { number("SIM_RUNS").unwrap_or(RUNS) };
     let (mut bytes, mut streams, mut refused, mut reset, mut cuts) = (0, 0, 0, 0, 0);
-    let (mut late, mut given_up, mut grown) = (0, 0, 0);
+    let (mut late, mut given_up, mut grown, mut half_closed) = (0, 0, 0, 0);
     for seed in first..first + runs {
         let run = std::panic::AssertUnwindSafe(|| random_run(&mut Seeded(seed), &pattern, true));
         match std::panic::catch_unwind(run) {
@@ -47,6 +47,7 @@ fn every_byte_arrives_once_and_in_order() {
                 cuts += usize::from(summary.was_cut);
                 late += summary.late_frames;
                 given_up += summary.given_up;
+                half_closed += summary.reset_half_closed;
                 grown += usize::from(summary.extra_window_bytes > 0);
             }
             Err(panic) => {
@@ -56,7 +57,7 @@ fn every_byte_arrives_once_and_in_order() {
         }
     }
     println!(
-        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {cuts} cuts; {late} late frames, {given_up} not begun, windows grew in {grown}"
+        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {half_closed} of them half-closed, {cuts} cuts; {late} late frames, {given_up} not begun, windows grew in {grown}"
     );
     assert!(
         one.is_some()
@@ -64,6 +65,7 @@ fn every_byte_arrives_once_and_in_order() {
                 && refused > 0
                 && reset > 0
                 && cuts > 0
+                && half_closed > 0
                 && late > 0
                 && given_up > 0
                 && grown > 0)

@@ -15,6 +15,20 @@ use crate::limits::{
     READ_AHEAD_BYTES, SMALL_FRAME_BYTES, TYPING_MICROS,
 };
 
+/// What has passed over the connection, in bytes of payload: for tests, which count it on their own.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// Sent.
+    pub sent_bytes: u64,
+    /// Of these, the peer has said it has read them.
+    pub taken_bytes: u64,
+    /// Come, for whomever.
+    pub received_bytes: u64,
+    /// Of these, the peer was told.
+    pub told_bytes: u64,
+}
+
 /// Counts of one connection, both ways.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
@@ -54,6 +68,11 @@ impl Lane {
         self.received_bytes
     }
 
+    /// Payload bytes that the peer has not said it has read.
+    pub(super) fn on_the_way_bytes(&self) -> u64 {
+        self.sent_bytes - self.taken_bytes
+    }
+
     pub(super) fn sent(&mut self, bytes: u64) {
         self.sent_bytes += bytes;
     }
@@ -76,16 +95,17 @@ impl Lane {
         let micros = round_trip.map_or(0, |time| time.as_micros() as u64);
         // Twice what the path holds at the peer's speed: its own queue does not empty meanwhile.
         let path = self.bytes_per_second / 1_000 * micros / 500;
-        let room = least.max(path).saturating_sub(self.sent_bytes - self.taken_bytes);
+        let room = least.max(path).saturating_sub(self.on_the_way_bytes());
         if room < LANE_QUANTUM_BYTES { 0 } else { room }
     }
 }
 
 impl Session {
-    /// Payload bytes that the peer has not said it has read, for tests.
+    /// What has passed so far.
     #[doc(hidden)]
-    pub fn lane_bytes_on_the_way(&self) -> u64 {
-        self.lane.sent_bytes - self.lane.taken_bytes
+    pub fn lane_counts(&self) -> LaneCounts {
+        let &Lane { sent_bytes, taken_bytes, received_bytes, told_bytes, .. } = &self.lane;
+        LaneCounts { sent_bytes, taken_bytes, received_bytes, told_bytes }
     }
 
     /// Payload has come, for whomever: says so to the peer from time to time.

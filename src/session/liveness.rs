@@ -145,7 +145,7 @@ impl Session {
         self.liveness.last_ping = now;
         self.liveness.asked = Some(Asked {
             at: now,
-            was_quiet: self.lane_bytes_on_the_way() <= ROUND_TRIP_QUIET_BYTES,
+            was_quiet: self.lane.on_the_way_bytes() <= ROUND_TRIP_QUIET_BYTES,
             received_bytes: self.lane.received_bytes(),
         });
         self.outbox.push(Control::Ping(now));

@@ -25,6 +25,8 @@ mod window;
 
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Sink, Transmit};
+#[doc(hidden)]
+pub use lane::LaneCounts;
 pub use stream::StreamKey;
 #[doc(hidden)]
 pub use window::Windows;

@@ -10,6 +10,7 @@ use super::world::random_run;
 pub(crate) fn run(data: &[u8], pattern: &Pattern) {
     let summary = random_run(&mut Bytes(data), pattern, false);
     assert!(summary.refused + summary.reset <= 2 * summary.streams);
+    assert!(summary.reset_half_closed <= summary.reset);
     assert!(summary.most_streams <= summary.streams);
     assert!(summary.largest_id <= STREAMS_MAX * ID_REUSE_DISTANCE + 2);
     assert!(summary.was_cut || summary.streams > 0 || summary.given_up > 0);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sockmux_uring::limits::WINDOW_BUDGET_BYTES;
+use sockmux_uring::limits::{LANE_ACK_BYTES, WINDOW_BUDGET_BYTES};
 use sockmux_uring::session::{Config, Event, Moment, Session, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::v03::{Encoder, Offer};
 use sockmux_uring::wire::{Decoder, Protocol, Step};
@@ -346,6 +346,14 @@ impl Engine {
             assert!(self.protocol == Protocol::V03 || parts == w.window_bytes, "{w:?}");
         }
         assert!(self.session.extra_window_bytes() <= WINDOW_BUDGET_BYTES);
+        let lane = self.session.lane_counts();
+        let told = lane.received_bytes - lane.told_bytes < LANE_ACK_BYTES;
+        assert!(lane.taken_bytes <= lane.sent_bytes && told, "{lane:?}");
+        let counters = self.session.counters();
+        let v1 = self.protocol == Protocol::V1;
+        assert!(!v1 || lane.sent_bytes == counters.payload_bytes_out, "{lane:?}");
+        let read_bytes = counters.payload_bytes_in + counters.discarded_bytes;
+        assert!(!v1 || self.over || lane.received_bytes <= read_bytes, "{lane:?}");
         let counters = self.session.counters();
         assert!(counters.frames_out == self.sent as u64);
         assert!(counters.opened + counters.accepted >= self.session.stream_count() as u64);

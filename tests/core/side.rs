@@ -87,6 +87,8 @@ pub(crate) struct Side {
     ending: Option<EndedBy>,
     pub(crate) payload_out: u64,
     pub(crate) payload_in: u64,
+    /// SockMux 1: payload that frames of data have announced, for whomever.
+    lane_in: u64,
     pub(crate) urgent_out: u64,
     pub(crate) urgent_in: u64,
     urgent_frame: bool,
@@ -121,6 +123,7 @@ impl Side {
             ending: None,
             payload_out: 0,
             payload_in: 0,
+            lane_in: 0,
             urgent_out: 0,
             urgent_in: 0,
             urgent_frame: false,
@@ -166,6 +169,9 @@ impl Side {
                     let late = self.protocol == Protocol::V1 && self.is_late(&frame);
                     let before = self.session.counters().unknown_ids;
                     self.sink = self.session.on_frame(frame, now)?;
+                    if let Frame::Data { .. } | Frame::Open { .. } = frame {
+                        self.lane_in += u64::from(frame.payload_bytes());
+                    }
                     let unknown = self.session.counters().unknown_ids - before;
                     assert_eq!(unknown, u64::from(late), "{frame:?}");
                     self.take_events(now, plans);
@@ -389,6 +395,15 @@ impl Side {
     /// What this side has of a plan.
     pub(crate) fn local(&self, plan: usize) -> Option<&Local> {
         self.by_plan.get(&plan).map(|&user| &self.locals[user])
+    }
+
+    /// Local sockets that were told of a reset after one direction of theirs had ended.
+    pub(crate) fn reset_half_closed(&self) -> usize {
+        let told = |local: &&Local| {
+            let reset = matches!(local.ended, Some((Ended::Reset(_), _))) && !local.reset;
+            reset && (local.eof || local.peer_end.is_some())
+        };
+        self.locals.iter().filter(told).count()
     }
 
     /// The session knows the streams that have not ended, and no others.

@@ -14,8 +14,10 @@ use super::choice::Choice;
 use super::script::{Exit, LEAVING, Pattern, Plan, REFUSAL};
 use super::side::{EndedBy, Local, Side, later};
 
+mod order;
 mod random;
 
+pub(crate) use order::Order;
 pub(crate) use random::random_run;
 
 /// A run that has not come to rest after this much virtual time never will.
@@ -89,6 +91,8 @@ pub(crate) struct Summary {
     pub(crate) given_up: usize,
     /// SockMux 1: most that windows of one side had beyond their first.
     pub(crate) extra_window_bytes: u64,
+    /// Local sockets that were told of a reset after one of the two directions had ended.
+    pub(crate) reset_half_closed: usize,
 }
 
 /// Two sides and what joins them.
@@ -101,6 +105,7 @@ pub(crate) struct World<'a, C: Choice> {
     /// From side 0 to side 1, and back.
     pipes: [Pipe; 2],
     cut_at: Option<Moment>,
+    order: Order,
     /// Both sides know each other as ours, so that ends of data are told apart from closes.
     half_close: bool,
     /// What both sides are to speak.
@@ -158,6 +163,7 @@ impl<'a, C: Choice> World<'a, C> {
             sides,
             pipes,
             cut_at,
+            order: Order::NATURAL,
             half_close,
             protocol,
             first_windows,
@@ -169,6 +175,11 @@ impl<'a, C: Choice> World<'a, C> {
     /// This side goes away at this time after the beginning.
     pub(crate) fn leave(&mut self, side: usize, at: Moment) {
         self.sides[side].leave_at = Some(later(self.now, at.0));
+    }
+
+    /// What is due at one moment happens in this order.
+    pub(crate) fn shuffle(&mut self, order: Order) {
+        self.order = order;
     }
 
     /// Runs until everything is at rest, or the connection is cut.
@@ -197,31 +208,66 @@ impl<'a, C: Choice> World<'a, C> {
         self.summary(false)
     }
 
-    /// Everything that can be done at `now` is tried once; whether anything was done.
+    /// What can be done at `now` is tried, in some order and not all of it; and all of it, where
+    /// nothing else was done. Whether anything was.
     fn turn(&mut self) -> bool {
+        let mut order = self.order;
+        let mut busy = self.steps(&mut order);
+        if !busy && order != Order::NATURAL {
+            let mut natural = Order::NATURAL;
+            busy = self.steps(&mut natural);
+        }
+        self.order = order;
+        self.check_turn();
+        busy
+    }
+
+    fn steps(&mut self, order: &mut Order) -> bool {
         let mut busy = false;
-        for n in 0..2 {
-            busy |= self.read(n);
-            let side = &mut self.sides[n];
-            busy |= side.run_clock(self.now, &self.plans).expect("no tunnel error");
-            busy |= side.run_locals(self.now, &self.plans);
-            let room = self.pipes[n].room();
-            let mut out = Vec::new();
-            if side.transmit(&mut out, room, self.now, &self.plans, self.pattern) {
-                busy = true;
-                self.pipes[n].send(out, self.now, self.choice);
+        for n in order.of::<2>() {
+            for step in order.of::<4>() {
+                if order.puts_off() {
+                    continue;
+                }
+                busy |= match step {
+                    0 => self.read(n),
+                    1 => {
+                        let side = &mut self.sides[n];
+                        side.run_clock(self.now, &self.plans).expect("no tunnel error")
+                    }
+                    2 => self.sides[n].run_locals(self.now, &self.plans, order),
+                    _ => self.write(n, order),
+                };
             }
         }
+        busy
+    }
+
+    fn write(&mut self, n: usize, order: &mut Order) -> bool {
+        let room = self.pipes[n].room();
+        // A frame only, now and then.
+        let room = if order.puts_off() { room.min(1) } else { room };
+        let mut out = Vec::new();
+        let side = &mut self.sides[n];
+        let any = side.transmit(&mut out, room, self.now, &self.plans, self.pattern);
+        if any {
+            self.pipes[n].send(out, self.now, self.choice);
+        }
+        any
+    }
+
+    fn check_turn(&mut self) {
         self.most_streams = self.most_streams.max(self.sides[0].session.stream_count());
         if self.protocol == Protocol::V1 {
             let [one, other] = &self.sides;
             let [first, second] = self.first_windows;
             one.check_windows(other, first, second);
             other.check_windows(one, second, first);
+            one.check_lane(other);
+            other.check_lane(one);
             let extra = [one, other].map(|side| side.session.extra_window_bytes());
             self.extra_window_bytes = self.extra_window_bytes.max(extra[0]).max(extra[1]);
         }
-        busy
     }
 
     fn read(&mut self, n: usize) -> bool {
@@ -322,7 +368,8 @@ impl<'a, C: Choice> World<'a, C> {
         for side in &self.sides {
             side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
-            assert!(side.session.lane_bytes_on_the_way() < limits::LANE_ACK_BYTES);
+            let lane = side.session.lane_counts();
+            assert!(lane.sent_bytes - lane.taken_bytes < limits::LANE_ACK_BYTES);
             assert_eq!(side.session.extra_window_bytes(), 0);
             assert_eq!(side.protocol, self.protocol);
         }
@@ -358,6 +405,7 @@ impl<'a, C: Choice> World<'a, C> {
             late_frames: self.sides.iter().map(|side| side.late_frames).sum(),
             extra_window_bytes: self.extra_window_bytes,
             given_up: self.sides.iter().map(|side| side.given_up.len()).sum(),
+            reset_half_closed: self.sides.iter().map(Side::reset_half_closed).sum(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use sockmux_uring::limits::FRAME_BYTES;
+use sockmux_uring::limits::{FRAME_BYTES, LANE_ACK_BYTES};
 use sockmux_uring::session::{Ended, Sink, Transmit};
 use sockmux_uring::wire::v1::{HEADER_BYTES, MAGIC};
 use sockmux_uring::wire::{Frame, Name};
@@ -22,7 +22,13 @@ const CREDIT: u8 = 0x06;
 pub(super) struct Numbers {
     ours: HashMap<u32, usize>,
     theirs: HashMap<u32, usize>,
+    /// Generation that each slot had last.
+    our_slots: HashMap<u32, u32>,
+    their_slots: HashMap<u32, u32>,
 }
+
+/// Bits of a number that are its slot; the others are its generation.
+const SLOT_BITS: u32 = 20;
 
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -36,6 +42,14 @@ impl Side {
         let user = before.and_then(|before| self.by_plan.get(&before));
         let live = user.is_some_and(|&user| self.locals[user].key.is_some());
         assert!(!live || before == Some(plan), "number {number:#x} is used twice at once");
+        let slots = if ours { &mut self.numbers.our_slots } else { &mut self.numbers.their_slots };
+        let (slot, generation) = (number & ((1 << SLOT_BITS) - 1), number >> SLOT_BITS);
+        let last = slots.insert(slot, generation).unwrap_or_default();
+        let next = (last + 1) % (1 << (32 - SLOT_BITS));
+        assert_eq!(
+            generation, next,
+            "number {number:#x} does not follow the one before in its slot"
+        );
     }
 
     /// A frame is about to be taken by the session: whether it is for a stream that has ended
@@ -136,6 +150,17 @@ impl Side {
         let numbers = if flags == 1 { &self.numbers.ours } else { &self.numbers.theirs };
         let user = *self.by_plan.get(numbers.get(&number)?)?;
         Some(&mut self.locals[user])
+    }
+
+    /// The whole connection: what came is counted for whomever it was, also for nobody, and no
+    /// number goes back or ahead of what is true.
+    pub(crate) fn check_lane(&self, other: &Side) {
+        let (own, peers) = (self.session.lane_counts(), other.session.lane_counts());
+        assert_eq!(own.sent_bytes, self.payload_out);
+        assert_eq!(own.received_bytes, self.lane_in);
+        assert!(own.taken_bytes <= peers.told_bytes && peers.told_bytes <= peers.received_bytes);
+        assert!(peers.received_bytes <= own.sent_bytes);
+        assert!(own.received_bytes - own.told_bytes < LANE_ACK_BYTES);
     }
 
     /// Every window by itself: what may come, what has come and what was not told of make it up.

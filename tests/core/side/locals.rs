@@ -4,17 +4,29 @@ use sockmux_uring::limits::READ_AHEAD_BYTES;
 use sockmux_uring::session::{Moment, OpenError};
 
 use super::super::script::{End, Exit, LEAVING, Plan, REFUSAL, address_of};
+use super::super::world::Order;
 use super::{Side, later};
 
 impl Side {
     /// Does what the local sockets do at `now`; whether anything was done.
-    pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan]) -> bool {
+    pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan], order: &mut Order) -> bool {
         let mut busy = self.leave_due(now) | self.open_due(now, plans);
-        for user in 0..self.locals.len() {
-            busy |= self.decide(user, now, plans);
-            busy |= self.reset_due(user, now);
-            busy |= self.take(user, now);
-            busy |= self.write(user, now);
+        let count = self.locals.len();
+        let first = order.below(count);
+        for n in 0..count {
+            let user = (first + n) % count;
+            for step in order.of::<4>() {
+                if order.puts_off() {
+                    continue;
+                }
+                busy |= match step {
+                    0 => self.decide(user, now, plans),
+                    1 => self.reset_due(user, now),
+                    2 => self.take(user, now),
+                    // Several pieces, and the end behind them, before a frame goes out.
+                    _ => (0..=order.below(4)).fold(false, |any, _| any | self.write(user, now)),
+                };
+            }
         }
         self.ending = None;
         self.take_events(now, plans);
