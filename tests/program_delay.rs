@@ -62,23 +62,22 @@ fn bytes_per_sec(address: SocketAddr) -> f64 {
     received as f64 / start.elapsed().as_secs_f64()
 }
 
+/// Nine tenths of what one connection brings. `perf/delay` has the figure of a release build; here a
+/// busy machine may take a try or two of it away.
 #[test]
 fn one_stream_fills_a_long_path_as_one_connection_does() {
+    const TRIES: usize = 3;
     let server = flood();
-    let plain = DelayLine::start(PATH, server.address());
-    let plain = bytes_per_sec(plain.address());
-    let [v1, v03] = [Protocol::V1, Protocol::V03].map(|protocol| {
-        let (tunnel, _line) = long_tunnel(protocol, PATH, server.address());
-        bytes_per_sec(tunnel.entrance())
-    });
-    let said = format!(
-        "one connection {:.1} MB/s; a stream in SockMux 1 {:.2} of it, in 0.3 {:.2}",
-        plain / 1e6,
-        v1 / plain,
-        v03 / plain
-    );
-    println!("{said}");
-    assert!(v1 / plain >= 0.7, "{said}");
+    let plain_line = DelayLine::start(PATH, server.address());
+    let (tunnel, _line) = long_tunnel(Protocol::V1, PATH, server.address());
+    let mut ratios = Vec::new();
+    while ratios.len() < TRIES && ratios.iter().all(|&ratio| ratio < 0.9) {
+        let plain = bytes_per_sec(plain_line.address());
+        let ours = bytes_per_sec(tunnel.entrance());
+        println!("{:.1} MB/s plain, {:.1} in a stream", plain / 1e6, ours / 1e6);
+        ratios.push(ours / plain);
+    }
+    assert!(ratios.iter().any(|&ratio| ratio >= 0.9), "only {ratios:.2?} of one connection");
 }
 
 /// The time from a client's connect to the first byte of an answer to `request_bytes`.
