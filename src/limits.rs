@@ -249,6 +249,10 @@ pub const PIPE_BYTES_MIN: usize = 256 << 10;
 /// shared with whatever else runs. A bulk stream that finds none is copied.
 pub const PIPES_MAX: usize = 48;
 
+/// Pipes of one stream towards its local socket: what comes while that waits to be scheduled, some
+/// milliseconds on a busy machine, is not copied.
+pub const STREAM_PIPES_MAX: usize = 8;
+
 /// Payload spliced at once, at least, in bytes: below it splicing costs more than copying
 /// (`docs/performance.md`).
 pub const SPLICE_BYTES_MIN: usize = 64 << 10;

@@ -120,6 +120,12 @@ impl Pipes {
         made.map(Rc::new)
     }
 
+    /// A pipe for a stream that has some already: only while half of all are left for others.
+    pub(super) fn take_spare(&mut self) -> Option<Rc<Pipe>> {
+        let used = self.open.get() - self.free.len();
+        if used < PIPES_MAX / 2 { self.take() } else { None }
+    }
+
     /// Takes a pipe back. One that still holds something, or that somebody else holds, is not
     /// used again, and closed when the last holder goes.
     pub(super) fn give_back(&mut self, pipe: Rc<Pipe>) {

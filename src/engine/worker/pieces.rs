@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::engine::chunk::Chunk;
 use crate::engine::pipe::{Pipe, Pipes};
+use crate::limits::{PIPE_BYTES, SPLICE_BYTES_MIN, STREAM_PIPES_MAX};
 
 /// A stretch of payload.
 #[derive(Debug)]
@@ -19,8 +20,9 @@ pub(super) enum Piece {
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     queue: VecDeque<Piece>,
-    /// Also holds bytes that have left the queue while they wait for the link.
-    pipe: Option<Rc<Pipe>>,
+    /// Filled at the back, drained at the front. The front one may also hold bytes that have left
+    /// the queue and wait for the link.
+    pipes: VecDeque<Rc<Pipe>>,
 }
 
 impl Pieces {
@@ -87,10 +89,10 @@ impl Pieces {
         taken
     }
 
-    /// How many bytes come next in the pipe.
+    /// How many bytes come next in the front pipe.
     pub(super) fn piped_bytes(&self) -> usize {
-        match self.queue.front() {
-            Some(Piece::Piped(bytes)) => *bytes,
+        match (self.queue.front(), self.pipes.front()) {
+            (Some(Piece::Piped(bytes)), Some(pipe)) => (*bytes).min(pipe.held_bytes()),
             _ => 0,
         }
     }
@@ -99,24 +101,56 @@ impl Pieces {
         self.queue.pop_front();
     }
 
+    /// The pipe where the next bytes stand.
     pub(super) fn pipe(&self) -> Option<&Rc<Pipe>> {
-        self.pipe.as_ref()
+        self.pipes.front()
     }
 
-    /// The pipe, a new one if there was none and one can be had.
+    /// The one pipe, a new one if there was none and one can be had.
     pub(super) fn need_pipe(&mut self, pipes: &mut Pipes) -> Option<&Rc<Pipe>> {
-        if self.pipe.is_none() {
-            self.pipe = pipes.take();
+        if self.pipes.is_empty() {
+            self.pipes.extend(pipes.take());
         }
-        self.pipe.as_ref()
+        self.pipes.front()
     }
 
-    /// Lets go of the pipe, if nothing in the queue stands in it.
-    pub(super) fn drop_pipe(&mut self, pipes: &mut Pipes) {
-        debug_assert!(!self.queue.iter().any(|piece| matches!(piece, Piece::Piped(_))));
-        if let Some(pipe) = self.pipe.take() {
-            pipes.give_back(pipe);
+    /// A pipe with room behind the others, a further one if need be and as far as that is just
+    /// to other streams.
+    pub(super) fn need_room(&mut self, pipes: &mut Pipes) -> Option<&Rc<Pipe>> {
+        let roomy = |pipe: &Rc<Pipe>| pipe.held_bytes() <= PIPE_BYTES - SPLICE_BYTES_MIN;
+        match self.pipes.back() {
+            None => self.pipes.extend(pipes.take()),
+            Some(last) if !roomy(last) => {
+                self.add_pipe(pipes);
+            }
+            Some(_) => {}
         }
+        self.pipes.back().filter(|pipe| roomy(pipe))
+    }
+
+    /// One more pipe, since the last takes no more. `false`: there is none for this stream.
+    pub(super) fn add_pipe(&mut self, pipes: &mut Pipes) -> bool {
+        let more = (self.pipes.len() < STREAM_PIPES_MAX).then(|| pipes.take_spare()).flatten();
+        let any = more.is_some();
+        self.pipes.extend(more);
+        any
+    }
+
+    /// Lets go of pipes in front that are empty; of all, if nothing stands in any.
+    pub(super) fn drop_empty(&mut self, pipes: &mut Pipes) {
+        let unused = !self.uses_pipe();
+        while let Some(first) = self.pipes.front()
+            && (unused || (first.held_bytes() == 0 && self.pipes.len() > 1))
+            && let Some(first) = self.pipes.pop_front()
+        {
+            pipes.give_back(first);
+        }
+    }
+
+    /// Lets go of all pipes.
+    pub(super) fn drop_pipes(&mut self, pipes: &mut Pipes) {
+        debug_assert!(!self.uses_pipe());
+        self.pipes.drain(..).for_each(|pipe| pipes.give_back(pipe));
     }
 
     /// Whether any of the queue stands in the pipe.
@@ -127,7 +161,7 @@ impl Pieces {
     /// Drops all of it.
     pub(super) fn clear(&mut self, pipes: &mut Pipes) {
         self.queue.clear();
-        self.drop_pipe(pipes);
+        self.drop_pipes(pipes);
     }
 
     /// The queue, to be put in anew; the pipe stays.

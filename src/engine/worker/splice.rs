@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
             local.pace = Pace::Bulk;
             local.streak = 0;
             local.full_reads = 0;
-            local.input.drop_pipe(&mut self.kit.pipes);
+            local.input.drop_pipes(&mut self.kit.pipes);
             return false;
         }
         // What was framed and waits for the link is in the pipe, too: when it has gone, this is
@@ -270,11 +270,10 @@ impl<D: Driver> Worker<D> {
         }
         let Some(local) = self.locals.get_mut(local) else { return false };
         let open = matches!(local.stage, Stage::Open) && local.fd.is_some();
-        if !open || local.stalled || local.copy_only {
+        if !open || local.copy_only {
             return false;
         }
-        let pipe = local.output.need_pipe(&mut self.kit.pipes);
-        pipe.is_some_and(|pipe| pipe.held_bytes() <= PIPE_BYTES - SPLICE_BYTES_MIN)
+        local.output.need_room(&mut self.kit.pipes).is_some()
     }
 
     /// Moves payload of the frame being read from the link into its stream's pipe, and from there
@@ -284,7 +283,7 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
         let Destination::Local(local_key) = tunnel.destination else { return Passed::Copy };
         let Some(local) = self.locals.get_mut(local_key) else { return Passed::Copy };
-        let Some(pipe) = local.output.pipe() else { return Passed::Copy };
+        let Some(pipe) = local.output.need_room(&mut self.kit.pipes) else { return Passed::Copy };
         let bytes = (tunnel.decoder.payload_left() as usize).min(most_bytes);
         match pipe.fill(&tunnel.fd, bytes) {
             Ok(0) => {
@@ -308,6 +307,9 @@ impl<D: Driver> Worker<D> {
                     return Passed::Nothing;
                 }
                 // The pipe takes no more pieces, and its socket nothing from it.
+                if local.output.add_pipe(&mut self.kit.pipes) {
+                    return Passed::Bytes(0);
+                }
                 self.counters.pipe_full += 1;
                 Passed::Copy
             }
@@ -332,10 +334,9 @@ impl<D: Driver> Worker<D> {
         match pipe.drain(fd, local.output.piped_bytes()) {
             Ok(bytes) if bytes > 0 => {
                 local.output.take_piped(bytes);
+                local.stalled = false;
                 local.last_data = now;
-                if !local.output.uses_pipe() {
-                    local.output.drop_pipe(&mut self.kit.pipes);
-                }
+                local.output.drop_empty(&mut self.kit.pipes);
                 let (tunnel, stream) = (local.tunnel, local.stream);
                 if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
                     tunnel.session.taken(stream, bytes as u64, now);
