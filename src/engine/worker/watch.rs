@@ -12,14 +12,13 @@ use crate::session::Moment;
 /// How long bulk is said to go on after the last of it.
 const BULK_MICROS: u64 = 5_000;
 
-/// What is known of the last few turns.
+/// What is known of the last few messages.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Something small has come since the last wait.
-    small: bool,
+    small_at: Moment,
     bulk_at: Option<Moment>,
-    turn_at: Moment,
-    /// Time from turn to turn, averaged over the last few, in microseconds.
+    /// Time from one turn with something small to the next, averaged over the last few, in
+    /// microseconds.
     interval_micros: u64,
 }
 
@@ -29,22 +28,22 @@ impl Watch {
     pub(super) fn came(&mut self, large: bool, now: Moment) {
         if large {
             self.bulk_at = Some(now);
-        } else {
-            self.small = true;
+        } else if self.small_at != now {
+            // One long silence is forgotten after a few messages.
+            let interval = now.0.saturating_sub(self.small_at.0).min(4 * WATCH_INTERVAL_MICROS);
+            self.interval_micros = (self.interval_micros * 7 + interval) / 8;
+            self.small_at = now;
         }
     }
 
-    /// How long to look for what comes next, if at all. Once a turn.
+    /// How long to look for what comes next, if at all.
     #[inline]
-    pub(super) fn time(&mut self, now: Moment) -> Option<Duration> {
-        // One long silence is forgotten after a few turns.
-        let interval = now.0.saturating_sub(self.turn_at.0).min(4 * WATCH_INTERVAL_MICROS);
-        self.turn_at = now;
-        self.interval_micros = (self.interval_micros * 7 + interval) / 8;
-        let small = std::mem::take(&mut self.small);
-        let bulk = self.bulk_at.is_some_and(|at| now.0.saturating_sub(at.0) < BULK_MICROS);
-        (small && !bulk && self.interval_micros < WATCH_INTERVAL_MICROS)
-            .then_some(Duration::from_micros(WATCH_MICROS))
+    pub(super) fn time(&self, now: Moment) -> Option<Duration> {
+        let since = |at: Moment| now.0.saturating_sub(at.0);
+        let bulk = self.bulk_at.is_some_and(|at| since(at) < BULK_MICROS);
+        let left = WATCH_MICROS.saturating_sub(since(self.small_at));
+        (left > 0 && !bulk && self.interval_micros < WATCH_INTERVAL_MICROS)
+            .then_some(Duration::from_micros(left))
     }
 }
 
@@ -71,6 +70,7 @@ mod tests {
         assert!(looks(&mut watch, &mut now, WATCH_INTERVAL_MICROS / 2) > 80);
         now.0 += 10_000_000;
         assert!(looks(&mut watch, &mut now, WATCH_INTERVAL_MICROS / 2) > 80);
+        now.0 += WATCH_MICROS;
         assert_eq!(watch.time(now), None, "nothing has come");
     }
 
