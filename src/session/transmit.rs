@@ -359,7 +359,9 @@ impl Session {
             let (Some(route), Some(user)) = (route, stream.user) else { continue };
             let mut bytes = stream.ready_bytes.min(rule.room(stream));
             if typing || !self.turns.is_alone() {
-                bytes = bytes.min(turns::frame_bytes(stream));
+                // Not the rest of its share: a frame cut there costs more than a longer one that
+                // is taken off the next.
+                bytes = bytes.min(quantum);
             }
             let bytes = if bytes > SMALL_FRAME_BYTES { bytes.min(lane_room) } else { bytes };
             if bytes == 0 {

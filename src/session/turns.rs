@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use super::stream::Stream;
 use super::{Session, StreamKey};
-use crate::limits::{LANE_QUANTUM_BYTES, SMALL_FRAME_BYTES};
+use crate::limits::SMALL_FRAME_BYTES;
 use crate::wire::Protocol;
 
 /// Streams with data, each in a queue at most once.
@@ -131,13 +131,6 @@ impl Session {
             Protocol::V1 => self.lane.quantum_bytes(),
         }
     }
-}
-
-/// Bytes of its share that a stream may put into one frame. Crumbs go whole, and are taken off
-/// the next share.
-#[inline]
-pub(super) fn frame_bytes(stream: &Stream) -> u64 {
-    u64::try_from(stream.share.left_bytes).unwrap_or_default().max(LANE_QUANTUM_BYTES)
 }
 
 /// Takes a frame off a stream's share.
