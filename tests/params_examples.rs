@@ -109,6 +109,26 @@ fn example_4_any_service() {
 }
 
 #[test]
+fn a_plain_relay() {
+    let plan = run(&["-Ph:8080-8081", "SERVER=tcprelay://[::1]:80", "TIMEOUT=io:60"]);
+    let binds = vec![bind("h", 8080), bind("h", 8081)];
+    let target = Target { host: "::1".into(), port: 80 };
+    assert_eq!(plan.link, LinkPlan::Relay { binds, target });
+    assert!(plan.entrances.is_empty() && plan.exits.is_empty());
+    let wanted = "\
+link        none: a plain relay
+entrances   h:8080-8081
+server      [::1]:80
+times       con       10 s      for a connect to the server
+            io        60 s      without data, then both connections are reset
+            drain     30 s      for open connections after SIGTERM
+congestion  auto: a plain one on short paths, the system's on long ones
+bulk        auto: spliced where that pays, else copied
+";
+    assert_eq!(show::plan(&plan), wanted);
+}
+
+#[test]
 fn example_9_several_ports() {
     let x = run(&["-P:9000", "PORT=8023,8080"]);
     assert_eq!(x.entrances, [entrance("", 8023), entrance("", 8080)]);
@@ -243,6 +263,7 @@ fn demo_help_and_version() {
         "PORT=9023",
         "SERVER=sockmux://hostX:9000",
         "DEST=hostT:111",
+        "SERVER=tcprelay://hostW:80",
         ",-in:-:-P8023",
         "Exit codes:",
         "SIGTERM",

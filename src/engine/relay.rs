@@ -119,6 +119,11 @@ impl Relay {
                 open(bind, "-P", Purpose::Receptor, &mut listeners)?;
             }
         }
+        if let LinkPlan::Relay { binds, .. } = &plan.link {
+            for bind in binds {
+                open(bind, "-P", Purpose::Relay, &mut listeners)?;
+            }
+        }
         for entrance in &plan.entrances {
             open(&entrance.bind, "PORT=", Purpose::Entrance, &mut listeners)?;
         }
@@ -130,18 +135,18 @@ impl Relay {
         Ok(Relay { plan, listeners, congestion, wait, wake })
     }
 
-    /// The addresses of the entrances, in the plan's order.
+    /// The addresses where clients come in, in the plan's order.
     pub fn entrance_addrs(&self) -> Vec<SocketAddr> {
-        self.addresses(Purpose::Entrance)
+        self.addresses(|purpose| purpose != Purpose::Receptor)
     }
 
     /// The addresses where persistent connections are accepted.
     pub fn receptor_addrs(&self) -> Vec<SocketAddr> {
-        self.addresses(Purpose::Receptor)
+        self.addresses(|purpose| purpose == Purpose::Receptor)
     }
 
-    fn addresses(&self, purpose: Purpose) -> Vec<SocketAddr> {
-        self.listeners.iter().filter(|l| l.purpose == purpose).map(|l| l.address).collect()
+    fn addresses(&self, wanted: impl Fn(Purpose) -> bool) -> Vec<SocketAddr> {
+        self.listeners.iter().filter(|l| wanted(l.purpose)).map(|l| l.address).collect()
     }
 
     /// A handle to stop the relay with.
@@ -170,7 +175,9 @@ impl Relay {
         for listener in &self.listeners {
             match listener.purpose {
                 Purpose::Receptor => info!(address = %listener.address, "receptor listening"),
-                Purpose::Entrance => info!(address = %listener.address, "entrance listening"),
+                Purpose::Entrance | Purpose::Relay => {
+                    info!(address = %listener.address, "entrance listening");
+                }
             }
         }
         let worker =

@@ -42,6 +42,7 @@ struct Draft {
     listen: Vec<(Entrance, Word)>,
     receptor: Option<Word>,
     connector: Option<(Target, Word)>,
+    relay: Option<(Target, Word)>,
     entrances: Vec<(Entrance, Word)>,
     exits: Vec<Exit>,
     /// The first exit that is open to everybody, as written: none behind it is ever used.
@@ -78,6 +79,7 @@ impl Draft {
                 }
                 Server::Connector(target) => self.connect(target, word),
                 Server::Exit(exit) => self.exit(exit, word, lookup),
+                Server::Relay(target) => self.relay(target, word),
             },
             "DEST" => self.exit(server::parse_dest(value)?, word, lookup),
             "PORT" => {
@@ -106,6 +108,17 @@ impl Draft {
             ));
         }
         self.connector = Some((target, word.clone()));
+        Ok(())
+    }
+
+    fn relay(&mut self, target: Target, word: &Word) -> Result<(), Problem> {
+        if let Some((_, other)) = &self.relay {
+            return Err(Problem::new(
+                format!("there is one plain relay already, by {other}"),
+                "leave one of them out, or run a second process",
+            ));
+        }
+        self.relay = Some((target, word.clone()));
         Ok(())
     }
 
@@ -147,7 +160,10 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(self) -> Result<Plan, Failure> {
+    fn finish(mut self) -> Result<Plan, Failure> {
+        if let Some((target, word)) = self.relay.take() {
+            return self.finish_relay(target, &word);
+        }
         if self.entrances.is_empty() && self.exits.is_empty() {
             return Err(self.nothing_flows());
         }
@@ -206,6 +222,54 @@ impl Draft {
         })
     }
 
+    /// A plain relay: `-P` says where clients come in, and there is nothing else.
+    fn finish_relay(self, target: Target, word: &Word) -> Result<Plan, Failure> {
+        let link = self.connector.as_ref().map(|(_, word)| word).or(self.receptor.as_ref());
+        let entrance = self.entrances.first().map(|(_, word)| word);
+        let other = link.or(entrance).map(|word| plain(&word.text));
+        if let Some(other) = other.or(self.exits.first().map(|exit| plain(&exit.source))) {
+            let relay = plain(&word.text);
+            return Err(Failure::at(
+                word,
+                &Problem::new(
+                    format!("a plain relay has no persistent connection, which {other} is about"),
+                    format!(
+                        "leave {other} out and let clients come in by -P[host]:port, or write \
+                         {relay},-in to make it an exit for streams of the peer"
+                    ),
+                ),
+            ));
+        }
+        if self.listen.is_empty() {
+            return Err(Failure::at(
+                word,
+                &Problem::new(
+                    "it is not said where clients of the plain relay come in",
+                    "add -P[host]:port, as in -P:8080",
+                ),
+            ));
+        }
+        check_distinct(&self.listen)?;
+        if let Some(own) = own_port(&self.listen, &target) {
+            return Err(Failure::at(
+                word,
+                &Problem::new(
+                    format!("it would connect to {own} of this very process, for ever"),
+                    "give the port that the server listens on",
+                ),
+            ));
+        }
+        let binds = self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
+        Ok(Plan {
+            link: LinkPlan::Relay { binds, target },
+            entrances: Vec::new(),
+            exits: Vec::new(),
+            timeouts: self.timeouts.finish(),
+            soxconf: self.soxconf.finish(),
+            notices: self.notices,
+        })
+    }
+
     fn nothing_flows(&self) -> Failure {
         let link = self.connector.as_ref().map(|(_, word)| word).or(self.receptor.as_ref());
         let link = link.or(self.listen.first().map(|(_, word)| word));
@@ -249,14 +313,8 @@ impl Draft {
     /// A connector that would come in by its own entrance.
     fn check_loop(&self) -> Result<(), Failure> {
         let Some((target, word)) = &self.connector else { return Ok(()) };
-        let here = match target.host.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => target.host.eq_ignore_ascii_case("localhost"),
-        };
-        let aim = Bind { host: Some(target.host.clone()), port: target.port };
-        let own = self.entrances.iter().find(|(e, _)| here && e.bind.clashes(&aim));
-        match own {
-            Some((_, entrance)) => Err(Failure::at(
+        match own_port(&self.entrances, target) {
+            Some(entrance) => Err(Failure::at(
                 word,
                 &Problem::new(
                     format!("it would connect to the entrance {entrance} of this very process"),
@@ -279,6 +337,16 @@ fn add_entrances(
     }
     all.extend(list.into_iter().map(|entrance| (entrance, word.clone())));
     Ok(())
+}
+
+/// The word by which this process listens on a target that is on this machine.
+fn own_port<'a>(all: &'a [(Entrance, Word)], target: &Target) -> Option<&'a Word> {
+    let here = match target.host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => target.host.eq_ignore_ascii_case("localhost"),
+    };
+    let aim = Bind { host: Some(target.host.clone()), port: target.port };
+    all.iter().find(|(entrance, _)| here && entrance.bind.clashes(&aim)).map(|(_, word)| word)
 }
 
 /// Ports of different words that cannot be listened on both.

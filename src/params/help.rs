@@ -12,6 +12,9 @@ The persistent connection (one of the two):
   -P[HOST]:PORT                receptor: accept it here
   SERVER=sockmux://HOST:PORT   connector: connect there, reconnect for ever
 
+Without a persistent connection:
+  SERVER=tcprelay://HOST:PORT  plain relay: clients come in by -P[HOST]:PORT
+
 Entrances, where streams begin at this end:
   PORT=PORT[,PORT]...          PORT is [HOST:]NUMBER[-NUMBER]
 
@@ -51,6 +54,8 @@ Examples, one line for each of two hosts X and Y:
     Y$ sockmux-uring SERVER=sockmux://hostX:9000 \\
                      SERVER=telnet://hostT,-in:-:-P8023 \\
                      SERVER=http://hostW,-in:-:-P8080
+  no tunnel: whoever connects to port 8080 is joined with hostW
+    X$ sockmux-uring -P:8080 SERVER=tcprelay://hostW:80
 
 Exit codes:
   0  done: drained after a signal, or --check, --help, --version

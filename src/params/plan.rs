@@ -9,7 +9,7 @@ use super::hostlist::HostList;
 /// Everything one process was told to do.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How the persistent connection comes about.
+    /// How the persistent connection comes about, if there is one.
     pub link: LinkPlan,
     /// Where streams begin at this end, in the order given.
     pub entrances: Vec<Entrance>,
@@ -23,13 +23,21 @@ pub struct Plan {
     pub notices: Vec<String>,
 }
 
-/// How the persistent connection comes about.
+/// How the persistent connection comes about, or that there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkPlan {
     /// Receptor: accept any number of persistent connections on these addresses.
     Listen(Vec<Bind>),
     /// Connector: connect there, keep it up, reconnect for ever.
     Connect(Target),
+    /// Plain relay, without a persistent connection: whoever connects to these addresses is joined
+    /// with the target. The plan then has no entrances and no exits.
+    Relay {
+        /// Where clients connect.
+        binds: Vec<Bind>,
+        /// Where each of them is connected to.
+        target: Target,
+    },
 }
 
 /// A local address to listen on. `host` is `None` for every address of the machine (IPv6 and

@@ -1,4 +1,4 @@
-//! `SERVER=` and `DEST=`: the persistent connection, and exits.
+//! `SERVER=` and `DEST=`: the persistent connection, exits, and the plain relay.
 
 use super::address;
 use super::error::{Problem, plain, quoted};
@@ -15,6 +15,8 @@ pub enum Server {
     Connector(Target),
     /// `proto://host,-in`: an exit.
     Exit(ExitWords),
+    /// `tcprelay://host:port`: be a plain relay; where clients come in is said by `-P`.
+    Relay(Target),
 }
 
 /// An exit as written; the host list is still text, for reading it may need look-ups.
@@ -44,7 +46,14 @@ pub fn parse_server(value: &str) -> Result<Server, Problem> {
     if let Some(device) = value.strip_prefix("sockmux:") {
         return Err(device_problem(device));
     }
-    let Some((url, rest)) = value.split_once(",-in") else { return Err(not_an_exit(value)) };
+    let Some((url, rest)) = value.split_once(",-in") else {
+        return match value.strip_prefix("tcprelay://") {
+            Some(server) if !server.contains(',') => {
+                target_of("tcprelay", server).map(Server::Relay)
+            }
+            _ => Err(not_an_exit(value)),
+        };
+    };
     let clients = clients_of(rest)?;
     let Some((protocol, server)) = url.split_once("://") else { return Err(no_host(url)) };
     let protocol = protocol::word(protocol)?;
@@ -58,9 +67,15 @@ pub fn parse_server(value: &str) -> Result<Server, Problem> {
         }
         _ => {}
     }
+    let target = target_of(&protocol, server)?;
+    Ok(Server::Exit(ExitWords { protocol, target, clients }))
+}
+
+/// What follows `proto://`.
+fn target_of(protocol: &str, server: &str) -> Result<Target, Problem> {
     let server = server.strip_suffix('/').unwrap_or(server);
     if server.is_empty() {
-        return Err(no_host(&protocol));
+        return Err(no_host(protocol));
     }
     refuse_udp(server)?;
     if let Some((_, path)) = server.split_once('/') {
@@ -73,9 +88,9 @@ pub fn parse_server(value: &str) -> Result<Server, Problem> {
     let host = address::host(host)?;
     let port = match port {
         Some(port) => address::remote_port(port)?,
-        None => protocol::standard_port(&protocol)?,
+        None => protocol::standard_port(protocol)?,
     };
-    Ok(Server::Exit(ExitWords { protocol, target: Target { host, port }, clients }))
+    Ok(Target { host, port })
 }
 
 /// Reads the value of `DEST=`: `host:port[:srcHostList]`, also with `:-:srcHostList` as behind
@@ -170,9 +185,7 @@ fn not_an_exit(value: &str) -> Problem {
     let remedy =
         format!("write SERVER={},-in to make it an exit for streams of the peer", plain(value));
     match value.split_once("://") {
-        Some(("tcprelay" | "udprelay", _)) => {
-            Problem::unsupported("a plain relay without a persistent connection", remedy)
-        }
+        Some(("udprelay", _)) => unsupported::udp("udprelay"),
         Some((protocol, _)) if protocol::is_known(protocol) && !value.contains(',') => {
             Problem::unsupported(format!("a {protocol} server of its own"), remedy)
         }
@@ -182,7 +195,8 @@ fn not_an_exit(value: &str) -> Problem {
         ),
         _ => Problem::new(
             format!("{} is not a server", quoted(value)),
-            "write SERVER=sockmux, SERVER=sockmux://host:port or SERVER=proto://host:port,-in",
+            "write SERVER=sockmux, SERVER=sockmux://host:port, SERVER=proto://host:port,-in or \
+             SERVER=tcprelay://host:port",
         ),
     }
 }

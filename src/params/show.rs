@@ -1,11 +1,12 @@
 //! The plan for reading: what `--check` prints.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::address;
 use super::error::plain;
 use super::hostlist::HostList;
-use super::plan::{Bulk, Congestion, Entrance, Exit, LinkPlan, Plan, Transport};
+use super::plan::{Bind, Bulk, Congestion, Entrance, Exit, LinkPlan, Plan, Target, Transport};
 use super::portlist::show_bind;
 use super::timeout;
 
@@ -24,6 +25,7 @@ pub fn plan(plan: &Plan) -> String {
             let to = address::show(Some(&target.host), target.port);
             section(&mut text, "link", [format!("connector: connect to {to}, again for ever")]);
         }
+        LinkPlan::Relay { binds, target } => return relay(plan, binds, target),
     }
     section(&mut text, "entrances", or_none(entrances(&plan.entrances)));
     let exits = plan.exits.iter().enumerate();
@@ -42,7 +44,7 @@ pub fn plan(plan: &Plan) -> String {
             ("keepalive", times.keepalive, "of silence, then the peer is asked"),
             ("drain", times.drain, "for open streams after SIGTERM"),
         ]
-        .map(|(name, time, what)| format!("{name:<10}{:<10}{what}", timeout::show(time))),
+        .map(time_line),
     );
     let protocol = match plan.soxconf.newest_protocol {
         0 => "SockMux 0.3",
@@ -56,22 +58,54 @@ pub fn plan(plan: &Plan) -> String {
         "packets",
         [format!("0.3: at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
     );
+    sockets(&mut text, plan);
+    text
+}
+
+/// A plain relay: what a persistent connection would need is not shown.
+fn relay(plan: &Plan, binds: &[Bind], target: &Target) -> String {
+    let mut text = String::new();
+    let to = address::show(Some(&target.host), target.port);
+    section(&mut text, "link", ["none: a plain relay".to_owned()]);
+    let tcp = |bind: &Bind| Entrance { bind: bind.clone(), transport: Transport::Tcp };
+    section(&mut text, "entrances", entrances(&binds.iter().map(tcp).collect::<Vec<_>>()));
+    section(&mut text, "server", [to]);
+    let times = &plan.timeouts;
+    section(
+        &mut text,
+        "times",
+        [
+            ("con", times.connect, "for a connect to the server"),
+            ("io", times.io, "without data, then both connections are reset"),
+            ("drain", times.drain, "for open connections after SIGTERM"),
+        ]
+        .map(time_line),
+    );
+    sockets(&mut text, plan);
+    text
+}
+
+fn time_line((name, time, what): (&str, Option<Duration>, &str)) -> String {
+    format!("{name:<10}{:<10}{what}", timeout::show(time))
+}
+
+/// What holds for all sockets, and the notices.
+fn sockets(text: &mut String, plan: &Plan) {
     let congestion = match &plan.soxconf.congestion {
         Congestion::Auto => "auto: a plain one on short paths, the system's on long ones",
         Congestion::System => "system: as the system makes each socket",
         Congestion::Named(name) => name,
     };
-    section(&mut text, "congestion", [congestion.to_owned()]);
+    section(text, "congestion", [congestion.to_owned()]);
     let bulk = match plan.soxconf.bulk {
         Bulk::Auto => "auto: spliced where that pays, else copied",
         Bulk::Copy => "copy: always copied",
         Bulk::Splice => "splice: spliced wherever it can be",
     };
-    section(&mut text, "bulk", [bulk.to_owned()]);
+    section(text, "bulk", [bulk.to_owned()]);
     if !plan.notices.is_empty() {
-        section(&mut text, "notices", plan.notices.iter().map(|notice| plain_long(notice)));
+        section(text, "notices", plan.notices.iter().map(|notice| plain_long(notice)));
     }
-    text
 }
 
 /// A label and its lines, the first beside it, the others below.

@@ -17,6 +17,8 @@ use crate::session::Moment;
 
 /// The highest bit of a resolver's token tells the connector's questions from those of exits.
 const CONNECTOR_BIT: u64 = 1 << 63;
+/// The next one tells those of pairs.
+pub(super) const PAIR_BIT: u64 = 1 << 62;
 
 /// Dials one target.
 #[derive(Debug)]
@@ -124,9 +126,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// An answer of the resolver: for the connector or for an exit.
+    /// An answer of the resolver: for the connector, for an exit or for a pair.
     pub(super) fn resolved(&mut self, answer: Answer) {
         let Answer { token, addresses } = answer;
+        if token & PAIR_BIT != 0 {
+            self.pair_resolved(Key::unpack(token), addresses);
+            return;
+        }
         if token & CONNECTOR_BIT == 0 {
             self.local_resolved(Key::unpack(token), addresses);
             return;

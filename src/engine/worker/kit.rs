@@ -1,4 +1,4 @@
-//! What the worker builds batches with: buffers for heads and small payload, and empty gathers.
+//! What the worker builds batches with: buffers for heads and small payload, empty gathers, pipes.
 
 use std::io;
 
@@ -24,6 +24,7 @@ pub(super) struct Kit {
     pub(super) head: Vec<u8>,
     /// Where a link is read ahead into, one read behind the other.
     ahead: ChunkMut,
+    /// What is spliced passes through these.
     pub(super) pipes: Pipes,
 }
 
@@ -139,5 +140,16 @@ impl Kit {
             output.join_chunk(buffer.take_written());
         }
         true
+    }
+
+    /// Copies all that is left of a gather into buffers of the pool, so that those it came in can
+    /// go back. `false`: the pool is used up.
+    pub(super) fn keep(&self, gather: &mut Gather) -> bool {
+        let (mut tail, mut kept) = (None, Pieces::default());
+        let enough = gather.drain().all(|chunk| self.spill(&chunk, &mut tail, &mut kept));
+        while let Some(chunk) = kept.pop_chunk() {
+            gather.push(chunk);
+        }
+        enough
     }
 }

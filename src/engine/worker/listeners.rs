@@ -24,8 +24,10 @@ use crate::session::Moment;
 pub(in crate::engine) enum Purpose {
     /// Persistent connections.
     Receptor,
-    /// Clients.
+    /// Clients whose streams go through a tunnel.
     Entrance,
+    /// Clients of a plain relay.
+    Relay,
 }
 
 /// A listening socket.
@@ -47,8 +49,10 @@ impl Listener {
 }
 
 impl<D: Driver> Worker<D> {
-    pub(super) fn start_receptors(&mut self) {
+    /// Accepts wherever that does not depend on a tunnel.
+    pub(super) fn start_listening(&mut self) {
         self.start_accepting(Purpose::Receptor);
+        self.start_accepting(Purpose::Relay);
     }
 
     /// Accepts at all listeners of a purpose that do not yet.
@@ -92,6 +96,7 @@ impl<D: Driver> Worker<D> {
         let (purpose, address) = (listener.purpose, listener.address);
         match got {
             Ok(socket) if purpose == Purpose::Receptor => self.begin_tunnel(Rc::new(socket)),
+            Ok(socket) if purpose == Purpose::Relay => self.begin_pair(socket),
             Ok(socket) => self.client_came(socket, address),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}
@@ -105,7 +110,7 @@ impl<D: Driver> Worker<D> {
                 _ => debug!(%address, %error, "accept failed"),
             },
         }
-        if !more && (purpose == Purpose::Receptor || self.may_take_clients()) {
+        if !more && (purpose != Purpose::Entrance || self.may_take_clients()) {
             self.start_accepting(purpose);
         }
     }
@@ -117,7 +122,8 @@ impl<D: Driver> Worker<D> {
 
     /// Times of listeners; the next one.
     pub(super) fn listeners_on_time(&mut self) -> Option<Moment> {
-        if !self.listeners_paused && !self.up.is_empty() {
+        let held = self.up.is_empty() && self.hold_deadline.is_some();
+        if !self.listeners_paused && !held {
             return None;
         }
         self.listeners_paused = false;
@@ -137,7 +143,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         if over {
-            self.start_accepting(Purpose::Receptor);
+            self.start_listening();
         }
         if self.up.is_empty() {
             match self.hold_deadline {

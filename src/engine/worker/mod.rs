@@ -8,6 +8,9 @@
 //! [`links`] moves bytes between it and its session, [`streams`] does what the session says,
 //! [`locals`] moves bytes between local sockets and the session, [`splice`] moves bulk past the
 //! process from socket to socket, [`turn`] closes each turn.
+//!
+//! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`flows`]
+//! moves the bytes of each direction.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,11 +23,14 @@ use tracing::{info, warn};
 
 mod connector;
 mod dial;
+mod flows;
 mod kit;
 mod links;
 mod listeners;
 mod local;
 mod locals;
+mod pair;
+mod pairs;
 mod pieces;
 mod splice;
 mod streams;
@@ -46,6 +52,7 @@ use connector::Connector;
 use kit::Kit;
 pub(super) use listeners::{Listener, Purpose};
 use local::Local;
+use pair::{Pair, Way};
 use table::{Key, Table};
 use token::Kind;
 use tunnel::Tunnel;
@@ -69,7 +76,8 @@ struct Counters {
     stale: u64,
     /// Streams reset because buffers for slow readers were used up.
     spill_exhausted: u64,
-    /// Payload bytes that were spliced from local sockets, and to them.
+    /// Payload bytes that were spliced from local sockets (those of a plain relay among them), and
+    /// to them.
     spliced_from_local: u64,
     spliced_to_local: u64,
     /// Fallbacks from splicing to copying: a pipe with room took no more pieces.
@@ -104,6 +112,8 @@ pub(super) struct Worker<D> {
     /// Tunnels whose hello is done, in the order in which it was.
     up: Vec<Key>,
     locals: Table<Local>,
+    /// What a plain relay has joined.
+    pairs: Table<Pair>,
     resolver: Resolver,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
@@ -116,6 +126,8 @@ pub(super) struct Worker<D> {
     starved_locals: VecDeque<Key>,
     /// Tunnels that wait for one.
     starved_tunnels: Vec<Key>,
+    /// Directions of pairs that wait for one.
+    starved_flows: Vec<(Key, Way)>,
     /// Local receives under way that will each take a bulk buffer.
     bulk_receives: usize,
     /// Local connections that the sweep has to look at: those with a deadline and busy ones.
@@ -156,8 +168,11 @@ impl<D: Driver> Worker<D> {
         wake.set_nonblocking(true)?;
         let connector = match &plan.link {
             LinkPlan::Connect(target) => Some(Connector::new(target.clone())),
-            LinkPlan::Listen(_) => None,
+            LinkPlan::Listen(_) | LinkPlan::Relay { .. } => None,
         };
+        // Clients of a plain relay wait for no tunnel.
+        let hold =
+            if matches!(plan.link, LinkPlan::Relay { .. }) { None } else { plan.timeouts.hold };
         let now = Moment(0);
         Ok(Worker {
             driver,
@@ -169,6 +184,7 @@ impl<D: Driver> Worker<D> {
             tunnels: Table::new(TUNNELS_MAX),
             up: Vec::new(),
             locals: Table::new(CONNECTIONS_MAX),
+            pairs: Table::new(CONNECTIONS_MAX),
             resolver: Resolver::new(resolver_wake),
             wake: Rc::new(OwnedFd::from(wake)),
             kit: Kit::new()?,
@@ -176,11 +192,12 @@ impl<D: Driver> Worker<D> {
             dirty_tunnels: Vec::new(),
             starved_locals: VecDeque::new(),
             starved_tunnels: Vec::new(),
+            starved_flows: Vec::new(),
             bulk_receives: 0,
             timed: 0,
             next_sweep: now,
             listeners_paused: false,
-            hold_deadline: plan.timeouts.hold.map(|hold| now.after(hold)),
+            hold_deadline: hold.map(|hold| now.after(hold)),
             refusals: RefusalLog::default(),
             drain: Drain::No,
             farewells_until: now,
@@ -198,7 +215,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn run(mut self) -> io::Result<Stopped> {
         let mut completions: Vec<Completion> = Vec::with_capacity(256);
         self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, Kind::Wake.number(0));
-        self.start_receptors();
+        self.start_listening();
         self.dial_if_due();
         loop {
             let timeout = self.time_to_next();
@@ -244,10 +261,7 @@ impl<D: Driver> Worker<D> {
                 self.link_connected(token::number(token), result);
             }
             (Kind::Wake, Outcome::Received(got)) => self.woken(more, got),
-            (kind, outcome) => {
-                debug_assert!(false, "{kind:?} completed with {outcome:?}");
-                self.counters.stale += 1;
-            }
+            (kind, outcome) => self.take_in_pair(kind, key, outcome),
         }
     }
 
@@ -275,7 +289,7 @@ impl<D: Driver> Worker<D> {
         match self.drain {
             Drain::No => {
                 let until = self.plan.timeouts.drain.map(|drain| self.now.after(drain));
-                info!(streams = self.locals.len(), "draining");
+                info!(streams = self.locals.len() + self.pairs.len(), "draining");
                 self.drain = Drain::Until(until);
                 self.farewells_until = self.now.after(Duration::from_millis(LEAVE_MILLIS));
                 self.close_listeners();

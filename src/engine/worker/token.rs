@@ -27,9 +27,25 @@ pub(super) enum Kind {
     LinkReady,
     /// A link takes more.
     LinkWritable,
+    /// The server of a pair.
+    PairConnect,
+    /// A pair's client has something; and so on, for what the client sends (up) and what the server
+    /// does (down).
+    UpReady,
+    DownReady,
+    UpReceive,
+    DownReceive,
+    UpSend,
+    DownSend,
+    /// Where it goes takes more again.
+    UpRoom,
+    DownRoom,
+    /// Where it comes from is broken, or ended both ways.
+    UpBroken,
+    DownBroken,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 24] = [
     Kind::Wake,
     Kind::Accept,
     Kind::Dial,
@@ -43,6 +59,17 @@ const KINDS: [Kind; 13] = [
     Kind::LocalWritable,
     Kind::LinkReady,
     Kind::LinkWritable,
+    Kind::PairConnect,
+    Kind::UpReady,
+    Kind::DownReady,
+    Kind::UpReceive,
+    Kind::DownReceive,
+    Kind::UpSend,
+    Kind::DownSend,
+    Kind::UpRoom,
+    Kind::DownRoom,
+    Kind::UpBroken,
+    Kind::DownBroken,
 ];
 
 impl Kind {

@@ -62,7 +62,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn sweep_is_wanted(&self) -> bool {
-        self.timed > 0 || (self.plan.timeouts.io.is_some() && self.locals.len() > 0)
+        let any = self.locals.len() + self.pairs.len() > 0;
+        self.timed > 0 || (self.plan.timeouts.io.is_some() && any)
     }
 
     /// Ends local connections whose patience is over. Looks at all of them, a few times a second
@@ -92,6 +93,7 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
+        self.sweep_pairs();
         for key in calm {
             self.calm_down(key);
         }
@@ -141,6 +143,9 @@ impl<D: Driver> Worker<D> {
 
     /// Starts receives again that found no buffer, as far as there are some now.
     fn feed_starved(&mut self) {
+        for (key, way) in std::mem::take(&mut self.starved_flows) {
+            self.feed_flow(key, way);
+        }
         if !self.starved_tunnels.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0 {
             for key in std::mem::take(&mut self.starved_tunnels) {
                 self.read_link(key);
@@ -186,14 +191,14 @@ impl<D: Driver> Worker<D> {
                         || tunnel.sending
                         || (farewells && session.is_leaving())
                 });
-                if self.locals.len() == 0 && !busy {
+                if self.locals.len() + self.pairs.len() == 0 && !busy {
                     self.leave(until);
                     if !self.all_have_read() {
                         return None;
                     }
                     Stopped::Drained
                 } else if until.is_some_and(|until| self.now >= until) {
-                    Stopped::DeadlinePassed(self.locals.len())
+                    Stopped::DeadlinePassed(self.locals.len() + self.pairs.len())
                 } else {
                     return None;
                 }
@@ -203,6 +208,9 @@ impl<D: Driver> Worker<D> {
             if let Some(fd) = &local.fd {
                 net::reset_on_close(fd);
             }
+        }
+        for (_, pair) in self.pairs.iter() {
+            pair.reset_on_close();
         }
         let Counters { spliced_from_local, spliced_to_local, pipe_full, splice_refused, .. } =
             self.counters;
