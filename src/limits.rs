@@ -199,6 +199,20 @@ pub const BULK_BUFFERS: u16 = 64;
 /// that starts two for each of 200 streams. More are submitted early, never refused.
 pub const URING_SUBMISSION_ENTRIES: u32 = 512;
 
+/// A send of at least this many bytes may go from our own pages instead of being copied, where the
+/// kernel reports that it then does not copy. Pinning pages and a second completion cost about what
+/// copying some tens of KiB does, and so much again must be gained.
+pub const ZERO_COPY_BYTES_MIN: usize = 128 << 10;
+
+/// Parts of such sends that may wait for the far end to acknowledge them, in all: a quarter of
+/// the bulk buffers, so that a long path cannot take those that are received into. What is beyond
+/// is copied.
+pub const ZERO_COPY_PARTS_MAX: usize = BULK_BUFFERS as usize / 4;
+
+/// Descriptors at once of which it is known whether the kernel copies. They are searched for every
+/// such send; those that come when all are open are not tried.
+pub const ZERO_COPY_PATHS_MAX: usize = 64;
+
 /// Completions the kernel can queue to us. Multishot operations add without being asked: one per
 /// receive buffer (576), one per accepted connection (up to the listener's backlog), and the end
 /// of every operation. Beyond it the kernel keeps them aside, more slowly, and none is lost.

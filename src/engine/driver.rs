@@ -115,6 +115,10 @@ pub struct DriverCounters {
     pub overflows: u64,
     /// Submissions that the kernel refused for the moment, and that were tried again.
     pub retries: u64,
+    /// Sends that the kernel was asked to do from our own pages.
+    pub zero_copy_sends: u64,
+    /// Those of them that it reports to have copied after all.
+    pub zero_copy_copied: u64,
 }
 
 /// A way of doing I/O on one thread.
@@ -133,7 +137,8 @@ pub trait Driver {
     /// Receives into buffers of `class`.
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId;
 
-    /// Sends a gather (not empty). No `SIGPIPE` comes of it.
+    /// Sends a gather (not empty). No `SIGPIPE` comes of it. The driver may share a chunk for
+    /// longer than the operation lasts, until the far end has it; a wait ends when it lets go.
     fn send(&mut self, fd: &Fd, gather: Box<Gather>, wait: SendWait, token: Token) -> OpId;
 
     /// Connects a socket.
@@ -154,7 +159,7 @@ pub trait Driver {
 
     /// Submits everything started, waits for at least one completion or for `timeout` (`None`: for
     /// ever; zero: not at all), and appends all completions there are to `out`. May return with
-    /// none before the time: after a signal, for one.
+    /// none before the time: after a signal, or when only buffers have come back.
     ///
     /// # Errors
     ///

@@ -22,6 +22,7 @@ use sockmux_uring::engine::uring::{UringConfig, UringDriver};
 mod bounds;
 mod operations;
 mod transfer;
+mod zero_copy;
 
 /// Longest wait for anything; reached only by failures.
 const DEADLINE: Duration = Duration::from_secs(20);

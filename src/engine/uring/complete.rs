@@ -2,29 +2,50 @@
 //! From the kernel's completions to the worker's.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use io_uring::cqueue;
+use io_uring::{cqueue, squeue, types};
 
 use super::UringDriver;
 use super::buffers::BufferGroup;
-use super::slots::{Held, OWN, What, op_id};
+use super::slots::{Held, OWN, Op, What, notice_index, op_id, user_data};
+use super::zero_copy::{Sent, plain_entry};
 use crate::engine::chunk::Chunk;
 use crate::engine::driver::{Completion, DriverCounters, Outcome};
 
 impl UringDriver {
-    /// Takes what is in the completion queue; returns how many, the driver's own included.
+    /// Takes what is in the completion queue; returns how many, the driver's own included. Notices
+    /// do not count: what they set free may be waited for, so they end a wait.
     #[inline]
     pub(super) fn reap(&mut self, out: &mut Vec<Completion>) -> usize {
         let mut reaped = 0;
-        let Self { ring, slots, groups, own_slots, counters, .. } = self;
+        let Self { ring, slots, groups, zero_copy, spill, own_slots, counters, .. } = self;
         for entry in ring.completion() {
             reaped += 1;
             if entry.user_data() == OWN {
                 continue;
             }
-            let id = op_id(entry.user_data());
-            let more = cqueue::more(entry.flags());
+            let mut id = op_id(entry.user_data());
+            let mut more = cqueue::more(entry.flags());
+            if let Some(notice) = notice_index(entry.user_data()) {
+                if cqueue::notif(entry.flags()) {
+                    zero_copy.noticed(notice, entry.result(), counters);
+                    reaped -= 1;
+                    continue;
+                }
+                match zero_copy.sent(notice, entry.result(), more) {
+                    Some(Sent::Over(op)) => (id, more) = (op, false),
+                    Some(Sent::Refused(op)) => {
+                        let again = slots.get_mut(op).and_then(plainly);
+                        spill.extend(again.map(|entry| entry.user_data(user_data(op))));
+                        continue;
+                    }
+                    None => {
+                        debug_assert!(false, "a zero-copy send completes once and gives notice");
+                        continue;
+                    }
+                }
+            }
             let Some(op) = slots.get(id) else {
                 debug_assert!(false, "a completion for an operation that is over");
                 continue;
@@ -37,7 +58,7 @@ impl UringDriver {
                     let group = &mut groups[class as usize];
                     Outcome::Received(received(group, result, entry.flags(), counters))
                 }
-                (What::Send, Some(Held::Gather(gather))) => {
+                (What::Send | What::SendZeroCopy(_), Some(Held::Gather(gather))) => {
                     Outcome::Sent { result: result.map(|bytes| bytes as usize), gather }
                 }
                 (What::Poll, _) => Outcome::Polled(result),
@@ -51,13 +72,22 @@ impl UringDriver {
                     *own_slots -= 1;
                     continue;
                 }
-                (What::Send, _) => unreachable!("a send completes once and holds its gather"),
+                (What::Send | What::SendZeroCopy(_), _) => {
+                    unreachable!("a send completes once and holds its gather")
+                }
             };
             counters.completions += 1;
             out.push(Completion { token, more, outcome });
         }
         reaped
     }
+}
+
+/// The plain send for one that the kernel will not do from our pages. Only such as wait were tried.
+fn plainly(op: &mut Op) -> Option<squeue::Entry> {
+    op.what = What::Send;
+    let Held::Gather(gather) = &mut op.held else { return None };
+    Some(plain_entry(types::Fd(op.fd.as_raw_fd()), gather, libc::MSG_NOSIGNAL))
 }
 
 /// A completion's number as a result: negative ones are error numbers.

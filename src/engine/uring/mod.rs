@@ -6,9 +6,10 @@
 //! queued and given to the kernel together, in the next wait.
 //!
 //! Who owns what: whatever the kernel may touch for an operation (descriptor, gather, address)
-//! moves into a slot and stays until the operation's last completion; the buffers it receives
-//! into belong to groups that outlive all operations. If a driver is dropped and the kernel does
-//! not end its operations in time, all that is leaked rather than freed under the kernel's hands.
+//! moves into a slot and stays until the operation's last completion; bytes that it sends without
+//! a copy are held until it gives notice; the buffers it receives into belong to groups that outlive
+//! all operations. If a driver is dropped and the kernel does not end its operations in time, all
+//! that is leaked rather than freed under the kernel's hands.
 
 mod buffers;
 mod complete;
@@ -16,6 +17,8 @@ mod error;
 mod probe;
 mod setup;
 mod slots;
+mod teardown;
+mod zero_copy;
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,20 +34,22 @@ use self::buffers::BufferGroup;
 pub use self::error::{SetupError, SetupStep};
 pub use self::probe::probe;
 pub use self::setup::UringConfig;
-use self::slots::{Held, OWN, Op, Slots, What, user_data};
+use self::slots::{Held, OWN, Op, Slots, What, notice_data, user_data};
+use self::zero_copy::{ZeroCopy, plain_entry, zero_copy_entry};
 use super::driver::{
     BufferClass, Completion, Driver, DriverCounters, Fd, Gather, OpId, RecvMode, SendWait, Token,
 };
-use super::gather::SendArgs;
-use crate::limits::{URING_SUBMIT_TRIES_MAX, URING_TEARDOWN_MILLIS};
+use crate::limits::URING_SUBMIT_TRIES_MAX;
 
 /// [`Driver`] over io_uring. Belongs to the thread that made it.
 pub struct UringDriver {
     ring: IoUring,
-    /// Not dropped as a matter of course: see `drop`.
+    /// Not dropped as a matter of course: see `teardown`.
     slots: ManuallyDrop<Slots>,
     /// By [`BufferClass`]. Not dropped as a matter of course either.
     groups: ManuallyDrop<[BufferGroup; 2]>,
+    /// Nor this.
+    zero_copy: ManuallyDrop<ZeroCopy>,
     /// Operations that did not fit in the queue, in order. Rarely any.
     spill: VecDeque<squeue::Entry>,
     /// Slots in use by operations of the driver's own.
@@ -63,10 +68,12 @@ impl UringDriver {
     }
 
     fn from_parts(ring: IoUring, groups: [BufferGroup; 2], operations: usize) -> Self {
+        let zero_copy = ZeroCopy::new(&ring.submitter());
         Self {
             ring,
             slots: ManuallyDrop::new(Slots::with_capacity(operations)),
             groups: ManuallyDrop::new(groups),
+            zero_copy: ManuallyDrop::new(zero_copy),
             spill: VecDeque::new(),
             own_slots: 0,
             counters: DriverCounters::default(),
@@ -83,8 +90,27 @@ impl UringDriver {
         held: Held,
         entry: squeue::Entry,
     ) -> OpId {
-        let id = self.slots.insert(Op { token, what, held, _fd: Fd::clone(fd) });
+        let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
         self.push(entry.user_data(user_data(id)));
+        id
+    }
+
+    /// Sends from our own pages, as was admitted.
+    fn send_zero_copy(
+        &mut self,
+        fd: &Fd,
+        mut gather: Box<Gather>,
+        flags: i32,
+        token: Token,
+    ) -> OpId {
+        let target = types::Fd(fd.as_raw_fd());
+        let entry = zero_copy_entry(target, &mut gather, flags);
+        let notice = self.zero_copy.begin(fd, &gather);
+        let (what, held) = (What::SendZeroCopy(notice), Held::Gather(gather));
+        let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
+        self.zero_copy.name(notice, id);
+        self.counters.zero_copy_sends += 1;
+        self.push(entry.user_data(notice_data(notice)));
         id
     }
 
@@ -99,7 +125,8 @@ impl UringDriver {
     #[inline]
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: what the entry points to lives until its last completion: descriptors, gathers
-        // (whose box does not move its contents) and addresses in its slot; buffers in a group.
+        // (whose box does not move its contents) and addresses in its slot; buffers in a group;
+        // bytes sent without a copy in `zero_copy`, until the kernel's notice.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
@@ -172,23 +199,6 @@ impl UringDriver {
             }
         }
     }
-
-    /// Ends all operations; whether that succeeded in time.
-    fn quiesce(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_millis(URING_TEARDOWN_MILLIS);
-        let mut discarded = Vec::new();
-        while self.slots.len() > 0 {
-            // Again each time: an operation in the middle of something escapes a cancellation.
-            self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(OWN));
-            let time_left = deadline.saturating_duration_since(Instant::now());
-            if time_left.is_zero() || self.wait(Some(time_left), &mut discarded).is_err() {
-                return false;
-            }
-            // Chunks, gathers and accepted descriptors among them end here.
-            discarded.clear();
-        }
-        true
-    }
 }
 
 impl Driver for UringDriver {
@@ -226,14 +236,10 @@ impl Driver for UringDriver {
             SendWait::Yes => libc::MSG_NOSIGNAL,
             SendWait::No => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
         };
-        let entry = match gather.send_args() {
-            SendArgs::One { start, len_bytes } => {
-                opcode::Send::new(target, start, len_bytes).flags(flags).build()
-            }
-            SendArgs::Many(header) => {
-                opcode::SendMsg::new(target, header).flags(flags as u32).build()
-            }
-        };
+        if wait == SendWait::Yes && self.zero_copy.admits(fd, &gather) {
+            return self.send_zero_copy(fd, gather, flags, token);
+        }
+        let entry = plain_entry(target, &mut gather, flags);
         self.start(fd, token, What::Send, Held::Gather(gather), entry)
     }
 
@@ -251,11 +257,15 @@ impl Driver for UringDriver {
     }
 
     fn cancel(&mut self, op: OpId) {
-        if self.slots.get(op).is_none() {
+        let Some(started) = self.slots.get(op) else {
             self.counters.stale += 1;
             return;
-        }
-        self.push(opcode::AsyncCancel::new(user_data(op)).build().user_data(OWN));
+        };
+        let travels_as = match started.what {
+            What::SendZeroCopy(notice) => notice_data(notice),
+            _ => user_data(op),
+        };
+        self.push(opcode::AsyncCancel::new(travels_as).build().user_data(OWN));
     }
 
     fn cancel_all(&mut self, fd: &Fd) {
@@ -349,29 +359,5 @@ impl Driver for UringDriver {
 
     fn counters(&self) -> &DriverCounters {
         &self.counters
-    }
-}
-
-impl Drop for UringDriver {
-    fn drop(&mut self) {
-        if !self.quiesce() {
-            // The kernel may still write to a buffer or read a gather. Neither these nor the
-            // buffer groups are dropped, ever: memory lost once beats memory overwritten later.
-            tracing::warn!(
-                operations = self.slots.len(),
-                "io_uring operations did not end; their memory is given up"
-            );
-            return;
-        }
-        for group in self.groups.iter() {
-            // An error changes nothing: closing the ring ends the registration too.
-            let _ = group.unregister(&self.ring.submitter());
-        }
-        // SAFETY: dropped once, here, and not used afterwards. No operation is in flight, so the
-        // kernel holds no pointer into either.
-        unsafe {
-            ManuallyDrop::drop(&mut self.slots);
-            ManuallyDrop::drop(&mut self.groups);
-        }
     }
 }

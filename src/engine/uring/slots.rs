@@ -10,6 +10,8 @@ pub(super) enum What {
     Accept,
     Recv(BufferClass),
     Send,
+    /// A send from our own pages, by the number of its notice.
+    SendZeroCopy(u32),
     Connect,
     Poll,
     /// The driver's own: cancellation of all operations on a descriptor, which it keeps open.
@@ -34,7 +36,7 @@ pub(super) struct Op {
     pub(super) what: What,
     pub(super) held: Held,
     /// Keeps the descriptor open, and its number ours, until the last completion.
-    pub(super) _fd: Fd,
+    pub(super) fd: Fd,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,12 @@ impl Slots {
         if slot.generation == id.generation { slot.op.as_ref() } else { None }
     }
 
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, id: OpId) -> Option<&mut Op> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation == id.generation { slot.op.as_mut() } else { None }
+    }
+
     #[inline]
     pub(super) fn remove(&mut self, id: OpId) -> Option<Op> {
         let slot = self.slots.get_mut(id.index as usize)?;
@@ -120,6 +128,19 @@ pub(super) fn op_id(user_data: u64) -> OpId {
 /// What operations of the driver's own carry that need no slot. No slot has that number.
 pub(super) const OWN: u64 = u64::MAX;
 
+/// What a send from our own pages carries: the number of its notice, where others have the
+/// generation, and the same number that no slot has.
+#[inline]
+pub(super) fn notice_data(notice: u32) -> u64 {
+    u64::from(notice) << 32 | u64::from(NONE)
+}
+
+/// The number of the notice that travelled, if that is what it was.
+#[inline]
+pub(super) fn notice_index(user_data: u64) -> Option<u32> {
+    (user_data as u32 == NONE && user_data != OWN).then_some((user_data >> 32) as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -129,7 +150,7 @@ mod tests {
 
     fn op(token: u64) -> Op {
         let fd: Fd = Rc::new(File::open("/dev/null").unwrap().into());
-        Op { token: Token(token), what: What::Poll, held: Held::Nothing, _fd: fd }
+        Op { token: Token(token), what: What::Poll, held: Held::Nothing, fd }
     }
 
     #[test]
@@ -152,5 +173,8 @@ mod tests {
         let id = OpId { index: 0xfffe_1234, generation: 0xffff_ffff };
         assert_eq!(op_id(user_data(id)), id);
         assert_ne!(user_data(id), OWN);
+        assert_eq!(notice_index(user_data(id)), None);
+        assert_eq!(notice_index(OWN), None);
+        assert_eq!(notice_index(notice_data(7)), Some(7));
     }
 }
