@@ -304,6 +304,10 @@ pub const WINDOW_GROWTH_MAX: u64 = 8;
 /// nor than every four round trips.
 pub const ROUND_TRIP_EVERY_MICROS: u64 = 100_000;
 
+/// SockMux 1: pings that follow the first, each when the one before is answered: that one was sent
+/// by processes that were just waking up.
+pub const ROUND_TRIPS_AT_FIRST: u8 = 3;
+
 /// SockMux 1: how long the smallest round trip stands against longer ones, in microseconds. Paths
 /// change seldom; queues on them come and go within this.
 pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;

@@ -93,8 +93,9 @@ impl Lane {
     pub(super) fn room_bytes(&self, round_trip: Option<Duration>) -> u64 {
         let least = if self.somebody_types() { LANE_CAP_TYPING_BYTES } else { LANE_CAP_BULK_BYTES };
         let micros = round_trip.map_or(0, |time| time.as_micros() as u64);
-        // Twice what the path holds at the peer's speed: its own queue does not empty meanwhile.
-        let path = self.bytes_per_second / 1_000 * micros / 500;
+        // What the path holds at the peer's speed, and half of it more, so that a speed that this
+        // holds back can grow.
+        let path = self.bytes_per_second / 1_000 * micros * 3 / 2_000;
         let room = least.max(path).saturating_sub(self.on_the_way_bytes());
         if room < LANE_QUANTUM_BYTES { 0 } else { room }
     }
@@ -182,6 +183,6 @@ mod tests {
         lane.passed(1, &mut true);
         lane.bytes_per_second = 125_000_000;
         let round_trip = Some(Duration::from_millis(100));
-        assert_eq!(lane.room_bytes(round_trip), 25_000_000);
+        assert_eq!(lane.room_bytes(round_trip), 18_750_000);
     }
 }

@@ -12,6 +12,7 @@ use super::transmit::Control;
 use super::{Config, Moment, Session, TunnelError};
 use crate::limits::{
     KEEPALIVE_INTERVALS, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
+    ROUND_TRIPS_AT_FIRST,
 };
 use crate::wire::Protocol;
 
@@ -30,6 +31,8 @@ pub(super) struct Liveness {
     asked: Option<Asked>,
     /// The round trip, and when it was measured.
     round_trip: Option<(Duration, Moment)>,
+    /// Pings that follow each other at the beginning, still to be sent.
+    first_pings: u8,
 }
 
 /// A ping under way.
@@ -52,6 +55,7 @@ impl Liveness {
             last_ping: now,
             asked: None,
             round_trip: None,
+            first_pings: ROUND_TRIPS_AT_FIRST,
         }
     }
 
@@ -175,6 +179,10 @@ impl Session {
             let is_quiet = asked.was_quiet && came_bytes <= ROUND_TRIP_QUIET_BYTES;
             let time = Duration::from_micros(now.0.saturating_sub(asked.at.0));
             self.liveness.measured(time, is_quiet, now);
+            if self.liveness.first_pings > 0 {
+                self.liveness.first_pings -= 1;
+                self.ping(now);
+            }
         }
     }
 }
