@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sockmux_uring::limits::{
     LANE_ACK_BYTES, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
+    ROUND_TRIPS_AT_FIRST,
 };
 use sockmux_uring::session::{Moment, Session};
 use sockmux_uring::wire::{Frame, Name};
@@ -22,13 +23,33 @@ fn later(now: Moment, millis: u64) -> Moment {
     now.after(Duration::from_millis(millis))
 }
 
-/// A session whose first ping was answered after so long, and when that was.
+/// A session whose first pings were answered after so long each, and when the last one was.
 fn measured(millis: u64) -> (Session, Moment) {
     let mut session = up(ours(1), ours(1).offer);
-    let now = later(START, millis);
-    pong(&mut session, START, now);
+    let mut asked = START;
+    for _ in 0..=ROUND_TRIPS_AT_FIRST {
+        let now = later(asked, millis);
+        pong(&mut session, asked, now);
+        asked = now;
+    }
     assert_eq!(round_trip_millis(&session), millis as f64);
-    (session, now)
+    sent(&mut session);
+    // The last answer was not followed by a ping.
+    pong(&mut session, asked, asked);
+    assert_eq!(round_trip_millis(&session), millis as f64);
+    (session, asked)
+}
+
+#[test]
+fn the_shortest_of_the_first_pings_counts() {
+    let mut session = up(ours(1), ours(1).offer);
+    let mut asked = START;
+    for millis in [9, 4, 6] {
+        let now = later(asked, millis);
+        pong(&mut session, asked, now);
+        asked = now;
+    }
+    assert_eq!(round_trip_millis(&session), 4.0);
 }
 
 /// The answer to the ping of this moment.
