@@ -324,9 +324,9 @@ pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
 pub const SMALL_FRAME_BYTES: u64 = 4 << 10;
 
 /// SockMux 1: bulk that may be on the way over the connection while somebody types, in bytes. With
-/// 640 KiB a keystroke beside bulk took 0.58 ms, with this 0.39, and bulk kept 0.85 of its speed
-/// (`docs/performance.md`).
-pub const LANE_CAP_TYPING_BYTES: u64 = 256 << 10;
+/// 256 KiB a keystroke beside bulk takes a fifth longer, with 128 KiB bulk loses two fifths of its
+/// speed (`docs/performance.md`).
+pub const LANE_CAP_TYPING_BYTES: u64 = 192 << 10;
 
 /// SockMux 1: the same while nobody does.
 pub const LANE_CAP_BULK_BYTES: u64 = 16 << 20;
@@ -340,7 +340,7 @@ pub const LANE_ACK_BYTES: u64 = 48 << 10;
 
 /// SockMux 1: less room than this is none, and no turn is shorter: bulk in crumbs costs more than
 /// it brings.
-pub const LANE_QUANTUM_BYTES: u64 = 32 << 10;
+pub const LANE_QUANTUM_BYTES: u64 = 48 << 10;
 
 const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);
 const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES / 2);

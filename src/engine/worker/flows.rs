@@ -64,7 +64,8 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        let Ok(events) = events else { return };
+        // A watch that failed says nothing of the socket: receiving does.
+        let events = events.unwrap_or(libc::POLLERR as u32);
         let urgent = libc::POLLPRI as u32;
         if events & urgent != 0
             && let Some(byte) = net::take_urgent(from)
