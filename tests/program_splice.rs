@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use socket2::SockRef;
 use support::net::{Ended, check_new_echo, connect, read_to_end_of};
 use support::pattern::Pattern;
 use support::protocol::Protocol;
@@ -124,6 +125,28 @@ fn an_answer_to_a_bulk_upload_comes_after_its_end() {
         stream.shutdown(Shutdown::Write).expect("half-closed");
         Pattern::new(7).receive(&mut stream, 40_000_001).expect("the answer");
         assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof);
+    }
+}
+
+/// A splice does not go past urgent data.
+#[test]
+fn urgent_data_in_the_middle_of_bulk_does_not_stop_it() {
+    const BYTES: u64 = 20 << 20;
+    for way in WAYS {
+        let server = Server::start("127.0.0.1:0", |mut stream| {
+            // Urgent bytes are not read with the rest.
+            Pattern::new(11).receive(&mut stream, 3 * BYTES)?;
+            stream.write_all(b"k")
+        });
+        let tunnel = tunnel(way, &server);
+        let mut stream = connect(tunnel.entrance());
+        let mut pattern = Pattern::new(11);
+        for _ in 0..2 {
+            pattern.send(&mut stream, BYTES).expect("sent");
+            SockRef::from(&stream).send_out_of_band(b"!").expect("sent");
+        }
+        pattern.send(&mut stream, BYTES).expect("sent");
+        stream.read_exact(&mut [0]).expect("the verdict");
     }
 }
 

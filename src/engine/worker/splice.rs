@@ -89,15 +89,14 @@ impl<D: Driver> Worker<D> {
                 self.mark_tunnel(tunnel);
                 self.read_local(key);
             }
-            Err(error) if is_again(&error) => {
-                let full = pipe.held_bytes() > 0 && direct::waiting_bytes(fd) > 0;
-                if full {
-                    // Small pieces have used the pipe up; when it is empty it is filled again.
-                    self.counters.pipe_full += 1;
-                } else {
-                    self.watch_local(key);
-                }
+            // Small pieces have used the pipe up, or what comes next cannot be spliced: when it is
+            // empty, this is asked again.
+            Err(error) if is_again(&error) && pipe.held_bytes() > 0 => {
+                self.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
             }
+            // The socket was found readable. A splice stops at urgent data for ever, even when that
+            // has been taken; a receive goes past it.
+            Err(error) if is_again(&error) => self.copy_local(key),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 local.copy_only = true;
                 self.counters.splice_refused += 1;
