@@ -1,25 +1,19 @@
-//! Bytes between local sockets and the session.
+//! What comes from local sockets for the session, and the end of local connections.
 //!
 //! Reading goes by a stream's pace, see [`Pace`]; an idle connection holds no buffer in any.
-//!
-//! Writing: what was delivered is sent from the buffer in which it came from the link, without
-//! waiting. What the socket does not take is copied into buffers of our own, so that a slow reader
-//! never holds the link's, and is sent when there is room.
 
 use std::io;
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::local::{Pace, Reading, Stage};
-use super::pieces::Piece;
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
-use crate::engine::direct;
-use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
+use crate::engine::driver::{BufferClass, Driver, RecvMode};
 use crate::engine::net;
 use crate::limits::{
-    BULK_BUFFER_BYTES, BULK_BUFFERS_FOR_LINKS, LOCAL_PARTS, POOL_BUFFER_BYTES, SMALL_BUFFER_BYTES,
+    BULK_BUFFER_BYTES, BULK_BUFFERS_FOR_LINKS, POOL_BUFFER_BYTES, SMALL_BUFFER_BYTES,
 };
 use crate::params::plan::Bulk;
 use crate::session::Moment;
@@ -251,206 +245,6 @@ impl<D: Driver> Worker<D> {
             Pace::Sparse | Pace::Busy => BufferClass::Small,
         };
         self.receive_local(key, RecvMode::Now, class);
-    }
-
-    /// Payload from the link for a local socket.
-    #[inline]
-    pub(super) fn deliver(&mut self, key: Key, chunk: Chunk) {
-        let Some(local) = self.locals.get_mut(key) else {
-            self.counters.stale += 1;
-            return;
-        };
-        let waits = local.stalled || local.waiting || !matches!(local.stage, Stage::Open);
-        if waits {
-            // A slow reader, or an exit that has not reached its server: the link needs its
-            // buffer back.
-            if !self.kit.spill(&chunk, &mut local.spill, &mut local.output) {
-                self.out_of_buffers(key);
-                return;
-            }
-        } else {
-            local.output.push_chunk(chunk);
-        }
-        self.mark_local(key);
-    }
-
-    pub(super) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        match (&local.stage, &local.fd, bytes.last()) {
-            // TCP keeps one urgent byte, the last, and so do we until the server is reached.
-            (Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
-            (Stage::Open, Some(fd), Some(&byte)) => net::send_urgent(fd, byte),
-            _ => {}
-        }
-    }
-
-    /// The local connection may have output to write, or an end to make.
-    #[inline]
-    pub(super) fn mark_local(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        if !local.dirty {
-            local.dirty = true;
-            self.dirty_locals.push(key);
-        }
-    }
-
-    /// Writes what was delivered, or ends what has nothing left to write.
-    pub(super) fn write_local(&mut self, key: Key) {
-        loop {
-            let Some(local) = self.locals.get_mut(key) else { return };
-            let Some(fd) = &local.fd else { return };
-            if local.sending || matches!(local.stage, Stage::Dialing(_)) {
-                return;
-            }
-            if local.output.is_empty() {
-                self.output_done(key);
-                return;
-            }
-            if local.output.begins_in_pipe() {
-                if !self.pass_on(key) {
-                    return;
-                }
-                continue;
-            }
-            let mut gather = self.kit.take_gather();
-            while gather.parts() < LOCAL_PARTS {
-                let Some(chunk) = local.output.pop_chunk() else { break };
-                gather.push(chunk);
-            }
-            if local.stalled || !local.output.begins_in_pipe() {
-                local.sending = true;
-                let wait = if local.stalled { SendWait::Yes } else { SendWait::No };
-                self.driver.send(fd, gather, wait, Kind::LocalSend.of(key));
-                return;
-            }
-            // What follows is spliced, and this is sent with it.
-            let result = direct::send(fd, &mut gather, true);
-            let all = result.as_ref().is_ok_and(|&bytes| bytes == gather.len_bytes());
-            self.local_sent(key, result, gather);
-            if !all {
-                self.wait_for_room(key);
-            }
-        }
-    }
-
-    /// A socket in bulk did not take all it was given: it is watched, and what comes meanwhile
-    /// still goes into its pipe.
-    pub(super) fn wait_for_room(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Some(fd) = &local.fd else { return };
-        local.stalled = false;
-        local.waiting = true;
-        local.sending = true;
-        self.driver.poll(fd, libc::POLLOUT as u32, false, Kind::LocalWritable.of(key));
-    }
-
-    pub(super) fn local_sent(
-        &mut self,
-        key: Key,
-        result: io::Result<usize>,
-        mut gather: Box<Gather>,
-    ) {
-        let now = self.now;
-        let Some(local) = self.locals.get_mut(key) else {
-            self.kit.give_back(gather);
-            self.counters.stale += 1;
-            return;
-        };
-        local.sending = false;
-        if local.fd.is_none() {
-            // The socket was given up meanwhile, and the session knows.
-            return self.kit.give_back(gather);
-        }
-        let bytes = match result {
-            Ok(bytes) => bytes,
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
-            Err(error) => {
-                self.kit.give_back(gather);
-                return self.local_failed(key, "reset", &error);
-            }
-        };
-        gather.advance(bytes);
-        local.last_data = now;
-        let (tunnel, stream) = (local.tunnel, local.stream);
-        let mut kept = true;
-        if !gather.is_empty() {
-            kept = self.put_back(key, &mut gather);
-        }
-        self.kit.give_back(gather);
-        if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.taken(stream, bytes as u64, now);
-        }
-        self.mark_tunnel(tunnel);
-        if kept {
-            self.mark_local(key);
-        } else {
-            self.out_of_buffers(key);
-        }
-    }
-
-    /// What the socket did not take goes back to the front of the output, all of which is now kept
-    /// in buffers of our own. `false`: there are none left.
-    fn put_back(&mut self, key: Key, gather: &mut Gather) -> bool {
-        let Some(local) = self.locals.get_mut(key) else { return true };
-        if local.stalled {
-            // All of it is in our own buffers already.
-            for chunk in gather.drain().rev() {
-                local.output.push_chunk_front(chunk);
-            }
-            return true;
-        }
-        local.stalled = true;
-        let newer = local.output.take_queue();
-        let (kit, spill, output) = (&self.kit, &mut local.spill, &mut local.output);
-        let mut keep = |chunk: Chunk| kit.spill(&chunk, spill, output);
-        if !gather.drain().all(&mut keep) {
-            return false;
-        }
-        newer.into_iter().all(|piece| match piece {
-            Piece::Chunk(chunk) => kit.spill(&chunk, spill, output),
-            Piece::Piped(bytes) => {
-                output.push_piped(bytes);
-                true
-            }
-        })
-    }
-
-    fn out_of_buffers(&mut self, key: Key) {
-        self.counters.spill_exhausted += 1;
-        if let Some(local) = self.locals.get(key) {
-            let free_buffers = self.kit.free_buffers();
-            warn!(client = %local.client, free_buffers, "slow readers use up the buffers: stream reset");
-        }
-        self.local_failed(key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
-    }
-
-    /// All that was delivered is written.
-    fn output_done(&mut self, key: Key) {
-        let linger = self.plan.timeouts.linger.map(|linger| self.now.after(linger));
-        let Some(local) = self.locals.get_mut(key) else { return };
-        debug_assert!(local.output_is_empty());
-        local.stalled = false;
-        local.spill = None;
-        match local.stage {
-            Stage::Flushing { then_reset: true } => self.reset_local(key),
-            Stage::Flushing { then_reset: false } if local.read_ended => self.close_local(key),
-            Stage::Flushing { then_reset: false } => {
-                if let Some(fd) = &local.fd {
-                    net::shut_down_write(fd);
-                }
-                local.stage = Stage::Lingering;
-                local.end_after_output = false;
-                self.set_deadline(key, linger);
-                self.read_local(key);
-            }
-            _ => {
-                if std::mem::take(&mut local.end_after_output)
-                    && let Some(fd) = &local.fd
-                {
-                    net::shut_down_write(fd);
-                }
-            }
-        }
     }
 
     /// Ends a local connection in good order.

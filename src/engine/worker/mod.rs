@@ -6,7 +6,7 @@
 //!
 //! Files: [`listeners`] take clients and peers in, [`connector`] dials the persistent connection,
 //! [`links`] moves bytes between it and its session, [`streams`] does what the session says,
-//! [`locals`] moves bytes between local sockets and the session, [`splice`] moves bulk past the
+//! [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk past the
 //! process from socket to socket, [`turn`] closes each turn.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`flows`]
@@ -29,6 +29,7 @@ mod links;
 mod listeners;
 mod local;
 mod locals;
+mod outputs;
 mod pair;
 mod pairs;
 mod pieces;

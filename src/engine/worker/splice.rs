@@ -2,7 +2,7 @@
 //! from the link through another pipe to the local socket at the other end.
 //!
 //! Sockets are watched by the driver; the calls themselves are made here, at once. Whatever cannot
-//! be spliced is copied, by the paths in [`super::locals`] and [`super::links`], and counted.
+//! be spliced is copied, by [`super::locals`], [`super::outputs`] and [`super::links`], and counted.
 //!
 //! A stream's own end decides how it is read (see [`super::local::Pace`]), and each end of a tunnel
 //! decides for itself how it reads the link: by big frames, whoever made them.
