@@ -248,8 +248,8 @@ pub const EXITS_MAX: usize = ENTRANCES_MAX;
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
 
-/// Payload of one DATA frame of SockMux 1, in bytes: what a pipe holds. Frames of 256 KiB moved
-/// less and cost more (`docs/performance.md`).
+/// Payload of one DATA frame of SockMux 1, in bytes: what a pipe holds, so that a full one goes as
+/// one frame, and the head that is copied is a small part of it.
 pub const FRAME_BYTES: u64 = 1 << 20;
 
 /// Size of a pipe, in bytes: what the kernel gives without privilege (`fs.pipe-max-size`). It

@@ -91,13 +91,13 @@ impl<D: Driver> Worker<D> {
             }
             // Small pieces have used the pipe up, or what comes next cannot be spliced: when it is
             // empty, this is asked again.
-            Err(error) if is_again(&error) && pipe.held_bytes() > 0 => {
+            Err(error) if (is_again(&error) || is_refused(&error)) && pipe.held_bytes() > 0 => {
                 self.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
             }
             // The socket was found readable. A splice stops at urgent data for ever, even when that
             // has been taken; a receive goes past it.
             Err(error) if is_again(&error) => self.copy_local(key),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(error) if is_refused(&error) => {
                 local.copy_only = true;
                 self.counters.splice_refused += 1;
                 self.copy_local(key);
@@ -312,7 +312,7 @@ impl<D: Driver> Worker<D> {
                 self.counters.pipe_full += 1;
                 Passed::Copy
             }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(error) if is_refused(&error) => {
                 tunnel.copy_only = true;
                 self.counters.splice_refused += 1;
                 Passed::Copy
@@ -364,6 +364,11 @@ impl<D: Driver> Worker<D> {
         local.waiting = false;
         self.mark_local(key);
     }
+}
+
+/// The socket is of a kind that cannot be spliced.
+fn is_refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// Why a pipe was not drained: an error, or nothing moved, which a socket never says.
