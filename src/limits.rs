@@ -7,6 +7,12 @@
 /// to `net.core.somaxconn` (4096 by default); clients wait there while the tunnel is down.
 pub const LISTEN_BACKLOG: i32 = 1024;
 
+/// How long a port that is taken is asked for at the start, and how often, in milliseconds. The
+/// kernel takes down the ring of a killed predecessor within tens of them.
+pub const LISTEN_PATIENCE_MILLIS: u64 = 500;
+/// See [`LISTEN_PATIENCE_MILLIS`].
+pub const LISTEN_AGAIN_MILLIS: u64 = 10;
+
 /// Deepest nesting of `+=FILE`. A loop is found by path before this; the bound is for chains that
 /// never repeat a path (a FIFO or a generated file).
 pub const PARAM_FILE_DEPTH: usize = 16;

@@ -5,11 +5,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_BACKLOG, LISTEN_PATIENCE_MILLIS};
 
 /// A listening TCP socket.
 pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -27,6 +27,20 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Listens as `listen` does, and goes on trying for a moment while the port is taken: a process that
+/// was killed is gone before the kernel has taken down its ring, which still holds its ports.
+pub(super) fn patiently(mut listen: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    let until = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MILLIS);
+    loop {
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(LISTEN_AGAIN_MILLIS));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// A listening socket on every address of the machine: IPv6 and IPv4, or IPv4 alone where the

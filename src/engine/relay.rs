@@ -206,7 +206,7 @@ fn open(
         error,
     };
     let Some(host) = &bind.host else {
-        let socket = net::listen_everywhere(bind.port)
+        let socket = net::patiently(|| net::listen_everywhere(bind.port))
             .map_err(|error| failed(format!("*:{}", bind.port), error))?;
         listeners.push(Listener::new(socket, purpose));
         return Ok(());
@@ -221,7 +221,8 @@ fn open(
     let mut port = bind.port;
     for mut address in addresses {
         address.set_port(port);
-        let socket = net::listen(address).map_err(|error| failed(address.to_string(), error))?;
+        let socket = net::patiently(|| net::listen(address))
+            .map_err(|error| failed(address.to_string(), error))?;
         listeners.push(Listener::new(socket, purpose));
         port = listeners.last().map_or(port, |listener| listener.address.port());
     }
