@@ -350,3 +350,27 @@ pub const LANE_QUANTUM_BYTES: u64 = 48 << 10;
 
 const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);
 const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES / 2);
+
+/// Flows of datagrams of one process, if `SOXCONF=udpflows` says nothing else. Each exit's is a
+/// descriptor; a resolver for a few thousand clients has as many in the 180 s that they are kept.
+pub const UDP_FLOWS: usize = 4096;
+
+/// Most that `SOXCONF=udpflows` may say: the streams that one of ours takes in one tunnel.
+pub const UDP_FLOWS_MAX: usize = STREAMS_MAX as usize;
+
+/// Largest datagram: what IPv4 leaves of 65,535 bytes behind its header and UDP's.
+pub const DATAGRAM_BYTES_MAX: u32 = 65_507;
+
+/// Datagrams of all flows of a tunnel that wait for it, in bytes, each counted with
+/// [`DATAGRAM_COST_BYTES`] more. A flow may have as many as are left of it, so that a flood takes
+/// half of it and a single question always finds room. It bridges some milliseconds in which the
+/// connection is busy with a flood at full speed; what is older than
+/// [`DATAGRAM_AGE_MICROS`] makes room in any case.
+pub const DATAGRAM_QUEUE_BYTES: u64 = 4 << 20;
+
+/// What a run of datagrams in a queue costs beside its bytes: its entry there and its frame's head.
+pub const DATAGRAM_COST_BYTES: u64 = 32;
+
+/// Datagrams that have waited this long for their tunnel, in microseconds, make room for new ones:
+/// those who wait for an answer have asked again.
+pub const DATAGRAM_AGE_MICROS: u64 = 200_000;

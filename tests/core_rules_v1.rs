@@ -9,7 +9,7 @@ use sockmux_uring::limits::FIRST_WINDOW_BYTES;
 use sockmux_uring::session::{Ended, Event, OpenError, Session, Sink, StreamKey, TunnelError};
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{CloseKind, Decoder, Frame, Name, Protocol, Step};
+use sockmux_uring::wire::{CloseKind, Decoder, Frame, Name, Protocol, Step, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
@@ -133,7 +133,9 @@ fn a_number_of_the_peers_is_its_slot_and_its_generation() {
     let (old, new) = (1 << 20, 2 << 20);
     let open = |session: &mut Session, number: u32| {
         let (client, entrance) = (None, None);
-        let frame = Frame::Open { from: Some(number), client, entrance, first_bytes: 0 };
+        let transport = Some(Transport::Tcp);
+        let from = Some(number);
+        let frame = Frame::Open { from, client, entrance, transport, first_bytes: 0 };
         let result = session.on_frame(frame, START);
         let incoming = |event| match event {
             Event::Incoming { key, .. } => Some(key),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sockmux_uring::session::{Config, Moment, Session};
 use sockmux_uring::wire::v03::{self, Encoder, Offer};
-use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route, Step, v1};
+use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route, Step, Transport, v1};
 
 /// The fenced block, by name.
 fn vectors() -> BTreeMap<String, String> {
@@ -51,6 +51,7 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         from: Some(from),
         client: Some(client),
         entrance: Some(entrance),
+        transport: None,
         first_bytes,
     };
     case("connect", open(3, client, entrance, 5), &|out| {
@@ -122,6 +123,7 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         from: Some(number),
         client,
         entrance: Some(entrance),
+        transport: Some(Transport::Tcp),
         first_bytes,
     };
     case("v1_open", open(Some(client), 5), &|out| {

@@ -113,7 +113,7 @@ fn a_plain_relay() {
     let plan = run(&["-Ph:8080-8081", "SERVER=tcprelay://[::1]:80", "TIMEOUT=io:60"]);
     let binds = vec![bind("h", 8080), bind("h", 8081)];
     let target = Target { host: "::1".into(), port: 80 };
-    assert_eq!(plan.link, LinkPlan::Relay { binds, target });
+    assert_eq!(plan.link, LinkPlan::Relay { binds, target, transport: Transport::Tcp });
     assert!(plan.entrances.is_empty() && plan.exits.is_empty());
     let wanted = "\
 link        none: a plain relay
@@ -145,7 +145,7 @@ fn example_9_several_ports() {
     assert_eq!(y.notices, [""; 0]);
     let to = |port| {
         let caller = Caller { client: None, entrance_port: Some(port) };
-        routing::choose(&y.exits, &caller).map(|exit| exit.target.port)
+        routing::choose(&y.exits, &caller, None).map(|exit| exit.target.port)
     };
     assert_eq!([to(8023), to(8080), to(22)], [Some(23), Some(80), None]);
 }
@@ -241,7 +241,7 @@ fn who_may_use_an_exit() {
     ]);
     let to = |client: &str, entrance_port| {
         let caller = Caller { client: client.parse().ok(), entrance_port: Some(entrance_port) };
-        routing::choose(&plan.exits, &caller).map(|exit| exit.target.port)
+        routing::choose(&plan.exits, &caller, None).map(|exit| exit.target.port)
     };
     assert_eq!(to("10.0.0.4", 8023), Some(1));
     assert_eq!(to("10.0.0.5", 8023), Some(2));

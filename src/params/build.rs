@@ -261,7 +261,7 @@ impl Draft {
         }
         let binds = self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
         Ok(Plan {
-            link: LinkPlan::Relay { binds, target },
+            link: LinkPlan::Relay { binds, target, transport: Transport::Tcp },
             entrances: Vec::new(),
             exits: Vec::new(),
             timeouts: self.timeouts.finish(),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::hostlist::HostList;
+pub use crate::wire::Transport;
 
 /// Everything one process was told to do.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub enum LinkPlan {
         binds: Vec<Bind>,
         /// Where each of them is connected to.
         target: Target,
+        /// What they speak, at both sides.
+        transport: Transport,
     },
 }
 
@@ -57,15 +60,6 @@ pub struct Target {
     pub host: String,
     /// Port, never 0.
     pub port: u16,
-}
-
-/// TCP or UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// A byte stream.
-    Tcp,
-    /// Datagrams.
-    Udp,
 }
 
 /// One port where streams begin at this end.
@@ -114,6 +108,9 @@ pub struct Timeouts {
     pub keepalive: Option<Duration>,
     /// `drain` (ours): how long SIGTERM waits for open streams.
     pub drain: Option<Duration>,
+    /// `udp` (ours): a flow of datagrams without any for this long either way is forgotten. The
+    /// original's is 180 s.
+    pub udp: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -127,6 +124,7 @@ impl Default for Timeouts {
             hold: secs(30),
             keepalive: secs(30),
             drain: secs(30),
+            udp: secs(180),
         }
     }
 }
@@ -144,6 +142,9 @@ pub struct SoxConf {
     pub congestion: Congestion,
     /// `bulk` (ours): how payload in bulk is moved.
     pub bulk: Bulk,
+    /// `udpflows` (ours): flows of datagrams at once, of the process; the one that was silent for
+    /// longest makes room for a new one.
+    pub udp_flows: usize,
 }
 
 /// How payload in bulk is moved.
@@ -178,6 +179,7 @@ impl Default for SoxConf {
             newest_protocol: 1,
             congestion: Congestion::Auto,
             bulk: Bulk::Auto,
+            udp_flows: crate::limits::UDP_FLOWS,
         }
     }
 }

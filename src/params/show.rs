@@ -25,7 +25,7 @@ pub fn plan(plan: &Plan) -> String {
             let to = address::show(Some(&target.host), target.port);
             section(&mut text, "link", [format!("connector: connect to {to}, again for ever")]);
         }
-        LinkPlan::Relay { binds, target } => return relay(plan, binds, target),
+        LinkPlan::Relay { binds, target, .. } => return relay(plan, binds, target),
     }
     section(&mut text, "entrances", or_none(entrances(&plan.entrances)));
     let exits = plan.exits.iter().enumerate();

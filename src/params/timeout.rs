@@ -133,6 +133,7 @@ mod tests {
             hold: secs(5),
             keepalive: secs(86_400),
             drain: secs(7),
+            udp: secs(180),
         };
         assert_eq!((timeouts, notices.len()), (wanted, 0));
         let (timeouts, notices) = read(&["silence:0"]).unwrap();

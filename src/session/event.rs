@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::StreamKey;
-use crate::wire::Protocol;
+use crate::wire::{Protocol, Transport};
 
 /// Something happened. `user` is the engine's own number for the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Event {
         client: Option<SocketAddr>,
         /// The entrance that it came in by.
         entrance: Option<SocketAddr>,
+        /// What it carries; 0.3 does not say.
+        transport: Option<Transport>,
     },
     /// The stream that began here has reached its server.
     Opened {

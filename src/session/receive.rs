@@ -4,7 +4,7 @@ use super::stream::{LocalEnd, State};
 use super::transmit::Control;
 use super::{Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::{CREDIT_BYTES_MAX, REASON_BYTES};
-use crate::wire::{CloseKind, Frame, Name, Protocol};
+use crate::wire::{CloseKind, Frame, Name, Protocol, Transport};
 
 impl Session {
     /// Takes a frame from the peer: where the payload behind it goes, if there is any.
@@ -56,8 +56,8 @@ impl Session {
                 self.peer_leaves = true;
                 self.events.push_back(Event::GoingAway);
             }
-            Frame::Open { from, client, entrance, first_bytes } => {
-                let Some(key) = self.on_open(from, client, entrance)? else {
+            Frame::Open { from, client, entrance, transport, first_bytes } => {
+                let Some(key) = self.on_open(from, client, entrance, transport)? else {
                     return Ok(self.discard(first_bytes));
                 };
                 return self.deliver_first(key, first_bytes, now);
@@ -236,6 +236,7 @@ impl Session {
         from: Option<u32>,
         client: Option<std::net::SocketAddr>,
         entrance: Option<std::net::SocketAddr>,
+        transport: Option<Transport>,
     ) -> Result<Option<StreamKey>, TunnelError> {
         // Without an id of the peer's no answer could find it.
         let Some(from) = from else { return Ok(None) };
@@ -265,7 +266,7 @@ impl Session {
             stream.peer_id = Some(from);
         }
         self.counters.accepted += 1;
-        self.events.push_back(Event::Incoming { key, client, entrance });
+        self.events.push_back(Event::Incoming { key, client, entrance, transport });
         Ok(Some(key))
     }
 

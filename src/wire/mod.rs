@@ -18,6 +18,15 @@ pub mod v1;
 
 pub use codec::{Decoder, Encoder, Protocol, Step};
 
+/// What a stream carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A byte stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
 /// Which stream a frame is for, as its receiver sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
@@ -69,6 +78,8 @@ pub enum Frame<'a> {
         client: Option<SocketAddr>,
         /// Address of the entrance that the client came in by, if it could be read.
         entrance: Option<SocketAddr>,
+        /// What it carries; 0.3 does not say.
+        transport: Option<Transport>,
         /// Bytes of first data that follow.
         first_bytes: u32,
     },

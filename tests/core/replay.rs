@@ -136,7 +136,7 @@ impl Player {
     fn take_events(&mut self, peer_id: u16) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Incoming { key, client, entrance } => {
+                Event::Incoming { key, client, entrance, .. } => {
                     assert!(client.is_some() && entrance.is_some());
                     let user = self.locals.len();
                     self.locals.push(Local { key: Some(key), ..Local::default() });

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route};
+use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route, Transport};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -66,7 +66,8 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
             let first_bytes = choice.below(u64::from(room) + 1) as u32;
             Encoder.connect(out, from, client, entrance, first_bytes);
             let (client, entrance) = (Some(client), Some(entrance));
-            Frame::Open { from: Some(u32::from(from)), client, entrance, first_bytes }
+            let from = Some(u32::from(from));
+            Frame::Open { from, client, entrance, transport: None, first_bytes }
         }
         5 => {
             let (server, own) = (address(choice), address(choice));
@@ -156,7 +157,8 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             let route = Route { id: number, peer_id: 0, opener: true };
             e.open(out, route, (client, entrance), first_bytes);
             let (client, entrance) = (Some(client), Some(entrance));
-            Frame::Open { from: Some(number), client, entrance, first_bytes }
+            let transport = Some(Transport::Tcp);
+            Frame::Open { from: Some(number), client, entrance, transport, first_bytes }
         }
         1 => {
             e.opened(out, route, (address(choice), address(choice)), 0);

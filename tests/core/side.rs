@@ -227,7 +227,7 @@ impl Side {
             match event {
                 Event::Up { protocol, .. } => self.protocol = protocol,
                 Event::GoingAway => self.peer_leaves = true,
-                Event::Incoming { key, client, entrance } => {
+                Event::Incoming { key, client, entrance, .. } => {
                     // What crossed the news is still let in.
                     let in_time = !self.left || self.session.is_leaving();
                     assert!(in_time, "a stream came in after the peer knew that we go away");

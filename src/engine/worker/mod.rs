@@ -9,7 +9,7 @@
 //! [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk past the
 //! process from socket to socket, [`turn`] closes each turn.
 //!
-//! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`flows`]
+//! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 mod connector;
 mod dial;
-mod flows;
+mod halves;
 mod kit;
 mod links;
 mod listeners;
@@ -128,7 +128,7 @@ pub(super) struct Worker<D> {
     /// Tunnels that wait for one.
     starved_tunnels: Vec<Key>,
     /// Directions of pairs that wait for one.
-    starved_flows: Vec<(Key, Way)>,
+    starved_halves: Vec<(Key, Way)>,
     /// Local receives under way that will each take a bulk buffer.
     bulk_receives: usize,
     /// Local connections that the sweep has to look at: those with a deadline and busy ones.
@@ -193,7 +193,7 @@ impl<D: Driver> Worker<D> {
             dirty_tunnels: Vec::new(),
             starved_locals: VecDeque::new(),
             starved_tunnels: Vec::new(),
-            starved_flows: Vec::new(),
+            starved_halves: Vec::new(),
             bulk_receives: 0,
             timed: 0,
             next_sweep: now,

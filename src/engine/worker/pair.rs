@@ -107,7 +107,7 @@ pub(super) enum Mode {
 /// One direction. It is read only while nothing of it waits to be written, so that it holds one
 /// buffer or one pipe at most.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct Half {
     pub(super) input: Input,
     pub(super) output: Output,
     pub(super) mode: Mode,
@@ -121,9 +121,9 @@ pub(super) struct Flow {
     pub(super) guarded: bool,
 }
 
-impl Flow {
-    fn new() -> Flow {
-        Flow {
+impl Half {
+    fn new() -> Half {
+        Half {
             input: Input::Idle,
             output: Output::Idle,
             mode: Mode::Sparse,
@@ -203,8 +203,8 @@ pub(super) struct Pair {
     pub(super) server: Option<Fd>,
     /// Until the server is reached.
     pub(super) dial: Option<Box<Dial>>,
-    pub(super) up: Flow,
-    pub(super) down: Flow,
+    pub(super) up: Half,
+    pub(super) down: Half,
     /// When patience with the server's address ends.
     pub(super) deadline: Option<Moment>,
     /// Last data either way.
@@ -218,15 +218,15 @@ impl Pair {
             client,
             server: None,
             dial: Some(Box::new(dial)),
-            up: Flow::new(),
-            down: Flow::new(),
+            up: Half::new(),
+            down: Half::new(),
             deadline: None,
             last_data: now,
         }
     }
 
     /// A direction, with where it comes from and where it goes.
-    pub(super) fn flow(&mut self, way: Way) -> Option<(&mut Flow, &Fd, &Fd)> {
+    pub(super) fn half(&mut self, way: Way) -> Option<(&mut Half, &Fd, &Fd)> {
         let server = self.server.as_ref()?;
         Some(match way {
             Way::Up => (&mut self.up, &self.client, server),

@@ -22,23 +22,23 @@ impl<D: Driver> Worker<D> {
     #[inline]
     pub(super) fn take_in_pair(&mut self, kind: Kind, key: Key, outcome: Outcome) {
         match (kind, outcome) {
-            (Kind::UpReady, Outcome::Polled(events)) => self.flow_ready(key, Way::Up, events),
-            (Kind::DownReady, Outcome::Polled(events)) => self.flow_ready(key, Way::Down, events),
-            (Kind::UpReceive, Outcome::Received(got)) => self.flow_received(key, Way::Up, got),
+            (Kind::UpReady, Outcome::Polled(events)) => self.half_ready(key, Way::Up, events),
+            (Kind::DownReady, Outcome::Polled(events)) => self.half_ready(key, Way::Down, events),
+            (Kind::UpReceive, Outcome::Received(got)) => self.half_received(key, Way::Up, got),
             (Kind::DownReceive, Outcome::Received(got)) => {
-                self.flow_received(key, Way::Down, got);
+                self.half_received(key, Way::Down, got);
             }
             (Kind::UpSend, Outcome::Sent { result, gather }) => {
-                self.flow_sent(key, Way::Up, result, gather);
+                self.half_sent(key, Way::Up, result, gather);
             }
             (Kind::DownSend, Outcome::Sent { result, gather }) => {
-                self.flow_sent(key, Way::Down, result, gather);
+                self.half_sent(key, Way::Down, result, gather);
             }
-            (Kind::UpRoom, Outcome::Polled(_)) => self.flow_has_room(key, Way::Up),
-            (Kind::DownRoom, Outcome::Polled(_)) => self.flow_has_room(key, Way::Down),
-            (Kind::UpBroken, Outcome::Polled(events)) => self.flow_broken(key, Way::Up, events),
+            (Kind::UpRoom, Outcome::Polled(_)) => self.half_has_room(key, Way::Up),
+            (Kind::DownRoom, Outcome::Polled(_)) => self.half_has_room(key, Way::Down),
+            (Kind::UpBroken, Outcome::Polled(events)) => self.half_broken(key, Way::Up, events),
             (Kind::DownBroken, Outcome::Polled(events)) => {
-                self.flow_broken(key, Way::Down, events);
+                self.half_broken(key, Way::Down, events);
             }
             (Kind::PairConnect, Outcome::Connected(result)) => self.pair_connected(key, result),
             (kind, outcome) => {
@@ -116,8 +116,8 @@ impl<D: Driver> Worker<D> {
                 pair.dial = None;
                 pair.deadline = None;
                 pair.last_data = self.now;
-                self.advance_flow(key, Way::Up);
-                self.advance_flow(key, Way::Down);
+                self.advance_half(key, Way::Up);
+                self.advance_half(key, Way::Down);
             }
             // Patience with this address had ended, and another is being tried.
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
@@ -186,8 +186,8 @@ impl<D: Driver> Worker<D> {
     pub(super) fn end_pair(&mut self, key: Key) {
         let Some(pair) = self.pairs.remove(key) else { return };
         debug!(client = %pair.peer, "connection ended");
-        for (flow, fd) in [(&pair.up, Some(&pair.client)), (&pair.down, pair.server.as_ref())] {
-            if let (true, Some(fd)) = (flow.guarded, fd) {
+        for (half, fd) in [(&pair.up, Some(&pair.client)), (&pair.down, pair.server.as_ref())] {
+            if let (true, Some(fd)) = (half.guarded, fd) {
                 self.driver.cancel_all(fd);
             }
         }

@@ -15,7 +15,7 @@ use crate::endpoint::routing;
 use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
-use crate::params::plan::{Caller, Target};
+use crate::params::plan::{Caller, Target, Transport};
 use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
 
 impl<D: Driver> Worker<D> {
@@ -28,8 +28,8 @@ impl<D: Driver> Worker<D> {
             match event {
                 Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
                 Event::GoingAway => self.tunnel_leaves(key),
-                Event::Incoming { key: stream, client, entrance } => {
-                    self.open_exit(key, stream, client, entrance);
+                Event::Incoming { key: stream, client, entrance, transport } => {
+                    self.open_exit(key, stream, client, entrance, transport);
                 }
                 Event::Opened { .. } => {}
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
@@ -89,13 +89,14 @@ impl<D: Driver> Worker<D> {
         stream: StreamKey,
         client: Option<SocketAddr>,
         entrance: Option<SocketAddr>,
+        transport: Option<Transport>,
     ) {
         let caller = Caller {
             client: client.map(|client| client.ip()),
             entrance_port: entrance.map(|entrance| entrance.port()),
         };
         let client = client.unwrap_or(NO_ADDRESS);
-        let Some(exit) = routing::choose(&self.plan.exits, &caller) else {
+        let Some(exit) = routing::choose(&self.plan.exits, &caller, transport) else {
             let port = caller.entrance_port.map_or(String::from("?"), |port| port.to_string());
             let reason = if self.plan.exits.is_empty() {
                 String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")

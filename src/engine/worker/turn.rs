@@ -143,8 +143,8 @@ impl<D: Driver> Worker<D> {
 
     /// Starts receives again that found no buffer, as far as there are some now.
     fn feed_starved(&mut self) {
-        for (key, way) in std::mem::take(&mut self.starved_flows) {
-            self.feed_flow(key, way);
+        for (key, way) in std::mem::take(&mut self.starved_halves) {
+            self.feed_half(key, way);
         }
         if !self.starved_tunnels.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0 {
             for key in std::mem::take(&mut self.starved_tunnels) {

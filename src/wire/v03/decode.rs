@@ -204,7 +204,7 @@ impl Decoder {
 fn open(header: &Header, text: &[u8], first_bytes: u32) -> Frame<'static> {
     if header.kind == kind::CONNECT {
         let (client, entrance) = read_addresses(text);
-        Frame::Open { from: id(header.from), client, entrance, first_bytes }
+        Frame::Open { from: id(header.from), client, entrance, transport: None, first_bytes }
     } else {
         Frame::Opened { from: id(header.from), to: name(header.to), first_bytes }
     }

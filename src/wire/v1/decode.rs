@@ -6,7 +6,7 @@ use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX, FLAG_SENDERS, HEADER_BYTES,
     MAGIC, OPEN_BYTES, code, kind,
 };
-use crate::wire::{CloseKind, Frame, Name, Step, WireError};
+use crate::wire::{CloseKind, Frame, Name, Step, Transport, WireError};
 
 /// Reads SockMux 1 from pieces of any size. Holds at most one control frame; payload is only
 /// counted.
@@ -189,7 +189,8 @@ fn control(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>
             }
             let client = read_address(&payload[4..]);
             let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
-            Frame::Open { from: Some(header.number), client, entrance, first_bytes }
+            let transport = Some(Transport::Tcp);
+            Frame::Open { from: Some(header.number), client, entrance, transport, first_bytes }
         }
         kind::OPENED => Frame::Opened { from: None, to, first_bytes: 0 },
         kind::END => Frame::End { to },

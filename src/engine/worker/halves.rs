@@ -20,47 +20,47 @@ use crate::limits::{PIPE_BYTES, SPLICE_TURN_BYTES};
 
 impl<D: Driver> Worker<D> {
     /// Takes a direction's next step, if nothing is under way that will.
-    pub(super) fn advance_flow(&mut self, key: Key, way: Way) {
+    pub(super) fn advance_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((flow, _, to)) = pair.flow(way) else { return };
-        if flow.output != Output::Idle {
+        let Some((half, _, to)) = pair.half(way) else { return };
+        if half.output != Output::Idle {
             // The next message may be there as soon as this one is sent.
-            if flow.is_blocked() && (flow.input, flow.mode) == (Input::Idle, Mode::Sparse) {
-                self.watch_flow(key, way);
+            if half.is_blocked() && (half.input, half.mode) == (Input::Idle, Mode::Sparse) {
+                self.watch_half(key, way);
             }
             return;
         }
-        match (flow.input, flow.mode) {
-            _ if flow.pipe.is_some() => self.splice_flow(key, way),
+        match (half.input, half.mode) {
+            _ if half.pipe.is_some() => self.splice_half(key, way),
             (Input::Ended, _) => {
                 net::shut_down_write(to);
-                flow.output = Output::Shut;
+                half.output = Output::Shut;
                 if pair.is_over() {
                     self.end_pair(key);
                 }
             }
-            (Input::Idle, Mode::Sparse) => self.watch_flow(key, way),
-            (Input::Ready, Mode::Sparse) => self.receive_flow(key, way, BufferClass::Small),
+            (Input::Idle, Mode::Sparse) => self.watch_half(key, way),
+            (Input::Ready, Mode::Sparse) => self.receive_half(key, way, BufferClass::Small),
             (Input::Idle | Input::Ready, Mode::Bulk) => {
-                self.receive_flow(key, way, BufferClass::Bulk);
+                self.receive_half(key, way, BufferClass::Bulk);
             }
-            (Input::Idle | Input::Ready, Mode::Spliced) => self.splice_flow(key, way),
+            (Input::Idle | Input::Ready, Mode::Spliced) => self.splice_half(key, way),
             (Input::Watched | Input::Receiving | Input::Starved, _) => {}
         }
     }
 
     /// Asks to be told when a direction has something.
-    fn watch_flow(&mut self, key: Key, way: Way) {
+    fn watch_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((flow, from, _)) = pair.flow(way) else { return };
+        let Some((half, from, _)) = pair.half(way) else { return };
         let events = (libc::POLLIN | libc::POLLPRI) as u32;
         self.driver.poll(from, events, false, way.kinds().ready.of(key));
-        flow.input = Input::Watched;
+        half.input = Input::Watched;
     }
 
     /// A watched direction has something: urgent data is passed on at once.
-    pub(super) fn flow_ready(&mut self, key: Key, way: Way, events: io::Result<u32>) {
-        let Some((flow, from, to)) = self.pairs.get_mut(key).and_then(|pair| pair.flow(way)) else {
+    pub(super) fn half_ready(&mut self, key: Key, way: Way, events: io::Result<u32>) {
+        let Some((half, from, to)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
             self.counters.stale += 1;
             return;
         };
@@ -72,45 +72,45 @@ impl<D: Driver> Worker<D> {
         {
             net::send_urgent(to, byte);
         }
-        flow.input = if events & !urgent != 0 { Input::Ready } else { Input::Idle };
-        if flow.input == Input::Ready && flow.is_blocked() {
-            self.guard_flow(key, way);
+        half.input = if events & !urgent != 0 { Input::Ready } else { Input::Idle };
+        if half.input == Input::Ready && half.is_blocked() {
+            self.guard_half(key, way);
         }
-        self.advance_flow(key, way);
+        self.advance_half(key, way);
     }
 
     /// While a direction is blocked it is not read, and so would not notice that the side that it
     /// comes from is broken: asks to be told, once.
-    fn guard_flow(&mut self, key: Key, way: Way) {
+    fn guard_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((flow, from, _)) = pair.flow(way) else { return };
-        if !std::mem::replace(&mut flow.guarded, true) {
+        let Some((half, from, _)) = pair.half(way) else { return };
+        if !std::mem::replace(&mut half.guarded, true) {
             // Errors and hang-ups are told of unasked.
             self.driver.poll(from, 0, false, way.kinds().broken.of(key));
         }
     }
 
-    pub(super) fn flow_broken(&mut self, key: Key, way: Way, events: io::Result<u32>) {
-        let Some((flow, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.flow(way)) else {
+    pub(super) fn half_broken(&mut self, key: Key, way: Way, events: io::Result<u32>) {
+        let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
             self.counters.stale += 1;
             return;
         };
         // One that is not blocked meets the error by reading, behind the data before it. A hang-up
         // without an error is an end in good order.
-        if flow.is_blocked() && events.is_ok_and(|events| events & libc::POLLERR as u32 != 0) {
+        if half.is_blocked() && events.is_ok_and(|events| events & libc::POLLERR as u32 != 0) {
             self.pair_failed(key, &io::Error::from(io::ErrorKind::ConnectionReset));
         }
     }
 
     /// Receives what there is.
-    fn receive_flow(&mut self, key: Key, way: Way, class: BufferClass) {
+    fn receive_half(&mut self, key: Key, way: Way, class: BufferClass) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((flow, from, _)) = pair.flow(way) else { return };
-        flow.input = Input::Receiving;
+        let Some((half, from, _)) = pair.half(way) else { return };
+        half.input = Input::Receiving;
         self.driver.recv(from, RecvMode::Now, class, way.kinds().receive.of(key));
     }
 
-    pub(super) fn flow_received(&mut self, key: Key, way: Way, got: io::Result<Option<Chunk>>) {
+    pub(super) fn half_received(&mut self, key: Key, way: Way, got: io::Result<Option<Chunk>>) {
         let now = self.now;
         let bulk = self.plan.soxconf.bulk;
         let Some(pair) = self.pairs.get_mut(key) else {
@@ -118,29 +118,29 @@ impl<D: Driver> Worker<D> {
             return;
         };
         pair.last_data = now;
-        let Some((flow, _, to)) = pair.flow(way) else { return };
-        flow.input = Input::Idle;
+        let Some((half, _, to)) = pair.half(way) else { return };
+        half.input = Input::Idle;
         match got {
             Ok(Some(chunk)) => {
-                flow.received(chunk.len(), bulk);
+                half.received(chunk.len(), bulk);
                 let mut gather = self.kit.take_gather();
                 gather.push(chunk);
-                flow.output = Output::Sending { stalled: false };
+                half.output = Output::Sending { stalled: false };
                 self.driver.send(to, gather, SendWait::No, way.kinds().send.of(key));
-                if flow.mode != Mode::Sparse {
-                    self.guard_flow(key, way);
+                if half.mode != Mode::Sparse {
+                    self.guard_half(key, way);
                 }
-                self.advance_flow(key, way);
+                self.advance_half(key, way);
             }
             Ok(None) => {
-                flow.input = Input::Ended;
-                self.advance_flow(key, way);
+                half.input = Input::Ended;
+                self.advance_half(key, way);
             }
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) => self.watch_flow(key, way),
+                Some(libc::EAGAIN) => self.watch_half(key, way),
                 Some(libc::ENOBUFS) => {
-                    flow.input = Input::Starved;
-                    self.starved_flows.push((key, way));
+                    half.input = Input::Starved;
+                    self.starved_halves.push((key, way));
                 }
                 _ => self.pair_failed(key, &error),
             },
@@ -148,14 +148,14 @@ impl<D: Driver> Worker<D> {
     }
 
     /// There may be a buffer for a direction that found none.
-    pub(super) fn feed_flow(&mut self, key: Key, way: Way) {
+    pub(super) fn feed_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((flow, ..)) = pair.flow(way) else { return };
-        flow.input = Input::Ready;
-        self.advance_flow(key, way);
+        let Some((half, ..)) = pair.half(way) else { return };
+        half.input = Input::Ready;
+        self.advance_half(key, way);
     }
 
-    pub(super) fn flow_sent(
+    pub(super) fn half_sent(
         &mut self,
         key: Key,
         way: Way,
@@ -178,14 +178,14 @@ impl<D: Driver> Worker<D> {
         };
         pair.last_data = now;
         gather.advance(bytes);
-        let Some((flow, _, to)) = pair.flow(way) else { return self.kit.give_back(gather) };
+        let Some((half, _, to)) = pair.half(way) else { return self.kit.give_back(gather) };
         if gather.is_empty() {
             self.kit.give_back(gather);
-            flow.output = Output::Idle;
-            return self.advance_flow(key, way);
+            half.output = Output::Idle;
+            return self.advance_half(key, way);
         }
-        let stalled = flow.output == Output::Sending { stalled: true };
-        flow.output = Output::Sending { stalled: true };
+        let stalled = half.output == Output::Sending { stalled: true };
+        half.output = Output::Sending { stalled: true };
         if stalled || self.kit.keep(&mut gather) {
             self.driver.send(to, gather, SendWait::Yes, way.kinds().send.of(key));
             return;
@@ -198,24 +198,24 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Moves what there is through a pipe.
-    fn splice_flow(&mut self, key: Key, way: Way) {
+    fn splice_half(&mut self, key: Key, way: Way) {
         let now = self.now;
         let bulk = self.plan.soxconf.bulk;
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((flow, from, to)) = pair.flow(way) else { return };
-        let Some(pipe) = flow.pipe.take().or_else(|| self.kit.pipes.take()) else {
-            flow.copy_instead(false);
-            return self.receive_flow(key, way, BufferClass::Bulk);
+        let Some((half, from, to)) = pair.half(way) else { return };
+        let Some(pipe) = half.pipe.take().or_else(|| self.kit.pipes.take()) else {
+            half.copy_instead(false);
+            return self.receive_half(key, way, BufferClass::Bulk);
         };
-        let was_ready = std::mem::replace(&mut flow.input, Input::Idle) == Input::Ready;
+        let was_ready = std::mem::replace(&mut half.input, Input::Idle) == Input::Ready;
         let before_bytes = pipe.held_bytes();
         let (moved_bytes, stop) = pass(from, &pipe, to);
         self.counters.spliced_from_local += moved_bytes as u64;
         self.counters.spliced_to_local += (before_bytes + moved_bytes - pipe.held_bytes()) as u64;
         match &stop {
             Stop::Blocked => {
-                flow.output = Output::Full;
-                flow.pipe = Some(pipe);
+                half.output = Output::Full;
+                half.pipe = Some(pipe);
                 self.driver.poll(to, libc::POLLOUT as u32, false, way.kinds().room.of(key));
             }
             _ => self.kit.pipes.give_back(pipe),
@@ -223,43 +223,43 @@ impl<D: Driver> Worker<D> {
         if moved_bytes > 0 {
             pair.last_data = now;
         }
-        let Some((flow, ..)) = pair.flow(way) else { return };
+        let Some((half, ..)) = pair.half(way) else { return };
         match stop {
-            Stop::Blocked => flow.spliced(SPLICE_TURN_BYTES, bulk),
+            Stop::Blocked => half.spliced(SPLICE_TURN_BYTES, bulk),
             Stop::Turn => {
-                flow.spliced(moved_bytes, bulk);
-                self.watch_flow(key, way);
+                half.spliced(moved_bytes, bulk);
+                self.watch_half(key, way);
             }
             Stop::Ended => {
-                flow.input = Input::Ended;
-                self.advance_flow(key, way);
+                half.input = Input::Ended;
+                self.advance_half(key, way);
             }
             // Splicing stops at urgent data for ever, even when that has been taken; receiving
             // goes past it.
             Stop::Empty if was_ready && moved_bytes == 0 => {
-                self.receive_flow(key, way, BufferClass::Small);
+                self.receive_half(key, way, BufferClass::Small);
             }
             Stop::Empty => {
-                flow.spliced(moved_bytes, bulk);
-                self.watch_flow(key, way);
+                half.spliced(moved_bytes, bulk);
+                self.watch_half(key, way);
             }
             Stop::Unspliceable => {
                 self.counters.splice_refused += 1;
-                flow.copy_instead(true);
-                self.receive_flow(key, way, BufferClass::Bulk);
+                half.copy_instead(true);
+                self.receive_half(key, way, BufferClass::Bulk);
             }
             Stop::Failed(error) => self.pair_failed(key, &error),
         }
     }
 
     /// Where a direction goes takes more, or is broken.
-    pub(super) fn flow_has_room(&mut self, key: Key, way: Way) {
-        let Some((flow, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.flow(way)) else {
+    pub(super) fn half_has_room(&mut self, key: Key, way: Way) {
+        let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
             self.counters.stale += 1;
             return;
         };
-        flow.output = Output::Idle;
-        self.advance_flow(key, way);
+        half.output = Output::Idle;
+        self.advance_half(key, way);
     }
 }
 
