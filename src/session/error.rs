@@ -57,6 +57,9 @@ pub enum OpenError {
     /// The peer takes no new ones.
     #[error("the peer is going away")]
     GoingAway,
+    /// The peer is one of ours from before there were any.
+    #[error("the peer takes no datagrams (PORT=.../udp): it is an older version, update it")]
+    NoDatagrams,
     /// The peer takes no more.
     #[error("the peer takes {limit} streams at once, and as many are open")]
     TooMany {

@@ -17,7 +17,8 @@ pub enum Event {
     },
     /// The peer began a stream: find an exit, then [`super::Session::accept`] or
     /// [`super::Session::refuse`]. To be given a `user` by [`super::Session::attach`] before the
-    /// next frame is read, because first data may follow.
+    /// next frame is read, because first data may follow; or by
+    /// [`super::Session::attach_datagrams`], where it carries datagrams.
     Incoming {
         /// The stream.
         key: StreamKey,
@@ -75,6 +76,15 @@ pub enum Sink {
     Stream(StreamKey),
     /// To this stream's local socket, as urgent data.
     Urgent(StreamKey),
+    /// SockMux 1: a run of datagrams, to this stream's local socket. [`super::Session::taken`] is
+    /// not told of them.
+    Datagrams {
+        /// The stream.
+        key: StreamKey,
+        /// Size of each but the last, which may be shorter. 0 is one empty datagram, behind which
+        /// no payload comes: it is here.
+        size_bytes: u32,
+    },
 }
 
 /// What to write to the link next. The head (header, text, control payload) has been appended
@@ -85,6 +95,16 @@ pub enum Transmit {
     Control,
     /// This many bytes of the stream follow it.
     Data {
+        /// The stream.
+        key: StreamKey,
+        /// The engine's number.
+        user: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// This many bytes of a stream that carries datagrams follow it, from the front of what the
+    /// engine holds. They may be none: an empty datagram.
+    Datagrams {
         /// The stream.
         key: StreamKey,
         /// The engine's number.

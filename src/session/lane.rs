@@ -41,7 +41,7 @@ pub(super) struct Lane {
     received_bytes: u64,
     /// Of these, the peer knows.
     told_bytes: u64,
-    /// When a small frame last passed that was not the tail of bulk.
+    /// When a small frame last passed that was not the tail of bulk, or datagrams.
     typed_at: Option<Moment>,
     /// The beginning of the present measurement of the peer's speed: when, and at which count.
     sample: (Moment, u64),
@@ -64,6 +64,11 @@ impl Lane {
         *was_small = small;
     }
 
+    /// Datagrams passed, either way: who sends them wants them to be there soon.
+    pub(super) fn datagrams_passed(&mut self) {
+        self.typed_at = Some(self.now);
+    }
+
     pub(super) fn received_bytes(&self) -> u64 {
         self.received_bytes
     }
@@ -77,7 +82,7 @@ impl Lane {
         self.sent_bytes += bytes;
     }
 
-    /// A small frame passed a moment ago, either way.
+    /// A small frame or a datagram passed a moment ago, either way.
     pub(super) fn somebody_types(&self) -> bool {
         self.typed_at.is_some_and(|at| self.now.0 - at.0.min(self.now.0) < TYPING_MICROS)
     }

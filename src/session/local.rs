@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::runs::Runs;
 use super::stream::{Hold, LocalEnd, State};
 use super::transmit::Control;
 use super::{Moment, OpenError, Session, StreamKey};
 use crate::limits::{ANSWERED_HOLD_MICROS, READ_AHEAD_BYTES, REASON_BYTES};
-use crate::wire::Protocol;
+use crate::wire::{Protocol, Transport};
 
 impl Session {
     /// A client has come in at an entrance: begins a stream for it.
@@ -20,12 +21,26 @@ impl Session {
         client: SocketAddr,
         entrance: SocketAddr,
     ) -> Result<StreamKey, OpenError> {
+        self.begin(user, (client, entrance), Transport::Tcp)
+    }
+
+    /// Begins a stream, of bytes or of datagrams.
+    pub(super) fn begin(
+        &mut self,
+        user: u64,
+        addresses: (SocketAddr, SocketAddr),
+        transport: Transport,
+    ) -> Result<StreamKey, OpenError> {
         if !self.hello.is_done() {
             return Err(OpenError::NotUp);
         }
         let limit = self.peer.streams_max();
         if self.peer_leaves {
             return Err(OpenError::GoingAway);
+        }
+        let are_datagrams = transport == Transport::Udp;
+        if are_datagrams && self.protocol == Protocol::V1 && !self.peer.datagrams() {
+            return Err(OpenError::NoDatagrams);
         }
         if self.streams.len() >= limit as usize {
             return Err(OpenError::TooMany { limit });
@@ -41,7 +56,8 @@ impl Session {
         self.open_windows(key);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.user = Some(user);
-            stream.addresses = (client, entrance);
+            stream.addresses = addresses;
+            stream.datagrams = are_datagrams.then(Runs::default);
             stream.todo.open = true;
         }
         self.counters.opened += 1;
@@ -73,11 +89,10 @@ impl Session {
     /// A stream that the peer began has no exit, or its server cannot be reached. The key is void
     /// after this. Towards an original peer `unreachable` says it with the original's own words.
     pub fn refuse(&mut self, key: StreamKey, reason: &str, unreachable: bool) {
-        let Some(stream) = self.streams.remove(key) else {
+        let Some(stream) = self.remove(key) else {
             self.counters.stale_keys += 1;
             return;
         };
-        self.close_windows(&stream);
         let Some(to) = stream.peer_id else { return };
         let reason = if unreachable && !self.peer_is_ours() {
             String::new()
@@ -94,7 +109,7 @@ impl Session {
             self.counters.stale_keys += 1;
             return;
         };
-        debug_assert!(stream.local_end == LocalEnd::Not);
+        debug_assert!(stream.local_end == LocalEnd::Not && stream.datagrams.is_none());
         stream.ready_bytes += bytes;
         self.schedule_data(key);
     }
@@ -170,7 +185,8 @@ impl Session {
 
     /// The local side is gone, by a reset or because it cannot take what was delivered. What the
     /// engine holds to be sent still goes out as far as the peer allows it now: the peer hears of
-    /// the end without having to read first. `false`: nothing does, and the engine may drop it.
+    /// the end without having to read first. `false`: nothing does, and the engine may drop it. So
+    /// it is with datagrams always.
     pub fn local_reset(&mut self, key: StreamKey, reason: &'static str) -> bool {
         let rule = self.send_rule();
         let Some(stream) = self.streams.get_mut(key) else {
@@ -187,6 +203,10 @@ impl Session {
         stream.backlog_bytes = 0;
         stream.uncounted_bytes = 0;
         stream.todo.urgent = None;
+        if let Some(runs) = &mut stream.datagrams {
+            self.datagram_cost_bytes -= runs.cost_bytes();
+            *runs = Runs::default();
+        }
         let open = stream.state == State::Open;
         stream.ready_bytes = if open { stream.ready_bytes.min(rule.sendable(stream)) } else { 0 };
         let keep = stream.ready_bytes > 0;

@@ -12,17 +12,20 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod datagrams;
 mod error;
 mod event;
 mod lane;
 mod liveness;
 mod local;
 mod receive;
+mod runs;
 mod stream;
 mod transmit;
 mod turns;
 mod window;
 
+pub use datagrams::Queued;
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Sink, Transmit};
 #[doc(hidden)]
@@ -81,6 +84,7 @@ impl Default for Config {
             offer: Some(Offer {
                 newest: 1,
                 half_close: true,
+                datagrams: true,
                 window_bytes: limits::WINDOW_BYTES,
                 streams_max: limits::STREAMS_MAX,
             }),
@@ -134,6 +138,10 @@ impl Peer {
         }
     }
 
+    fn datagrams(&self) -> bool {
+        self.offer.is_some_and(|offer| offer.datagrams)
+    }
+
     fn half_close(&self) -> bool {
         self.offer.is_some_and(|offer| offer.half_close)
     }
@@ -169,6 +177,9 @@ pub struct Counters {
     pub discarded_bytes: u64,
     /// Frames of unknown type or option, passed over.
     pub ignored_frames: u64,
+    /// Frames that a stream of its kind does not have: data to one that carries datagrams, or the
+    /// other way round.
+    pub unsuited_frames: u64,
     /// Frames to an id that no stream has.
     pub unknown_ids: u64,
     /// Calls with the key of a stream that has ended.
@@ -203,6 +214,8 @@ pub struct Session {
     /// SockMux 1: what streams have beyond their first window, in bytes.
     extra_window_bytes: u64,
     lane: Lane,
+    /// What all datagrams that wait cost, in bytes.
+    datagram_cost_bytes: u64,
     counters: Counters,
 }
 
@@ -232,6 +245,7 @@ impl Session {
             peer_leaves: false,
             extra_window_bytes: 0,
             lane: Lane::default(),
+            datagram_cost_bytes: 0,
             counters: Counters::default(),
             config,
         }
@@ -364,6 +378,8 @@ impl SendRule {
         match self.protocol {
             Protocol::V03 if stream.unacked_bytes > self.limit => 0,
             Protocol::V03 => self.payload_max,
+            // Datagrams are outside of the windows.
+            Protocol::V1 if stream.datagrams.is_some() => self.payload_max,
             Protocol::V1 => stream.credit_bytes.min(self.payload_max),
         }
     }

@@ -1,6 +1,7 @@
 //! Frames from the peer.
 
-use super::stream::{LocalEnd, State};
+use super::runs::Runs;
+use super::stream::{LocalEnd, State, Stream};
 use super::transmit::Control;
 use super::{Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::{CREDIT_BYTES_MAX, REASON_BYTES};
@@ -16,7 +17,9 @@ impl Session {
     pub fn on_frame(&mut self, frame: Frame<'_>, now: Moment) -> Result<Sink, TunnelError> {
         self.counters.frames_in += 1;
         if self.protocol == Protocol::V1
-            && let Frame::Data { bytes, .. } | Frame::Open { first_bytes: bytes, .. } = frame
+            && let Frame::Data { bytes, .. }
+            | Frame::Datagrams { bytes, .. }
+            | Frame::Open { first_bytes: bytes, .. } = frame
         {
             // Also what nobody takes: it has been read.
             self.lane_received(u64::from(bytes), now);
@@ -45,9 +48,14 @@ impl Session {
                 self.counters.discarded_bytes += u64::from(frame.payload_bytes());
             }
             Frame::Data { to, bytes } => return self.on_data(to, bytes, now),
+            Frame::Datagrams { to, size_bytes, bytes } => {
+                return Ok(self.on_datagrams(to, size_bytes, bytes));
+            }
             Frame::Taken { to, bytes } => self.on_taken(to, bytes)?,
             Frame::End { to } => {
-                if let Some(key) = self.find(to) {
+                if let Some(key) = self.find(to)
+                    && !self.is_unsuited(key)
+                {
                     self.on_peer_end(key);
                 }
             }
@@ -107,12 +115,12 @@ impl Session {
         self.events.push_back(Event::Up { ours: self.peer_is_ours(), protocol: self.protocol });
     }
 
-    fn discard(&mut self, bytes: u32) -> Sink {
+    pub(super) fn discard(&mut self, bytes: u32) -> Sink {
         self.counters.discarded_bytes += u64::from(bytes);
         Sink::Discard
     }
 
-    fn find(&mut self, to: Name) -> Option<StreamKey> {
+    pub(super) fn find(&mut self, to: Name) -> Option<StreamKey> {
         let key = match self.protocol {
             Protocol::V03 => self.streams.by_short(to),
             Protocol::V1 => self.streams.by_number(to),
@@ -127,10 +135,13 @@ impl Session {
     fn on_data(&mut self, to: Name, bytes: u32, now: Moment) -> Result<Sink, TunnelError> {
         let Some(key) = self.find(to) else { return Ok(self.discard(bytes)) };
         if bytes == 0 {
-            if self.half_close() {
+            if self.half_close() && !self.is_unsuited(key) {
                 self.on_peer_end(key);
             }
             return Ok(Sink::Discard);
+        }
+        if self.protocol == Protocol::V1 && self.is_unsuited(key) {
+            return Ok(self.discard(bytes));
         }
         self.deliver(key, bytes, false, now)
     }
@@ -217,6 +228,10 @@ impl Session {
                 };
                 stream.unacked_bytes = rest;
             }
+            Protocol::V1 if stream.datagrams.is_some() => {
+                self.counters.unsuited_frames += 1;
+                return Ok(());
+            }
             Protocol::V1 => {
                 stream.credit_bytes += bytes;
                 if stream.credit_bytes > CREDIT_BYTES_MAX {
@@ -264,6 +279,7 @@ impl Session {
         self.open_windows(key);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.peer_id = Some(from);
+            stream.datagrams = (transport == Some(Transport::Udp)).then(Runs::default);
         }
         self.counters.accepted += 1;
         self.events.push_back(Event::Incoming { key, client, entrance, transport });
@@ -300,6 +316,9 @@ impl Session {
 
     fn on_urgent(&mut self, to: Name, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
+        if self.is_unsuited(key) {
+            return self.discard(bytes);
+        }
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
         // Before CONNECTED and after CLOSE the peer knows no stream that the answer could be for.
         if stream.state == State::Open && self.protocol == Protocol::V03 {
@@ -350,10 +369,17 @@ impl Session {
         self.finish(key, how);
     }
 
+    /// Takes a stream out, and back what it had of what all share.
+    pub(super) fn remove(&mut self, key: StreamKey) -> Option<Stream> {
+        let stream = self.streams.remove(key)?;
+        self.close_windows(&stream);
+        self.datagram_cost_bytes -= stream.datagrams.as_ref().map_or(0, Runs::cost_bytes);
+        Some(stream)
+    }
+
     /// The stream leaves the session.
     pub(super) fn finish(&mut self, key: StreamKey, how: Ended) {
-        let Some(stream) = self.streams.remove(key) else { return };
-        self.close_windows(&stream);
+        let Some(stream) = self.remove(key) else { return };
         self.holds.retain(|&held| held != key);
         if let Some(user) = stream.user {
             self.events.push_back(Event::Ended { user, how });

@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
 use crate::session::Moment;
+use crate::session::runs::Runs;
 use crate::session::turns::Share;
 use crate::wire::Name;
 use crate::wire::v03::NO_ID;
@@ -87,7 +88,9 @@ pub(super) struct Stream {
     /// Client and entrance at the opener, server and own address at the other.
     pub(super) addresses: (SocketAddr, SocketAddr),
 
-    /// Bytes that the engine holds for us to send.
+    /// It carries datagrams: those that wait.
+    pub(super) datagrams: Option<Runs>,
+    /// Bytes that the engine holds for us to send; of datagrams see above.
     pub(super) ready_bytes: u64,
     /// Bytes sent that the peer has not acknowledged; first data is not counted.
     pub(super) unacked_bytes: u64,
@@ -213,6 +216,7 @@ impl Streams {
             state,
             todo: Todo::default(),
             addresses: (super::NO_ADDRESS, super::NO_ADDRESS),
+            datagrams: None,
             ready_bytes: 0,
             unacked_bytes: 0,
             local_end: LocalEnd::Not,

@@ -114,7 +114,7 @@ impl Session {
     pub(super) fn schedule_data(&mut self, key: StreamKey) {
         let (rule, quantum) = (self.send_rule(), self.quantum_bytes());
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let may = stream.ready_bytes > 0
+        let may = stream.waiting_bytes() > 0
             && rule.room(stream) > 0
             && stream.state == State::Open
             && stream.route(rule.protocol).is_some();
@@ -233,21 +233,19 @@ impl Session {
         let stream = self.streams.get_mut(key)?;
         if stream.todo.open {
             stream.todo.open = false;
-            let bytes = stream.ready_bytes.min(first_room);
-            stream.ready_bytes -= bytes;
+            let bytes = stream.take_first(first_room, &mut self.datagram_cost_bytes);
             let unknown = u32::from(v03::NO_ID);
             let route = Route { id: stream.id, peer_id: unknown, opener: true };
-            encoder.open(head, route, stream.addresses, bytes as u32);
+            encoder.open(head, route, stream.transport(), stream.addresses, bytes as u32);
             return Some(self.first_data(key, bytes));
         }
         let route = stream.route(protocol)?;
         if stream.todo.opened {
             stream.todo.opened = false;
             let bytes = match protocol {
-                Protocol::V03 => stream.ready_bytes.min(first_room),
+                Protocol::V03 => stream.take_first(first_room, &mut self.datagram_cost_bytes),
                 Protocol::V1 => 0,
             };
-            stream.ready_bytes -= bytes;
             encoder.opened(head, route, stream.addresses, bytes as u32);
             return Some(self.first_data(key, bytes));
         }
@@ -303,6 +301,7 @@ impl Session {
     fn first_data_room(&self, key: StreamKey) -> u64 {
         let Some(stream) = self.streams.get(key) else { return 0 };
         match self.protocol {
+            Protocol::V1 if stream.datagrams.is_some() => 0,
             Protocol::V1 => stream.credit_bytes.min(u64::from(v1::FIRST_BYTES_MAX)),
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;
@@ -322,13 +321,17 @@ impl Session {
             turns::charge(stream, bytes);
         }
         let user = stream.user.filter(|_| bytes > 0);
+        let are_datagrams = stream.datagrams.is_some();
         // 0.3 neither counts nor acknowledges first data.
         self.schedule_data(key);
         self.check_end(key);
         self.resume_reading(key);
         let Some(user) = user else { return Transmit::Control };
         self.counters.payload_bytes_out += bytes;
-        Transmit::Data { key, user, bytes }
+        match are_datagrams {
+            true => Transmit::Datagrams { key, user, bytes },
+            false => Transmit::Data { key, user, bytes },
+        }
     }
 
     #[inline]
@@ -347,7 +350,7 @@ impl Session {
                 Some(key) => (key, true),
             };
             let Some(stream) = self.streams.get_mut(key) else { continue };
-            if lane_room == 0 && stream.ready_bytes > SMALL_FRAME_BYTES {
+            if lane_room == 0 && stream.waiting_bytes() > SMALL_FRAME_BYTES {
                 self.turns.put_off(key);
                 continue;
             }
@@ -357,12 +360,16 @@ impl Session {
             stream.in_data = false;
             let route = stream.route(rule.protocol);
             let (Some(route), Some(user)) = (route, stream.user) else { continue };
-            let mut bytes = stream.ready_bytes.min(rule.room(stream));
-            if typing || !self.turns.is_alone() {
-                // Not the rest of its share: a frame cut there costs more than a longer one that
-                // is taken off the next.
-                bytes = bytes.min(quantum);
+            // Not the rest of its share: a frame cut there costs more than a longer one that is
+            // taken off the next.
+            let most = if typing || !self.turns.is_alone() { quantum } else { u64::MAX };
+            if stream.datagrams.is_some() {
+                match self.transmit_datagrams(head, key, rule, most, lane_room) {
+                    None => continue,
+                    transmit => return transmit,
+                }
             }
+            let bytes = stream.ready_bytes.min(rule.room(stream)).min(most);
             let bytes = if bytes > SMALL_FRAME_BYTES { bytes.min(lane_room) } else { bytes };
             if bytes == 0 {
                 continue;

@@ -53,7 +53,7 @@ impl Turns {
             stream.share = stream.share.renewed(self.round, quantum_bytes);
         }
         match stream.share.left_bytes > 0 {
-            true if stream.ready_bytes <= SMALL_FRAME_BYTES => self.sparse.push_back(key),
+            true if stream.waiting_bytes() <= SMALL_FRAME_BYTES => self.sparse.push_back(key),
             // Its turn was cut short, and goes on.
             true if has_begun => self.bulk.push_front(key),
             _ => {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Frame, Route, WireError, v1, v03};
+use super::{Frame, Route, Transport, WireError, v1, v03};
 
 /// The protocols that a session can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,11 +119,13 @@ fn short(id: u32) -> u16 {
 }
 
 impl Encoder {
-    /// A new stream, up to its first data.
+    /// A new stream, up to its first data. 0.3 does not say what it carries; in SockMux 1 nothing
+    /// comes first of one that carries datagrams.
     pub fn open(
         self,
         out: &mut Vec<u8>,
         route: Route,
+        transport: Transport,
         addresses: (SocketAddr, SocketAddr),
         first_bytes: u32,
     ) {
@@ -132,7 +134,7 @@ impl Encoder {
             Protocol::V03 => {
                 v03::Encoder.connect(out, short(route.id), client, entrance, first_bytes);
             }
-            Protocol::V1 => v1::open(out, route, client, entrance, first_bytes),
+            Protocol::V1 => v1::open(out, route, transport, (client, entrance), first_bytes),
         }
     }
 
@@ -162,6 +164,19 @@ impl Encoder {
                 v03::Encoder.data(out, short(route.id), short(route.peer_id), bytes);
             }
             Protocol::V1 => v1::data(out, route, bytes),
+        }
+    }
+
+    /// A run of datagrams, up to its bytes: all of `size_bytes`, but the last may be shorter. In 0.3
+    /// it is one datagram, and not an empty one.
+    #[inline]
+    pub fn datagrams(self, out: &mut Vec<u8>, route: Route, size_bytes: u32, bytes: u32) {
+        match self.0 {
+            Protocol::V03 => {
+                assert!((1..=size_bytes).contains(&bytes), "0.3 carries one datagram a packet");
+                v03::Encoder.data(out, short(route.id), short(route.peer_id), bytes);
+            }
+            Protocol::V1 => v1::datagrams(out, route, size_bytes, bytes),
         }
     }
 

@@ -119,6 +119,16 @@ pub enum Frame<'a> {
         /// Bytes that follow.
         bytes: u32,
     },
+    /// SockMux 1: a run of datagrams, one behind the other: all of the same size, but the last may
+    /// be shorter.
+    Datagrams {
+        /// The receiver's id.
+        to: Name,
+        /// Size of each but the last. 0 is one empty datagram, behind which nothing follows.
+        size_bytes: u32,
+        /// Bytes that follow: of all of them together.
+        bytes: u32,
+    },
     /// Urgent bytes handed on. Nothing depends on it.
     UrgentTaken,
     /// The stream ends, in both directions; or an open is refused.
@@ -174,7 +184,9 @@ impl Frame<'_> {
     pub fn payload_bytes(&self) -> u32 {
         match *self {
             Frame::Open { first_bytes, .. } | Frame::Opened { first_bytes, .. } => first_bytes,
-            Frame::Data { bytes, .. } | Frame::Urgent { bytes, .. } => bytes,
+            Frame::Data { bytes, .. }
+            | Frame::Urgent { bytes, .. }
+            | Frame::Datagrams { bytes, .. } => bytes,
             _ => 0,
         }
     }
@@ -229,6 +241,14 @@ pub enum WireError {
         bytes: u32,
         /// The most allowed, in bytes.
         limit: u32,
+    },
+    /// Bytes that cannot be divided into datagrams of this size.
+    #[error("{bytes} bytes are no run of datagrams of {size_bytes} bytes each")]
+    Run {
+        /// The size given.
+        size_bytes: u32,
+        /// The bytes behind it.
+        bytes: u32,
     },
     /// A number that is not one.
     #[error("packet of type {kind:#04x} does not carry a decimal count")]

@@ -10,6 +10,8 @@ const MAGIC: [u8; 4] = *b"SMXU";
 const OFFER_BYTES: usize = 16;
 /// Flag: SEND without payload is the end of data in its direction.
 const FLAG_HALF_CLOSE: u8 = 0x01;
+/// Flag: SockMux 1's DATAGRAMS, and OPEN for streams that carry them.
+const FLAG_DATAGRAMS: u8 = 0x02;
 
 /// What one of ours can do beyond the original.
 ///
@@ -21,6 +23,8 @@ pub struct Offer {
     pub newest: u8,
     /// It understands SEND without payload as the end of data.
     pub half_close: bool,
+    /// It takes streams that carry datagrams in SockMux 1.
+    pub datagrams: bool,
     /// Bytes per stream that it takes before its local socket has taken any.
     pub window_bytes: u32,
     /// Streams at once that it takes.
@@ -33,7 +37,8 @@ impl Offer {
         let mut out = [0; OFFER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
         out[4] = self.newest;
-        out[5] = if self.half_close { FLAG_HALF_CLOSE } else { 0 };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        out[5] = flag(self.half_close, FLAG_HALF_CLOSE) | flag(self.datagrams, FLAG_DATAGRAMS);
         out[8..12].copy_from_slice(&self.window_bytes.to_be_bytes());
         out[12..16].copy_from_slice(&self.streams_max.to_be_bytes());
         out
@@ -51,6 +56,7 @@ impl Offer {
         Some(Offer {
             newest: bytes[4],
             half_close: bytes[5] & FLAG_HALF_CLOSE != 0,
+            datagrams: bytes[5] & FLAG_DATAGRAMS != 0,
             window_bytes: word(8),
             streams_max: word(12),
         })
@@ -63,8 +69,11 @@ mod tests {
 
     #[test]
     fn an_offer_survives_the_wire() {
-        let offer = Offer { newest: 0, half_close: true, window_bytes: 1 << 20, streams_max: 4096 };
-        assert_eq!(Offer::decode(&offer.encode()), Some(offer));
+        for (half_close, datagrams) in [(true, true), (true, false), (false, true)] {
+            let (window_bytes, streams_max) = (1 << 20, 4096);
+            let offer = Offer { newest: 0, half_close, datagrams, window_bytes, streams_max };
+            assert_eq!(Offer::decode(&offer.encode()), Some(offer));
+        }
     }
 
     #[test]
@@ -76,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_longer_offer_is_read_by_its_beginning() {
-        let offer = Offer { newest: 9, half_close: false, window_bytes: 7, streams_max: 8 };
+        let (window_bytes, streams_max) = (7, 8);
+        let offer =
+            Offer { newest: 9, half_close: false, datagrams: false, window_bytes, streams_max };
         let mut bytes = offer.encode().to_vec();
         bytes.extend_from_slice(b"from the future");
         assert_eq!(Offer::decode(&bytes), Some(offer));

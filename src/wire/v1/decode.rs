@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX, FLAG_SENDERS, HEADER_BYTES,
-    MAGIC, OPEN_BYTES, code, kind,
+    MAGIC, OPEN_BYTES, RUN_BYTES, code, is_run, kind, transport,
 };
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::wire::{CloseKind, Frame, Name, Step, Transport, WireError};
 
 /// Reads SockMux 1 from pieces of any size. Holds at most one control frame; payload is only
@@ -22,10 +23,11 @@ pub struct Decoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Header,
-    /// So many bytes of control payload are missing; behind them comes this much first data.
+    /// So many bytes of control payload are missing; behind them comes this much first data, or
+    /// this many bytes of datagrams.
     Control {
         missing: u32,
-        first_bytes: u32,
+        behind_bytes: u32,
     },
     Payload {
         left: u32,
@@ -91,16 +93,18 @@ impl Decoder {
                             let frame = Frame::Urgent { to: header.name, bytes: header.bytes };
                             return Ok((at, Step::Frame(frame)));
                         }
-                        kind::OPEN => {
-                            let first_bytes = header.bytes - OPEN_BYTES as u32;
-                            self.state = State::Control { missing: OPEN_BYTES as u32, first_bytes };
-                        }
-                        _ => {
-                            self.state = State::Control { missing: header.bytes, first_bytes: 0 };
+                        kind => {
+                            let missing = match kind {
+                                kind::OPEN => OPEN_BYTES as u32,
+                                kind::DATAGRAMS => RUN_BYTES as u32,
+                                _ => header.bytes,
+                            };
+                            let behind_bytes = header.bytes - missing;
+                            self.state = State::Control { missing, behind_bytes };
                         }
                     }
                 }
-                State::Control { missing, first_bytes } => {
+                State::Control { missing, behind_bytes } => {
                     let whole = self.carry.is_empty() && rest.len() >= missing as usize;
                     let take = rest.len().min(missing as usize);
                     if !whole {
@@ -109,16 +113,16 @@ impl Decoder {
                     at += take;
                     if take < missing as usize {
                         let missing = missing - take as u32;
-                        self.state = State::Control { missing, first_bytes };
+                        self.state = State::Control { missing, behind_bytes };
                         return Ok((at, Step::More));
                     }
-                    self.state = match first_bytes {
+                    self.state = match behind_bytes {
                         0 => State::Header,
                         left => State::Payload { left },
                     };
                     let header = self.header()?;
                     let payload = if whole { &input[at - take..at] } else { &self.carry[..] };
-                    return Ok((at, Step::Frame(control(header, payload, first_bytes)?)));
+                    return Ok((at, Step::Frame(control(header, payload, behind_bytes)?)));
                 }
                 State::Payload { left } => {
                     let take = rest.len().min(left as usize);
@@ -160,6 +164,7 @@ impl Decoder {
             kind::OPEN => (OPEN_BYTES as u32, OPEN_BYTES as u32 + FIRST_BYTES_MAX),
             kind::OPENED => (2 * ADDRESS_BYTES as u32, 2 * ADDRESS_BYTES as u32),
             kind::DATA => (1, DATA_BYTES_MAX),
+            kind::DATAGRAMS => (RUN_BYTES as u32, RUN_BYTES as u32 + DATAGRAM_BYTES_MAX),
             kind::END => (0, 0),
             kind::RESET => (2, CONTROL_BYTES_MAX),
             kind::CREDIT => (4, 4),
@@ -180,17 +185,16 @@ impl Decoder {
     }
 }
 
-fn control(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
+fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_>, WireError> {
     let to = header.name;
     Ok(match header.kind {
-        kind::OPEN => {
-            if payload[0] != 0 || header.name != Name::Theirs(header.number) {
-                return Err(WireError::Flags { kind: header.kind, flags: u16::from(payload[0]) });
+        kind::OPEN => open(header, payload, behind_bytes)?,
+        kind::DATAGRAMS => {
+            let size_bytes = u32::from(u16::from_be_bytes([payload[0], payload[1]]));
+            if !is_run(size_bytes, behind_bytes) {
+                return Err(WireError::Run { size_bytes, bytes: behind_bytes });
             }
-            let client = read_address(&payload[4..]);
-            let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
-            let transport = Some(Transport::Tcp);
-            Frame::Open { from: Some(header.number), client, entrance, transport, first_bytes }
+            Frame::Datagrams { to, size_bytes, bytes: behind_bytes }
         }
         kind::OPENED => Frame::Opened { from: None, to, first_bytes: 0 },
         kind::END => Frame::End { to },
@@ -213,6 +217,24 @@ fn control(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>
         }
         kind => return Err(WireError::Type { kind }),
     })
+}
+
+fn open(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
+    let Header { kind, number, bytes, .. } = header;
+    let transport = match payload[0] {
+        transport::BYTES => Some(Transport::Tcp),
+        transport::DATAGRAMS => Some(Transport::Udp),
+        _ => None,
+    };
+    if transport.is_none() || header.name != Name::Theirs(number) {
+        return Err(WireError::Flags { kind, flags: u16::from(payload[0]) });
+    }
+    if transport == Some(Transport::Udp) && first_bytes > 0 {
+        return Err(WireError::Oversize { kind, bytes, limit: OPEN_BYTES as u32 });
+    }
+    let client = read_address(&payload[4..]);
+    let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
+    Ok(Frame::Open { from: Some(number), client, entrance, transport, first_bytes })
 }
 
 fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
@@ -259,14 +281,18 @@ mod tests {
         let other = Route { id: 9, peer_id: 0x0010_0003, opener: false };
         let client = "127.0.0.1:40000".parse().unwrap();
         let entrance = "[2001:db8::1]:80".parse().unwrap();
-        encode::open(&mut out, opener, client, entrance, 5);
+        encode::open(&mut out, opener, Transport::Tcp, (client, entrance), 5);
         out.extend_from_slice(b"first");
+        encode::open(&mut out, opener, Transport::Udp, (client, entrance), 0);
         encode::opened(&mut out, other, client, entrance);
         encode::data(&mut out, opener, 4);
         out.extend_from_slice(b"data");
         encode::credit(&mut out, other, 4);
         encode::urgent(&mut out, opener);
         out.push(b'!');
+        encode::datagrams(&mut out, opener, 3, 7);
+        out.extend_from_slice(b"onetwo3");
+        encode::datagrams(&mut out, other, 0, 0);
         encode::end(&mut out, opener);
         encode::ping(&mut out, b"12345678");
         encode::pong(&mut out, b"12345678");
@@ -275,8 +301,8 @@ mod tests {
         encode::going_away(&mut out, "drain");
         encode::lane_taken(&mut out, 1 << 40);
         let whole = read(&out, out.len()).unwrap();
-        assert_eq!(whole.0.len(), 12, "{:?}", whole.0);
-        assert_eq!(whole.1, b"firstdata!");
+        assert_eq!(whole.0.len(), 15, "{:?}", whole.0);
+        assert_eq!(whole.1, b"firstdata!onetwo3");
         for piece in 1..=64 {
             assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");
         }
@@ -297,6 +323,8 @@ mod tests {
         for (kind, bytes) in [
             (kind::DATA, 0),
             (kind::DATA, DATA_BYTES_MAX + 1),
+            (kind::DATAGRAMS, 1),
+            (kind::DATAGRAMS, 2 + DATAGRAM_BYTES_MAX + 1),
             (kind::END, 1),
             (kind::CREDIT, 5),
             (kind::OPEN, 3),
@@ -305,5 +333,37 @@ mod tests {
         ] {
             assert!(matches!(frame(kind, 0, bytes), WireError::Oversize { .. }), "{kind} {bytes}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_run_end_the_tunnel() {
+        let frame = |size_bytes: u32, bytes: u32| {
+            let mut out = vec![MAGIC, kind::DATAGRAMS, 0, 0, 0, 0, 0, 7];
+            out.extend_from_slice(&(2 + bytes).to_be_bytes());
+            out.extend_from_slice(&size_bytes.to_be_bytes()[2..]);
+            read(&out, 3).map(|(frames, _)| frames.len())
+        };
+        for (size_bytes, bytes) in [(0, 0), (1, 1), (1, 65_507), (1_000, 1_001), (65_507, 65_507)] {
+            assert_eq!(frame(size_bytes, bytes), Ok(1), "{size_bytes} {bytes}");
+        }
+        for (size_bytes, bytes) in [(0, 1), (1, 0), (1_000, 999), (65_535, 65_507)] {
+            let found = frame(size_bytes, bytes);
+            assert_eq!(found, Err(WireError::Run { size_bytes, bytes }));
+        }
+    }
+
+    #[test]
+    fn an_open_says_what_it_carries_and_brings_no_datagram() {
+        let frame = |carries: u8, first_bytes: u32| {
+            let mut out = vec![MAGIC, kind::OPEN, 0, 1, 0, 0, 0, 7];
+            out.extend_from_slice(&(OPEN_BYTES as u32 + first_bytes).to_be_bytes());
+            out.push(carries);
+            out.resize(HEADER_BYTES + OPEN_BYTES, 0);
+            read(&out, out.len()).map(|(frames, _)| frames.len())
+        };
+        assert_eq!((frame(0, 0), frame(0, 9), frame(1, 0)), (Ok(1), Ok(1), Ok(1)));
+        let oversize = WireError::Oversize { kind: kind::OPEN, bytes: 53, limit: 44 };
+        assert_eq!(frame(1, 9), Err(oversize));
+        assert_eq!(frame(2, 0), Err(WireError::Flags { kind: kind::OPEN, flags: 2 }));
     }
 }

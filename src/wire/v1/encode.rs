@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, code, kind,
+    ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, RUN_BYTES,
+    code, is_run, kind, transport,
 };
-use crate::wire::Route;
+use crate::wire::{Route, Transport};
 
 fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
     let (number, flags) = match route {
@@ -38,12 +39,17 @@ fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
 pub(crate) fn open(
     out: &mut Vec<u8>,
     route: Route,
-    client: SocketAddr,
-    entrance: SocketAddr,
+    carries: Transport,
+    (client, entrance): (SocketAddr, SocketAddr),
     first_bytes: u32,
 ) {
+    let carries = match carries {
+        Transport::Tcp => transport::BYTES,
+        Transport::Udp => transport::DATAGRAMS,
+    };
+    assert!(carries == transport::BYTES || first_bytes == 0, "no datagram goes with OPEN");
     header(out, kind::OPEN, route, OPEN_BYTES as u32 + first_bytes);
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[carries, 0, 0, 0]);
     put_address(out, client);
     put_address(out, entrance);
 }
@@ -59,6 +65,13 @@ pub(crate) fn opened(out: &mut Vec<u8>, route: Route, server: SocketAddr, own: S
 pub(crate) fn data(out: &mut Vec<u8>, route: Route, bytes: u32) {
     assert!((1..=DATA_BYTES_MAX).contains(&bytes), "a DATA frame of {bytes} bytes");
     header(out, kind::DATA, route, bytes);
+}
+
+/// DATAGRAMS up to its datagrams.
+pub(crate) fn datagrams(out: &mut Vec<u8>, route: Route, size_bytes: u32, bytes: u32) {
+    assert!(is_run(size_bytes, bytes), "{bytes} bytes of datagrams of {size_bytes}");
+    header(out, kind::DATAGRAMS, route, RUN_BYTES as u32 + bytes);
+    out.extend_from_slice(&(size_bytes as u16).to_be_bytes());
 }
 
 /// END: no more data in this direction.

@@ -9,12 +9,14 @@
 //! Everything in the header can be checked, and whatever does not fit ends the tunnel: a reader
 //! that guesses goes on in the middle of somebody's payload. `docs/protocol.md` has it in full.
 
+use crate::limits::DATAGRAM_BYTES_MAX;
+
 mod decode;
 mod encode;
 
 pub use decode::Decoder;
 pub(crate) use encode::{
-    credit, data, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
+    credit, data, datagrams, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
 };
 
 /// First byte of every frame. No 0.3 packet begins with it.
@@ -29,6 +31,8 @@ pub const FIRST_BYTES_MAX: u32 = 64 << 10;
 pub const OPEN_BYTES: usize = 4 + 2 * ADDRESS_BYTES;
 /// Bytes of an address: family, zero, port, sixteen of the host's.
 pub const ADDRESS_BYTES: usize = 20;
+/// Bytes of a DATAGRAMS frame before its datagrams: their size.
+pub const RUN_BYTES: usize = 2;
 /// Largest payload of any other frame, in bytes.
 pub const CONTROL_BYTES_MAX: u32 = 512;
 
@@ -48,6 +52,13 @@ pub(crate) mod kind {
     pub(crate) const PONG: u8 = 0x09;
     pub(crate) const GOING_AWAY: u8 = 0x0a;
     pub(crate) const LANE_TAKEN: u8 = 0x0b;
+    pub(crate) const DATAGRAMS: u8 = 0x0c;
+}
+
+/// What a stream carries, in OPEN.
+pub(crate) mod transport {
+    pub(crate) const BYTES: u8 = 0;
+    pub(crate) const DATAGRAMS: u8 = 1;
 }
 
 /// Codes of a RESET.
@@ -56,4 +67,13 @@ pub(crate) mod code {
     pub(crate) const RESET: u16 = 1;
     /// The open is refused: no exit, or no server.
     pub(crate) const REFUSED: u16 = 2;
+}
+
+/// Whether so many bytes can be datagrams of this size, of which the last may be shorter. The first
+/// has the size that is said, so that a run can be written in one way only.
+pub(crate) fn is_run(size_bytes: u32, bytes: u32) -> bool {
+    match size_bytes {
+        0 => bytes == 0,
+        _ => size_bytes <= bytes && bytes <= DATAGRAM_BYTES_MAX,
+    }
 }
