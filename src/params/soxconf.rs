@@ -3,10 +3,11 @@
 use super::error::{Problem, plain, quoted};
 use super::plan::{Bulk, Congestion, SoxConf};
 use super::suggest;
+use crate::limits::UDP_FLOWS_MAX;
 
 /// What has a meaning here.
-const ITEMS: [&str; 7] =
-    ["crypt", "packsize", "nodelay", "noconndata", "protocol", "congestion", "bulk"];
+const ITEMS: [&str; 8] =
+    ["crypt", "packsize", "nodelay", "noconndata", "protocol", "congestion", "bulk", "udpflows"];
 
 /// Items of the original that are passed over.
 const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
@@ -27,6 +28,8 @@ pub struct SoxConfReader {
     conf: SoxConf,
     /// Packet size as set, to see two that contradict each other.
     packsize: Option<u16>,
+    /// The same for `udpflows`.
+    udp_flows: Option<usize>,
 }
 
 impl SoxConfReader {
@@ -104,6 +107,16 @@ impl SoxConfReader {
                     "give bulk:auto, bulk:copy or bulk:splice",
                 ));
             }
+            ("udpflows", value) => {
+                let flows = udp_flows(value.unwrap_or_default())?;
+                if let Some(before) = self.udp_flows.replace(flows).filter(|n| *n != flows) {
+                    return Err(Problem::new(
+                        format!("udpflows is already set to {before}"),
+                        "keep one of the two numbers",
+                    ));
+                }
+                self.conf.udp_flows = flows;
+            }
             (what, _) if IGNORED.contains(&what) => {
                 notice("this program has nothing of the kind");
             }
@@ -138,6 +151,17 @@ fn packet_bytes(text: &str) -> Result<u16, Problem> {
         _ => Err(Problem::new(
             format!("{} is not a packet size", quoted(text)),
             "give packsize:SIZE with 128 to 16k bytes, as in packsize:16k",
+        )),
+    }
+}
+
+fn udp_flows(text: &str) -> Result<usize, Problem> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(flows) if digits && (1..=UDP_FLOWS_MAX).contains(&flows) => Ok(flows),
+        _ => Err(Problem::new(
+            format!("{} is not a number of UDP flows", quoted(text)),
+            format!("give 1 to {UDP_FLOWS_MAX}, as in udpflows:1000"),
         )),
     }
 }
@@ -201,6 +225,17 @@ mod tests {
     }
 
     #[test]
+    fn flows_of_datagrams() {
+        for (values, wanted) in [
+            (&["nodelay"][..], crate::limits::UDP_FLOWS),
+            (&["udpflows:1"], 1),
+            (&["udpflows:16000", "udpflows:16000"], UDP_FLOWS_MAX),
+        ] {
+            assert_eq!(read(values).unwrap().0.udp_flows, wanted, "{values:?}");
+        }
+    }
+
+    #[test]
     fn the_newest_protocol() {
         for (values, newest_protocol) in [
             (&["packsize:1k"][..], 1),
@@ -228,6 +263,14 @@ mod tests {
             ("packsize:k", "`k` is not"),
             ("packsize:1k,packsize:2k", "already set to 1024"),
             ("noconndata:off", "takes no value `off`"),
+            ("udpflow:9", "did you mean `udpflows`?"),
+            ("udpflows", "`` is not a number of UDP flows"),
+            ("udpflows:0", "give 1 to 16000"),
+            ("udpflows:16001", "`16001` is not"),
+            ("udpflows:+9", "`+9` is not"),
+            ("udpflows:1k", "`1k` is not"),
+            ("udpflows:99999999999999999999", "is not a number"),
+            ("udpflows:1,udpflows:2", "already set to 1"),
             ("protocol", "`` is no protocol of ours"),
             ("protocol:0", "give protocol:1"),
         ] {

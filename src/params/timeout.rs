@@ -9,7 +9,8 @@ use super::suggest;
 use crate::limits::TIMEOUT_SECS_MAX;
 
 /// What can be set: the original's five, then ours.
-const ITEMS: [&str; 8] = ["acc", "con", "lin", "io", "silence", "hold", "keepalive", "drain"];
+const ITEMS: [&str; 9] =
+    ["acc", "con", "lin", "io", "silence", "hold", "keepalive", "drain", "udp"];
 
 /// `TIMEOUT=` parameters while they are read. Remembers what was set, so that two that
 /// contradict each other are seen.
@@ -65,6 +66,7 @@ impl TimeoutReader {
             "hold" => &mut self.timeouts.hold,
             "keepalive" => &mut self.timeouts.keepalive,
             "drain" => &mut self.timeouts.drain,
+            "udp" => &mut self.timeouts.udp,
             _ => {
                 notices.push(
                     "TIMEOUT=silence has no effect: a dead peer is found by TIMEOUT=keepalive"
@@ -124,7 +126,7 @@ mod tests {
     fn every_item_and_unit() {
         let secs = |s| Some(Duration::from_secs(s));
         let (timeouts, notices) =
-            read(&["acc:10,con:2m,lin:0,io:1h", "hold:5s,keepalive:1d, drain:7"]).unwrap();
+            read(&["acc:10,con:2m,lin:0,io:1h", "hold:5s,keepalive:1d, drain:7,udp:1m"]).unwrap();
         let wanted = Timeouts {
             hello: secs(10),
             connect: secs(120),
@@ -133,9 +135,10 @@ mod tests {
             hold: secs(5),
             keepalive: secs(86_400),
             drain: secs(7),
-            udp: secs(180),
+            udp: secs(60),
         };
         assert_eq!((timeouts, notices.len()), (wanted, 0));
+        assert_eq!(read(&["udp:0"]).unwrap().0.udp, None);
         let (timeouts, notices) = read(&["silence:0"]).unwrap();
         assert_eq!(timeouts, Timeouts::default());
         assert!(notices[0].contains("silence"));
@@ -160,6 +163,8 @@ mod tests {
             ("con:99999999999999999999", "longer than"),
             ("con:300000000000000000d", "longer than"),
             ("con:10,con:20", "con is already set to 10 s"),
+            ("udp:60,udp:61", "udp is already set to 60 s"),
+            ("udp:", "`` is not a time"),
         ] {
             let message = read(&[value]).unwrap_err().to_string();
             assert!(message.contains(wanted), "{value}: {message}");
