@@ -63,6 +63,10 @@ fn entrance(host: &str, port: u16) -> Entrance {
     Entrance { bind: bind(host, port), transport: Transport::Tcp }
 }
 
+fn udp_entrance(host: &str, port: u16) -> Entrance {
+    Entrance { transport: Transport::Udp, ..entrance(host, port) }
+}
+
 /// Exits as `(protocol, host, port, host list)`.
 fn exits(plan: &Plan) -> Vec<(&str, &str, u16, String)> {
     let list = |exit: &sockmux_uring::params::plan::Exit| {
@@ -106,6 +110,74 @@ fn example_4_any_service() {
     let y = run(&["SERVER=sockmux", "-PhostY:9000", "DEST=hostT:111"]);
     assert_eq!(y.link, listen("hostY", 9000));
     assert_eq!(exits(&y), [("tcprelay", "hostT", 111, String::new())]);
+}
+
+#[test]
+fn example_5_udp_over_tcp() {
+    let x = run(&["SERVER=sockmux://hostY:9000", "PORT=hostX:53/udp"]);
+    assert_eq!((x.link, x.entrances), (connect("hostY", 9000), vec![udp_entrance("hostX", 53)]));
+
+    let y = run(&["SERVER=sockmux", "-PhostY:9000", "DEST=hostU:53/udp"]);
+    assert_eq!(y.link, listen("hostY", 9000));
+    assert_eq!(exits(&y), [("udprelay", "hostU", 53, String::new())]);
+    assert_eq!(y.exits[0].transport, Transport::Udp);
+    // The long form of the same.
+    let long = run(&["-PhostY:9000", "SERVER=udprelay://hostU:53,-in"]);
+    assert_eq!((exits(&long), long.exits[0].transport), (exits(&y), Transport::Udp));
+}
+
+#[test]
+fn tcp_and_udp_share_numbers_and_hide_nothing_of_each_other() {
+    let plan = run(&[
+        "-P9000",
+        "PORT=53,53/udp,9000/udp",
+        "DEST=u:53/udp",
+        "DEST=t:53",
+        "SERVER=dns://v/udp,-in:-:-P53",
+        "DEST=w:1",
+    ]);
+    assert_eq!(plan.entrances, [entrance("", 53), udp_entrance("", 53), udp_entrance("", 9000)]);
+    assert_eq!(
+        plan.notices,
+        [
+            "SERVER=dns://v/udp,-in:-:-P53 is never used: DEST=u:53/udp stands before it and \
+             takes every UDP flow",
+            "DEST=w:1 is never used: DEST=t:53 stands before it and takes every stream",
+        ]
+    );
+    let caller = Caller { client: None, entrance_port: Some(53) };
+    let to = |transport| {
+        routing::choose(&plan.exits, &caller, transport).map(|exit| exit.target.host.as_str())
+    };
+    assert_eq!(to(Some(Transport::Tcp)), Some("t"));
+    assert_eq!(to(Some(Transport::Udp)), Some("u"));
+    assert_eq!(to(None), Some("u"));
+    // An entrance for UDP is none that a connector could come in by.
+    run(&["SERVER=sockmux://127.0.0.1:9000", "PORT=9000/udp"]);
+}
+
+#[test]
+fn a_plain_relay_of_udp() {
+    let plan = run(&[
+        "-P53/udp,[::1]:54/udp",
+        "SERVER=udprelay://hostU:53",
+        "TIMEOUT=udp:0",
+        "SOXCONF=udpflows:100",
+    ]);
+    let binds = vec![bind("", 53), bind("::1", 54)];
+    let target = Target { host: "hostU".into(), port: 53 };
+    assert_eq!(plan.link, LinkPlan::Relay { binds, target, transport: Transport::Udp });
+    assert!(plan.entrances.is_empty() && plan.exits.is_empty());
+    assert_eq!((plan.timeouts.udp, plan.soxconf.udp_flows), (None, 100));
+    let wanted = "\
+link        none: a plain relay
+entrances   *:53/udp
+            [::1]:54/udp
+server      hostU:53/udp
+times       udp       never     without datagrams, then a UDP flow is forgotten
+udp flows   at most 100; the one silent for longest makes room for a new one
+";
+    assert_eq!(show::plan(&plan), wanted);
 }
 
 #[test]
@@ -264,6 +336,10 @@ fn demo_help_and_version() {
         "SERVER=sockmux://hostX:9000",
         "DEST=hostT:111",
         "SERVER=tcprelay://hostW:80",
+        "PORT=hostX:53/udp",
+        "DEST=hostU:53/udp",
+        "-P:53/udp SERVER=udprelay://hostU:53",
+        "udpflows:N",
         ",-in:-:-P8023",
         "Exit codes:",
         "SIGTERM",
@@ -280,9 +356,10 @@ fn demo_help_and_version() {
 fn the_plan_can_be_read() {
     let plan = run(&[
         "-P[::1]:9000",
-        "PORT=9023,9100-9109,h:9110,0",
+        "PORT=9023,9100-9109,h:9110,0,53-54/udp",
         "DEST=hostT:111:10.0.0.0/8,-P8023",
         "DEST=hostT:112:!office",
+        "DEST=[::1]:53/udp",
         "DEST=[::1]:80",
         "DEST=late:1",
         "TIMEOUT=con:2m",
@@ -294,11 +371,13 @@ entrances   *:9023
             *:9100-9109
             h:9110
             *:0 (the kernel chooses)
+            *:53-54/udp
 exits       1. tcprelay://hostT:111  for 10.0.0.0/8,-P8023
             2. tcprelay://hostT:112  for !office
                office is now 10.1.1.1
-            3. tcprelay://[::1]:80  for everybody
-            4. tcprelay://late:1  for everybody
+            3. udprelay://[::1]:53/udp  for everybody
+            4. tcprelay://[::1]:80  for everybody
+            5. tcprelay://late:1  for everybody
 times       acc       15 s      for the peer's hello
             con       120 s     for a connect to a server
             lin       30 s      for an answer after one side has ended
@@ -306,10 +385,12 @@ times       acc       15 s      for the peer's hello
             hold      30 s      for the persistent connection, then clients are reset
             keepalive 30 s      of silence, then the peer is asked
             drain     30 s      for open streams after SIGTERM
+            udp       180 s     without datagrams, then a UDP flow is forgotten
 protocol    SockMux 1 where the peer offers it too, else 0.3
 packets     0.3: at most 16384 bytes, with first data in CONNECT
 congestion  auto: a plain one on short paths, the system's on long ones
 bulk        auto: spliced where that pays, else copied
+udp flows   at most 4096; the one silent for longest makes room for a new one
 notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
     let shown = show::plan(&plan);
     assert!(shown.starts_with(wanted), "{shown}");

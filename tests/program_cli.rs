@@ -102,6 +102,10 @@ fn bad_command_lines_name_the_word() {
         ),
         (&["-P127.0.0.1:0"], &["PORT=", "DEST="]),
         (&["-P", "PORT=9023"], &["-P"]),
+        // UDP where there can be none.
+        (&["-P127.0.0.1:53/udp", "PORT=9023"], &["-P127.0.0.1:53/udp", "SERVER=udprelay://"]),
+        (&["-P127.0.0.1:53", "SERVER=udprelay://127.0.0.2:53"], &["-P127.0.0.1:53/udp"]),
+        (&["-P127.0.0.1:53/udp", "SERVER=tcprelay://127.0.0.2:53"], &["udprelay://127.0.0.2:53"]),
         // Options of the protocol, and times.
         (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=packsize:64"], &["packsize:64", "128"]),
         (&["-P127.0.0.1:0", "PORT=9023", "SOXCONF=packsize:17k"], &["packsize:17k"]),
@@ -154,7 +158,9 @@ fn check_prints_the_plan_and_opens_nothing() {
     let output = run(&[
         "SERVER=sockmux://tunnel.example:9000",
         &format!("PORT={entrance}"),
+        "PORT=127.0.0.2:53/udp",
         "DEST=db.example:5432:10.1.0.0/16",
+        "DEST=ns.example:53/udp",
         "SERVER=http://web.example,-in",
         "TIMEOUT=hold:7",
         "SOXCONF=protocol:0.3",
@@ -162,7 +168,15 @@ fn check_prints_the_plan_and_opens_nothing() {
     ]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    for part in ["tunnel.example:9000", &entrance, "db.example:5432", "web.example:80", "7"] {
+    for part in [
+        "tunnel.example:9000",
+        &entrance,
+        "127.0.0.2:53/udp",
+        "db.example:5432",
+        "ns.example:53/udp",
+        "web.example:80",
+        "7",
+    ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }
     let protocol_of = |text: &str| {
@@ -252,8 +266,8 @@ fn several_words_of_one_name_all_count() {
 fn what_the_original_has_and_this_version_has_not_is_said_so() {
     let table: &[&[&str]] = &[
         &["-Fsockmux", "-A9000", "-Q22"],
-        &["-P127.0.0.1:0", "PORT=53/udp"],
-        &["-P127.0.0.1:0", "DEST=127.0.0.1:53/udp"],
+        &["-P127.0.0.1:0", "DEST=unix:/run/service"],
+        &["-P127.0.0.1:0", "SERVER=telnet://127.0.0.1,-in(+=proxy.conf)"],
         &["-P127.0.0.1:0", "SERVER=http,-in"],
         &["SERVER=sockmux:comm@com1", "PORT=9023"],
         &["SERVER=sockmux:proc@command", "PORT=9023"],

@@ -1,11 +1,10 @@
 //! Words to plan: every parameter read, then all of them held against each other.
 
-use std::net::IpAddr;
-
+use super::checks;
 use super::error::{Failure, Problem, plain, quoted};
 use super::hostlist::{HostList, Lookup};
-use super::plan::{Bind, Entrance, Exit, LinkPlan, Plan, Target, Transport};
-use super::portlist::{self, PortList, show_bind};
+use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport};
+use super::portlist::{self, PortList, suffix};
 use super::server::{self, ExitWords, Server};
 use super::soxconf::SoxConfReader;
 use super::suggest;
@@ -42,29 +41,27 @@ struct Draft {
     listen: Vec<(Entrance, Word)>,
     receptor: Option<Word>,
     connector: Option<(Target, Word)>,
-    relay: Option<(Target, Word)>,
+    relay: Option<(Target, Transport, Word)>,
     entrances: Vec<(Entrance, Word)>,
     exits: Vec<Exit>,
-    /// The first exit that is open to everybody, as written: none behind it is ever used.
-    open_exit: Option<String>,
+    /// The first exit of each transport that is open to everybody, as written: none behind it of
+    /// the same transport is ever used. One of the other is, where the peer says what its streams
+    /// carry.
+    open_exits: Vec<(Transport, String)>,
     timeouts: TimeoutReader,
     soxconf: SoxConfReader,
     notices: Vec<String>,
 }
 
 impl Draft {
-    /// `-P[host]:port[,port]`.
+    /// `-P[host]:port[/udp][,port]`.
     fn listen(&mut self, word: &Word) -> Result<(), Problem> {
         let value = word.text.strip_prefix("-P").unwrap_or(&word.text);
         if value.contains('=') {
             let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
             return Err(Problem::new("-P takes [host]:port", remedy));
         }
-        let list = PortList::parse(value)?.entrances();
-        if list.iter().any(|entrance| entrance.transport == Transport::Udp) {
-            return Err(unsupported::udp("-P with /udp"));
-        }
-        add_entrances(&mut self.listen, list, word)
+        add_entrances(&mut self.listen, PortList::parse(value)?.entrances(), word)
     }
 
     fn parameter(&mut self, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
@@ -79,16 +76,10 @@ impl Draft {
                 }
                 Server::Connector(target) => self.connect(target, word),
                 Server::Exit(exit) => self.exit(exit, word, lookup),
-                Server::Relay(target) => self.relay(target, word),
+                Server::Relay(target, transport) => self.relay(target, transport, word),
             },
             "DEST" => self.exit(server::parse_dest(value)?, word, lookup),
-            "PORT" => {
-                let list = PortList::parse(value)?.entrances();
-                if list.iter().any(|entrance| entrance.transport == Transport::Udp) {
-                    return Err(unsupported::udp("an entrance for UDP (/udp)"));
-                }
-                add_entrances(&mut self.entrances, list, word)
-            }
+            "PORT" => add_entrances(&mut self.entrances, PortList::parse(value)?.entrances(), word),
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
             _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
@@ -111,14 +102,14 @@ impl Draft {
         Ok(())
     }
 
-    fn relay(&mut self, target: Target, word: &Word) -> Result<(), Problem> {
-        if let Some((_, other)) = &self.relay {
+    fn relay(&mut self, target: Target, transport: Transport, word: &Word) -> Result<(), Problem> {
+        if let Some((_, _, other)) = &self.relay {
             return Err(Problem::new(
                 format!("there is one plain relay already, by {other}"),
                 "leave one of them out, or run a second process",
             ));
         }
-        self.relay = Some((target, word.clone()));
+        self.relay = Some((target, transport, word.clone()));
         Ok(())
     }
 
@@ -128,7 +119,7 @@ impl Draft {
         word: &Word,
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
-        let ExitWords { protocol, target, clients } = exit;
+        let ExitWords { protocol, target, transport, clients } = exit;
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
         let source = plain(&word.text);
         if self.exits.len() == EXITS_MAX {
@@ -137,12 +128,16 @@ impl Draft {
                 "spread them over several processes",
             ));
         }
-        if let Some(open) = &self.open_exit {
+        if let Some((_, open)) = self.open_exits.iter().find(|(of, _)| *of == transport) {
+            let all = match transport {
+                Transport::Tcp => "stream",
+                Transport::Udp => "UDP flow",
+            };
             self.notices.push(format!(
-                "{source} is never used: {open} stands before it and takes every stream"
+                "{source} is never used: {open} stands before it and takes every {all}"
             ));
         } else if clients.as_ref().is_none_or(HostList::permits_everybody) {
-            self.open_exit = Some(source.clone());
+            self.open_exits.push((transport, source.clone()));
         }
         if clients.as_ref().is_some_and(HostList::widens_hosts_by_port) {
             self.notices.push(format!(
@@ -155,21 +150,22 @@ impl Draft {
                 "{source} carries FTP commands only: data connections are not forwarded"
             ));
         }
-        let (transport, source) = (Transport::Tcp, word.text.clone());
+        let source = word.text.clone();
         self.exits.push(Exit { protocol, target, transport, clients, source });
         Ok(())
     }
 
     fn finish(mut self) -> Result<Plan, Failure> {
-        if let Some((target, word)) = self.relay.take() {
-            return self.finish_relay(target, &word);
+        if let Some((target, transport, word)) = self.relay.take() {
+            return self.finish_relay(target, transport, &word);
         }
+        checks::link_transport(&self.listen)?;
         if self.entrances.is_empty() && self.exits.is_empty() {
             return Err(self.nothing_flows());
         }
-        check_distinct(&self.listen)?;
-        check_distinct(&self.entrances)?;
-        self.check_loop()?;
+        checks::distinct(&self.listen)?;
+        checks::distinct(&self.entrances)?;
+        checks::connector(self.connector.as_ref(), &self.entrances)?;
         let link = match (&self.connector, &self.receptor, self.listen.first()) {
             (Some((_, word)), _, Some((_, listen))) => {
                 return Err(Failure::at(
@@ -191,7 +187,7 @@ impl Draft {
             }
             (Some((target, _)), None, None) => LinkPlan::Connect(target.clone()),
             (None, _, Some(_)) => {
-                self.check_listen()?;
+                checks::listen(&self.listen, &self.entrances)?;
                 LinkPlan::Listen(
                     self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect(),
                 )
@@ -223,7 +219,13 @@ impl Draft {
     }
 
     /// A plain relay: `-P` says where clients come in, and there is nothing else.
-    fn finish_relay(self, target: Target, word: &Word) -> Result<Plan, Failure> {
+    fn finish_relay(
+        self,
+        target: Target,
+        transport: Transport,
+        word: &Word,
+    ) -> Result<Plan, Failure> {
+        let udp = suffix(transport);
         let link = self.connector.as_ref().map(|(_, word)| word).or(self.receptor.as_ref());
         let entrance = self.entrances.first().map(|(_, word)| word);
         let other = link.or(entrance).map(|word| plain(&word.text));
@@ -234,8 +236,8 @@ impl Draft {
                 &Problem::new(
                     format!("a plain relay has no persistent connection, which {other} is about"),
                     format!(
-                        "leave {other} out and let clients come in by -P[host]:port, or write \
-                         {relay},-in to make it an exit for streams of the peer"
+                        "leave {other} out and let clients come in by -P[host]:port{udp}, or \
+                         write {relay},-in to make it an exit for streams of the peer"
                     ),
                 ),
             ));
@@ -245,23 +247,16 @@ impl Draft {
                 word,
                 &Problem::new(
                     "it is not said where clients of the plain relay come in",
-                    "add -P[host]:port, as in -P:8080",
+                    format!("add -P[host]:port{udp}, as in -P:8080{udp}"),
                 ),
             ));
         }
-        check_distinct(&self.listen)?;
-        if let Some(own) = own_port(&self.listen, &target) {
-            return Err(Failure::at(
-                word,
-                &Problem::new(
-                    format!("it would connect to {own} of this very process, for ever"),
-                    "give the port that the server listens on",
-                ),
-            ));
-        }
+        checks::relay_transport(&self.listen, transport, word)?;
+        checks::distinct(&self.listen)?;
+        checks::relay(&self.listen, (&target, transport), word)?;
         let binds = self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
         Ok(Plan {
-            link: LinkPlan::Relay { binds, target, transport: Transport::Tcp },
+            link: LinkPlan::Relay { binds, target, transport },
             entrances: Vec::new(),
             exits: Vec::new(),
             timeouts: self.timeouts.finish(),
@@ -287,43 +282,6 @@ impl Draft {
             ),
         }
     }
-
-    /// The receptor's own ports against the entrances.
-    fn check_listen(&self) -> Result<(), Failure> {
-        for (listen, listen_word) in &self.listen {
-            let clash = self.entrances.iter().find(|(e, _)| e.bind.clashes(&listen.bind));
-            if let Some((entrance, word)) = clash {
-                return Err(Failure::at(
-                    word,
-                    &Problem::new(
-                        format!(
-                            "the entrance {} is the port of the persistent connection, {} of \
-                             {listen_word}",
-                            show_bind(&entrance.bind),
-                            show_bind(&listen.bind)
-                        ),
-                        "give them different ports",
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// A connector that would come in by its own entrance.
-    fn check_loop(&self) -> Result<(), Failure> {
-        let Some((target, word)) = &self.connector else { return Ok(()) };
-        match own_port(&self.entrances, target) {
-            Some(entrance) => Err(Failure::at(
-                word,
-                &Problem::new(
-                    format!("it would connect to the entrance {entrance} of this very process"),
-                    "give the port that the receptor listens on",
-                ),
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Adds the ports of one word to those of the words before it.
@@ -339,38 +297,14 @@ fn add_entrances(
     Ok(())
 }
 
-/// The word by which this process listens on a target that is on this machine.
-fn own_port<'a>(all: &'a [(Entrance, Word)], target: &Target) -> Option<&'a Word> {
-    let here = match target.host.parse::<IpAddr>() {
-        Ok(address) => address.is_loopback(),
-        Err(_) => target.host.eq_ignore_ascii_case("localhost"),
-    };
-    let aim = Bind { host: Some(target.host.clone()), port: target.port };
-    all.iter().find(|(entrance, _)| here && entrance.bind.clashes(&aim)).map(|(_, word)| word)
-}
-
-/// Ports of different words that cannot be listened on both.
-fn check_distinct(all: &[(Entrance, Word)]) -> Result<(), Failure> {
-    match portlist::first_clash(all.iter().map(|(entrance, _)| entrance)) {
-        None => Ok(()),
-        Some((one, other)) => {
-            let ((one, one_word), (other, other_word)) = (&all[one], &all[other]);
-            let [one, other] = [one, other].map(|entrance| show_bind(&entrance.bind));
-            Err(Failure::at(
-                other_word,
-                &Problem::new(
-                    format!("{other} and {one} of {one_word} are the same port"),
-                    "leave one of them out",
-                ),
-            ))
-        }
-    }
-}
-
 /// What a word without `=` was probably meant to be.
 fn bare_word_remedy(text: &str) -> String {
     let text = plain(text);
-    if PortList::parse(&text).is_ok() && !text.contains(|c: char| c.is_ascii_alphabetic()) {
+    let numbers = text.replace("/udp", "");
+    if PortList::parse(&text).is_ok() && !numbers.contains(|c: char| c.is_ascii_alphabetic()) {
+        if numbers != text {
+            return format!("write PORT={text} for an entrance");
+        }
         format!(
             "write PORT={text} for an entrance, or -P{text} to accept the persistent connection"
         )

@@ -48,7 +48,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Carry many TCP flows over one persistent connection (SockMux, on io_uring).
+/// Carry many TCP and UDP flows over one persistent connection (SockMux, on io_uring).
 #[derive(Debug, Parser)]
 #[command(
     name = "sockmux-uring",
@@ -205,11 +205,18 @@ fn parse_options<S: AsRef<str>>(args: &[S]) -> Result<Parsed, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     #[test]
     fn the_definition_is_sound() {
         use clap::CommandFactory;
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_knows_the_limits() {
+        let flows = format!("{}; 1 to {}", limits::UDP_FLOWS, limits::UDP_FLOWS_MAX);
+        assert!(help::AFTER.contains(&flows), "{flows}");
     }
 
     #[test]

@@ -14,25 +14,33 @@ The persistent connection (one of the two):
 
 Without a persistent connection:
   SERVER=tcprelay://HOST:PORT  plain relay: clients come in by -P[HOST]:PORT
+  SERVER=udprelay://HOST:PORT  the same for UDP: -P[HOST]:PORT/udp
 
 Entrances, where streams begin at this end:
-  PORT=PORT[,PORT]...          PORT is [HOST:]NUMBER[-NUMBER]
+  PORT=PORT[,PORT]...          PORT is [HOST:]NUMBER[-NUMBER][/udp]
+                               with /udp each client address is a flow
 
 Exits, where streams of the peer go; the first that matches is taken:
-  DEST=HOST:PORT[:CLIENTS]
-  SERVER=PROTO://HOST[:PORT],-in[:-:CLIENTS]
+  DEST=HOST:PORT[/udp][:CLIENTS]
+  SERVER=PROTO://HOST[:PORT][/udp],-in[:-:CLIENTS]
                                PROTO gives the standard port: telnet, http, ...
+                               (dns://HOST/udp: 53); not tcprelay, udprelay
+  TCP streams take TCP exits, UDP flows UDP exits. A SockMux 0.3 peer does not
+  say which it is: there the first exit that matches is taken, so tell them
+  apart by CLIENTS.
   CLIENTS is a host list: [!]HOST[/MASK],...  The last element that matches
   decides. HOST is an address, a name, *, 192.168.[0-31].* or -PNUMBER
   (streams that came in by this port of the peer).
 
 More:
-  TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain
+  TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain,
+                               udp (180; a silent UDP flow is then forgotten)
                                seconds or 5m, 2h, 1d; 0 is never
   SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no;
                                ours: protocol:1|0.3 (1 where the peer knows it),
                                congestion:auto|system|NAME,
-                               bulk:auto|copy|splice
+                               bulk:auto|copy|splice,
+                               udpflows:N (UDP flows at once: 4096; 1 to 16000)
   +=FILE                       read options and parameters, one a line
 
 Examples, one line for each of two hosts X and Y:
@@ -49,6 +57,9 @@ Examples, one line for each of two hosts X and Y:
   any TCP service
     X$ sockmux-uring SERVER=sockmux://hostY:9000 PORT=hostX:111
     Y$ sockmux-uring SERVER=sockmux -PhostY:9000 DEST=hostT:111
+  UDP over TCP: a name server
+    X$ sockmux-uring SERVER=sockmux://hostY:9000 PORT=hostX:53/udp
+    Y$ sockmux-uring SERVER=sockmux -PhostY:9000 DEST=hostU:53/udp
   several ports, each with a server of its own
     X$ sockmux-uring -P:9000 PORT=8023,8080
     Y$ sockmux-uring SERVER=sockmux://hostX:9000 \\
@@ -56,6 +67,8 @@ Examples, one line for each of two hosts X and Y:
                      SERVER=http://hostW,-in:-:-P8080
   no tunnel: whoever connects to port 8080 is joined with hostW
     X$ sockmux-uring -P:8080 SERVER=tcprelay://hostW:80
+  no tunnel, UDP
+    X$ sockmux-uring -P:53/udp SERVER=udprelay://hostU:53
 
 Exit codes:
   0  done: drained after a signal, or --check, --help, --version

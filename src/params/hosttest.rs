@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::address;
-use super::error::{Problem, quoted};
+use super::error::{Problem, plain, quoted};
 use super::plan::Caller;
 
 /// Looks up the addresses of a name. Called while the command line is read, never later.
@@ -80,6 +80,12 @@ impl HostTest {
 /// `-Pport` or `-Phost:port`. Only the port is compared: the host is the peer's own name for
 /// one of its addresses, and nothing here could say whether it is right.
 fn entrance_port(text: &str) -> Result<HostTest, Problem> {
+    if let Some(port) = text.strip_suffix("/udp") {
+        return Err(Problem::new(
+            "a host list takes the number of the peer's entrance alone",
+            format!("write -P{}: the exit itself says that it is UDP", plain(port)),
+        ));
+    }
     let port = match address::split_host(text)? {
         (port, None) => port,
         (_, Some(port)) => port,

@@ -3,7 +3,8 @@
 //! ```text
 //! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
 //!                                                  |- server, portlist, hostlist
-//!                                                  `- timeout, soxconf
+//!                                                  |- timeout, soxconf
+//!                                                  `- checks (all of them together)
 //! ```
 //!
 //! Pure but for two things, both passed in by the caller: reading parameter files
@@ -11,6 +12,7 @@
 
 mod address;
 pub mod build;
+mod checks;
 pub mod cli;
 pub mod error;
 pub mod files;

@@ -89,10 +89,7 @@ impl fmt::Display for PortItem {
         if self.last != self.first {
             write!(f, "-{}", self.last)?;
         }
-        if self.transport == Transport::Udp {
-            f.write_str("/udp")?;
-        }
-        Ok(())
+        f.write_str(suffix(self.transport))
     }
 }
 
@@ -129,7 +126,7 @@ impl PortList {
         let list = PortList(items);
         let entrances = list.entrances();
         if let Some((one, other)) = first_clash(&entrances) {
-            let [one, other] = [one, other].map(|index| show_bind(&entrances[index].bind));
+            let [one, other] = [one, other].map(|index| show_entrance(&entrances[index]));
             return Err(Problem::new(
                 format!("{one} and {other} are the same port"),
                 "leave one of them out",
@@ -202,6 +199,19 @@ pub(crate) fn show_bind(bind: &Bind) -> String {
     address::show(bind.host.as_deref(), bind.port)
 }
 
+/// The same with what is taken in there: `*:9000`, `[::1]:53/udp`.
+pub(crate) fn show_entrance(Entrance { bind, transport }: &Entrance) -> String {
+    show_bind(bind) + suffix(*transport)
+}
+
+/// What is written behind a port for this transport.
+pub(crate) fn suffix(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "",
+        Transport::Udp => "/udp",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -210,11 +220,7 @@ mod tests {
 
     fn shown(text: &str) -> Result<Vec<String>, String> {
         let list = PortList::parse(text).map_err(|p| p.to_string())?;
-        let show = |e: &Entrance| match e.transport {
-            Transport::Tcp => show_bind(&e.bind),
-            Transport::Udp => show_bind(&e.bind) + "/udp",
-        };
-        Ok(list.entrances().iter().map(show).collect())
+        Ok(list.entrances().iter().map(show_entrance).collect())
     }
 
     #[test]
@@ -262,6 +268,7 @@ mod tests {
             ("1-65535", "65535 ports"),
             ("80,80", "*:80 and *:80"),
             ("80,h:80", "*:80 and h:80"),
+            ("53,53/udp,h:53/udp", "*:53/udp and h:53/udp are the same port"),
             ("78-82,127.0.0.1:80", "*:80 and 127.0.0.1:80"),
         ] {
             let message = shown(text).unwrap_err();

@@ -68,16 +68,16 @@ pub(crate) fn word(text: &str) -> Result<String, Problem> {
     ))
 }
 
-/// The port that a protocol's servers listen on.
+/// The port that a protocol's servers listen on, the same for TCP and UDP.
 ///
 /// # Errors
-/// `tcprelay` and unknown protocols have none.
+/// `tcprelay`, `udprelay` and unknown protocols have none.
 pub(crate) fn standard_port(protocol: &str) -> Result<u16, Problem> {
     if let Some((_, port)) = STANDARD_PORTS.iter().find(|(word, _)| *word == protocol) {
         return Ok(*port);
     }
     let nearest = suggest::nearest(protocol, STANDARD_PORTS.iter().map(|(word, _)| *word))
-        .filter(|_| protocol != "tcprelay");
+        .filter(|_| !is_relay(protocol));
     let or = nearest.map(|word| format!(" (or did you mean `{word}`?)")).unwrap_or_default();
     Err(Problem::new(
         format!("{} has no standard port", quoted(protocol)),
@@ -87,7 +87,12 @@ pub(crate) fn standard_port(protocol: &str) -> Result<u16, Problem> {
 
 /// True for a word that certainly means a protocol, and is not a slip in `sockmux`.
 pub(crate) fn is_known(protocol: &str) -> bool {
-    protocol == "tcprelay" || standard_port(protocol).is_ok()
+    is_relay(protocol) || standard_port(protocol).is_ok()
+}
+
+/// True for the words that say only what is carried.
+fn is_relay(protocol: &str) -> bool {
+    matches!(protocol, "tcprelay" | "udprelay")
 }
 
 #[cfg(test)]
@@ -99,7 +104,10 @@ mod tests {
         for (protocol, port) in [("telnet", 23), ("http", 80), ("postgres", 5432), ("vnc", 5900)] {
             assert_eq!(standard_port(protocol), Ok(port));
         }
-        assert!(standard_port("tcprelay").unwrap_err().to_string().contains("give the port"));
+        for relay in ["tcprelay", "udprelay"] {
+            let message = standard_port(relay).unwrap_err().to_string();
+            assert!(message.contains("give the port") && is_known(relay), "{message}");
+        }
         assert!(standard_port("telnte").unwrap_err().to_string().contains("`telnet`"));
         assert_eq!(word("HTTP").as_deref(), Ok("http"));
         assert!(word("").is_err() && word("9p").is_err() && word("a b").is_err());

@@ -2,9 +2,9 @@
 
 use super::address;
 use super::error::{Problem, plain, quoted};
-use super::plan::Target;
+use super::plan::{Target, Transport};
 use super::protocol;
-use super::unsupported::{self, DEVICE_REMEDY};
+use super::unsupported::DEVICE_REMEDY;
 
 /// What a `SERVER=` parameter asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,9 @@ pub enum Server {
     Connector(Target),
     /// `proto://host,-in`: an exit.
     Exit(ExitWords),
-    /// `tcprelay://host:port`: be a plain relay; where clients come in is said by `-P`.
-    Relay(Target),
+    /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay; where clients come in is
+    /// said by `-P`.
+    Relay(Target, Transport),
 }
 
 /// An exit as written; the host list is still text, for reading it may need look-ups.
@@ -26,6 +27,8 @@ pub struct ExitWords {
     pub protocol: String,
     /// Where to connect.
     pub target: Target,
+    /// UDP for `udprelay` and for `/udp` behind the port, else TCP.
+    pub transport: Transport,
     /// Who may use it, if anything was said.
     pub clients: Option<String>,
 }
@@ -47,9 +50,9 @@ pub fn parse_server(value: &str) -> Result<Server, Problem> {
         return Err(device_problem(device));
     }
     let Some((url, rest)) = value.split_once(",-in") else {
-        return match value.strip_prefix("tcprelay://") {
-            Some(server) if !server.contains(',') => {
-                target_of("tcprelay", server).map(Server::Relay)
+        return match value.split_once("://") {
+            Some((protocol @ ("tcprelay" | "udprelay"), server)) if !server.contains(',') => {
+                target_of(protocol, server).map(|(target, over)| Server::Relay(target, over))
             }
             _ => Err(not_an_exit(value)),
         };
@@ -57,27 +60,34 @@ pub fn parse_server(value: &str) -> Result<Server, Problem> {
     let clients = clients_of(rest)?;
     let Some((protocol, server)) = url.split_once("://") else { return Err(no_host(url)) };
     let protocol = protocol::word(protocol)?;
-    match protocol.as_str() {
-        "udprelay" => return Err(unsupported::udp("udprelay")),
-        "sockmux" => {
-            return Err(Problem::new(
-                "sockmux is the persistent connection and no exit",
-                "write SERVER=sockmux://host:port without ,-in",
-            ));
-        }
-        _ => {}
+    if protocol == "sockmux" {
+        return Err(Problem::new(
+            "sockmux is the persistent connection and no exit",
+            "write SERVER=sockmux://host:port without ,-in",
+        ));
     }
-    let target = target_of(&protocol, server)?;
-    Ok(Server::Exit(ExitWords { protocol, target, clients }))
+    let (target, transport) = target_of(&protocol, server)?;
+    Ok(Server::Exit(ExitWords { protocol, target, transport, clients }))
 }
 
-/// What follows `proto://`.
-fn target_of(protocol: &str, server: &str) -> Result<Target, Problem> {
+/// What follows `proto://`: `host[:port][/udp]`. Any protocol may be spoken over UDP, and its
+/// standard port is the same there; `tcprelay` and `udprelay` say themselves what they are.
+fn target_of(protocol: &str, server: &str) -> Result<(Target, Transport), Problem> {
     let server = server.strip_suffix('/').unwrap_or(server);
     if server.is_empty() {
         return Err(no_host(protocol));
     }
-    refuse_udp(server)?;
+    let (server, transport) = split_transport(server);
+    let transport = match (protocol, transport) {
+        ("tcprelay", Transport::Udp) => {
+            return Err(Problem::new(
+                "tcprelay carries no UDP",
+                format!("write udprelay://{} or leave /udp out", plain(server)),
+            ));
+        }
+        ("udprelay", _) => Transport::Udp,
+        (_, transport) => transport,
+    };
     if let Some((_, path)) = server.split_once('/') {
         return Err(Problem::new(
             format!("the path {} has no meaning to a relay", quoted(&format!("/{path}"))),
@@ -90,10 +100,10 @@ fn target_of(protocol: &str, server: &str) -> Result<Target, Problem> {
         Some(port) => address::remote_port(port)?,
         None => protocol::standard_port(protocol)?,
     };
-    Ok(Target { host, port })
+    Ok((Target { host, port }, transport))
 }
 
-/// Reads the value of `DEST=`: `host:port[:srcHostList]`, also with `:-:srcHostList` as behind
+/// Reads the value of `DEST=`: `host:port[/udp][:srcHostList]`, also with `:-:srcHostList` as behind
 /// `,-in`.
 ///
 /// # Errors
@@ -126,7 +136,11 @@ pub fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
         Some((port, clients)) => (port, Some(clients.strip_prefix("-:").unwrap_or(clients))),
         None => (rest, None),
     };
-    refuse_udp(port)?;
+    let (port, transport) = split_transport(port);
+    let protocol = match transport {
+        Transport::Tcp => "tcprelay",
+        Transport::Udp => "udprelay",
+    };
     if port.contains([',', '-']) {
         return Err(Problem::new(
             format!("{} is more than one port", quoted(port)),
@@ -134,8 +148,8 @@ pub fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
         ));
     }
     let port = address::remote_port(port)?;
-    let clients = clients.map(str::to_owned);
-    Ok(ExitWords { protocol: "tcprelay".to_owned(), target: Target { host, port }, clients })
+    let (target, clients) = (Target { host, port }, clients.map(str::to_owned));
+    Ok(ExitWords { protocol: protocol.to_owned(), target, transport, clients })
 }
 
 fn connector(text: &str) -> Result<Target, Problem> {
@@ -147,6 +161,12 @@ fn connector(text: &str) -> Result<Target, Problem> {
                 quoted(&format!(",{option}"))
             ),
             CONNECTOR_REMEDY,
+        ));
+    }
+    if let (tcp, Transport::Udp) = split_transport(text) {
+        return Err(Problem::new(
+            "the persistent connection is never UDP",
+            format!("leave /udp out: SERVER=sockmux://{}", plain(tcp)),
         ));
     }
     let (host, port) = address::split_host(text)?;
@@ -185,7 +205,6 @@ fn not_an_exit(value: &str) -> Problem {
     let remedy =
         format!("write SERVER={},-in to make it an exit for streams of the peer", plain(value));
     match value.split_once("://") {
-        Some(("udprelay", _)) => unsupported::udp("udprelay"),
         Some((protocol, _)) if protocol::is_known(protocol) && !value.contains(',') => {
             Problem::unsupported(format!("a {protocol} server of its own"), remedy)
         }
@@ -195,8 +214,8 @@ fn not_an_exit(value: &str) -> Problem {
         ),
         _ => Problem::new(
             format!("{} is not a server", quoted(value)),
-            "write SERVER=sockmux, SERVER=sockmux://host:port, SERVER=proto://host:port,-in or \
-             SERVER=tcprelay://host:port",
+            "write SERVER=sockmux, SERVER=sockmux://host:port, SERVER=proto://host:port,-in, \
+             SERVER=tcprelay://host:port or SERVER=udprelay://host:port",
         ),
     }
 }
@@ -235,8 +254,12 @@ fn clients_of(rest: &str) -> Result<Option<String>, Problem> {
     }
 }
 
-fn refuse_udp(text: &str) -> Result<(), Problem> {
-    if text.ends_with("/udp") { Err(unsupported::udp("an exit to UDP (/udp)")) } else { Ok(()) }
+/// Text without `/udp` at its end, and what that says.
+fn split_transport(text: &str) -> (&str, Transport) {
+    match text.strip_suffix("/udp") {
+        Some(text) => (text, Transport::Udp),
+        None => (text, Transport::Tcp),
+    }
 }
 
 #[cfg(test)]
@@ -247,13 +270,19 @@ mod tests {
         ExitWords {
             protocol: protocol.into(),
             target: Target { host: host.into(), port },
+            transport: Transport::Tcp,
             clients: clients.map(str::to_owned),
         }
+    }
+
+    fn udp_exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
+        ExitWords { transport: Transport::Udp, ..exit(protocol, host, port, clients) }
     }
 
     #[test]
     fn every_form_of_server() {
         let connector = |host: &str| Server::Connector(Target { host: host.into(), port: 9000 });
+        let relay = |transport| Server::Relay(Target { host: "h".into(), port: 7 }, transport);
         for (value, wanted) in [
             ("sockmux", Server::Receptor),
             ("sockmux://hostX:9000", connector("hostX")),
@@ -266,6 +295,15 @@ mod tests {
             ("own://h:7,-in", Server::Exit(exit("own", "h", 7, None))),
             ("tcprelay://[::1]:7,-in:-:*", Server::Exit(exit("tcprelay", "::1", 7, Some("*")))),
             ("telnet://h,-in:-:-P8023", Server::Exit(exit("telnet", "h", 23, Some("-P8023")))),
+            ("udprelay://h:7,-in", Server::Exit(udp_exit("udprelay", "h", 7, None))),
+            ("udprelay://h:7/udp,-in", Server::Exit(udp_exit("udprelay", "h", 7, None))),
+            ("UDPrelay://[::1]:7,-in:-:*", Server::Exit(udp_exit("udprelay", "::1", 7, Some("*")))),
+            ("dns://h:54/udp,-in", Server::Exit(udp_exit("dns", "h", 54, None))),
+            ("dns://h/udp,-in", Server::Exit(udp_exit("dns", "h", 53, None))),
+            ("dns://h,-in", Server::Exit(exit("dns", "h", 53, None))),
+            ("tcprelay://h:7", relay(Transport::Tcp)),
+            ("udprelay://h:7", relay(Transport::Udp)),
+            ("udprelay://h:7/udp/", relay(Transport::Udp)),
         ] {
             assert_eq!(parse_server(value).as_ref(), Ok(&wanted), "{value}");
         }
@@ -283,6 +321,9 @@ mod tests {
             ("h:1:[::1]", exit("tcprelay", "h", 1, Some("[::1]"))),
             ("[::1]:1:::1", exit("tcprelay", "::1", 1, Some("::1"))),
             ("h:1:-P[::1]:80", exit("tcprelay", "h", 1, Some("-P[::1]:80"))),
+            ("hostU:53/udp", udp_exit("udprelay", "hostU", 53, None)),
+            ("[::1]:53/udp:-:-P53", udp_exit("udprelay", "::1", 53, Some("-P53"))),
+            ("h:53/udp:10.0.0.0/8", udp_exit("udprelay", "h", 53, Some("10.0.0.0/8"))),
         ] {
             assert_eq!(parse_dest(value).as_ref(), Ok(&wanted), "{value}");
         }

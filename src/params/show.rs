@@ -7,11 +7,14 @@ use super::address;
 use super::error::plain;
 use super::hostlist::HostList;
 use super::plan::{Bind, Bulk, Congestion, Entrance, Exit, LinkPlan, Plan, Target, Transport};
-use super::portlist::show_bind;
+use super::portlist::{show_bind, suffix};
 use super::timeout;
 
 /// Column where the values begin.
 const LABEL_CHARS: usize = 12;
+
+/// What `TIMEOUT=udp` is, with and without a persistent connection.
+const UDP_TIME: &str = "without datagrams, then a UDP flow is forgotten";
 
 /// The plan as text of several lines, the last with a line end.
 pub fn plan(plan: &Plan) -> String {
@@ -25,7 +28,9 @@ pub fn plan(plan: &Plan) -> String {
             let to = address::show(Some(&target.host), target.port);
             section(&mut text, "link", [format!("connector: connect to {to}, again for ever")]);
         }
-        LinkPlan::Relay { binds, target, .. } => return relay(plan, binds, target),
+        LinkPlan::Relay { binds, target, transport } => {
+            return relay(plan, binds, target, *transport);
+        }
     }
     section(&mut text, "entrances", or_none(entrances(&plan.entrances)));
     let exits = plan.exits.iter().enumerate();
@@ -43,6 +48,7 @@ pub fn plan(plan: &Plan) -> String {
             ("hold", times.hold, "for the persistent connection, then clients are reset"),
             ("keepalive", times.keepalive, "of silence, then the peer is asked"),
             ("drain", times.drain, "for open streams after SIGTERM"),
+            ("udp", times.udp, UDP_TIME),
         ]
         .map(time_line),
     );
@@ -59,29 +65,40 @@ pub fn plan(plan: &Plan) -> String {
         [format!("0.3: at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
     );
     sockets(&mut text, plan);
+    flows(&mut text, plan);
+    notices(&mut text, plan);
     text
 }
 
-/// A plain relay: what a persistent connection would need is not shown.
-fn relay(plan: &Plan, binds: &[Bind], target: &Target) -> String {
+/// A plain relay: what a persistent connection or the other transport would need is not shown.
+fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> String {
     let mut text = String::new();
     let to = address::show(Some(&target.host), target.port);
     section(&mut text, "link", ["none: a plain relay".to_owned()]);
-    let tcp = |bind: &Bind| Entrance { bind: bind.clone(), transport: Transport::Tcp };
-    section(&mut text, "entrances", entrances(&binds.iter().map(tcp).collect::<Vec<_>>()));
-    section(&mut text, "server", [to]);
+    let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport };
+    section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
+    section(&mut text, "server", [to + suffix(transport)]);
     let times = &plan.timeouts;
-    section(
-        &mut text,
-        "times",
-        [
-            ("con", times.connect, "for a connect to the server"),
-            ("io", times.io, "without data, then both connections are reset"),
-            ("drain", times.drain, "for open connections after SIGTERM"),
-        ]
-        .map(time_line),
-    );
-    sockets(&mut text, plan);
+    match transport {
+        Transport::Tcp => {
+            section(
+                &mut text,
+                "times",
+                [
+                    ("con", times.connect, "for a connect to the server"),
+                    ("io", times.io, "without data, then both connections are reset"),
+                    ("drain", times.drain, "for open connections after SIGTERM"),
+                ]
+                .map(time_line),
+            );
+            sockets(&mut text, plan);
+        }
+        Transport::Udp => {
+            section(&mut text, "times", [time_line(("udp", times.udp, UDP_TIME))]);
+            flows(&mut text, plan);
+        }
+    }
+    notices(&mut text, plan);
     text
 }
 
@@ -89,7 +106,7 @@ fn time_line((name, time, what): (&str, Option<Duration>, &str)) -> String {
     format!("{name:<10}{:<10}{what}", timeout::show(time))
 }
 
-/// What holds for all sockets, and the notices.
+/// What holds for all TCP sockets.
 fn sockets(text: &mut String, plan: &Plan) {
     let congestion = match &plan.soxconf.congestion {
         Congestion::Auto => "auto: a plain one on short paths, the system's on long ones",
@@ -103,6 +120,16 @@ fn sockets(text: &mut String, plan: &Plan) {
         Bulk::Splice => "splice: spliced wherever it can be",
     };
     section(text, "bulk", [bulk.to_owned()]);
+}
+
+/// What holds for all UDP flows.
+fn flows(text: &mut String, plan: &Plan) {
+    let count = plan.soxconf.udp_flows;
+    let idle = "the one silent for longest makes room for a new one";
+    section(text, "udp flows", [format!("at most {count}; {idle}")]);
+}
+
+fn notices(text: &mut String, plan: &Plan) {
     if !plan.notices.is_empty() {
         section(text, "notices", plan.notices.iter().map(|notice| plain_long(notice)));
     }
@@ -157,13 +184,6 @@ fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
         format!("   {name} is now {}", addresses.join(", "))
     }));
     lines
-}
-
-fn suffix(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "",
-        Transport::Udp => "/udp",
-    }
 }
 
 /// Text fit for a terminal but not cut, piece by piece: a plan has to be shown whole.

@@ -49,8 +49,3 @@ pub(crate) fn parameter(name: &str) -> Option<Problem> {
     };
     Some(Problem::unsupported(format!("{name}="), nearest))
 }
-
-/// UDP, wherever it is asked for.
-pub(crate) fn udp(what: &str) -> Problem {
-    Problem::unsupported(what, "leave /udp out and carry the service over TCP if it has it")
-}
