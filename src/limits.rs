@@ -374,3 +374,25 @@ pub const DATAGRAM_COST_BYTES: u64 = 32;
 /// Datagrams that have waited this long for their tunnel, in microseconds, make room for new ones:
 /// those who wait for an answer have asked again.
 pub const DATAGRAM_AGE_MICROS: u64 = 200_000;
+
+/// Messages taken from a socket for datagrams in one call, and so in one turn: enough that the call
+/// costs little beside them, few enough that byte streams have their turn soon.
+pub const DATAGRAMS_AT_ONCE: usize = 64;
+
+/// Datagrams that the kernel cuts one send into, at most. Newer kernels take 128.
+pub const DATAGRAM_SEGMENTS_MAX: u32 = 64;
+
+/// Kernel buffer of an entrance for datagrams, in bytes: what a flood brings in the tens of
+/// milliseconds that a busy machine may keep us waiting. Small datagrams count for 768 bytes there.
+pub const DATAGRAM_ENTRANCE_BYTES: usize = 8 << 20;
+
+/// Kernel buffer of an exit's socket for datagrams, one for each flow, in bytes.
+pub const DATAGRAM_EXIT_BYTES: usize = 2 << 20;
+
+/// Datagrams of one flow that wait for its server's name to be looked up, in bytes: a few of the
+/// largest, or what a client asks while it waits.
+pub const DATAGRAM_WAITING_BYTES: usize = 256 << 10;
+
+/// How long a flow may be silent while the process drains, in milliseconds: an answer that is on
+/// its way comes sooner.
+pub const DRAIN_FLOW_MILLIS: u64 = 1_000;

@@ -6,6 +6,7 @@
 
 pub mod chunk;
 mod congestion;
+mod datagram;
 mod direct;
 pub mod driver;
 mod gather;

@@ -43,14 +43,17 @@ pub(super) fn patiently(mut listen: impl FnMut() -> io::Result<OwnedFd>) -> io::
     }
 }
 
-/// A listening socket on every address of the machine: IPv6 and IPv4, or IPv4 alone where the
-/// machine has no IPv6.
-pub(super) fn listen_everywhere(port: u16) -> io::Result<OwnedFd> {
-    match listen(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)) {
+/// A socket opened on every address of the machine: IPv6 and IPv4, or IPv4 alone where the machine
+/// has no IPv6.
+pub(super) fn everywhere(
+    port: u16,
+    open: impl Fn(SocketAddr) -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    match open(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)) {
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
         {
-            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+            open(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
         }
         other => other,
     }
@@ -82,17 +85,21 @@ pub(super) fn set_up_link(fd: &OwnedFd, patience: Option<Duration>) {
 
 /// The socket's own address; a socket without one (it was reset already) has "unspecified".
 pub(super) fn local_address(fd: &OwnedFd) -> SocketAddr {
-    plain(SockRef::from(fd).local_addr())
+    address(SockRef::from(fd).local_addr())
 }
 
 /// The address of the socket's peer, as above.
 pub(super) fn peer_address(fd: &OwnedFd) -> SocketAddr {
-    plain(SockRef::from(fd).peer_addr())
+    address(SockRef::from(fd).peer_addr())
 }
 
-fn plain(address: io::Result<SockAddr>) -> SocketAddr {
+fn address(address: io::Result<SockAddr>) -> SocketAddr {
     let address = address.ok().and_then(|address| address.as_socket());
-    let Some(address) = address else { return crate::session::NO_ADDRESS };
+    address.map_or(crate::session::NO_ADDRESS, plain)
+}
+
+/// An IPv4 address that an IPv6 socket has said, as what it is.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),

@@ -3,16 +3,19 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use tracing::info;
 
 use super::congestion::Choice;
+use super::datagram;
 use super::net;
 use super::resolver::look_up;
 use super::uring::{self, UringConfig, UringDriver};
-use super::worker::{Listener, Purpose, Stopped, Worker};
-use crate::params::plan::{Bind, Congestion, LinkPlan, Plan, Target};
+use super::worker::{DatagramPort, Listener, Purpose, Stopped, Worker};
+use crate::params::plan::{Bind, Congestion, LinkPlan, Plan, Target, Transport};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +103,7 @@ impl StopHandle {
 pub struct Relay {
     plan: Plan,
     listeners: Vec<Listener>,
+    ports: Vec<DatagramPort>,
     congestion: Choice,
     wait: UnixStream,
     wake: UnixStream,
@@ -113,31 +117,48 @@ impl Relay {
     pub fn bind(plan: Plan) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
-        let mut listeners = Vec::new();
-        if let LinkPlan::Listen(binds) = &plan.link {
-            for bind in binds {
-                open(bind, "-P", Purpose::Receptor, &mut listeners)?;
+        let (mut listeners, mut ports) = (Vec::new(), Vec::new());
+        let mut open = |bind: &Bind, transport, parameter, purpose| match transport {
+            Transport::Tcp => open_port(bind, parameter, &TCP, |fd| {
+                listeners.push(Listener::new(fd, purpose));
+            }),
+            Transport::Udp => open_port(bind, parameter, &UDP, |fd| {
+                let address = net::local_address(&fd);
+                ports.push(DatagramPort { fd: Rc::new(fd), address, purpose });
+            }),
+        };
+        match &plan.link {
+            LinkPlan::Listen(binds) => {
+                for bind in binds {
+                    open(bind, Transport::Tcp, "-P", Purpose::Receptor)?;
+                }
             }
-        }
-        if let LinkPlan::Relay { binds, .. } = &plan.link {
-            for bind in binds {
-                open(bind, "-P", Purpose::Relay, &mut listeners)?;
+            LinkPlan::Relay { binds, transport, .. } => {
+                for bind in binds {
+                    open(bind, *transport, "-P", Purpose::Relay)?;
+                }
             }
+            LinkPlan::Connect(_) => {}
         }
         for entrance in &plan.entrances {
-            open(&entrance.bind, "PORT=", Purpose::Entrance, &mut listeners)?;
+            open(&entrance.bind, entrance.transport, "PORT=", Purpose::Entrance)?;
         }
         for listener in &listeners {
             congestion.set_before(&listener.fd);
         }
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        Ok(Relay { plan, listeners, congestion, wait, wake })
+        Ok(Relay { plan, listeners, ports, congestion, wait, wake })
     }
 
     /// The addresses where clients come in, in the plan's order.
     pub fn entrance_addrs(&self) -> Vec<SocketAddr> {
         self.addresses(|purpose| purpose != Purpose::Receptor)
+    }
+
+    /// The addresses where clients' datagrams come in, in the plan's order.
+    pub fn datagram_addrs(&self) -> Vec<SocketAddr> {
+        self.ports.iter().map(|port| port.address).collect()
     }
 
     /// The addresses where persistent connections are accepted.
@@ -180,8 +201,12 @@ impl Relay {
                 }
             }
         }
+        for port in &self.ports {
+            info!(address = %format_args!("{}/udp", port.address), "entrance listening");
+        }
+        let ways_in = (self.listeners, self.ports);
         let worker =
-            Worker::new(driver, self.plan, self.listeners, self.congestion, self.wait, self.wake)?;
+            Worker::new(driver, self.plan, ways_in, self.congestion, self.wait, self.wake)?;
         Ok(worker.run()?)
     }
 }
@@ -193,22 +218,32 @@ fn choose_congestion(wanted: &Congestion) -> Result<Choice, SetupError> {
     })
 }
 
-fn open(
+/// How ports of a transport are opened.
+struct Opening {
+    /// Behind the port in messages.
+    suffix: &'static str,
+    at: fn(SocketAddr) -> io::Result<OwnedFd>,
+}
+
+const TCP: Opening = Opening { suffix: "", at: net::listen };
+const UDP: Opening = Opening { suffix: "/udp", at: datagram::bind };
+
+fn open_port(
     bind: &Bind,
     parameter: &'static str,
-    purpose: Purpose,
-    listeners: &mut Vec<Listener>,
+    opening: &Opening,
+    mut opened: impl FnMut(OwnedFd),
 ) -> Result<(), SetupError> {
     let failed = |address: String, error: io::Error| SetupError::Listen {
-        address,
+        address: address + opening.suffix,
         parameter,
         remedy: remedy(&error),
         error,
     };
     let Some(host) = &bind.host else {
-        let socket = net::patiently(|| net::listen_everywhere(bind.port))
+        let socket = net::patiently(|| net::everywhere(bind.port, opening.at))
             .map_err(|error| failed(format!("*:{}", bind.port), error))?;
-        listeners.push(Listener::new(socket, purpose));
+        opened(socket);
         return Ok(());
     };
     let target = Target { host: host.clone(), port: bind.port };
@@ -221,10 +256,10 @@ fn open(
     let mut port = bind.port;
     for mut address in addresses {
         address.set_port(port);
-        let socket = net::patiently(|| net::listen(address))
+        let socket = net::patiently(|| (opening.at)(address))
             .map_err(|error| failed(address.to_string(), error))?;
-        listeners.push(Listener::new(socket, purpose));
-        port = listeners.last().map_or(port, |listener| listener.address.port());
+        port = net::local_address(&socket).port();
+        opened(socket);
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 // than it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod datagrams;
 pub mod delay_line;
 pub mod link_proxy;
 pub mod log;

@@ -94,6 +94,7 @@ impl Program {
     pub fn nth_address_of(&self, message: &str, nth: usize) -> SocketAddr {
         let event = self.wait_for_nth(message, nth);
         let address = event["address"].as_str().unwrap_or_else(|| panic!("no address in {event}"));
+        let address = address.trim_end_matches("/udp");
         address.parse().unwrap_or_else(|e| panic!("address in {event}: {e}"))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::dial::Dial;
+use super::flow::FLOW_BIT;
 use super::token::Kind;
 use super::{Drain, Worker};
 use crate::engine::driver::{Driver, Fd};
@@ -126,11 +127,15 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// An answer of the resolver: for the connector, for an exit or for a pair.
+    /// An answer of the resolver: for the connector, for an exit, a pair or a flow.
     pub(super) fn resolved(&mut self, answer: Answer) {
         let Answer { token, addresses } = answer;
         if token & PAIR_BIT != 0 {
             self.pair_resolved(Key::unpack(token), addresses);
+            return;
+        }
+        if token & FLOW_BIT != 0 {
+            self.flow_resolved(Key::unpack(token), addresses);
             return;
         }
         if token & CONNECTOR_BIT == 0 {

@@ -69,6 +69,23 @@ impl Kit {
         }
     }
 
+    /// Whether so many bytes can be kept, and frames be written beside.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.pool.free() > POOL_RESERVE + bytes / POOL_BUFFER_BYTES as usize
+    }
+
+    /// Copies bytes to the end of a queue.
+    pub(super) fn store(&mut self, mut bytes: &[u8], queue: &mut Pieces) {
+        while !bytes.is_empty() {
+            if self.arena.room() == 0 {
+                self.arena = self.pool.take().expect("has_room_for was asked");
+            }
+            let took = self.arena.put(bytes);
+            bytes = &bytes[took..];
+            queue.join_chunk(self.arena.take_written());
+        }
+    }
+
     /// As [`Kit::write`], with what the session has written to `head`.
     pub(super) fn write_head(&mut self, gather: &mut Gather) {
         let head = std::mem::take(&mut self.head);

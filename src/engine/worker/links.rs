@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use tracing::{debug, info, warn};
 
+use super::flow::FLOW_BIT;
 use super::local::Reading;
 use super::token::Kind;
 use super::tunnel::{Destination, LinkPace, Outgoing, Tunnel};
@@ -45,6 +46,7 @@ impl<D: Driver> Worker<D> {
             copy_only: self.plan.soxconf.bulk == Bulk::Copy,
             sending: false,
             outgoing: None,
+            run: None,
             dirty: false,
             began: self.now,
         };
@@ -132,10 +134,11 @@ impl<D: Driver> Worker<D> {
             let (consumed, step) = tunnel.decoder.step(&chunk)?;
             match step {
                 Step::Frame(frame) => {
+                    let payload_bytes = frame.payload_bytes();
                     let sink = tunnel.session.on_frame(frame, now)?;
                     chunk.advance(consumed);
                     self.do_events(key);
-                    self.find_destination(key, sink);
+                    self.find_destination(key, sink, payload_bytes);
                 }
                 Step::Payload => {
                     let destination = tunnel.destination;
@@ -143,6 +146,7 @@ impl<D: Driver> Worker<D> {
                     match destination {
                         Destination::Local(local) => self.deliver(local, payload),
                         Destination::Urgent(local) => self.deliver_urgent(local, &payload),
+                        Destination::Flow => self.run_continues(key, payload),
                         Destination::Nowhere => {}
                     }
                 }
@@ -154,13 +158,28 @@ impl<D: Driver> Worker<D> {
     }
 
     #[inline]
-    fn find_destination(&mut self, key: Key, sink: Sink) {
+    fn find_destination(&mut self, key: Key, sink: Sink, payload_bytes: u32) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let user = |stream| tunnel.session.user_of(stream).map(Key::unpack);
+        let user = |stream| tunnel.session.user_of(stream);
         tunnel.destination = match sink {
             Sink::Discard => Destination::Nowhere,
-            Sink::Stream(stream) => user(stream).map_or(Destination::Nowhere, Destination::Local),
-            Sink::Urgent(stream) => user(stream).map_or(Destination::Nowhere, Destination::Urgent),
+            Sink::Stream(stream) => match user(stream) {
+                // 0.3: a frame is a datagram.
+                Some(flow) if flow & FLOW_BIT != 0 => {
+                    return self.run_begins(key, stream, flow, (payload_bytes, payload_bytes));
+                }
+                Some(local) => Destination::Local(Key::unpack(local)),
+                None => Destination::Nowhere,
+            },
+            Sink::Urgent(stream) => user(stream)
+                .filter(|local| local & FLOW_BIT == 0)
+                .map_or(Destination::Nowhere, |local| Destination::Urgent(Key::unpack(local))),
+            Sink::Datagrams { key: stream, size_bytes } => match user(stream) {
+                Some(flow) => {
+                    return self.run_begins(key, stream, flow, (size_bytes, payload_bytes));
+                }
+                None => Destination::Nowhere,
+            },
         };
     }
 
@@ -218,6 +237,11 @@ impl<D: Driver> Worker<D> {
             match transmit {
                 Transmit::Control => {}
                 Transmit::Urgent { byte } => self.kit.write(&mut gather, &[byte]),
+                Transmit::Datagrams { user, bytes, .. } => {
+                    let flow = self.flows.get_mut(Key::unpack(user));
+                    let flow = flow.expect("streams with datagrams have a flow");
+                    self.kit.append(&mut gather, &mut flow.queue, bytes);
+                }
                 Transmit::Data { user, bytes, .. } => {
                     let user = Key::unpack(user);
                     let local = self.locals.get_mut(user).expect("streams with data have a local");
@@ -319,6 +343,7 @@ impl<D: Driver> Worker<D> {
             self.reset_local(local);
         }
         self.scratch = orphans;
+        self.forget_flows_of(key);
         if self.up.is_empty() && was_up {
             self.hold_clients();
         }

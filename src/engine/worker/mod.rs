@@ -22,7 +22,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 mod connector;
+mod datagrams;
 mod dial;
+mod flow;
+mod flows;
 mod halves;
 mod kit;
 mod links;
@@ -42,6 +45,7 @@ mod turn;
 mod watch;
 
 use super::congestion::Choice;
+use super::datagram::{Inbox, Outbox};
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
@@ -50,6 +54,8 @@ use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use connector::Connector;
+pub(super) use datagrams::DatagramPort;
+use flow::Flows;
 use kit::Kit;
 pub(super) use listeners::{Listener, Purpose};
 use local::Local;
@@ -85,6 +91,13 @@ struct Counters {
     pipe_full: u64,
     /// The same: the socket cannot be spliced.
     splice_refused: u64,
+    /// Datagrams that came from sockets, and that were given to some.
+    datagrams_in: u64,
+    datagrams_out: u64,
+    /// Datagrams that went no further: no tunnel, no room, or not taken by a socket.
+    datagrams_dropped: u64,
+    /// Flows that made room for newer ones.
+    flows_evicted: u64,
 }
 
 /// How far the end of the run is.
@@ -115,6 +128,15 @@ pub(super) struct Worker<D> {
     locals: Table<Local>,
     /// What a plain relay has joined.
     pairs: Table<Pair>,
+    /// Where clients' datagrams come in.
+    ports: Vec<DatagramPort>,
+    /// Who exchanges datagrams, here or through a tunnel.
+    flows: Flows,
+    /// Away while it is being read.
+    inbox: Option<Box<Inbox>>,
+    outbox: Outbox,
+    /// A datagram that 0.3 cannot carry was told of.
+    told_too_big: bool,
     resolver: Resolver,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
@@ -161,7 +183,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn new(
         driver: D,
         plan: Plan,
-        listeners: Vec<Listener>,
+        (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
         congestion: Choice,
         wake: UnixStream,
         resolver_wake: UnixStream,
@@ -186,6 +208,11 @@ impl<D: Driver> Worker<D> {
             up: Vec::new(),
             locals: Table::new(CONNECTIONS_MAX),
             pairs: Table::new(CONNECTIONS_MAX),
+            ports,
+            flows: Flows::new(plan.soxconf.udp_flows),
+            inbox: Some(Box::new(Inbox::new()?)),
+            outbox: Outbox::default(),
+            told_too_big: false,
             resolver: Resolver::new(resolver_wake),
             wake: Rc::new(OwnedFd::from(wake)),
             kit: Kit::new()?,
@@ -217,6 +244,7 @@ impl<D: Driver> Worker<D> {
         let mut completions: Vec<Completion> = Vec::with_capacity(256);
         self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, Kind::Wake.number(0));
         self.start_listening();
+        self.watch_ports();
         self.dial_if_due();
         loop {
             let timeout = self.time_to_next();
@@ -256,6 +284,8 @@ impl<D: Driver> Worker<D> {
             (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
             (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
+            (Kind::PortReady, Outcome::Polled(_)) => self.port_ready(token::number(token) as usize),
+            (Kind::FlowReady, Outcome::Polled(_)) => self.flow_ready(key),
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::Dial, Outcome::Connected(result)) => {
@@ -290,7 +320,7 @@ impl<D: Driver> Worker<D> {
         match self.drain {
             Drain::No => {
                 let until = self.plan.timeouts.drain.map(|drain| self.now.after(drain));
-                info!(streams = self.locals.len() + self.pairs.len(), "draining");
+                info!(streams = self.stream_count(), "draining");
                 self.drain = Drain::Until(until);
                 self.farewells_until = self.now.after(Duration::from_millis(LEAVE_MILLIS));
                 self.close_listeners();
@@ -299,6 +329,11 @@ impl<D: Driver> Worker<D> {
             Drain::Until(_) | Drain::Leaving(_) => self.drain = Drain::AtOnce,
             Drain::AtOnce => {}
         }
+    }
+
+    /// Streams, pairs and flows that there are.
+    fn stream_count(&self) -> usize {
+        self.locals.len() + self.pairs.len() + self.flows.len()
     }
 
     /// What a session is told at its beginning.
@@ -312,6 +347,7 @@ impl<D: Driver> Worker<D> {
             offer: Some(Offer {
                 newest: self.plan.soxconf.newest_protocol,
                 half_close: true,
+                datagrams: true,
                 window_bytes: WINDOW_BYTES,
                 streams_max: STREAMS_MAX,
             }),

@@ -70,6 +70,21 @@ impl Pieces {
         }
     }
 
+    /// Drops the first `bytes`, all of which stand in chunks.
+    pub(super) fn drop_chunks(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let Some(Piece::Chunk(first)) = self.queue.front_mut() else {
+                unreachable!("fewer bytes in chunks than were to be dropped")
+            };
+            let part = first.len().min(bytes);
+            bytes -= part;
+            first.advance(part);
+            if first.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+    }
+
     /// So many bytes were put into the pipe.
     pub(super) fn push_piped(&mut self, bytes: usize) {
         match self.queue.back_mut() {

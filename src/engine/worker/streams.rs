@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tracing::debug;
 
 use super::dial::Dial;
+use super::flow::FLOW_BIT;
 use super::local::{Local, Stage};
 use super::token::Kind;
 use super::{Key, Worker};
@@ -34,6 +35,9 @@ impl<D: Driver> Worker<D> {
                 Event::Opened { .. } => {}
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
+                Event::Ended { user, how } if user & FLOW_BIT != 0 => {
+                    self.flow_ended(Key::unpack(user), &how);
+                }
                 Event::Ended { user, how } => self.stream_ended(Key::unpack(user), &how),
             }
         }
@@ -107,6 +111,10 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let target = exit.target.clone();
+        if exit.transport == Transport::Udp {
+            self.open_exit_flow(tunnel, stream, client, &target);
+            return;
+        }
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
         let dial = Box::new(Dial::new(target.clone(), overall));
         let local = Local::new(tunnel, Stage::Dialing(dial), client, self.now);
@@ -167,7 +175,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn refuse_stream(
+    pub(super) fn refuse_stream(
         &mut self,
         tunnel: Key,
         stream: StreamKey,

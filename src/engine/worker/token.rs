@@ -43,9 +43,13 @@ pub(super) enum Kind {
     /// Where it comes from is broken, or ended both ways.
     UpBroken,
     DownBroken,
+    /// Datagrams have come to an entrance; the key's slot is its number.
+    PortReady,
+    /// A flow's server has answered.
+    FlowReady,
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 26] = [
     Kind::Wake,
     Kind::Accept,
     Kind::Dial,
@@ -70,6 +74,8 @@ const KINDS: [Kind; 24] = [
     Kind::DownRoom,
     Kind::UpBroken,
     Kind::DownBroken,
+    Kind::PortReady,
+    Kind::FlowReady,
 ];
 
 impl Kind {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::datagrams::Run;
 use super::local::Reading;
 use super::table::Key;
 use crate::engine::driver::Fd;
@@ -16,6 +17,8 @@ pub(super) enum Destination {
     Nowhere,
     Local(Key),
     Urgent(Key),
+    /// To the run that is coming in.
+    Flow,
 }
 
 /// How the link is read.
@@ -58,6 +61,8 @@ pub(super) struct Tunnel {
     pub(super) sending: bool,
     /// What goes out before anything else does, behind the batch under way.
     pub(super) outgoing: Option<Outgoing>,
+    /// The run of datagrams that is coming in.
+    pub(super) run: Option<Run>,
     /// In the list of those that may have something to send.
     pub(super) dirty: bool,
     pub(super) began: Moment,

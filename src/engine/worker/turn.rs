@@ -33,11 +33,12 @@ impl<D: Driver> Worker<D> {
         };
         let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
             .then_some(self.farewells_until);
-        let next =
-            [sessions, sweep, drain, farewells, self.dial_if_due(), self.listeners_on_time()]
-                .into_iter()
-                .flatten()
-                .min()?;
+        let dial = self.dial_if_due();
+        let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
+        let next = [sessions, sweep, drain, farewells, dial, listeners, flows]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
     }
 
@@ -191,14 +192,14 @@ impl<D: Driver> Worker<D> {
                         || tunnel.sending
                         || (farewells && session.is_leaving())
                 });
-                if self.locals.len() + self.pairs.len() == 0 && !busy {
+                if self.stream_count() == 0 && !busy {
                     self.leave(until);
                     if !self.all_have_read() {
                         return None;
                     }
                     Stopped::Drained
                 } else if until.is_some_and(|until| self.now >= until) {
-                    Stopped::DeadlinePassed(self.locals.len() + self.pairs.len())
+                    Stopped::DeadlinePassed(self.stream_count())
                 } else {
                     return None;
                 }
@@ -212,13 +213,26 @@ impl<D: Driver> Worker<D> {
         for (_, pair) in self.pairs.iter() {
             pair.reset_on_close();
         }
-        let Counters { spliced_from_local, spliced_to_local, pipe_full, splice_refused, .. } =
-            self.counters;
+        let Counters {
+            spliced_from_local,
+            spliced_to_local,
+            pipe_full,
+            splice_refused,
+            datagrams_in,
+            datagrams_out,
+            datagrams_dropped,
+            flows_evicted,
+            ..
+        } = self.counters;
         info!(
             how = ?stopped,
             spliced_from_local,
             spliced_to_local,
             splice_fallbacks = pipe_full + splice_refused + self.kit.pipes.refused,
+            datagrams_in,
+            datagrams_out,
+            datagrams_dropped,
+            flows_evicted,
             "stopped"
         );
         debug!(driver = ?self.driver.counters(), worker = ?self.counters, "counts");

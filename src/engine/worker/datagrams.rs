@@ -1,0 +1,271 @@
+//! The way of datagrams: from the entrances' sockets and the flows' own to sessions, from sessions
+//! to those sockets; in a plain relay from one to the other. Whatever cannot go on at once, or be
+//! kept by the session within its bounds, is dropped and counted: nobody ever waits for it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tracing::{debug, warn};
+
+use super::flow::{Origin, Server};
+use super::listeners::Purpose;
+use super::token::Kind;
+use super::tunnel::Destination;
+use super::{Key, Worker};
+use crate::engine::chunk::Chunk;
+use crate::engine::datagram::{Received, Sent};
+use crate::engine::driver::{Driver, Fd, Gather};
+use crate::limits::POOL_BUFFER_BYTES;
+use crate::session::StreamKey;
+use crate::wire::Protocol;
+
+/// A socket where clients' datagrams come in.
+#[derive(Debug)]
+pub(in crate::engine) struct DatagramPort {
+    pub(in crate::engine) fd: Fd,
+    pub(in crate::engine) address: SocketAddr,
+    pub(in crate::engine) purpose: Purpose,
+}
+
+/// A run that is coming in from the link.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) flow: Key,
+    pub(super) stream: StreamKey,
+    /// 0.3: the peer is told of it.
+    pub(super) is_counted: bool,
+    pub(super) size_bytes: u32,
+    /// Bytes that are to come.
+    pub(super) left_bytes: u32,
+    pub(super) parts: Box<Gather>,
+}
+
+impl<D: Driver> Worker<D> {
+    /// Watches every entrance for datagrams.
+    pub(super) fn watch_ports(&mut self) {
+        for number in 0..self.ports.len() {
+            self.watch_port(number);
+        }
+    }
+
+    fn watch_port(&mut self, number: usize) {
+        let token = Kind::PortReady.number(number as u32);
+        self.driver.poll(&self.ports[number].fd, libc::POLLIN as u32, false, token);
+    }
+
+    /// Datagrams have come to an entrance.
+    pub(super) fn port_ready(&mut self, number: usize) {
+        let Some(mut inbox) = self.inbox.take() else { return };
+        match inbox.receive(&self.ports[number].fd) {
+            Ok(count) => {
+                self.datagrams_came((0..count).map(|at| inbox.get(at).payload.len()).sum());
+                for at in 0..count {
+                    self.from_client(number, &inbox.get(at));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => debug!(address = %self.ports[number].address, %error, "receiving"),
+        }
+        self.inbox = Some(inbox);
+        self.watch_port(number);
+    }
+
+    /// A flow's server has answered, or said that it is not there.
+    pub(super) fn flow_ready(&mut self, key: Key) {
+        let Some(socket) = self.flows.get_mut(key).and_then(|flow| flow.socket()) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let Some(mut inbox) = self.inbox.take() else { return };
+        let got = inbox.receive(&socket);
+        if let Ok(count) = got {
+            self.datagrams_came((0..count).map(|at| inbox.get(at).payload.len()).sum());
+            self.flows.use_now(key, self.now);
+            for at in 0..count {
+                self.from_server(key, &inbox.get(at));
+            }
+        }
+        self.inbox = Some(inbox);
+        match got {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.no_server(key),
+            _ => self.watch_flow(key),
+        }
+    }
+
+    /// Tells who decides whether to sleep.
+    fn datagrams_came(&mut self, bytes: usize) {
+        self.watch.came(bytes >= POOL_BUFFER_BYTES as usize, self.now);
+    }
+
+    fn from_client(&mut self, number: usize, got: &Received<'_>) {
+        let Some(client) = got.from else { return };
+        let origin = Origin { entrance: number as u32, client, own: got.own };
+        let count = datagrams(got.payload.len(), got.size_bytes);
+        self.counters.datagrams_in += count;
+        let found = self.flows.find(&origin).or_else(|| self.begin_flow(origin));
+        let Some(key) = found else {
+            self.counters.datagrams_dropped += count;
+            return;
+        };
+        self.flows.use_now(key, self.now);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.stream.is_some() {
+            return self.to_tunnel(key, got);
+        }
+        match &mut flow.server {
+            Server::Here(socket) => {
+                let parts = std::iter::once(got.payload);
+                let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
+                self.count_sent(key, &sent);
+            }
+            Server::Unknown(_) => {
+                let mut run = self.kit.take_gather();
+                if self.kit.has_room_for(got.payload.len()) {
+                    self.kit.write(&mut run, got.payload);
+                }
+                self.send_run(key, run, got.size_bytes);
+            }
+            Server::Peer => {}
+        }
+    }
+
+    fn from_server(&mut self, key: Key, got: &Received<'_>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        self.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
+        if flow.stream.is_some() {
+            return self.to_tunnel(key, got);
+        }
+        let Some(origin) = &flow.origin else { return };
+        let Some(port) = self.ports.get(origin.entrance as usize) else { return };
+        let (towards, parts) = (origin.towards(), std::iter::once(got.payload));
+        let limit = &mut flow.limit;
+        let sent = self.outbox.send(&port.fd, Some(&towards), parts, got.size_bytes, limit);
+        self.count_sent(key, &sent);
+    }
+
+    /// Gives a run to the session of its flow.
+    fn to_tunnel(&mut self, key: Key, got: &Received<'_>) {
+        let now = self.now;
+        let bytes = got.payload.len();
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some((tunnel_key, stream)) = flow.stream else { return };
+        let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
+        if !self.kit.has_room_for(bytes) {
+            self.counters.datagrams_dropped += datagrams(bytes, got.size_bytes);
+            return;
+        }
+        let queued = tunnel.session.datagrams_ready(stream, got.size_bytes, bytes as u32, now);
+        self.counters.datagrams_dropped += queued.dropped;
+        flow.queue.drop_chunks(queued.dropped_bytes as usize);
+        if queued.taken {
+            self.kit.store(got.payload, &mut flow.queue);
+        }
+        if queued.too_big && !std::mem::replace(&mut self.told_too_big, true) {
+            let client = flow.client;
+            warn!(
+                %client,
+                bytes = got.size_bytes,
+                "SockMux 0.3 carries no datagram longer than a packet: dropped (said once)"
+            );
+        }
+        self.mark_tunnel(tunnel_key);
+    }
+
+    /// The head of a run has come from the link: the size of its datagrams, and their sum.
+    pub(super) fn run_begins(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        flow: u64,
+        (size_bytes, bytes): (u32, u32),
+    ) {
+        let parts = self.kit.take_gather();
+        let Some(tunnel) = self.tunnels.get_mut(tunnel) else { return self.kit.give_back(parts) };
+        let is_counted = tunnel.session.protocol() == Protocol::V03;
+        let flow = Key::unpack(flow);
+        let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
+        tunnel.destination = Destination::Flow;
+        if bytes == 0 {
+            self.run_came(run);
+        } else {
+            tunnel.run = Some(run);
+        }
+    }
+
+    /// More of a run has come from the link.
+    pub(super) fn run_continues(&mut self, tunnel: Key, payload: Chunk) {
+        let Some(tunnel) = self.tunnels.get_mut(tunnel) else { return };
+        let Some(run) = &mut tunnel.run else { return };
+        run.left_bytes -= payload.len() as u32;
+        run.parts.push(payload);
+        if run.left_bytes == 0
+            && let Some(run) = tunnel.run.take()
+        {
+            self.run_came(run);
+        }
+    }
+
+    /// All of a run has come from the link.
+    fn run_came(&mut self, run: Run) {
+        let now = self.now;
+        let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
+        self.flows.use_now(key, now);
+        if is_counted
+            && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)
+            && let Some(tunnel) = self.tunnels.get_mut(tunnel)
+        {
+            tunnel.session.taken(stream, parts.len_bytes() as u64, now);
+        }
+        self.send_run(key, parts, size_bytes);
+    }
+
+    /// Sends a run to the client or to the server here, or keeps it for as long as that is looked
+    /// up.
+    pub(super) fn send_run(&mut self, key: Key, run: Box<Gather>, size_bytes: u32) {
+        let Some(flow) = self.flows.get_mut(key) else { return self.kit.give_back(run) };
+        let (socket, towards) = match (&mut flow.server, &flow.origin) {
+            (Server::Unknown(waiting), _) => {
+                for (gone, size_bytes) in waiting.push(run, size_bytes) {
+                    self.counters.datagrams_dropped += datagrams(gone.len_bytes(), size_bytes);
+                    self.kit.give_back(gone);
+                }
+                return;
+            }
+            (Server::Here(socket), _) => (&*socket, None),
+            (Server::Peer, Some(origin)) => match self.ports.get(origin.entrance as usize) {
+                Some(port) => (&port.fd, Some(origin.towards())),
+                None => return self.kit.give_back(run),
+            },
+            (Server::Peer, None) => return self.kit.give_back(run),
+        };
+        let parts = run.iter().map(|chunk| &chunk[..]);
+        let sent = self.outbox.send(socket, towards.as_ref(), parts, size_bytes, &mut flow.limit);
+        self.kit.give_back(run);
+        self.count_sent(key, &sent);
+    }
+
+    fn count_sent(&mut self, key: Key, sent: &Sent) {
+        self.counters.datagrams_out += sent.datagrams;
+        self.counters.datagrams_dropped += sent.dropped;
+        match &sent.error {
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.no_server(key),
+            Some(error) => debug!(%error, dropped = sent.dropped, "datagrams not sent"),
+            None => {}
+        }
+    }
+
+    /// The server's machine has said that nobody listens there.
+    fn no_server(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let client = flow.client;
+        let server = flow.socket().map(|socket| crate::engine::net::peer_address(&socket));
+        self.end_flow(key, "nobody listens at the server's port");
+        let server = server.unwrap_or(crate::session::NO_ADDRESS);
+        self.log_refused(client, &format!("nobody listens at {server}/udp (port unreachable)"));
+    }
+}
+
+/// How many datagrams a run has.
+fn datagrams(bytes: usize, size_bytes: u32) -> u64 {
+    (bytes as u64).div_ceil(u64::from(size_bytes.max(1))).max(1)
+}

@@ -1,0 +1,238 @@
+//! Flows of datagrams, and the table that finds them: by client, by what completions name them by,
+//! and by how long they have been silent.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use hashlink::LinkedHashMap;
+
+use super::pieces::Pieces;
+use super::table::{Key, Table};
+use crate::engine::datagram::{SegmentLimit, Towards};
+use crate::engine::driver::{Fd, Gather};
+use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
+use crate::session::{Moment, StreamKey};
+
+/// Tells a flow's number from a local connection's where a session or the resolver says it.
+pub(super) const FLOW_BIT: u64 = 1 << 61;
+
+/// Where a flow's client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    /// The number of the entrance.
+    pub(super) entrance: u32,
+    /// The client, as the kernel says it.
+    pub(super) client: SocketAddr,
+    /// The address of ours that it sends to, where the entrance has several.
+    pub(super) own: Option<IpAddr>,
+}
+
+impl Origin {
+    /// How it is sent to.
+    pub(super) fn towards(&self) -> Towards {
+        Towards { to: self.client, own: self.own }
+    }
+}
+
+/// Where a flow's other side is.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// Behind the tunnel.
+    Peer,
+    /// Its name is being looked up: what came for it waits.
+    Unknown(Waiting),
+    /// Here: a socket that is connected to it.
+    Here(Fd),
+}
+
+/// One client's datagrams, and the answers to them.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// The client's address: for the log.
+    pub(super) client: SocketAddr,
+    /// Where the client is, if it came in at this end.
+    pub(super) origin: Option<Origin>,
+    pub(super) server: Server,
+    /// Its stream, unless this is a plain relay's.
+    pub(super) stream: Option<(Key, StreamKey)>,
+    /// Received and not yet framed.
+    pub(super) queue: Pieces,
+    /// What the kernel does not cut, on the way to the client or to the server here.
+    pub(super) limit: SegmentLimit,
+    /// Last datagram either way.
+    pub(super) last_used: Moment,
+}
+
+/// Runs that wait for their server's address, the newest of them.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    runs: VecDeque<(Box<Gather>, u32)>,
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Keeps a run, in place of older ones. Those that have to go come back.
+    pub(super) fn push(&mut self, run: Box<Gather>, size_bytes: u32) -> Vec<(Box<Gather>, u32)> {
+        self.bytes += run.len_bytes();
+        self.runs.push_back((run, size_bytes));
+        let mut gone = Vec::new();
+        while self.bytes > DATAGRAM_WAITING_BYTES || self.runs.len() > WAITING_RUNS {
+            let Some((run, size_bytes)) = self.runs.pop_front() else { break };
+            self.bytes -= run.len_bytes();
+            gone.push((run, size_bytes));
+        }
+        gone
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<(Box<Gather>, u32)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.runs)
+    }
+}
+
+/// Runs that wait for an address at most, however small they are.
+const WAITING_RUNS: usize = 64;
+
+/// All flows of the process.
+#[derive(Debug)]
+pub(super) struct Flows {
+    table: Table<Flow>,
+    by_origin: HashMap<Origin, Key>,
+    /// The one silent for longest first.
+    order: LinkedHashMap<Key, ()>,
+    /// The last that was found: datagrams of one client come in a row.
+    last: Option<(Origin, Key)>,
+    max: usize,
+}
+
+impl Flows {
+    pub(super) fn new(max: usize) -> Flows {
+        Flows {
+            table: Table::new(UDP_FLOWS_MAX + 1),
+            by_origin: HashMap::new(),
+            order: LinkedHashMap::new(),
+            last: None,
+            max,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// A new flow would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.table.len() >= self.max
+    }
+
+    /// The one silent for longest, with when it was used last.
+    pub(super) fn oldest(&self) -> Option<(Key, Moment)> {
+        let (&key, ()) = self.order.front()?;
+        Some((key, self.table.get(key)?.last_used))
+    }
+
+    pub(super) fn find(&mut self, origin: &Origin) -> Option<Key> {
+        if let Some((last, key)) = &self.last
+            && last == origin
+        {
+            return Some(*key);
+        }
+        let key = *self.by_origin.get(origin)?;
+        self.last = Some((*origin, key));
+        Some(key)
+    }
+
+    /// A new flow, the one used last. `None` when the table is full.
+    pub(super) fn insert(&mut self, flow: Flow) -> Option<Key> {
+        let origin = flow.origin;
+        let key = self.table.insert(flow)?;
+        if let Some(origin) = origin {
+            self.by_origin.insert(origin, key);
+        }
+        self.order.insert(key, ());
+        Some(key)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Flow> {
+        self.table.get_mut(key)
+    }
+
+    /// It carries something now.
+    #[inline]
+    pub(super) fn use_now(&mut self, key: Key, now: Moment) {
+        let Some(flow) = self.table.get_mut(key) else { return };
+        flow.last_used = now;
+        if self.order.back().is_none_or(|(&last, ())| last != key) {
+            self.order.to_back(&key);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Flow> {
+        let flow = self.table.remove(key)?;
+        self.order.remove(&key);
+        if let Some(origin) = flow.origin {
+            self.by_origin.remove(&origin);
+            self.last = None;
+        }
+        Some(flow)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
+        self.table.iter()
+    }
+}
+
+impl Flow {
+    pub(super) fn new(client: SocketAddr, server: Server, now: Moment) -> Flow {
+        Flow {
+            client,
+            origin: None,
+            server,
+            stream: None,
+            queue: Pieces::default(),
+            limit: SegmentLimit::default(),
+            last_used: now,
+        }
+    }
+
+    /// The socket to its server, if that is here.
+    pub(super) fn socket(&self) -> Option<Fd> {
+        match &self.server {
+            Server::Here(fd) => Some(Rc::clone(fd)),
+            Server::Peer | Server::Unknown(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(flows: &mut Flows, port: u16) -> (Origin, Key) {
+        let client = SocketAddr::from(([127, 0, 0, 1], port));
+        let origin = Origin { entrance: 0, client, own: None };
+        let mut flow = Flow::new(client, Server::Peer, Moment(u64::from(port)));
+        flow.origin = Some(origin);
+        (origin, flows.insert(flow).unwrap())
+    }
+
+    #[test]
+    fn the_one_silent_for_longest_is_the_oldest() {
+        let mut flows = Flows::new(2);
+        let (first_origin, first) = flow(&mut flows, 1);
+        assert!(!flows.is_full());
+        let (second_origin, second) = flow(&mut flows, 2);
+        assert!(flows.is_full());
+        assert_eq!(flows.oldest(), Some((first, Moment(1))));
+        flows.use_now(first, Moment(3));
+        assert_eq!(flows.oldest(), Some((second, Moment(2))));
+        assert_eq!(flows.find(&second_origin), Some(second));
+        assert!(flows.remove(second).is_some());
+        assert_eq!(flows.find(&second_origin), None);
+        assert_eq!(flows.find(&first_origin), Some(first));
+        assert_eq!((flows.oldest(), flows.len()), (Some((first, Moment(3))), 1));
+        assert!(flows.remove(second).is_none());
+    }
+}

@@ -1,0 +1,239 @@
+//! The life of a flow: it begins with a datagram from a client that nobody knows, here or at the
+//! peer, and ends when it is silent, evicted, refused or ended by the peer. It holds nothing that a
+//! new one could not make good: the next datagram begins it anew.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
+use super::listeners::Purpose;
+use super::token::Kind;
+use super::{Drain, Key, Worker};
+use crate::engine::datagram;
+use crate::engine::driver::Driver;
+use crate::engine::net;
+use crate::engine::resolver::Resolver;
+use crate::limits::DRAIN_FLOW_MILLIS;
+use crate::params::plan::{LinkPlan, Target};
+use crate::session::{Ended, Moment, OpenError, StreamKey};
+
+impl<D: Driver> Worker<D> {
+    /// A client that nobody knows has sent something. `None`: nobody would carry it.
+    pub(super) fn begin_flow(&mut self, origin: Origin) -> Option<Key> {
+        if self.drain != Drain::No {
+            return None;
+        }
+        let port = self.ports.get(origin.entrance as usize)?;
+        let client = net::plain(origin.client);
+        match port.purpose {
+            Purpose::Relay => {
+                let LinkPlan::Relay { target, .. } = &self.plan.link else { return None };
+                let target = target.clone();
+                let mut flow = Flow::new(client, Server::Unknown(Waiting::default()), self.now);
+                flow.origin = Some(origin);
+                let key = self.insert_flow(flow)?;
+                self.find_server(key, &target);
+                Some(key)
+            }
+            Purpose::Entrance | Purpose::Receptor => {
+                let tunnel = *self.up.last()?;
+                let mut entrance = port.address;
+                if let Some(own) = origin.own {
+                    entrance = net::plain(SocketAddr::new(own, entrance.port()));
+                }
+                let mut flow = Flow::new(client, Server::Peer, self.now);
+                flow.origin = Some(origin);
+                self.open_flow(tunnel, flow, entrance)
+            }
+        }
+    }
+
+    /// Begins a stream for a flow.
+    fn open_flow(&mut self, tunnel_key: Key, flow: Flow, entrance: SocketAddr) -> Option<Key> {
+        let client = flow.client;
+        let key = self.insert_flow(flow)?;
+        let tunnel = self.tunnels.get_mut(tunnel_key)?;
+        match tunnel.session.open_datagrams(key.pack() | FLOW_BIT, client, entrance) {
+            Ok(stream) => {
+                debug!(%client, %entrance, "flow");
+                let flow = self.flows.get_mut(key)?;
+                flow.stream = Some((tunnel_key, stream));
+                Some(key)
+            }
+            Err(error) => {
+                self.flows.remove(key);
+                // The peer takes fewer than we do: the next datagram finds room.
+                if matches!(error, OpenError::TooMany { .. }) {
+                    self.evict_flow();
+                }
+                self.log_refused(client, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Puts a flow into the table, in place of another if need be.
+    fn insert_flow(&mut self, flow: Flow) -> Option<Key> {
+        if self.flows.is_full() {
+            self.evict_flow();
+        }
+        self.flows.insert(flow)
+    }
+
+    fn evict_flow(&mut self) {
+        if let Some((oldest, _)) = self.flows.oldest() {
+            self.counters.flows_evicted += 1;
+            self.end_flow(oldest, "evicted by a newer flow (SOXCONF=udpflows)");
+        }
+    }
+
+    /// The peer began a flow, whose exit is this target.
+    pub(super) fn open_exit_flow(
+        &mut self,
+        tunnel_key: Key,
+        stream: StreamKey,
+        client: SocketAddr,
+        target: &Target,
+    ) {
+        let mut flow = Flow::new(client, Server::Unknown(Waiting::default()), self.now);
+        flow.stream = Some((tunnel_key, stream));
+        let Some(key) = self.insert_flow(flow) else {
+            self.refuse_stream(tunnel_key, stream, client, "too many flows are open", false);
+            return;
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+            tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+        }
+        debug!(%client, host = %target.host, port = target.port, "flow's exit");
+        self.find_server(key, target);
+    }
+
+    fn find_server(&mut self, key: Key, target: &Target) {
+        if let Some(address) = Resolver::literal(target) {
+            self.flow_resolved(key, Ok(vec![address]));
+        } else if let Err(error) = self.resolver.ask(FLOW_BIT | key.pack(), target) {
+            self.flow_resolved(key, Err(error));
+        }
+    }
+
+    /// The addresses of a flow's server: the first that a packet could be sent to is it. Whether
+    /// anybody is there cannot be asked.
+    pub(super) fn flow_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let mut failure = String::from("the name has no address");
+        let socket = match found {
+            Err(error) => {
+                failure = format!("name not found: {error}");
+                None
+            }
+            Ok(addresses) => addresses.into_iter().find_map(|address| {
+                let socket = datagram::connected(address);
+                socket.map_err(|error| failure = format!("{error} ({address}/udp)")).ok()
+            }),
+        };
+        let Some(socket) = socket else {
+            let (client, stream) = (flow.client, flow.stream);
+            self.forget_flow(key);
+            match stream {
+                Some((tunnel, stream)) => {
+                    self.refuse_stream(tunnel, stream, client, &failure, true);
+                }
+                None => self.log_refused(client, &failure),
+            }
+            return;
+        };
+        let socket = std::rc::Rc::new(socket);
+        let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
+        let before = std::mem::replace(&mut flow.server, Server::Here(socket));
+        if let Some((tunnel_key, stream)) = flow.stream {
+            if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+                tunnel.session.accept(stream, server, own);
+            }
+            self.mark_tunnel(tunnel_key);
+        }
+        self.watch_flow(key);
+        if let Server::Unknown(mut waiting) = before {
+            for (run, size_bytes) in waiting.take() {
+                self.send_run(key, run, size_bytes);
+            }
+        }
+    }
+
+    /// A flow that is to be no more, for this reason: its stream ends, too.
+    pub(super) fn end_flow(&mut self, key: Key, reason: &'static str) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let stream = flow.stream;
+        debug!(client = %flow.client, reason, "flow ended");
+        self.forget_flow(key);
+        if let Some((tunnel_key, stream)) = stream {
+            if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+                tunnel.session.local_reset(stream, reason);
+            }
+            self.mark_tunnel(tunnel_key);
+        }
+    }
+
+    /// The session has ended a flow's stream.
+    pub(super) fn flow_ended(&mut self, key: Key, how: &Ended) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let client = flow.client;
+        self.forget_flow(key);
+        match how {
+            Ended::Refused(reason) => self.log_refused(client, &format!("by the peer: {reason}")),
+            Ended::Reset(reason) => debug!(%client, reason, "flow ended by the peer"),
+            Ended::Orderly => debug!(%client, "flow ended by the peer"),
+        }
+    }
+
+    /// Takes a flow out of the table. Its session is not told.
+    fn forget_flow(&mut self, key: Key) {
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        flow.queue.clear(&mut self.kit.pipes);
+        match flow.server {
+            Server::Here(socket) => self.driver.cancel_all(&socket),
+            Server::Unknown(mut waiting) => {
+                waiting.take().into_iter().for_each(|(run, _)| self.kit.give_back(run));
+            }
+            Server::Peer => {}
+        }
+    }
+
+    /// A tunnel is gone, and its flows with it.
+    pub(super) fn forget_flows_of(&mut self, tunnel: Key) {
+        let mut gone = std::mem::take(&mut self.scratch);
+        let of_it = |flow: &Flow| flow.stream.is_some_and(|(of, _)| of == tunnel);
+        gone.extend(self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key));
+        for key in gone.drain(..) {
+            self.forget_flow(key);
+        }
+        self.scratch = gone;
+    }
+
+    /// Ends flows that have been silent for too long; when to look again.
+    pub(super) fn flows_on_time(&mut self) -> Option<Moment> {
+        let patience = match self.drain {
+            Drain::No => self.plan.timeouts.udp?,
+            _ => Duration::from_millis(DRAIN_FLOW_MILLIS),
+        };
+        while let Some((key, last_used)) = self.flows.oldest() {
+            let until = last_used.after(patience);
+            if until > self.now {
+                return Some(until);
+            }
+            self.end_flow(key, "silent for too long (TIMEOUT=udp)");
+        }
+        None
+    }
+
+    /// Asks to be told when a flow's server has answered.
+    pub(super) fn watch_flow(&mut self, key: Key) {
+        let Some(socket) = self.flows.get_mut(key).and_then(|flow| flow.socket()) else { return };
+        self.driver.poll(&socket, libc::POLLIN as u32, false, Kind::FlowReady.of(key));
+    }
+}
