@@ -396,3 +396,14 @@ pub const DATAGRAM_WAITING_BYTES: usize = 256 << 10;
 /// How long a flow may be silent while the process drains, in milliseconds: an answer that is on
 /// its way comes sooner.
 pub const DRAIN_FLOW_MILLIS: u64 = 1_000;
+
+/// Datagrams that come more closely than this at a socket, on average, are left to gather there, in
+/// microseconds: a client that waits for each answer is never so fast (`docs/performance.md`).
+pub const DATAGRAM_REST_INTERVAL_MICROS: u64 = 20;
+
+/// How long such a socket is then left alone, in microseconds: some tens of datagrams. Besides, it is
+/// what they may be late by.
+pub const DATAGRAM_REST_MICROS: u64 = 60;
+
+/// A read that brought more bytes than this is followed by the next without a rest.
+pub const DATAGRAM_REST_BYTES_MAX: usize = 64 << 10;

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 
 use tracing::info;
 
@@ -123,8 +122,7 @@ impl Relay {
                 listeners.push(Listener::new(fd, purpose));
             }),
             Transport::Udp => open_port(bind, parameter, &UDP, |fd| {
-                let address = net::local_address(&fd);
-                ports.push(DatagramPort { fd: Rc::new(fd), address, purpose });
+                ports.push(DatagramPort::new(fd, purpose));
             }),
         };
         match &plan.link {

@@ -4,18 +4,20 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use tracing::{debug, warn};
 
 use super::flow::{Origin, Server};
+use super::gathering::{Gathering, Next, Source};
 use super::listeners::Purpose;
 use super::token::Kind;
 use super::tunnel::Destination;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
-use crate::engine::datagram::{Received, Sent};
+use crate::engine::datagram::{Inbox, Received, Sent};
 use crate::engine::driver::{Driver, Fd, Gather};
-use crate::limits::POOL_BUFFER_BYTES;
+use crate::engine::net;
 use crate::session::StreamKey;
 use crate::wire::Protocol;
 
@@ -25,6 +27,14 @@ pub(in crate::engine) struct DatagramPort {
     pub(in crate::engine) fd: Fd,
     pub(in crate::engine) address: SocketAddr,
     pub(in crate::engine) purpose: Purpose,
+    gathering: Gathering,
+}
+
+impl DatagramPort {
+    pub(in crate::engine) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
+        let address = net::local_address(&fd);
+        DatagramPort { fd: Fd::new(fd), address, purpose, gathering: Gathering::default() }
+    }
 }
 
 /// A run that is coming in from the link.
@@ -44,60 +54,102 @@ impl<D: Driver> Worker<D> {
     /// Watches every entrance for datagrams.
     pub(super) fn watch_ports(&mut self) {
         for number in 0..self.ports.len() {
-            self.watch_port(number);
+            self.watch_source(Source::Port(number));
         }
     }
 
-    fn watch_port(&mut self, number: usize) {
-        let token = Kind::PortReady.number(number as u32);
-        self.driver.poll(&self.ports[number].fd, libc::POLLIN as u32, false, token);
-    }
-
-    /// Datagrams have come to an entrance.
-    pub(super) fn port_ready(&mut self, number: usize) {
-        let Some(mut inbox) = self.inbox.take() else { return };
-        match inbox.receive(&self.ports[number].fd) {
-            Ok(count) => {
-                self.datagrams_came((0..count).map(|at| inbox.get(at).payload.len()).sum());
-                for at in 0..count {
-                    self.from_client(number, &inbox.get(at));
-                }
+    /// Asks to be told when a socket has datagrams, or when it is broken.
+    pub(super) fn watch_source(&mut self, source: Source) {
+        let (socket, token) = match source {
+            Source::Port(number) => {
+                (Fd::clone(&self.ports[number].fd), Kind::PortReady.number(number as u32))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => debug!(address = %self.ports[number].address, %error, "receiving"),
-        }
-        self.inbox = Some(inbox);
-        self.watch_port(number);
-    }
-
-    /// A flow's server has answered, or said that it is not there.
-    pub(super) fn flow_ready(&mut self, key: Key) {
-        let Some(socket) = self.flows.get_mut(key).and_then(|flow| flow.socket()) else {
-            self.counters.stale += 1;
-            return;
+            Source::Flow(key) => match self.flows.get_mut(key).and_then(|flow| flow.socket()) {
+                Some(socket) => (socket, Kind::FlowReady.of(key)),
+                None => return,
+            },
         };
-        let Some(mut inbox) = self.inbox.take() else { return };
-        let got = inbox.receive(&socket);
-        if let Ok(count) = got {
-            self.datagrams_came((0..count).map(|at| inbox.get(at).payload.len()).sum());
-            self.flows.use_now(key, self.now);
-            for at in 0..count {
-                self.from_server(key, &inbox.get(at));
+        self.driver.poll(&socket, libc::POLLIN as u32, false, token);
+    }
+
+    /// Reads sockets whose rest is over, each once.
+    pub(super) fn sources_on_time(&mut self) {
+        for _ in 0..self.resting.len() {
+            match self.resting.front() {
+                Some(&(until, source)) if until <= self.now => {
+                    self.resting.pop_front();
+                    self.read_source(source);
+                }
+                _ => return,
             }
         }
+    }
+
+    /// Takes what has come to a socket, as much as one turn may.
+    pub(super) fn read_source(&mut self, source: Source) {
+        let Some(mut inbox) = self.inbox.take() else { return };
+        let next = self.read_into(&mut inbox, source);
         self.inbox = Some(inbox);
-        match got {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.no_server(key),
-            _ => self.watch_flow(key),
+        match next {
+            Some(Next::Watch) => self.watch_source(source),
+            // Taken up in the next turn at the earliest: others have theirs.
+            Some(Next::Rest(until)) => self.resting.push_back((until, source)),
+            None => {}
         }
     }
 
-    /// Tells who decides whether to sleep.
-    fn datagrams_came(&mut self, bytes: usize) {
-        self.watch.came(bytes >= POOL_BUFFER_BYTES as usize, self.now);
+    /// `None`: the socket is no more.
+    fn read_into(&mut self, inbox: &mut Inbox, source: Source) -> Option<Next> {
+        let got = match source {
+            Source::Port(number) => inbox.receive(&self.ports[number].fd),
+            Source::Flow(key) => match self.flows.get_mut(key).and_then(|flow| flow.socket()) {
+                Some(socket) => inbox.receive(&socket),
+                None => {
+                    self.counters.stale += 1;
+                    return None;
+                }
+            },
+        };
+        let count = match got {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                if let Source::Flow(key) = source
+                    && error.kind() == io::ErrorKind::ConnectionRefused
+                {
+                    self.no_server(key);
+                    return None;
+                }
+                debug!(%error, "receiving datagrams");
+                0
+            }
+        };
+        let mut bytes = 0;
+        for at in 0..count {
+            let got = inbox.get(at);
+            bytes += got.payload.len();
+            match source {
+                Source::Port(number) => self.client_sent(number, &got),
+                Source::Flow(key) => self.server_answered(key, &got),
+            }
+        }
+        let now = self.now;
+        if count > 0 {
+            self.watch.came(count > 1, now);
+        }
+        let gathering = match source {
+            Source::Port(number) => &mut self.ports[number].gathering,
+            Source::Flow(key) => {
+                if count > 0 {
+                    self.flows.use_now(key, now);
+                }
+                &mut self.flows.get_mut(key)?.gathering
+            }
+        };
+        Some(gathering.read(count, bytes, now))
     }
 
-    fn from_client(&mut self, number: usize, got: &Received<'_>) {
+    fn client_sent(&mut self, number: usize, got: &Received<'_>) {
         let Some(client) = got.from else { return };
         let origin = Origin { entrance: number as u32, client, own: got.own };
         let count = datagrams(got.payload.len(), got.size_bytes);
@@ -110,7 +162,7 @@ impl<D: Driver> Worker<D> {
         self.flows.use_now(key, self.now);
         let Some(flow) = self.flows.get_mut(key) else { return };
         if flow.stream.is_some() {
-            return self.to_tunnel(key, got);
+            return self.pass_to_tunnel(key, got);
         }
         match &mut flow.server {
             Server::Here(socket) => {
@@ -129,11 +181,11 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn from_server(&mut self, key: Key, got: &Received<'_>) {
+    fn server_answered(&mut self, key: Key, got: &Received<'_>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         self.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
         if flow.stream.is_some() {
-            return self.to_tunnel(key, got);
+            return self.pass_to_tunnel(key, got);
         }
         let Some(origin) = &flow.origin else { return };
         let Some(port) = self.ports.get(origin.entrance as usize) else { return };
@@ -144,7 +196,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Gives a run to the session of its flow.
-    fn to_tunnel(&mut self, key: Key, got: &Received<'_>) {
+    fn pass_to_tunnel(&mut self, key: Key, got: &Received<'_>) {
         let now = self.now;
         let bytes = got.payload.len();
         let Some(flow) = self.flows.get_mut(key) else { return };
@@ -210,6 +262,10 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
         self.flows.use_now(key, now);
+        if parts.len_bytes() > size_bytes as usize {
+            // Several: nobody waits for the answer to one.
+            self.watch.came(true, now);
+        }
         if is_counted
             && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)
             && let Some(tunnel) = self.tunnels.get_mut(tunnel)
@@ -258,7 +314,7 @@ impl<D: Driver> Worker<D> {
     fn no_server(&mut self, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
-        let server = flow.socket().map(|socket| crate::engine::net::peer_address(&socket));
+        let server = flow.socket().map(|socket| net::peer_address(&socket));
         self.end_flow(key, "nobody listens at the server's port");
         let server = server.unwrap_or(crate::session::NO_ADDRESS);
         self.log_refused(client, &format!("nobody listens at {server}/udp (port unreachable)"));

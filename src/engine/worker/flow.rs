@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use hashlink::LinkedHashMap;
 
+use super::gathering::Gathering;
 use super::pieces::Pieces;
 use super::table::{Key, Table};
 use crate::engine::datagram::{SegmentLimit, Towards};
@@ -60,6 +61,7 @@ pub(super) struct Flow {
     pub(super) queue: Pieces,
     /// What the kernel does not cut, on the way to the client or to the server here.
     pub(super) limit: SegmentLimit,
+    pub(super) gathering: Gathering,
     /// Last datagram either way.
     pub(super) last_used: Moment,
 }
@@ -193,6 +195,7 @@ impl Flow {
             stream: None,
             queue: Pieces::default(),
             limit: SegmentLimit::default(),
+            gathering: Gathering::default(),
             last_used: now,
         }
     }

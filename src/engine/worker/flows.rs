@@ -9,8 +9,8 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
+use super::gathering::Source;
 use super::listeners::Purpose;
-use super::token::Kind;
 use super::{Drain, Key, Worker};
 use crate::engine::datagram;
 use crate::engine::driver::Driver;
@@ -157,7 +157,7 @@ impl<D: Driver> Worker<D> {
             }
             self.mark_tunnel(tunnel_key);
         }
-        self.watch_flow(key);
+        self.watch_source(Source::Flow(key));
         if let Server::Unknown(mut waiting) = before {
             for (run, size_bytes) in waiting.take() {
                 self.send_run(key, run, size_bytes);
@@ -229,11 +229,5 @@ impl<D: Driver> Worker<D> {
             self.end_flow(key, "silent for too long (TIMEOUT=udp)");
         }
         None
-    }
-
-    /// Asks to be told when a flow's server has answered.
-    pub(super) fn watch_flow(&mut self, key: Key) {
-        let Some(socket) = self.flows.get_mut(key).and_then(|flow| flow.socket()) else { return };
-        self.driver.poll(&socket, libc::POLLIN as u32, false, Kind::FlowReady.of(key));
     }
 }

@@ -26,6 +26,7 @@ mod datagrams;
 mod dial;
 mod flow;
 mod flows;
+mod gathering;
 mod halves;
 mod kit;
 mod links;
@@ -56,6 +57,7 @@ use crate::wire::v03::{Offer, hello_text};
 use connector::Connector;
 pub(super) use datagrams::DatagramPort;
 use flow::Flows;
+use gathering::Source;
 use kit::Kit;
 pub(super) use listeners::{Listener, Purpose};
 use local::Local;
@@ -135,6 +137,8 @@ pub(super) struct Worker<D> {
     /// Away while it is being read.
     inbox: Option<Box<Inbox>>,
     outbox: Outbox,
+    /// Sockets that are left alone for a moment, so that datagrams gather there.
+    resting: VecDeque<(Moment, Source)>,
     /// A datagram that 0.3 cannot carry was told of.
     told_too_big: bool,
     resolver: Resolver,
@@ -212,6 +216,7 @@ impl<D: Driver> Worker<D> {
             flows: Flows::new(plan.soxconf.udp_flows),
             inbox: Some(Box::new(Inbox::new()?)),
             outbox: Outbox::default(),
+            resting: VecDeque::new(),
             told_too_big: false,
             resolver: Resolver::new(resolver_wake),
             wake: Rc::new(OwnedFd::from(wake)),
@@ -284,8 +289,10 @@ impl<D: Driver> Worker<D> {
             (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
             (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
-            (Kind::PortReady, Outcome::Polled(_)) => self.port_ready(token::number(token) as usize),
-            (Kind::FlowReady, Outcome::Polled(_)) => self.flow_ready(key),
+            (Kind::PortReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(token::number(token) as usize));
+            }
+            (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::Dial, Outcome::Connected(result)) => {

@@ -15,6 +15,7 @@ impl<D: Driver> Worker<D> {
     /// Looks at the clock and writes. `Some` when the run is over.
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.tunnels_on_time();
+        self.sources_on_time();
         self.sweep_if_due();
         self.write_all();
         self.feed_starved();
@@ -35,7 +36,8 @@ impl<D: Driver> Worker<D> {
             .then_some(self.farewells_until);
         let dial = self.dial_if_due();
         let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
-        let next = [sessions, sweep, drain, farewells, dial, listeners, flows]
+        let resting = self.resting.front().map(|&(until, _)| until);
+        let next = [sessions, sweep, drain, farewells, dial, listeners, flows, resting]
             .into_iter()
             .flatten()
             .min()?;
