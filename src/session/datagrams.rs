@@ -205,7 +205,9 @@ impl Stream {
             return bytes;
         };
         let before = runs.cost_bytes();
-        let fits = runs.front().is_some_and(|run| u64::from(run.size_bytes) <= room_bytes);
+        // An empty one would be nothing there.
+        let sizes = 1..=room_bytes;
+        let fits = runs.front().is_some_and(|run| sizes.contains(&u64::from(run.size_bytes)));
         let run = if fits { runs.take(0) } else { None };
         *datagram_cost_bytes -= before - runs.cost_bytes();
         run.map_or(0, |run| u64::from(run.bytes))
