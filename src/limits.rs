@@ -337,6 +337,10 @@ pub const LANE_CAP_TYPING_BYTES: u64 = 192 << 10;
 /// SockMux 1: the same while nobody does.
 pub const LANE_CAP_BULK_BYTES: u64 = 16 << 20;
 
+/// SockMux 1: bulk that may be on the way while many datagrams pass, in milliseconds of what the
+/// peer has read lately: what they may be late by.
+pub const LANE_CAP_RUNS_MILLIS: u64 = 10;
+
 /// SockMux 1: how long after a small frame somebody is said to type, in microseconds.
 pub const TYPING_MICROS: u64 = 50_000;
 
@@ -363,10 +367,10 @@ pub const DATAGRAM_BYTES_MAX: u32 = 65_507;
 
 /// Datagrams of all flows of a tunnel that wait for it, in bytes, each counted with
 /// [`DATAGRAM_COST_BYTES`] more. A flow may have as many as are left of it, so that a flood takes
-/// half of it and a single question always finds room. It bridges some milliseconds in which the
+/// half of it and a single question always finds room. It bridges the ten milliseconds in which the
 /// connection is busy with a flood at full speed; what is older than
 /// [`DATAGRAM_AGE_MICROS`] makes room in any case.
-pub const DATAGRAM_QUEUE_BYTES: u64 = 4 << 20;
+pub const DATAGRAM_QUEUE_BYTES: u64 = 16 << 20;
 
 /// What a run of datagrams in a queue costs beside its bytes: its entry there and its frame's head.
 pub const DATAGRAM_COST_BYTES: u64 = 32;
@@ -403,7 +407,15 @@ pub const DATAGRAM_REST_INTERVAL_MICROS: u64 = 20;
 
 /// How long such a socket is then left alone, in microseconds: some tens of datagrams. Besides, it is
 /// what they may be late by.
-pub const DATAGRAM_REST_MICROS: u64 = 60;
+pub const DATAGRAM_REST_MICROS: u64 = 100;
 
 /// A read that brought more bytes than this is followed by the next without a rest.
-pub const DATAGRAM_REST_BYTES_MAX: usize = 64 << 10;
+pub const DATAGRAM_REST_BYTES_MAX: usize = 256 << 10;
+
+/// A message with at least so many bytes of datagrams stays where it was received; what is less is
+/// copied, so that little does not hold a buffer of 64 KiB.
+pub const DATAGRAM_KEEP_BYTES: usize = 16 << 10;
+
+/// Such buffers, in all: those that are received into, and thrice as many for what waits or is being
+/// sent. While all are in use, everything is copied.
+pub const DATAGRAM_BUFFERS: u32 = 4 * DATAGRAMS_AT_ONCE as u32;

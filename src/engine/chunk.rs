@@ -62,6 +62,11 @@ impl BufferSet {
         self.returned.borrow_mut().pop()
     }
 
+    /// Says that nobody holds these buffers, as whoever has just made the set may.
+    pub(crate) fn give_back(&self, indices: impl Iterator<Item = u32>) {
+        self.returned.borrow_mut().extend(indices);
+    }
+
     /// How many buffers have come back and wait to be taken.
     #[inline]
     pub(crate) fn returned_len(&self) -> usize {
@@ -311,7 +316,7 @@ impl Pool {
     /// When either number is 0, or the address space cannot be had.
     pub fn new(buffer_bytes: u32, count: u32) -> io::Result<Self> {
         let set = BufferSet::new(buffer_bytes, count)?;
-        set.returned.borrow_mut().extend((0..count).rev());
+        set.give_back((0..count).rev());
         Ok(Self { set })
     }
 

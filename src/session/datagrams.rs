@@ -117,7 +117,7 @@ impl Session {
     /// A run has come.
     pub(super) fn on_datagrams(&mut self, to: Name, size_bytes: u32, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
-        let Some(stream) = self.streams.get(key) else { return self.discard(bytes) };
+        let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
         if stream.datagrams.is_none() {
             self.counters.unsuited_frames += 1;
             return self.discard(bytes);
@@ -125,7 +125,7 @@ impl Session {
         if stream.deaf {
             return self.discard(bytes);
         }
-        self.lane.datagrams_passed();
+        self.lane.datagrams_passed(u64::from(bytes), &mut stream.small_in);
         self.counters.payload_bytes_in += u64::from(bytes);
         Sink::Datagrams { key, size_bytes }
     }
@@ -171,7 +171,7 @@ impl Session {
             Protocol::V03 => rule.spend(stream, bytes),
             Protocol::V1 => {
                 self.lane.sent(bytes);
-                self.lane.datagrams_passed();
+                self.lane.datagrams_passed(bytes, &mut stream.small_out);
             }
         }
         encoder.datagrams(head, route, run.size_bytes, run.bytes);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::transmit::Control;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
-    FRAME_BYTES, LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES,
-    READ_AHEAD_BYTES, SMALL_FRAME_BYTES, TYPING_MICROS,
+    FRAME_BYTES, LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_RUNS_MILLIS, LANE_CAP_TYPING_BYTES,
+    LANE_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES, TYPING_MICROS,
 };
 
 /// What has passed over the connection, in bytes of payload: for tests, which count it on their own.
@@ -43,6 +43,8 @@ pub(super) struct Lane {
     told_bytes: u64,
     /// When a small frame last passed that was not the tail of bulk, or datagrams.
     typed_at: Option<Moment>,
+    /// When a large frame with datagrams last passed.
+    ran_at: Option<Moment>,
     /// The beginning of the present measurement of the peer's speed: when, and at which count.
     sample: (Moment, u64),
     /// Bytes per second that the peer has read lately, at its best.
@@ -64,9 +66,13 @@ impl Lane {
         *was_small = small;
     }
 
-    /// Datagrams passed, either way: who sends them wants them to be there soon.
-    pub(super) fn datagrams_passed(&mut self) {
-        self.typed_at = Some(self.now);
+    /// As [`Lane::passed`], for a frame with datagrams: who sends many wants them to be there soon,
+    /// too.
+    pub(super) fn datagrams_passed(&mut self, bytes: u64, was_small: &mut bool) {
+        self.passed(bytes, was_small);
+        if bytes > SMALL_FRAME_BYTES {
+            self.ran_at = Some(self.now);
+        }
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -84,7 +90,11 @@ impl Lane {
 
     /// A small frame or a datagram passed a moment ago, either way.
     pub(super) fn somebody_types(&self) -> bool {
-        self.typed_at.is_some_and(|at| self.now.0 - at.0.min(self.now.0) < TYPING_MICROS)
+        self.is_recent(self.typed_at)
+    }
+
+    fn is_recent(&self, at: Option<Moment>) -> bool {
+        at.is_some_and(|at| self.now.0 - at.0.min(self.now.0) < TYPING_MICROS)
     }
 
     /// What the peer reads in a millisecond, but no crumb, and not more than a stream has at once.
@@ -96,7 +106,15 @@ impl Lane {
 
     /// How much bulk may be sent now.
     pub(super) fn room_bytes(&self, round_trip: Option<Duration>) -> u64 {
-        let least = if self.somebody_types() { LANE_CAP_TYPING_BYTES } else { LANE_CAP_BULK_BYTES };
+        let least = if self.somebody_types() {
+            LANE_CAP_TYPING_BYTES
+        } else if self.is_recent(self.ran_at) {
+            // A flood of datagrams waits behind itself for so long at most.
+            let waits = self.bytes_per_second / 1_000 * LANE_CAP_RUNS_MILLIS;
+            waits.clamp(LANE_CAP_TYPING_BYTES, LANE_CAP_BULK_BYTES)
+        } else {
+            LANE_CAP_BULK_BYTES
+        };
         let micros = round_trip.map_or(0, |time| time.as_micros() as u64);
         // What the path holds at the peer's speed, and half of it more, so that a speed that this
         // holds back can grow.

@@ -1,18 +1,20 @@
 #![allow(unsafe_code)]
 //! Datagrams taken from a socket, many in one call.
 
+use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use super::address::{self, Note};
 use super::{CONTROL_BYTES, Control};
-use crate::engine::region::Region;
-use crate::limits::DATAGRAMS_AT_ONCE;
+use crate::engine::chunk::{BufferSet, Chunk};
+use crate::limits::{DATAGRAM_BUFFERS, DATAGRAM_KEEP_BYTES, DATAGRAMS_AT_ONCE};
 
-/// Bytes kept for one message: the largest run there is.
-const SLOT_BYTES: usize = 64 << 10;
+/// Size of a buffer, of which each message has one: the largest run there is.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// One message: a datagram, or a run of them that the kernel had put together.
 pub(in crate::engine) struct Received<'a> {
@@ -23,11 +25,32 @@ pub(in crate::engine) struct Received<'a> {
     /// Size of its datagrams; the last may be shorter. 0: one that is empty.
     pub(in crate::engine) size_bytes: u32,
     pub(in crate::engine) payload: &'a [u8],
+    /// Where it was received.
+    inbox: &'a Inbox,
+    at: usize,
+}
+
+impl Received<'_> {
+    /// The payload with the buffer that it was received into. `None`: it is so little, or so many
+    /// buffers are in use, that it is to be copied.
+    pub(in crate::engine) fn keep(&self) -> Option<Chunk> {
+        if self.payload.len() < DATAGRAM_KEEP_BYTES {
+            return None;
+        }
+        let Inbox { set, slots, .. } = self.inbox;
+        let index = slots[self.at].replace(set.pop_returned()?);
+        // SAFETY: the kernel has filled this buffer and is done with it; the slot has another from
+        // here on, so it is adopted once. What was received stays readable through `payload`, too:
+        // nobody writes to any buffer before the next `receive`, which that is borrowed against.
+        Some(unsafe { set.adopt(index, self.payload.len() as u32) })
+    }
 }
 
 /// Where messages are received into, and stay until the next call.
 pub(in crate::engine) struct Inbox {
-    slots: Region,
+    set: Rc<BufferSet>,
+    /// The buffer of each message: nobody else has it.
+    slots: Box<[Cell<u32>]>,
     /// What `headers` point to: never moved or resized.
     names: Box<[libc::sockaddr_storage]>,
     controls: Box<[Control]>,
@@ -40,11 +63,14 @@ impl Inbox {
     /// Memory is used as it is written to.
     pub(in crate::engine) fn new() -> io::Result<Inbox> {
         const COUNT: usize = DATAGRAMS_AT_ONCE;
-        let slots = Region::new(COUNT * SLOT_BYTES)?;
+        let set = BufferSet::new(BUFFER_BYTES as u32, DATAGRAM_BUFFERS)?;
         // SAFETY: addresses, vectors and headers are numbers and nullable pointers, for which zero
         // is valid.
         let (name, iovec, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        let slots: Box<[_]> = (0..COUNT as u32).map(Cell::new).collect();
+        set.give_back(COUNT as u32..DATAGRAM_BUFFERS);
         let mut inbox = Inbox {
+            set,
             slots,
             names: vec![name; COUNT].into(),
             controls: vec![Control([0; CONTROL_BYTES]); COUNT].into(),
@@ -53,10 +79,6 @@ impl Inbox {
             filled: 0,
         };
         for at in 0..COUNT {
-            inbox.iovecs[at] = libc::iovec {
-                iov_base: inbox.slots.base().as_ptr().wrapping_add(at * SLOT_BYTES).cast(),
-                iov_len: SLOT_BYTES,
-            };
             let header = &mut inbox.headers[at].msg_hdr;
             header.msg_name = (&raw mut inbox.names[at]).cast();
             header.msg_iov = &raw mut inbox.iovecs[at];
@@ -74,16 +96,19 @@ impl Inbox {
     /// `EAGAIN`: nothing is there. `ECONNREFUSED`: a connected socket's peer said that nobody
     /// listens there.
     pub(in crate::engine) fn receive(&mut self, from: &OwnedFd) -> io::Result<usize> {
-        // The kernel has written to those that were filled only.
-        for header in &mut self.headers[..self.filled] {
-            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as _;
-            header.msg_hdr.msg_controllen = CONTROL_BYTES as _;
+        // Of the others the kernel has changed nothing, nor has a buffer been kept.
+        for at in 0..self.filled {
+            let header = &mut self.headers[at].msg_hdr;
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as _;
+            header.msg_controllen = CONTROL_BYTES as _;
+            let start = self.set.address(self.slots[at].get());
+            self.iovecs[at] = libc::iovec { iov_base: start.cast(), iov_len: BUFFER_BYTES };
         }
         self.filled = 0;
         let count = self.headers.len() as u32;
         loop {
-            // SAFETY: each header points to an address, a control area and a slot of our own, with
-            // their lengths; the kernel writes there only until the call is over.
+            // SAFETY: each header points to an address, a control area and a buffer that no chunk
+            // has, with their lengths; the kernel writes there only until the call is over.
             let got = unsafe {
                 libc::recvmmsg(
                     from.as_raw_fd(),
@@ -119,12 +144,12 @@ impl Inbox {
         });
         let from =
             if header.msg_hdr.msg_namelen == 0 { None } else { address::read(&self.names[at]) };
-        let start = self.slots.base().as_ptr().wrapping_add(at * SLOT_BYTES);
-        // SAFETY: the kernel has written so many bytes to this slot, not more than it has; nobody
+        let start = self.iovecs[at].iov_base.cast_const().cast();
+        // SAFETY: the kernel has written so many bytes to this buffer, not more than it has; nobody
         // writes to it before the next `receive`, which `self` is borrowed against.
-        let payload = unsafe { std::slice::from_raw_parts(start, bytes.min(SLOT_BYTES)) };
-        Received { from, own, size_bytes, payload }
+        let payload = unsafe { std::slice::from_raw_parts(start, bytes.min(BUFFER_BYTES)) };
+        Received { from, own, size_bytes, payload, inbox: self, at }
     }
 }
 
-const _: () = assert!(crate::limits::DATAGRAM_BYTES_MAX as usize <= SLOT_BYTES);
+const _: () = assert!(crate::limits::DATAGRAM_BYTES_MAX as usize <= BUFFER_BYTES);

@@ -124,29 +124,31 @@ impl<D: Driver> Worker<D> {
                 0
             }
         };
-        let mut bytes = 0;
+        let (mut bytes, mut came) = (0, 0);
         for at in 0..count {
             let got = inbox.get(at);
             bytes += got.payload.len();
+            came += datagrams(got.payload.len(), got.size_bytes);
             match source {
                 Source::Port(number) => self.client_sent(number, &got),
                 Source::Flow(key) => self.server_answered(key, &got),
             }
         }
         let now = self.now;
-        if count > 0 {
-            self.watch.came(count > 1, now);
+        if came > 0 {
+            // Several: nobody waits for the answer to one.
+            self.watch.came(came > 1, now);
         }
         let gathering = match source {
             Source::Port(number) => &mut self.ports[number].gathering,
             Source::Flow(key) => {
-                if count > 0 {
+                if came > 0 {
                     self.flows.use_now(key, now);
                 }
                 &mut self.flows.get_mut(key)?.gathering
             }
         };
-        Some(gathering.read(count, bytes, now))
+        Some(gathering.read(came, bytes, now))
     }
 
     fn client_sent(&mut self, number: usize, got: &Received<'_>) {
@@ -210,7 +212,10 @@ impl<D: Driver> Worker<D> {
         self.counters.datagrams_dropped += queued.dropped;
         flow.queue.drop_chunks(queued.dropped_bytes as usize);
         if queued.taken {
-            self.kit.store(got.payload, &mut flow.queue);
+            match got.keep() {
+                Some(chunk) => flow.queue.push_chunk(chunk),
+                None => self.kit.store(got.payload, &mut flow.queue),
+            }
         }
         if queued.too_big && !std::mem::replace(&mut self.told_too_big, true) {
             let client = flow.client;
@@ -263,7 +268,6 @@ impl<D: Driver> Worker<D> {
         let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
         self.flows.use_now(key, now);
         if parts.len_bytes() > size_bytes as usize {
-            // Several: nobody waits for the answer to one.
             self.watch.came(true, now);
         }
         if is_counted

@@ -31,8 +31,8 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Gathering {
     read_at: Moment,
-    /// Time from one datagram (or run) to the next, averaged over the last few reads, in
-    /// sixteenths of a microsecond.
+    /// Time from one datagram to the next, averaged over the last few reads, in sixteenths of a
+    /// microsecond.
     interval: u64,
 }
 
@@ -40,12 +40,11 @@ pub(in crate::engine) struct Gathering {
 const FRACTION: u64 = 16;
 
 impl Gathering {
-    /// So many datagrams or runs, of so many bytes together, were read. None: no more than was
-    /// expected is there.
-    pub(super) fn read(&mut self, count: usize, bytes: usize, now: Moment) -> Next {
+    /// So many datagrams, of so many bytes together, were read.
+    pub(super) fn read(&mut self, count: u64, bytes: usize, now: Moment) -> Next {
         let passed = now.0.saturating_sub(self.read_at.0).min(4 * DATAGRAM_REST_INTERVAL_MICROS);
         self.read_at = now;
-        let interval = passed * FRACTION / (count as u64).max(1);
+        let interval = passed * FRACTION / count.max(1);
         self.interval = (self.interval * 3 + interval) / 4;
         let close = self.interval < DATAGRAM_REST_INTERVAL_MICROS * FRACTION;
         match count > 1 && close {
