@@ -69,7 +69,13 @@ fn without_a_deadline_for_the_hello_the_timer_still_moves() {
 
 #[test]
 fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
-    let offer = Offer { newest: 0, half_close: true, window_bytes: 1_000, streams_max: 10 };
+    let offer = Offer {
+        newest: 0,
+        half_close: true,
+        datagrams: true,
+        window_bytes: 1_000,
+        streams_max: 10,
+    };
     let config = Config { offer: Some(offer), ..Config::default() };
     let mut session = up(config, ours(0).offer);
     open(&mut session);

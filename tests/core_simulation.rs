@@ -35,6 +35,7 @@ fn every_byte_arrives_once_and_in_order() {
     let first = one.unwrap_or(1);
     let runs = if one.is_some() { 1 } else { number("SIM_RUNS").unwrap_or(RUNS) };
     let (mut bytes, mut streams, mut refused, mut reset, mut cuts) = (0, 0, 0, 0, 0);
+    let (mut datagrams, mut dropped) = (0, 0);
     let (mut late, mut given_up, mut grown, mut half_closed) = (0, 0, 0, 0);
     for seed in first..first + runs {
         let run = std::panic::AssertUnwindSafe(|| random_run(&mut Seeded(seed), &pattern, true));
@@ -45,6 +46,8 @@ fn every_byte_arrives_once_and_in_order() {
                 refused += summary.refused;
                 reset += summary.reset;
                 cuts += usize::from(summary.was_cut);
+                datagrams += summary.datagrams;
+                dropped += summary.datagrams_dropped;
                 late += summary.late_frames;
                 given_up += summary.given_up;
                 half_closed += summary.reset_half_closed;
@@ -57,7 +60,7 @@ fn every_byte_arrives_once_and_in_order() {
         }
     }
     println!(
-        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {half_closed} of them half-closed, {cuts} cuts; {late} late frames, {given_up} not begun, windows grew in {grown}"
+        "{runs} runs, {streams} streams, {bytes} bytes; {refused} refused, {reset} reset, {half_closed} of them half-closed, {cuts} cuts; {late} late frames, {given_up} not begun, windows grew in {grown}; {datagrams} datagrams, {dropped} dropped"
     );
     assert!(
         one.is_some()
@@ -68,6 +71,8 @@ fn every_byte_arrives_once_and_in_order() {
                 && half_closed > 0
                 && late > 0
                 && given_up > 0
+                && datagrams > 0
+                && dropped > 0
                 && grown > 0)
     );
 }
@@ -99,6 +104,7 @@ fn crowd(streams: u64, opener: fn(u64) -> usize, ends: [End; 2]) -> Vec<Plan> {
         opener: opener(n),
         open_at: Moment(100_000 + n * 50),
         exit: Exit::Accept { after: 10 },
+        datagrams: false,
         scripts: [short(n, ends[0]), short(n + 77, ends[1])],
     };
     (0..streams).map(plan).collect()

@@ -32,7 +32,13 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         cases.push((name, frame, out));
     };
     let at = |text: &str| text.parse().expect("an address");
-    let offer = Offer { newest: 0, half_close: true, window_bytes: 524_288, streams_max: 8_192 };
+    let offer = Offer {
+        newest: 0,
+        half_close: true,
+        datagrams: true,
+        window_bytes: 524_288,
+        streams_max: 8_192,
+    };
     let e = Encoder;
     let none = (255, 255);
     case("hello", Frame::Hello { ids: none, offer: None }, &|out| {
@@ -119,19 +125,23 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     let other = Route { id: 9, peer_id: number, opener: false };
     let (theirs, ours) = (Name::Theirs(number), Name::Ours(number));
     let (client, entrance) = (at("127.0.0.1:40000"), at("[2001:db8::7]:443"));
-    let open = |client, first_bytes| Frame::Open {
+    let open = |transport, client, first_bytes| Frame::Open {
         from: Some(number),
         client,
         entrance: Some(entrance),
-        transport: Some(Transport::Tcp),
+        transport: Some(transport),
         first_bytes,
     };
-    case("v1_open", open(Some(client), 5), &|out| {
-        e.open(out, opener, (client, entrance), 5);
+    let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+    case("v1_open", open(tcp, Some(client), 5), &|out| {
+        e.open(out, opener, tcp, (client, entrance), 5);
         out.extend_from_slice(b"hello");
     });
-    case("v1_open_unknown_client", open(None, 0), &|out| {
-        e.open(out, opener, (client, entrance), 0);
+    case("v1_open_datagrams", open(udp, Some(client), 0), &|out| {
+        e.open(out, opener, udp, (client, entrance), 0);
+    });
+    case("v1_open_unknown_client", open(tcp, None, 0), &|out| {
+        e.open(out, opener, tcp, (client, entrance), 0);
         // The family of the client's address; the rest of it is not read.
         out[16] = 0;
     });
@@ -146,6 +156,12 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         e.data(out, other, 3);
         out.extend_from_slice(b"abc");
     });
+    let run = |to, size_bytes, bytes| Frame::Datagrams { to, size_bytes, bytes };
+    case("v1_datagrams", run(theirs, 3, 8), &|out| {
+        e.datagrams(out, opener, 3, 8);
+        out.extend_from_slice(b"onetwo.3");
+    });
+    case("v1_datagrams_empty", run(ours, 0, 0), &|out| e.datagrams(out, other, 0, 0));
     case("v1_end", Frame::End { to: theirs }, &|out| e.end(out, opener));
     let reset = |to, reason, kind| Frame::Close { from: None, to, reason, kind };
     case("v1_reset", reset(theirs, b"reset", CloseKind::Reset), &|out| {

@@ -15,5 +15,7 @@ pub(crate) fn run(data: &[u8], pattern: &Pattern) {
     assert!(summary.largest_id <= STREAMS_MAX * ID_REUSE_DISTANCE + 2);
     assert!(summary.was_cut || summary.streams > 0 || summary.given_up > 0);
     assert!(summary.streams > 0 || summary.payload_bytes + summary.late_frames == 0);
+    let datagrams = summary.datagrams + summary.datagrams_dropped;
+    assert!(summary.streams > 0 || datagrams == 0);
     assert!(summary.extra_window_bytes <= WINDOW_BUDGET_BYTES);
 }

@@ -14,7 +14,13 @@ pub(crate) const HELLO_PACKETS: usize = 3;
 pub(crate) fn hello(newest: u8) -> Vec<u8> {
     let mut out = Vec::new();
     if newest >= 1 {
-        let offer = Offer { newest, half_close: true, window_bytes: 1 << 20, streams_max: 100 };
+        let offer = Offer {
+            newest,
+            half_close: true,
+            datagrams: true,
+            window_bytes: 1 << 20,
+            streams_max: 100,
+        };
         Encoder.hello(&mut out, "20260101-000000.000000 peer", Some(offer));
         Encoder.hello_ok(&mut out, (255, 255), "20260101-000000.000000 peer");
         Encoder.hello_ok(&mut out, (255, 255), "20260101-000000.000000 peer");

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
 use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route, Transport};
@@ -39,6 +40,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
             let offer = (choice.below(2) == 1).then(|| Offer {
                 newest: choice.below(256) as u8,
                 half_close: choice.pick(&[false, true]),
+                datagrams: choice.pick(&[false, true]),
                 window_bytes: choice.below(1 << 32) as u32,
                 streams_max: choice.below(1 << 32) as u32,
             });
@@ -150,14 +152,16 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
     let (id, peer_id) = if opener { (number, 9) } else { (9, number) };
     let route = Route { id, peer_id, opener };
     let to = if opener { Name::Theirs(number) } else { Name::Ours(number) };
-    let frame = match choice.below(9) {
+    let frame = match choice.below(11) {
         0 => {
             let (client, entrance) = (address(choice), address(choice));
             let first_bytes = choice.below(u64::from(FIRST_BYTES_MAX) + 1) as u32;
             let route = Route { id: number, peer_id: 0, opener: true };
-            e.open(out, route, (client, entrance), first_bytes);
+            let transport = choice.pick(&[Transport::Tcp, Transport::Udp]);
+            let first_bytes = if transport == Transport::Udp { 0 } else { first_bytes };
+            e.open(out, route, transport, (client, entrance), first_bytes);
             let (client, entrance) = (Some(client), Some(entrance));
-            let transport = Some(Transport::Tcp);
+            let transport = Some(transport);
             Frame::Open { from: Some(number), client, entrance, transport, first_bytes }
         }
         1 => {
@@ -196,6 +200,17 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             return format!("{:?}", Frame::Close { from: None, to, reason, kind });
         }
         7 => {
+            let size_bytes = choice.below(u64::from(DATAGRAM_BYTES_MAX) + 1) as u32;
+            let more_bytes = choice.below(u64::from(DATAGRAM_BYTES_MAX - size_bytes) + 1) as u32;
+            let bytes = if size_bytes == 0 { 0 } else { size_bytes + more_bytes };
+            e.datagrams(out, route, size_bytes, bytes);
+            Frame::Datagrams { to, size_bytes, bytes }
+        }
+        8 => {
+            e.datagrams(out, route, 0, 0);
+            Frame::Datagrams { to, size_bytes: 0, bytes: 0 }
+        }
+        9 => {
             let text = text(choice, u64::from(CONTROL_BYTES_MAX));
             e.ping(out, text.as_bytes());
             return format!("{:?}", Frame::Ping { ids: (0, 0), payload: text.as_bytes() });

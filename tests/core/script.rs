@@ -96,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) opener: usize,
     pub(crate) open_at: Moment,
     pub(crate) exit: Exit,
+    /// It carries datagrams: as many as their sizes and one byte each make up the totals.
+    pub(crate) datagrams: bool,
     /// Of the opener, and of the exit.
     pub(crate) scripts: [Script; 2],
 }

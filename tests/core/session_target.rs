@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use sockmux_uring::limits::{LANE_ACK_BYTES, WINDOW_BUDGET_BYTES};
-use sockmux_uring::session::{Config, Event, Moment, Session, Sink, StreamKey, Transmit};
+use sockmux_uring::limits::{DATAGRAM_QUEUE_BYTES, LANE_ACK_BYTES, WINDOW_BUDGET_BYTES};
+use sockmux_uring::session::{
+    Config, Event, Moment, OpenError, Session, Sink, StreamKey, Transmit,
+};
 use sockmux_uring::wire::v03::{Encoder, Offer};
-use sockmux_uring::wire::{Decoder, Protocol, Step};
+use sockmux_uring::wire::{Decoder, Protocol, Step, Transport};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -23,6 +25,7 @@ struct Local {
     key: StreamKey,
     /// The exit has been found; an opener needs none.
     settled: bool,
+    datagrams: bool,
     waiting: u64,
     ready: u64,
     eof: bool,
@@ -81,12 +84,9 @@ pub(crate) fn run(data: &[u8]) {
 
 fn config(newest: u8, choice: &mut impl Choice) -> Config {
     let window_bytes = choice.pick(&[512 << 10, 0, 64 << 10, u32::MAX]);
-    let offer = Offer {
-        newest,
-        half_close: choice.below(4) != 3,
-        window_bytes,
-        streams_max: choice.pick(&[8_192, 0, 3]),
-    };
+    let half_close = choice.below(4) != 3;
+    let streams_max = choice.pick(&[8_192, 0, 3]);
+    let offer = Offer { newest, half_close, datagrams: true, window_bytes, streams_max };
     Config {
         packet_bytes: choice.pick(&[16_384, 129, 600]),
         first_data: choice.below(2) == 0,
@@ -98,11 +98,19 @@ fn config(newest: u8, choice: &mut impl Choice) -> Config {
     }
 }
 
+/// Which of the streams carry datagrams, where nobody says so.
+fn carries_datagrams(user: u64) -> bool {
+    user % 4 == 3
+}
+
 impl Engine {
     fn hello(&mut self, newest: u8, choice: &mut impl Choice) {
         let mut bytes = Vec::new();
         let offer = Config::default().offer.filter(|_| choice.below(2) == 0);
-        let offer = offer.map(|offer| Offer { newest, ..offer });
+        let packet_bytes = choice.pick(&[16_384, 129, 512]);
+        // An older one of ours, now and then.
+        let datagrams = packet_bytes != 129;
+        let offer = offer.map(|offer| Offer { newest, datagrams, ..offer });
         Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
         Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
         self.read(&bytes);
@@ -111,7 +119,7 @@ impl Engine {
             Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
             self.fed_protocol = Protocol::V1;
         } else {
-            Encoder.packet_size(&mut bytes, choice.pick(&[16_384, 129, 512]));
+            Encoder.packet_size(&mut bytes, packet_bytes);
             Encoder.first_data(&mut bytes);
         }
         self.read(&bytes);
@@ -137,17 +145,26 @@ impl Engine {
 
     fn open(&mut self) {
         let at = "10.0.0.1:80".parse().expect("an address");
-        if self.locals.len() < LOCALS_MAX
-            && let Ok(key) = self.session.open(self.locals.len() as u64, at, at)
-        {
-            self.begin(key, true);
+        let user = self.locals.len() as u64;
+        if self.locals.len() >= LOCALS_MAX {
+            return;
+        }
+        let datagrams = carries_datagrams(user);
+        let opened = match datagrams {
+            true => self.session.open_datagrams(user, at, at),
+            false => self.session.open(user, at, at),
+        };
+        match opened {
+            Ok(key) => self.begin(key, true, datagrams),
+            Err(OpenError::NoDatagrams) => assert!(datagrams && self.protocol == Protocol::V1),
+            Err(_) => {}
         }
     }
 
-    fn begin(&mut self, key: StreamKey, settled: bool) {
+    fn begin(&mut self, key: StreamKey, settled: bool, datagrams: bool) {
         let (waiting, ready) = (0, 0);
         let (eof, gone, ended) = (false, false, false);
-        self.locals.push(Local { key, settled, waiting, ready, eof, gone, ended });
+        self.locals.push(Local { key, settled, datagrams, waiting, ready, eof, gone, ended });
     }
 
     fn local_operation(&mut self, n: usize, choice: &mut impl Choice) {
@@ -176,6 +193,7 @@ impl Engine {
             return;
         }
         match what {
+            0 | 1 | 4..=6 if local.datagrams => self.datagrams_ready(n, what, choice),
             0 | 1 if !local.eof && self.session.may_read(key) => {
                 let bytes = 1 + choice.below(65_536);
                 local.ready += bytes;
@@ -202,6 +220,21 @@ impl Engine {
         }
     }
 
+    /// A run comes in, of any size, an empty one among them.
+    fn datagrams_ready(&mut self, n: usize, what: u64, choice: &mut impl Choice) {
+        let bytes = choice.below(if what < 2 { 65_508 } else { 400 }) as u32;
+        let size_bytes = bytes.div_ceil(1 + what as u32);
+        let local = &mut self.locals[n];
+        let queued = self.session.datagrams_ready(local.key, size_bytes, bytes, self.now);
+        assert!(queued.dropped_bytes <= local.ready, "{queued:?} of {local:?}");
+        local.ready -= queued.dropped_bytes;
+        if queued.taken {
+            local.ready += u64::from(bytes);
+        } else {
+            assert!(queued.dropped > 0 && (!queued.too_big || self.protocol == Protocol::V03));
+        }
+    }
+
     /// The key of an ended stream finds nothing and harms nothing.
     fn use_stale_key(&mut self, key: StreamKey, what: u64) {
         let at = "10.0.0.1:80".parse().expect("an address");
@@ -210,7 +243,10 @@ impl Engine {
             0 => self.session.attach(key, 0),
             1 => self.session.accept(key, at, at),
             2 => self.session.refuse(key, "late", false),
-            3 => self.session.data_ready(key, 100),
+            3 => {
+                let queued = self.session.datagrams_ready(key, 10, 100, self.now);
+                assert!(!queued.taken && queued.dropped == 10);
+            }
             4 => self.session.taken(key, 100, self.now),
             5 => self.session.data_end(key, self.now),
             6 => assert!(!self.session.local_reset(key, "late")),
@@ -241,12 +277,16 @@ impl Engine {
                     self.take_events();
                 }
                 Step::Payload => {
-                    if let Sink::Stream(key) | Sink::Urgent(key) = sink {
+                    if let Sink::Stream(key) | Sink::Urgent(key) | Sink::Datagrams { key, .. } =
+                        sink
+                    {
                         let local = self.locals.iter_mut().find(|l| l.key == key && !l.ended);
                         let local = local.expect("payload for a stream that lives");
                         assert!(!local.gone, "payload for a socket that is gone");
-                        if matches!(sink, Sink::Stream(_)) {
-                            local.waiting += n as u64;
+                        match sink {
+                            Sink::Stream(_) => local.waiting += n as u64,
+                            Sink::Urgent(_) => assert!(!local.datagrams),
+                            _ => assert!(local.datagrams),
                         }
                     }
                 }
@@ -264,16 +304,25 @@ impl Engine {
                     self.protocol = protocol;
                 }
                 Event::GoingAway => assert_eq!(self.protocol, Protocol::V1),
-                Event::Incoming { key, .. } => {
+                Event::Incoming { key, transport, .. } => {
+                    let user = self.locals.len() as u64;
                     if self.locals.len() < LOCALS_MAX {
-                        self.session.attach(key, self.locals.len() as u64);
-                        self.begin(key, false);
+                        let datagrams = match transport {
+                            Some(transport) => transport == Transport::Udp,
+                            None => carries_datagrams(user),
+                        };
+                        match datagrams {
+                            true => self.session.attach_datagrams(key, user),
+                            false => self.session.attach(key, user),
+                        }
+                        self.begin(key, false, datagrams);
                     } else {
                         self.session.refuse(key, "enough", false);
                     }
                 }
                 Event::Opened { user } | Event::EndOfData { user } | Event::ReadMore { user } => {
                     let local = &self.locals[user as usize];
+                    assert!(!local.datagrams || matches!(event, Event::Opened { .. }), "{event:?}");
                     assert!(!local.gone && !local.ended, "{event:?} for {local:?}");
                 }
                 Event::Ended { user, .. } => {
@@ -314,6 +363,13 @@ impl Engine {
                     local.ready -= bytes;
                     bytes
                 }
+                Transmit::Datagrams { key, user, bytes } => {
+                    let local = &mut self.locals[user as usize];
+                    assert!(local.key == key && !local.ended && local.datagrams);
+                    assert!(bytes <= local.ready, "{bytes} bytes of {local:?}");
+                    local.ready -= bytes;
+                    bytes
+                }
             };
             assert_eq!(declared, head.len() as u64 - header_bytes + behind, "a head that lies");
         }
@@ -346,6 +402,10 @@ impl Engine {
             assert!(self.protocol == Protocol::V03 || parts == w.window_bytes, "{w:?}");
         }
         assert!(self.session.extra_window_bytes() <= WINDOW_BUDGET_BYTES);
+        let waiting = |local: &&Local| local.datagrams && !local.ended && !local.gone;
+        let held_bytes: u64 = self.locals.iter().filter(waiting).map(|local| local.ready).sum();
+        let cost_bytes = self.session.datagram_cost_bytes();
+        assert!((held_bytes..=DATAGRAM_QUEUE_BYTES).contains(&cost_bytes));
         let lane = self.session.lane_counts();
         let told = lane.received_bytes - lane.told_bytes < LANE_ACK_BYTES;
         assert!(lane.taken_bytes <= lane.sent_bytes && told, "{lane:?}");

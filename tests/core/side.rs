@@ -6,12 +6,17 @@ use std::time::Duration;
 use sockmux_uring::session::{
     Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
 };
-use sockmux_uring::wire::{Decoder, Frame, Protocol, Step};
+use sockmux_uring::wire::v03::{HEADER_BYTES, PACKET_BYTES_UNSAID};
+use sockmux_uring::wire::{Decoder, Frame, Protocol, Step, Transport};
 
+mod flows;
 mod framed;
 mod locals;
 
 use super::script::{Exit, Pattern, Plan, Script, address_of, plan_of};
+
+/// Largest payload towards a peer that has not said its packet size.
+const UNSAID_BYTES: u64 = PACKET_BYTES_UNSAID as u64 - HEADER_BYTES as u64;
 
 /// What brought the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub(crate) struct Local {
     /// 0 at the opener, 1 at the exit.
     pub(crate) end: usize,
     pub(crate) script: Script,
+    /// It carries datagrams.
+    pub(crate) flow: Option<flows::Flow>,
     key: Option<StreamKey>,
     began: Moment,
     /// The exit has not decided yet: then it does.
@@ -169,13 +176,15 @@ impl Side {
                     let late = self.protocol == Protocol::V1 && self.is_late(&frame);
                     let before = self.session.counters().unknown_ids;
                     self.sink = self.session.on_frame(frame, now)?;
-                    if let Frame::Data { .. } | Frame::Open { .. } = frame {
+                    if let Frame::Data { .. } | Frame::Open { .. } | Frame::Datagrams { .. } = frame
+                    {
                         self.lane_in += u64::from(frame.payload_bytes());
                     }
                     let unknown = self.session.counters().unknown_ids - before;
                     assert_eq!(unknown, u64::from(late), "{frame:?}");
                     self.take_events(now, plans);
                     self.announce(self.sink, frame.payload_bytes());
+                    self.begin_datagrams(frame.payload_bytes());
                 }
                 Step::Payload => self.deliver(&input[..n], plans, pattern, now),
                 Step::More => {
@@ -195,6 +204,10 @@ impl Side {
             Sink::Urgent(key) => {
                 assert!(self.by_key.contains_key(&key));
                 self.urgent_in += bytes.len() as u64;
+            }
+            Sink::Datagrams { key, .. } => self.deliver_datagrams(key, bytes, now),
+            Sink::Stream(key) if self.locals[self.by_key[&key]].flow.is_some() => {
+                self.deliver_datagrams(key, bytes, now);
             }
             Sink::Stream(key) => {
                 let local = &mut self.locals[self.by_key[&key]];
@@ -227,17 +240,24 @@ impl Side {
             match event {
                 Event::Up { protocol, .. } => self.protocol = protocol,
                 Event::GoingAway => self.peer_leaves = true,
-                Event::Incoming { key, client, entrance, .. } => {
+                Event::Incoming { key, client, entrance, transport } => {
                     // What crossed the news is still let in.
                     let in_time = !self.left || self.session.is_leaving();
                     assert!(in_time, "a stream came in after the peer knew that we go away");
                     let plan = plan_of(client.expect("the opener's address is known"));
                     assert_eq!(entrance, Some(address_of(0)));
                     let (Exit::Accept { after } | Exit::Refuse { after, .. }) = plans[plan].exit;
-                    let user = self.begin(plan, 1, plans[plan].scripts[1], now);
+                    let user = self.begin(plan, 1, &plans[plan], now);
                     self.locals[user].decide_at = Some(later(now, after));
                     self.set_key(user, key);
-                    self.session.attach(key, user as u64);
+                    let carries =
+                        if plans[plan].datagrams { Transport::Udp } else { Transport::Tcp };
+                    let v1 = self.protocol == Protocol::V1;
+                    assert_eq!(transport, v1.then_some(carries));
+                    match plans[plan].datagrams {
+                        true => self.session.attach_datagrams(key, user as u64),
+                        false => self.session.attach(key, user as u64),
+                    }
                 }
                 Event::Opened { user } => {
                     let local = self.live(user);
@@ -277,13 +297,15 @@ impl Side {
         local
     }
 
-    fn begin(&mut self, plan: usize, end: usize, script: Script, now: Moment) -> usize {
+    fn begin(&mut self, plan: usize, end: usize, of: &Plan, now: Moment) -> usize {
         let before = self.by_plan.insert(plan, self.locals.len());
+        let script = of.scripts[end];
         assert!(before.is_none(), "plan {plan} began twice");
         self.locals.push(Local {
             plan,
             end,
             script,
+            flow: of.datagrams.then(flows::Flow::default),
             key: None,
             began: now,
             decide_at: None,
@@ -361,6 +383,11 @@ impl Side {
                     }
                     self.payload_out += bytes;
                 }
+                Transmit::Datagrams { key, user, bytes } => {
+                    let local = &self.locals[user as usize];
+                    assert!(local.key == Some(key) && !local.reset);
+                    self.frame_datagrams(user, bytes, pattern, out);
+                }
                 Transmit::Urgent { byte } => {
                     out.push(byte);
                     self.urgent_out += 1;
@@ -380,11 +407,13 @@ impl Side {
         let declared = u64::from(u16::from_be_bytes([self.head[6], self.head[7]]));
         let behind = match transmit {
             Transmit::Control => 0,
-            Transmit::Data { bytes, .. } => bytes,
+            Transmit::Data { bytes, .. } | Transmit::Datagrams { bytes, .. } => bytes,
             Transmit::Urgent { .. } => 1,
         };
         assert_eq!(declared, self.head.len() as u64 - 8 + behind, "a head that lies");
-        assert!(declared + 8 <= self.packet_max, "a packet larger than the peer takes");
+        // A datagram cannot be cut: it may have waited since before the peer said its size.
+        let waited = matches!(transmit, Transmit::Datagrams { .. }) && behind <= UNSAID_BYTES;
+        assert!(waited || declared + 8 <= self.packet_max, "a packet larger than the peer takes");
         if self.head[1] == 0x02 || self.head[1] == 0x42 {
             let id = u16::from_be_bytes([self.head[2], self.head[3]]);
             assert!(id != 255 && id >= 2);
@@ -395,6 +424,16 @@ impl Side {
     /// What this side has of a plan.
     pub(crate) fn local(&self, plan: usize) -> Option<&Local> {
         self.by_plan.get(&plan).map(|&user| &self.locals[user])
+    }
+
+    pub(crate) fn local_mut(&mut self, plan: usize) -> Option<&mut Local> {
+        self.by_plan.get(&plan).map(|&user| &mut self.locals[user])
+    }
+
+    /// Datagrams that came here, and those that our session has dropped.
+    pub(crate) fn datagrams(&self) -> (u64, u64) {
+        let flows = self.locals.iter().filter_map(|local| local.flow.as_ref());
+        flows.fold((0, 0), |(got, dropped), flow| (got + flow.got, dropped + flow.dropped))
     }
 
     /// Local sockets that were told of a reset after one direction of theirs had ended.

@@ -93,6 +93,9 @@ pub(crate) struct Summary {
     pub(crate) extra_window_bytes: u64,
     /// Local sockets that were told of a reset after one of the two directions had ended.
     pub(crate) reset_half_closed: usize,
+    /// Datagrams that came, and that a session dropped.
+    pub(crate) datagrams: u64,
+    pub(crate) datagrams_dropped: u64,
 }
 
 /// Two sides and what joins them.
@@ -218,6 +221,7 @@ impl<'a, C: Choice> World<'a, C> {
             busy = self.steps(&mut natural);
         }
         self.order = order;
+        self.compare_datagrams();
         self.check_turn();
         busy
     }
@@ -270,6 +274,17 @@ impl<'a, C: Choice> World<'a, C> {
         }
     }
 
+    /// Each side's datagrams are looked at beside those that the other has sent.
+    fn compare_datagrams(&mut self) {
+        let [one, other] = &mut self.sides;
+        for local in &mut one.locals {
+            let Some(remote) = other.local_mut(local.plan) else { continue };
+            let (Some(own), Some(peers)) = (&mut local.flow, &mut remote.flow) else { continue };
+            own.compare(peers, remote.script.seed, self.pattern);
+            peers.compare(own, local.script.seed, self.pattern);
+        }
+    }
+
     fn read(&mut self, n: usize) -> bool {
         self.pipes[1 - n].arrive(self.now);
         let inbox = std::mem::take(&mut self.pipes[1 - n].inbox);
@@ -314,7 +329,7 @@ impl<'a, C: Choice> World<'a, C> {
             // Each of them has been looked at where it came.
             assert_eq!(counters.unknown_ids, side.late_frames, "frames to streams that ended");
             assert_eq!(counters.stale_keys, 0, "keys of streams that have ended");
-            assert_eq!(counters.ignored_frames, 0);
+            assert_eq!((counters.ignored_frames, counters.unsuited_frames), (0, 0));
             for local in &side.locals {
                 self.check_stream(local, other.local(local.plan));
             }
@@ -323,7 +338,12 @@ impl<'a, C: Choice> World<'a, C> {
 
     fn check_stream(&self, local: &Local, remote: Option<&Local>) {
         let said = remote.map_or(0, |remote| remote.read);
-        assert!(local.delivered <= remote.map_or(0, |remote| remote.framed));
+        if let Some(flow) = &local.flow {
+            let sent = remote.and_then(|remote| remote.flow.as_ref()).map_or(0, |flow| flow.sent);
+            assert!(flow.got <= sent && local.peer_end.is_none());
+        } else {
+            assert!(local.delivered <= remote.map_or(0, |remote| remote.framed));
+        }
         if let Some(bytes) = local.peer_end {
             assert!(remote.is_some_and(|remote| remote.eof), "an end of data that nobody said");
             assert_eq!(bytes, said, "end of data before all data");
@@ -371,6 +391,7 @@ impl<'a, C: Choice> World<'a, C> {
             let lane = side.session.lane_counts();
             assert!(lane.sent_bytes - lane.taken_bytes < limits::LANE_ACK_BYTES);
             assert_eq!(side.session.extra_window_bytes(), 0);
+            assert_eq!(side.session.datagram_cost_bytes(), 0);
             assert_eq!(side.protocol, self.protocol);
         }
         for (n, plan) in self.plans.iter().enumerate() {
@@ -394,7 +415,11 @@ impl<'a, C: Choice> World<'a, C> {
             let locals = self.sides.iter().flat_map(|side| &side.locals);
             locals.filter(|local| local.ended.as_ref().is_some_and(|(how, _)| kind(how))).count()
         };
+        let datagrams = self.sides.iter().map(Side::datagrams);
+        let (came, dropped) = datagrams.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
         Summary {
+            datagrams: came,
+            datagrams_dropped: dropped,
             payload_bytes: self.sides.iter().map(|side| side.payload_in).sum(),
             streams: self.sides.iter().map(|side| side.locals.len()).max().unwrap_or(0),
             refused: ended(|how| matches!(how, Ended::Refused(_))),

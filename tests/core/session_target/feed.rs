@@ -1,7 +1,8 @@
 //! Frames that any peer might send.
 
+use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{self, Protocol, Route};
+use sockmux_uring::wire::{self, Protocol, Route, Transport};
 
 use super::super::choice::Choice;
 use super::Engine;
@@ -85,13 +86,24 @@ impl Engine {
         let mut payload_bytes = 0;
         match choice.below(17) {
             0..=2 => {
-                let first_bytes = bytes - 1;
-                e.open(&mut out, Route { id: small, peer_id: 0, opener: true }, at, first_bytes);
+                // One slot is for streams that carry datagrams.
+                let carries = if small & 7 == 5 { Transport::Udp } else { Transport::Tcp };
+                let first_bytes = if carries == Transport::Udp { 0 } else { bytes - 1 };
+                let route = Route { id: small, peer_id: 0, opener: true };
+                e.open(&mut out, route, carries, at, first_bytes);
                 payload_bytes = first_bytes;
             }
             3 => e.opened(&mut out, route, at, 0),
-            4..=7 => {
+            4..=6 => {
                 e.data(&mut out, route, bytes);
+                payload_bytes = bytes;
+            }
+            7 => {
+                let (size_bytes, bytes) = match bytes.min(DATAGRAM_BYTES_MAX) {
+                    bytes if bytes < 3 => (0, 0),
+                    bytes => (bytes.div_ceil(1 + bytes % 7), bytes),
+                };
+                e.datagrams(&mut out, route, size_bytes, bytes);
                 payload_bytes = bytes;
             }
             8 | 9 => e.taken(&mut out, route, u64::from(bytes) << choice.pick(&[0, 8, 16])),

@@ -16,6 +16,7 @@ const DATA: u8 = 0x03;
 const END: u8 = 0x04;
 const RESET: u8 = 0x05;
 const CREDIT: u8 = 0x06;
+const DATAGRAMS: u8 = 0x0c;
 
 /// Plans by the number of their stream, for those opened here and those opened by the peer.
 #[derive(Debug, Default)]
@@ -63,6 +64,7 @@ impl Side {
             }
             Frame::Opened { to, .. }
             | Frame::Data { to, .. }
+            | Frame::Datagrams { to, .. }
             | Frame::End { to }
             | Frame::Taken { to, .. }
             | Frame::Urgent { to, .. }
@@ -114,7 +116,7 @@ impl Side {
             (head[1], u16::from_be_bytes([head[2], head[3]]), word(&head, 4));
         let behind = match transmit {
             Transmit::Control => 0,
-            Transmit::Data { bytes, .. } => bytes,
+            Transmit::Data { bytes, .. } | Transmit::Datagrams { bytes, .. } => bytes,
             Transmit::Urgent { .. } => 1,
         };
         let declared = u64::from(word(&head, 8));
@@ -125,6 +127,10 @@ impl Side {
                 assert_eq!(flags, 1, "a stream is numbered by who opens it");
                 let plan = usize::from(head[22]) << 8 | usize::from(head[23]);
                 self.number(number, plan, true);
+            }
+            DATAGRAMS => {
+                let local = self.sender(flags, number).expect("datagrams of a known stream");
+                assert!(local.flow.is_some());
             }
             DATA => {
                 let local = self.sender(flags, number).expect("data of a stream that is known");
@@ -169,6 +175,11 @@ impl Side {
         for local in &self.locals {
             let Some(w) = local.key.and_then(|key| self.session.windows(key)) else { continue };
             extra_bytes += w.window_bytes - own_first;
+            if local.flow.is_some() {
+                // Outside of them.
+                assert!(w.allowance_bytes == own_first && w.credit_bytes == peer_first, "{w:?}");
+                continue;
+            }
             if !local.reset {
                 assert_eq!(w.backlog_bytes, local.announced - local.taken);
                 let parts = w.allowance_bytes + w.backlog_bytes + w.untold_bytes;

@@ -51,11 +51,16 @@ impl Side {
         };
         let plan = self.to_open[at];
         let user = self.locals.len();
-        match self.session.open(user as u64, address_of(plan), address_of(0)) {
+        let (client, entrance) = (address_of(plan), address_of(0));
+        let opened = match plans[plan].datagrams {
+            true => self.session.open_datagrams(user as u64, client, entrance),
+            false => self.session.open(user as u64, client, entrance),
+        };
+        match opened {
             Ok(key) => {
                 assert!(!self.peer_leaves, "a stream towards a peer that goes away");
                 self.to_open.swap_remove(at);
-                assert_eq!(user, self.begin(plan, 0, plans[plan].scripts[0], now));
+                assert_eq!(user, self.begin(plan, 0, &plans[plan], now));
                 self.set_key(user, key);
                 assert!(self.session.stream_count() <= self.session.streams_max() as usize);
             }
@@ -134,7 +139,10 @@ impl Side {
         if local.eof || local.reset || local.paused || now < local.write_at {
             return false;
         }
-        let left = local.script.total - local.read;
+        let left = local.script.total.saturating_sub(local.read);
+        if local.flow.is_some() {
+            return left > 0 && self.write_datagrams(user, key, now);
+        }
         if left == 0 {
             let due = match local.script.end {
                 End::Eof => true,
@@ -173,6 +181,7 @@ impl Side {
             };
             let takes = decided && !local.reset && local.delivered > local.taken;
             let wants = match local.script.end {
+                _ if local.flow.is_some() => false,
                 End::Eof => true,
                 End::EofAfterPeer => local.peer_end.is_some(),
                 _ => false,

@@ -49,7 +49,13 @@ fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> Config {
     Config {
         packet_bytes: choice.pick(&[16_384, 129, 512, 1_000, 4_096]),
         first_data: !once_in(choice, 4),
-        offer: offers.then_some(Offer { newest, half_close: true, window_bytes, streams_max }),
+        offer: offers.then_some(Offer {
+            newest,
+            half_close: true,
+            datagrams: true,
+            window_bytes,
+            streams_max,
+        }),
         keepalive: (!once_in(choice, 4)).then_some(Duration::from_secs(30)),
         linger: Some(Duration::from_millis(choice.pick(&[30_000, 0, 500, 5_000]))),
         ..Config::default()
@@ -86,8 +92,18 @@ fn random_plan(
     if scripts[0].end == End::EofAfterPeer && (scripts[1].end == End::EofAfterPeer || !half_close) {
         scripts[0].end = End::Eof;
     }
+    // Of every four, one carries datagrams. The ends of such a stream are resets: its opener's, when
+    // it has been idle for long enough.
+    let datagrams = n % 4 == 3;
+    if datagrams {
+        scripts[0].end = End::ResetAt(8_000_000);
+        if !matches!(scripts[1].end, End::ResetAt(_)) {
+            scripts[1].end = End::EofAfterPeer;
+        }
+    }
     Plan {
         opener: choice.below(2) as usize,
+        datagrams,
         open_at: Moment(choice.below(spread + 1)),
         exit,
         scripts,
