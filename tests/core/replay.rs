@@ -44,7 +44,12 @@ pub(crate) struct Player {
     beginning: Option<u16>,
     /// Every n-th byte starts a new read; 0: whole packets.
     piece: usize,
+    /// Its streams carry datagrams.
+    datagrams: bool,
 }
+
+/// Why a stream that carries datagrams is ended from here.
+pub(crate) const IDLE: &str = "idle";
 
 impl Player {
     pub(crate) fn new(config: Config, now: Moment, piece: usize) -> Player {
@@ -61,9 +66,15 @@ impl Player {
             incoming: HashMap::new(),
             beginning: None,
             piece,
+            datagrams: false,
         };
         player.pump();
         player
+    }
+
+    /// From here on its streams carry datagrams.
+    pub(crate) fn set_datagrams(&mut self) {
+        self.datagrams = true;
     }
 
     /// Lets time pass, with every timer of the session on its way.
@@ -126,6 +137,7 @@ impl Player {
             Sink::Stream(key) => (key, false),
             Sink::Urgent(key) => (key, true),
             Sink::Discard => return,
+            Sink::Datagrams { .. } => panic!("the original speaks 0.3"),
         };
         let local = self.locals.iter_mut().find(|local| local.key == Some(key));
         let local = local.expect("a stream that is known");
@@ -141,7 +153,10 @@ impl Player {
                     let user = self.locals.len();
                     self.locals.push(Local { key: Some(key), ..Local::default() });
                     self.incoming.insert(peer_id, user);
-                    self.session.attach(key, user as u64);
+                    match self.datagrams {
+                        true => self.session.attach_datagrams(key, user as u64),
+                        false => self.session.attach(key, user as u64),
+                    }
                 }
                 Event::Opened { user } => self.locals[user as usize].opened = true,
                 Event::Ended { user, how } => {
@@ -163,7 +178,7 @@ impl Player {
         while let Some(transmit) = self.session.poll_transmit(&mut head, true) {
             match transmit {
                 Transmit::Control => {}
-                Transmit::Data { user, bytes, .. } => {
+                Transmit::Data { user, bytes, .. } | Transmit::Datagrams { user, bytes, .. } => {
                     head.extend(self.locals[user as usize].to_say.drain(..bytes as usize));
                 }
                 Transmit::Urgent { byte } => head.push(byte),
@@ -190,7 +205,11 @@ impl Player {
             kind::CONNECT => {
                 let (client, entrance) = addresses(packet);
                 let user = self.locals.len();
-                let key = self.session.open(user as u64, client, entrance).expect("a stream");
+                let opened = match self.datagrams {
+                    true => self.session.open_datagrams(user as u64, client, entrance),
+                    false => self.session.open(user as u64, client, entrance),
+                };
+                let key = opened.expect("a stream");
                 self.locals.push(Local { key: Some(key), ..Local::default() });
                 self.say(user, packet.behind_text());
                 self.begin(packet.said, user);
@@ -217,7 +236,10 @@ impl Player {
             }
             kind::CLOSE => {
                 let key = self.key(user.expect("a stream"));
-                self.session.data_end(key, self.now);
+                match self.datagrams {
+                    true => assert!(!self.session.local_reset(key, IDLE)),
+                    false => self.session.data_end(key, self.now),
+                }
             }
             _ => {}
         }
@@ -241,7 +263,13 @@ impl Player {
         }
         let key = self.key(user);
         self.locals[user].to_say.extend_from_slice(bytes);
-        self.session.data_ready(key, bytes.len() as u64);
+        let count = bytes.len() as u32;
+        if self.datagrams {
+            let queued = self.session.datagrams_ready(key, count, count, self.now);
+            assert!(queued.taken && queued.dropped == 0, "{queued:?}");
+        } else {
+            self.session.data_ready(key, u64::from(count));
+        }
     }
 
     /// The local socket takes what SENT said, and all first data before it.
