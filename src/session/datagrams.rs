@@ -47,12 +47,11 @@ impl Session {
         self.begin(user, (client, entrance), Transport::Udp)
     }
 
-    /// As [`Session::attach`], for a stream that carries datagrams. 0.3 learns that only here.
+    /// As [`Session::attach`], for a stream that carries datagrams: where the peer did not say so,
+    /// as in 0.3, it does from here on.
     pub fn attach_datagrams(&mut self, key: StreamKey, user: u64) {
         self.attach(key, user);
-        if self.protocol == Protocol::V03
-            && let Some(stream) = self.streams.get_mut(key)
-        {
+        if let Some(stream) = self.streams.get_mut(key) {
             stream.datagrams.get_or_insert_default();
         }
     }
