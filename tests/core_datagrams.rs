@@ -491,3 +491,14 @@ fn datagrams_of_0_3_come_as_packets_and_an_empty_one_is_thrown_away() {
     session.taken(key, 9, START);
     assert_eq!(frames(&mut session), [control(0x46)]);
 }
+
+/// A peer may slip a CONNECT of 0.3 in between the packets of a hello that leads to SockMux 1.
+#[test]
+fn a_stream_that_does_not_say_what_it_carries_is_what_it_is_taken_for() {
+    let mut session = pair(1);
+    let key = incoming(&mut session, None, 20);
+    assert_eq!(session.datagrams_ready(key, 5, 5, START), TAKEN);
+    let at = "127.0.0.1:1".parse().expect("an address");
+    session.accept(key, at, at);
+    assert_eq!(frames(&mut session), [control(OPENED), datagrams(5, 5)]);
+}
