@@ -50,7 +50,9 @@ def main():
 
 
 def newest():
-    found = sorted(glob.glob(os.path.join(HERE, "results", "*.json")))
+    files = sorted(glob.glob(os.path.join(HERE, "results", "*.json")))
+    # Those of perf/udp are of other work.
+    found = [file for file in files if not file.endswith("-udp.json")]
     if not found:
         sys.exit("perf/chart.py: no results to draw: run perf/run first, or name a file")
     return found[-1]

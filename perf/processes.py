@@ -25,10 +25,10 @@ class CannotStart(Exception):
     """A program that is needed did not come up; the message says which and why."""
 
 
-def free_port():
-    """A TCP port of 127.0.0.1 that nobody has now. It lies beside the range that outgoing
-    connections take theirs from: thousands of those, or one that comes too soon, would be in the
-    way of the program that is to listen there."""
+def free_port(kind=socket.SOCK_STREAM):
+    """A TCP port of 127.0.0.1, or one of the given kind, that nobody has now. It lies beside the
+    range that outgoing connections take theirs from: thousands of those, or one that comes too
+    soon, would be in the way of the program that is to listen there."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
         low, high = (int(word) for word in file.read().split())
     below, above = range(10_000, low), range(high + 1, 65_536)
@@ -37,8 +37,9 @@ def free_port():
         port = random.choice(ports)
         if port in GIVEN:
             continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket(type=kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
@@ -48,9 +49,10 @@ def free_port():
 
 
 class Process:
-    """One program that listens on `ports` (one or several), and whatever it forks."""
+    """One program that listens on `ports` (one or several) and takes datagrams at `udp_ports`, and
+    whatever it forks."""
 
-    def __init__(self, name, command, ports):
+    def __init__(self, name, command, ports, udp_ports=()):
         self.name = name
         self.log = tempfile.TemporaryFile()
         try:
@@ -66,11 +68,11 @@ class Process:
             self.log.close()
             raise CannotStart(f"{name}: {error.strerror}") from error
         RUNNING.append(self)
-        self._await_listening([ports] if isinstance(ports, int) else list(ports))
+        self._await_listening([ports] if isinstance(ports, int) else list(ports), udp_ports)
 
-    def _await_listening(self, ports):
+    def _await_listening(self, ports, udp_ports):
         deadline = time.monotonic() + READY_SECS
-        while not all(listening(port) for port in ports):
+        while not all(map(listening, ports)) or not all(map(taking_datagrams, udp_ports)):
             ended = self.child.poll() is not None
             if ended or time.monotonic() > deadline:
                 how = f"ended with status {self.child.returncode}" if ended else "does not listen"
@@ -131,15 +133,24 @@ def stop_all():
 
 def listening(port):
     """Whether a socket listens on `port`. Connecting to find out would count as a client."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    return any(state == "0A" and own == port for own, state in sockets("tcp"))
+
+
+def taking_datagrams(port):
+    """Whether a UDP socket has `port`."""
+    return any(own == port for own, _ in sockets("udp"))
+
+
+def sockets(protocol):
+    """(port, state) of all sockets of IPv4 and IPv6."""
+    for table in (f"/proc/net/{protocol}", f"/proc/net/{protocol}6"):
         try:
             with open(table) as lines:
                 rows = [line.split() for line in lines][1:]
         except OSError:
             continue
-        if any(row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port for row in rows):
-            return True
-    return False
+        for row in rows:
+            yield int(row[1].rsplit(":", 1)[1], 16), row[3]
 
 
 def read_stat(pid):

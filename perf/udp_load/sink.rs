@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// Ends when none came for so long after the first.
     #[arg(long, default_value_t = 500)]
     idle_millis: u64,
+    /// Ends when not even a first came for so long.
+    #[arg(long, default_value_t = 10.0)]
+    first_secs: f64,
 }
 
 pub(crate) fn run(options: &Options) -> Result<Value, String> {
@@ -85,6 +88,8 @@ fn watch(
     take: &mut Take,
 ) -> Result<Value, String> {
     let idle = Duration::from_millis(options.idle_millis);
+    let first = Duration::from_secs_f64(options.first_secs);
+    let began = Instant::now();
     let mut tally = Tally::new(sizes);
     // When the first and the last came, as far as they were looked at.
     let mut between: Option<(Instant, Instant)> = None;
@@ -99,7 +104,11 @@ fn watch(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if between.is_some_and(|(_, last)| last.elapsed() >= idle) {
+                let is_over = match between {
+                    Some((_, last)) => last.elapsed() >= idle,
+                    None => began.elapsed() >= first,
+                };
+                if is_over {
                     break;
                 }
             }
