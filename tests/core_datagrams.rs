@@ -260,7 +260,7 @@ fn the_oldest_make_room_and_the_aged_go_first() {
         held += 1;
         session.datagrams_ready(key, 1_000 + held % 2, 1_000 + held % 2, at)
     };
-    let fill = DATAGRAM_QUEUE_BYTES / 2 / (cost + 1);
+    let fill = DATAGRAM_QUEUE_BYTES / 2 / (2 * cost + 1) * 2;
     for _ in 0..fill {
         assert_eq!(ready(&mut session, START), TAKEN);
     }

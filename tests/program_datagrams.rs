@@ -75,7 +75,7 @@ fn a_burst_of_mixed_sizes_keeps_order_and_boundaries(protocol: Protocol) {
     let least = usize::from(protocol == Protocol::V03);
     let bytes = |number: u64| match number {
         0..100 => 64,
-        100..200 if number % 7 == 0 => 20 + number as usize % 90,
+        100..200 if number.is_multiple_of(7) => 20 + number as usize % 90,
         100..200 => 64,
         _ => least + (number as usize * 37) % 1_500,
     };
