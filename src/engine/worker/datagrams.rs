@@ -18,6 +18,7 @@ use crate::engine::chunk::Chunk;
 use crate::engine::datagram::{Inbox, Received, Sent};
 use crate::engine::driver::{Driver, Fd, Gather};
 use crate::engine::net;
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::session::StreamKey;
 use crate::wire::Protocol;
 
@@ -197,32 +198,45 @@ impl<D: Driver> Worker<D> {
         self.count_sent(key, &sent);
     }
 
-    /// Gives a run to the session of its flow.
+    /// Gives what was received to the session of its flow: one run, or two where it has more bytes
+    /// than a run may, which happens over IPv6.
     fn pass_to_tunnel(&mut self, key: Key, got: &Received<'_>) {
+        let size_bytes = got.size_bytes;
+        let fit = (DATAGRAM_BYTES_MAX / size_bytes.max(1) * size_bytes) as usize;
+        if got.payload.len() <= fit || fit == 0 {
+            return self.queue_run(key, size_bytes, got.payload, got.keep());
+        }
+        let (first, rest) = got.payload.split_at(fit);
+        self.queue_run(key, size_bytes, first, None);
+        self.queue_run(key, size_bytes, rest, None);
+    }
+
+    /// `kept`: the payload in a buffer that may be held.
+    fn queue_run(&mut self, key: Key, size_bytes: u32, payload: &[u8], kept: Option<Chunk>) {
         let now = self.now;
-        let bytes = got.payload.len();
+        let bytes = payload.len();
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some((tunnel_key, stream)) = flow.stream else { return };
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
         if !self.kit.has_room_for(bytes) {
-            self.counters.datagrams_dropped += datagrams(bytes, got.size_bytes);
+            self.counters.datagrams_dropped += datagrams(bytes, size_bytes);
             return;
         }
-        let queued = tunnel.session.datagrams_ready(stream, got.size_bytes, bytes as u32, now);
+        let queued = tunnel.session.datagrams_ready(stream, size_bytes, bytes as u32, now);
         self.counters.datagrams_dropped += queued.dropped;
         flow.queue.drop_chunks(queued.dropped_bytes as usize);
         if queued.taken {
-            match got.keep() {
+            match kept {
                 Some(chunk) => flow.queue.push_chunk(chunk),
-                None => self.kit.store(got.payload, &mut flow.queue),
+                None => self.kit.store(payload, &mut flow.queue),
             }
         }
         if queued.too_big && !std::mem::replace(&mut self.told_too_big, true) {
             let client = flow.client;
             warn!(
                 %client,
-                bytes = got.size_bytes,
-                "SockMux 0.3 carries no datagram longer than a packet: dropped (said once)"
+                bytes = size_bytes,
+                "a datagram is longer than this tunnel carries: dropped (said once)"
             );
         }
         self.mark_tunnel(tunnel_key);

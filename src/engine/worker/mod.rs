@@ -139,7 +139,7 @@ pub(super) struct Worker<D> {
     outbox: Outbox,
     /// Sockets that are left alone for a moment, so that datagrams gather there.
     resting: VecDeque<(Moment, Source)>,
-    /// A datagram that 0.3 cannot carry was told of.
+    /// A datagram that a tunnel cannot carry was told of.
     told_too_big: bool,
     resolver: Resolver,
     /// Where a byte comes for every signal, stop and answer of the resolver.
