@@ -94,7 +94,8 @@ fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> 
             sockets(&mut text, plan);
         }
         Transport::Udp => {
-            section(&mut text, "times", [time_line(("udp", times.udp, UDP_TIME))]);
+            let drain = ("drain", times.drain, "for talking flows after SIGTERM");
+            section(&mut text, "times", [("udp", times.udp, UDP_TIME), drain].map(time_line));
             flows(&mut text, plan);
         }
     }
