@@ -175,6 +175,7 @@ entrances   *:53/udp
             [::1]:54/udp
 server      hostU:53/udp
 times       udp       never     without datagrams, then a UDP flow is forgotten
+            drain     30 s      for talking flows after SIGTERM
 udp flows   at most 100; the one silent for longest makes room for a new one
 ";
     assert_eq!(show::plan(&plan), wanted);
