@@ -407,7 +407,7 @@ pub const DATAGRAM_REST_INTERVAL_MICROS: u64 = 20;
 
 /// How long such a socket is then left alone, in microseconds: some tens of datagrams. Besides, it is
 /// what they may be late by.
-pub const DATAGRAM_REST_MICROS: u64 = 100;
+pub const DATAGRAM_REST_MICROS: u64 = 200;
 
 /// A read that brought more bytes than this is followed by the next without a rest.
 pub const DATAGRAM_REST_BYTES_MAX: usize = 256 << 10;

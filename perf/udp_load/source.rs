@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<Value, String> {
     let mut train = vec![0; SIZE_MAX];
     let (mut number, mut refused, mut sends) = (0, 0, 0_u64);
     let began = Instant::now();
-    let mut pace = Pace::new(options.rate, began);
+    let mut pace = Pace::new(options.rate, options.segment as u64, began);
     loop {
         let now = Instant::now();
         if number >= count || now - began >= secs {
@@ -109,14 +109,16 @@ pub(crate) fn run(options: &Options) -> Result<Value, String> {
 /// How many datagrams are due.
 struct Pace {
     rate: Rate,
+    /// Datagrams that go together: none goes before all of them are due.
+    train: u64,
     /// When the first was due, later by what was left out since.
     began: Instant,
     sent: u64,
 }
 
 impl Pace {
-    fn new(rate: Rate, began: Instant) -> Self {
-        Pace { rate, began, sent: 0 }
+    fn new(rate: Rate, train: u64, began: Instant) -> Self {
+        Pace { rate, train, began, sent: 0 }
     }
 
     /// How many are to be sent now; `None` after a sleep because there are none.
@@ -124,7 +126,8 @@ impl Pace {
         let Some(rate) = self.rate.0 else {
             return Some(BETWEEN_LOOKS);
         };
-        let turn = Duration::from_secs_f64(self.sent as f64 / rate);
+        let last = self.sent + self.train - 1;
+        let turn = Duration::from_secs_f64(last as f64 / rate);
         let elapsed = now - self.began;
         if elapsed < turn {
             thread::sleep((turn - elapsed).max(SLEEP));
@@ -134,7 +137,7 @@ impl Pace {
             self.began += elapsed - turn - LATE_MAX;
         }
         let late = (now - self.began - turn).as_secs_f64();
-        Some((late * rate) as u64 + 1)
+        Some(((late * rate) as u64 + self.train) / self.train * self.train)
     }
 }
 

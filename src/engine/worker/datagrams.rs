@@ -18,7 +18,7 @@ use crate::engine::chunk::Chunk;
 use crate::engine::datagram::{Inbox, Received, Sent};
 use crate::engine::driver::{Driver, Fd, Gather};
 use crate::engine::net;
-use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::StreamKey;
 use crate::wire::Protocol;
 
@@ -149,7 +149,7 @@ impl<D: Driver> Worker<D> {
                 &mut self.flows.get_mut(key)?.gathering
             }
         };
-        Some(gathering.read(came, bytes, now))
+        Some(gathering.read(came, bytes, count < DATAGRAMS_AT_ONCE, now))
     }
 
     fn client_sent(&mut self, number: usize, got: &Received<'_>) {

@@ -40,8 +40,8 @@ pub(in crate::engine) struct Gathering {
 const FRACTION: u64 = 16;
 
 impl Gathering {
-    /// So many datagrams, of so many bytes together, were read.
-    pub(super) fn read(&mut self, count: u64, bytes: usize, now: Moment) -> Next {
+    /// So many datagrams, of so many bytes together, were read; `all`: that was all there was.
+    pub(super) fn read(&mut self, count: u64, bytes: usize, all: bool, now: Moment) -> Next {
         let passed = now.0.saturating_sub(self.read_at.0).min(4 * DATAGRAM_REST_INTERVAL_MICROS);
         self.read_at = now;
         let interval = passed * FRACTION / count.max(1);
@@ -50,7 +50,7 @@ impl Gathering {
         match count > 1 && close {
             false => Next::Watch,
             // What is large costs by the byte, and fills sockets meanwhile.
-            true if bytes > DATAGRAM_REST_BYTES_MAX => Next::Rest(now),
+            true if bytes > DATAGRAM_REST_BYTES_MAX || !all => Next::Rest(now),
             true => Next::Rest(Moment(now.0 + DATAGRAM_REST_MICROS)),
         }
     }
@@ -66,19 +66,21 @@ mod tests {
         // Questions and answers, one after another.
         for _ in 0..100 {
             now.0 += 2 * DATAGRAM_REST_INTERVAL_MICROS;
-            assert_eq!(gathering.read(1, 64, now), Next::Watch);
+            assert_eq!(gathering.read(1, 64, true, now), Next::Watch);
         }
         // Five in ten microseconds, again and again.
         let mut next = Next::Watch;
         for _ in 0..20 {
             now.0 += 10;
-            next = gathering.read(5, 320, now);
+            next = gathering.read(5, 320, true, now);
         }
         assert_eq!(next, Next::Rest(Moment(now.0 + DATAGRAM_REST_MICROS)));
-        let large = gathering.read(5, DATAGRAM_REST_BYTES_MAX + 1, now);
+        let large = gathering.read(5, DATAGRAM_REST_BYTES_MAX + 1, true, now);
         assert_eq!(large, Next::Rest(now), "no time is lost with runs");
+        let full = gathering.read(5, 320, false, now);
+        assert_eq!(full, Next::Rest(now), "nor with what is there already");
         // It ends.
         now.0 += DATAGRAM_REST_MICROS;
-        assert_eq!(gathering.read(0, 0, now), Next::Watch);
+        assert_eq!(gathering.read(0, 0, true, now), Next::Watch);
     }
 }
