@@ -409,6 +409,10 @@ pub const DATAGRAM_REST_INTERVAL_MICROS: u64 = 20;
 /// what they may be late by.
 pub const DATAGRAM_REST_MICROS: u64 = 200;
 
+/// Longest that a socket is left alone because more comes to it than the tunnel takes, in
+/// microseconds. What is there then is late by so much more.
+pub const DATAGRAM_BACK_OFF_MICROS: u64 = 3_000;
+
 /// A read that brought more bytes than this is followed by the next without a rest.
 pub const DATAGRAM_REST_BYTES_MAX: usize = 256 << 10;
 

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use tracing::{debug, warn};
 
 use super::flow::{Origin, Server};
-use super::gathering::{Gathering, Next, Source};
+use super::gathering::{Came, Gathering, Next, Source};
 use super::listeners::Purpose;
 use super::token::Kind;
 use super::tunnel::Destination;
@@ -125,31 +125,33 @@ impl<D: Driver> Worker<D> {
                 0
             }
         };
-        let (mut bytes, mut came) = (0, 0);
+        let dropped = self.counters.datagrams_dropped;
+        let mut came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
         for at in 0..count {
             let got = inbox.get(at);
-            bytes += got.payload.len();
-            came += datagrams(got.payload.len(), got.size_bytes);
+            came.bytes += got.payload.len();
+            came.datagrams += datagrams(got.payload.len(), got.size_bytes);
             match source {
                 Source::Port(number) => self.client_sent(number, &got),
                 Source::Flow(key) => self.server_answered(key, &got),
             }
         }
+        came.dropped = self.counters.datagrams_dropped > dropped;
         let now = self.now;
-        if came > 0 {
+        if count > 0 {
             // Several: nobody waits for the answer to one.
-            self.watch.came(came > 1, now);
+            self.watch.came(came.datagrams > 1, now);
         }
         let gathering = match source {
             Source::Port(number) => &mut self.ports[number].gathering,
             Source::Flow(key) => {
-                if came > 0 {
+                if count > 0 {
                     self.flows.use_now(key, now);
                 }
                 &mut self.flows.get_mut(key)?.gathering
             }
         };
-        Some(gathering.read(came, bytes, count < DATAGRAMS_AT_ONCE, now))
+        Some(gathering.read(came, now))
     }
 
     fn client_sent(&mut self, number: usize, got: &Received<'_>) {
