@@ -414,7 +414,7 @@ pub const DATAGRAM_REST_MICROS: u64 = 200;
 pub const DATAGRAM_BACK_OFF_MICROS: u64 = 3_000;
 
 /// A read that brought more bytes than this is followed by the next without a rest.
-pub const DATAGRAM_REST_BYTES_MAX: usize = 256 << 10;
+pub const DATAGRAM_REST_BYTES_MAX: usize = 1 << 20;
 
 /// A message with at least so many bytes of datagrams stays where it was received; what is less is
 /// copied, so that little does not hold a buffer of 64 KiB.

@@ -15,8 +15,8 @@ use crate::engine::direct;
 use crate::engine::driver::{BufferClass, Driver, Fd, Gather, RecvMode, SendWait};
 use crate::engine::net;
 use crate::limits::{
-    AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, KEEPALIVE_INTERVALS,
-    POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
+    AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES,
+    KEEPALIVE_INTERVALS, POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
 };
 use crate::params::plan::Bulk;
 use crate::session::{Session, Sink, Transmit, TunnelError};
@@ -191,7 +191,8 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Sends whatever the session wants sent now: batches, each in one gathered send. One that ends
-    /// in spliced payload is sent at once, and others may follow it in the same turn.
+    /// in spliced payload, or has large runs of datagrams, is sent at once, and others may follow it
+    /// in the same turn.
     pub(super) fn write_link(&mut self, key: Key) {
         let mut left_bytes = SPLICE_TURN_BYTES;
         loop {
@@ -199,19 +200,21 @@ impl<D: Driver> Worker<D> {
             if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
                 break;
             }
-            let gather = self.make_batch(key);
+            let (gather, has_runs) = self.make_batch(key);
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
             if gather.is_empty() {
                 self.kit.give_back(gather);
                 break;
             }
-            let Some(outgoing) = &tunnel.outgoing else {
+            let piped = tunnel.outgoing.as_ref().map(|outgoing| outgoing.left_bytes);
+            if piped.is_none() && !has_runs {
                 tunnel.sending = true;
                 self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
                 break;
-            };
-            let bytes = outgoing.left_bytes;
-            if !self.send_head(key, gather) || !self.pass_out(key) || bytes >= left_bytes {
+            }
+            let bytes = piped.unwrap_or(gather.len_bytes());
+            let sent = self.send_now(key, gather, piped.is_some()) && self.pass_out(key);
+            if !sent || bytes >= left_bytes {
                 break;
             }
             left_bytes -= bytes;
@@ -220,10 +223,11 @@ impl<D: Driver> Worker<D> {
         self.read_link(key);
     }
 
-    /// A batch of what the session wants sent. It ends where payload stands in a pipe.
-    fn make_batch(&mut self, key: Key) -> Box<Gather> {
-        let mut gather = self.kit.take_gather();
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return gather };
+    /// A batch of what the session wants sent, and whether large runs of datagrams are in it. It
+    /// ends where payload stands in a pipe.
+    fn make_batch(&mut self, key: Key) -> (Box<Gather>, bool) {
+        let (mut gather, mut has_runs) = (self.kit.take_gather(), false);
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return (gather, false) };
         while gather.len_bytes() < BATCH_BYTES
             && gather.parts() < BATCH_PARTS
             && tunnel.outgoing.is_none()
@@ -241,6 +245,7 @@ impl<D: Driver> Worker<D> {
                     let flow = self.flows.get_mut(Key::unpack(user));
                     let flow = flow.expect("streams with datagrams have a flow");
                     self.kit.append(&mut gather, &mut flow.queue, bytes);
+                    has_runs |= bytes >= DATAGRAM_KEEP_BYTES as u64;
                 }
                 Transmit::Data { user, bytes, .. } => {
                     let user = Key::unpack(user);
@@ -260,14 +265,14 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
-        gather
+        (gather, has_runs)
     }
 
-    /// Sends a batch that ends in the head of a frame with spliced payload, at once; what the
-    /// socket does not take goes by the driver. `false`: the payload has to wait for that.
-    fn send_head(&mut self, key: Key, mut gather: Box<Gather>) -> bool {
+    /// Sends a batch at once; what the socket does not take goes by the driver. `false`: what comes
+    /// next has to wait for that. `more`: it ends in the head of a frame with spliced payload.
+    fn send_now(&mut self, key: Key, mut gather: Box<Gather>, more: bool) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-        match direct::send(&tunnel.fd, &mut gather, true) {
+        match direct::send(&tunnel.fd, &mut gather, more) {
             Ok(bytes) => gather.advance(bytes),
             Err(error) if is_again(&error) => {}
             Err(error) => {
