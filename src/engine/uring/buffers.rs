@@ -12,6 +12,7 @@ use io_uring::types::BufRingEntry;
 
 use crate::engine::chunk::{BufferSet, Chunk};
 use crate::engine::region::Region;
+use crate::limits::URING_READY_BYTES;
 
 /// A buffer group and the ring by which its buffers are given to the kernel.
 #[derive(Debug)]
@@ -24,11 +25,14 @@ pub(super) struct BufferGroup {
     /// Entries ever added, modulo 2^16; what the kernel is told.
     tail: u16,
     with_kernel: u32,
+    /// As many are given to the kernel at once.
+    ready_max: u32,
 }
 
 impl BufferGroup {
-    /// Makes `count` (a power of two) buffers, registers the group as `id`, and gives it all of
-    /// them.
+    /// Makes `count` (a power of two) buffers, registers the group as `id`, and gives it some of
+    /// them: the kernel takes them in turn, so it has only as many as may fill the processor's
+    /// cache.
     pub(super) fn register(
         submitter: &Submitter<'_>,
         id: u16,
@@ -46,11 +50,11 @@ impl BufferGroup {
         unsafe {
             submitter.register_buf_ring_with_flags(entries.base().as_ptr() as u64, count, id, 0)?;
         }
-        let mut group = Self { set, entries, id, mask: count - 1, tail: 0, with_kernel: 0 };
-        for index in 0..count {
-            group.add(index);
-        }
-        group.publish();
+        let ready_max = (URING_READY_BYTES / buffer_bytes).max(1);
+        let mask = count - 1;
+        let mut group = Self { set, entries, id, mask, tail: 0, with_kernel: 0, ready_max };
+        group.set.give_back((0..u32::from(count)).rev());
+        group.replenish();
         Ok(group)
     }
 
@@ -65,11 +69,13 @@ impl BufferGroup {
         self.id
     }
 
-    /// Gives the kernel all buffers that came back.
+    /// Gives the kernel buffers in place of those it has filled, the one that came back last first.
     #[inline]
     pub(super) fn replenish(&mut self) {
         let mut any = false;
-        while let Some(index) = self.set.pop_returned() {
+        while self.with_kernel < self.ready_max
+            && let Some(index) = self.set.pop_returned()
+        {
             self.add(index as u16);
             any = true;
         }
