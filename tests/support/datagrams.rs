@@ -147,6 +147,19 @@ impl Client {
         assert!(got == datagram, "{} bytes came back as {}", datagram.len(), got.len());
     }
 
+    /// Sends a datagram and gives the next that comes. An error: nobody is there, any more.
+    ///
+    /// # Errors
+    /// Those of the socket, which hears of a port that nobody listens at; or half a second passed.
+    pub fn try_echo(&self, datagram: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.0.send(datagram)?;
+        self.0.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let mut buffer = vec![0; 1 << 16];
+        let bytes = self.0.recv(&mut buffer)?;
+        buffer.truncate(bytes);
+        Ok(buffer)
+    }
+
     /// Asks again and again, as programs that use datagrams do, until the answer is the question.
     pub fn echo_in_the_end(&self, datagram: &[u8]) {
         let end = Instant::now() + DEADLINE;
