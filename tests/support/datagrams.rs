@@ -155,8 +155,9 @@ impl Client {
         self.0.send(datagram)?;
         self.0.set_read_timeout(Some(Duration::from_millis(500)))?;
         let mut buffer = vec![0; 1 << 16];
-        let bytes = self.0.recv(&mut buffer)?;
-        buffer.truncate(bytes);
+        let got = self.0.recv(&mut buffer);
+        self.0.set_read_timeout(Some(DEADLINE))?;
+        buffer.truncate(got?);
         Ok(buffer)
     }
 
