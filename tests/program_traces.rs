@@ -3,11 +3,12 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::SockRef;
 
+use support::datagrams::Client;
 use support::net::{bounded, connect, free_port, read_to_end_of};
 use support::program::Program;
 use support::protocol::Protocol;
@@ -38,6 +39,10 @@ const PLAIN: [&str; 16] = [
 
 /// Recordings with an offer of the cipher, which is passed over.
 const WITH_CIPHER_OFFER: [&str; 2] = ["handshake.crypt", "echo10.crypt"];
+
+/// Recordings of datagrams, and how many flows the binary may have at its entrance: so that it
+/// forgets one where the original does, which takes an empty datagram for the end.
+const DATAGRAMS: [(&str, usize); 3] = [("udp3", 4096), ("udp_more", 1), ("udp_idle", 4096)];
 
 /// Does what the local program at the end `here` did: a client or a server behind the binary.
 fn act_out(story: &Story, here: End, mut stream: TcpStream, urgent_heard: &AtomicBool) {
@@ -129,6 +134,79 @@ fn play(name: &str, binary: End) {
     assert_eq!(program.count("tunnel down"), 0);
 }
 
+/// As [`play`], for a recording of datagrams.
+fn play_datagrams(name: &str, flows: usize, binary: End) {
+    println!("{name}: the binary as {binary:?}");
+    let trace = Trace::load(name);
+    let server = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+    let words = [
+        "PORT=127.0.0.1:0/udp".to_owned(),
+        format!("DEST={}/udp", server.local_addr().expect("an address")),
+        format!("SOXCONF=udpflows:{flows}"),
+    ];
+    let (program, link) = join(binary, &words);
+    let entrance = program.address_of("entrance listening");
+    let replay = Replay::new(&trace, binary.other(), link).of_datagrams();
+    let _link = std::thread::scope(|scope| {
+        let at_exit: Vec<_> =
+            trace.stories.iter().filter(|story| story.entrance != binary).collect();
+        scope.spawn(move || serve_datagrams(&at_exit, binary, &server));
+        let mut talking = None;
+        replay.run(|stream| {
+            // As recorded: the one before has heard its answers by now.
+            if let Some(talking) = talking.take() {
+                let talking: std::thread::ScopedJoinHandle<'_, ()> = talking;
+                talking.join().expect("a client is answered as recorded");
+            }
+            let client = Client::of(entrance);
+            let story = &trace.stories[stream];
+            talking = Some(scope.spawn(move || talk(story, binary, &client)));
+        })
+    });
+    assert_eq!(program.count("tunnel down"), 0);
+}
+
+/// Does what a client of datagrams did.
+fn talk(story: &Story, here: End, client: &Client) {
+    for act in &story.acts {
+        match act {
+            Act::Data(end, data) if *end == here => client.send(data),
+            Act::Data(_, data) => assert!(client.receive() == *data, "another datagram arrives"),
+            Act::Close(_) => return,
+            Act::Urgent(..) | Act::Refuse(_) => panic!("not of datagrams: {act:?}"),
+        }
+    }
+}
+
+/// Does what the server of datagrams did, whose clients come one after the other.
+fn serve_datagrams(stories: &[&Story], here: End, socket: &UdpSocket) {
+    let data = |story: &Story| -> Vec<(End, Vec<u8>)> {
+        let data = story.acts.iter().filter_map(|act| match act {
+            Act::Data(end, data) => Some((*end, data.clone())),
+            _ => None,
+        });
+        data.rev().collect()
+    };
+    // Of each story what is left of it, the next datagram last.
+    let mut left: Vec<_> = stories.iter().map(|&story| data(story)).collect();
+    let mut clients = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
+    socket.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
+    while left.iter().any(|left| !left.is_empty()) {
+        let (bytes, client) = socket.recv_from(&mut buffer).expect("a datagram comes");
+        let known = clients.iter().position(|known| *known == client);
+        let story = known.unwrap_or_else(|| {
+            clients.push(client);
+            clients.len() - 1
+        });
+        let (from, data) = left[story].pop().expect("no more datagrams than recorded");
+        assert!(from != here && data == buffer[..bytes], "another datagram arrives");
+        while let Some((_, answer)) = left[story].pop_if(|(from, _)| *from == here) {
+            socket.send_to(&answer, client).expect("an answer is sent");
+        }
+    }
+}
+
 /// Starts the binary and gives it a persistent connection whose other end is the test's.
 fn join(binary: End, words: &[String]) -> (Program, TcpStream) {
     match binary {
@@ -165,5 +243,13 @@ fn the_offer_of_a_cipher_is_passed_over() {
     for name in WITH_CIPHER_OFFER {
         play(name, End::Receptor);
         play(name, End::Connector);
+    }
+}
+
+#[test]
+fn recordings_of_datagrams() {
+    for (name, flows) in DATAGRAMS {
+        play_datagrams(name, 4096, End::Receptor);
+        play_datagrams(name, flows, End::Connector);
     }
 }

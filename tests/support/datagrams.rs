@@ -118,20 +118,31 @@ impl Client {
 
     /// The next datagram that comes.
     pub fn receive(&self) -> Vec<u8> {
+        self.next().expect("a datagram comes")
+    }
+
+    /// What comes within the socket's timeout.
+    fn next(&self) -> std::io::Result<Vec<u8>> {
         let mut buffer = vec![0; 1 << 16];
-        let bytes = self.0.recv(&mut buffer).expect("a datagram comes");
-        buffer.truncate(bytes);
-        buffer
+        loop {
+            match self.0.recv(&mut buffer) {
+                // The test was stopped and goes on.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                got => {
+                    buffer.truncate(got?);
+                    return Ok(buffer);
+                }
+            }
+        }
     }
 
     /// Whether a datagram comes within this time.
     pub fn hears_within(&self, time: Duration) -> Option<Vec<u8>> {
         self.0.set_read_timeout(Some(time)).expect("a timeout can be set");
-        let mut buffer = vec![0; 1 << 16];
-        let got = self.0.recv(&mut buffer);
+        let got = self.next();
         self.0.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
         match got {
-            Ok(bytes) => Some(buffer[..bytes].to_vec()),
+            Ok(datagram) => Some(datagram),
             Err(error) => {
                 let kind = error.kind();
                 assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
@@ -154,11 +165,9 @@ impl Client {
     pub fn try_echo(&self, datagram: &[u8]) -> std::io::Result<Vec<u8>> {
         self.0.send(datagram)?;
         self.0.set_read_timeout(Some(Duration::from_millis(500)))?;
-        let mut buffer = vec![0; 1 << 16];
-        let got = self.0.recv(&mut buffer);
+        let got = self.next();
         self.0.set_read_timeout(Some(DEADLINE))?;
-        buffer.truncate(got?);
-        Ok(buffer)
+        got
     }
 
     /// Asks again and again, as programs that use datagrams do, until the answer is the question.

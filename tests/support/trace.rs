@@ -53,11 +53,16 @@ pub struct Story {
 impl Story {
     /// All ordinary data that `end` sends.
     pub fn data_of(&self, end: End) -> Vec<u8> {
+        self.pieces_of(end).concat()
+    }
+
+    /// As [`Story::data_of`], in the pieces that it was recorded in.
+    pub fn pieces_of(&self, end: End) -> Vec<&[u8]> {
         let data = self.acts.iter().filter_map(|act| match act {
             Act::Data(from, data) if *from == end => Some(&data[..]),
             _ => None,
         });
-        data.collect::<Vec<_>>().concat()
+        data.collect()
     }
 }
 
@@ -89,6 +94,11 @@ impl Trace {
             trace.take(&mut streams, from, frame);
         }
         trace
+    }
+
+    /// Whether `end` closes this stream.
+    pub fn closes(&self, stream: usize, end: End) -> bool {
+        self.stories[stream].acts.contains(&Act::Close(end))
     }
 
     /// Adds a frame. `streams` tells which stream an end means by an id of its own.
