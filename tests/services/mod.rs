@@ -1,9 +1,11 @@
 //! Real services on loopback, each with a directory of its own that is gone afterwards, ended
 //! when dropped. A program that is not installed fails the test and names its Debian package.
 
-// As in the harness: `pub` reaches no further than the test that uses this.
-#![allow(unreachable_pub)]
+// As in the harness: each test uses some of this, and `pub` reaches no further than it.
+#![allow(dead_code, unreachable_pub)]
 
+pub mod dnsmasq;
+pub mod iperf3;
 pub mod nginx;
 pub mod postgres;
 pub mod redis;

@@ -1,0 +1,131 @@
+//! Real programs that speak UDP, through the tunnel.
+
+mod services;
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use serde_json::Value;
+
+use services::{dnsmasq, iperf3, new_dir, program, run};
+use support::datagrams::DatagramServer;
+use support::net::free_port;
+use support::protocol::Protocol;
+use support::tunnel::Tunnel;
+use support::{DEADLINE, eventually};
+
+/// Name and address of a question.
+fn question(number: u16) -> (String, Ipv4Addr) {
+    let [high, low] = number.to_be_bytes();
+    (format!("q{number:04}.test"), Ipv4Addr::new(10, 20, high, low))
+}
+
+/// A thousand questions of `dig`, five from each of 200 addresses, eight at a time: each is
+/// answered to whoever asked.
+#[test]
+fn dig_asks_a_name_server() {
+    const SOURCES: u16 = 200;
+    const QUESTIONS_EACH: u16 = 5;
+    let server = dnsmasq::start((0..SOURCES * QUESTIONS_EACH).map(question));
+    let tunnel = Tunnel::start(
+        Protocol::V1,
+        &[format!("DEST={}/udp", server.address())],
+        &["PORT=127.0.0.1:0/udp"],
+    );
+    let (idle, entrance) = (tunnel.receptor.descriptors(), tunnel.entrance());
+    let dig = program("dig", "bind9-dnsutils");
+    let next = Mutex::new(0..SOURCES);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Some(source) = take(&next) {
+                    let questions = (0..QUESTIONS_EACH).map(|nth| question(nth * SOURCES + source));
+                    let (names, addresses): (Vec<_>, Vec<_>) =
+                        questions.map(|(name, address)| (name, address.to_string())).unzip();
+                    // An address and ports that nobody else has.
+                    let said = run(Command::new(&dig)
+                        .arg(format!("@{}", entrance.ip()))
+                        .args(["-p", &entrance.port().to_string()])
+                        .args(["-b", &format!("127.0.0.9#{}", 20_000 + source)])
+                        .args(["+short", "+tries=5", "+timeout=5"])
+                        .args(names));
+                    assert_eq!(said.lines().collect::<Vec<_>>(), addresses, "source {source}");
+                }
+            });
+        }
+    });
+    assert_eq!(tunnel.receptor.descriptors(), idle + usize::from(SOURCES));
+}
+
+/// The next of the numbers that are shared out.
+fn take(numbers: &Mutex<std::ops::Range<u16>>) -> Option<u16> {
+    numbers.lock().expect("nobody panics with it").next()
+}
+
+/// Of the datagrams in one direction: how many were received, and the part that was lost.
+fn received(said: &Value, sum: &str) -> (u64, f64) {
+    let sum = &said["end"][sum];
+    let figure = |name: &str| sum[name].as_f64().unwrap_or_else(|| panic!("no {name}: {said}"));
+    let (packets, lost) = (figure("packets"), figure("lost_packets"));
+    println!("{:.1} Mbit/s, {lost} of {packets} lost", figure("bits_per_second") / 1e6);
+    ((packets - lost) as u64, lost / packets)
+}
+
+#[test]
+fn iperf3_both_ways() {
+    const LOST_MAX: f64 = 0.01;
+    let server = iperf3::start();
+    // One number for its control connection and for its datagrams.
+    let entrance = free_port([127, 0, 0, 2].into());
+    let _tunnel = Tunnel::start(
+        Protocol::V1,
+        &[format!("DEST={}", server.address()), format!("DEST={}/udp", server.address())],
+        &[format!("PORT={entrance},{entrance}/udp")],
+    );
+    // 2 s of 20 Mbit/s in datagrams of 1,200 bytes are 4,166.
+    let rate = ["-b", "20M", "-l", "1200"];
+    for way in [&[][..], &["-R"]] {
+        let said = iperf3::datagrams(entrance, &[&rate[..], way].concat());
+        let (count, lost) = received(&said, "sum");
+        assert!(count > 4_000 && lost <= LOST_MAX, "{way:?}: {said}");
+    }
+    let said = iperf3::datagrams(entrance, &[&rate[..], &["--bidir"]].concat());
+    for sum in ["sum", "sum_bidir_reverse"] {
+        let (count, lost) = received(&said, sum);
+        assert!(count > 4_000 && lost <= LOST_MAX, "{sum}: {said}");
+    }
+}
+
+#[test]
+fn logger_sends_to_a_syslog_receiver() {
+    const LINES: usize = 200;
+    let (tell, heard) = mpsc::channel();
+    let server = DatagramServer::start("127.0.0.1:0", move |_, datagram, _| {
+        // Nobody listens when the test has failed.
+        let _ = tell.send(String::from_utf8_lossy(datagram).into_owned());
+    });
+    let tunnel = Tunnel::start(
+        Protocol::V1,
+        &[format!("DEST={}/udp", server.address())],
+        &["PORT=127.0.0.1:0/udp"],
+    );
+    let dir = new_dir();
+    let file = dir.path().join("lines");
+    let line = |nth: usize| format!("line {nth} of many {}", "x".repeat(nth));
+    std::fs::write(&file, (0..LINES).map(|nth| line(nth) + "\n").collect::<String>())
+        .expect("written");
+    let SocketAddr::V4(entrance) = tunnel.entrance() else { panic!("an IPv4 entrance") };
+    run(Command::new(program("logger", "bsdutils"))
+        .args(["--udp", "--server", &entrance.ip().to_string()])
+        .args(["--port", &entrance.port().to_string()])
+        .args(["--tag", "sockmux", "--file"])
+        .arg(&file));
+    for nth in 0..LINES {
+        let message = heard.recv_timeout(DEADLINE).expect("a message for each line");
+        assert!(message.ends_with(&line(nth)) && message.contains("sockmux"), "{message}");
+    }
+    assert!(eventually(DEADLINE, || server.came() == LINES));
+}
