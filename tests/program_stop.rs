@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use support::DEADLINE;
+use support::datagrams::{Client, DatagramServer};
 use support::net::{check_echo, connect, free_port, read_to_end_of};
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
@@ -14,6 +15,9 @@ use support::tunnel::{Tunnel, start_connector, start_receptor};
 
 /// Within this the program has ended when nothing is left to wait for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+/// As [`ENDS_WITHIN`] where flows of datagrams have to be silent for a second first.
+const SILENT_WITHIN: Duration = Duration::from_secs(4);
 
 /// Panics unless a [`Server::named`] this says who it is.
 fn expect_line(stream: &mut TcpStream, name: &str) {
@@ -64,6 +68,29 @@ fn sigterm_without_streams_ends_at_once(protocol: Protocol) {
     tunnel.receptor.wait_for("tunnel down");
     tunnel.receptor.terminate();
     assert_eq!(tunnel.receptor.wait_exit(ENDS_WITHIN).code(), Some(0));
+}
+
+/// A flow has no end but silence: an entrance has no socket for it that could tell of one.
+fn sigterm_waits_for_silence_where_a_flow_is_open(protocol: Protocol) {
+    for at_connector in [true, false] {
+        let server = DatagramServer::echo();
+        let mut tunnel = Tunnel::start(
+            protocol,
+            &[format!("DEST={}/udp", server.address())],
+            &["PORT=127.0.0.1:0/udp"],
+        );
+        let client = Client::of(tunnel.entrance());
+        client.check_echo(b"hello");
+        let stopping = match at_connector {
+            true => &mut tunnel.connector,
+            false => &mut tunnel.receptor,
+        };
+        stopping.terminate();
+        stopping.wait_for("draining");
+        client.check_echo(b"still open");
+        assert_eq!(stopping.wait_exit(SILENT_WITHIN).code(), Some(0));
+        assert_eq!(stopping.wait_for("stopped")["how"], "Drained");
+    }
 }
 
 fn sigterm_waits_no_longer_than_its_timeout(protocol: Protocol) {
@@ -154,5 +181,6 @@ in_both_protocols! {
     sigterm_lets_the_open_stream_finish,
     sigterm_without_streams_ends_at_once,
     sigterm_waits_no_longer_than_its_timeout,
+    sigterm_waits_for_silence_where_a_flow_is_open,
     a_second_sigterm_ends_at_once,
 }

@@ -16,6 +16,8 @@ impl<D: Driver> Worker<D> {
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.tunnels_on_time();
         self.sources_on_time();
+        // Before anything is written: peers are to hear of flows that end.
+        self.flows_on_time();
         self.sweep_if_due();
         self.write_all();
         self.feed_starved();
