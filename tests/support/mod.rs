@@ -11,6 +11,7 @@ pub mod delay_line;
 pub mod link_proxy;
 pub mod log;
 pub mod net;
+pub mod network;
 pub mod pattern;
 pub mod peer;
 pub mod peer_v1;
