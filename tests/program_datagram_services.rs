@@ -10,9 +10,10 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 
-use services::{dnsmasq, iperf3, new_dir, program, run};
+use services::{dnsmasq, iperf3, new_dir, program, run, wireguard};
 use support::datagrams::DatagramServer;
 use support::net::free_port;
+use support::network;
 use support::protocol::Protocol;
 use support::tunnel::Tunnel;
 use support::{DEADLINE, eventually};
@@ -128,4 +129,36 @@ fn logger_sends_to_a_syslog_receiver() {
         assert!(message.ends_with(&line(nth)) && message.contains("sockmux"), "{message}");
     }
     assert!(eventually(DEADLINE, || server.came() == LINES));
+}
+
+/// The protocol as every implementation of it speaks it; ours is one that needs nothing of the
+/// kernel but a device. It takes the tunnel for the way to its peer: what goes through it comes out
+/// in another network, where nothing else leads.
+#[test]
+fn wireguard_between_two_networks() {
+    network::enter_new(1500);
+    let (here, mut there) = wireguard::pair();
+    let tunnel = Tunnel::start(
+        Protocol::V1,
+        &[format!("DEST={}/udp", there.listening())],
+        &["PORT=127.0.0.1:0/udp"],
+    );
+    here.expects(&there, Some(tunnel.entrance()));
+    there.expects(&here, None);
+    here.bring_up();
+    there.bring_up_elsewhere();
+
+    let ping = |words: &[&str]| {
+        let mut ping = Command::new(program("ping", "iputils-ping"));
+        run(ping.args(["-c", "5", "-i", "0.2", "-w", "20"]).args(words).arg(there.inner_ip()))
+    };
+    // In packets of little and of as much as the device takes.
+    for words in [&[][..], &["-M", "do", "-s", "1392"]] {
+        let said = ping(words);
+        assert!(said.contains(" 5 received"), "{said}");
+    }
+    let said = there.iperf3_from_here();
+    let sum = &said["end"]["sum_received"];
+    println!("TCP through WireGuard: {:.0} Mbit/s", sum["bits_per_second"].as_f64().unwrap() / 1e6);
+    assert!(sum["bytes"].as_u64() > Some(1_000_000), "{said}");
 }

@@ -10,6 +10,7 @@ pub mod nginx;
 pub mod postgres;
 pub mod redis;
 pub mod sshd;
+pub mod wireguard;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
