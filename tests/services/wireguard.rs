@@ -127,16 +127,16 @@ impl End {
             .expect("nsenter of util-linux starts");
         // Not the last: that one is for finding the network.
         self.children.insert(0, server);
-        let mut said = String::new();
+        let mut said = Value::Null;
         let answered = eventually(DEADLINE, || {
             let mut client = Command::new(program("iperf3", "iperf3"));
-            let output = client.args(["-c", &self.inner_ip(), "-t", "2", "-J"]).output();
-            let output = output.expect("iperf3 starts");
-            said = String::from_utf8_lossy(&output.stdout).into_owned();
-            output.status.success()
+            // Asked for JSON, it says there what went wrong: at first, that nobody listens yet.
+            let text = run(client.args(["-c", &self.inner_ip(), "-t", "2", "-J"]));
+            said = serde_json::from_str(&text).expect("JSON, as asked for");
+            said["error"].is_null()
         });
         assert!(answered, "{said}");
-        serde_json::from_str(&said).expect("JSON, as asked for")
+        said
     }
 }
 
