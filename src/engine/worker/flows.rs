@@ -55,12 +55,16 @@ impl<D: Driver> Worker<D> {
     fn open_flow(&mut self, tunnel_key: Key, flow: Flow, entrance: SocketAddr) -> Option<Key> {
         let client = flow.client;
         let key = self.insert_flow(flow)?;
-        let tunnel = self.tunnels.get_mut(tunnel_key)?;
-        match tunnel.session.open_datagrams(key.pack() | FLOW_BIT, client, entrance) {
+        let opened = match self.tunnels.get_mut(tunnel_key) {
+            Some(tunnel) => tunnel.session.open_datagrams(key.pack() | FLOW_BIT, client, entrance),
+            None => Err(OpenError::NotUp),
+        };
+        match opened {
             Ok(stream) => {
                 debug!(%client, %entrance, "flow");
-                let flow = self.flows.get_mut(key)?;
-                flow.stream = Some((tunnel_key, stream));
+                if let Some(flow) = self.flows.get_mut(key) {
+                    flow.stream = Some((tunnel_key, stream));
+                }
                 Some(key)
             }
             Err(error) => {
