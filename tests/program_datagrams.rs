@@ -18,6 +18,7 @@ in_both_protocols!(
     every_client_gets_its_own_answers,
     the_newest_of_many_clients_is_always_answered,
     a_silent_flow_ends_and_begins_anew,
+    the_newest_finds_a_descriptor,
     a_server_that_is_not_there_ends_the_flow,
     flows_begin_anew_after_the_tunnel_was_down,
     datagrams_wait_for_the_name_of_their_server,
@@ -135,6 +136,18 @@ fn a_silent_flow_ends_and_begins_anew(protocol: Protocol) {
         assert_eq!(tunnel.receptor.descriptors(), idle + 1);
         assert!(eventually(DEADLINE, || tunnel.receptor.descriptors() == idle));
     }
+}
+
+fn the_newest_finds_a_descriptor(protocol: Protocol) {
+    const FLOWS: u64 = 4;
+    let server = DatagramServer::echo();
+    let tunnel = tunnel_to(protocol, server.address(), &[]);
+    let few = tunnel.receptor.descriptors() as u64 + FLOWS;
+    tunnel.receptor.limit_descriptors(few);
+    for number in 0..5 * FLOWS {
+        Client::of(tunnel.entrance()).echo_in_the_end(&datagram(number, 100));
+    }
+    assert!(tunnel.receptor.log_text().contains("Too many open files"));
 }
 
 fn a_server_that_is_not_there_ends_the_flow(protocol: Protocol) {

@@ -62,6 +62,13 @@ pub struct Target {
     pub port: u16,
 }
 
+/// `host:port`, an IPv6 address in brackets.
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&super::address::show(Some(&self.host), self.port))
+    }
+}
+
 /// One port where streams begin at this end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {

@@ -71,7 +71,7 @@ impl Session {
     ) -> Queued {
         self.lane.clock(now);
         let run = Run::new(size_bytes, bytes);
-        let (protocol, payload_max) = (self.protocol, self.payload_max());
+        let (protocol, payload_max) = (self.protocol, self.datagram_max());
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return Queued::refused(run, false);

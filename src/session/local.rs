@@ -97,7 +97,12 @@ impl Session {
         let reason = if unreachable && !self.peer_is_ours() {
             String::new()
         } else {
-            reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES / 4).collect()
+            let mut left_bytes = REASON_BYTES;
+            let fits = |c: &char| {
+                left_bytes = left_bytes.saturating_sub(c.len_utf8());
+                left_bytes > 0
+            };
+            reason.chars().filter(|c| !c.is_control()).take_while(fits).collect()
         };
         self.outbox.push(Control::Refuse { to, reason });
     }

@@ -100,8 +100,10 @@ impl Default for Config {
 struct Peer {
     /// Its offer, if it is one of ours and we made one too.
     offer: Option<Offer>,
-    /// Largest packet that it takes, header included, in bytes.
+    /// Largest packet that it takes, header included, in bytes: what is assumed until it has said.
     packet_bytes: u16,
+    /// It has said so.
+    packet_size_said: bool,
     /// It takes first data in CONNECT and CONNECTED.
     first_data: bool,
 }
@@ -229,6 +231,7 @@ impl Session {
             peer: Peer {
                 offer: None,
                 packet_bytes: v03::PACKET_BYTES_UNSAID.min(config.packet_bytes),
+                packet_size_said: false,
                 first_data: false,
             },
             protocol: Protocol::V03,
@@ -340,6 +343,17 @@ impl Session {
         match self.protocol {
             Protocol::V03 => self.peer.payload_max(),
             Protocol::V1 => limits::FRAME_BYTES,
+        }
+    }
+
+    /// Bytes of a datagram that 0.3 may carry, or one that 1 does in a run. What a peer will say of
+    /// its packets a moment after the hello is not waited for: each takes the largest.
+    fn datagram_max(&self) -> u64 {
+        match self.protocol {
+            Protocol::V03 if !self.peer.packet_size_said => {
+                u64::from(self.config.packet_bytes) - v03::HEADER_BYTES as u64
+            }
+            _ => self.payload_max(),
         }
     }
 

@@ -82,7 +82,8 @@ impl Session {
             Frame::Ping { ids, payload } => self.outbox.push_pong(ids, payload),
             Frame::Pong { payload } => self.on_pong(payload, now),
             Frame::PacketSize(bytes) => {
-                self.peer.packet_bytes = bytes.min(self.config.packet_bytes)
+                self.peer.packet_bytes = bytes.min(self.config.packet_bytes);
+                self.peer.packet_size_said = true;
             }
             Frame::FirstData => self.peer.first_data = true,
             Frame::CipherOn => return Err(TunnelError::CipherOn),

@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use super::log::Log;
@@ -154,6 +154,13 @@ impl Program {
             .map(|ticks| ticks.parse::<f64>().expect("ticks"))
             .sum();
         ticks / TICKS_PER_SEC
+    }
+
+    /// Lets the process have no more descriptors than this.
+    pub fn limit_descriptors(&self, most: u64) {
+        let pid = Pid::from_raw(self.pid() as i32);
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(pid, Resource::Nofile, limit).expect("a child's limits can be set");
     }
 
     /// How many descriptors the process has open.

@@ -93,9 +93,7 @@ impl Dial {
 
     /// Why the target was not reached.
     pub(super) fn reason(&self) -> String {
-        let Target { host, port } = &self.target;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let error = self.last_error.as_deref().unwrap_or("no address");
-        format!("{host}:{port}: {error}")
+        format!("{}: {error}", self.target)
     }
 }

@@ -13,6 +13,7 @@ use super::table::{Key, Table};
 use crate::engine::datagram::{SegmentLimit, Towards};
 use crate::engine::driver::{Fd, Gather};
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
+use crate::params::plan::Target;
 use crate::session::{Moment, StreamKey};
 
 /// Tells a flow's number from a local connection's where a session or the resolver says it.
@@ -42,7 +43,7 @@ pub(super) enum Server {
     /// Behind the tunnel.
     Peer,
     /// Its name is being looked up: what came for it waits.
-    Unknown(Waiting),
+    Unknown(Box<Waiting>),
     /// Here: a socket that is connected to it.
     Here(Fd),
 }
@@ -67,13 +68,18 @@ pub(super) struct Flow {
 }
 
 /// Runs that wait for their server's address, the newest of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
+    pub(super) target: Target,
     runs: VecDeque<(Box<Gather>, u32)>,
     bytes: usize,
 }
 
 impl Waiting {
+    pub(super) fn new(target: Target) -> Box<Waiting> {
+        Box::new(Waiting { target, runs: VecDeque::new(), bytes: 0 })
+    }
+
     /// Keeps a run, in place of older ones. Those that have to go come back.
     pub(super) fn push(&mut self, run: Box<Gather>, size_bytes: u32) -> Vec<(Box<Gather>, u32)> {
         self.bytes += run.len_bytes();

@@ -4,6 +4,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::debug;
@@ -32,7 +34,8 @@ impl<D: Driver> Worker<D> {
             Purpose::Relay => {
                 let LinkPlan::Relay { target, .. } = &self.plan.link else { return None };
                 let target = target.clone();
-                let mut flow = Flow::new(client, Server::Unknown(Waiting::default()), self.now);
+                let mut flow =
+                    Flow::new(client, Server::Unknown(Waiting::new(target.clone())), self.now);
                 flow.origin = Some(origin);
                 let key = self.insert_flow(flow)?;
                 self.find_server(key, &target);
@@ -102,7 +105,8 @@ impl<D: Driver> Worker<D> {
         client: SocketAddr,
         target: &Target,
     ) {
-        let mut flow = Flow::new(client, Server::Unknown(Waiting::default()), self.now);
+        let server = Server::Unknown(Waiting::new(target.clone()));
+        let mut flow = Flow::new(client, server, self.now);
         flow.stream = Some((tunnel_key, stream));
         let Some(key) = self.insert_flow(flow) else {
             self.refuse_stream(tunnel_key, stream, client, "too many flows are open", false);
@@ -130,29 +134,11 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        let mut failure = String::from("the name has no address");
-        let socket = match found {
-            Err(error) => {
-                failure = format!("name not found: {error}");
-                None
-            }
-            Ok(addresses) => addresses.into_iter().find_map(|address| {
-                let socket = datagram::connected(address);
-                socket.map_err(|error| failure = format!("{error} ({address}/udp)")).ok()
-            }),
+        let socket = match first_that_can_be_sent_to(found) {
+            Ok(socket) => socket,
+            Err(error) => return self.flow_unreachable(key, &error),
         };
-        let Some(socket) = socket else {
-            let (client, stream) = (flow.client, flow.stream);
-            self.forget_flow(key);
-            match stream {
-                Some((tunnel, stream)) => {
-                    self.refuse_stream(tunnel, stream, client, &failure, true);
-                }
-                None => self.log_refused(client, &failure),
-            }
-            return;
-        };
-        let socket = std::rc::Rc::new(socket);
+        let socket = Rc::new(socket);
         let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
         let before = std::mem::replace(&mut flow.server, Server::Here(socket));
         if let Some((tunnel_key, stream)) = flow.stream {
@@ -166,6 +152,25 @@ impl<D: Driver> Worker<D> {
             for (run, size_bytes) in waiting.take() {
                 self.send_run(key, run, size_bytes);
             }
+        }
+    }
+
+    /// A flow whose server cannot be sent to.
+    fn flow_unreachable(&mut self, key: Key, error: &io::Error) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (client, stream) = (flow.client, flow.stream);
+        let reason = match &flow.server {
+            Server::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
+            Server::Here(_) | Server::Peer => error.to_string(),
+        };
+        self.forget_flow(key);
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            // The next datagram finds a descriptor.
+            self.evict_flow();
+        }
+        match stream {
+            Some((tunnel, stream)) => self.refuse_stream(tunnel, stream, client, &reason, true),
+            None => self.log_refused(client, &reason),
         }
     }
 
@@ -234,4 +239,17 @@ impl<D: Driver> Worker<D> {
         }
         None
     }
+}
+
+/// A socket to the first of the addresses that a packet could be sent to, or why there is none.
+fn first_that_can_be_sent_to(found: io::Result<Vec<SocketAddr>>) -> io::Result<OwnedFd> {
+    let addresses = found.map_err(|error| io::Error::other(format!("name not found: {error}")))?;
+    let mut last = Err(io::Error::other("no address"));
+    for address in addresses {
+        last = datagram::connected(address);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
 }

@@ -102,10 +102,11 @@ impl<D: Driver> Worker<D> {
         let client = client.unwrap_or(NO_ADDRESS);
         let Some(exit) = routing::choose(&self.plan.exits, &caller, transport) else {
             let port = caller.entrance_port.map_or(String::from("?"), |port| port.to_string());
+            let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
             let reason = if self.plan.exits.is_empty() {
                 String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
             } else {
-                format!("no exit for client {} at entrance port {port}", client.ip())
+                format!("no exit for client {} at entrance port {port}{udp}", client.ip())
             };
             self.refuse_stream(tunnel, stream, client, &reason, false);
             return;
