@@ -231,7 +231,18 @@ pub const URING_COMPLETION_ENTRIES: u32 = 4096;
 
 /// Operations in flight before their table first grows: four for each of 200 streams, and the
 /// entrances.
-pub const URING_OPERATIONS_START: usize = 1024;
+pub const OPERATIONS_START: usize = 1024;
+
+/// Descriptors that one look at epoll tells of. The kernel goes on with the others at the next.
+pub const EPOLL_EVENTS_MAX: usize = 256;
+
+/// Receives that a multishot receive of the epoll driver makes in one turn, and connections that an
+/// accept takes: then others have theirs.
+pub const EPOLL_REPEATS_MAX: usize = 8;
+
+/// Turns in a row that the epoll driver may fill with what was done at once, before it looks at what
+/// else has come: a look costs as much as a small receive.
+pub const EPOLL_UNSEEN_TURNS_MAX: u32 = 2;
 
 /// Times a submission that the kernel refuses for the moment (`EAGAIN`, `EBUSY`: out of memory, or
 /// completions waiting) is tried again within one wait, reaping in between.

@@ -1,7 +1,7 @@
 //! The only place with descriptors, clocks and `unsafe`.
 //!
 //! The worker is written against [`driver::Driver`]: it starts operations and is told of their
-//! ends. How the kernel is asked is the driver's business ([`uring`] for now), and the bytes go
+//! ends. How the kernel is asked is the driver's business ([`uring`] or [`epoll`]), and the bytes go
 //! from operation to operation as refcounted [`chunk`]s, never copied on the way.
 
 pub mod chunk;
@@ -9,12 +9,14 @@ mod congestion;
 mod datagram;
 mod direct;
 pub mod driver;
+pub mod epoll;
 mod gather;
 mod net;
 mod pipe;
 mod region;
 mod relay;
 mod resolver;
+mod slots;
 pub mod uring;
 mod worker;
 

@@ -34,18 +34,19 @@ use self::buffers::BufferGroup;
 pub use self::error::{SetupError, SetupStep};
 pub use self::probe::probe;
 pub use self::setup::UringConfig;
-use self::slots::{Held, OWN, Op, Slots, What, notice_data, user_data};
+use self::slots::{Held, OWN, Op, What, notice_data, user_data};
 use self::zero_copy::{ZeroCopy, plain_entry, zero_copy_entry};
 use super::driver::{
     BufferClass, Completion, Driver, DriverCounters, Fd, Gather, OpId, RecvMode, SendWait, Token,
 };
+use super::slots::Slots;
 use crate::limits::URING_SUBMIT_TRIES_MAX;
 
 /// [`Driver`] over io_uring. Belongs to the thread that made it.
 pub struct UringDriver {
     ring: IoUring,
     /// Not dropped as a matter of course: see `teardown`.
-    slots: ManuallyDrop<Slots>,
+    slots: ManuallyDrop<Slots<Op>>,
     /// By [`BufferClass`]. Not dropped as a matter of course either.
     groups: ManuallyDrop<[BufferGroup; 2]>,
     /// Nor this.

@@ -10,8 +10,8 @@ use super::error::{SetupError, SetupStep};
 use super::{OWN, UringDriver};
 use crate::engine::driver::BufferClass;
 use crate::limits::{
-    BULK_BUFFER_BYTES, BULK_BUFFERS, SMALL_BUFFER_BYTES, SMALL_BUFFERS, URING_COMPLETION_ENTRIES,
-    URING_OPERATIONS_START, URING_SUBMISSION_ENTRIES,
+    BULK_BUFFER_BYTES, BULK_BUFFERS, OPERATIONS_START, SMALL_BUFFER_BYTES, SMALL_BUFFERS,
+    URING_COMPLETION_ENTRIES, URING_SUBMISSION_ENTRIES,
 };
 
 /// Sizes of a driver.
@@ -39,7 +39,7 @@ impl Default for UringConfig {
         Self {
             submission_entries: URING_SUBMISSION_ENTRIES,
             completion_entries: URING_COMPLETION_ENTRIES,
-            operations: URING_OPERATIONS_START,
+            operations: OPERATIONS_START,
             small_buffer_bytes: SMALL_BUFFER_BYTES,
             small_buffers: SMALL_BUFFERS,
             bulk_buffer_bytes: BULK_BUFFER_BYTES,

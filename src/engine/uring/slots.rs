@@ -1,8 +1,9 @@
-//! The table of operations in flight, each with what the kernel may still touch for it.
+//! Operations in flight, each with what the kernel may still touch for it, and how their names travel.
 
 use socket2::SockAddr;
 
 use crate::engine::driver::{BufferClass, Fd, Gather, OpId, Token};
+use crate::engine::slots::NONE;
 
 /// What an operation does, and so how its completions read.
 #[derive(Debug, Clone, Copy)]
@@ -39,80 +40,6 @@ pub(super) struct Op {
     pub(super) fd: Fd,
 }
 
-#[derive(Debug)]
-struct Slot {
-    /// Counts the operations this slot has had, so that an old name does not fit a new one.
-    generation: u32,
-    next_free: u32,
-    op: Option<Op>,
-}
-
-/// End of the list of free slots.
-const NONE: u32 = u32::MAX;
-
-/// A slab with generations: constant time, and no allocation once it has its usual size.
-#[derive(Debug)]
-pub(super) struct Slots {
-    slots: Vec<Slot>,
-    first_free: u32,
-    len: usize,
-}
-
-impl Slots {
-    pub(super) fn with_capacity(operations: usize) -> Self {
-        Self { slots: Vec::with_capacity(operations), first_free: NONE, len: 0 }
-    }
-
-    /// Operations in the table.
-    #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    #[inline]
-    pub(super) fn insert(&mut self, op: Op) -> OpId {
-        self.len += 1;
-        if self.first_free == NONE {
-            let index = self.slots.len() as u32;
-            assert!(index < NONE, "more operations in flight than can be numbered");
-            self.slots.push(Slot { generation: 0, next_free: NONE, op: Some(op) });
-            return OpId { index, generation: 0 };
-        }
-        let index = self.first_free;
-        let slot = &mut self.slots[index as usize];
-        self.first_free = slot.next_free;
-        slot.op = Some(op);
-        OpId { index, generation: slot.generation }
-    }
-
-    /// The operation of that name, if it is still in flight.
-    #[inline]
-    pub(super) fn get(&self, id: OpId) -> Option<&Op> {
-        let slot = self.slots.get(id.index as usize)?;
-        if slot.generation == id.generation { slot.op.as_ref() } else { None }
-    }
-
-    /// The same, to be changed.
-    pub(super) fn get_mut(&mut self, id: OpId) -> Option<&mut Op> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation == id.generation { slot.op.as_mut() } else { None }
-    }
-
-    #[inline]
-    pub(super) fn remove(&mut self, id: OpId) -> Option<Op> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
-        let op = slot.op.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.next_free = self.first_free;
-        self.first_free = id.index;
-        self.len -= 1;
-        Some(op)
-    }
-}
-
 /// The name as the 64 bits that travel with an operation.
 #[inline]
 pub(super) fn user_data(id: OpId) -> u64 {
@@ -143,30 +70,7 @@ pub(super) fn notice_index(user_data: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::rc::Rc;
-
     use super::*;
-
-    fn op(token: u64) -> Op {
-        let fd: Fd = Rc::new(File::open("/dev/null").unwrap().into());
-        Op { token: Token(token), what: What::Poll, held: Held::Nothing, fd }
-    }
-
-    #[test]
-    fn an_old_name_does_not_fit_a_new_operation() {
-        let mut slots = Slots::with_capacity(2);
-        let first = slots.insert(op(1));
-        let second = slots.insert(op(2));
-        assert_eq!(slots.remove(first).unwrap().token, Token(1));
-        assert!(slots.remove(first).is_none());
-        let third = slots.insert(op(3));
-        assert_eq!(third.index, first.index, "the slot is used again");
-        assert!(slots.get(first).is_none());
-        assert_eq!(slots.get(third).unwrap().token, Token(3));
-        assert_eq!(slots.get(second).unwrap().token, Token(2));
-        assert_eq!(slots.len(), 2);
-    }
 
     #[test]
     fn names_travel_whole() {

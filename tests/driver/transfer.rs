@@ -2,9 +2,17 @@
 
 use super::*;
 
-#[test]
-fn a_gather_arrives_in_order_and_comes_back_as_it_was() {
-    let mut rig = Rig::new();
+on_both_drivers!(
+    a_gather_arrives_in_order_and_comes_back_as_it_was,
+    a_gather_of_more_parts_than_one_call_takes_goes_in_several,
+    a_full_socket_refuses_or_makes_wait,
+    a_send_to_nobody_is_an_error_and_no_signal,
+    fifty_megabytes_arrive_unchanged,
+    the_steady_state_does_not_allocate,
+);
+
+fn a_gather_arrives_in_order_and_comes_back_as_it_was<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     let pool = Pool::new(64, 8).unwrap();
     let mut joined = chunk(&pool, b"cutinto pieces that touch");
@@ -31,9 +39,8 @@ fn a_gather_arrives_in_order_and_comes_back_as_it_was() {
     assert_eq!(pool.free(), pool.capacity());
 }
 
-#[test]
-fn a_gather_of_more_parts_than_one_call_takes_goes_in_several() {
-    let mut rig = Rig::new();
+fn a_gather_of_more_parts_than_one_call_takes_goes_in_several<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (near, mut far) = tcp_pair();
     far.set_nonblocking(false).unwrap();
     let near = fd(near);
@@ -50,9 +57,8 @@ fn a_gather_of_more_parts_than_one_call_takes_goes_in_several() {
     assert_eq!(read_exactly(&mut far, 3000), sent);
 }
 
-#[test]
-fn a_full_socket_refuses_or_makes_wait() {
-    let mut rig = Rig::new();
+fn a_full_socket_refuses_or_makes_wait<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     let pool = Pool::new(64 << 10, 2).unwrap();
     let bytes = vec![5; 64 << 10];
@@ -79,9 +85,8 @@ fn a_full_socket_refuses_or_makes_wait() {
     assert!(read_exactly(&mut theirs, taken).iter().all(|&byte| byte == 5));
 }
 
-#[test]
-fn a_send_to_nobody_is_an_error_and_no_signal() {
-    let mut rig = Rig::new();
+fn a_send_to_nobody_is_an_error_and_no_signal<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, theirs) = pair();
     drop(theirs);
     let pool = Pool::new(16, 2).unwrap();
@@ -98,10 +103,9 @@ fn stream_byte(position: u64) -> u8 {
     (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-#[test]
-fn fifty_megabytes_arrive_unchanged() {
+fn fifty_megabytes_arrive_unchanged<D: Subject>() {
     const TOTAL: u64 = 50 << 20;
-    let mut rig = Rig::new();
+    let mut rig = Rig::<D>::new();
     let (near, far) = tcp_pair();
     let (near, far) = (fd(near), fd(far));
     let pool = Pool::new(48 << 10, 8).unwrap();
@@ -159,14 +163,14 @@ struct Player {
 }
 
 impl Player {
-    fn answer(&mut self, driver: &mut UringDriver, chunk: Chunk) {
+    fn answer(&mut self, driver: &mut impl Driver, chunk: Chunk) {
         let mut gather = self.gather.take().expect("the last send is over");
         gather.push(chunk);
         driver.send(&self.fd, gather, SendWait::Yes, Token(self.token.0 + 10));
     }
 }
 
-fn play(rig: &mut Rig, players: &mut [Player; 2], messages: u32) -> u64 {
+fn play(rig: &mut Rig<impl Subject>, players: &mut [Player; 2], messages: u32) -> u64 {
     let before = ALLOCATIONS.get();
     let mut received = 0;
     while received < messages {
@@ -192,9 +196,8 @@ fn play(rig: &mut Rig, players: &mut [Player; 2], messages: u32) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-#[test]
-fn the_steady_state_does_not_allocate() {
-    let mut rig = Rig::new();
+fn the_steady_state_does_not_allocate<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (near, far) = tcp_pair();
     let mut players = [(fd(near), 0), (fd(far), 1)].map(|(fd, token)| Player {
         fd,

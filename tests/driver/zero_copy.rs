@@ -15,7 +15,7 @@ fn framed(heads: &Pool, payloads: &Pool, number: u8) -> Box<Gather> {
 }
 
 /// Sends it all, in as many sends as it takes; the gather comes back empty.
-fn send_all(rig: &mut Rig, to: &Fd, mut rest: Box<Gather>) {
+fn send_all(rig: &mut Rig<UringDriver>, to: &Fd, mut rest: Box<Gather>) {
     while !rest.is_empty() {
         rig.driver.send(to, rest, SendWait::Yes, Token(1));
         match rig.next() {
@@ -45,7 +45,7 @@ fn uneven_pair() -> (Fd, TcpStream) {
 
 /// Turns until every chunk is back: all notices have come.
 #[track_caller]
-fn settle(rig: &mut Rig, pool: &Pool) {
+fn settle(rig: &mut Rig<UringDriver>, pool: &Pool) {
     let deadline = Instant::now() + DEADLINE;
     while pool.free() < pool.capacity() {
         assert!(Instant::now() < deadline, "a notice does not come");
@@ -70,7 +70,7 @@ fn reader(far: TcpStream, frames: u8) -> std::thread::JoinHandle<()> {
 #[test]
 fn buffers_used_again_after_the_result_do_not_change_what_was_sent() {
     const FRAMES: u8 = 40;
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let heads = Pool::new(16, 4).unwrap();
     // Few buffers, which the next frame wants at once: one that came back early would be changed
     // under the kernel's hands.
@@ -94,7 +94,7 @@ fn buffers_used_again_after_the_result_do_not_change_what_was_sent() {
 
 #[test]
 fn the_chunks_are_held_until_the_far_end_has_them() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let (near, mut far) = uneven_pair();
     let payloads = Pool::new(BYTES as u32, 1).unwrap();
     rig.driver.send(&near, gather([chunk(&payloads, &pattern(7))]), SendWait::Yes, Token(1));
@@ -114,7 +114,7 @@ fn the_chunks_are_held_until_the_far_end_has_them() {
 
 #[test]
 fn a_notice_ends_a_wait_since_it_sets_buffers_free() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let (near, mut far) = uneven_pair();
     let payloads = Pool::new(BYTES as u32, 1).unwrap();
     rig.driver.send(&near, gather([chunk(&payloads, &pattern(0))]), SendWait::Yes, Token(1));
@@ -134,7 +134,7 @@ fn a_notice_ends_a_wait_since_it_sets_buffers_free() {
 
 #[test]
 fn a_path_that_copies_is_tried_once_and_a_new_one_again() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let heads = Pool::new(16, 4).unwrap();
     let payloads = Pool::new(BYTES as u32, 4).unwrap();
     for connections in 1..=3 {
@@ -155,7 +155,7 @@ fn a_path_that_copies_is_tried_once_and_a_new_one_again() {
 
 #[test]
 fn trying_a_new_path_does_not_allocate() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let heads = Pool::new(16, 4).unwrap();
     let payloads = Pool::new(BYTES as u32, 4).unwrap();
     for number in 0..4 {
@@ -174,7 +174,7 @@ fn trying_a_new_path_does_not_allocate() {
 #[test]
 fn more_connections_than_are_kept_in_mind_are_sent_to_plainly() {
     use sockmux_uring::limits::ZERO_COPY_PATHS_MAX;
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let heads = Pool::new(16, 4).unwrap();
     let payloads = Pool::new(BYTES as u32, 4).unwrap();
     let mut open = Vec::new();
@@ -199,7 +199,7 @@ fn more_connections_than_are_kept_in_mind_are_sent_to_plainly() {
 
 #[test]
 fn small_sends_and_those_that_do_not_wait_are_plain() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let (near, far) = tcp_pair();
     let near = fd(near);
     let payloads = Pool::new(BYTES as u32, 2).unwrap();
@@ -215,7 +215,7 @@ fn small_sends_and_those_that_do_not_wait_are_plain() {
 
 #[test]
 fn a_socket_that_cannot_is_sent_to_plainly_by_the_same_operation() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let (near, mut far) = pair();
     let payloads = Pool::new(BYTES as u32, 2).unwrap();
     for round in 0..3 {
@@ -252,7 +252,7 @@ fn fill(near: &Fd) {
 
 /// A send that waits for a full connection is cancelled, by its name or with all others, over and
 /// over; whether none of them found room after all.
-fn all_are_cancelled(rig: &mut Rig, near: &Fd, payloads: &Pool) -> bool {
+fn all_are_cancelled(rig: &mut Rig<UringDriver>, near: &Fd, payloads: &Pool) -> bool {
     for by_name in [true, false, true] {
         let before = *rig.driver.counters();
         let gather = gather([chunk(payloads, &pattern(0))]);
@@ -278,7 +278,7 @@ fn all_are_cancelled(rig: &mut Rig, near: &Fd, payloads: &Pool) -> bool {
 
 #[test]
 fn a_send_that_waits_can_be_cancelled_and_leaves_the_path_untried() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let payloads = Pool::new(BYTES as u32, 2).unwrap();
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -298,7 +298,7 @@ fn a_send_that_waits_can_be_cancelled_and_leaves_the_path_untried() {
 
 #[test]
 fn a_driver_dropped_before_the_notice_waits_for_it() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let (near, far) = tcp_pair();
     let near = fd(near);
     let heads = Pool::new(16, 1).unwrap();
@@ -316,7 +316,7 @@ fn a_driver_dropped_before_the_notice_waits_for_it() {
 
 #[test]
 fn a_driver_dropped_while_the_far_end_reads_nothing_gives_the_bytes_up() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::<UringDriver>::new();
     let (near, mut far) = uneven_pair();
     let payloads = Pool::new(BYTES as u32, 1).unwrap();
     rig.driver.send(&near, gather([chunk(&payloads, &pattern(3))]), SendWait::Yes, Token(1));

@@ -2,9 +2,21 @@
 
 use super::*;
 
-#[test]
-fn one_accept_takes_many_connections_until_cancelled() {
-    let mut rig = Rig::new();
+on_both_drivers!(
+    one_accept_takes_many_connections_until_cancelled,
+    a_connection_accepted_for_nobody_is_closed_with_its_completion,
+    multishot_receive_goes_on_to_the_end_of_data,
+    a_single_receive_takes_what_there_is,
+    a_connect_is_made_or_refused,
+    a_poll_fires_once_or_each_time,
+    a_cancelled_operation_ends_once_and_a_stale_name_does_nothing,
+    cancelling_all_lets_a_descriptor_close,
+    cancelling_all_of_an_idle_descriptor_does_nothing,
+    errors_carry_the_kernels_number,
+);
+
+fn one_accept_takes_many_connections_until_cancelled<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (listener, address) = listener();
     let op = rig.driver.accept(&listener, Token(7));
     let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -31,9 +43,8 @@ fn one_accept_takes_many_connections_until_cancelled() {
     assert_eq!(rig.driver.in_flight(), 0);
 }
 
-#[test]
-fn a_connection_accepted_for_nobody_is_closed_with_its_completion() {
-    let mut rig = Rig::new();
+fn a_connection_accepted_for_nobody_is_closed_with_its_completion<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (listener, address) = listener();
     rig.driver.accept(&listener, Token(1));
     let mut client = TcpStream::connect(address).unwrap();
@@ -42,9 +53,8 @@ fn a_connection_accepted_for_nobody_is_closed_with_its_completion() {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
-#[test]
-fn multishot_receive_goes_on_to_the_end_of_data() {
-    let mut rig = Rig::new();
+fn multishot_receive_goes_on_to_the_end_of_data<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     for class in [BufferClass::Small, BufferClass::Bulk] {
         let (ours, mut theirs) = pair();
         rig.driver.recv(&ours, RecvMode::Multishot, class, Token(1));
@@ -63,9 +73,8 @@ fn multishot_receive_goes_on_to_the_end_of_data() {
     assert_eq!(rig.driver.counters().completions, 8);
 }
 
-#[test]
-fn a_single_receive_takes_what_there_is() {
-    let mut rig = Rig::new();
+fn a_single_receive_takes_what_there_is<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     rig.driver.recv(&ours, RecvMode::Now, BufferClass::Bulk, Token(1));
     let Completion { more: false, outcome: Outcome::Received(Err(error)), .. } = rig.next() else {
@@ -94,9 +103,8 @@ fn tcp_socket() -> Fd {
     fd(socket)
 }
 
-#[test]
-fn a_connect_is_made_or_refused() {
-    let mut rig = Rig::new();
+fn a_connect_is_made_or_refused<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (listening, address) = listener();
     let socket = tcp_socket();
     rig.driver.connect(&socket, SockAddr::from(address), Token(1));
@@ -110,9 +118,8 @@ fn a_connect_is_made_or_refused() {
     assert_eq!(rig.next_error(Token(2)), libc::ECONNREFUSED);
 }
 
-#[test]
-fn a_poll_fires_once_or_each_time() {
-    let mut rig = Rig::new();
+fn a_poll_fires_once_or_each_time<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     rig.driver.poll(&ours, POLLIN, false, Token(1));
     rig.driver.poll(&ours, POLLOUT, false, Token(2));
@@ -144,9 +151,8 @@ fn a_poll_fires_once_or_each_time() {
     assert_eq!(rig.next_error(Token(3)), libc::ECANCELED);
 }
 
-#[test]
-fn a_cancelled_operation_ends_once_and_a_stale_name_does_nothing() {
-    let mut rig = Rig::new();
+fn a_cancelled_operation_ends_once_and_a_stale_name_does_nothing<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     let op = rig.driver.recv(&ours, RecvMode::Multishot, BufferClass::Small, Token(1));
     // Before it was submitted, and twice.
@@ -168,9 +174,8 @@ fn a_cancelled_operation_ends_once_and_a_stale_name_does_nothing() {
     assert_eq!((rig.done.len(), rig.driver.in_flight()), (0, 0));
 }
 
-#[test]
-fn cancelling_all_lets_a_descriptor_close() {
-    let mut rig = Rig::new();
+fn cancelling_all_lets_a_descriptor_close<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     let (other, mut other_end) = pair();
     rig.driver.recv(&other, RecvMode::Multishot, BufferClass::Small, Token(100));
@@ -195,9 +200,8 @@ fn cancelling_all_lets_a_descriptor_close() {
     assert_eq!(&rig.next_chunk(Token(100)).0[..], b"unharmed");
 }
 
-#[test]
-fn cancelling_all_of_an_idle_descriptor_does_nothing() {
-    let mut rig = Rig::new();
+fn cancelling_all_of_an_idle_descriptor_does_nothing<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let (ours, mut theirs) = pair();
     rig.driver.cancel_all(&ours);
     drop(ours);
@@ -207,9 +211,8 @@ fn cancelling_all_of_an_idle_descriptor_does_nothing() {
     assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
 }
 
-#[test]
-fn errors_carry_the_kernels_number() {
-    let mut rig = Rig::new();
+fn errors_carry_the_kernels_number<D: Subject>() {
+    let mut rig = Rig::<D>::new();
     let file = fd(std::fs::File::open("/dev/null").unwrap());
     rig.driver.recv(&file, RecvMode::Multishot, BufferClass::Small, Token(1));
     assert_eq!(rig.next_error(Token(1)), libc::ENOTSOCK);

@@ -1,5 +1,5 @@
-//! The io_uring driver against real sockets: every operation, its last completion, and what
-//! becomes of buffers and descriptors.
+//! The drivers against real sockets: every operation, its last completion, and what becomes of
+//! buffers and descriptors. One suite for both; what only one of them has is in files of its own.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -17,11 +17,27 @@ use sockmux_uring::engine::chunk::{Chunk, Pool};
 use sockmux_uring::engine::driver::{
     BufferClass, Completion, Driver, Fd, Gather, Outcome, RecvMode, SendWait, Token,
 };
+use sockmux_uring::engine::epoll::{EpollConfig, EpollDriver};
 use sockmux_uring::engine::uring::{UringConfig, UringDriver};
 
+/// Makes tests for both drivers of functions for any.
+macro_rules! on_both_drivers {
+    ($($name:ident),* $(,)?) => {
+        mod uring {
+            $(#[test] fn $name() { super::$name::<crate::UringDriver>(); })*
+        }
+        mod epoll {
+            $(#[test] fn $name() { super::$name::<crate::EpollDriver>(); })*
+        }
+    };
+}
+
+mod beside;
 mod bounds;
+mod epoll_only;
 mod operations;
 mod transfer;
+mod uring_only;
 mod zero_copy;
 
 /// Longest wait for anything; reached only by failures.
@@ -63,20 +79,51 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A driver that can be tested.
+trait Subject: Driver + Sized {
+    /// With so many small buffers of so many bytes, else as the program has it.
+    fn with_small_buffers(count: u16, bytes: u32) -> Self;
+
+    /// As the program has it.
+    fn usual() -> Self;
+}
+
+impl Subject for UringDriver {
+    fn with_small_buffers(small_buffers: u16, small_buffer_bytes: u32) -> Self {
+        let config = UringConfig { small_buffers, small_buffer_bytes, ..UringConfig::default() };
+        Self::new(&config).expect("io_uring works here")
+    }
+
+    fn usual() -> Self {
+        Self::new(&UringConfig::default()).expect("io_uring works here")
+    }
+}
+
+impl Subject for EpollDriver {
+    fn with_small_buffers(count: u16, small_buffer_bytes: u32) -> Self {
+        let small_buffers = count.into();
+        let config = EpollConfig { small_buffers, small_buffer_bytes, ..EpollConfig::default() };
+        Self::new(&config).expect("epoll works everywhere")
+    }
+
+    fn usual() -> Self {
+        Self::new(&EpollConfig::default()).expect("epoll works everywhere")
+    }
+}
+
 /// A driver and what it has completed and no test has looked at yet.
-struct Rig {
-    driver: UringDriver,
+struct Rig<D> {
+    driver: D,
     batch: Vec<Completion>,
     done: VecDeque<Completion>,
 }
 
-impl Rig {
+impl<D: Subject> Rig<D> {
     fn new() -> Self {
-        Self::with(&UringConfig::default())
+        Self::with(D::usual())
     }
 
-    fn with(config: &UringConfig) -> Self {
-        let driver = UringDriver::new(config).expect("io_uring works here");
+    fn with(driver: D) -> Self {
         Self { driver, batch: Vec::with_capacity(256), done: VecDeque::with_capacity(256) }
     }
 
