@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use sockmux_uring::demo;
 use sockmux_uring::engine::{Relay, RunError, Stopped};
 use sockmux_uring::observe;
-use sockmux_uring::params::cli::{self, Command};
+use sockmux_uring::params::cli::{self, Command, Engine};
 use sockmux_uring::params::error::Failure;
 use sockmux_uring::params::files::Disk;
 use sockmux_uring::params::plan::Plan;
@@ -32,10 +32,10 @@ fn main() -> ExitCode {
     match invocation.command {
         Command::Print(text) => print(&text),
         Command::Check(plan) => print(&show::plan(&plan)),
-        Command::Demo => demonstrate(),
+        Command::Demo => demonstrate(invocation.engine),
         Command::Run(plan) => {
             observe::start_log(invocation.verbosity, invocation.log);
-            run(plan)
+            run(plan, invocation.engine)
         }
     }
 }
@@ -46,8 +46,8 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn demonstrate() -> ExitCode {
-    match demo::run(&mut io::stdout().lock()) {
+fn demonstrate(engine: Engine) -> ExitCode {
+    match demo::run(engine, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sockmux-uring: demo: {error}");
@@ -56,8 +56,8 @@ fn demonstrate() -> ExitCode {
     }
 }
 
-fn run(plan: Plan) -> ExitCode {
-    match relay(plan) {
+fn run(plan: Plan, engine: Engine) -> ExitCode {
+    match relay(plan, engine) {
         Ok(Stopped::Drained | Stopped::DeadlinePassed(_)) => ExitCode::SUCCESS,
         Ok(Stopped::AtOnce) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
@@ -70,11 +70,11 @@ fn run(plan: Plan) -> ExitCode {
     }
 }
 
-fn relay(plan: Plan) -> Result<Stopped, RunError> {
+fn relay(plan: Plan, engine: Engine) -> Result<Stopped, RunError> {
     let relay = Relay::bind(plan)?;
     let stop = relay.stop_handle()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         stop.stop_on_signal(signal)?;
     }
-    relay.run()
+    relay.run(engine)
 }

@@ -28,12 +28,6 @@ fn greeting(address: SocketAddr) -> String {
     String::from_utf8(line).expect("text").trim_end().to_owned()
 }
 
-#[test]
-fn the_engine_is_io_uring() {
-    let receptor = start_receptor("127.0.0.1:0", &["DEST=127.0.0.1:9"]);
-    assert_eq!(receptor.wait_for("engine ready")["engine"], "io_uring");
-}
-
 fn example_1_streams_begin_at_both_ends(protocol: Protocol) {
     let (at_x, at_y) = (Server::named("host X"), Server::named("host Y"));
     let tunnel = Tunnel::start(

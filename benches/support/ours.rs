@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use sockmux_uring::demo::cpu::Thread;
 use sockmux_uring::engine::Relay;
-use sockmux_uring::params::cli::{self, Command};
+use sockmux_uring::params::cli::{self, Command, Engine};
 use sockmux_uring::params::files::Disk;
 use sockmux_uring::params::plan::Plan;
 
@@ -40,23 +40,29 @@ fn run(
     own: &[&str],
     words: &[&str],
 ) -> Result<(SocketAddr, Thread), Box<dyn Error>> {
-    let plan = plan(&[own, words].concat())?;
+    let (plan, engine) = plan(&[own, words].concat())?;
     start(name, move |ready| {
         // A relay belongs to the thread that sets it up.
         let relay = Relay::bind(plan).map_err(io::Error::other)?;
         let addresses = [relay.entrance_addrs(), relay.receptor_addrs()].concat();
         ready(*addresses.first().ok_or_else(|| io::Error::other("it listens nowhere"))?);
-        relay.run().map(drop).map_err(io::Error::other)
+        relay.run(engine).map(drop).map_err(io::Error::other)
     })
 }
 
-fn plan(words: &[&str]) -> Result<Plan, Box<dyn Error>> {
+/// What the words mean. Where they name no engine it is io_uring, and no other in its stead.
+fn plan(words: &[&str]) -> Result<(Plan, Engine), Box<dyn Error>> {
     let mut look_up = |name: &str| -> io::Result<Vec<IpAddr>> {
         Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
     };
     let words = ["sockmux-uring"].iter().chain(words).map(OsString::from);
-    match cli::parse(words, &Disk, &mut look_up)?.command {
-        Command::Run(plan) => Ok(plan),
+    let invocation = cli::parse(words, &Disk, &mut look_up)?;
+    let engine = match invocation.engine {
+        Engine::Auto => Engine::Uring,
+        named => named,
+    };
+    match invocation.command {
+        Command::Run(plan) => Ok((plan, engine)),
         other => Err(format!("these words do not relay: {other:?}").into()),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Way {
 pub(crate) type Start = fn(SocketAddr) -> Result<Way, Box<dyn Error>>;
 
 /// Every way, in the order of the table. The first is what the others are compared with.
-pub(crate) const WAYS: [(&str, Start); 8] = [
+pub(crate) const WAYS: [(&str, Start); 9] = [
     ("direct", direct),
     ("epoll copy, 1 hop", epoll_one_hop),
     ("tokio-uring, 1 hop", tokio_uring_one_hop),
@@ -31,6 +31,7 @@ pub(crate) const WAYS: [(&str, Start); 8] = [
     ("tunnel", tunnel),
     ("tunnel, copy forced", tunnel_by_copy),
     ("tunnel, splice forced", tunnel_by_splice),
+    ("tunnel, epoll engine", tunnel_on_epoll),
 ];
 
 impl Way {
@@ -92,6 +93,10 @@ fn tunnel_by_copy(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
 
 fn tunnel_by_splice(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
     Ok(ours::tunnel(server, &["SOXCONF=bulk:splice"])?.into())
+}
+
+fn tunnel_on_epoll(server: SocketAddr) -> Result<Way, Box<dyn Error>> {
+    Ok(ours::tunnel(server, &["--engine=epoll"])?.into())
 }
 
 fn start_epoll(target: SocketAddr) -> Result<(SocketAddr, Thread), Box<dyn Error>> {

@@ -30,6 +30,7 @@ use server::Server;
 use traffic::Direction;
 
 use crate::limits::DEMO_STALL_SECS;
+use crate::params::cli::Engine;
 
 /// How long each phase lasts.
 #[derive(Debug, Clone, Copy)]
@@ -153,14 +154,14 @@ impl DemoError {
 /// # Errors
 /// A relay or the server could not be started, a connection failed or stalled, or a byte was not
 /// what was sent. Nothing has been written to `out` then.
-pub fn run(out: &mut dyn Write) -> Result<(), DemoError> {
-    run_for(LENGTHS, out)
+pub fn run(engine: Engine, out: &mut dyn Write) -> Result<(), DemoError> {
+    run_for(LENGTHS, engine, out)
 }
 
-fn run_for(lengths: Lengths, out: &mut dyn Write) -> Result<(), DemoError> {
+fn run_for(lengths: Lengths, engine: Engine, out: &mut dyn Write) -> Result<(), DemoError> {
     let pattern = Arc::new(Pattern::new());
     let server = Server::start(Arc::clone(&pattern))?;
-    let tunnel = Tunnel::start(server.address())?;
+    let tunnel = Tunnel::start(server.address(), engine)?;
     let measured = measure(&pattern, &server, &tunnel, lengths);
     let stopped = tunnel.stop();
     let report = match (measured, stopped) {

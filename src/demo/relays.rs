@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::DemoError;
 use super::cpu::Thread;
 use crate::engine::{Relay, StopHandle};
+use crate::params::cli::Engine;
 use crate::params::plan::{
     Bind, Entrance, Exit, LinkPlan, Plan, SoxConf, Target, Timeouts, Transport,
 };
@@ -38,9 +39,10 @@ impl Tunnel {
     ///
     /// # Errors
     /// A relay could not be set up; the message is its own.
-    pub fn start(server: SocketAddr) -> Result<Self, DemoError> {
+    pub fn start(server: SocketAddr, engine: Engine) -> Result<Self, DemoError> {
         let receptor = End::start(
             "exit relay",
+            engine,
             Plan {
                 link: LinkPlan::Listen(vec![loopback()]),
                 entrances: Vec::new(),
@@ -56,6 +58,7 @@ impl Tunnel {
         )?;
         let connector = End::start(
             "entrance relay",
+            engine,
             Plan {
                 link: LinkPlan::Connect(target(receptor.address)),
                 entrances: vec![Entrance { bind: loopback(), transport: Transport::Tcp }],
@@ -98,7 +101,7 @@ impl Tunnel {
 }
 
 impl End {
-    fn start(name: &'static str, plan: Plan) -> Result<Self, DemoError> {
+    fn start(name: &'static str, engine: Engine, plan: Plan) -> Result<Self, DemoError> {
         let (tell, told) = mpsc::channel();
         let running = thread::Builder::new()
             .name(name.into())
@@ -112,7 +115,7 @@ impl End {
                 let stop = relay.stop_handle().map_err(|error| error.to_string())?;
                 let _ = tell.send((*address, thread, stop));
                 drop(tell);
-                relay.run().map(drop).map_err(|error| error.to_string())
+                relay.run(engine).map(drop).map_err(|error| error.to_string())
             })
             .map_err(|source| DemoError::io(format!("start the thread of the {name}"), source))?;
         match told.recv() {

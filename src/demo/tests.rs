@@ -43,12 +43,16 @@ fn saboteur(server: SocketAddr, damaged: usize) -> SocketAddr {
 
 #[test]
 fn the_whole_demo_moves_data_both_ways_through_its_tunnel() {
-    let mut out = Vec::new();
-    let lengths = Lengths { bulk: SHORT, round_trips: SHORT };
-    run_for(lengths, &mut out).expect("a tunnel over loopback");
-    let out = String::from_utf8(out).expect("a table in UTF-8");
-    for row in ["direct, 1 stream", "tunnel, up, 8 streams", "tunnel, down, 8 streams", "CRC-32"] {
-        assert!(out.contains(row), "{row} is missing in:\n{out}");
+    for engine in [Engine::Uring, Engine::Epoll] {
+        let mut out = Vec::new();
+        let lengths = Lengths { bulk: SHORT, round_trips: SHORT };
+        run_for(lengths, engine, &mut out).expect("a tunnel over loopback");
+        let out = String::from_utf8(out).expect("a table in UTF-8");
+        let rows =
+            ["direct, 1 stream", "tunnel, up, 8 streams", "tunnel, down, 8 streams", "CRC-32"];
+        for row in rows {
+            assert!(out.contains(row), "{row} is missing in:\n{out}");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! ends. How the kernel is asked is the driver's business ([`uring`] or [`epoll`]), and the bytes go
 //! from operation to operation as refcounted [`chunk`]s, never copied on the way.
 
+mod choice;
 pub mod chunk;
 mod congestion;
 mod datagram;

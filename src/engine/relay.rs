@@ -8,12 +8,15 @@ use std::os::unix::net::UnixStream;
 
 use tracing::info;
 
+use super::choice::{self, Opened};
 use super::congestion::Choice;
 use super::datagram;
+use super::driver::Driver;
 use super::net;
 use super::resolver::look_up;
-use super::uring::{self, UringConfig, UringDriver};
+use super::uring;
 use super::worker::{DatagramPort, Listener, Purpose, Stopped, Worker};
+use crate::params::cli::Engine;
 use crate::params::plan::{Bind, Congestion, LinkPlan, Plan, Target, Transport};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
@@ -184,10 +187,15 @@ impl Relay {
     ///
     /// # Errors
     /// [`RunError`] when the engine cannot begin or cannot go on.
-    pub fn run(self) -> Result<Stopped, RunError> {
-        let driver = UringDriver::new(&UringConfig::default()).map_err(SetupError::from)?;
-        let engine = crate::engine::driver::Driver::name(&driver);
-        info!(engine, congestion = self.congestion.name(), "engine ready");
+    pub fn run(self, engine: Engine) -> Result<Stopped, RunError> {
+        match choice::open(engine)? {
+            Opened::Uring(driver) => self.run_on(*driver),
+            Opened::Epoll(driver) => self.run_on(*driver),
+        }
+    }
+
+    fn run_on(self, driver: impl Driver) -> Result<Stopped, RunError> {
+        info!(engine = driver.name(), congestion = self.congestion.name(), "engine ready");
         for notice in &self.plan.notices {
             info!(notice, "notice");
         }

@@ -23,6 +23,8 @@ pub struct Invocation {
     pub verbosity: u8,
     /// Form of the log.
     pub log: LogFormat,
+    /// How the kernel is asked.
+    pub engine: Engine,
 }
 
 /// What to do.
@@ -48,6 +50,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// How the kernel is asked for input and output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Engine {
+    /// io_uring where it can be had, else epoll; the log says which, and why
+    #[default]
+    Auto,
+    /// io_uring; not to start without it
+    Uring,
+    /// epoll, which is everywhere, and slower
+    Epoll,
+}
+
 /// Carry many TCP and UDP flows over one persistent connection (SockMux, on io_uring).
 #[derive(Debug, Parser)]
 #[command(
@@ -70,6 +84,10 @@ struct Options {
     /// Form of the log on stderr [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     log: Option<LogFormat>,
+
+    /// What moves the bytes: auto takes io_uring where it is allowed, else epoll [default: auto]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    engine: Option<Engine>,
 
     /// Print what the command line means, and exit
     #[arg(long)]
@@ -99,8 +117,8 @@ where
     let options = match parse_options(&args).map_err(Failure::new)? {
         Parsed::Options(options) => options,
         Parsed::Print(text) => {
-            let (verbosity, log) = (0, LogFormat::default());
-            return Ok(Invocation { command: Command::Print(text), verbosity, log });
+            let (verbosity, log, engine) = (0, LogFormat::default(), Engine::default());
+            return Ok(Invocation { command: Command::Print(text), verbosity, log, engine });
         }
     };
     if options.words.iter().any(|word| word == "demo") {
@@ -120,8 +138,9 @@ where
     }
     let plan = build::plan(&settings.listen, &parameters, lookup)?;
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
-    let Settings { verbosity, log, .. } = settings;
-    Ok(Invocation { command, verbosity, log: log.unwrap_or_default() })
+    let Settings { verbosity, log, engine, .. } = settings;
+    let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
+    Ok(Invocation { command, verbosity, log, engine })
 }
 
 /// Options from the arguments and from all files.
@@ -131,6 +150,7 @@ struct Settings {
     listen: Vec<Word>,
     verbosity: u8,
     log: Option<LogFormat>,
+    engine: Option<Engine>,
     check: bool,
 }
 
@@ -141,6 +161,7 @@ impl Settings {
         self.listen.extend(options.listen.iter().map(word));
         self.verbosity = self.verbosity.saturating_add(options.verbose);
         self.log = self.log.or(options.log);
+        self.engine = self.engine.or(options.engine);
         self.check |= options.check;
     }
 }
@@ -160,8 +181,8 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
              write `sockmux-uring demo` alone, or leave demo out",
         ));
     }
-    let log = options.log.unwrap_or_default();
-    Ok(Invocation { command: Command::Demo, verbosity: options.verbose, log })
+    let (log, engine) = (options.log.unwrap_or_default(), options.engine.unwrap_or_default());
+    Ok(Invocation { command: Command::Demo, verbosity: options.verbose, log, engine })
 }
 
 /// An option that stands in a file: `-P9000`, `-P 9000`, `--log json`.

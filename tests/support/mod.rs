@@ -8,6 +8,7 @@
 
 pub mod datagrams;
 pub mod delay_line;
+pub mod engine;
 pub mod link_proxy;
 pub mod log;
 pub mod net;

@@ -1,5 +1,6 @@
 //! The real binary as a child process.
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
+use super::engine::{self, Leg};
 use super::log::Log;
 use super::{DEADLINE, eventually};
 
@@ -21,6 +23,8 @@ pub struct Program {
     child: Child,
     log: Arc<Log>,
     exit: Option<ExitStatus>,
+    /// What it must run on, if this run of the tests says so.
+    engine: Option<&'static str>,
 }
 
 /// A command for the real binary, with nothing given yet.
@@ -29,19 +33,37 @@ pub fn command() -> Command {
 }
 
 impl Program {
-    /// Starts the program with these words and `--log json`.
+    /// Starts the program with these words and `--log json`, on the engine that this run of the
+    /// tests is for, unless the words name one.
     pub fn start<S: AsRef<str>>(words: &[S]) -> Program {
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-        let mut child = command()
-            .args(&words)
+        let leg = Leg::current();
+        if words.contains(&engine::OPTION) {
+            return Program::start_by(&words, None, |command| command.spawn());
+        }
+        Program::start_by(&words, Some(leg.engine()), |command| leg.spawn(command))
+    }
+
+    /// Starts the program where io_uring is refused to it.
+    pub fn start_refused(words: &[&str]) -> Program {
+        Program::start_by(words, None, engine::spawn_refused)
+    }
+
+    fn start_by(
+        words: &[&str],
+        engine: Option<&'static str>,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Program {
+        let mut command = command();
+        command
+            .args(words)
             .args(["--log", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary under test starts");
+            .stderr(Stdio::piped());
+        let mut child = spawn(&mut command).expect("the binary under test starts");
         let log = Log::follow(child.stderr.take().expect("standard error is a pipe"));
-        Program { words: words.join(" "), child, log, exit: None }
+        Program { words: words.join(" "), child, log, exit: None, engine }
     }
 
     /// Waits for the first event with this message.
@@ -186,6 +208,10 @@ impl Drop for Program {
             eprintln!("--- log of `{}`\n{text}---", self.words);
         } else {
             assert!(!text.contains("panicked at"), "`{}` panicked:\n{text}", self.words);
+            for event in self.log.events().iter().filter(|e| e["message"] == "engine ready") {
+                let other = self.engine.is_some_and(|engine| event["engine"] != engine);
+                assert!(!other, "`{}` ran on another engine than it should:\n{text}", self.words);
+            }
         }
     }
 }
