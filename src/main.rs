@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use sockmux_uring::demo;
-use sockmux_uring::engine::{Relay, RunError, Stopped};
+use sockmux_uring::engine::{Inherited, Relay, RunError, Stopped};
 use sockmux_uring::observe;
 use sockmux_uring::params::cli::{self, Command, Engine};
 use sockmux_uring::params::error::Failure;
@@ -71,7 +71,7 @@ fn run(plan: Plan, engine: Engine) -> ExitCode {
 }
 
 fn relay(plan: Plan, engine: Engine) -> Result<Stopped, RunError> {
-    let relay = Relay::bind(plan)?;
+    let relay = Relay::bind_with(plan, Inherited::from_environment()?)?;
     let stop = relay.stop_handle()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         stop.stop_on_signal(signal)?;

@@ -12,6 +12,7 @@ mod direct;
 pub mod driver;
 pub mod epoll;
 mod gather;
+mod inherited;
 mod net;
 mod pipe;
 mod region;
@@ -21,5 +22,6 @@ mod slots;
 pub mod uring;
 mod worker;
 
+pub use inherited::Inherited;
 pub use relay::{Relay, RunError, SetupError, StopHandle};
 pub use worker::Stopped;

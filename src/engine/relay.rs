@@ -12,10 +12,11 @@ use super::choice::{self, Opened};
 use super::congestion::Choice;
 use super::datagram;
 use super::driver::Driver;
+use super::inherited::Inherited;
 use super::net;
 use super::resolver::look_up;
 use super::uring;
-use super::worker::{DatagramPort, Listener, Purpose, Stopped, Worker};
+use super::worker::{DatagramPort, Listener, Origin, Purpose, Stopped, Worker};
 use crate::params::cli::Engine;
 use crate::params::plan::{Bind, Congestion, LinkPlan, Plan, Target, Transport};
 
@@ -43,6 +44,14 @@ pub enum SetupError {
         parameter: &'static str,
         /// What the resolver said.
         error: io::Error,
+    },
+    /// A socket that was passed to the process cannot be used.
+    #[error("inherited sockets (LISTEN_FDS): {what}: {why}")]
+    Inherited {
+        /// Which.
+        what: String,
+        /// Why, and what to do.
+        why: String,
     },
     /// The kernel does not let us have what the engine needs.
     #[error("{0}")]
@@ -117,16 +126,26 @@ impl Relay {
     /// # Errors
     /// [`SetupError`] naming the parameter and the remedy.
     pub fn bind(plan: Plan) -> Result<Relay, SetupError> {
+        Relay::bind_with(plan, Inherited::default())
+    }
+
+    /// Opens the ports of a plan, but for those that are open already.
+    ///
+    /// # Errors
+    /// [`SetupError`] naming the parameter and the remedy; one of the open sockets is not asked for.
+    pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
         let (mut listeners, mut ports) = (Vec::new(), Vec::new());
         let mut open = |bind: &Bind, transport, parameter, purpose| match transport {
-            Transport::Tcp => open_port(bind, parameter, &TCP, |fd| {
-                listeners.push(Listener::new(fd, purpose));
+            Transport::Tcp => open_port(bind, parameter, &TCP, &mut inherited, |fd, origin| {
+                listeners.push(Listener::new(fd, purpose, origin));
             }),
-            Transport::Udp => open_port(bind, parameter, &UDP, |fd| {
-                ports.push(DatagramPort::new(fd, purpose));
-            }),
+            Transport::Udp => {
+                open_port(bind, parameter, &UDP, &mut Inherited::default(), |fd, _| {
+                    ports.push(DatagramPort::new(fd, purpose));
+                })
+            }
         };
         match &plan.link {
             LinkPlan::Listen(binds) => {
@@ -144,6 +163,7 @@ impl Relay {
         for entrance in &plan.entrances {
             open(&entrance.bind, entrance.transport, "PORT=", Purpose::Entrance)?;
         }
+        inherited.all_taken()?;
         for listener in &listeners {
             congestion.set_before(&listener.fd);
         }
@@ -238,7 +258,8 @@ fn open_port(
     bind: &Bind,
     parameter: &'static str,
     opening: &Opening,
-    mut opened: impl FnMut(OwnedFd),
+    inherited: &mut Inherited,
+    mut opened: impl FnMut(OwnedFd, Origin),
 ) -> Result<(), SetupError> {
     let failed = |address: String, error: io::Error| SetupError::Listen {
         address: address + opening.suffix,
@@ -247,9 +268,14 @@ fn open_port(
         error,
     };
     let Some(host) = &bind.host else {
-        let socket = net::patiently(|| net::everywhere(bind.port, opening.at))
-            .map_err(|error| failed(format!("*:{}", bind.port), error))?;
-        opened(socket);
+        let everywhere = |address: SocketAddr| address.ip().is_unspecified();
+        let open = inherited.take(|address| everywhere(address) && address.port() == bind.port);
+        if open.is_empty() {
+            let socket = net::patiently(|| net::everywhere(bind.port, opening.at))
+                .map_err(|error| failed(format!("*:{}", bind.port), error))?;
+            opened(socket, Origin::Own);
+        }
+        open.into_iter().for_each(|socket| opened(socket, Origin::Inherited));
         return Ok(());
     };
     let target = Target { host: host.clone(), port: bind.port };
@@ -262,10 +288,14 @@ fn open_port(
     let mut port = bind.port;
     for mut address in addresses {
         address.set_port(port);
+        if let Some(socket) = inherited.take(|open| open == address).pop() {
+            opened(socket, Origin::Inherited);
+            continue;
+        }
         let socket = net::patiently(|| (opening.at)(address))
             .map_err(|error| failed(address.to_string(), error))?;
         port = net::local_address(&socket).port();
-        opened(socket);
+        opened(socket, Origin::Own);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,12 +50,38 @@ impl Program {
         Program::start_by(words, None, engine::spawn_refused)
     }
 
+    /// Starts the program with two listening sockets as descriptors 3 and 4, as systemd does, and
+    /// with what the environment says of them: `LISTEN_FDS=...` and others.
+    pub fn start_with_sockets(words: &[&str], open: [OwnedFd; 2], environment: &str) -> Program {
+        let leg = Leg::current();
+        // The shell's process becomes the program's.
+        let script = format!(
+            "exec 3<&0 4<&1 </dev/null >/dev/null; {environment} LISTEN_PID=${{LISTEN_PID:-$$}} \
+             exec \"$0\" \"$@\""
+        );
+        let program = command();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).arg(program.get_program());
+        let [first, second] = open;
+        Program::start_command(shell, words, Some(leg.engine()), |command| {
+            leg.spawn(command.stdin(first).stdout(second))
+        })
+    }
+
     fn start_by(
         words: &[&str],
         engine: Option<&'static str>,
         spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
     ) -> Program {
-        let mut command = command();
+        Program::start_command(command(), words, engine, spawn)
+    }
+
+    fn start_command(
+        mut command: Command,
+        words: &[&str],
+        engine: Option<&'static str>,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Program {
         command
             .args(words)
             .args(["--log", "json"])

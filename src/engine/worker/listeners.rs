@@ -30,21 +30,32 @@ pub(in crate::engine) enum Purpose {
     Relay,
 }
 
+/// Who has opened a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Origin {
+    /// This process.
+    Own,
+    /// Another, which may use it again when this one has gone.
+    Inherited,
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub(in crate::engine) struct Listener {
     pub(in crate::engine) fd: Fd,
     pub(in crate::engine) address: SocketAddr,
     pub(in crate::engine) purpose: Purpose,
+    origin: Origin,
     accepting: Option<OpId>,
     /// Out of descriptors: accepts again then.
     paused_until: Option<Moment>,
 }
 
 impl Listener {
-    pub(in crate::engine) fn new(fd: OwnedFd, purpose: Purpose) -> Listener {
+    pub(in crate::engine) fn new(fd: OwnedFd, purpose: Purpose, origin: Origin) -> Listener {
         let address = net::local_address(&fd);
-        Listener { fd: Rc::new(fd), address, purpose, accepting: None, paused_until: None }
+        let fd = Rc::new(fd);
+        Listener { fd, address, purpose, origin, accepting: None, paused_until: None }
     }
 }
 
@@ -79,10 +90,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Closes all listening sockets: whoever connects from now on is refused by the kernel.
+    /// Closes all listening sockets: whoever connects from now on is refused by the kernel, or waits
+    /// for the next process where the socket is another's, for whom it goes on.
     pub(super) fn close_listeners(&mut self) {
         for listener in self.listeners.drain(..) {
-            net::shut_down(&listener.fd);
+            if listener.origin == Origin::Own {
+                net::shut_down(&listener.fd);
+            }
             self.driver.cancel_all(&listener.fd);
         }
     }

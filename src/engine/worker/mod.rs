@@ -59,7 +59,7 @@ pub(super) use datagrams::DatagramPort;
 use flow::Flows;
 use gathering::Source;
 use kit::Kit;
-pub(super) use listeners::{Listener, Purpose};
+pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
 use pair::{Pair, Way};
 use table::{Key, Table};
