@@ -4,6 +4,7 @@ Each load has a `rate`, in thousands of packets that arrive a second, and other 
 time is in microseconds for each packet that arrives; of pings, for each that is answered."""
 
 import json
+import os
 import socket
 import time
 
@@ -76,7 +77,7 @@ class Ping:
         with_echo = server.echo(settings)
         try:
             relays_before = way.cpu_secs()
-            command = client(way, settings, "ping") + ["--size", str(self.size)]
+            command = on_core(-1) + client(way, settings, "ping") + ["--size", str(self.size)]
             command += ["--secs", str(settings.seconds)]
             text, client_secs = run_client(command, settings.seconds + 30)
             relay_secs = way.cpu_secs() - relays_before
@@ -104,7 +105,8 @@ class Server:
         self.port = port
 
     def echo(self, settings):
-        return Process("echo", [settings.load, "echo", "--port", str(self.port)], [], [self.port])
+        command = on_core(0) + [settings.load, "echo", "--port", str(self.port)]
+        return Process("echo", command, [], [self.port])
 
     def sink(self, settings, words):
         """A sink that is ready."""
@@ -115,6 +117,13 @@ class Server:
                 sink.kill()
             time.sleep(0.01)
         return sink
+
+
+def on_core(index):
+    """What keeps a command on one core: the two ends of a ping are on one each, as they would be on
+    different hosts. Where the kernel has both on one, direct is that much of a special case."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(cores[index])] if len(cores) > 1 else []
 
 
 def client(way, settings, mode):

@@ -45,7 +45,7 @@ def markdown(facts, lines):
         "that arrive a second; CPU is for each of them, of the relays together and of the whole "
         f"path (source, relays, sink). Paced is {settings['rate']:,.0f} packets/s one by one and "
         f"{settings['train_rate']:,.0f} packets/s in trains (UDP_SEGMENT, up to 64; the sink has "
-        "UDP_GRO). Of pings, `of direct` is that of p50.",
+        "UDP_GRO). Of pings, whose ends are on a core each, `of direct` is that of p50.",
         "",
         "| load | peer | n | arrive | of direct | lost | relays CPU | path CPU | p50 | p99 |",
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
