@@ -364,11 +364,20 @@ pub const TYPING_MICROS: u64 = 50_000;
 /// times while the smaller cap is on the way.
 pub const LANE_ACK_BYTES: u64 = 48 << 10;
 
+/// SockMux 1: the same while large runs of datagrams pass, and nobody types. Each word costs a
+/// wake-up at both ends, which is a tenth of all that a flood costs.
+pub const LANE_ACK_RUNS_BYTES: u64 = 1 << 20;
+
+/// SockMux 1: how long the sender then waits for word at most, in microseconds: a small part of what
+/// it may have on the way ([`LANE_CAP_RUNS_MILLIS`]).
+pub const LANE_ACK_RUNS_MICROS: u64 = 1_000;
+
 /// SockMux 1: less room than this is none, and no turn is shorter: bulk in crumbs costs more than
 /// it brings.
 pub const LANE_QUANTUM_BYTES: u64 = 48 << 10;
 
 const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);
+const _: () = assert!(2 * LANE_ACK_RUNS_MICROS < 1_000 * LANE_CAP_RUNS_MILLIS);
 const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES / 2);
 
 /// Flows of datagrams of one process, if `SOXCONF=udpflows` says nothing else. Each exit's is a

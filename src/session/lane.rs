@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::transmit::Control;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
-    FRAME_BYTES, LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_RUNS_MILLIS, LANE_CAP_TYPING_BYTES,
-    LANE_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES, TYPING_MICROS,
+    FRAME_BYTES, LANE_ACK_BYTES, LANE_ACK_RUNS_BYTES, LANE_ACK_RUNS_MICROS, LANE_CAP_BULK_BYTES,
+    LANE_CAP_RUNS_MILLIS, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES, READ_AHEAD_BYTES,
+    SMALL_FRAME_BYTES, TYPING_MICROS,
 };
 
 /// What has passed over the connection, in bytes of payload: for tests, which count it on their own.
@@ -41,6 +42,8 @@ pub(super) struct Lane {
     received_bytes: u64,
     /// Of these, the peer knows.
     told_bytes: u64,
+    /// When it is told of the rest at the latest, if that is much.
+    tell_at: Option<Moment>,
     /// When a small frame last passed that was not the tail of bulk, or datagrams.
     typed_at: Option<Moment>,
     /// When a large frame with datagrams last passed.
@@ -73,6 +76,10 @@ impl Lane {
         if bytes > SMALL_FRAME_BYTES {
             self.ran_at = Some(self.now);
         }
+    }
+
+    pub(super) fn tell_at(&self) -> Option<Moment> {
+        self.tell_at
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -135,11 +142,28 @@ impl Session {
     /// Payload has come, for whomever: says so to the peer from time to time.
     pub(super) fn lane_received(&mut self, bytes: u64, now: Moment) {
         self.lane.received_bytes += bytes;
-        if self.lane.received_bytes - self.lane.told_bytes >= LANE_ACK_BYTES {
-            self.lane.told_bytes = self.lane.received_bytes;
-            self.outbox.push(Control::LaneTaken(self.lane.received_bytes));
-            self.ping_beside_bulk(now);
+        let untold_bytes = self.lane.received_bytes - self.lane.told_bytes;
+        let may_wait = self.lane.is_recent(self.lane.ran_at) && !self.lane.somebody_types();
+        if untold_bytes >= if may_wait { LANE_ACK_RUNS_BYTES } else { LANE_ACK_BYTES } {
+            self.tell_lane(now);
+        } else if untold_bytes >= LANE_ACK_BYTES {
+            let patience = Duration::from_micros(LANE_ACK_RUNS_MICROS);
+            self.lane.tell_at.get_or_insert(now.after(patience));
         }
+    }
+
+    /// Tells what has waited long enough.
+    pub(super) fn lane_on_time(&mut self, now: Moment) {
+        if self.lane.tell_at.is_some_and(|at| now >= at) {
+            self.tell_lane(now);
+        }
+    }
+
+    fn tell_lane(&mut self, now: Moment) {
+        self.lane.tell_at = None;
+        self.lane.told_bytes = self.lane.received_bytes;
+        self.outbox.push(Control::LaneTaken(self.lane.received_bytes));
+        self.ping_beside_bulk(now);
     }
 
     /// The peer has read so much.
@@ -198,6 +222,28 @@ mod tests {
         assert_eq!(lane.room_bytes(None), 0);
         lane.taken_bytes = lane.sent_bytes;
         assert_eq!(lane.room_bytes(None), LANE_CAP_BULK_BYTES);
+    }
+
+    #[test]
+    fn a_flood_is_told_of_seldom_but_soon() {
+        let mut session = Session::new(super::super::Config::default(), Moment(0));
+        session.lane.clock(Moment(1_000_000));
+        session.lane.datagrams_passed(60_000, &mut true);
+        session.lane_received(LANE_ACK_RUNS_BYTES - 1, Moment(1_000_000));
+        assert_eq!(session.lane_counts().told_bytes, 0);
+        let at = session.lane.tell_at().expect("it is told of");
+        assert_eq!(at, Moment(1_000_000 + LANE_ACK_RUNS_MICROS));
+        session.lane_on_time(at);
+        let counts = session.lane_counts();
+        assert_eq!(counts.told_bytes, counts.received_bytes);
+        assert_eq!(session.lane.tell_at(), None);
+        session.lane_received(LANE_ACK_RUNS_BYTES, at);
+        assert_eq!(session.lane_counts().told_bytes, counts.told_bytes + LANE_ACK_RUNS_BYTES);
+        // A keystroke: what was held back is told with the next.
+        session.lane.passed(1, &mut true);
+        session.lane_received(LANE_ACK_BYTES, at);
+        let counts = session.lane_counts();
+        assert_eq!(counts.told_bytes, counts.received_bytes);
     }
 
     #[test]

@@ -112,10 +112,8 @@ impl Session {
             self.holds.iter().filter_map(|&key| Some(self.streams.get(key)?.hold?.until)).min();
         // No ping goes out before the hello is done, even where no deadline is set for it.
         let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
-        [ping, self.liveness.silent_since(), self.queues.ack_deadline(), holds]
-            .into_iter()
-            .flatten()
-            .min()
+        let acks = [self.queues.ack_deadline(), self.lane.tell_at()];
+        [ping, self.liveness.silent_since(), holds].into_iter().chain(acks).flatten().min()
     }
 
     /// It is now `now`.
@@ -141,6 +139,7 @@ impl Session {
             self.ping(now);
         }
         self.queues.acks_due_at(now);
+        self.lane_on_time(now);
         self.end_holds(now);
         Ok(())
     }
