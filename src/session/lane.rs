@@ -28,6 +28,8 @@ pub struct LaneCounts {
     pub received_bytes: u64,
     /// Of these, the peer was told.
     pub told_bytes: u64,
+    /// When it is told of the rest at the latest, if that is much.
+    pub tell_at: Option<Moment>,
 }
 
 /// Counts of one connection, both ways.
@@ -135,8 +137,8 @@ impl Session {
     /// What has passed so far.
     #[doc(hidden)]
     pub fn lane_counts(&self) -> LaneCounts {
-        let &Lane { sent_bytes, taken_bytes, received_bytes, told_bytes, .. } = &self.lane;
-        LaneCounts { sent_bytes, taken_bytes, received_bytes, told_bytes }
+        let &Lane { sent_bytes, taken_bytes, received_bytes, told_bytes, tell_at, .. } = &self.lane;
+        LaneCounts { sent_bytes, taken_bytes, received_bytes, told_bytes, tell_at }
     }
 
     /// Payload has come, for whomever: says so to the peer from time to time.

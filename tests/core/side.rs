@@ -6,7 +6,7 @@ use std::time::Duration;
 use sockmux_uring::session::{
     Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
 };
-use sockmux_uring::wire::v03::{HEADER_BYTES, PACKET_BYTES_UNSAID};
+use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{Decoder, Frame, Protocol, Step, Transport};
 
 mod flows;
@@ -15,8 +15,8 @@ mod locals;
 
 use super::script::{Exit, Pattern, Plan, Script, address_of, plan_of};
 
-/// Largest payload towards a peer that has not said its packet size.
-const UNSAID_BYTES: u64 = PACKET_BYTES_UNSAID as u64 - HEADER_BYTES as u64;
+/// Largest datagram towards a peer that has not said its packet size: either takes the largest.
+const UNSAID_BYTES: u64 = PAYLOAD_BYTES_MAX as u64;
 
 /// What brought the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
