@@ -86,17 +86,18 @@ fn iperf3_both_ways() {
         &[format!("DEST={}", server.address()), format!("DEST={}/udp", server.address())],
         &[format!("PORT={entrance},{entrance}/udp")],
     );
-    // 2 s of 20 Mbit/s in datagrams of 1,200 bytes are 4,166.
-    let rate = ["-b", "20M", "-l", "1200"];
+    // 2 s of 5 Mbit/s in datagrams of 1,200 bytes are 1,041. iperf3's own socket takes some 90 of
+    // them: that is what it may be kept waiting for its processor.
+    let rate = ["-b", "5M", "-l", "1200"];
     for way in [&[][..], &["-R"]] {
         let said = iperf3::datagrams(entrance, &[&rate[..], way].concat());
         let (count, lost) = received(&said, "sum");
-        assert!(count > 4_000 && lost <= LOST_MAX, "{way:?}: {said}");
+        assert!(count > 1_000 && lost <= LOST_MAX, "{way:?}: {said}");
     }
     let said = iperf3::datagrams(entrance, &[&rate[..], &["--bidir"]].concat());
     for sum in ["sum", "sum_bidir_reverse"] {
         let (count, lost) = received(&said, sum);
-        assert!(count > 4_000 && lost <= LOST_MAX, "{sum}: {said}");
+        assert!(count > 1_000 && lost <= LOST_MAX, "{sum}: {said}");
     }
 }
 
