@@ -350,7 +350,15 @@ pub const SMALL_FRAME_BYTES: u64 = 4 << 10;
 /// speed (`docs/performance.md`).
 pub const LANE_CAP_TYPING_BYTES: u64 = 192 << 10;
 
-/// SockMux 1: the same while nobody does.
+/// SockMux 1: the same for a peer that reads slowly: what it reads in so many microseconds. Small
+/// datagrams take it three times as long as the same bytes of a stream.
+pub const LANE_CAP_TYPING_MICROS: u64 = 400;
+
+/// SockMux 1: but so much in any case, in bytes, that it is told of more than once before it is used
+/// up.
+pub const LANE_CAP_TYPING_BYTES_MIN: u64 = 128 << 10;
+
+/// SockMux 1: bulk that may be on the way while nobody types, in bytes.
 pub const LANE_CAP_BULK_BYTES: u64 = 16 << 20;
 
 /// SockMux 1: bulk that may be on the way while many datagrams pass, in milliseconds of what the
@@ -379,6 +387,8 @@ pub const LANE_QUANTUM_BYTES: u64 = 48 << 10;
 const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);
 const _: () = assert!(2 * LANE_ACK_RUNS_MICROS < 1_000 * LANE_CAP_RUNS_MILLIS);
 const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES / 2);
+const _: () = assert!(LANE_ACK_BYTES + LANE_QUANTUM_BYTES <= LANE_CAP_TYPING_BYTES_MIN);
+const _: () = assert!(LANE_CAP_TYPING_BYTES_MIN <= LANE_CAP_TYPING_BYTES);
 
 /// Flows of datagrams of one process, if `SOXCONF=udpflows` says nothing else. Each exit's is a
 /// descriptor; a resolver for a few thousand clients has as many in the 180 s that they are kept.

@@ -12,8 +12,8 @@ use super::transmit::Control;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
     FRAME_BYTES, LANE_ACK_BYTES, LANE_ACK_RUNS_BYTES, LANE_ACK_RUNS_MICROS, LANE_CAP_BULK_BYTES,
-    LANE_CAP_RUNS_MILLIS, LANE_CAP_TYPING_BYTES, LANE_QUANTUM_BYTES, READ_AHEAD_BYTES,
-    SMALL_FRAME_BYTES, TYPING_MICROS,
+    LANE_CAP_RUNS_MILLIS, LANE_CAP_TYPING_BYTES, LANE_CAP_TYPING_BYTES_MIN, LANE_CAP_TYPING_MICROS,
+    LANE_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES, TYPING_MICROS,
 };
 
 /// What has passed over the connection, in bytes of payload: for tests, which count it on their own.
@@ -116,7 +116,9 @@ impl Lane {
     /// How much bulk may be sent now.
     pub(super) fn room_bytes(&self, round_trip: Option<Duration>) -> u64 {
         let least = if self.somebody_types() {
-            LANE_CAP_TYPING_BYTES
+            // A peer that reads small datagrams has fewer bytes on its way.
+            let waits = self.bytes_per_second / 1_000_000 * LANE_CAP_TYPING_MICROS;
+            waits.clamp(LANE_CAP_TYPING_BYTES_MIN, LANE_CAP_TYPING_BYTES)
         } else if self.is_recent(self.ran_at) {
             // A flood of datagrams waits behind itself for so long at most.
             let waits = self.bytes_per_second / 1_000 * LANE_CAP_RUNS_MILLIS;
@@ -210,7 +212,11 @@ mod tests {
         lane.passed(100, &mut was_small);
         assert_eq!(lane.room_bytes(None), LANE_CAP_BULK_BYTES, "the tail of bulk is no typing");
         lane.passed(100, &mut was_small);
+        assert_eq!(lane.room_bytes(None), LANE_CAP_TYPING_BYTES_MIN, "its speed is not known");
+        lane.bytes_per_second = 2_000_000_000;
         assert_eq!(lane.room_bytes(None), LANE_CAP_TYPING_BYTES);
+        lane.bytes_per_second = 350_000_000;
+        assert_eq!(lane.room_bytes(None), 350 * LANE_CAP_TYPING_MICROS);
         lane.clock(Moment(1_000_000 + TYPING_MICROS));
         assert_eq!(lane.room_bytes(None), LANE_CAP_BULK_BYTES);
     }
