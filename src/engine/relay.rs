@@ -159,6 +159,12 @@ impl Relay {
                 }
             }
             LinkPlan::Connect(_) => {}
+            LinkPlan::Device(_) | LinkPlan::Command(_) | LinkPlan::Stdio => {
+                return Err(SetupError::Process {
+                    what: "cannot open the persistent connection",
+                    error: io::ErrorKind::Unsupported.into(),
+                });
+            }
         }
         for entrance in &plan.entrances {
             open(&entrance.bind, entrance.transport, "PORT=", Purpose::Entrance)?;

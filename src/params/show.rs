@@ -4,9 +4,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::address;
-use super::error::plain;
+use super::error::{plain, quoted};
 use super::hostlist::HostList;
-use super::plan::{Bind, Bulk, Congestion, Entrance, Exit, LinkPlan, Plan, Target, Transport};
+use super::plan::{
+    Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan,
+    Parity, Plan, Target, Transport,
+};
 use super::portlist::{show_bind, suffix};
 use super::timeout;
 
@@ -27,6 +30,14 @@ pub fn plan(plan: &Plan) -> String {
         LinkPlan::Connect(target) => {
             let to = address::show(Some(&target.host), target.port);
             section(&mut text, "link", [format!("connector: connect to {to}, again for ever")]);
+        }
+        LinkPlan::Device(device) => section(&mut text, "link", device_lines(device)),
+        LinkPlan::Command(command) => {
+            let run = format!("command: run {}, again for ever", quoted(command));
+            section(&mut text, "link", [run]);
+        }
+        LinkPlan::Stdio => {
+            section(&mut text, "link", ["standard input and output; ends with them".to_owned()]);
         }
         LinkPlan::Relay { binds, target, transport } => {
             return relay(plan, binds, target, *transport);
@@ -68,6 +79,40 @@ pub fn plan(plan: &Plan) -> String {
     flows(&mut text, plan);
     notices(&mut text, plan);
     text
+}
+
+/// The device or devices of the persistent connection.
+fn device_lines(device: &Device) -> Vec<String> {
+    match device {
+        Device::Pair { input, output } => {
+            let [input, output] = [input, output].map(|path| plain(&path.to_string_lossy()));
+            vec![format!("devices: input from {input}, output to {output}")]
+        }
+        Device::Both { path, line } => {
+            let path = plain(&path.to_string_lossy());
+            vec![format!("device: {path}, input and output"), line_options(line)]
+        }
+    }
+}
+
+/// As `115200 baud, 8N1, no flow control, checked between two of ours`.
+fn line_options(line: &LineOptions) -> String {
+    let LineOptions { baud, data_bits, stop_bits, .. } = line;
+    let parity = match line.parity {
+        Parity::None => 'N',
+        Parity::Even => 'E',
+        Parity::Odd => 'O',
+    };
+    let flow = match line.flow {
+        FlowControl::None => "no flow control",
+        FlowControl::RtsCts => "flow control by RTS and CTS",
+        FlowControl::XonXoff => "flow control by XON and XOFF",
+    };
+    let checked = match line.checked {
+        Checked::Auto => "checked between two of ours",
+        Checked::Never => "never checked",
+    };
+    format!("if serial: {baud} baud, {data_bits}{parity}{stop_bits}, {flow}, {checked}")
 }
 
 /// A plain relay: what a persistent connection or the other transport would need is not shown.

@@ -195,7 +195,11 @@ impl<D: Driver> Worker<D> {
         wake.set_nonblocking(true)?;
         let connector = match &plan.link {
             LinkPlan::Connect(target) => Some(Connector::new(target.clone())),
-            LinkPlan::Listen(_) | LinkPlan::Relay { .. } => None,
+            LinkPlan::Listen(_)
+            | LinkPlan::Device(_)
+            | LinkPlan::Command(_)
+            | LinkPlan::Stdio
+            | LinkPlan::Relay { .. } => None,
         };
         // Clients of a plain relay wait for no tunnel.
         let hold =
