@@ -1,4 +1,4 @@
-//! The manual's examples, and what the command line means in general, as a user of the library
+//! The manual's examples over TCP (the others are in `params_links`), and what the command line means in general, as a user of the library
 //! sees it.
 
 use std::ffi::OsString;
@@ -342,6 +342,10 @@ fn demo_help_and_version() {
         "-P:53/udp SERVER=udprelay://hostU:53",
         "udpflows:N",
         ",-in:-:-P8023",
+        "SERVER=sockmux:commin@com0 SERVER=sockmux:commout@com1",
+        "SERVER=sockmux:comm@/dev/ttyUSB0?baud=921600",
+        "SERVER=\"sockmux:proc@ssh hostY sockmux-uring -Fsockmux -Q5432\"",
+        "-Fsockmux [-A | -C | -I -O | -X]",
         "Exit codes:",
         "SIGTERM",
         "--check",

@@ -265,12 +265,9 @@ fn several_words_of_one_name_all_count() {
 #[test]
 fn what_the_original_has_and_this_version_has_not_is_said_so() {
     let table: &[&[&str]] = &[
-        &["-Fsockmux", "-A9000", "-Q22"],
         &["-P127.0.0.1:0", "DEST=unix:/run/service"],
         &["-P127.0.0.1:0", "SERVER=telnet://127.0.0.1,-in(+=proxy.conf)"],
         &["-P127.0.0.1:0", "SERVER=http,-in"],
-        &["SERVER=sockmux:comm@com1", "PORT=9023"],
-        &["SERVER=sockmux:proc@command", "PORT=9023"],
         &["-P127.0.0.1:0", "PORT=9023", "STLS=fcl"],
     ];
     for words in table {

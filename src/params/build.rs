@@ -1,8 +1,11 @@
 //! Words to plan: every parameter read, then all of them held against each other.
 
+use super::carrier::{self, Carrier};
 use super::checks;
 use super::error::{Failure, Problem, plain, quoted};
+use super::foreground;
 use super::hostlist::{HostList, Lookup};
+use super::link::LinkWords;
 use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport};
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, ExitWords, Server};
@@ -16,18 +19,21 @@ use crate::limits::{ENTRANCES_MAX, EXITS_MAX};
 /// Every parameter that there is.
 const NAMES: [&str; 5] = ["SERVER", "PORT", "DEST", "TIMEOUT", "SOXCONF"];
 
-/// Makes the plan from the values of `-P` (each as a word `-Pvalue`) and the parameters.
+/// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
+/// and the parameters.
 ///
 /// # Errors
 /// The first word that is wrong; or, when each is right, what contradicts or is missing.
 pub fn plan(
-    listen: &[Word],
+    options: &[Word],
     parameters: &[Word],
     lookup: &mut Lookup<'_>,
 ) -> Result<Plan, Failure> {
     let mut draft = Draft::default();
-    for word in listen {
-        draft.listen(word).map_err(|problem| Failure::at(word, &problem))?;
+    // -F says what the others mean, wherever it stands.
+    let (form, others): (Vec<_>, Vec<_>) = options.iter().partition(|w| w.text.starts_with("-F"));
+    for word in form.into_iter().chain(others) {
+        draft.option(word, lookup).map_err(|problem| Failure::at(word, &problem))?;
     }
     for word in parameters {
         draft.parameter(word, lookup).map_err(|problem| Failure::at(word, &problem))?;
@@ -38,9 +44,7 @@ pub fn plan(
 /// What has been read so far, each with the word that said it.
 #[derive(Default)]
 struct Draft {
-    listen: Vec<(Entrance, Word)>,
-    receptor: Option<Word>,
-    connector: Option<(Target, Word)>,
+    link: LinkWords,
     relay: Option<(Target, Transport, Word)>,
     entrances: Vec<(Entrance, Word)>,
     exits: Vec<Exit>,
@@ -54,14 +58,27 @@ struct Draft {
 }
 
 impl Draft {
-    /// `-P[host]:port[/udp][,port]`.
-    fn listen(&mut self, word: &Word) -> Result<(), Problem> {
-        let value = word.text.strip_prefix("-P").unwrap_or(&word.text);
-        if value.contains('=') {
-            let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
-            return Err(Problem::new("-P takes [host]:port", remedy));
+    fn option(&mut self, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
+        let (option, value) = word.text.split_at_checked(2).unwrap_or((&word.text, ""));
+        match (option, self.link.foreground.is_some()) {
+            ("-F", _) => {
+                foreground::function(value)?;
+                self.link.foreground = Some(word.clone());
+                Ok(())
+            }
+            ("-P", foreground) => {
+                let list = listen(word, value)?;
+                let all = if foreground { &mut self.entrances } else { &mut self.link.listen };
+                add_entrances(all, list, word)
+            }
+            (_, false) => Err(unsupported::without_foreground(option)),
+            ("-A", true) => add_entrances(&mut self.link.listen, foreground::accept(value)?, word),
+            ("-C", true) => self.link.connect(foreground::connect(value)?, word),
+            ("-I", true) => self.link.carry(Carrier::Input(carrier::path(value)?), word),
+            ("-O", true) => self.link.carry(Carrier::Output(carrier::path(value)?), word),
+            ("-X", true) => self.link.carry(Carrier::Both(carrier::both(value)?), word),
+            (_, true) => self.exit(foreground::exit(value)?, word, lookup),
         }
-        add_entrances(&mut self.listen, PortList::parse(value)?.entrances(), word)
     }
 
     fn parameter(&mut self, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
@@ -71,10 +88,11 @@ impl Draft {
         match name {
             "SERVER" => match server::parse_server(value)? {
                 Server::Receptor => {
-                    self.receptor.get_or_insert_with(|| word.clone());
+                    self.link.receptor(word);
                     Ok(())
                 }
-                Server::Connector(target) => self.connect(target, word),
+                Server::Connector(target) => self.link.connect(target, word),
+                Server::Carrier(carrier) => self.link.carry(carrier, word),
                 Server::Exit(exit) => self.exit(exit, word, lookup),
                 Server::Relay(target, transport) => self.relay(target, transport, word),
             },
@@ -89,17 +107,6 @@ impl Draft {
                 )
             })),
         }
-    }
-
-    fn connect(&mut self, target: Target, word: &Word) -> Result<(), Problem> {
-        if let Some((_, other)) = &self.connector {
-            return Err(Problem::new(
-                format!("there is one persistent connection already, by {other}"),
-                "leave one of them out, or run a second process",
-            ));
-        }
-        self.connector = Some((target, word.clone()));
-        Ok(())
     }
 
     fn relay(&mut self, target: Target, transport: Transport, word: &Word) -> Result<(), Problem> {
@@ -159,61 +166,20 @@ impl Draft {
         if let Some((target, transport, word)) = self.relay.take() {
             return self.finish_relay(target, transport, &word);
         }
-        checks::link_transport(&self.listen)?;
+        checks::link_transport(&self.link.listen)?;
         if self.entrances.is_empty() && self.exits.is_empty() {
             return Err(self.nothing_flows());
         }
-        checks::distinct(&self.listen)?;
         checks::distinct(&self.entrances)?;
-        checks::connector(self.connector.as_ref(), &self.entrances)?;
-        let link = match (&self.connector, &self.receptor, self.listen.first()) {
-            (Some((_, word)), _, Some((_, listen))) => {
-                return Err(Failure::at(
-                    word,
-                    &Problem::new(
-                        format!("the persistent connection is also accepted, by {listen}"),
-                        "leave one of them out: one end connects, the other accepts",
-                    ),
-                ));
-            }
-            (Some((_, word)), Some(receptor), None) => {
-                return Err(Failure::at(
-                    word,
-                    &Problem::new(
-                        format!("{receptor} asks to accept the persistent connection"),
-                        "leave one of them out: one end connects, the other accepts",
-                    ),
-                ));
-            }
-            (Some((target, _)), None, None) => LinkPlan::Connect(target.clone()),
-            (None, _, Some(_)) => {
-                checks::listen(&self.listen, &self.entrances)?;
-                LinkPlan::Listen(
-                    self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect(),
-                )
-            }
-            (None, Some(receptor), None) => {
-                return Err(Failure::at(
-                    receptor,
-                    &Problem::new(
-                        "it is not said where to accept the persistent connection",
-                        "add -P[host]:port, as in -P:9000",
-                    ),
-                ));
-            }
-            (None, None, None) => {
-                return Err(Failure::new(
-                    "there is no persistent connection; add -P[host]:port to accept it or \
-                     SERVER=sockmux://host:port to make it",
-                ));
-            }
-        };
+        let soxconf = self.soxconf.finish();
+        let newest_protocol = soxconf.newest_protocol;
+        let link = self.link.finish(&self.entrances, newest_protocol, &mut self.notices)?;
         Ok(Plan {
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
             exits: self.exits,
             timeouts: self.timeouts.finish(),
-            soxconf: self.soxconf.finish(),
+            soxconf,
             notices: self.notices,
         })
     }
@@ -226,9 +192,8 @@ impl Draft {
         word: &Word,
     ) -> Result<Plan, Failure> {
         let udp = suffix(transport);
-        let link = self.connector.as_ref().map(|(_, word)| word).or(self.receptor.as_ref());
         let entrance = self.entrances.first().map(|(_, word)| word);
-        let other = link.or(entrance).map(|word| plain(&word.text));
+        let other = self.link.word().or(entrance).map(|word| plain(&word.text));
         if let Some(other) = other.or(self.exits.first().map(|exit| plain(&exit.source))) {
             let relay = plain(&word.text);
             return Err(Failure::at(
@@ -242,7 +207,7 @@ impl Draft {
                 ),
             ));
         }
-        if self.listen.is_empty() {
+        if self.link.listen.is_empty() {
             return Err(Failure::at(
                 word,
                 &Problem::new(
@@ -251,10 +216,10 @@ impl Draft {
                 ),
             ));
         }
-        checks::relay_transport(&self.listen, transport, word)?;
-        checks::distinct(&self.listen)?;
-        checks::relay(&self.listen, (&target, transport), word)?;
-        let binds = self.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
+        checks::relay_transport(&self.link.listen, transport, word)?;
+        checks::distinct(&self.link.listen)?;
+        checks::relay(&self.link.listen, (&target, transport), word)?;
+        let binds = self.link.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
         Ok(Plan {
             link: LinkPlan::Relay { binds, target, transport },
             entrances: Vec::new(),
@@ -266,9 +231,7 @@ impl Draft {
     }
 
     fn nothing_flows(&self) -> Failure {
-        let link = self.connector.as_ref().map(|(_, word)| word).or(self.receptor.as_ref());
-        let link = link.or(self.listen.first().map(|(_, word)| word));
-        match link {
+        match self.link.word().or(self.link.listen.first().map(|(_, word)| word)) {
             Some(word) => Failure::at(
                 word,
                 &Problem::new(
@@ -282,6 +245,15 @@ impl Draft {
             ),
         }
     }
+}
+
+/// The ports of `-P`.
+fn listen(word: &Word, value: &str) -> Result<Vec<Entrance>, Problem> {
+    if value.contains('=') {
+        let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
+        return Err(Problem::new("-P takes [host]:port", remedy));
+    }
+    Ok(PortList::parse(value)?.entrances())
 }
 
 /// Adds the ports of one word to those of the words before it.

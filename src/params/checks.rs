@@ -55,10 +55,10 @@ pub(super) fn listen(
 
 /// A connector that would come in by its own entrance.
 pub(super) fn connector(
-    connector: Option<&(Target, Word)>,
+    target: &Target,
+    word: &Word,
     entrances: &[(Entrance, Word)],
 ) -> Result<(), Failure> {
-    let Some((target, word)) = connector else { return Ok(()) };
     match own_port(entrances, target, Transport::Tcp) {
         Some(entrance) => Err(Failure::at(
             word,

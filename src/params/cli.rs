@@ -77,6 +77,35 @@ struct Options {
     #[arg(short = 'P', value_name = "[HOST]:PORT", action = ArgAction::Append)]
     listen: Vec<String>,
 
+    /// The original's foreground form, with the options below; without -A, -C, -I, -O and -X the
+    /// persistent connection is our own standard input and output. -P is then an entrance (as PORT=)
+    #[arg(short = 'F', value_name = "sockmux", action = ArgAction::Append)]
+    function: Vec<String>,
+
+    /// With -Fsockmux: accept the persistent connection there
+    #[arg(short = 'A', value_name = "[HOST:]PORT", action = ArgAction::Append)]
+    accept: Vec<String>,
+
+    /// With -Fsockmux: connect there; no host is this machine
+    #[arg(short = 'C', value_name = "[HOST:]PORT", action = ArgAction::Append)]
+    connect: Vec<String>,
+
+    /// With -Fsockmux: the FIFO or device for input
+    #[arg(short = 'I', value_name = "PATH", action = ArgAction::Append)]
+    input: Vec<String>,
+
+    /// With -Fsockmux: the FIFO or device for output
+    #[arg(short = 'O', value_name = "PATH", action = ArgAction::Append)]
+    output: Vec<String>,
+
+    /// With -Fsockmux: one device both ways, as SERVER=sockmux:comm@
+    #[arg(short = 'X', value_name = "DEVICE[?OPTIONS]", action = ArgAction::Append)]
+    device: Vec<String>,
+
+    /// With -Fsockmux: the exit for all streams of the peer (as DEST=); no host is this machine
+    #[arg(short = 'Q', value_name = "[HOST:]PORT", action = ArgAction::Append)]
+    exit: Vec<String>,
+
     /// Log more; -vv more still
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
@@ -96,6 +125,23 @@ struct Options {
     /// Parameters and parameter files, in any order and between options; or `demo`
     #[arg(value_name = "NAME=VALUE | +=FILE")]
     words: Vec<String>,
+}
+
+impl Options {
+    /// Letters and values of the options that have a meaning for the plan.
+    fn for_the_plan(&self) -> impl Iterator<Item = (char, &String)> {
+        let all = [
+            ('F', &self.function),
+            ('P', &self.listen),
+            ('A', &self.accept),
+            ('C', &self.connect),
+            ('I', &self.input),
+            ('O', &self.output),
+            ('X', &self.device),
+            ('Q', &self.exit),
+        ];
+        all.into_iter().flat_map(|(letter, values)| values.iter().map(move |value| (letter, value)))
+    }
 }
 
 enum Parsed {
@@ -136,7 +182,7 @@ where
             parameters.push(word);
         }
     }
-    let plan = build::plan(&settings.listen, &parameters, lookup)?;
+    let plan = build::plan(&settings.options, &parameters, lookup)?;
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
     let Settings { verbosity, log, engine, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
@@ -146,8 +192,8 @@ where
 /// Options from the arguments and from all files.
 #[derive(Default)]
 struct Settings {
-    /// `-P` values, each as the word `-Pvalue`.
-    listen: Vec<Word>,
+    /// Options with a meaning for the plan, each as the word `-Pvalue`.
+    options: Vec<Word>,
     verbosity: u8,
     log: Option<LogFormat>,
     engine: Option<Engine>,
@@ -157,8 +203,9 @@ struct Settings {
 impl Settings {
     /// Adds options; those taken first win, so that an argument outdoes a file.
     fn take(&mut self, options: &Options, origin: &Origin) {
-        let word = |value: &String| Word { text: format!("-P{value}"), origin: origin.clone() };
-        self.listen.extend(options.listen.iter().map(word));
+        for (letter, value) in options.for_the_plan() {
+            self.options.push(Word { text: format!("-{letter}{value}"), origin: origin.clone() });
+        }
         self.verbosity = self.verbosity.saturating_add(options.verbose);
         self.log = self.log.or(options.log);
         self.engine = self.engine.or(options.engine);
@@ -175,9 +222,9 @@ fn text(arg: OsString) -> Result<String, Failure> {
 }
 
 fn demo(options: &Options) -> Result<Invocation, Failure> {
-    if options.words.len() > 1 || options.check || !options.listen.is_empty() {
+    if options.words.len() > 1 || options.check || options.for_the_plan().next().is_some() {
         return Err(Failure::new(
-            "demo: no parameter and no -P or --check can be given with it; \
+            "demo: no parameter, no --check and no option of the tunnel's such as -P can be given with it; \
              write `sockmux-uring demo` alone, or leave demo out",
         ));
     }

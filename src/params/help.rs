@@ -1,16 +1,36 @@
 //! The text of `--help` that clap does not make from the options.
 
-/// The two ways to call the program.
+/// The ways to call the program.
 pub(crate) const USAGE: &str = "\
 sockmux-uring [OPTIONS] [-P[HOST]:PORT]... [NAME=VALUE | +=FILE]...
+       sockmux-uring -Fsockmux [-A | -C | -I -O | -X] [-Q] [-P] [NAME=VALUE]...
        sockmux-uring demo";
 
 /// Parameters, examples, exit codes and signals. No line is longer than 80 characters, so that
 /// none is broken on a usual terminal.
 pub(crate) const AFTER: &str = "\
-The persistent connection (one of the two):
+The persistent connection (one of these):
   -P[HOST]:PORT                receptor: accept it here
   SERVER=sockmux://HOST:PORT   connector: connect there, reconnect for ever
+  SERVER=sockmux:commin@FIFO SERVER=sockmux:commout@FIFO
+                               two FIFOs, input and output; opened again when
+                               the peer went away. The peer has them reversed
+  SERVER=sockmux:comm@DEVICE[?OPTION&OPTION...]
+                               one device both ways, such as a serial line
+                               (quote the ? and & for the shell):
+                               baud=N (115200), flow=none|rtscts|xonxoff,
+                               parity=none|even|odd, stop=1|2, bits=8,
+                               check=auto (between two of ours, all is checked
+                               and sent again where the line spoiled it)|no
+  SERVER=\"sockmux:proc@COMMAND\"
+                               what /bin/sh -c makes of COMMAND; its standard
+                               input and output are a socket to us, its errors
+                               go to our log; run again when it ends
+  -Fsockmux                    our own standard input and output, for the other
+                               end of such a command; ends when they do. Or, as
+                               the original has it: -A accept, -C connect,
+                               -I -O FIFOs, -X device; -P is then an entrance,
+                               -Q an exit
 
 Without a persistent connection:
   SERVER=tcprelay://HOST:PORT  plain relay: clients come in by -P[HOST]:PORT
@@ -65,6 +85,18 @@ Examples, one line for each of two hosts X and Y:
     Y$ sockmux-uring SERVER=sockmux://hostX:9000 \\
                      SERVER=telnet://hostT,-in:-:-P8023 \\
                      SERVER=http://hostW,-in:-:-P8080
+  over two FIFOs (mkfifo com0 com1)
+    X$ sockmux-uring SERVER=sockmux:commin@com0 SERVER=sockmux:commout@com1 \\
+                     PORT=8022
+    Y$ sockmux-uring SERVER=sockmux:commin@com1 SERVER=sockmux:commout@com0 \\
+                     DEST=127.0.0.1:22
+  over a serial line
+    X$ sockmux-uring \"SERVER=sockmux:comm@/dev/ttyUSB0?baud=921600\" PORT=8022
+    Y$ sockmux-uring \"SERVER=sockmux:comm@/dev/ttyS1?baud=921600\" \\
+                     DEST=127.0.0.1:22
+  through a command, which starts the other end too
+    X$ sockmux-uring PORT=5432 \\
+           SERVER=\"sockmux:proc@ssh hostY sockmux-uring -Fsockmux -Q5432\"
   no tunnel: whoever connects to port 8080 is joined with hostW
     X$ sockmux-uring -P:8080 SERVER=tcprelay://hostW:80
   no tunnel, UDP

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
-//!                                                  |- server, portlist, hostlist
+//!                                                  |- server, carrier, portlist, hostlist
+//!                                                  |- foreground (options of -Fsockmux)
 //!                                                  |- timeout, soxconf
-//!                                                  `- checks (all of them together)
+//!                                                  `- link, checks (all of them together)
 //! ```
 //!
 //! Pure but for two things, both passed in by the caller: reading parameter files
@@ -12,17 +13,20 @@
 
 mod address;
 pub mod build;
+mod carrier;
 mod checks;
 pub mod cli;
 pub mod error;
 pub mod files;
+mod foreground;
 mod help;
 pub mod hostlist;
 mod hosttest;
+mod link;
 pub mod plan;
 pub mod portlist;
 mod protocol;
-pub mod server;
+mod server;
 pub mod show;
 pub mod soxconf;
 mod suggest;

@@ -1,18 +1,20 @@
 //! `SERVER=` and `DEST=`: the persistent connection, exits, and the plain relay.
 
 use super::address;
+use super::carrier::{self, Carrier};
 use super::error::{Problem, plain, quoted};
 use super::plan::{Target, Transport};
 use super::protocol;
-use super::unsupported::DEVICE_REMEDY;
 
 /// What a `SERVER=` parameter asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     /// `sockmux`: be the receptor; the address is said by `-P`.
     Receptor,
     /// `sockmux://host:port`: be the connector.
     Connector(Target),
+    /// `sockmux:comm@DEVICE` and its like: what else carries the persistent connection.
+    Carrier(Carrier),
     /// `proto://host,-in`: an exit.
     Exit(ExitWords),
     /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay; where clients come in is
@@ -22,7 +24,7 @@ pub enum Server {
 
 /// An exit as written; the host list is still text, for reading it may need look-ups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExitWords {
+pub(crate) struct ExitWords {
     /// Protocol word in lower case.
     pub protocol: String,
     /// Where to connect.
@@ -39,7 +41,7 @@ const CONNECTOR_REMEDY: &str = "write SERVER=sockmux://host:port";
 ///
 /// # Errors
 /// What cannot be read, and forms of the original that are not supported.
-pub fn parse_server(value: &str) -> Result<Server, Problem> {
+pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
     if value == "sockmux" {
         return Ok(Server::Receptor);
     }
@@ -47,7 +49,7 @@ pub fn parse_server(value: &str) -> Result<Server, Problem> {
         return connector(address).map(Server::Connector);
     }
     if let Some(device) = value.strip_prefix("sockmux:") {
-        return Err(device_problem(device));
+        return carrier::parse(device).map(Server::Carrier);
     }
     let Some((url, rest)) = value.split_once(",-in") else {
         return match value.split_once("://") {
@@ -108,7 +110,7 @@ fn target_of(protocol: &str, server: &str) -> Result<(Target, Transport), Proble
 ///
 /// # Errors
 /// What cannot be read, and forms of the original that are not supported.
-pub fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
+pub(crate) fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
     let remedy = "write DEST=host:port, as in DEST=127.0.0.1:5432";
     if value.starts_with("unix:") {
         return Err(Problem::unsupported("an exit to a Unix socket", "give DEST=host:port"));
@@ -152,7 +154,8 @@ pub fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
     Ok(ExitWords { protocol: protocol.to_owned(), target, transport, clients })
 }
 
-fn connector(text: &str) -> Result<Target, Problem> {
+/// What follows `sockmux://`: `host:port`.
+pub(crate) fn connector(text: &str) -> Result<Target, Problem> {
     let text = text.strip_suffix('/').unwrap_or(text);
     if let Some((_, option)) = text.split_once(',') {
         return Err(Problem::new(
@@ -181,23 +184,6 @@ fn connector(text: &str) -> Result<Target, Problem> {
         ));
     };
     Ok(Target { host, port: address::remote_port(port)? })
-}
-
-/// `sockmux:comm@DEVICE` and its like.
-fn device_problem(device: &str) -> Problem {
-    match device.split_once('@').map(|(kind, _)| kind) {
-        Some(kind @ ("comm" | "commin" | "commout")) => Problem::unsupported(
-            format!("a device ({kind}@) as the persistent connection"),
-            DEVICE_REMEDY,
-        ),
-        Some("proc") => {
-            Problem::unsupported("a command (proc@) as the persistent connection", DEVICE_REMEDY)
-        }
-        _ => Problem::new(
-            format!("{} is not a persistent connection", quoted(&format!("sockmux:{device}"))),
-            "write SERVER=sockmux://host:port with both slashes, or SERVER=sockmux with -P",
-        ),
-    }
 }
 
 /// A `SERVER=` without `,-in`.

@@ -3,19 +3,9 @@
 
 use super::error::Problem;
 
-/// An option of the original, by its letter with the dash (`-F`).
+/// An option of the original, by its letter with the dash (`-f`).
 pub(crate) fn option(option: &str) -> Option<Problem> {
     let (what, nearest) = match option {
-        "-F" => (
-            "-F (the original's foreground form)",
-            "write SERVER=sockmux://host:port or -P[host]:port, and PORT= and DEST=",
-        ),
-        "-A" => ("-Aport", "write -P[host]:port to accept the persistent connection"),
-        "-C" => ("-Cport", "write SERVER=sockmux://host:port to make the persistent connection"),
-        "-I" => ("-Ififo", DEVICE_REMEDY),
-        "-O" => ("-Ofifo", DEVICE_REMEDY),
-        "-X" => ("-Xfifo", DEVICE_REMEDY),
-        "-Q" => ("-Qport", "write DEST=host:port for an exit"),
         "-f" => ("-f", "leave it out: the program always stays in the foreground"),
         "-r" => ("-r", "leave it out and let the service manager restart the program"),
         _ => return None,
@@ -23,9 +13,21 @@ pub(crate) fn option(option: &str) -> Option<Problem> {
     Some(Problem::unsupported(what, nearest))
 }
 
-/// What to use for a device or a command that would carry the persistent connection.
-pub(crate) const DEVICE_REMEDY: &str =
-    "use TCP: SERVER=sockmux://host:port at one end, -P[host]:port at the other";
+/// An option that means something with `-Fsockmux` only, given without.
+pub(crate) fn without_foreground(option: &str) -> Problem {
+    let instead = match option {
+        "-A" => "-P[host]:port to accept the persistent connection",
+        "-C" => "SERVER=sockmux://host:port to make the persistent connection",
+        "-I" => "SERVER=sockmux:commin@PATH",
+        "-O" => "SERVER=sockmux:commout@PATH",
+        "-X" => "SERVER=sockmux:comm@PATH",
+        _ => "DEST=host:port for an exit",
+    };
+    Problem::new(
+        format!("{option} has a meaning with -Fsockmux only"),
+        format!("add -Fsockmux, or write {instead}"),
+    )
+}
 
 /// A parameter of the original, by its name.
 pub(crate) fn parameter(name: &str) -> Option<Problem> {
