@@ -458,3 +458,25 @@ pub const DATAGRAM_KEEP_BYTES: usize = 16 << 10;
 /// Such buffers, in all: those that are received into, and thrice as many for what waits or is being
 /// sent. While all are in use, everything is copied.
 pub const DATAGRAM_BUFFERS: u32 = 4 * DATAGRAMS_AT_ONCE as u32;
+
+/// How long a command that carries the tunnel has from SIGTERM to SIGKILL, in milliseconds: enough
+/// to say goodbye over a slow line; nobody who stops the process waits for longer.
+pub const COMMAND_GRACE_MILLIS: u64 = 2_000;
+
+/// How long a command that was killed is waited for, in milliseconds. The kernel needs some, unless a
+/// file system keeps it from answering at all.
+pub const COMMAND_REAP_MILLIS: u64 = 1_000;
+
+/// Most that is read of a command's standard error at once.
+pub const COMMAND_STDERR_BYTES: usize = 16 << 10;
+
+/// Rest after each read of it, in milliseconds. With [`COMMAND_STDERR_BYTES`] this is 1 MiB/s at
+/// most, by some 60 reads a second: what a flood may cost.
+pub const COMMAND_STDERR_REST_MILLIS: u64 = 16;
+
+/// Longest line of it that is logged whole. Messages for people are shorter.
+pub const COMMAND_LINE_BYTES: usize = 1024;
+
+/// Most lines of it that are logged in a second. A banner and some errors fit; the log is not there
+/// for more.
+pub const COMMAND_LINES_A_SECOND: u32 = 20;

@@ -6,6 +6,7 @@
 
 mod choice;
 pub mod chunk;
+pub mod command;
 mod congestion;
 mod datagram;
 mod direct;
