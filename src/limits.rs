@@ -7,6 +7,19 @@
 /// to `net.core.somaxconn` (4096 by default); clients wait there while the tunnel is down.
 pub const LISTEN_BACKLOG: i32 = 1024;
 
+/// How often FIFOs are tried that the peer has not opened yet, in milliseconds: soon enough that
+/// nobody notices, seldom enough that waiting for days costs next to nothing.
+pub const LINK_AGAIN_MILLIS: u64 = 50;
+/// How long a command whose link has ended is given to end by itself, in milliseconds: its own exit
+/// status says why.
+pub const COMMAND_LEAVE_MILLIS: u64 = 500;
+/// Characters of a command that are logged as its name.
+pub const COMMAND_NAME_CHARS: usize = 80;
+
+/// How often a device or FIFO is tried that is missing or taken, in milliseconds: somebody has to do
+/// something about it.
+pub const DEVICE_AGAIN_MILLIS: u64 = 1_000;
+
 /// How long a port that is taken is asked for at the start, and how often, in milliseconds. The
 /// kernel takes down the ring of a killed predecessor within tens of them.
 pub const LISTEN_PATIENCE_MILLIS: u64 = 500;

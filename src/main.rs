@@ -13,7 +13,7 @@ use sockmux_uring::params::files::Disk;
 use sockmux_uring::params::plan::Plan;
 use sockmux_uring::params::show;
 
-/// Something failed while the relay ran, or it was stopped twice.
+/// Something failed while the relay ran, its only link broke, or it was stopped twice.
 const EXIT_FAILED: u8 = 1;
 /// The relay could not begin.
 const EXIT_SETUP: u8 = 3;
@@ -58,7 +58,12 @@ fn demonstrate(engine: Engine) -> ExitCode {
 
 fn run(plan: Plan, engine: Engine) -> ExitCode {
     match relay(plan, engine) {
-        Ok(Stopped::Drained | Stopped::DeadlinePassed(_)) => ExitCode::SUCCESS,
+        Ok(Stopped::Drained | Stopped::DeadlinePassed(_))
+        | Ok(Stopped::LinkEnded { in_order: true }) => ExitCode::SUCCESS,
+        Ok(Stopped::LinkEnded { in_order: false }) => {
+            eprintln!("sockmux-uring: the tunnel over standard input and output broke");
+            ExitCode::from(EXIT_FAILED)
+        }
         Ok(Stopped::AtOnce) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             eprintln!("sockmux-uring: {error}");

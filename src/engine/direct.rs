@@ -1,6 +1,7 @@
 #![allow(unsafe_code)]
-//! Sends and receives made at once, without the driver, on sockets that were found ready: what
-//! stands directly before or behind spliced payload must not wait for another turn.
+//! Sends and receives made at once, without the driver, on descriptors that were found ready: what
+//! stands directly before or behind spliced payload must not wait for another turn, and what is no
+//! socket is only polled by the driver.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -44,7 +45,36 @@ pub(super) fn receive(
     })
 }
 
-/// Bytes that wait on a socket to be received.
+/// Writes as much of a gather (not empty) as a descriptor that does not block takes.
+///
+/// # Errors
+/// `EAGAIN`: it takes nothing now.
+pub(super) fn write(to: &OwnedFd, gather: &mut Gather) -> io::Result<usize> {
+    retried(|| match gather.send_args() {
+        // SAFETY: the bytes belong to the gather's chunks, which live until the call is over.
+        SendArgs::One { start, len_bytes } => unsafe {
+            libc::write(to.as_raw_fd(), start.cast(), len_bytes as usize)
+        },
+        // SAFETY: as above; header and vector belong to the gather, which is not moved meanwhile.
+        SendArgs::Many(header) => unsafe {
+            libc::writev(to.as_raw_fd(), (*header).msg_iov, (*header).msg_iovlen as libc::c_int)
+        },
+    })
+}
+
+/// Reads as [`receive`] does, from a descriptor that does not block.
+///
+/// # Errors
+/// `EAGAIN`: nothing is there.
+pub(super) fn read(from: &OwnedFd, buffer: &mut ChunkMut, most_bytes: usize) -> io::Result<usize> {
+    buffer.fill(|start, room_bytes| {
+        let bytes = room_bytes.min(most_bytes);
+        // SAFETY: as in `receive`.
+        retried(|| unsafe { libc::read(from.as_raw_fd(), start.cast(), bytes) })
+    })
+}
+
+/// Bytes that wait on a socket to be received, or stand in a FIFO, whichever end this is.
 pub(super) fn waiting_bytes(from: &OwnedFd) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one number into `bytes`, before the call returns.

@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -29,9 +29,10 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Listens as `listen` does, and goes on trying for a moment while the port is taken: a process that
-/// was killed is gone before the kernel has taken down its ring, which still holds its ports.
-pub(super) fn patiently(mut listen: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+/// Listens as `listen` does, and goes on trying for a moment while the port is taken (`AddrInUse`): a
+/// process that was killed is gone before the kernel has taken down its ring, which still holds its
+/// ports.
+pub(super) fn patiently<T>(mut listen: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MILLIS);
     loop {
         match listen() {
@@ -81,6 +82,19 @@ pub(super) fn set_up_link(fd: &OwnedFd, patience: Option<Duration>) {
     set_nodelay(fd);
     let socket = SockRef::from(fd);
     let _ = socket.set_tcp_user_timeout(patience);
+}
+
+/// Whether this is a socket of the network, not of this machine alone.
+pub(super) fn is_internet(fd: &OwnedFd) -> bool {
+    SockRef::from(fd).domain().is_ok_and(|domain| domain != Domain::UNIX)
+}
+
+/// Whether whoever was at the other end of a pipe or device has gone.
+pub(super) fn is_hung_up(fd: &OwnedFd) -> bool {
+    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the kernel reads and writes the one structure, which is ours, before the call returns.
+    let told = unsafe { libc::poll(&mut asked, 1, 0) };
+    told > 0 && asked.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
 /// The socket's own address; a socket without one (it was reset already) has "unspecified".

@@ -11,14 +11,18 @@ use tracing::info;
 use super::choice::{self, Opened};
 use super::congestion::Choice;
 use super::datagram;
+use super::device::Device;
 use super::driver::Driver;
+use super::fifo::FifoPair;
 use super::inherited::Inherited;
+use super::link::LinkError;
 use super::net;
 use super::resolver::look_up;
+use super::stdio;
 use super::uring;
-use super::worker::{DatagramPort, Listener, Origin, Purpose, Stopped, Worker};
+use super::worker::{DatagramPort, Listener, Origin, Purpose, Reach, Stopped, Worker};
 use crate::params::cli::Engine;
-use crate::params::plan::{Bind, Congestion, LinkPlan, Plan, Target, Transport};
+use crate::params::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum SetupError {
     /// The kernel does not let us have what the engine needs.
     #[error("{0}")]
     Engine(#[from] uring::SetupError),
+    /// What is to carry the persistent connection cannot be used.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// The congestion control that was asked for cannot be had.
     #[error(
         "SOXCONF=congestion:{name}: {error}; net.ipv4.tcp_allowed_congestion_control names those \
@@ -116,6 +123,8 @@ pub struct Relay {
     listeners: Vec<Listener>,
     ports: Vec<DatagramPort>,
     congestion: Choice,
+    /// How the persistent connection comes about, where that is not by listening.
+    reach: Option<Reach>,
     wait: UnixStream,
     wake: UnixStream,
 }
@@ -158,24 +167,20 @@ impl Relay {
                     open(bind, *transport, "-P", Purpose::Relay)?;
                 }
             }
-            LinkPlan::Connect(_) => {}
-            LinkPlan::Device(_) | LinkPlan::Command(_) | LinkPlan::Stdio => {
-                return Err(SetupError::Process {
-                    what: "cannot open the persistent connection",
-                    error: io::ErrorKind::Unsupported.into(),
-                });
+            LinkPlan::Connect(_) | LinkPlan::Device(_) | LinkPlan::Command(_) | LinkPlan::Stdio => {
             }
         }
         for entrance in &plan.entrances {
             open(&entrance.bind, entrance.transport, "PORT=", Purpose::Entrance)?;
         }
         inherited.all_taken()?;
+        let reach = how_to_reach(&plan.link)?;
         for listener in &listeners {
             congestion.set_before(&listener.fd);
         }
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        Ok(Relay { plan, listeners, ports, congestion, wait, wake })
+        Ok(Relay { plan, listeners, ports, congestion, reach, wait, wake })
     }
 
     /// The addresses where clients come in, in the plan's order.
@@ -237,10 +242,26 @@ impl Relay {
             info!(address = %format_args!("{}/udp", port.address), "entrance listening");
         }
         let ways_in = (self.listeners, self.ports);
-        let worker =
-            Worker::new(driver, self.plan, ways_in, self.congestion, self.wait, self.wake)?;
+        let wakes = (self.wait, self.wake);
+        let worker = Worker::new(driver, self.plan, ways_in, self.reach, self.congestion, wakes)?;
         Ok(worker.run()?)
     }
+}
+
+/// Looks at what is to carry the persistent connection, so that a mistake shows now.
+fn how_to_reach(link: &LinkPlan) -> Result<Option<Reach>, LinkError> {
+    Ok(Some(match link {
+        LinkPlan::Listen(_) | LinkPlan::Relay { .. } => return Ok(None),
+        LinkPlan::Connect(target) => Reach::Dial(target.clone()),
+        LinkPlan::Device(plan::Device::Pair { input, output }) => {
+            Reach::Fifos(FifoPair::new(input.clone(), output.clone())?)
+        }
+        LinkPlan::Device(plan::Device::Both { path, .. }) => {
+            Reach::Device(Device::new(path.clone())?)
+        }
+        LinkPlan::Stdio => Reach::Given(Some(stdio::take()?)),
+        LinkPlan::Command(command) => Reach::Command(command.clone()),
+    }))
 }
 
 fn choose_congestion(wanted: &Congestion) -> Result<Choice, SetupError> {

@@ -23,7 +23,9 @@ pub(super) const FAREWELL: &[u8] = b"farewell";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Liveness {
     hello_deadline: Option<Moment>,
-    hello_timeout: Duration,
+    hello_timeout: Option<Duration>,
+    /// Nothing has come from a peer that may take as long as it likes to come.
+    awaits_peer: bool,
     keepalive: Option<Duration>,
     last_received: Moment,
     last_ping: Moment,
@@ -48,8 +50,12 @@ struct Asked {
 impl Liveness {
     pub(super) fn new(config: &Config, now: Moment) -> Liveness {
         Liveness {
-            hello_deadline: config.hello_timeout.map(|timeout| now.after(timeout)),
-            hello_timeout: config.hello_timeout.unwrap_or_default(),
+            hello_deadline: config
+                .hello_timeout
+                .filter(|_| !config.awaits_peer)
+                .map(|timeout| now.after(timeout)),
+            hello_timeout: config.hello_timeout,
+            awaits_peer: config.awaits_peer,
             keepalive: config.keepalive,
             last_received: now,
             last_ping: now,
@@ -86,6 +92,9 @@ impl Liveness {
     }
 
     fn silent_since(&self) -> Option<Moment> {
+        if self.awaits_peer {
+            return None;
+        }
         Some(self.last_received.after(self.keepalive? * KEEPALIVE_INTERVALS))
     }
 }
@@ -95,6 +104,10 @@ impl Session {
     #[inline]
     pub fn received(&mut self, now: Moment) {
         self.liveness.last_received = now;
+        if std::mem::take(&mut self.liveness.awaits_peer) {
+            self.liveness.hello_deadline =
+                self.liveness.hello_timeout.map(|timeout| now.after(timeout));
+        }
         self.lane.clock(now);
     }
 
@@ -124,7 +137,7 @@ impl Session {
         self.lane.clock(now);
         if let Some(deadline) = self.liveness.hello_deadline {
             if now >= deadline {
-                let seconds = self.liveness.hello_timeout.as_secs();
+                let seconds = self.liveness.hello_timeout.unwrap_or_default().as_secs();
                 return Err(TunnelError::HelloTimeout { seconds });
             }
             return Ok(());

@@ -69,6 +69,8 @@ pub struct Config {
     pub offer: Option<Offer>,
     /// Longest wait for the peer's hello.
     pub hello_timeout: Option<Duration>,
+    /// The peer may come at any time: nothing is timed before its first byte.
+    pub awaits_peer: bool,
     /// Silence after which ECHO is sent.
     pub keepalive: Option<Duration>,
     /// How long CLOSE is held back after end of data towards a peer that knows no half-close.
@@ -89,6 +91,7 @@ impl Default for Config {
                 streams_max: limits::STREAMS_MAX,
             }),
             hello_timeout: Some(Duration::from_secs(15)),
+            awaits_peer: false,
             keepalive: Some(Duration::from_secs(30)),
             linger: Some(Duration::from_secs(30)),
         }

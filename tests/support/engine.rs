@@ -46,11 +46,19 @@ impl Leg {
         }
     }
 
+    /// The words that it adds. What is refused to a program is refused to those that it starts.
+    pub fn words(self) -> Vec<&'static str> {
+        match self {
+            Leg::Uring | Leg::Refused => Vec::new(),
+            Leg::Epoll => vec![OPTION, "epoll"],
+        }
+    }
+
     /// Starts a command of the program with what the leg adds to it.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
         match self {
             Leg::Uring => command.spawn(),
-            Leg::Epoll => command.args([OPTION, "epoll"]).spawn(),
+            Leg::Epoll => command.args(self.words()).spawn(),
             Leg::Refused => spawn_refused(command),
         }
     }

@@ -45,6 +45,15 @@ impl Program {
         Program::start_by(&words, Some(leg.engine()), |command| leg.spawn(command))
     }
 
+    /// Starts the program with this standard input and output.
+    pub fn start_with_stdio<S: AsRef<str>>(words: &[S], input: Stdio, output: Stdio) -> Program {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        let leg = Leg::current();
+        Program::start_command(command(), &words, Some(leg.engine()), |command| {
+            leg.spawn(command.stdin(input).stdout(output))
+        })
+    }
+
     /// Starts the program where io_uring is refused to it.
     pub fn start_refused(words: &[&str]) -> Program {
         Program::start_by(words, None, engine::spawn_refused)
@@ -167,6 +176,16 @@ impl Program {
         self.wait_exit(DEADLINE);
     }
 
+    /// Lets the process stand still.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// SIGTERM; does not wait.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
@@ -215,6 +234,15 @@ impl Program {
     /// How many descriptors the process has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
+    }
+
+    /// Panics unless the process uses next to no processor time for a while.
+    pub fn check_idle(&self) {
+        const SECS: f64 = 2.0;
+        let before = self.cpu_secs();
+        std::thread::sleep(Duration::from_secs_f64(SECS));
+        let used = self.cpu_secs() - before;
+        assert!(used < SECS / 10.0, "`{}` used {used} s of {SECS} s", self.words);
     }
 
     fn proc_file(&self, name: &str) -> String {

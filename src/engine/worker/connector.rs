@@ -1,15 +1,24 @@
-//! The connector: dials the persistent connection, and dials again for ever.
+//! The connector: brings the persistent connection about, and brings it back for ever.
+//!
+//! It dials here; what is opened by its path, or given to us, is in [`super::openings`], commands
+//! are in [`super::commands`].
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use super::commands::{self, Carrier};
 use super::dial::Dial;
 use super::flow::FLOW_BIT;
 use super::token::Kind;
 use super::{Drain, Worker};
+use crate::engine::device::Device;
 use crate::engine::driver::{Driver, Fd};
+use crate::engine::fifo::FifoPair;
+use crate::engine::link::Link;
+use crate::engine::net;
 use crate::engine::resolver::{Answer, Resolver};
 use crate::engine::worker::table::Key;
 use crate::link::backoff::Backoff;
@@ -21,35 +30,97 @@ const CONNECTOR_BIT: u64 = 1 << 63;
 /// The next one tells those of pairs.
 pub(super) const PAIR_BIT: u64 = 1 << 62;
 
-/// Dials one target.
+/// How the connector comes by its link.
+#[derive(Debug)]
+pub(in crate::engine) enum Reach {
+    /// By connecting there.
+    Dial(Target),
+    /// By opening FIFOs of this machine.
+    Fifos(FifoPair),
+    /// By opening one device of it, or a socket.
+    Device(Device),
+    /// By running this.
+    Command(String),
+    /// It was given to us, and there is no other.
+    Given(Option<Link>),
+}
+
+/// Its name for the log.
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reach::Dial(target) => target.fmt(f),
+            Reach::Fifos(fifos) => f.write_str(&fifos.name()),
+            Reach::Device(device) => f.write_str(&device.name()),
+            Reach::Command(command) => f.write_str(&commands::name(command)),
+            Reach::Given(_) => f.write_str("given"),
+        }
+    }
+}
+
+/// Keeps one tunnel up.
 #[derive(Debug)]
 pub(super) struct Connector {
-    target: Target,
+    pub(super) reach: Reach,
     backoff: Backoff,
-    /// Numbers the dials, so that a late end of an old one is known.
+    /// Numbers the dials and commands, so that a late end of an old one is known.
     number: u32,
-    state: State,
+    /// The command that was started last, until it has ended.
+    pub(super) carrier: Option<Carrier>,
+    pub(super) state: State,
     /// Failures are logged when they change, not each time.
-    last_logged: String,
+    pub(super) last_logged: String,
+    /// The peer ended the last tunnel when nothing was left to do.
+    pub(super) ended_in_order: bool,
 }
 
 #[derive(Debug)]
-enum State {
-    Waiting { until: Moment },
-    Resolving { dial: Dial },
-    Connecting { dial: Dial, fd: Fd, deadline: Option<Moment> },
+pub(super) enum State {
+    Waiting {
+        until: Moment,
+    },
+    Resolving {
+        dial: Dial,
+    },
+    Connecting {
+        dial: Dial,
+        fd: Fd,
+        deadline: Option<Moment>,
+    },
     Up,
+    /// The tunnel is over, and the command that carried it not yet.
+    Leaving,
+    /// There is nothing to connect with any more.
+    Over,
 }
 
 impl Connector {
-    pub(super) fn new(target: Target) -> Connector {
+    pub(super) fn new(reach: Reach) -> Connector {
         Connector {
-            target,
+            reach,
             backoff: Backoff::default(),
             number: 0,
+            carrier: None,
             state: State::Waiting { until: Moment(0) },
             last_logged: String::new(),
+            ended_in_order: false,
         }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn next_number(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+
+    /// Comes back to it after a wait that grows with the failures in a row.
+    pub(super) fn back_off(&mut self, now: Moment) -> Duration {
+        let wait = self.backoff.next(fastrand::u64(..));
+        self.state = State::Waiting { until: now.after(wait) };
+        wait
     }
 }
 
@@ -61,24 +132,14 @@ impl<D: Driver> Worker<D> {
         match &mut connector.state {
             State::Waiting { until } if *until > now => return Some(*until),
             State::Waiting { .. } if self.drain != Drain::No => return None,
-            State::Waiting { .. } => {
-                let overall = self.plan.timeouts.connect.map(|connect| now.after(connect));
-                let mut dial = Dial::new(connector.target.clone(), overall);
-                connector.number = connector.number.wrapping_add(1);
-                if let Some(address) = Resolver::literal(&connector.target) {
-                    dial.resolved(Ok(vec![address]));
-                    self.start_dial(dial);
-                } else {
-                    let token = CONNECTOR_BIT | u64::from(connector.number);
-                    match self.resolver.ask(token, &connector.target) {
-                        Ok(()) => connector.state = State::Resolving { dial },
-                        Err(error) => {
-                            dial.resolved(Err(error));
-                            self.dial_failed(&dial);
-                        }
-                    }
+            State::Waiting { .. } => match &connector.reach {
+                Reach::Dial(target) => {
+                    let target = target.clone();
+                    self.dial(target);
                 }
-            }
+                Reach::Fifos(_) | Reach::Device(_) | Reach::Given(_) => self.open_link(),
+                Reach::Command(_) => self.start_command(),
+            },
             State::Connecting { deadline: Some(deadline), .. } if *deadline <= now => {
                 let up = State::Up;
                 if let State::Connecting { mut dial, fd, .. } =
@@ -91,12 +152,31 @@ impl<D: Driver> Worker<D> {
                 }
             }
             State::Connecting { deadline, .. } => return *deadline,
-            State::Resolving { .. } | State::Up => return None,
+            State::Resolving { .. } | State::Up | State::Leaving | State::Over => return None,
         }
         match self.connector.as_ref().map(|connector| &connector.state)? {
             State::Waiting { until } => Some(*until),
             State::Connecting { deadline, .. } => *deadline,
             _ => None,
+        }
+    }
+
+    fn dial(&mut self, target: Target) {
+        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
+        let mut dial = Dial::new(target.clone(), overall);
+        let Some(connector) = &mut self.connector else { return };
+        connector.number = connector.number.wrapping_add(1);
+        if let Some(address) = Resolver::literal(&target) {
+            dial.resolved(Ok(vec![address]));
+            return self.start_dial(dial);
+        }
+        let token = CONNECTOR_BIT | u64::from(connector.number);
+        match self.resolver.ask(token, &target) {
+            Ok(()) => connector.state = State::Resolving { dial },
+            Err(error) => {
+                dial.resolved(Err(error));
+                self.dial_failed(&dial);
+            }
         }
     }
 
@@ -116,8 +196,7 @@ impl<D: Driver> Worker<D> {
     fn dial_failed(&mut self, dial: &Dial) {
         let now = self.now;
         let Some(connector) = &mut self.connector else { return };
-        let wait = connector.backoff.next(fastrand::u64(..));
-        connector.state = State::Waiting { until: now.after(wait) };
+        let wait = connector.back_off(now);
         let reason = dial.reason();
         if reason == connector.last_logged {
             debug!(%reason, wait_secs = wait.as_secs_f32(), "cannot connect");
@@ -164,7 +243,8 @@ impl<D: Driver> Worker<D> {
         match std::mem::replace(&mut connector.state, State::Up) {
             State::Connecting { fd, .. } if result.is_ok() => {
                 connector.last_logged.clear();
-                self.begin_tunnel(fd);
+                let name = net::peer_address(&fd).to_string();
+                self.begin_tunnel(Link::socket(fd, name));
             }
             State::Connecting { mut dial, .. } => {
                 if let Err(error) = result {
@@ -177,13 +257,27 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The connector's tunnel, which began then, is gone.
-    pub(super) fn redial(&mut self, began: Moment) {
+    /// The connector's tunnel, which was up since then if it ever was, is gone.
+    pub(super) fn redial(&mut self, up_since: Option<Moment>) {
         let now = self.now;
+        let leaves = self.leave_command();
         let Some(connector) = &mut self.connector else { return };
-        connector.backoff.lost(Duration::from_micros(now.0 - began.0));
-        let wait = connector.backoff.next(fastrand::u64(..));
-        connector.state = State::Waiting { until: now.after(wait) };
-        info!(wait_secs = wait.as_secs_f32(), "dialling again");
+        let up_micros = up_since.map_or(0, |since| now.0 - since.0);
+        connector.backoff.lost(Duration::from_micros(up_micros));
+        if leaves {
+            connector.state = State::Leaving;
+            return;
+        }
+        let doing = match connector.reach {
+            Reach::Dial(_) => "dialling again",
+            Reach::Fifos(_) | Reach::Device(_) => "opening the link again",
+            Reach::Command(_) => "starting the command again",
+            Reach::Given(_) => {
+                connector.state = State::Over;
+                return;
+            }
+        };
+        let wait = connector.back_off(now);
+        info!(wait_secs = wait.as_secs_f32(), "{doing}");
     }
 }

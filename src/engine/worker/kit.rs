@@ -4,8 +4,8 @@ use std::io;
 
 use super::pieces::{Piece, Pieces};
 use crate::engine::chunk::{Chunk, ChunkMut, Pool};
-use crate::engine::direct;
-use crate::engine::driver::{Fd, Gather};
+use crate::engine::driver::Gather;
+use crate::engine::link::Link;
 use crate::engine::pipe::Pipes;
 use crate::limits::{COPY_BYTES, POOL_BUFFER_BYTES, POOL_BUFFERS};
 
@@ -121,14 +121,18 @@ impl Kit {
     }
 
     /// Receives up to `most_bytes` at once: `None` at the end of data.
-    pub(super) fn read_ahead(&mut self, fd: &Fd, most_bytes: usize) -> io::Result<Option<Chunk>> {
+    pub(super) fn read_ahead(
+        &mut self,
+        link: &Link,
+        most_bytes: usize,
+    ) -> io::Result<Option<Chunk>> {
         if self.ahead.room() < most_bytes {
             let Some(buffer) = self.pool.take() else {
                 return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
             };
             self.ahead = buffer;
         }
-        let got = direct::receive(fd, &mut self.ahead, most_bytes)?;
+        let got = link.receive(&mut self.ahead, most_bytes)?;
         Ok((got > 0).then(|| self.ahead.take_written()))
     }
 

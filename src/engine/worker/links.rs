@@ -11,52 +11,75 @@ use super::token::Kind;
 use super::tunnel::{Destination, LinkPace, Outgoing, Tunnel};
 use super::{Drain, Key, Worker, listeners::Purpose};
 use crate::engine::chunk::Chunk;
-use crate::engine::direct;
-use crate::engine::driver::{BufferClass, Driver, Fd, Gather, RecvMode, SendWait};
+use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
+use crate::engine::link::Link;
 use crate::engine::net;
 use crate::limits::{
     AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES,
     KEEPALIVE_INTERVALS, POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
 };
 use crate::params::plan::Bulk;
-use crate::session::{Session, Sink, Transmit, TunnelError};
+use crate::session::{Config, Session, Sink, Transmit, TunnelError};
 use crate::wire::{Decoder, Protocol, Step};
 
 impl<D: Driver> Worker<D> {
     /// A persistent connection has come about, by our doing or the peer's.
-    pub(super) fn begin_tunnel(&mut self, fd: Fd) {
+    pub(super) fn begin_tunnel(&mut self, link: Link) {
         let patience = self.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
-        net::set_up_link(&fd, patience);
-        self.congestion.set_after(&fd);
-        let peer = net::peer_address(&fd);
-        let config = self.session_config();
+        link.set_up(&self.congestion, patience);
+        let config = Config { awaits_peer: link.may_await_peer(), ..self.session_config() };
         let newest = config.offer.map_or(0, |offer| offer.newest);
         let session = Session::new(config, self.now);
+        let pace = if link.is_socket() { LinkPace::Received } else { LinkPace::Spliced };
         let tunnel = Tunnel {
-            fd,
-            peer,
+            link,
             session,
             decoder: Decoder::new(newest),
             destination: Destination::Nowhere,
             reading: Reading::Idle,
-            pace: LinkPace::Received,
+            pace,
             streak: 0,
             ahead_bytes: AHEAD_BYTES_MIN,
             passing: false,
             copy_only: self.plan.soxconf.bulk == Bulk::Copy,
             sending: false,
+            unsent: None,
             outgoing: None,
             run: None,
             dirty: false,
             began: self.now,
         };
         let Some(key) = self.tunnels.insert(tunnel) else {
-            warn!(%peer, "persistent connection refused: too many are open");
+            warn!("persistent connection refused: too many are open");
             return;
         };
-        debug!(%peer, "persistent connection");
+        if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
+            debug!(peer = %link, "persistent connection");
+            if let Some(output) = link.lone_output() {
+                self.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
+            }
+        }
         self.read_link(key);
         self.mark_tunnel(key);
+    }
+
+    /// Nobody reads any more what we write.
+    pub(super) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
+        let Some(Tunnel { link, .. }) = self.tunnels.get(key) else { return };
+        // One that has gone altogether shows at the input, behind what it has sent.
+        if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
+            self.drop_tunnel(key, "the peer reads no more");
+        }
+    }
+
+    /// The peer has ended its side of the link.
+    pub(super) fn link_ended(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
+        if let Some(connector) = &mut self.connector {
+            connector.ended_in_order = in_order;
+        }
+        self.drop_tunnel(key, "the peer closed the connection");
     }
 
     /// The tunnel may have something to send.
@@ -79,12 +102,12 @@ impl<D: Driver> Worker<D> {
             LinkPace::Received => {
                 let mode = RecvMode::Multishot;
                 let token = Kind::LinkReceive.of(key);
-                let op = self.driver.recv(&tunnel.fd, mode, BufferClass::Bulk, token);
+                let op = self.driver.recv(tunnel.link.input(), mode, BufferClass::Bulk, token);
                 tunnel.reading = Reading::Armed { op, mode, cancelled: false };
             }
             LinkPace::Spliced => {
                 let token = Kind::LinkReady.of(key);
-                self.driver.poll(&tunnel.fd, libc::POLLIN as u32, false, token);
+                self.driver.poll(tunnel.link.input(), libc::POLLIN as u32, false, token);
                 tunnel.reading = Reading::Watched;
             }
         }
@@ -108,7 +131,7 @@ impl<D: Driver> Worker<D> {
                 self.judge_link(key);
                 self.mark_tunnel(key);
             }
-            Ok(None) => return self.drop_tunnel(key, "the peer closed the connection"),
+            Ok(None) => return self.link_ended(key),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS) => {
                     self.starved_tunnels.push(key);
@@ -192,7 +215,7 @@ impl<D: Driver> Worker<D> {
 
     /// Sends whatever the session wants sent now: batches, each in one gathered send. One that ends
     /// in spliced payload, or has large runs of datagrams, is sent at once, and others may follow it
-    /// in the same turn.
+    /// in the same turn; so is all that goes to what is no socket.
     pub(super) fn write_link(&mut self, key: Key) {
         let mut left_bytes = SPLICE_TURN_BYTES;
         loop {
@@ -207,9 +230,13 @@ impl<D: Driver> Worker<D> {
                 break;
             }
             let piped = tunnel.outgoing.as_ref().map(|outgoing| outgoing.left_bytes);
-            if piped.is_none() && !has_runs {
+            let socket = tunnel.link.output().filter(|_| tunnel.link.is_socket());
+            if let Some(socket) = socket
+                && piped.is_none()
+                && !has_runs
+            {
                 tunnel.sending = true;
-                self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                self.driver.send(socket, gather, SendWait::Yes, Kind::LinkSend.of(key));
                 break;
             }
             let bytes = piped.unwrap_or(gather.len_bytes());
@@ -268,11 +295,12 @@ impl<D: Driver> Worker<D> {
         (gather, has_runs)
     }
 
-    /// Sends a batch at once; what the socket does not take goes by the driver. `false`: what comes
-    /// next has to wait for that. `more`: it ends in the head of a frame with spliced payload.
-    fn send_now(&mut self, key: Key, mut gather: Box<Gather>, more: bool) -> bool {
+    /// Sends a batch at once; what a socket does not take goes by the driver, what anything else does
+    /// not take is kept until it does. `false`: what comes next has to wait for that. `more`: it ends
+    /// in the head of a frame with spliced payload.
+    pub(super) fn send_now(&mut self, key: Key, mut gather: Box<Gather>, more: bool) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-        match direct::send(&tunnel.fd, &mut gather, more) {
+        match tunnel.link.send(&mut gather, more) {
             Ok(bytes) => gather.advance(bytes),
             Err(error) if is_again(&error) => {}
             Err(error) => {
@@ -286,7 +314,17 @@ impl<D: Driver> Worker<D> {
             return true;
         }
         tunnel.sending = true;
-        self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+        match tunnel.link.output() {
+            Some(socket) if tunnel.link.is_socket() => {
+                self.driver.send(socket, gather, SendWait::Yes, Kind::LinkSend.of(key));
+            }
+            Some(output) => {
+                let token = Kind::LinkWritable.of(key);
+                self.driver.poll(output, libc::POLLOUT as u32, false, token);
+                tunnel.unsent = Some(gather);
+            }
+            None => self.kit.give_back(gather),
+        }
         false
     }
 
@@ -310,8 +348,8 @@ impl<D: Driver> Worker<D> {
                     if self.pass_out(key) {
                         self.mark_tunnel(key);
                     }
-                } else {
-                    self.driver.send(&tunnel.fd, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                } else if let Some(socket) = tunnel.link.output() {
+                    self.driver.send(socket, gather, SendWait::Yes, Kind::LinkSend.of(key));
                 }
             }
             Err(error) => {
@@ -327,15 +365,18 @@ impl<D: Driver> Worker<D> {
         let was_up = tunnel.session.is_up();
         let streams = tunnel.session.stream_count();
         if matches!(self.drain, Drain::Leaving(_)) {
-            debug!(peer = %tunnel.peer, reason, "tunnel closed");
+            debug!(peer = %tunnel.link, reason, "tunnel closed");
         } else if was_up {
-            warn!(peer = %tunnel.peer, reason, streams, "tunnel down");
+            warn!(peer = %tunnel.link, reason, streams, "tunnel down");
         } else {
-            warn!(peer = %tunnel.peer, reason, "tunnel did not come up");
+            warn!(peer = %tunnel.link, reason, "tunnel did not come up");
         }
         debug!(counters = ?tunnel.session.counters(), "tunnel counts");
-        net::shut_down(&tunnel.fd);
-        self.driver.cancel_all(&tunnel.fd);
+        tunnel.link.shut_down();
+        self.driver.cancel_all(tunnel.link.input());
+        if let Some(output) = tunnel.link.lone_output() {
+            self.driver.cancel_all(output);
+        }
         self.up.retain(|&up| up != key);
         let mut orphans = std::mem::take(&mut self.scratch);
         orphans.extend(
@@ -353,7 +394,7 @@ impl<D: Driver> Worker<D> {
             self.hold_clients();
         }
         if self.drain == Drain::No {
-            self.redial(tunnel.began);
+            self.redial(was_up.then_some(tunnel.began));
         }
     }
 
@@ -365,7 +406,7 @@ impl<D: Driver> Worker<D> {
             Protocol::V03 => "0.3",
             Protocol::V1 => "1",
         };
-        info!(peer = %tunnel.peer, protocol, peer_kind, "tunnel up");
+        info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
@@ -376,7 +417,7 @@ impl<D: Driver> Worker<D> {
     /// The peer takes no new streams: clients wait for another tunnel.
     pub(super) fn tunnel_leaves(&mut self, key: Key) {
         if let Some(tunnel) = self.tunnels.get(key) {
-            info!(peer = %tunnel.peer, "the peer is going away");
+            info!(peer = %tunnel.link, "the peer is going away");
         }
         self.up.retain(|&up| up != key);
         if self.up.is_empty() {

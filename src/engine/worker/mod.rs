@@ -4,7 +4,8 @@
 //! nothing is sent); look at the clock; then write, per local connection what was delivered to it
 //! and per tunnel one batch of frames. So whatever arrived together leaves together.
 //!
-//! Files: [`listeners`] take clients and peers in, [`connector`] dials the persistent connection,
+//! Files: [`listeners`] take clients and peers in, [`connector`], [`openings`] and [`commands`] bring the persistent connection
+//! about,
 //! [`links`] moves bytes between it and its session, [`streams`] does what the session says,
 //! [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk past the
 //! process from socket to socket, [`turn`] closes each turn.
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
+mod commands;
 mod connector;
 mod datagrams;
 mod dial;
@@ -33,6 +35,7 @@ mod links;
 mod listeners;
 mod local;
 mod locals;
+mod openings;
 mod outputs;
 mod pair;
 mod pairs;
@@ -55,6 +58,7 @@ use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use connector::Connector;
+pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
 use flow::Flows;
 use gathering::Source;
@@ -76,6 +80,11 @@ pub enum Stopped {
     DeadlinePassed(usize),
     /// It was asked twice: at once.
     AtOnce,
+    /// Its only link, which was given to it, has ended.
+    LinkEnded {
+        /// The tunnel was up, nothing was left to do, and it was the peer that ended it.
+        in_order: bool,
+    },
 }
 
 /// What the worker counts beside driver and sessions.
@@ -188,19 +197,11 @@ impl<D: Driver> Worker<D> {
         driver: D,
         plan: Plan,
         (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
+        reach: Option<Reach>,
         congestion: Choice,
-        wake: UnixStream,
-        resolver_wake: UnixStream,
+        (wake, resolver_wake): (UnixStream, UnixStream),
     ) -> io::Result<Worker<D>> {
         wake.set_nonblocking(true)?;
-        let connector = match &plan.link {
-            LinkPlan::Connect(target) => Some(Connector::new(target.clone())),
-            LinkPlan::Listen(_)
-            | LinkPlan::Device(_)
-            | LinkPlan::Command(_)
-            | LinkPlan::Stdio
-            | LinkPlan::Relay { .. } => None,
-        };
         // Clients of a plain relay wait for no tunnel.
         let hold =
             if matches!(plan.link, LinkPlan::Relay { .. }) { None } else { plan.timeouts.hold };
@@ -211,7 +212,7 @@ impl<D: Driver> Worker<D> {
             now,
             listeners,
             congestion,
-            connector,
+            connector: reach.map(Connector::new),
             tunnels: Table::new(TUNNELS_MAX),
             up: Vec::new(),
             locals: Table::new(CONNECTIONS_MAX),
@@ -299,6 +300,14 @@ impl<D: Driver> Worker<D> {
             (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
+            (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
+            (Kind::CommandExit, Outcome::Polled(_)) => {
+                self.command_exited(token::number(token));
+            }
+            (Kind::CommandStderr, Outcome::Polled(Ok(_))) => {
+                self.command_said(token::number(token));
+            }
+            (Kind::CommandStderr, Outcome::Polled(Err(_))) => {}
             (Kind::Dial, Outcome::Connected(result)) => {
                 self.link_connected(token::number(token), result);
             }
@@ -363,6 +372,7 @@ impl<D: Driver> Worker<D> {
                 streams_max: STREAMS_MAX,
             }),
             hello_timeout: self.plan.timeouts.hello,
+            awaits_peer: false,
             keepalive: self.plan.timeouts.keepalive,
             linger: self.plan.timeouts.linger,
         }

@@ -122,7 +122,8 @@ impl<D: Driver> Worker<D> {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
             let Some(outgoing) = &mut tunnel.outgoing else { return true };
-            match outgoing.pipe.drain(&tunnel.fd, outgoing.left_bytes) {
+            let Some(output) = tunnel.link.output() else { return false };
+            match outgoing.pipe.drain(output, outgoing.left_bytes) {
                 Ok(bytes) if bytes > 0 => {
                     outgoing.left_bytes -= bytes;
                     if outgoing.left_bytes == 0
@@ -136,7 +137,7 @@ impl<D: Driver> Worker<D> {
                 Err(error) if is_again(&error) => {
                     tunnel.sending = true;
                     let token = Kind::LinkWritable.of(key);
-                    self.driver.poll(&tunnel.fd, libc::POLLOUT as u32, false, token);
+                    self.driver.poll(output, libc::POLLOUT as u32, false, token);
                     return false;
                 }
                 result => {
@@ -154,7 +155,9 @@ impl<D: Driver> Worker<D> {
             return;
         };
         tunnel.sending = false;
-        if self.pass_out(key) {
+        let unsent = tunnel.unsent.take();
+        let piped = tunnel.outgoing.is_some();
+        if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pass_out(key) {
             self.mark_tunnel(key);
         }
     }
@@ -185,6 +188,9 @@ impl<D: Driver> Worker<D> {
         if events.is_err() {
             return self.read_link(key);
         }
+        if let Err(error) = tunnel.link.claim() {
+            return self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+        }
         let mut left_bytes = SPLICE_TURN_BYTES;
         let mut passed_any = false;
         while left_bytes > 0 {
@@ -207,8 +213,8 @@ impl<D: Driver> Worker<D> {
             }
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        tunnel.streak = if passed_any { 0 } else { tunnel.streak + 1 };
-        if tunnel.streak >= SMALL_TURNS {
+        tunnel.streak = if passed_any { 0 } else { tunnel.streak.saturating_add(1) };
+        if tunnel.streak >= SMALL_TURNS && tunnel.link.is_socket() {
             tunnel.pace = LinkPace::Received;
             tunnel.streak = 0;
         }
@@ -228,7 +234,7 @@ impl<D: Driver> Worker<D> {
             _ => AHEAD_BYTES_MAX,
         };
         tunnel.passing = false;
-        match self.kit.read_ahead(&tunnel.fd, most_bytes) {
+        match self.kit.read_ahead(&tunnel.link, most_bytes) {
             Ok(Some(chunk)) => {
                 let bytes = chunk.len();
                 if let Err(error) = self.read_frames(key, chunk) {
@@ -244,7 +250,7 @@ impl<D: Driver> Worker<D> {
                 if bytes == most_bytes { Passed::Bytes(bytes) } else { Passed::Nothing }
             }
             Ok(None) => {
-                self.drop_tunnel(key, "the peer closed the connection");
+                self.link_ended(key);
                 Passed::Gone
             }
             Err(error) if is_again(&error) => Passed::Nothing,
@@ -284,9 +290,9 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(local_key) else { return Passed::Copy };
         let Some(pipe) = local.output.need_room(&mut self.kit.pipes) else { return Passed::Copy };
         let bytes = (tunnel.decoder.payload_left() as usize).min(most_bytes);
-        match pipe.fill(&tunnel.fd, bytes) {
+        match pipe.fill(tunnel.link.input(), bytes) {
             Ok(0) => {
-                self.drop_tunnel(key, "the peer closed the connection");
+                self.link_ended(key);
                 Passed::Gone
             }
             Ok(bytes) => {
@@ -302,7 +308,7 @@ impl<D: Driver> Worker<D> {
                 Passed::Bytes(bytes)
             }
             Err(error) if is_again(&error) => {
-                if pipe.held_bytes() == 0 || direct::waiting_bytes(&tunnel.fd) == 0 {
+                if pipe.held_bytes() == 0 || direct::waiting_bytes(tunnel.link.input()) == 0 {
                     return Passed::Nothing;
                 }
                 // The pipe takes no more pieces, and its socket nothing from it.

@@ -71,6 +71,12 @@ impl<T> Table<T> {
         self.slots.len()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
+        self.slots.iter_mut().map(|(index, (generation, value))| {
+            (Key { index: index as u32, generation: *generation }, value)
+        })
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().map(|(index, (generation, value))| {
             (Key { index: index as u32, generation: *generation }, value)

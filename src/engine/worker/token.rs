@@ -12,6 +12,10 @@ pub(super) enum Kind {
     Accept,
     /// The connector's own dial.
     Dial,
+    /// Its command has ended; the key's slot is its number, here and below.
+    CommandExit,
+    /// Its command has written to standard error.
+    CommandStderr,
     LinkReceive,
     LinkSend,
     LocalConnect,
@@ -27,6 +31,8 @@ pub(super) enum Kind {
     LinkReady,
     /// A link takes more.
     LinkWritable,
+    /// Nobody reads what is written to a link.
+    LinkBroken,
     /// The server of a pair.
     PairConnect,
     /// A pair's client has something; and so on, for what the client sends (up) and what the server
@@ -49,10 +55,12 @@ pub(super) enum Kind {
     FlowReady,
 }
 
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 29] = [
     Kind::Wake,
     Kind::Accept,
     Kind::Dial,
+    Kind::CommandExit,
+    Kind::CommandStderr,
     Kind::LinkReceive,
     Kind::LinkSend,
     Kind::LocalConnect,
@@ -63,6 +71,7 @@ const KINDS: [Kind; 26] = [
     Kind::LocalWritable,
     Kind::LinkReady,
     Kind::LinkWritable,
+    Kind::LinkBroken,
     Kind::PairConnect,
     Kind::UpReady,
     Kind::DownReady,

@@ -1,12 +1,12 @@
 //! A persistent connection, as the worker holds it.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::datagrams::Run;
 use super::local::Reading;
 use super::table::Key;
-use crate::engine::driver::Fd;
+use crate::engine::driver::Gather;
+use crate::engine::link::Link;
 use crate::engine::pipe::Pipe;
 use crate::session::{Moment, Session};
 use crate::wire::Decoder;
@@ -26,7 +26,8 @@ pub(super) enum Destination {
 pub(super) enum LinkPace {
     /// By one multishot receive into large buffers.
     Received,
-    /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced.
+    /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced. What
+    /// is no socket is always read in this way.
     Spliced,
 }
 
@@ -42,8 +43,7 @@ pub(super) struct Outgoing {
 /// One persistent connection with its session.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    pub(super) fd: Fd,
-    pub(super) peer: SocketAddr,
+    pub(super) link: Link,
     pub(super) session: Session,
     pub(super) decoder: Decoder,
     pub(super) destination: Destination,
@@ -55,10 +55,12 @@ pub(super) struct Tunnel {
     pub(super) ahead_bytes: usize,
     /// Payload of the frame being read was spliced: so is what is left of it, little as it may be.
     pub(super) passing: bool,
-    /// Splicing this socket was refused: it is copied.
+    /// Splicing this link was refused: it is copied.
     pub(super) copy_only: bool,
-    /// A batch is under way, or the socket is watched for room.
+    /// A batch is under way, or the link is watched for room.
     pub(super) sending: bool,
+    /// What is left of a batch while a link that is no socket is watched for room.
+    pub(super) unsent: Option<Box<Gather>>,
     /// What goes out before anything else does, behind the batch under way.
     pub(super) outgoing: Option<Outgoing>,
     /// The run of datagrams that is coming in.

@@ -26,6 +26,11 @@ impl<D: Driver> Worker<D> {
 
     /// How long to wait for completions.
     pub(super) fn time_to_next(&mut self) -> Option<Duration> {
+        let dial = self.dial_if_due();
+        if !self.dirty_tunnels.is_empty() {
+            // A link was opened just now, and has its hello to send.
+            return Some(Duration::ZERO);
+        }
         let sessions =
             self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.session.next_timeout()).min();
         let sweep = self.sweep_is_wanted().then_some(self.next_sweep);
@@ -36,10 +41,10 @@ impl<D: Driver> Worker<D> {
         };
         let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
             .then_some(self.farewells_until);
-        let dial = self.dial_if_due();
         let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
         let resting = self.resting.front().map(|&(until, _)| until);
-        let next = [sessions, sweep, drain, farewells, dial, listeners, flows, resting]
+        let command = self.command_on_time();
+        let next = [sessions, sweep, drain, farewells, dial, listeners, flows, resting, command]
             .into_iter()
             .flatten()
             .min()?;
@@ -59,7 +64,10 @@ impl<D: Driver> Worker<D> {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
             match tunnel.session.on_time(now) {
                 Ok(()) => self.mark_tunnel(key),
-                Err(error) => self.drop_tunnel(key, &error.to_string()),
+                Err(error) => {
+                    let reason = self.explain(&error);
+                    self.drop_tunnel(key, &reason);
+                }
             }
         }
         // Dropping a tunnel uses the scratch list for itself.
@@ -170,8 +178,8 @@ impl<D: Driver> Worker<D> {
     fn leave(&mut self, until: Option<Moment>) {
         let patience = self.now.after(Duration::from_millis(LEAVE_MILLIS));
         self.drain = Drain::Leaving(until.map_or(patience, |until| until.min(patience)));
-        for (_, tunnel) in self.tunnels.iter() {
-            net::shut_down_write(&tunnel.fd);
+        for (_, tunnel) in self.tunnels.iter_mut() {
+            tunnel.link.end_output();
         }
     }
 
@@ -184,7 +192,7 @@ impl<D: Driver> Worker<D> {
     /// Is the run over?
     fn ended(&mut self) -> Option<Stopped> {
         let stopped = match self.drain {
-            Drain::No => return None,
+            Drain::No => self.link_is_over()?,
             Drain::AtOnce => Stopped::AtOnce,
             Drain::Leaving(until) if self.all_have_read() || self.now >= until => Stopped::Drained,
             Drain::Leaving(_) => return None,
@@ -209,6 +217,7 @@ impl<D: Driver> Worker<D> {
                 }
             }
         };
+        self.finish_command();
         for (_, local) in self.locals.iter() {
             if let Some(fd) = &local.fd {
                 net::reset_on_close(fd);

@@ -1,0 +1,104 @@
+//! One file both ways as a link (`comm@`, `-X`): a socket of this machine, or a device.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::link::{Link, LinkError, NotYet};
+
+/// How messages call it.
+const WHAT: &str = "device (comm@, -X)";
+
+/// A device by name.
+#[derive(Debug)]
+pub(super) struct Device {
+    path: PathBuf,
+}
+
+/// What has that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Socket,
+    Character,
+}
+
+impl Device {
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// It is missing, or nothing that can be both ways.
+    pub(super) fn new(path: PathBuf) -> Result<Device, LinkError> {
+        look(&path)?;
+        Ok(Device { path })
+    }
+
+    /// Its name for the log.
+    pub(super) fn name(&self) -> String {
+        format!("comm@{}", self.path.display())
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`NotYet`]: ask again after a while.
+    pub(super) fn open(&mut self) -> Result<Link, NotYet> {
+        match look(&self.path)? {
+            Found::Socket => match connect(&self.path) {
+                Ok(fd) => Ok(Link::socket(Rc::new(fd), self.name())),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    Err(NotYet::Waits("nobody listens on the socket"))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Err(NotYet::Waits("too many wait at the socket"))
+                }
+                Err(error) => Err(refused(&self.path, &error).into()),
+            },
+            Found::Character => {
+                let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+                let mut options = std::fs::OpenOptions::new();
+                let opened = options.read(true).write(true).custom_flags(flags).open(&self.path);
+                let file = opened.map_err(|error| refused(&self.path, &error))?;
+                Ok(Link::device(Rc::new(OwnedFd::from(file)), self.name()))
+            }
+        }
+    }
+}
+
+/// Unlike the connect of the standard library, this does not wait where the queue is full.
+fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+fn look(path: &Path) -> Result<Found, LinkError> {
+    let metadata = std::fs::metadata(path).map_err(|error| refused(path, &error))?;
+    let kind = metadata.file_type();
+    let (why, remedy) = if kind.is_socket() {
+        return Ok(Found::Socket);
+    } else if kind.is_char_device() {
+        return Ok(Found::Character);
+    } else if kind.is_fifo() {
+        ("is a FIFO, which is one way", "give two of them, as commin@ and commout@ (-I and -O)")
+    } else if kind.is_dir() {
+        ("is a directory", "give a device, such as /dev/ttyUSB0")
+    } else {
+        ("is an ordinary file", "give a device, such as /dev/ttyUSB0")
+    };
+    Err(LinkError::new(WHAT, path, why, remedy))
+}
+
+fn refused(path: &Path, error: &io::Error) -> LinkError {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "plug it in, or see what its name is now",
+        io::ErrorKind::PermissionDenied => {
+            "join the group that may use it (ls -l tells; often dialout)"
+        }
+        _ => "see the message of the system",
+    };
+    LinkError::new(WHAT, path, &error.to_string(), remedy)
+}

@@ -1,0 +1,225 @@
+//! What the persistent connection goes through, whatever that is: a socket, or descriptors that
+//! are none (FIFOs, pipes, devices), one to read from and one to write to.
+//!
+//! Sockets are read and written by the driver. Others are polled by it and read and written here,
+//! at once: a ring has no receive for them, and its reads would occupy a kernel thread each.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::chunk::ChunkMut;
+use super::congestion::Choice;
+use super::direct;
+use super::driver::{Fd, Gather};
+use super::fifo;
+use super::net;
+use super::stdio::Unblocked;
+
+/// What is to carry the persistent connection cannot be opened. Layer: engine; scope: the link; begun
+/// by this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}; {remedy}")]
+pub struct LinkError {
+    /// What, with the parameter that named it.
+    what: String,
+    why: String,
+    remedy: String,
+}
+
+impl LinkError {
+    /// Of something that has a path: `parameter` says by what words it was given.
+    pub(super) fn new(parameter: &str, path: &Path, why: &str, remedy: &str) -> LinkError {
+        let what = format!("{parameter} {}", path.display());
+        LinkError { what, why: why.to_owned(), remedy: remedy.to_owned() }
+    }
+
+    /// Of something that has none.
+    pub(super) fn of(what: &str, why: &str, remedy: &str) -> LinkError {
+        LinkError { what: what.to_owned(), why: why.to_owned(), remedy: remedy.to_owned() }
+    }
+}
+
+/// Why there is no link yet.
+#[derive(Debug)]
+pub(super) enum NotYet {
+    /// The peer has not come, or not gone: this is waited for.
+    Waits(&'static str),
+    /// Another process has it.
+    Taken(LinkError),
+    /// Something else is wrong that somebody may put right.
+    Fails(LinkError),
+}
+
+impl From<LinkError> for NotYet {
+    fn from(error: LinkError) -> NotYet {
+        NotYet::Fails(error)
+    }
+}
+
+/// What the descriptors of a link are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One socket for both ways.
+    Socket,
+    /// FIFOs that others find by name, too.
+    Fifos,
+    /// Pipes that we were given.
+    Pipes,
+    /// One device for both ways.
+    Device,
+}
+
+/// A link that is open.
+#[derive(Debug)]
+pub(super) struct Link {
+    kind: Kind,
+    input: Fd,
+    /// None when we have ended what we send.
+    output: Option<Fd>,
+    name: String,
+    /// The peer has been heard: nobody else may write into this FIFO while we read it.
+    is_claimed: bool,
+    /// What sets input and output as they were.
+    guards: (Option<Unblocked>, Option<Unblocked>),
+}
+
+impl Link {
+    /// A connected socket, of the network or of this machine.
+    pub(super) fn socket(fd: Fd, name: String) -> Link {
+        Link::new(Kind::Socket, Rc::clone(&fd), fd, name)
+    }
+
+    /// FIFOs, opened and locked by [`super::fifo`].
+    pub(super) fn fifos(input: Fd, output: Fd, name: String) -> Link {
+        Link::new(Kind::Fifos, input, output, name)
+    }
+
+    /// Pipes, or sockets for one way each, that do not block.
+    pub(super) fn pipes(input: Fd, output: Fd, name: String) -> Link {
+        Link::new(Kind::Pipes, input, output, name)
+    }
+
+    /// A device that does not block and can be polled.
+    pub(super) fn device(fd: Fd, name: String) -> Link {
+        Link::new(Kind::Device, Rc::clone(&fd), fd, name)
+    }
+
+    fn new(kind: Kind, input: Fd, output: Fd, name: String) -> Link {
+        let guards = (None, None);
+        Link { kind, input, output: Some(output), name, is_claimed: false, guards }
+    }
+
+    /// With what sets input and output as they were before, when they are used no more.
+    pub(super) fn with_guards(
+        mut self,
+        input: Option<Unblocked>,
+        output: Option<Unblocked>,
+    ) -> Link {
+        self.guards = (input, output);
+        self
+    }
+
+    /// Whether the driver may receive and send on it.
+    #[inline]
+    pub(super) fn is_socket(&self) -> bool {
+        self.kind == Kind::Socket
+    }
+
+    /// Whether it is open before there need be anybody at its other end.
+    pub(super) fn may_await_peer(&self) -> bool {
+        matches!(self.kind, Kind::Fifos | Kind::Device)
+    }
+
+    /// What is read, and polled for input.
+    #[inline]
+    pub(super) fn input(&self) -> &Fd {
+        &self.input
+    }
+
+    /// What is written, and polled for room; `None` once [`Link::end_output`] was called on what is
+    /// no socket.
+    #[inline]
+    pub(super) fn output(&self) -> Option<&Fd> {
+        self.output.as_ref()
+    }
+
+    /// What is written, where it is something else than what is read: that nobody reads it any
+    /// more shows there alone.
+    pub(super) fn lone_output(&self) -> Option<&Fd> {
+        self.output.as_ref().filter(|output| !Rc::ptr_eq(output, &self.input))
+    }
+
+    /// Sets what there is to set on a socket of the network, see [`net::set_up_link`].
+    pub(super) fn set_up(&self, congestion: &Choice, patience: Option<Duration>) {
+        if self.is_socket() && net::is_internet(&self.input) {
+            net::set_up_link(&self.input, patience);
+            congestion.set_after(&self.input);
+        }
+    }
+
+    /// Writes as much of a gather (not empty) as is taken at once. `more`: it is followed at once.
+    ///
+    /// # Errors
+    /// `EAGAIN`: nothing is taken now. `EPIPE`: nobody reads.
+    pub(super) fn send(&self, gather: &mut Gather, more: bool) -> io::Result<usize> {
+        match (&self.output, self.kind) {
+            (Some(output), Kind::Socket) => direct::send(output, gather, more),
+            (Some(output), _) => direct::write(output, gather),
+            (None, _) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Reads up to `most_bytes` behind what `buffer` holds: 0 is the end of data. Only after the
+    /// input polled readable: a FIFO that nobody has opened for writing yet reads as ended.
+    ///
+    /// # Errors
+    /// `EAGAIN`: nothing is there.
+    pub(super) fn receive(&self, buffer: &mut ChunkMut, most_bytes: usize) -> io::Result<usize> {
+        match self.kind {
+            Kind::Socket => direct::receive(&self.input, buffer, most_bytes),
+            _ => direct::read(&self.input, buffer, most_bytes),
+        }
+    }
+
+    /// Something has come, and is going to be read: from now on this session is the only one that
+    /// may be heard here.
+    ///
+    /// # Errors
+    /// What the system says of the lock.
+    pub(super) fn claim(&mut self) -> io::Result<()> {
+        if self.kind == Kind::Fifos && !self.is_claimed {
+            fifo::claim(&self.input)?;
+        }
+        self.is_claimed = true;
+        Ok(())
+    }
+
+    /// Ends what we send; the peer reads end of data.
+    pub(super) fn end_output(&mut self) {
+        match self.kind {
+            Kind::Socket => net::shut_down_write(&self.input),
+            _ => {
+                self.guards.1 = None;
+                self.output = None;
+            }
+        }
+    }
+
+    /// Ends both directions, as far as that is not done by closing: operations in flight on a
+    /// socket complete.
+    pub(super) fn shut_down(&self) {
+        if self.is_socket() {
+            net::shut_down(&self.input);
+        }
+    }
+}
+
+/// Its name for the log: an address, paths, a command.
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

@@ -1,0 +1,193 @@
+//! A command that carries the persistent connection: socat, a real ssh, and commands that are of no
+//! use, which must cost nothing and leave nothing behind.
+
+mod services;
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::Value;
+use services::sshd;
+use support::engine::Leg;
+use support::net::check_new_echo;
+use support::program::{Program, command};
+use support::servers::{Exchange, Server};
+use support::tunnel::start_receptor;
+use support::{DEADLINE, eventually};
+
+const ENTRANCE: &str = "PORT=127.0.0.1:0";
+
+fn start(carrier: &str, more: &[&str]) -> Program {
+    let words: Vec<String> = [format!("SERVER=sockmux:proc@{carrier}"), ENTRANCE.to_owned()]
+        .into_iter()
+        .chain(more.iter().map(|&word| word.to_owned()))
+        .collect();
+    Program::start(&words)
+}
+
+fn entrance(program: &Program) -> SocketAddr {
+    program.address_of("entrance listening")
+}
+
+/// The command line of a far end on its own standard input and output, whose streams go to `server`.
+fn far_end(server: &Server) -> String {
+    let program = command();
+    let program = program.get_program().to_str().expect("a path in UTF-8").to_owned();
+    let words = Leg::current().words().join(" ");
+    format!("{program} -Fsockmux -Q{} {words}", server.address())
+}
+
+/// The process of the command that was started as the `nth`.
+fn process(program: &Program, nth: usize) -> u64 {
+    let event = program.wait_for_nth("command started", nth);
+    event["process"].as_u64().unwrap_or_else(|| panic!("no process in {event}"))
+}
+
+fn is_there(process: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // One that nobody has waited for yet (whoever is init here) has ended all the same.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+fn is_gone(process: u64) -> bool {
+    eventually(DEADLINE, || !is_there(process))
+}
+
+/// Waits for a message that begins with this.
+fn wait_for_start_of(program: &Program, start: &str) -> String {
+    let begins = |event: &Value| event["message"].as_str().is_some_and(|m| m.starts_with(start));
+    let event = program.wait_for_event(start, 1, begins);
+    event["message"].as_str().expect("found by it").to_owned()
+}
+
+fn exchange_over(entrance: SocketAddr) {
+    std::thread::scope(|scope| {
+        for seed in 0..8 {
+            scope.spawn(move || {
+                Exchange { seed, up_bytes: 4 << 20, down_bytes: 4 << 20 }.run(entrance);
+            });
+        }
+    });
+}
+
+#[test]
+fn socat_to_the_other_end() {
+    let server = Server::exchange();
+    let mut receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
+    let address = receptor.address_of("receptor listening");
+    let mut near = start(&format!("socat - TCP:{address}"), &[]);
+    near.wait_for("tunnel up");
+    exchange_over(entrance(&near));
+    near.terminate();
+    assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
+    receptor.wait_for("tunnel down");
+    receptor.terminate();
+    assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
+}
+
+/// The manual's example 8.
+#[test]
+fn ssh_to_the_other_end() {
+    let (server, service) = (Server::exchange(), sshd::start());
+    let ssh = sshd::client("ssh", &service, service.address());
+    let mut words = vec![ssh.get_program().to_str().expect("UTF-8").to_owned()];
+    words.extend(ssh.get_args().map(|word| format!("'{}'", word.to_str().expect("UTF-8"))));
+    words.push(sshd::destination(service.address()));
+    words.push(format!("'{}'", far_end(&server)));
+    let mut near = start(&words.join(" "), &[]);
+    near.wait_for("tunnel up");
+    exchange_over(entrance(&near));
+    let ssh = process(&near, 1);
+    near.terminate();
+    assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
+    assert!(is_gone(ssh));
+}
+
+#[test]
+fn a_command_that_was_killed_is_started_again() {
+    let server = Server::echo();
+    let near = start(&far_end(&server), &[]);
+    near.wait_for("tunnel up");
+    check_new_echo(entrance(&near), 1, 100_000);
+    let far = process(&near, 1);
+    let far = rustix::process::Pid::from_raw(far as i32).expect("a process");
+    rustix::process::kill_process(far, rustix::process::Signal::KILL).expect("it runs");
+    near.wait_for("tunnel down");
+    assert!(wait_for_start_of(&near, "command ended").contains("SIGKILL"));
+    near.wait_for_nth("tunnel up", 2);
+    check_new_echo(entrance(&near), 2, 100_000);
+}
+
+#[test]
+fn a_command_that_exits_at_once_is_not_started_in_a_tight_loop() {
+    let near = start("echo sorry >&2; exit 7", &[]);
+    assert_eq!(wait_for_start_of(&near, "sorry"), "sorry");
+    assert_eq!(wait_for_start_of(&near, "command ended"), "command ended: exit status 7");
+    near.check_idle();
+    let started = near.count("command started");
+    assert!((2..12).contains(&started), "it was started {started} times");
+    assert_eq!(near.count("tunnel up"), 0);
+}
+
+#[test]
+fn a_command_that_floods_its_standard_error_costs_little() {
+    let mut near = start("yes noise >&2", &["TIMEOUT=acc:0"]);
+    wait_for_start_of(&near, "noise");
+    near.check_idle();
+    let lines = near.count("noise");
+    assert!(lines < 200, "{lines} lines of it were logged");
+    near.terminate();
+    assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn a_command_that_never_answers_is_told_of_and_started_again() {
+    let near = start("sleep 1000", &["TIMEOUT=acc:1"]);
+    let reason = near.wait_for_reason("tunnel did not come up");
+    assert!(reason.contains("has not answered with a hello in 1 s"), "{reason}");
+    assert!(reason.contains("sockmux-uring -Fsockmux"), "{reason}");
+    assert!(is_gone(process(&near, 1)));
+    assert!(wait_for_start_of(&near, "command ended").contains("SIGTERM"));
+    process(&near, 2);
+    near.check_idle();
+}
+
+#[test]
+fn a_command_that_talks_nonsense_is_told_of() {
+    let near = start("yes", &[]);
+    near.wait_for_reason("tunnel did not come up");
+    near.check_idle();
+}
+
+/// However we end, and whatever the command thinks of signals, it does not stay behind.
+#[test]
+fn the_command_ends_with_us() {
+    // The second is not ended by a signal that it ignores.
+    for carrier in ["cat >/dev/null; sleep 1000", "trap '' TERM; sleep 1000; sleep 1000"] {
+        let mut near = start(carrier, &["TIMEOUT=acc:0"]);
+        let shell = process(&near, 1);
+        near.terminate();
+        assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
+        assert!(is_gone(shell), "{carrier}");
+    }
+    let mut near = start("exec sleep 1000", &["TIMEOUT=acc:0"]);
+    let sleep = process(&near, 1);
+    assert!(eventually(DEADLINE, || names(sleep).contains("sleep")));
+    near.kill_9();
+    assert!(is_gone(sleep));
+}
+
+fn names(process: u64) -> String {
+    let path = format!("/proc/{process}/comm");
+    std::fs::read_to_string(Path::new(&path)).unwrap_or_default()
+}
+
+/// What a command starts in the background holds its standard output, and yet the tunnel ends.
+#[test]
+fn what_a_command_leaves_behind_does_not_keep_its_tunnel() {
+    let near = start("sleep 1000 & exit 3", &["TIMEOUT=acc:0"]);
+    near.wait_for("tunnel did not come up");
+    assert_eq!(wait_for_start_of(&near, "command ended"), "command ended: exit status 3");
+    near.wait_for_nth("command started", 2);
+}
