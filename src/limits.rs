@@ -493,3 +493,15 @@ pub const COMMAND_LINE_BYTES: usize = 1024;
 /// Most lines of it that are logged in a second. A banner and some errors fit; the log is not there
 /// for more.
 pub const COMMAND_LINES_A_SECOND: u32 = 20;
+
+/// How long the end of a serial line waits until the device has sent what it was given, in
+/// milliseconds: the last frames at any usual rate. The kernel itself would wait for 30 s when the
+/// other side holds us back.
+pub const SERIAL_DRAIN_MILLIS: u64 = 200;
+/// How often it looks, in milliseconds.
+pub const SERIAL_DRAIN_GLANCE_MILLIS: u64 = 2;
+
+/// How far the rate that a serial device really has may be from the one asked for, in percent. Two
+/// clocks that differ by 5 % sample the last bit of a character wrongly; each side has half of it,
+/// less what its own clock is off.
+pub const SERIAL_RATE_PERCENT: u32 = 2;

@@ -22,6 +22,7 @@ mod pipe;
 mod region;
 mod relay;
 mod resolver;
+pub mod serial;
 mod slots;
 mod stdio;
 pub mod uring;
