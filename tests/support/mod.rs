@@ -20,6 +20,7 @@ pub mod peer_v1;
 pub mod program;
 pub mod protocol;
 pub mod replay;
+pub mod serial_line;
 pub mod servers;
 pub mod trace;
 pub mod tunnel;
