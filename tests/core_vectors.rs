@@ -36,6 +36,7 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         newest: 0,
         half_close: true,
         datagrams: true,
+        checked_line: false,
         window_bytes: 524_288,
         streams_max: 8_192,
     };

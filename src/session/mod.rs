@@ -65,6 +65,9 @@ pub struct Config {
     pub packet_bytes: u16,
     /// First data may ride in CONNECT and CONNECTED.
     pub first_data: bool,
+    /// Stream bytes that one frame of ours carries at most. Behind a frame that has begun all others
+    /// wait: on a slow link it is to be short.
+    pub frame_bytes_max: u64,
     /// What we offer to a peer of our kind; `None` speaks as the original does.
     pub offer: Option<Offer>,
     /// Longest wait for the peer's hello.
@@ -83,10 +86,12 @@ impl Default for Config {
             hello_text: String::from("20260101-000000.000000 localhost"),
             packet_bytes: v03::PACKET_BYTES_MAX,
             first_data: true,
+            frame_bytes_max: limits::FRAME_BYTES,
             offer: Some(Offer {
                 newest: 1,
                 half_close: true,
                 datagrams: true,
+                checked_line: false,
                 window_bytes: limits::WINDOW_BYTES,
                 streams_max: limits::STREAMS_MAX,
             }),
@@ -349,6 +354,12 @@ impl Session {
         }
     }
 
+    /// Stream bytes that one frame of ours carries. Datagrams are not cut, and follow
+    /// [`Session::payload_max`].
+    fn data_max(&self) -> u64 {
+        self.payload_max().min(self.config.frame_bytes_max.max(1))
+    }
+
     /// Bytes of a datagram that 0.3 may carry, or one that 1 does in a run. What a peer will say of
     /// its packets a moment after the hello is not waited for: each takes the largest.
     fn datagram_max(&self) -> u64 {
@@ -385,19 +396,28 @@ struct SendRule {
     protocol: Protocol,
     /// 0.3: unacknowledged bytes at which sending stops.
     limit: u64,
+    /// Of a frame with datagrams, in bytes.
     payload_max: u64,
+    /// Of a frame with bytes of a stream.
+    data_max: u64,
 }
 
 impl SendRule {
+    /// Bytes that a frame of this stream carries at most.
+    #[inline]
+    fn frame_max(&self, stream: &Stream) -> u64 {
+        if stream.datagrams.is_some() { self.payload_max } else { self.data_max }
+    }
+
     /// Bytes that one frame of the stream may carry now, of those it may send.
     #[inline]
     fn room(&self, stream: &Stream) -> u64 {
         match self.protocol {
             Protocol::V03 if stream.unacked_bytes > self.limit => 0,
-            Protocol::V03 => self.payload_max,
+            Protocol::V03 => self.frame_max(stream),
             // Datagrams are outside of the windows.
             Protocol::V1 if stream.datagrams.is_some() => self.payload_max,
-            Protocol::V1 => stream.credit_bytes.min(self.payload_max),
+            Protocol::V1 => stream.credit_bytes.min(self.data_max),
         }
     }
 
@@ -406,7 +426,7 @@ impl SendRule {
         match self.protocol {
             // As long as the limit is not passed another packet goes.
             Protocol::V03 => match self.limit.checked_sub(stream.unacked_bytes) {
-                Some(left) => (left / self.payload_max + 1) * self.payload_max,
+                Some(left) => (left / self.frame_max(stream) + 1) * self.frame_max(stream),
                 None => 0,
             },
             Protocol::V1 => stream.credit_bytes,
@@ -437,6 +457,7 @@ impl Session {
             protocol: self.protocol,
             limit: self.peer.send_limit(),
             payload_max: self.payload_max(),
+            data_max: self.data_max(),
         }
     }
 }

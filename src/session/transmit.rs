@@ -300,13 +300,14 @@ impl Session {
     /// Bytes of first data that may ride in the frame that opens a stream, or answers that.
     fn first_data_room(&self, key: StreamKey) -> u64 {
         let Some(stream) = self.streams.get(key) else { return 0 };
+        let data_max = self.data_max();
         match self.protocol {
             Protocol::V1 if stream.datagrams.is_some() => 0,
-            Protocol::V1 => stream.credit_bytes.min(u64::from(v1::FIRST_BYTES_MAX)),
+            Protocol::V1 => stream.credit_bytes.min(u64::from(v1::FIRST_BYTES_MAX)).min(data_max),
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;
                 let text = u64::from(v03::Encoder.open_text_bytes(first, second));
-                self.payload_max().saturating_sub(text)
+                self.payload_max().saturating_sub(text).min(data_max)
             }
             Protocol::V03 => 0,
         }

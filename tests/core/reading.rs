@@ -18,6 +18,7 @@ pub(crate) fn hello(newest: u8) -> Vec<u8> {
             newest,
             half_close: true,
             datagrams: true,
+            checked_line: false,
             window_bytes: 1 << 20,
             streams_max: 100,
         };

@@ -41,6 +41,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
                 newest: choice.below(256) as u8,
                 half_close: choice.pick(&[false, true]),
                 datagrams: choice.pick(&[false, true]),
+                checked_line: false,
                 window_bytes: choice.below(1 << 32) as u32,
                 streams_max: choice.below(1 << 32) as u32,
             });

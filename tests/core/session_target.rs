@@ -89,7 +89,14 @@ fn config(newest: u8, choice: &mut impl Choice) -> Config {
     let window_bytes = choice.pick(&[512 << 10, 0, 64 << 10, u32::MAX]);
     let half_close = choice.below(4) != 3;
     let streams_max = choice.pick(&[8_192, 0, 3]);
-    let offer = Offer { newest, half_close, datagrams: true, window_bytes, streams_max };
+    let offer = Offer {
+        newest,
+        half_close,
+        datagrams: true,
+        checked_line: false,
+        window_bytes,
+        streams_max,
+    };
     Config {
         packet_bytes: choice.pick(&[16_384, 129, 600]),
         first_data: choice.below(2) == 0,

@@ -53,7 +53,9 @@ use super::datagram::{Inbox, Outbox};
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
-use crate::limits::{CONNECTIONS_MAX, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES};
+use crate::limits::{
+    CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES,
+};
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
@@ -364,10 +366,12 @@ impl<D: Driver> Worker<D> {
             hello_text: hello_text(micros, &net::hostname()),
             packet_bytes: self.plan.soxconf.packet_bytes,
             first_data: self.plan.soxconf.first_data,
+            frame_bytes_max: FRAME_BYTES,
             offer: Some(Offer {
                 newest: self.plan.soxconf.newest_protocol,
                 half_close: true,
                 datagrams: true,
+                checked_line: false,
                 window_bytes: WINDOW_BYTES,
                 streams_max: STREAMS_MAX,
             }),

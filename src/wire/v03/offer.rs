@@ -12,6 +12,8 @@ const OFFER_BYTES: usize = 16;
 const FLAG_HALF_CLOSE: u8 = 0x01;
 /// Flag: SockMux 1's DATAGRAMS, and OPEN for streams that carry them.
 const FLAG_DATAGRAMS: u8 = 0x02;
+/// Flag: the link layer of serial lines.
+const FLAG_CHECKED_LINE: u8 = 0x04;
 
 /// What one of ours can do beyond the original.
 ///
@@ -25,6 +27,8 @@ pub struct Offer {
     pub half_close: bool,
     /// It takes streams that carry datagrams in SockMux 1.
     pub datagrams: bool,
+    /// On a serial line it speaks the link layer. Says nothing on other links.
+    pub checked_line: bool,
     /// Bytes per stream that it takes before its local socket has taken any.
     pub window_bytes: u32,
     /// Streams at once that it takes.
@@ -38,7 +42,9 @@ impl Offer {
         out[..4].copy_from_slice(&MAGIC);
         out[4] = self.newest;
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        out[5] = flag(self.half_close, FLAG_HALF_CLOSE) | flag(self.datagrams, FLAG_DATAGRAMS);
+        out[5] = flag(self.half_close, FLAG_HALF_CLOSE)
+            | flag(self.datagrams, FLAG_DATAGRAMS)
+            | flag(self.checked_line, FLAG_CHECKED_LINE);
         out[8..12].copy_from_slice(&self.window_bytes.to_be_bytes());
         out[12..16].copy_from_slice(&self.streams_max.to_be_bytes());
         out
@@ -57,6 +63,7 @@ impl Offer {
             newest: bytes[4],
             half_close: bytes[5] & FLAG_HALF_CLOSE != 0,
             datagrams: bytes[5] & FLAG_DATAGRAMS != 0,
+            checked_line: bytes[5] & FLAG_CHECKED_LINE != 0,
             window_bytes: word(8),
             streams_max: word(12),
         })
@@ -69,9 +76,16 @@ mod tests {
 
     #[test]
     fn an_offer_survives_the_wire() {
-        for (half_close, datagrams) in [(true, true), (true, false), (false, true)] {
-            let (window_bytes, streams_max) = (1 << 20, 4096);
-            let offer = Offer { newest: 0, half_close, datagrams, window_bytes, streams_max };
+        for flags in 0..8 {
+            let offer = Offer {
+                newest: 0,
+                half_close: flags & 1 != 0,
+                datagrams: flags & 2 != 0,
+                checked_line: flags & 4 != 0,
+                window_bytes: 1 << 20,
+                streams_max: 4096,
+            };
+            assert_eq!(offer.encode()[5], flags);
             assert_eq!(Offer::decode(&offer.encode()), Some(offer));
         }
     }
@@ -85,9 +99,14 @@ mod tests {
 
     #[test]
     fn a_longer_offer_is_read_by_its_beginning() {
-        let (window_bytes, streams_max) = (7, 8);
-        let offer =
-            Offer { newest: 9, half_close: false, datagrams: false, window_bytes, streams_max };
+        let offer = Offer {
+            newest: 9,
+            half_close: false,
+            datagrams: false,
+            checked_line: false,
+            window_bytes: 7,
+            streams_max: 8,
+        };
         let mut bytes = offer.encode().to_vec();
         bytes.extend_from_slice(b"from the future");
         assert_eq!(Offer::decode(&bytes), Some(offer));

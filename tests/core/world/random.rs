@@ -53,6 +53,7 @@ fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> Config {
             newest,
             half_close: true,
             datagrams: true,
+            checked_line: false,
             window_bytes,
             streams_max,
         }),
