@@ -14,6 +14,7 @@ pub mod demo;
 pub mod endpoint;
 pub mod engine;
 pub mod limits;
+pub mod line;
 pub mod link;
 pub mod observe;
 pub mod params;

@@ -27,7 +27,7 @@ pub struct Offer {
     pub half_close: bool,
     /// It takes streams that carry datagrams in SockMux 1.
     pub datagrams: bool,
-    /// On a serial line it speaks the link layer. Says nothing on other links.
+    /// On a serial line it speaks the link layer of [`crate::line`]. Says nothing on other links.
     pub checked_line: bool,
     /// Bytes per stream that it takes before its local socket has taken any.
     pub window_bytes: u32,

@@ -1,0 +1,199 @@
+//! The three frames of a serial line, without flags and check.
+
+use crate::limits::{LINE_PAYLOAD_BYTES_MAX, LINE_WINDOW_FRAMES};
+
+/// What the newest of us speaks on a line. Both speak the lower of theirs; so far there is one.
+const VERSION: u8 = 1;
+const KIND_SYN: u8 = 1;
+const KIND_DATA: u8 = 2;
+const KIND_ACK: u8 = 3;
+/// Flag of SYN: its sender waits for one.
+const FLAG_ANSWER: u8 = 0x01;
+const SYN_BYTES: usize = 18;
+/// Longest head of DATA and ACK.
+const HEAD_BYTES_MAX: usize = 3 + 8;
+/// What a DATA costs beside its payload where nothing is missing: head, check, one flag.
+pub(super) const OVERHEAD_BYTES: usize = 3 + super::framing::CHECK_BYTES + 1;
+
+/// Begins a line, and is sent until the peer is known to have heard it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Syn {
+    /// Incarnation of its sender.
+    pub from: u32,
+    /// The peer's incarnation as its sender knows it; 0 if it does not.
+    pub to: u32,
+    /// Its sender waits for a SYN.
+    pub wants_answer: bool,
+    /// Frames that its sender keeps behind one that is missing.
+    pub window_frames: u8,
+    /// Most payload of a frame that it takes.
+    pub payload_bytes_max: u16,
+    /// What its sender takes the line for.
+    pub bytes_per_second: u32,
+}
+
+/// What has been received: all before `next`, and what the bits say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ack {
+    /// Sequence number of the first that is missing, its lower 8 bits.
+    pub next: u8,
+    /// Bit i: the frame i + 1 behind that one is there.
+    pub beyond: u64,
+}
+
+/// A frame as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    Syn(Syn),
+    Data { sequence: u8, ack: Ack, payload: &'a [u8] },
+    Ack(Ack),
+}
+
+impl Syn {
+    pub(super) fn encode(&self) -> [u8; SYN_BYTES] {
+        let mut out = [0; SYN_BYTES];
+        out[0] = KIND_SYN << 4;
+        out[1] = VERSION;
+        out[2] = if self.wants_answer { FLAG_ANSWER } else { 0 };
+        out[3] = self.window_frames;
+        out[4..8].copy_from_slice(&self.from.to_be_bytes());
+        out[8..12].copy_from_slice(&self.to.to_be_bytes());
+        out[12..14].copy_from_slice(&self.payload_bytes_max.to_be_bytes());
+        out[14..18].copy_from_slice(&self.bytes_per_second.to_be_bytes());
+        out
+    }
+
+    fn decode(body: &[u8]) -> Option<Syn> {
+        // A longer one, of a later version, is read by its beginning.
+        let body: &[u8; SYN_BYTES] = body.first_chunk()?;
+        let word =
+            |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
+        let syn = Syn {
+            from: word(4),
+            to: word(8),
+            wants_answer: body[2] & FLAG_ANSWER != 0,
+            window_frames: body[3],
+            payload_bytes_max: u16::from_be_bytes([body[12], body[13]]),
+            bytes_per_second: word(14),
+        };
+        let is_right = body[1] >= VERSION && syn.from != 0;
+        (is_right && syn.window_frames > 0 && syn.payload_bytes_max > 0).then_some(syn)
+    }
+}
+
+/// The head of a DATA or ACK.
+pub(super) struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+}
+
+impl Head {
+    /// Of a DATA with this sequence number, or of an ACK.
+    pub(super) fn new(sequence: Option<u8>, ack: Ack) -> Head {
+        let beyond = ack.beyond.to_le_bytes();
+        let bitmap_bytes = 8 - ack.beyond.leading_zeros() as usize / 8;
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let kind = if sequence.is_some() { KIND_DATA } else { KIND_ACK };
+        bytes[0] = kind << 4 | bitmap_bytes as u8;
+        let mut len = 1;
+        if let Some(sequence) = sequence {
+            bytes[len] = sequence;
+            len += 1;
+        }
+        bytes[len] = ack.next;
+        len += 1;
+        bytes[len..len + bitmap_bytes].copy_from_slice(&beyond[..bitmap_bytes]);
+        Head { bytes, len: len + bitmap_bytes }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// What kind of frame this may be: a SYN's check is begun with 0, all others' with both
+    /// incarnations.
+    pub(super) fn is_syn(frame: &[u8]) -> bool {
+        frame.first() == Some(&(KIND_SYN << 4))
+    }
+
+    /// Reads a frame whose check is right; `None` if it is none of ours all the same.
+    pub(super) fn decode(body: &'a [u8]) -> Option<Frame<'a>> {
+        let (&first, rest) = body.split_first()?;
+        let bitmap_bytes = usize::from(first & 0x0f);
+        match first >> 4 {
+            KIND_SYN => Syn::decode(body).map(Frame::Syn),
+            KIND_DATA => {
+                let (&sequence, rest) = rest.split_first()?;
+                let (ack, payload) = Ack::decode(rest, bitmap_bytes)?;
+                let is_right = (1..=LINE_PAYLOAD_BYTES_MAX).contains(&payload.len());
+                is_right.then_some(Frame::Data { sequence, ack, payload })
+            }
+            KIND_ACK => {
+                let (ack, rest) = Ack::decode(rest, bitmap_bytes)?;
+                rest.is_empty().then_some(Frame::Ack(ack))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Ack {
+    fn decode(rest: &[u8], bitmap_bytes: usize) -> Option<(Ack, &[u8])> {
+        let (&next, rest) = rest.split_first()?;
+        let (bitmap, rest) = rest.split_at_checked(bitmap_bytes)?;
+        let mut beyond = [0; 8];
+        beyond.get_mut(..bitmap_bytes)?.copy_from_slice(bitmap);
+        Some((Ack { next, beyond: u64::from_le_bytes(beyond) }, rest))
+    }
+}
+
+const _: () = assert!(LINE_WINDOW_FRAMES < 128, "old and new numbers of 8 bits are told apart");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_wire() {
+        for beyond in [0, 1, 0x80, 0x100, u64::MAX, 1 << 62] {
+            let ack = Ack { next: 0xfe, beyond };
+            let head = Head::new(None, ack);
+            assert_eq!(Frame::decode(head.as_bytes()), Some(Frame::Ack(ack)));
+            let head = Head::new(Some(3), ack);
+            let body = [head.as_bytes(), b"hello"].concat();
+            let frame = Frame::Data { sequence: 3, ack, payload: b"hello" };
+            assert_eq!(Frame::decode(&body), Some(frame));
+        }
+        let syn = Syn {
+            from: 0x0102_0304,
+            to: 0,
+            wants_answer: true,
+            window_frames: 64,
+            payload_bytes_max: 512,
+            bytes_per_second: 11_520,
+        };
+        let mut body = syn.encode().to_vec();
+        assert!(Frame::is_syn(&body));
+        assert_eq!(Frame::decode(&body), Some(Frame::Syn(syn)));
+        body.extend_from_slice(b"from the future");
+        assert_eq!(Frame::decode(&body), Some(Frame::Syn(syn)));
+    }
+
+    #[test]
+    fn other_bodies_are_no_frames() {
+        for body in [
+            &b""[..],
+            &[0x10],
+            &[0x20],
+            &[0x20, 1, 2],
+            &[0x29, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+            &[0x30, 1, 2],
+            &[0x31, 1],
+            &[0x40, 1],
+        ] {
+            assert_eq!(Frame::decode(body), None, "{body:02x?}");
+        }
+    }
+}

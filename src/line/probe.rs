@@ -1,0 +1,278 @@
+//! What the peer is: found in its first bytes, which nothing guards.
+
+use crate::limits::{LINE_HELLO_BYTES_MAX, LINE_OFFER_BYTES_MAX, PEER_WINDOW_BYTES_MAX};
+use crate::wire::v03::{self, Offer};
+
+/// Length of `YYYYMMDD-HHMMSS.uuuuuu `.
+const STAMP_BYTES: usize = 23;
+/// First bytes of an offer.
+const MAGIC: &[u8] = b"SMXU";
+
+/// What a whole packet of the hello says of its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It speaks the link layer.
+    Checked,
+    /// It does not. `is_answer`: the packet is a HELLOOK.
+    Plain { is_answer: bool },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// No packet of the hello begins here.
+    No,
+    /// It may; more bytes are needed.
+    More,
+    Whole(Found, usize),
+}
+
+/// Looks for a packet of the hello that is right in every part.
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    /// From the first byte on that may begin one.
+    kept: Vec<u8>,
+}
+
+impl Scanner {
+    /// Takes all of `input` that is needed: how much, and what was found. `own` is our own HELLO,
+    /// which an echoing line sends back.
+    pub(super) fn take(&mut self, input: &[u8], own: &[u8]) -> (usize, Option<Found>, u64) {
+        let (mut taken, mut skipped) = (0, 0);
+        loop {
+            let mut start = 0;
+            let found = loop {
+                match judge(&self.kept[start..]) {
+                    Verdict::No => start += 1,
+                    Verdict::More => break None,
+                    Verdict::Whole(_, len) if self.kept[start..][..len] == *own => start += len,
+                    Verdict::Whole(found, _) => break Some(found),
+                }
+            };
+            self.kept.drain(..start);
+            skipped += start as u64;
+            if found.is_some() || taken == input.len() {
+                return (taken, found, skipped);
+            }
+            let more = (input.len() - taken).min(LINE_HELLO_BYTES_MAX);
+            self.kept.extend_from_slice(&input[taken..][..more]);
+            taken += more;
+        }
+    }
+
+    /// What was read and not skipped: from the first byte of the packet found.
+    pub(super) fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
+    /// Forgets all: it has served.
+    pub(super) fn clear(&mut self) {
+        self.kept = Vec::new();
+    }
+}
+
+/// Whether a packet of the hello begins here. Judges by the first bytes that do not fit, so that
+/// a damaged length does not hide the packets behind it.
+fn judge(bytes: &[u8]) -> Verdict {
+    let kind = match *bytes {
+        [] => return Verdict::More,
+        [v03::VERSION] => return Verdict::More,
+        [v03::VERSION, kind @ (v03::kind::HELLO | v03::kind::HELLO_OK), ..] => kind,
+        _ => return Verdict::No,
+    };
+    let Some((header, rest)) = bytes.split_first_chunk::<{ v03::HEADER_BYTES }>() else {
+        return Verdict::More;
+    };
+    let payload_bytes = usize::from(u16::from_be_bytes([header[6], header[7]]));
+    // The stamp, a name of one letter, and NUL.
+    if !(STAMP_BYTES + 2..=LINE_HELLO_BYTES_MAX - v03::HEADER_BYTES).contains(&payload_bytes) {
+        return Verdict::No;
+    }
+    let payload = &rest[..rest.len().min(payload_bytes)];
+    let text = payload.iter().position(|&byte| byte == 0).unwrap_or(payload.len());
+    if !is_text(&payload[..text]) {
+        return Verdict::No;
+    }
+    if text == payload.len() {
+        return if text < payload_bytes { Verdict::More } else { Verdict::No };
+    }
+    if text <= STAMP_BYTES {
+        return Verdict::No;
+    }
+    let whole = v03::HEADER_BYTES + payload_bytes;
+    let is_answer = kind == v03::kind::HELLO_OK;
+    let behind = &payload[text + 1..];
+    let offer_bytes = payload_bytes - (text + 1);
+    if offer_bytes == 0 {
+        return Verdict::Whole(Found::Plain { is_answer }, whole);
+    }
+    let begins = behind.len().min(MAGIC.len());
+    if is_answer || offer_bytes > LINE_OFFER_BYTES_MAX || behind[..begins] != MAGIC[..begins] {
+        return Verdict::No;
+    }
+    if behind.len() < offer_bytes {
+        return Verdict::More;
+    }
+    match Offer::decode(behind) {
+        Some(offer) if offer.checked_line => Verdict::Whole(Found::Checked, whole),
+        Some(offer) if is_plausible(&offer) && behind[6..8] == [0, 0] => {
+            Verdict::Whole(Found::Plain { is_answer }, whole)
+        }
+        _ => Verdict::No,
+    }
+}
+
+/// One of ours offers nothing else. An offer that lacks a byte does: its numbers are shifted.
+fn is_plausible(offer: &Offer) -> bool {
+    offer.window_bytes <= PEER_WINDOW_BYTES_MAX && offer.streams_max <= u32::from(u16::MAX)
+}
+
+/// These are the first letters of `YYYYMMDD-HHMMSS.uuuuuu NAME`.
+fn is_text(text: &[u8]) -> bool {
+    text.iter().enumerate().all(|(at, byte)| match at {
+        8 => *byte == b'-',
+        15 => *byte == b'.',
+        22 => *byte == b' ',
+        0..STAMP_BYTES => byte.is_ascii_digit(),
+        _ => byte.is_ascii_graphic(),
+    })
+}
+
+/// Follows packets of SockMux 0.3 by their lengths.
+#[derive(Debug, Default)]
+pub(super) struct Packets {
+    header: [u8; v03::HEADER_BYTES],
+    have: usize,
+    payload_left: usize,
+}
+
+impl Packets {
+    /// These bytes passed; whether a HELLOOK began among them.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> bool {
+        let mut is_answered = false;
+        while !bytes.is_empty() {
+            let skipped = bytes.len().min(self.payload_left);
+            self.payload_left -= skipped;
+            bytes = &bytes[skipped..];
+            let take = bytes.len().min(v03::HEADER_BYTES - self.have);
+            self.header[self.have..][..take].copy_from_slice(&bytes[..take]);
+            self.have += take;
+            bytes = &bytes[take..];
+            if self.have == v03::HEADER_BYTES {
+                self.have = 0;
+                self.payload_left =
+                    usize::from(u16::from_be_bytes([self.header[6], self.header[7]]));
+                is_answered |= self.header[1] == v03::kind::HELLO_OK;
+            }
+        }
+        is_answered
+    }
+
+    /// The next byte begins a packet.
+    pub(super) fn is_between(&self) -> bool {
+        self.have == 0 && self.payload_left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::v03::Encoder;
+
+    const TEXT: &str = "20261122-175008.475200 vm";
+
+    fn hello(checked_line: Option<bool>) -> Vec<u8> {
+        let offer = checked_line.map(|checked_line| Offer {
+            newest: 1,
+            half_close: true,
+            datagrams: true,
+            checked_line,
+            window_bytes: 1 << 20,
+            streams_max: 16_000,
+        });
+        let mut out = Vec::new();
+        Encoder.hello(&mut out, TEXT, offer);
+        out
+    }
+
+    fn found(bytes: &[u8], piece: usize) -> (Option<Found>, Vec<u8>) {
+        let mut scanner = Scanner::default();
+        for input in bytes.chunks(piece) {
+            let (taken, found, _) = scanner.take(input, b"");
+            if found.is_some() {
+                return (found, scanner.kept().to_vec());
+            }
+            assert_eq!(taken, input.len());
+            assert!(scanner.kept().len() < LINE_HELLO_BYTES_MAX);
+        }
+        (None, scanner.kept().to_vec())
+    }
+
+    #[test]
+    fn hellos_are_told_apart_in_any_pieces() {
+        let mut answer = Vec::new();
+        Encoder.hello_ok(&mut answer, (0x4c45, 0x4741), TEXT);
+        let plain = |is_answer| Some(Found::Plain { is_answer });
+        for (packet, kind) in [
+            (hello(Some(true)), Some(Found::Checked)),
+            (hello(Some(false)), plain(false)),
+            (hello(None), plain(false)),
+            (answer, plain(true)),
+        ] {
+            let bytes = [b"\x03\x01rubbish\x03", &packet[..]].concat();
+            for piece in 1..=bytes.len() {
+                assert_eq!(found(&bytes, piece), (kind, packet.clone()), "pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_hello_of_ours_is_never_an_originals() {
+        let whole = hello(Some(true));
+        let magic = whole.len() - 16;
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                // This one bit says what is looked for: see `docs/protocol.md`.
+                if (at, bit) == (magic + 5, 2) {
+                    continue;
+                }
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                let (found, _) = found(&flipped, flipped.len());
+                assert!(!matches!(found, Some(Found::Plain { .. })), "bit {bit} of byte {at}");
+            }
+            for repeats in [0, 2] {
+                let mut bytes = whole[..at].to_vec();
+                bytes.extend(std::iter::repeat_n(whole[at], repeats));
+                bytes.extend_from_slice(&whole[at + 1..]);
+                // The next one, a second later, is whole.
+                bytes.extend_from_slice(&whole);
+                assert_eq!(found(&bytes, 7).0, Some(Found::Checked), "byte {at} {repeats} times");
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_hello_is_an_echo() {
+        let own = hello(Some(true));
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.take(&own, &own), (own.len(), None, own.len() as u64));
+        assert!(scanner.kept().is_empty());
+    }
+
+    #[test]
+    fn packets_are_followed_in_any_pieces() {
+        let mut bytes = hello(None);
+        let answer_at = bytes.len();
+        Encoder.hello_ok(&mut bytes, (1, 2), TEXT);
+        for piece in 1..bytes.len() {
+            let mut packets = Packets::default();
+            let answered = bytes.chunks(piece).map(|piece| packets.pass(piece));
+            let first = answered.enumerate().find(|(_, is_answered)| *is_answered);
+            assert_eq!(first.map(|(at, _)| at), Some((answer_at + 7) / piece));
+        }
+        let mut packets = Packets::default();
+        assert!(packets.is_between());
+        packets.pass(&bytes[..20]);
+        assert!(!packets.is_between());
+    }
+}

@@ -1,0 +1,94 @@
+//! One end of a serial line by itself.
+
+use sockmux_uring::line::{Config, Line};
+use sockmux_uring::session::Moment;
+use sockmux_uring::wire::v03::{Encoder, Offer};
+
+/// What our session says first; with the flag of the link layer or without.
+pub(crate) fn hello(checked_line: bool) -> Vec<u8> {
+    let offer = Offer {
+        newest: 1,
+        half_close: true,
+        datagrams: true,
+        checked_line,
+        window_bytes: 1 << 20,
+        streams_max: 16_000,
+    };
+    let mut out = Vec::new();
+    Encoder.hello(&mut out, "20261122-175008.475200 ours", Some(offer));
+    out
+}
+
+/// A HELLO of the original, from `tests/traces/handshake.json`.
+pub(crate) fn original_hello() -> Vec<u8> {
+    let text = b"20261122-175008.475200 vm\0";
+    [&[3, 1, 0x4c, 0x45, 0x47, 0x41, 0, 0x1a], &text[..]].concat()
+}
+
+/// A HELLOOK of the original.
+pub(crate) fn original_hello_ok() -> Vec<u8> {
+    let mut packet = original_hello();
+    packet[1] = 0x41;
+    packet
+}
+
+pub(crate) struct End {
+    pub line: Line,
+    pub now: Moment,
+}
+
+impl End {
+    /// An end of a line of 115,200 baud.
+    pub(crate) fn new(checked: bool) -> End {
+        let now = Moment(1_000_000);
+        let config = Config { bytes_per_second: 11_520, incarnation: 7, checked };
+        End { line: Line::new(config, now), now }
+    }
+
+    /// One whose HELLO has gone out once.
+    pub(crate) fn greeting() -> End {
+        let mut end = End::new(true);
+        end.write(&hello(true));
+        assert_eq!(end.output(), hello(true));
+        end
+    }
+
+    /// Writes all of it, as there is room.
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = self.line.write(bytes, self.now);
+            assert!(taken > 0, "no room for {} bytes", bytes.len());
+            bytes = &bytes[taken..];
+        }
+    }
+
+    pub(crate) fn received(&mut self, bytes: &[u8]) {
+        self.line.received(bytes, self.now).expect("a line");
+    }
+
+    pub(crate) fn read(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.line.read(&mut out);
+        out
+    }
+
+    /// Everything that goes to the device now.
+    pub(crate) fn output(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.line.poll_output(&mut out, self.now);
+        out
+    }
+
+    /// Goes on, from timeout to timeout, and gives what goes out.
+    pub(crate) fn pass(&mut self, micros: u64) -> Vec<u8> {
+        let until = Moment(self.now.0 + micros);
+        let mut out = Vec::new();
+        while let Some(at) = self.line.next_timeout().filter(|at| *at <= until) {
+            self.now = at;
+            self.line.on_time(at).expect("a line");
+            self.line.poll_output(&mut out, at);
+        }
+        self.now = until;
+        out
+    }
+}

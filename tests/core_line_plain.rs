@@ -1,0 +1,133 @@
+//! One end of a serial line towards an original, by hand: bytes pass as they are, and the HELLO is said
+//! as often as needed.
+
+#[path = "core"]
+mod support {
+    pub(crate) mod line_end;
+}
+
+use sockmux_uring::limits::LINE_PROBE_MICROS;
+use sockmux_uring::line::Mode;
+use support::line_end::{End, hello, original_hello, original_hello_ok};
+
+/// Everything of an original's hello, and something behind it.
+fn original() -> Vec<u8> {
+    [&original_hello()[..], &original_hello_ok(), b"\x03\x0arest"].concat()
+}
+
+#[test]
+fn hello_goes_out_every_second_until_somebody_answers() {
+    let mut end = End::new(true);
+    let own = hello(true);
+    let (first, second) = own.split_at(5);
+    end.write(first);
+    assert_eq!(end.output(), b"", "it goes out whole");
+    end.write(second);
+    assert_eq!(end.line.room_bytes(end.now), 0);
+    assert_eq!(end.output(), own);
+    assert_eq!(end.line.write(b"more", end.now), 0);
+    // With what it takes on the line, three more fit into three and a half seconds.
+    assert_eq!(end.pass(7 * LINE_PROBE_MICROS / 2), own.repeat(3));
+    assert_eq!(end.line.mode(), Mode::Probing);
+}
+
+#[test]
+fn an_original_is_spoken_to_plainly() {
+    for piece in [1, 10, 1_000] {
+        let mut end = End::greeting();
+        end.received(b"noise \x7e\x03\x01");
+        for piece in original().chunks(piece) {
+            end.received(piece);
+        }
+        assert_eq!(end.line.mode(), Mode::Plain);
+        assert_eq!(end.read(), original());
+        end.pass(20_000);
+        end.write(b"anything at all \x7e\x7d\x11");
+        assert_eq!(end.output(), b"anything at all \x7e\x7d\x11");
+        // It has answered: a second HELLO would end its tunnel.
+        assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+    }
+}
+
+#[test]
+fn an_original_that_does_not_answer_is_greeted_once_more() {
+    let mut end = End::greeting();
+    end.received(&original_hello());
+    end.pass(20_000);
+    // Not in the middle of a packet, or nothing behind it could be read.
+    let (first, rest) = (&original_hello_ok()[..20], &original_hello_ok()[20..]);
+    end.write(first);
+    assert_eq!(end.output(), first);
+    assert_eq!(end.pass(2 * LINE_PROBE_MICROS), b"");
+    end.write(rest);
+    assert_eq!(end.output(), [rest, &hello(true)].concat());
+    assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+}
+
+#[test]
+fn an_answer_alone_shows_an_original() {
+    let mut end = End::greeting();
+    end.received(&original_hello_ok());
+    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.read(), original_hello_ok());
+    assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+}
+
+#[test]
+fn an_original_heard_first_is_greeted_by_the_session() {
+    let mut end = End::new(true);
+    end.received(&original_hello());
+    end.write(&hello(true));
+    assert_eq!(end.output(), hello(true));
+    assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+}
+
+#[test]
+fn a_damaged_hello_decides_nothing() {
+    // What a flipped bit of the host's name makes cannot be told from another name.
+    let name = 8 + 23..8 + 25;
+    for at in (0..original_hello().len()).filter(|at| !name.contains(at)) {
+        let mut damaged = original_hello();
+        damaged[at] ^= 0x80;
+        let lost = [&original_hello()[..at], &original_hello()[at + 1..]].concat();
+        for damaged in [damaged, lost] {
+            // Its own numbers say nothing, and may be anything.
+            if (2..6).contains(&at) && damaged.len() == original_hello().len() {
+                continue;
+            }
+            let mut end = End::greeting();
+            end.received(&damaged);
+            assert_eq!(end.line.mode(), Mode::Probing, "byte {at}");
+            assert_eq!(end.read(), b"");
+            end.received(&original_hello());
+            assert_eq!(end.line.mode(), Mode::Plain, "byte {at}");
+            assert_eq!(end.read(), original_hello());
+        }
+    }
+}
+
+#[test]
+fn one_of_ours_without_the_link_layer_is_spoken_to_plainly() {
+    let mut end = End::greeting();
+    end.received(&hello(false));
+    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.read(), hello(false));
+}
+
+#[test]
+fn our_own_hello_sent_back_decides_nothing() {
+    let mut end = End::greeting();
+    end.received(&hello(true));
+    assert_eq!(end.line.mode(), Mode::Probing);
+}
+
+#[test]
+fn without_checks_all_passes_from_the_beginning() {
+    let mut end = End::new(false);
+    assert_eq!(end.line.mode(), Mode::Plain);
+    end.write(&hello(false));
+    assert_eq!(end.output(), hello(false));
+    end.received(&hello(true));
+    assert_eq!(end.read(), hello(true));
+    assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+}
