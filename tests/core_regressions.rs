@@ -7,6 +7,8 @@ mod support {
     pub(crate) mod bytes;
     pub(crate) mod choice;
     pub(crate) mod decode_target;
+    pub(crate) mod line_target;
+    pub(crate) mod line_world;
     pub(crate) mod lone;
     pub(crate) mod pair_target;
     pub(crate) mod reading;
@@ -48,6 +50,7 @@ fn kept_cases_of_the_fuzzer() {
     assert!(replay("decode", support::decode_target::run) > 0);
     assert!(replay("roundtrip", support::roundtrip_target::run) > 0);
     assert!(replay("session", support::session_target::run) > 0);
+    assert!(replay("line", support::line_target::run) > 0);
     assert!(replay("pair", |data| support::pair_target::run(data, &pattern)) > 0);
 }
 
