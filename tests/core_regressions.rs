@@ -71,6 +71,19 @@ fn without_a_deadline_for_the_hello_the_timer_still_moves() {
 }
 
 #[test]
+fn a_peer_that_may_come_at_any_time_is_timed_from_its_first_byte() {
+    let config = Config { awaits_peer: true, ..Config::default() };
+    let mut session = Session::new(config, START);
+    assert_eq!(session.next_timeout(), None);
+    let days_later = START.after(Duration::from_secs(500_000));
+    assert_eq!(session.on_time(days_later), Ok(()));
+    session.received(days_later);
+    let deadline = days_later.after(Duration::from_secs(15));
+    assert_eq!(session.next_timeout(), Some(deadline));
+    assert_eq!(session.on_time(deadline), Err(TunnelError::HelloTimeout { seconds: 15 }));
+}
+
+#[test]
 fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
     let offer = Offer {
         newest: 0,

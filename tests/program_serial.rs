@@ -1,16 +1,19 @@
 //! The persistent connection over a serial line: fast enough, never out of step with a keystroke, and
 //! whole whatever the line does to it.
 
+mod services;
 mod support;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use services::{run, sshd};
 use support::DEADLINE;
 use support::net::{check_new_echo, connect};
 use support::pattern::Pattern;
 use support::program::Program;
+use support::protocol::Protocol;
 use support::serial_line::{End, Faults, SerialLine};
 use support::servers::{Exchange, Server};
 
@@ -79,19 +82,28 @@ fn bulk_and_echo() -> Server {
     })
 }
 
+/// What one stream has of a clean line, and what it leaves to a keystroke beside it.
 #[test]
 fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
-    const SECS: f64 = 6.0;
+    const SECS: f64 = 4.0;
+    const LATE: Duration = Duration::from_millis(60);
     let (line, server) = (SerialLine::start(clean(), Some(BAUD)), bulk_and_echo());
     let ends = join(&line, "", &server);
-    let mut bulk = connect(entrance(&ends[0]));
     let mut keys = connect(entrance(&ends[0]));
-    bulk.write_all(b"b").expect("sent");
     keys.write_all(b"k").expect("sent");
+    let mut bulk = connect(entrance(&ends[0]));
+    bulk.write_all(b"b").expect("sent");
     let mut pattern = Pattern::new(1);
     // What is on the way at the beginning is not counted.
     pattern.receive(&mut bulk, 4_000).expect("bulk begins");
     let (began, before) = (Instant::now(), pattern.offset());
+    while began.elapsed().as_secs_f64() < SECS {
+        pattern.receive(&mut bulk, 100).expect("bulk goes on");
+    }
+    let rate = (pattern.offset() - before) as f64 / began.elapsed().as_secs_f64();
+    let ratio = rate / BYTES_PER_SEC;
+
+    let began = Instant::now();
     let mut waits = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -100,6 +112,7 @@ fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
                 keys.write_all(b"x").expect("sent");
                 keys.read_exact(&mut [0]).expect("echoed");
                 waits.push(at.elapsed());
+                // As somebody types.
                 std::thread::sleep(Duration::from_millis(80));
             }
         });
@@ -107,13 +120,13 @@ fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
             pattern.receive(&mut bulk, 100).expect("bulk goes on");
         }
     });
-    let rate = (pattern.offset() - before) as f64 / began.elapsed().as_secs_f64();
-    let ratio = rate / BYTES_PER_SEC;
     waits.sort();
-    let (median, most) = (waits[waits.len() / 2], waits[waits.len() - 1]);
-    println!("{ratio:.3} of the line beside keystrokes, echoed in {median:?}, at most {most:?}");
+    let (median, late) =
+        (waits[waits.len() / 2], waits.iter().filter(|&&wait| wait > LATE).count());
+    println!("{ratio:.3} of the line; keystrokes beside it echoed in {median:?}, {late} late");
     assert!(ratio >= 0.85, "{ratio:.3} of the line");
-    assert!(waits[waits.len() * 9 / 10] <= Duration::from_millis(60), "{waits:?}");
+    // A machine that is busy otherwise is late by itself now and then.
+    assert!(late <= waits.len() / 10, "{waits:?}");
 }
 
 /// 20 MB each way and 10,000 messages.
@@ -184,13 +197,40 @@ fn a_device_that_was_unplugged_is_found_again() {
 }
 
 #[test]
-fn without_checks_and_in_0_3_bytes_pass_plainly() {
-    for options in ["?baud=12000000&check=no", "?baud=12000000,check=no"] {
-        let (line, server) = (SerialLine::start(clean(), None), Server::echo());
-        let ends = join(&line, options, &server);
-        check_new_echo(entrance(&ends[0]), 1, 100_000);
-        assert_eq!(ends[0].wait_for("serial line")["mode"], "Plain");
-    }
+fn without_checks_bytes_pass_plainly() {
+    let (line, server) = (SerialLine::start(clean(), None), Server::echo());
+    let ends = join(&line, "?baud=12000000&check=no", &server);
+    check_new_echo(entrance(&ends[0]), 1, 100_000);
+    assert_eq!(ends[0].wait_for("serial line")["mode"], "Plain");
+}
+
+#[test]
+fn sockmux_0_3_is_checked_too() {
+    let (line, server) = (SerialLine::start(bad(8), None), Server::echo());
+    let exit = format!("DEST={}", server.address());
+    let old = Protocol::V03.words().expect("it has to be said");
+    let near = start(&line, End::Left, FAST, &[ENTRANCE, &old]);
+    let far = start(&line, End::Right, FAST, &[&exit, &old]);
+    assert_eq!(far.wait_for("tunnel up")["protocol"], Protocol::V03.name());
+    check_new_echo(entrance(&near), 1, 1_000_000);
+    assert_eq!(near.wait_for("serial line")["mode"], "Checked");
+}
+
+/// The manual's example 7, with somebody who logs in at the far end.
+#[test]
+fn ssh_over_a_bad_serial_line() {
+    let line = SerialLine::start(bad(9), Some(BAUD));
+    let service = sshd::start();
+    let exit = format!("DEST={}", service.address());
+    let near = start(&line, End::Left, "", &[ENTRANCE]);
+    let _far = start(&line, End::Right, "", &[&exit]);
+    near.wait_for("tunnel up");
+    let through = entrance(&near);
+    let said = run(sshd::client("ssh", &service, through)
+        .arg(sshd::destination(through))
+        .arg("seq 1 2000"));
+    assert_eq!(said.lines().count(), 2_000);
+    assert!(said.ends_with("1999\n2000\n"), "{said}");
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::link::{Link, LinkError, NotYet};
+use super::serial::{OpenError, SerialPort};
+use crate::params::plan::{Checked, LineOptions};
 
 /// How messages call it.
 const WHAT: &str = "device (comm@, -X)";
@@ -17,6 +19,9 @@ const WHAT: &str = "device (comm@, -X)";
 #[derive(Debug)]
 pub(super) struct Device {
     path: PathBuf,
+    line: LineOptions,
+    /// Opened already, when it was looked at.
+    open: Option<Link>,
 }
 
 /// What has that name.
@@ -27,13 +32,18 @@ enum Found {
 }
 
 impl Device {
-    /// Looks at it.
+    /// Looks at it, and opens it if it can be.
     ///
     /// # Errors
-    /// It is missing, or nothing that can be both ways.
-    pub(super) fn new(path: PathBuf) -> Result<Device, LinkError> {
-        look(&path)?;
-        Ok(Device { path })
+    /// It is missing, nothing that can be both ways, or another process has it.
+    pub(super) fn new(path: PathBuf, line: LineOptions) -> Result<Device, LinkError> {
+        let mut device = Device { path, line, open: None };
+        match NotYet::patiently(|| device.open()) {
+            Ok(link) => device.open = Some(link),
+            Err(NotYet::Waits(_)) => {}
+            Err(NotYet::Taken(error) | NotYet::Fails(error)) => return Err(error),
+        }
+        Ok(device)
     }
 
     /// Its name for the log.
@@ -46,6 +56,9 @@ impl Device {
     /// # Errors
     /// [`NotYet`]: ask again after a while.
     pub(super) fn open(&mut self) -> Result<Link, NotYet> {
+        if let Some(link) = self.open.take() {
+            return Ok(link);
+        }
         match look(&self.path)? {
             Found::Socket => match connect(&self.path) {
                 Ok(fd) => Ok(Link::socket(Rc::new(fd), self.name())),
@@ -57,13 +70,23 @@ impl Device {
                 }
                 Err(error) => Err(refused(&self.path, &error).into()),
             },
-            Found::Character => {
-                let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-                let mut options = std::fs::OpenOptions::new();
-                let opened = options.read(true).write(true).custom_flags(flags).open(&self.path);
-                let file = opened.map_err(|error| refused(&self.path, &error))?;
-                Ok(Link::device(Rc::new(OwnedFd::from(file)), self.name()))
-            }
+            Found::Character => match SerialPort::open(&self.path, &self.line) {
+                Ok(port) => {
+                    let checked = self.line.checked == Checked::Auto;
+                    Ok(Link::serial(port, checked, self.name()))
+                }
+                // Whatever it is: it is said to be both ways.
+                Err(OpenError::NotSerial { .. }) => {
+                    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+                    let mut options = std::fs::OpenOptions::new();
+                    let opened =
+                        options.read(true).write(true).custom_flags(flags).open(&self.path);
+                    let file = opened.map_err(|error| refused(&self.path, &error))?;
+                    Ok(Link::device(Rc::new(OwnedFd::from(file)), self.name()))
+                }
+                Err(error @ OpenError::Busy { .. }) => Err(NotYet::Taken(error.into())),
+                Err(error) => Err(NotYet::Fails(error.into())),
+            },
         }
     }
 }
@@ -93,12 +116,9 @@ fn look(path: &Path) -> Result<Found, LinkError> {
 }
 
 fn refused(path: &Path, error: &io::Error) -> LinkError {
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "plug it in, or see what its name is now",
-        io::ErrorKind::PermissionDenied => {
-            "join the group that may use it (ls -l tells; often dialout)"
-        }
-        _ => "see the message of the system",
-    };
-    LinkError::new(WHAT, path, &error.to_string(), remedy)
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing { path: path.to_owned() }.into(),
+        io::ErrorKind::PermissionDenied => OpenError::Denied { path: path.to_owned() }.into(),
+        _ => LinkError::new(WHAT, path, &error.to_string(), "see the message of the system"),
+    }
 }

@@ -58,19 +58,10 @@ impl FifoPair {
             return Err(LinkError::new(OUTPUT, &output, "one FIFO cannot be both ways", remedy));
         }
         let mut pair = FifoPair { input, output, waiting: None };
-        let mut taken = None;
-        // A process that was killed is gone before the kernel has let go of what its ring held.
-        let opened = net::patiently(|| match pair.open_input() {
-            Err(NotYet::Taken(error)) => {
-                taken = Some(error);
-                Err(io::ErrorKind::AddrInUse.into())
-            }
-            other => Ok(other),
-        });
-        match (opened, taken) {
-            (Ok(Ok(input)), _) => pair.waiting = Some(input),
-            (Ok(Err(NotYet::Fails(error))), _) | (Err(_), Some(error)) => return Err(error),
-            _ => {}
+        match NotYet::patiently(|| pair.open_input()) {
+            Ok(input) => pair.waiting = Some(input),
+            Err(NotYet::Waits(_)) => {}
+            Err(NotYet::Taken(error) | NotYet::Fails(error)) => return Err(error),
         }
         Ok(pair)
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::chunk::ChunkMut;
 use super::congestion::Choice;
@@ -16,29 +16,34 @@ use super::direct;
 use super::driver::{Fd, Gather};
 use super::fifo;
 use super::net;
+use super::serial::{OpenError, SerialPort};
 use super::stdio::Unblocked;
+use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_PATIENCE_MILLIS};
 
 /// What is to carry the persistent connection cannot be opened. Layer: engine; scope: the link; begun
 /// by this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: {why}; {remedy}")]
+#[error("{text}")]
 pub struct LinkError {
-    /// What, with the parameter that named it.
-    what: String,
-    why: String,
-    remedy: String,
+    /// What, with the parameter that named it, why, and what to do.
+    text: String,
 }
 
 impl LinkError {
     /// Of something that has a path: `parameter` says by what words it was given.
     pub(super) fn new(parameter: &str, path: &Path, why: &str, remedy: &str) -> LinkError {
-        let what = format!("{parameter} {}", path.display());
-        LinkError { what, why: why.to_owned(), remedy: remedy.to_owned() }
+        LinkError { text: format!("{parameter} {}: {why}; {remedy}", path.display()) }
     }
 
     /// Of something that has none.
     pub(super) fn of(what: &str, why: &str, remedy: &str) -> LinkError {
-        LinkError { what: what.to_owned(), why: why.to_owned(), remedy: remedy.to_owned() }
+        LinkError { text: format!("{what}: {why}; {remedy}") }
+    }
+}
+
+impl From<OpenError> for LinkError {
+    fn from(error: OpenError) -> LinkError {
+        LinkError { text: error.to_string() }
     }
 }
 
@@ -51,6 +56,22 @@ pub(super) enum NotYet {
     Taken(LinkError),
     /// Something else is wrong that somebody may put right.
     Fails(LinkError),
+}
+
+impl NotYet {
+    /// Opens as `open` does, and goes on trying for a moment while another process has it: one that
+    /// was killed is gone before the kernel has let go of what its ring held.
+    pub(super) fn patiently<T>(mut open: impl FnMut() -> Result<T, NotYet>) -> Result<T, NotYet> {
+        let until = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MILLIS);
+        loop {
+            match open() {
+                Err(NotYet::Taken(_)) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(LISTEN_AGAIN_MILLIS));
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 impl From<LinkError> for NotYet {
@@ -82,6 +103,8 @@ pub(super) struct Link {
     name: String,
     /// The peer has been heard: nobody else may write into this FIFO while we read it.
     is_claimed: bool,
+    /// The device, if it is a serial one, and whether what passes it is to be checked.
+    serial: Option<(SerialPort, bool)>,
     /// What sets input and output as they were.
     guards: (Option<Unblocked>, Option<Unblocked>),
 }
@@ -109,7 +132,24 @@ impl Link {
 
     fn new(kind: Kind, input: Fd, output: Fd, name: String) -> Link {
         let guards = (None, None);
-        Link { kind, input, output: Some(output), name, is_claimed: false, guards }
+        Link { kind, input, output: Some(output), name, is_claimed: false, serial: None, guards }
+    }
+
+    /// A serial device. `checked`: between two of ours, by the link layer of [`crate::line`].
+    pub(super) fn serial(port: SerialPort, checked: bool, name: String) -> Link {
+        let link = Link::device(Rc::clone(port.fd()), name);
+        Link { serial: Some((port, checked)), ..link }
+    }
+
+    /// Bytes that the line carries in a second, and whether they are to be checked; `None` if it is
+    /// no serial line.
+    pub(super) fn line(&self) -> Option<(u32, bool)> {
+        self.serial.as_ref().map(|(port, checked)| (port.bytes_per_second(), *checked))
+    }
+
+    /// Whether the peer cannot see that we end what we send.
+    pub(super) fn has_no_end(&self) -> bool {
+        self.kind == Kind::Device
     }
 
     /// With what sets input and output as they were before, when they are used no more.
@@ -197,10 +237,11 @@ impl Link {
         Ok(())
     }
 
-    /// Ends what we send; the peer reads end of data.
+    /// Ends what we send; the peer reads end of data, unless [`Link::has_no_end`].
     pub(super) fn end_output(&mut self) {
         match self.kind {
             Kind::Socket => net::shut_down_write(&self.input),
+            Kind::Device => {}
             _ => {
                 self.guards.1 = None;
                 self.output = None;

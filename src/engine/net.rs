@@ -32,7 +32,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
 /// Listens as `listen` does, and goes on trying for a moment while the port is taken (`AddrInUse`): a
 /// process that was killed is gone before the kernel has taken down its ring, which still holds its
 /// ports.
-pub(super) fn patiently<T>(mut listen: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn patiently(mut listen: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     let until = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MILLIS);
     loop {
         match listen() {

@@ -256,8 +256,8 @@ fn how_to_reach(link: &LinkPlan) -> Result<Option<Reach>, LinkError> {
         LinkPlan::Device(plan::Device::Pair { input, output }) => {
             Reach::Fifos(FifoPair::new(input.clone(), output.clone())?)
         }
-        LinkPlan::Device(plan::Device::Both { path, .. }) => {
-            Reach::Device(Device::new(path.clone())?)
+        LinkPlan::Device(plan::Device::Both { path, line }) => {
+            Reach::Device(Device::new(path.clone(), line.clone())?)
         }
         LinkPlan::Stdio => Reach::Given(Some(stdio::take()?)),
         LinkPlan::Command(command) => Reach::Command(command.clone()),

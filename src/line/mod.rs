@@ -184,6 +184,11 @@ impl Line {
         }
     }
 
+    /// Nothing that was written waits to be sent or acknowledged.
+    pub fn is_settled(&self) -> bool {
+        !self.sender.is_busy()
+    }
+
     /// Counts since the beginning.
     pub fn counters(&self) -> Counters {
         self.counters

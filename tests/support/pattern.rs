@@ -71,7 +71,11 @@ impl Pattern {
         let mut left = count;
         while left > 0 {
             let wanted = left.min(CHUNK_BYTES as u64) as usize;
-            let got = from.read(&mut buffer[..wanted])?;
+            let got = match from.read(&mut buffer[..wanted]) {
+                // A socket with a timeout is interrupted when the process was stopped and goes on.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                got => got?,
+            };
             if got == 0 {
                 return Err(std::io::Error::new(
                     std::io::ErrorKind::UnexpectedEof,

@@ -21,6 +21,7 @@ use crate::engine::link::Link;
 use crate::engine::net;
 use crate::engine::resolver::{Answer, Resolver};
 use crate::engine::worker::table::Key;
+use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
 use crate::link::backoff::Backoff;
 use crate::params::plan::Target;
 use crate::session::Moment;
@@ -277,7 +278,16 @@ impl<D: Driver> Worker<D> {
                 return;
             }
         };
-        let wait = connector.back_off(now);
+        let mut wait = connector.back_off(now);
+        if !matches!(connector.reach, Reach::Dial(_)) {
+            // Until then the driver has let go of what the old link was.
+            wait = wait.max(Duration::from_millis(LINK_AGAIN_MILLIS));
+        }
+        if matches!(connector.reach, Reach::Device(_)) {
+            // It is here, and nobody else is waiting for it.
+            wait = wait.min(Duration::from_millis(DEVICE_AGAIN_MILLIS));
+        }
+        connector.state = State::Waiting { until: now.after(wait) };
         info!(wait_secs = wait.as_secs_f32(), "{doing}");
     }
 }

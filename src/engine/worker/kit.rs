@@ -136,6 +136,16 @@ impl Kit {
         Ok((got > 0).then(|| self.ahead.take_written()))
     }
 
+    /// A chunk with a copy of the first of `bytes`, and how many they are. `None`: the pool is used
+    /// up.
+    pub(super) fn chunk_of(&mut self, bytes: &[u8]) -> Option<(Chunk, usize)> {
+        if self.ahead.room() == 0 {
+            self.ahead = self.pool.take()?;
+        }
+        let took = self.ahead.put(bytes);
+        Some((self.ahead.take_written(), took))
+    }
+
     /// Copies a chunk to the end of `output` into buffers of the pool, so that the chunk's own can
     /// go back. `false`: the pool is used up.
     pub(super) fn spill(

@@ -3,85 +3,21 @@
 use std::io;
 use std::rc::Rc;
 
-use tracing::{debug, info, warn};
-
 use super::flow::FLOW_BIT;
 use super::local::Reading;
 use super::token::Kind;
-use super::tunnel::{Destination, LinkPace, Outgoing, Tunnel};
-use super::{Drain, Key, Worker, listeners::Purpose};
+use super::tunnel::{Destination, LinkPace, Outgoing};
+use super::{Drain, Key, Worker};
 use crate::engine::chunk::Chunk;
 use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
-use crate::engine::link::Link;
-use crate::engine::net;
 use crate::limits::{
-    AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES,
-    KEEPALIVE_INTERVALS, POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
+    BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES, POOL_BUFFER_BYTES,
+    SPLICE_TURN_BYTES,
 };
-use crate::params::plan::Bulk;
-use crate::session::{Config, Session, Sink, Transmit, TunnelError};
-use crate::wire::{Decoder, Protocol, Step};
+use crate::session::{Sink, Transmit, TunnelError};
+use crate::wire::Step;
 
 impl<D: Driver> Worker<D> {
-    /// A persistent connection has come about, by our doing or the peer's.
-    pub(super) fn begin_tunnel(&mut self, link: Link) {
-        let patience = self.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
-        link.set_up(&self.congestion, patience);
-        let config = Config { awaits_peer: link.may_await_peer(), ..self.session_config() };
-        let newest = config.offer.map_or(0, |offer| offer.newest);
-        let session = Session::new(config, self.now);
-        let pace = if link.is_socket() { LinkPace::Received } else { LinkPace::Spliced };
-        let tunnel = Tunnel {
-            link,
-            session,
-            decoder: Decoder::new(newest),
-            destination: Destination::Nowhere,
-            reading: Reading::Idle,
-            pace,
-            streak: 0,
-            ahead_bytes: AHEAD_BYTES_MIN,
-            passing: false,
-            copy_only: self.plan.soxconf.bulk == Bulk::Copy,
-            sending: false,
-            unsent: None,
-            outgoing: None,
-            run: None,
-            dirty: false,
-            began: self.now,
-        };
-        let Some(key) = self.tunnels.insert(tunnel) else {
-            warn!("persistent connection refused: too many are open");
-            return;
-        };
-        if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
-            debug!(peer = %link, "persistent connection");
-            if let Some(output) = link.lone_output() {
-                self.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
-            }
-        }
-        self.read_link(key);
-        self.mark_tunnel(key);
-    }
-
-    /// Nobody reads any more what we write.
-    pub(super) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
-        let Some(Tunnel { link, .. }) = self.tunnels.get(key) else { return };
-        // One that has gone altogether shows at the input, behind what it has sent.
-        if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
-            self.drop_tunnel(key, "the peer reads no more");
-        }
-    }
-
-    /// The peer has ended its side of the link.
-    pub(super) fn link_ended(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get(key) else { return };
-        let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
-        if let Some(connector) = &mut self.connector {
-            connector.ended_in_order = in_order;
-        }
-        self.drop_tunnel(key, "the peer closed the connection");
-    }
-
     /// The tunnel may have something to send.
     #[inline]
     pub(super) fn mark_tunnel(&mut self, key: Key) {
@@ -95,7 +31,9 @@ impl<D: Driver> Worker<D> {
     /// Receives from the link, unless its peer lets too many answers wait.
     pub(super) fn read_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.reading != Reading::Idle || tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+        let full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
+            && !tunnel.serial.as_ref().is_some_and(|serial| serial.is_always_read());
+        if tunnel.reading != Reading::Idle || full {
             return;
         }
         match tunnel.pace {
@@ -218,6 +156,12 @@ impl<D: Driver> Worker<D> {
     /// in the same turn; so is all that goes to what is no socket.
     pub(super) fn write_link(&mut self, key: Key) {
         let mut left_bytes = SPLICE_TURN_BYTES;
+        if self.tunnels.get(key).is_some_and(|tunnel| tunnel.serial.is_some()) {
+            self.write_line(key);
+            self.take_from_line(key);
+            self.do_events(key);
+            return self.read_link(key);
+        }
         loop {
             let Some(tunnel) = self.tunnels.get(key) else { return };
             if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
@@ -251,11 +195,12 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A batch of what the session wants sent, and whether large runs of datagrams are in it. It
-    /// ends where payload stands in a pipe.
-    fn make_batch(&mut self, key: Key) -> (Box<Gather>, bool) {
+    /// ends where payload stands in a pipe, and on a serial line with the first frame.
+    pub(super) fn make_batch(&mut self, key: Key) -> (Box<Gather>, bool) {
         let (mut gather, mut has_runs) = (self.kit.take_gather(), false);
         let Some(tunnel) = self.tunnels.get_mut(key) else { return (gather, false) };
-        while gather.len_bytes() < BATCH_BYTES
+        let batch_bytes = if tunnel.serial.is_some() { 1 } else { BATCH_BYTES };
+        while gather.len_bytes() < batch_bytes
             && gather.parts() < BATCH_PARTS
             && tunnel.outgoing.is_none()
             && self.kit.can_write_frame()
@@ -355,83 +300,6 @@ impl<D: Driver> Worker<D> {
             Err(error) => {
                 self.kit.give_back(gather);
                 self.drop_tunnel(key, &format!("sending to the peer: {error}"));
-            }
-        }
-    }
-
-    /// The tunnel is over: its streams end with a reset, at once.
-    pub(super) fn drop_tunnel(&mut self, key: Key, reason: &str) {
-        let Some(tunnel) = self.tunnels.remove(key) else { return };
-        let was_up = tunnel.session.is_up();
-        let streams = tunnel.session.stream_count();
-        if matches!(self.drain, Drain::Leaving(_)) {
-            debug!(peer = %tunnel.link, reason, "tunnel closed");
-        } else if was_up {
-            warn!(peer = %tunnel.link, reason, streams, "tunnel down");
-        } else {
-            warn!(peer = %tunnel.link, reason, "tunnel did not come up");
-        }
-        debug!(counters = ?tunnel.session.counters(), "tunnel counts");
-        tunnel.link.shut_down();
-        self.driver.cancel_all(tunnel.link.input());
-        if let Some(output) = tunnel.link.lone_output() {
-            self.driver.cancel_all(output);
-        }
-        self.up.retain(|&up| up != key);
-        let mut orphans = std::mem::take(&mut self.scratch);
-        orphans.extend(
-            self.locals
-                .iter()
-                .filter(|(_, local)| local.tunnel == key && local.stream.is_some())
-                .map(|(key, _)| key),
-        );
-        for local in orphans.drain(..) {
-            self.reset_local(local);
-        }
-        self.scratch = orphans;
-        self.forget_flows_of(key);
-        if self.up.is_empty() && was_up {
-            self.hold_clients();
-        }
-        if self.drain == Drain::No {
-            self.redial(was_up.then_some(tunnel.began));
-        }
-    }
-
-    /// The hello is done: streams may begin.
-    pub(super) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let peer_kind = if ours { "sockmux-uring" } else { "original" };
-        let protocol = match protocol {
-            Protocol::V03 => "0.3",
-            Protocol::V1 => "1",
-        };
-        info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
-        if self.drain != Drain::No {
-            tunnel.session.refuse_new("going away");
-        }
-        self.up.push(key);
-        self.start_accepting(Purpose::Entrance);
-    }
-
-    /// The peer takes no new streams: clients wait for another tunnel.
-    pub(super) fn tunnel_leaves(&mut self, key: Key) {
-        if let Some(tunnel) = self.tunnels.get(key) {
-            info!(peer = %tunnel.link, "the peer is going away");
-        }
-        self.up.retain(|&up| up != key);
-        if self.up.is_empty() {
-            self.hold_clients();
-        }
-    }
-
-    pub(super) fn refuse_new_streams(&mut self) {
-        for index in 0..self.up.len() {
-            let key = self.up[index];
-            if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.session.refuse_new("going away");
-                // The peer is to know now, not with what else there will be to send.
-                self.mark_tunnel(key);
             }
         }
     }

@@ -130,10 +130,9 @@ impl<D: Driver> Worker<D> {
     fn judge_pace(&mut self, key: Key, bytes: usize, go_on: bool) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
-        let splices = self
-            .tunnels
-            .get(local.tunnel)
-            .is_some_and(|tunnel| tunnel.session.protocol() == Protocol::V1);
+        let splices = self.tunnels.get(local.tunnel).is_some_and(|tunnel| {
+            tunnel.session.protocol() == Protocol::V1 && tunnel.serial.is_none()
+        });
         let (splices, full_reads) = match self.plan.soxconf.bulk {
             Bulk::Auto => (splices, FULL_READS),
             Bulk::Splice => (splices, 0),

@@ -4,11 +4,11 @@
 //! nothing is sent); look at the clock; then write, per local connection what was delivered to it
 //! and per tunnel one batch of frames. So whatever arrived together leaves together.
 //!
-//! Files: [`listeners`] take clients and peers in, [`connector`], [`openings`] and [`commands`] bring the persistent connection
-//! about,
-//! [`links`] moves bytes between it and its session, [`streams`] does what the session says,
-//! [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk past the
-//! process from socket to socket, [`turn`] closes each turn.
+//! Files: [`listeners`] take clients and peers in; [`connector`], [`openings`] and [`commands`] bring
+//! the persistent connection about; [`tunnels`] begins and ends tunnels, [`links`] moves bytes
+//! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what the
+//! session says; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk
+//! past the process from socket to socket; [`turn`] closes each turn.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
@@ -31,6 +31,7 @@ mod flows;
 mod gathering;
 mod halves;
 mod kit;
+mod lines;
 mod links;
 mod listeners;
 mod local;
@@ -45,6 +46,7 @@ mod streams;
 mod table;
 mod token;
 mod tunnel;
+mod tunnels;
 mod turn;
 mod watch;
 

@@ -155,6 +155,9 @@ impl<D: Driver> Worker<D> {
             return;
         };
         tunnel.sending = false;
+        if tunnel.serial.is_some() {
+            return self.mark_tunnel(key);
+        }
         let unsent = tunnel.unsent.take();
         let piped = tunnel.outgoing.is_some();
         if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pass_out(key) {
@@ -190,6 +193,10 @@ impl<D: Driver> Worker<D> {
         }
         if let Err(error) = tunnel.link.claim() {
             return self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+        }
+        if tunnel.serial.is_some() {
+            self.read_line(key);
+            return self.read_link(key);
         }
         let mut left_bytes = SPLICE_TURN_BYTES;
         let mut passed_any = false;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::datagrams::Run;
+use super::lines::SerialLine;
 use super::local::Reading;
 use super::table::Key;
 use crate::engine::driver::Gather;
@@ -59,7 +60,10 @@ pub(super) struct Tunnel {
     pub(super) copy_only: bool,
     /// A batch is under way, or the link is watched for room.
     pub(super) sending: bool,
-    /// What is left of a batch while a link that is no socket is watched for room.
+    /// The link layer of a serial line.
+    pub(super) serial: Option<Box<SerialLine>>,
+    /// What is left of a batch while a link that is no socket is watched for room, or of a frame
+    /// that the link layer has not taken.
     pub(super) unsent: Option<Box<Gather>>,
     /// What goes out before anything else does, behind the batch under way.
     pub(super) outgoing: Option<Outgoing>,
@@ -68,4 +72,18 @@ pub(super) struct Tunnel {
     /// In the list of those that may have something to send.
     pub(super) dirty: bool,
     pub(super) began: Moment,
+}
+
+impl Tunnel {
+    /// When session or line have something to do.
+    pub(super) fn next_timeout(&self) -> Option<Moment> {
+        let line = self.serial.as_ref().and_then(|serial| serial.next_timeout());
+        [self.session.next_timeout(), line].into_iter().flatten().min()
+    }
+
+    /// Nothing of ours is on its way, as far as can be known here.
+    pub(super) fn is_settled(&self) -> bool {
+        let line = self.serial.as_ref().is_none_or(|serial| serial.is_settled());
+        line && !self.sending && self.unsent.is_none()
+    }
 }

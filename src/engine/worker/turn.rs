@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use super::local::{Pace, Stage};
-use super::{Counters, Drain, Key, Stopped, Worker};
+use super::{Counters, Drain, Key, Stopped, Tunnel, Worker};
 use crate::engine::driver::{BufferClass, Driver};
 use crate::engine::net;
 use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
@@ -31,8 +31,7 @@ impl<D: Driver> Worker<D> {
             // A link was opened just now, and has its hello to send.
             return Some(Duration::ZERO);
         }
-        let sessions =
-            self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.session.next_timeout()).min();
+        let sessions = self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min();
         let sweep = self.sweep_is_wanted().then_some(self.next_sweep);
         let drain = match self.drain {
             Drain::Until(until) => until,
@@ -57,11 +56,15 @@ impl<D: Driver> Worker<D> {
         due.extend(
             self.tunnels
                 .iter()
-                .filter(|(_, tunnel)| tunnel.session.next_timeout().is_some_and(|at| at <= now))
+                .filter(|(_, tunnel)| tunnel.next_timeout().is_some_and(|at| at <= now))
                 .map(|(key, _)| key),
         );
         for key in due.drain(..) {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
+            if let Some(Err(error)) = tunnel.serial.as_mut().map(|serial| serial.on_time(now)) {
+                self.drop_tunnel(key, &error.to_string());
+                continue;
+            }
             match tunnel.session.on_time(now) {
                 Ok(()) => self.mark_tunnel(key),
                 Err(error) => {
@@ -186,7 +189,10 @@ impl<D: Driver> Worker<D> {
     /// No peer is left that may still have something of ours to read. One whose hello was never
     /// done has nothing.
     fn all_have_read(&self) -> bool {
-        !self.tunnels.iter().any(|(_, tunnel)| tunnel.session.is_up())
+        let may_have = |tunnel: &Tunnel| {
+            tunnel.session.is_up() && !(tunnel.link.has_no_end() && tunnel.is_settled())
+        };
+        !self.tunnels.iter().any(|(_, tunnel)| may_have(tunnel))
     }
 
     /// Is the run over?
@@ -201,7 +207,7 @@ impl<D: Driver> Worker<D> {
                 let busy = self.tunnels.iter().any(|(_, tunnel)| {
                     let session = &tunnel.session;
                     session.stream_count() > 0
-                        || tunnel.sending
+                        || !tunnel.is_settled()
                         || (farewells && session.is_leaving())
                 });
                 if self.stream_count() == 0 && !busy {

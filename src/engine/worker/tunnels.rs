@@ -1,0 +1,166 @@
+//! The life of a tunnel: a link has come about, the hello is done, the peer leaves, the link is over.
+
+use std::io;
+
+use tracing::{debug, info, warn};
+
+use super::lines::SerialLine;
+use super::local::Reading;
+use super::token::Kind;
+use super::tunnel::{Destination, LinkPace, Tunnel};
+use super::{Drain, Key, Worker, listeners::Purpose};
+use crate::engine::driver::Driver;
+use crate::engine::link::Link;
+use crate::engine::net;
+use crate::limits::{AHEAD_BYTES_MIN, KEEPALIVE_INTERVALS};
+use crate::params::plan::Bulk;
+use crate::session::{Config, Session};
+use crate::wire::{Decoder, Protocol};
+
+impl<D: Driver> Worker<D> {
+    /// A persistent connection has come about, by our doing or the peer's.
+    pub(super) fn begin_tunnel(&mut self, link: Link) {
+        let patience = self.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
+        link.set_up(&self.congestion, patience);
+        let serial = link.line().map(|(bytes_per_second, checked)| {
+            Box::new(SerialLine::new(bytes_per_second, checked, self.now))
+        });
+        let mut config = Config { awaits_peer: link.may_await_peer(), ..self.session_config() };
+        if let Some(serial) = &serial {
+            config.frame_bytes_max = serial.frame_bytes();
+            if let Some(offer) = &mut config.offer {
+                offer.checked_line = link.line().is_some_and(|(_, checked)| checked);
+            }
+        }
+        let newest = config.offer.map_or(0, |offer| offer.newest);
+        let session = Session::new(config, self.now);
+        let pace = if link.is_socket() { LinkPace::Received } else { LinkPace::Spliced };
+        let tunnel = Tunnel {
+            link,
+            session,
+            decoder: Decoder::new(newest),
+            destination: Destination::Nowhere,
+            reading: Reading::Idle,
+            pace,
+            streak: 0,
+            ahead_bytes: AHEAD_BYTES_MIN,
+            passing: false,
+            copy_only: self.plan.soxconf.bulk == Bulk::Copy,
+            sending: false,
+            serial,
+            unsent: None,
+            outgoing: None,
+            run: None,
+            dirty: false,
+            began: self.now,
+        };
+        let Some(key) = self.tunnels.insert(tunnel) else {
+            warn!("persistent connection refused: too many are open");
+            return;
+        };
+        if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
+            debug!(peer = %link, "persistent connection");
+            if let Some(output) = link.lone_output() {
+                self.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
+            }
+        }
+        self.read_link(key);
+        self.mark_tunnel(key);
+    }
+
+    /// Nobody reads any more what we write.
+    pub(super) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
+        let Some(Tunnel { link, .. }) = self.tunnels.get(key) else { return };
+        // One that has gone altogether shows at the input, behind what it has sent.
+        if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
+            self.drop_tunnel(key, "the peer reads no more");
+        }
+    }
+
+    /// The peer has ended its side of the link.
+    pub(super) fn link_ended(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
+        if let Some(connector) = &mut self.connector {
+            connector.ended_in_order = in_order;
+        }
+        self.drop_tunnel(key, "the peer closed the connection");
+    }
+
+    /// The tunnel is over: its streams end with a reset, at once.
+    pub(super) fn drop_tunnel(&mut self, key: Key, reason: &str) {
+        let Some(tunnel) = self.tunnels.remove(key) else { return };
+        let was_up = tunnel.session.is_up();
+        let streams = tunnel.session.stream_count();
+        if matches!(self.drain, Drain::Leaving(_)) {
+            debug!(peer = %tunnel.link, reason, "tunnel closed");
+        } else if was_up {
+            warn!(peer = %tunnel.link, reason, streams, "tunnel down");
+        } else {
+            warn!(peer = %tunnel.link, reason, "tunnel did not come up");
+        }
+        debug!(counters = ?tunnel.session.counters(), "tunnel counts");
+        tunnel.link.shut_down();
+        self.driver.cancel_all(tunnel.link.input());
+        if let Some(output) = tunnel.link.lone_output() {
+            self.driver.cancel_all(output);
+        }
+        self.up.retain(|&up| up != key);
+        let mut orphans = std::mem::take(&mut self.scratch);
+        orphans.extend(
+            self.locals
+                .iter()
+                .filter(|(_, local)| local.tunnel == key && local.stream.is_some())
+                .map(|(key, _)| key),
+        );
+        for local in orphans.drain(..) {
+            self.reset_local(local);
+        }
+        self.scratch = orphans;
+        self.forget_flows_of(key);
+        if self.up.is_empty() && was_up {
+            self.hold_clients();
+        }
+        if self.drain == Drain::No {
+            self.redial(was_up.then_some(tunnel.began));
+        }
+    }
+
+    /// The hello is done: streams may begin.
+    pub(super) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let peer_kind = if ours { "sockmux-uring" } else { "original" };
+        let protocol = match protocol {
+            Protocol::V03 => "0.3",
+            Protocol::V1 => "1",
+        };
+        info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        if self.drain != Drain::No {
+            tunnel.session.refuse_new("going away");
+        }
+        self.up.push(key);
+        self.start_accepting(Purpose::Entrance);
+    }
+
+    /// The peer takes no new streams: clients wait for another tunnel.
+    pub(super) fn tunnel_leaves(&mut self, key: Key) {
+        if let Some(tunnel) = self.tunnels.get(key) {
+            info!(peer = %tunnel.link, "the peer is going away");
+        }
+        self.up.retain(|&up| up != key);
+        if self.up.is_empty() {
+            self.hold_clients();
+        }
+    }
+
+    pub(super) fn refuse_new_streams(&mut self) {
+        for index in 0..self.up.len() {
+            let key = self.up[index];
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.session.refuse_new("going away");
+                // The peer is to know now, not with what else there will be to send.
+                self.mark_tunnel(key);
+            }
+        }
+    }
+}
