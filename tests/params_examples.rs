@@ -11,7 +11,9 @@ use sockmux_uring::endpoint::routing;
 use sockmux_uring::params::cli::{self, Command, Invocation, LogFormat};
 use sockmux_uring::params::error::Failure;
 use sockmux_uring::params::files::{Disk, Files};
-use sockmux_uring::params::plan::{Bind, Caller, Entrance, LinkPlan, Plan, Target, Transport};
+use sockmux_uring::params::plan::{
+    Bind, Caller, Entrance, LinkPlan, Maxima, Plan, Target, Transport,
+};
 use sockmux_uring::params::show;
 
 /// One file, `conf`.
@@ -174,6 +176,7 @@ link        none: a plain relay
 entrances   *:53/udp
             [::1]:54/udp
 server      hostU:53/udp
+clients     everybody
 times       udp       never     without datagrams, then a UDP flow is forgotten
             drain     30 s      for talking flows after SIGTERM
 udp flows   at most 100; the one silent for longest makes room for a new one
@@ -192,6 +195,7 @@ fn a_plain_relay() {
 link        none: a plain relay
 entrances   h:8080-8081
 server      [::1]:80
+clients     everybody
 times       con       10 s      for a connect to the server
             io        60 s      without data, then both connections are reset
             drain     30 s      for open connections after SIGTERM
@@ -383,6 +387,7 @@ exits       1. tcprelay://hostT:111  for 10.0.0.0/8,-P8023
             3. udprelay://[::1]:53/udp  for everybody
             4. tcprelay://[::1]:80  for everybody
             5. tcprelay://late:1  for everybody
+clients     everybody
 times       acc       15 s      for the peer's hello
             con       120 s     for a connect to a server
             lin       30 s      for an answer after one side has ended
@@ -405,4 +410,32 @@ notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
     let connector = show::plan(&run(&["SERVER=sockmux://hostX:9000", "PORT=1"]));
     assert!(connector.starts_with("link        connector: connect to hostX:9000"), "{connector}");
     assert!(connector.contains("exits       none\n") && !connector.contains("notices"));
+}
+
+#[test]
+fn who_may_connect() {
+    let plan = run(&[
+        "-P9000",
+        "PORT=8023",
+        "RELIABLE=10.0.0.0/8,*.example.org",
+        "RELIABLE=!10.0.0.5",
+        "MAXIMA=conpch:5,delegated:100",
+    ]);
+    let permits = |client: &str| {
+        let caller = Caller { client: client.parse().ok(), entrance_port: Some(8023) };
+        plan.reliable.as_ref().is_some_and(|list| list.permits(&caller))
+    };
+    assert_eq!(["10.0.0.4", "10.0.0.5", "11.0.0.1"].map(permits), [true, false, false]);
+    assert_eq!(plan.maxima, Maxima { per_client: Some(5), together: Some(100) });
+    let shown = show::plan(&plan);
+    for line in [
+        "clients     10.0.0.0/8,*.example.org,!10.0.0.5\n",
+        "            at most 5 streams of each at once\n",
+        "            at most 100 streams of all at once\n",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let relay = run(&["-P80", "SERVER=tcprelay://h:1", "RELIABLE=10.0.0.1", "MAXIMA=conpch:5"]);
+    assert!(relay.reliable.is_some());
+    assert!(show::plan(&relay).contains("clients     10.0.0.1\n            at most 5 streams"));
 }

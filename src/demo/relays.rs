@@ -10,7 +10,7 @@ use super::cpu::Thread;
 use crate::engine::{Relay, StopHandle};
 use crate::params::cli::Engine;
 use crate::params::plan::{
-    Bind, Entrance, Exit, LinkPlan, Plan, SoxConf, Target, Timeouts, Transport,
+    Bind, Entrance, Exit, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts, Transport,
 };
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -157,6 +157,8 @@ fn idle_plan() -> Plan {
         link: LinkPlan::Listen(Vec::new()),
         entrances: Vec::new(),
         exits: Vec::new(),
+        reliable: None,
+        maxima: Maxima::default(),
         timeouts: Timeouts { drain: Some(Duration::from_secs(2)), ..Timeouts::default() },
         soxconf: SoxConf::default(),
         notices: Vec::new(),

@@ -6,6 +6,7 @@ use super::error::{Failure, Problem, plain, quoted};
 use super::foreground;
 use super::hostlist::{HostList, Lookup};
 use super::link::LinkWords;
+use super::maxima::MaximaReader;
 use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport};
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, ExitWords, Server};
@@ -17,7 +18,7 @@ use super::words::Word;
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX};
 
 /// Every parameter that there is.
-const NAMES: [&str; 5] = ["SERVER", "PORT", "DEST", "TIMEOUT", "SOXCONF"];
+const NAMES: [&str; 7] = ["SERVER", "PORT", "DEST", "RELIABLE", "MAXIMA", "TIMEOUT", "SOXCONF"];
 
 /// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
 /// and the parameters.
@@ -52,6 +53,9 @@ struct Draft {
     /// the same transport is ever used. One of the other is, where the peer says what its streams
     /// carry.
     open_exits: Vec<(Transport, String)>,
+    /// All `RELIABLE=` together.
+    reliable: Option<HostList>,
+    maxima: MaximaReader,
     timeouts: TimeoutReader,
     soxconf: SoxConfReader,
     notices: Vec<String>,
@@ -98,6 +102,15 @@ impl Draft {
             },
             "DEST" => self.exit(server::parse_dest(value)?, word, lookup),
             "PORT" => add_entrances(&mut self.entrances, PortList::parse(value)?.entrances(), word),
+            "RELIABLE" => {
+                let list = HostList::parse(value, lookup)?;
+                match &mut self.reliable {
+                    Some(reliable) => reliable.append(list),
+                    None => self.reliable = Some(list),
+                }
+                Ok(())
+            }
+            "MAXIMA" => self.maxima.add(value, &mut self.notices),
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
             _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
@@ -178,6 +191,8 @@ impl Draft {
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
             exits: self.exits,
+            reliable: self.reliable,
+            maxima: self.maxima.finish(),
             timeouts: self.timeouts.finish(),
             soxconf,
             notices: self.notices,
@@ -224,6 +239,8 @@ impl Draft {
             link: LinkPlan::Relay { binds, target, transport },
             entrances: Vec::new(),
             exits: Vec::new(),
+            reliable: self.reliable,
+            maxima: self.maxima.finish(),
             timeouts: self.timeouts.finish(),
             soxconf: self.soxconf.finish(),
             notices: self.notices,

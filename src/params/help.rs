@@ -50,7 +50,14 @@ Exits, where streams of the peer go; the first that matches is taken:
   apart by CLIENTS.
   CLIENTS is a host list: [!]HOST[/MASK],...  The last element that matches
   decides. HOST is an address, a name, *, 192.168.[0-31].* or -PNUMBER
-  (streams that came in by this port of the peer).
+  (streams that came in by this port of the peer), or *.DOMAIN (DOMAIN too),
+  NAME* (by the name that the client's address has and that has this address).
+
+Who is served at all:
+  RELIABLE=CLIENTS             only these: at entrances, where the persistent
+                               connection is accepted (-PNUMBER is the port
+                               here), and of the peer's streams; several add up
+  MAXIMA=conpch:N,delegated:N  streams at once of one client, of all together
 
 More:
   TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain,

@@ -25,6 +25,33 @@ pub(crate) enum HostTest {
     Pattern4([(u8, u8); 4]),
     /// A name and the addresses it had at start.
     Name(String, Vec<IpAddr>),
+    /// What the client's own name must be like.
+    NamePattern(NamePattern),
+}
+
+/// A name with a `*` at one end, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NamePattern {
+    /// `host*`
+    Begins(String),
+    /// `*host`
+    Ends(String),
+    /// `*.dom`: all below it, and `dom` itself.
+    Domain(String),
+}
+
+impl NamePattern {
+    fn matches(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        match self {
+            NamePattern::Begins(begin) => name.starts_with(begin),
+            NamePattern::Ends(end) => name.ends_with(end),
+            NamePattern::Domain(domain) => {
+                let below = name.strip_suffix(domain.as_str());
+                below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+            }
+        }
+    }
 }
 
 impl HostTest {
@@ -54,8 +81,8 @@ impl HostTest {
     }
 
     /// True when the caller is one that the element speaks of. A client without a readable
-    /// address is met by `*` and `-Pport` only.
-    pub(crate) fn matches(&self, caller: &Caller) -> bool {
+    /// address is met by `*` and `-Pport` only, one without a name by no pattern of names.
+    pub(crate) fn matches(&self, caller: &Caller, name: Option<&str>) -> bool {
         // A dual-stack listener reports IPv4 clients as ::ffff:a.b.c.d.
         let client = caller.client.map(|address| address.to_canonical());
         match (self, client) {
@@ -72,6 +99,9 @@ impl HostTest {
                 .zip(client.octets())
                 .all(|((low, high), n)| (*low..=*high).contains(&n)),
             (HostTest::Name(_, addresses), Some(client)) => addresses.contains(&client),
+            (HostTest::NamePattern(pattern), Some(_)) => {
+                name.is_some_and(|name| pattern.matches(name))
+            }
             _ => false,
         }
     }
@@ -207,13 +237,41 @@ fn number(text: &str) -> Option<u8> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// A name with a `*` at one end.
+fn name_pattern(text: &str) -> Result<HostTest, Problem> {
+    let bad = || {
+        Problem::new(
+            format!("{} is not a name pattern", quoted(text)),
+            "write a name with one * before or after it, as in *.example.org or mail*",
+        )
+    };
+    let lower = text.to_ascii_lowercase();
+    let pattern = if let Some(begin) = lower.strip_suffix('*') {
+        address::host(begin).map_err(|_| bad())?;
+        NamePattern::Begins(begin.to_owned())
+    } else {
+        let end = lower.strip_prefix('*').ok_or_else(bad)?;
+        let domain = end.strip_prefix('.');
+        // What stands behind the * may begin as no name does.
+        address::host(domain.unwrap_or(end.trim_start_matches('-'))).map_err(|_| bad())?;
+        match domain {
+            Some(domain) => NamePattern::Domain(domain.to_owned()),
+            None => NamePattern::Ends(end.to_owned()),
+        }
+    };
+    Ok(HostTest::NamePattern(pattern))
+}
+
 /// A plain name, looked up forward once and compared by address: the reverse name of a client
 /// is whatever the owner of its address says.
 fn name(text: &str, lookup: &mut Lookup<'_>) -> Result<HostTest, Problem> {
-    if text.contains('*') || text.starts_with('.') {
-        return Err(Problem::unsupported(
-            format!("a name pattern ({})", quoted(text)),
-            "give addresses or a network, as in 192.168.0.0/24",
+    if text.contains('*') {
+        return name_pattern(text);
+    }
+    if text.starts_with('.') {
+        return Err(Problem::new(
+            format!("{} is not a host", quoted(text)),
+            format!("write *{} for all below it and the name itself", plain(text)),
         ));
     }
     let name = address::host(text)?;

@@ -4,7 +4,7 @@
 //! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
 //!                                                  |- server, carrier, portlist, hostlist
 //!                                                  |- foreground (options of -Fsockmux)
-//!                                                  |- timeout, soxconf
+//!                                                  |- maxima, timeout, soxconf
 //!                                                  `- link, checks (all of them together)
 //! ```
 //!
@@ -23,6 +23,7 @@ mod help;
 pub mod hostlist;
 mod hosttest;
 mod link;
+pub mod maxima;
 pub mod plan;
 pub mod portlist;
 mod protocol;

@@ -17,6 +17,11 @@ pub struct Plan {
     pub entrances: Vec<Entrance>,
     /// Where streams from the peer leave, in the order given: the first that matches is taken.
     pub exits: Vec<Exit>,
+    /// `RELIABLE=`: who may connect here, and whose streams of the peer are taken. `None` is
+    /// everybody.
+    pub reliable: Option<HostList>,
+    /// How many streams there may be at once.
+    pub maxima: Maxima,
     /// All times.
     pub timeouts: Timeouts,
     /// What `SOXCONF=` says of the protocol.
@@ -228,6 +233,16 @@ impl Default for Timeouts {
             udp: secs(180),
         }
     }
+}
+
+/// `MAXIMA=`: streams at once, UDP flows among them, whichever end they begin at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Maxima {
+    /// `conpch`: of one client address. `None` is any number.
+    pub per_client: Option<u32>,
+    /// `delegated`: of all clients together. The original counts processes, each of which serves
+    /// one client. `None` is as many as fit the tables.
+    pub together: Option<u32>,
 }
 
 /// `SOXCONF=`: choices of the wire protocol.

@@ -8,7 +8,7 @@ use super::error::{plain, quoted};
 use super::hostlist::HostList;
 use super::plan::{
     Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan,
-    Parity, Plan, Target, Transport,
+    Maxima, Parity, Plan, Target, Transport,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -47,6 +47,7 @@ pub fn plan(plan: &Plan) -> String {
     let exits = plan.exits.iter().enumerate();
     let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit));
     section(&mut text, "exits", or_none(exits.collect()));
+    clients(&mut text, plan);
     let times = &plan.timeouts;
     section(
         &mut text,
@@ -123,6 +124,7 @@ fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> 
     let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport };
     section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
     section(&mut text, "server", [to + suffix(transport)]);
+    clients(&mut text, plan);
     let times = &plan.timeouts;
     match transport {
         Transport::Tcp => {
@@ -146,6 +148,33 @@ fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> 
     }
     notices(&mut text, plan);
     text
+}
+
+/// Who may connect, and how much at once.
+fn clients(text: &mut String, plan: &Plan) {
+    let mut lines = vec![who(plan.reliable.as_ref())];
+    lines.extend(plan.reliable.iter().flat_map(name_lines));
+    let Maxima { per_client, together } = plan.maxima;
+    lines.extend(per_client.map(|count| format!("at most {count} streams of each at once")));
+    lines.extend(together.map(|count| format!("at most {count} streams of all at once")));
+    section(text, "clients", lines);
+}
+
+/// Whom a list lets in.
+fn who(list: Option<&HostList>) -> String {
+    match list {
+        None => "everybody".to_owned(),
+        Some(list) if list.permits_everybody() => "everybody".to_owned(),
+        Some(list) => plain_long(&list.to_string()),
+    }
+}
+
+/// A line for each name of a list that was looked up.
+fn name_lines(list: &HostList) -> impl Iterator<Item = String> {
+    list.names().map(|(name, addresses)| {
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        format!("   {name} is now {}", addresses.join(", "))
+    })
 }
 
 fn time_line((name, time, what): (&str, Option<Duration>, &str)) -> String {
@@ -218,17 +247,10 @@ fn entrances(all: &[Entrance]) -> Vec<String> {
 /// An exit, and a line for each name that was looked up for it.
 fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
     let Exit { protocol, target, transport, clients, .. } = exit;
-    let who = match clients {
-        None => "everybody".to_owned(),
-        Some(list) if list.permits_everybody() => "everybody".to_owned(),
-        Some(list) => plain_long(&list.to_string()),
-    };
+    let who = who(clients.as_ref());
     let to = address::show(Some(&target.host), target.port);
     let mut lines = vec![format!("{number}. {protocol}://{to}{}  for {who}", suffix(*transport))];
-    lines.extend(clients.iter().flat_map(HostList::names).map(|(name, addresses)| {
-        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        format!("   {name} is now {}", addresses.join(", "))
-    }));
+    lines.extend(clients.iter().flat_map(name_lines));
     lines
 }
 

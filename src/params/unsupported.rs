@@ -32,15 +32,15 @@ pub(crate) fn without_foreground(option: &str) -> Problem {
 /// A parameter of the original, by its name.
 pub(crate) fn parameter(name: &str) -> Option<Problem> {
     let nearest = match name {
-        "PERMIT" | "REJECT" | "RELIABLE" => {
-            "say for each exit who may use it, as in DEST=host:port:192.168.0.0/16, \
-             and bind entrances to an address, as in PORT=127.0.0.1:9023"
+        "PERMIT" | "REJECT" => {
+            "say who may connect, as in RELIABLE=192.168.0.0/16, and for each exit who may use \
+             it, as in DEST=host:port:192.168.0.0/16"
         }
         "STLS" | "TLSCONF" | "FCL" | "FSV" => {
             "run the persistent connection through an SSH tunnel or a VPN"
         }
-        "MAXIMA" | "CONNECT" | "MASTER" | "PROXY" | "SOCKS" | "SSLTUNNEL" | "SRCIF" | "ROUTE"
-        | "FORWARD" | "SOCKMUX" | "MOUNT" | "CMAP" | "RESOLV" | "HOSTS" => {
+        "CONNECT" | "MASTER" | "PROXY" | "SOCKS" | "SSLTUNNEL" | "SRCIF" | "ROUTE" | "FORWARD"
+        | "SOCKMUX" | "MOUNT" | "CMAP" | "RESOLV" | "HOSTS" => {
             "leave it out: SERVER=, PORT=, DEST=, TIMEOUT= and SOXCONF= are what there is"
         }
         "ADMIN" | "OWNER" | "DGROOT" | "VARDIR" | "LOGDIR" | "LOGFILE" | "PROTOLOG"
