@@ -575,3 +575,19 @@ pub const LINE_LOSS_BYTES: u64 = 32 << 10;
 pub const LINE_LOSS_BYTES_FIRST: u64 = 6_600;
 
 const _: () = assert!(LINE_WINDOW_FRAMES <= 64, "the receiver keeps a bit for each");
+
+/// Names of clients that are remembered, for host lists with patterns of names: some hundred bytes
+/// each. More clients than that within a minute are asked for again.
+pub const CLIENT_NAMES_MAX: usize = 4096;
+
+/// How long a client's name is taken for known. Short enough that who corrects a name sees it
+/// soon, long enough that a browser's many connections cost one look-up.
+pub const CLIENT_NAME_SECS: u64 = 60;
+
+/// Longest wait for a client's name. A name server that answers at all does within this; the
+/// resolver's own patience is several times as long, and a client would have given up.
+pub const CLIENT_NAME_PATIENCE_SECS: u64 = 5;
+
+/// Connections and streams that wait for their client's name. Each may be a descriptor, or hold
+/// what its client has said already.
+pub const CLIENT_NAMES_WAITING_MAX: usize = 1024;

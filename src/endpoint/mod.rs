@@ -1,4 +1,5 @@
 //! Endpoints: where streams begin at this end (entrances) and where those of the peer leave
-//! (exits).
+//! (exits), and how many there may be.
 
 pub mod routing;
+pub mod seats;

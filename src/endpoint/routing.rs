@@ -1,19 +1,42 @@
 //! Routing: which exit a stream from the peer takes.
 
+use crate::params::hostlist::ClientName;
 use crate::params::plan::{Caller, Exit, Transport};
 
-/// The first exit, in the order of the command line, that is for what the stream carries (all are
-/// where the peer does not say) and open to the caller. `None` means that the stream is to be
-/// refused.
+/// Which exit is taken depends on the client's name, which is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameWanted;
+
+/// As [`choose_by_name`], for a caller whose name nobody asks for.
 pub fn choose<'p>(
     exits: &'p [Exit],
     caller: &Caller,
     transport: Option<Transport>,
 ) -> Option<&'p Exit> {
-    exits.iter().find(|exit| {
-        transport.is_none_or(|transport| transport == exit.transport)
-            && exit.clients.as_ref().is_none_or(|list| list.permits(caller))
-    })
+    let place = choose_by_name(exits, caller, ClientName::None, transport).ok().flatten();
+    place.and_then(|place| exits.get(place))
+}
+
+/// The place of the first exit, in the order of the command line, that is for what the stream carries (all are
+/// where the peer does not say) and open to the caller. `None` means that the stream is to be
+/// refused.
+///
+/// # Errors
+/// An exit's list is reached whose verdict depends on the name.
+pub fn choose_by_name(
+    exits: &[Exit],
+    caller: &Caller,
+    name: ClientName<'_>,
+    transport: Option<Transport>,
+) -> Result<Option<usize>, NameWanted> {
+    let fits = |exit: &Exit| transport.is_none_or(|transport| transport == exit.transport);
+    for (place, exit) in exits.iter().enumerate().filter(|(_, exit)| fits(exit)) {
+        let verdict = exit.clients.as_ref().map_or(Some(true), |list| list.verdict(caller, name));
+        if verdict.ok_or(NameWanted)? {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -57,6 +80,20 @@ mod tests {
         assert_eq!(taken(Some(Transport::Udp)), Some(2));
         assert_eq!(taken(None), Some(1));
         assert!(choose(&exits[..1], &caller, Some(Transport::Udp)).is_none());
+    }
+
+    #[test]
+    fn a_name_is_wanted_where_an_exit_before_the_others_depends_on_it() {
+        let exits = [exit(1, Some("*.example.org")), exit(2, None)];
+        let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
+        let taken = |client, name| {
+            let place = choose_by_name(&exits, &caller(client), name, None);
+            place.map(|place| place.map(|place| exits[place].target.port))
+        };
+        assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
+        assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));
+        assert_eq!(taken("10.0.0.1", ClientName::None), Ok(Some(2)));
+        assert_eq!(taken("unknown", ClientName::Unasked), Ok(Some(2)));
     }
 
     #[test]

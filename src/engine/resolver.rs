@@ -1,5 +1,6 @@
 //! Names looked up beside the loop: a few threads that ask the system's resolver, so that a slow
-//! name server delays only who waits for it.
+//! name server delays only who waits for it. Names of clients have threads of their own: whoever
+//! owns an address may let its name server be slow, and servers are to be found meanwhile.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -8,13 +9,17 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use std::sync::{Arc, Mutex};
 use std::{io, thread};
 
+use dns_lookup::getnameinfo;
+
 use crate::limits::{ADDRESSES_MAX, RESOLVER_QUEUE, RESOLVER_THREADS};
 use crate::params::plan::Target;
 
-/// An answer: who asked, and what was found.
-pub(super) struct Answer {
-    pub(super) token: u64,
-    pub(super) addresses: io::Result<Vec<SocketAddr>>,
+/// What was found.
+pub(super) enum Answer {
+    /// For who asked with this token.
+    Addresses { token: u64, addresses: io::Result<Vec<SocketAddr>> },
+    /// A client's name, if it has one that leads back to it.
+    Client { client: IpAddr, name: Option<String> },
 }
 
 struct Question {
@@ -25,6 +30,7 @@ struct Question {
 /// Looks names up. Threads start with the first question and end with the resolver.
 pub(super) struct Resolver {
     questions: Option<SyncSender<Question>>,
+    clients: Option<SyncSender<IpAddr>>,
     answers: (Sender<Answer>, Receiver<Answer>),
     wake: UnixStream,
 }
@@ -32,7 +38,7 @@ pub(super) struct Resolver {
 impl Resolver {
     /// `wake` gets a byte for every answer.
     pub(super) fn new(wake: UnixStream) -> Resolver {
-        Resolver { questions: None, answers: channel(), wake }
+        Resolver { questions: None, clients: None, answers: channel(), wake }
     }
 
     /// The address, where the target names one itself.
@@ -44,15 +50,21 @@ impl Resolver {
     /// Asks for a name. The answer comes with `token`.
     pub(super) fn ask(&mut self, token: u64, target: &Target) -> io::Result<()> {
         if self.questions.is_none() {
-            self.questions = Some(self.start()?);
+            self.questions = Some(self.start(|Question { token, target }| Answer::Addresses {
+                token,
+                addresses: look_up(&target),
+            })?);
         }
-        let Some(questions) = &self.questions else { return Ok(()) };
-        questions.try_send(Question { token, target: target.clone() }).map_err(|error| {
-            io::Error::other(match error {
-                TrySendError::Full(_) => "too many names are being looked up",
-                TrySendError::Disconnected(_) => "the threads that look names up have ended",
-            })
-        })
+        send(&self.questions, Question { token, target: target.clone() })
+    }
+
+    /// Asks for a client's name.
+    pub(super) fn ask_name(&mut self, client: IpAddr) -> io::Result<()> {
+        if self.clients.is_none() {
+            let find = |client| Answer::Client { client, name: client_name(client) };
+            self.clients = Some(self.start(find)?);
+        }
+        send(&self.clients, client)
     }
 
     /// The answers that have come.
@@ -60,8 +72,9 @@ impl Resolver {
         self.answers.1.try_recv().ok()
     }
 
-    fn start(&self) -> io::Result<SyncSender<Question>> {
-        let (sender, receiver) = sync_channel::<Question>(RESOLVER_QUEUE);
+    /// Starts threads for questions of one kind.
+    fn start<Q: Send + 'static>(&self, find: fn(Q) -> Answer) -> io::Result<SyncSender<Q>> {
+        let (sender, receiver) = sync_channel::<Q>(RESOLVER_QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..RESOLVER_THREADS {
             let receiver = Arc::clone(&receiver);
@@ -73,10 +86,9 @@ impl Resolver {
                         Ok(receiver) => receiver.recv(),
                         Err(_) => return,
                     };
-                    let Ok(Question { token, target }) = question else { return };
-                    let addresses = look_up(&target);
+                    let Ok(question) = question else { return };
                     // The worker may be gone; then nobody waits.
-                    if answers.send(Answer { token, addresses }).is_err() {
+                    if answers.send(find(question)).is_err() {
                         return;
                     }
                     let _ = wake.write_all(b"r");
@@ -85,6 +97,27 @@ impl Resolver {
         }
         Ok(sender)
     }
+}
+
+fn send<Q>(questions: &Option<SyncSender<Q>>, question: Q) -> io::Result<()> {
+    let Some(questions) = questions else { return Ok(()) };
+    questions.try_send(question).map_err(|error| {
+        io::Error::other(match error {
+            TrySendError::Full(_) => "too many names are being looked up",
+            TrySendError::Disconnected(_) => "the threads that look names up have ended",
+        })
+    })
+}
+
+/// The name that belongs to an address, if the address belongs to the name: whoever owns an address
+/// may give it any name.
+fn client_name(client: IpAddr) -> Option<String> {
+    let (name, _) = getnameinfo(&SocketAddr::new(client, 0), libc::NI_NAMEREQD).ok()?;
+    if name.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    let mut addresses = (name.as_str(), 0).to_socket_addrs().ok()?;
+    addresses.any(|address| address.ip().to_canonical() == client).then_some(name)
 }
 
 /// All addresses of a name, families in turn so that a dead one does not use up the time, at most
@@ -126,9 +159,22 @@ mod tests {
         assert_eq!(Resolver::literal(&target), None);
         resolver.ask(7, &target).unwrap();
         wait.read_exact(&mut [0]).unwrap();
-        let answer = resolver.answer().unwrap();
-        assert_eq!(answer.token, 7);
-        assert!(answer.addresses.unwrap().iter().all(|a| a.ip().is_loopback() && a.port() == 80));
+        let Some(Answer::Addresses { token: 7, addresses }) = resolver.answer() else { panic!() };
+        assert!(addresses.unwrap().iter().all(|a| a.ip().is_loopback() && a.port() == 80));
+    }
+
+    #[test]
+    fn a_client_has_the_name_that_leads_back_to_it() {
+        let (mut wait, wake) = UnixStream::pair().unwrap();
+        let mut resolver = Resolver::new(wake);
+        // No address of a host: neither has a name.
+        for client in ["127.0.0.1", "0.0.0.1", "ff02::ffff"] {
+            let client: IpAddr = client.parse().unwrap();
+            resolver.ask_name(client).unwrap();
+            wait.read_exact(&mut [0]).unwrap();
+            let Some(Answer::Client { client: of, name }) = resolver.answer() else { panic!() };
+            assert_eq!((of, name.is_some()), (client, client.is_loopback()), "{name:?}");
+        }
     }
 
     #[test]

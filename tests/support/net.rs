@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::DEADLINE;
 use super::pattern::Pattern;
 
@@ -12,6 +14,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, DEADLINE)
         .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
     bounded(stream)
+}
+
+/// As [`connect`], from an address of this machine. Such a connection may be refused with a reset
+/// before it is there.
+pub fn connect_from(own: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let own: IpAddr = own.parse().expect("an address");
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(own, 0).into())?;
+    socket.connect_timeout(&address.into(), DEADLINE)?;
+    Ok(bounded(socket.into()))
 }
 
 /// Bounds every read and write of `stream` by [`DEADLINE`].

@@ -207,9 +207,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// An answer of the resolver: for the connector, for an exit, a pair or a flow.
+    /// An answer of the resolver: for the connector, for an exit, a pair or a flow, or a client's
+    /// name.
     pub(super) fn resolved(&mut self, answer: Answer) {
-        let Answer { token, addresses } = answer;
+        let (token, addresses) = match answer {
+            Answer::Addresses { token, addresses } => (token, addresses),
+            Answer::Client { client, name } => return self.name_found(client, name),
+        };
         if token & PAIR_BIT != 0 {
             self.pair_resolved(Key::unpack(token), addresses);
             return;

@@ -10,6 +10,7 @@ use hashlink::LinkedHashMap;
 use super::gathering::Gathering;
 use super::pieces::Pieces;
 use super::table::{Key, Table};
+use crate::endpoint::seats::Seat;
 use crate::engine::datagram::{SegmentLimit, Towards};
 use crate::engine::driver::{Fd, Gather};
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
@@ -56,6 +57,8 @@ pub(super) struct Flow {
     /// Where the client is, if it came in at this end.
     pub(super) origin: Option<Origin>,
     pub(super) server: Server,
+    /// Given back with all the rest.
+    pub(super) seat: Option<Seat>,
     /// Its stream, unless this is a plain relay's.
     pub(super) stream: Option<(Key, StreamKey)>,
     /// Received and not yet framed.
@@ -198,6 +201,7 @@ impl Flow {
             client,
             origin: None,
             server,
+            seat: None,
             stream: None,
             queue: Pieces::default(),
             limit: SegmentLimit::default(),

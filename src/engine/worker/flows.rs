@@ -14,6 +14,7 @@ use super::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
 use super::gathering::Source;
 use super::listeners::Purpose;
 use super::{Drain, Key, Worker};
+use crate::endpoint::seats::Seat;
 use crate::engine::datagram;
 use crate::engine::driver::Driver;
 use crate::engine::net;
@@ -30,25 +31,29 @@ impl<D: Driver> Worker<D> {
         }
         let port = self.ports.get(origin.entrance as usize)?;
         let client = net::plain(origin.client);
-        match port.purpose {
+        let (purpose, address) = (port.purpose, port.address);
+        let seat = self.admit_datagrams(client, address.port())?;
+        match purpose {
             Purpose::Relay => {
                 let LinkPlan::Relay { target, .. } = &self.plan.link else { return None };
                 let target = target.clone();
                 let mut flow =
                     Flow::new(client, Server::Unknown(Waiting::new(target.clone())), self.now);
                 flow.origin = Some(origin);
+                flow.seat = seat;
                 let key = self.insert_flow(flow)?;
                 self.find_server(key, &target);
                 Some(key)
             }
             Purpose::Entrance | Purpose::Receptor => {
                 let tunnel = *self.up.last()?;
-                let mut entrance = port.address;
+                let mut entrance = address;
                 if let Some(own) = origin.own {
                     entrance = net::plain(SocketAddr::new(own, entrance.port()));
                 }
                 let mut flow = Flow::new(client, Server::Peer, self.now);
                 flow.origin = Some(origin);
+                flow.seat = seat;
                 self.open_flow(tunnel, flow, entrance)
             }
         }
@@ -83,7 +88,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Puts a flow into the table, in place of another if need be.
-    fn insert_flow(&mut self, flow: Flow) -> Option<Key> {
+    pub(super) fn insert_flow(&mut self, flow: Flow) -> Option<Key> {
         if self.flows.is_full() {
             self.evict_flow();
         }
@@ -100,14 +105,15 @@ impl<D: Driver> Worker<D> {
     /// The peer began a flow, whose exit is this target.
     pub(super) fn open_exit_flow(
         &mut self,
-        tunnel_key: Key,
-        stream: StreamKey,
+        (tunnel_key, stream): (Key, StreamKey),
         client: SocketAddr,
+        seat: Option<Seat>,
         target: &Target,
     ) {
         let server = Server::Unknown(Waiting::new(target.clone()));
         let mut flow = Flow::new(client, server, self.now);
         flow.stream = Some((tunnel_key, stream));
+        flow.seat = seat;
         let Some(key) = self.insert_flow(flow) else {
             self.refuse_stream(tunnel_key, stream, client, "too many flows are open", false);
             return;
@@ -201,7 +207,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes a flow out of the table. Its session is not told.
-    fn forget_flow(&mut self, key: Key) {
+    pub(super) fn forget_flow(&mut self, key: Key) {
         let Some(mut flow) = self.flows.remove(key) else { return };
         flow.queue.clear(&mut self.kit.pipes);
         match flow.server {

@@ -15,7 +15,6 @@ use tracing::{debug, warn};
 use super::token::Kind;
 use super::{Drain, Worker};
 use crate::engine::driver::{Driver, Fd, OpId};
-use crate::engine::link::Link;
 use crate::engine::net;
 use crate::limits::ACCEPT_PAUSE_MILLIS;
 use crate::session::Moment;
@@ -110,12 +109,7 @@ impl<D: Driver> Worker<D> {
         }
         let (purpose, address) = (listener.purpose, listener.address);
         match got {
-            Ok(socket) if purpose == Purpose::Receptor => {
-                let name = net::peer_address(&socket).to_string();
-                self.begin_tunnel(Link::socket(Rc::new(socket), name));
-            }
-            Ok(socket) if purpose == Purpose::Relay => self.begin_pair(socket),
-            Ok(socket) => self.client_came(socket, address),
+            Ok(socket) => self.connection_came(socket, purpose, address),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::dial::Dial;
 use super::pieces::Pieces;
 use super::table::Key;
+use crate::endpoint::seats::Seat;
 use crate::engine::chunk::ChunkMut;
 use crate::engine::driver::{Driver, Fd, OpId, RecvMode};
 use crate::session::{Moment, StreamKey};
@@ -12,6 +13,8 @@ use crate::session::{Moment, StreamKey};
 /// Where a local connection is in its life.
 #[derive(Debug)]
 pub(super) enum Stage {
+    /// An exit that is to be chosen when the client's name is known.
+    Asking,
     /// An exit that has not reached its server.
     Dialing(Box<Dial>),
     /// Both directions may carry data.
@@ -81,6 +84,8 @@ pub(super) struct Local {
     pub(super) stage: Stage,
     /// The client, here or at the peer: for the log.
     pub(super) client: SocketAddr,
+    /// Given back with all the rest.
+    pub(super) seat: Option<Seat>,
 
     pub(super) reading: Reading,
     pub(super) pace: Pace,
@@ -130,6 +135,7 @@ impl Local {
             stream: None,
             stage,
             client,
+            seat: None,
             reading: Reading::Idle,
             pace: Pace::Sparse,
             streak: 0,

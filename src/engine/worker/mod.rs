@@ -7,7 +7,7 @@
 //! Files: [`listeners`] take clients and peers in; [`connector`], [`openings`] and [`commands`] bring
 //! the persistent connection about; [`tunnels`] begins and ends tunnels, [`links`] moves bytes
 //! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what the
-//! session says; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk
+//! session says; [`access`] says who may connect; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk
 //! past the process from socket to socket; [`turn`] closes each turn.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
+mod access;
 mod commands;
 mod connector;
 mod datagrams;
@@ -36,6 +37,7 @@ mod links;
 mod listeners;
 mod local;
 mod locals;
+mod names;
 mod openings;
 mod outputs;
 mod pair;
@@ -55,12 +57,14 @@ use super::datagram::{Inbox, Outbox};
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
+use crate::endpoint::seats::Seats;
 use crate::limits::{
     CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES,
 };
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
+use access::Waiter;
 use connector::Connector;
 pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
@@ -69,6 +73,7 @@ use gathering::Source;
 use kit::Kit;
 pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
+use names::Names;
 use pair::{Pair, Way};
 use table::{Key, Table};
 use token::Kind;
@@ -155,6 +160,9 @@ pub(super) struct Worker<D> {
     /// A datagram that a tunnel cannot carry was told of.
     told_too_big: bool,
     resolver: Resolver,
+    /// What clients are called, where that matters.
+    names: Names<Waiter>,
+    seats: Seats,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
     kit: Kit,
@@ -228,6 +236,8 @@ impl<D: Driver> Worker<D> {
             resting: VecDeque::new(),
             told_too_big: false,
             resolver: Resolver::new(resolver_wake),
+            names: Names::new(plan.timeouts.connect),
+            seats: Seats::new(plan.maxima),
             wake: Rc::new(OwnedFd::from(wake)),
             kit: Kit::new()?,
             dirty_locals: Vec::new(),
@@ -386,6 +396,13 @@ impl<D: Driver> Worker<D> {
 
     /// Logs a refused stream, unless many were in this second.
     fn log_refused(&mut self, client: impl std::fmt::Display, reason: &str) {
+        if self.may_log_refusal() {
+            warn!(client = %client, reason, "stream refused");
+        }
+    }
+
+    /// Counts a refusal. `false`: many were in this second.
+    fn may_log_refusal(&mut self) -> bool {
         let second = self.now.0 / 1_000_000;
         if second != self.refusals.second {
             if self.refusals.kept_back > 0 {
@@ -396,11 +413,11 @@ impl<D: Driver> Worker<D> {
             }
             self.refusals = RefusalLog { second, ..RefusalLog::default() };
         }
-        if self.refusals.logged < crate::limits::REFUSALS_LOGGED_PER_SECOND {
-            self.refusals.logged += 1;
-            warn!(client = %client, reason, "stream refused");
-        } else {
-            self.refusals.kept_back += 1;
+        let may = self.refusals.logged < crate::limits::REFUSALS_LOGGED_PER_SECOND;
+        match may {
+            true => self.refusals.logged += 1,
+            false => self.refusals.kept_back += 1,
         }
+        may
     }
 }

@@ -44,7 +44,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         match (&local.stage, &local.fd, bytes.last()) {
             // TCP keeps one urgent byte, the last, and so do we until the server is reached.
-            (Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
+            (Stage::Asking | Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
             (Stage::Open, Some(fd), Some(&byte)) => net::send_urgent(fd, byte),
             _ => {}
         }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::dial::Dial;
 use super::token::Kind;
+use crate::endpoint::seats::Seat;
 use crate::engine::driver::Fd;
 use crate::engine::net;
 use crate::engine::pipe::Pipe;
@@ -199,6 +200,8 @@ pub(super) struct Pair {
     /// The client's address: for the log.
     pub(super) peer: SocketAddr,
     pub(super) client: Fd,
+    /// Given back with all the rest.
+    pub(super) seat: Option<Seat>,
     /// None while a name is looked up.
     pub(super) server: Option<Fd>,
     /// Until the server is reached.
@@ -216,6 +219,7 @@ impl Pair {
         Pair {
             peer,
             client,
+            seat: None,
             server: None,
             dial: Some(Box::new(dial)),
             up: Half::new(),

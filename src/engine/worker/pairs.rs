@@ -53,6 +53,10 @@ impl<D: Driver> Worker<D> {
         let LinkPlan::Relay { target, .. } = &self.plan.link else { return };
         let target = target.clone();
         let peer = net::peer_address(&socket);
+        let seat = match self.seats.take(Some(peer.ip())) {
+            Ok(seat) => seat,
+            Err(reason) => return self.turn_away(&socket, peer, &reason),
+        };
         net::set_nodelay(&socket);
         self.congestion.set_after(&socket);
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
@@ -64,6 +68,9 @@ impl<D: Driver> Worker<D> {
             self.log_refused(peer, "too many connections are open here");
             return;
         };
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.seat = seat;
+        }
         debug!(client = %peer, "client");
         if let Some(address) = Resolver::literal(&target) {
             self.pair_resolved(key, Ok(vec![address]));

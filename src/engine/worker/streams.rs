@@ -7,16 +7,16 @@ use std::rc::Rc;
 
 use tracing::debug;
 
+use super::access::Incoming;
 use super::dial::Dial;
 use super::flow::FLOW_BIT;
 use super::local::{Local, Stage};
 use super::token::Kind;
 use super::{Key, Worker};
-use crate::endpoint::routing;
 use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
-use crate::params::plan::{Caller, Target, Transport};
+use crate::params::plan::{Target, Transport};
 use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
 
 impl<D: Driver> Worker<D> {
@@ -30,7 +30,8 @@ impl<D: Driver> Worker<D> {
                 Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
                 Event::GoingAway => self.tunnel_leaves(key),
                 Event::Incoming { key: stream, client, entrance, transport } => {
-                    self.open_exit(key, stream, client, entrance, transport);
+                    let tunnel = key;
+                    self.open_exit(Incoming { tunnel, stream, client, entrance, transport });
                 }
                 Event::Opened { .. } => {}
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
@@ -53,6 +54,10 @@ impl<D: Driver> Worker<D> {
             self.log_refused(client, &format!("the tunnel is down ({why})"));
             return;
         };
+        let seat = match self.seats.take(Some(client.ip())) {
+            Ok(seat) => seat,
+            Err(reason) => return self.turn_away(&socket, client, &reason),
+        };
         let local = Local::new(key, Stage::Open, client, self.now);
         let Some(local_key) = self.locals.insert(local) else {
             net::reset_on_close(&socket);
@@ -74,6 +79,7 @@ impl<D: Driver> Worker<D> {
                 if let Some(local) = self.locals.get_mut(local_key) {
                     local.stream = Some(stream);
                     local.fd = Some(Rc::new(socket));
+                    local.seat = seat;
                 }
                 self.read_local(local_key);
                 self.mark_tunnel(key);
@@ -87,33 +93,14 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The peer began a stream: finds its exit and sets out for it.
-    fn open_exit(
-        &mut self,
-        tunnel: Key,
-        stream: StreamKey,
-        client: Option<SocketAddr>,
-        entrance: Option<SocketAddr>,
-        transport: Option<Transport>,
-    ) {
-        let caller = Caller {
-            client: client.map(|client| client.ip()),
-            entrance_port: entrance.map(|entrance| entrance.port()),
-        };
+    pub(super) fn open_exit(&mut self, incoming: Incoming) {
+        let Some((exit, seat)) = self.admit(&incoming) else { return };
+        let Incoming { tunnel, stream, client, .. } = incoming;
         let client = client.unwrap_or(NO_ADDRESS);
-        let Some(exit) = routing::choose(&self.plan.exits, &caller, transport) else {
-            let port = caller.entrance_port.map_or(String::from("?"), |port| port.to_string());
-            let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
-            let reason = if self.plan.exits.is_empty() {
-                String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
-            } else {
-                format!("no exit for client {} at entrance port {port}{udp}", client.ip())
-            };
-            self.refuse_stream(tunnel, stream, client, &reason, false);
-            return;
-        };
+        let exit = &self.plan.exits[exit];
         let target = exit.target.clone();
         if exit.transport == Transport::Udp {
-            self.open_exit_flow(tunnel, stream, client, &target);
+            self.open_exit_flow((tunnel, stream), client, seat, &target);
             return;
         }
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
@@ -125,6 +112,7 @@ impl<D: Driver> Worker<D> {
         };
         if let Some(local) = self.locals.get_mut(key) {
             local.stream = Some(stream);
+            local.seat = seat;
         }
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
             tunnel.session.attach(stream, key.pack());

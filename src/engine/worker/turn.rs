@@ -18,6 +18,7 @@ impl<D: Driver> Worker<D> {
         self.sources_on_time();
         // Before anything is written: peers are to hear of flows that end.
         self.flows_on_time();
+        self.names_on_time();
         self.sweep_if_due();
         self.write_all();
         self.feed_starved();
@@ -41,12 +42,14 @@ impl<D: Driver> Worker<D> {
         let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
             .then_some(self.farewells_until);
         let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
+        let names = self.names.oldest().map(|(_, until)| until);
         let resting = self.resting.front().map(|&(until, _)| until);
         let command = self.command_on_time();
-        let next = [sessions, sweep, drain, farewells, dial, listeners, flows, resting, command]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let next =
+            [sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command]
+                .into_iter()
+                .flatten()
+                .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
     }
 

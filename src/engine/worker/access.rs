@@ -1,0 +1,290 @@
+//! Who may connect: `RELIABLE=`, exits' host lists and `MAXIMA=`, where connections, datagrams and
+//! streams of the peer come in. Where a verdict depends on the client's name, it is looked up first:
+//! a connection waits in our hands, a stream with what its client says meanwhile. Datagrams at an
+//! entrance are dropped: the next ones find the answer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tracing::{debug, warn};
+
+use super::flow::{FLOW_BIT, Flow, Server, Waiting};
+use super::listeners::Purpose;
+use super::local::{Local, Stage};
+use super::{Drain, Key, Worker};
+use crate::endpoint::routing::{self, NameWanted};
+use crate::endpoint::seats::Seat;
+use crate::engine::driver::Driver;
+use crate::engine::link::Link;
+use crate::engine::net;
+use crate::params::hostlist::ClientName;
+use crate::params::plan::{Caller, Target, Transport};
+use crate::session::{NO_ADDRESS, StreamKey};
+
+/// What is said to who cannot be waited with.
+const TOO_MANY: &str = "too many clients' names are being looked up";
+
+/// A stream that the peer began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Incoming {
+    pub(super) tunnel: Key,
+    pub(super) stream: StreamKey,
+    pub(super) client: Option<SocketAddr>,
+    pub(super) entrance: Option<SocketAddr>,
+    pub(super) transport: Option<Transport>,
+}
+
+/// Who goes on when the client's name is known.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// A connection that came in at a listener with this address.
+    Connection { socket: OwnedFd, purpose: Purpose, at: SocketAddr },
+    /// A stream, for which this local connection without a server holds the place.
+    Stream(Key, Incoming),
+    /// A stream of datagrams, for which this flow without a server does.
+    Flow(Key, Incoming),
+}
+
+impl<D: Driver> Worker<D> {
+    /// Somebody has connected at a listener with this address.
+    pub(super) fn connection_came(&mut self, socket: OwnedFd, purpose: Purpose, at: SocketAddr) {
+        let client = net::peer_address(&socket);
+        let caller = Caller { client: Some(client.ip()), entrance_port: Some(at.port()) };
+        match (self.is_reliable(&caller), purpose) {
+            (Some(true), Purpose::Receptor) => {
+                self.begin_tunnel(Link::socket(Rc::new(socket), client.to_string()));
+            }
+            (Some(true), Purpose::Relay) => self.begin_pair(socket),
+            (Some(true), Purpose::Entrance) => self.client_came(socket, at),
+            (Some(false), Purpose::Receptor) => {
+                net::reset_on_close(&socket);
+                if self.may_log_refusal() {
+                    let reason = format!(
+                        "RELIABLE= does not let it in: add its address, or -P{} for any peer",
+                        at.port()
+                    );
+                    warn!(peer = %client, reason, "tunnel did not come up");
+                }
+            }
+            (Some(false), _) => self.turn_away(&socket, client, "RELIABLE= does not let it in"),
+            (None, _) => {
+                self.await_name(client.ip(), Waiter::Connection { socket, purpose, at });
+            }
+        }
+    }
+
+    /// Resets a client's connection, which its caller then drops.
+    pub(super) fn turn_away(&mut self, socket: &OwnedFd, client: SocketAddr, reason: &str) {
+        net::reset_on_close(socket);
+        self.log_refused(client, reason);
+    }
+
+    /// Datagrams have come to an entrance from a client that nobody knows. `None`: not to be
+    /// carried, or not yet.
+    pub(super) fn admit_datagrams(
+        &mut self,
+        client: SocketAddr,
+        port: u16,
+    ) -> Option<Option<Seat>> {
+        let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
+        match self.is_reliable(&caller) {
+            Some(true) => match self.seats.take(caller.client) {
+                Ok(seat) => return Some(seat),
+                Err(reason) => self.log_refused(client, &reason),
+            },
+            Some(false) => self.log_refused(client, "RELIABLE= does not let it in"),
+            None => self.ask_name(client.ip()),
+        }
+        None
+    }
+
+    /// The place of a stream's exit in the plan, and the stream's seat. `None`: it was refused, or
+    /// waits for its client's name.
+    pub(super) fn admit(&mut self, incoming: &Incoming) -> Option<(usize, Option<Seat>)> {
+        let Incoming { tunnel, stream, client, entrance, transport } = *incoming;
+        let caller = Caller {
+            client: client.map(|client| client.ip()),
+            entrance_port: entrance.map(|entrance| entrance.port()),
+        };
+        let client = client.unwrap_or(NO_ADDRESS);
+        let chosen = match self.is_reliable(&caller) {
+            None => Err(NameWanted),
+            Some(false) => {
+                let reason = format!("RELIABLE= does not let in client {}", client.ip());
+                self.refuse_stream(tunnel, stream, client, &reason, false);
+                return None;
+            }
+            Some(true) => {
+                let name = self.name_of(&caller);
+                routing::choose_by_name(&self.plan.exits, &caller, name, transport)
+            }
+        };
+        let reason = match chosen {
+            Ok(Some(exit)) => match self.seats.take(caller.client) {
+                Ok(seat) => return Some((exit, seat)),
+                Err(reason) => reason,
+            },
+            Ok(None) if self.plan.exits.is_empty() => {
+                String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
+            }
+            Ok(None) => {
+                let port = caller.entrance_port.map_or(String::from("?"), |port| port.to_string());
+                let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
+                format!("no exit for client {} at entrance port {port}{udp}", client.ip())
+            }
+            Err(NameWanted) => {
+                self.hold_stream(incoming, client);
+                return None;
+            }
+        };
+        self.refuse_stream(tunnel, stream, client, &reason, false);
+        None
+    }
+
+    /// What `RELIABLE=` says of a caller. `None`: that depends on its name.
+    fn is_reliable(&self, caller: &Caller) -> Option<bool> {
+        match &self.plan.reliable {
+            Some(list) => list.verdict(caller, self.name_of(caller)),
+            None => Some(true),
+        }
+    }
+
+    fn name_of(&self, caller: &Caller) -> ClientName<'_> {
+        caller
+            .client
+            .map_or(ClientName::None, |client| self.names.get(client.to_canonical(), self.now))
+    }
+
+    /// Makes something that the stream's data may wait at until the client's name is known.
+    fn hold_stream(&mut self, incoming: &Incoming, client: SocketAddr) {
+        let Incoming { tunnel, stream, transport, .. } = *incoming;
+        let waiter = if transport == Some(Transport::Udp) {
+            // Whom it is sent to is not known: what is being looked up is the client.
+            let target = Target { host: client.ip().to_string(), port: client.port() };
+            let mut flow = Flow::new(client, Server::Unknown(Waiting::new(target)), self.now);
+            flow.stream = Some((tunnel, stream));
+            self.insert_flow(flow).map(|key| Waiter::Flow(key, *incoming))
+        } else {
+            let mut local = Local::new(tunnel, Stage::Asking, client, self.now);
+            local.stream = Some(stream);
+            self.locals.insert(local).map(|key| Waiter::Stream(key, *incoming))
+        };
+        let Some(waiter) = waiter else {
+            self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
+            return;
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            match waiter {
+                Waiter::Flow(key, _) => {
+                    tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+                }
+                Waiter::Stream(key, _) => tunnel.session.attach(stream, key.pack()),
+                Waiter::Connection { .. } => {}
+            }
+        }
+        self.await_name(client.ip(), waiter);
+    }
+
+    fn await_name(&mut self, client: IpAddr, waiter: Waiter) {
+        match self.names.wait(client.to_canonical(), waiter, self.now) {
+            Ok(()) => self.ask_name(client),
+            Err(Waiter::Connection { socket, .. }) => {
+                let client = net::peer_address(&socket);
+                self.turn_away(&socket, client, TOO_MANY);
+            }
+            Err(Waiter::Stream(key, incoming)) => {
+                self.locals.remove(key);
+                self.refuse_waiting(&incoming);
+            }
+            Err(Waiter::Flow(key, incoming)) => {
+                self.forget_flow(key);
+                self.refuse_waiting(&incoming);
+            }
+        }
+    }
+
+    fn refuse_waiting(&mut self, incoming: &Incoming) {
+        let client = incoming.client.unwrap_or(NO_ADDRESS);
+        self.refuse_stream(incoming.tunnel, incoming.stream, client, TOO_MANY, false);
+    }
+
+    /// Looks a client's name up, unless that is being done.
+    fn ask_name(&mut self, client: IpAddr) {
+        let client = client.to_canonical();
+        if self.names.begin(client, self.now)
+            && let Err(error) = self.resolver.ask_name(client)
+        {
+            debug!(%client, %error, "cannot look up a client's name");
+            self.name_found(client, None);
+        }
+    }
+
+    /// A client's name, or that it has none: those who waited for it go on.
+    pub(super) fn name_found(&mut self, client: IpAddr, name: Option<String>) {
+        debug!(%client, name, "name of a client");
+        self.names.found(client, name, self.now);
+        while let Some(waiter) = self.names.take(client) {
+            match waiter {
+                Waiter::Connection { socket, .. } if self.drain != Drain::No => {
+                    net::reset_on_close(&socket);
+                }
+                Waiter::Connection { socket, purpose, at } => {
+                    self.connection_came(socket, purpose, at);
+                }
+                Waiter::Stream(key, incoming) => self.go_on_with_stream(key, incoming),
+                Waiter::Flow(key, incoming) => self.go_on_with_flow(key, incoming),
+            }
+        }
+    }
+
+    /// Those whose patience with a name is over go on without it.
+    pub(super) fn names_on_time(&mut self) {
+        while let Some((client, until)) = self.names.oldest()
+            && until <= self.now
+        {
+            self.name_found(client, None);
+        }
+    }
+
+    /// Opens the exit of a stream that has waited, and gives it what was delivered meanwhile.
+    fn go_on_with_stream(&mut self, key: Key, incoming: Incoming) {
+        // Gone where the stream has ended.
+        let Some(mut held) = self.locals.remove(key) else { return };
+        self.open_exit(incoming);
+        match self.user_of(&incoming) {
+            Some(user) if user & FLOW_BIT == 0 => {
+                let key = Key::unpack(user);
+                if let Some(local) = self.locals.get_mut(key) {
+                    std::mem::swap(&mut local.output, &mut held.output);
+                    std::mem::swap(&mut local.spill, &mut held.spill);
+                    local.urgent = held.urgent;
+                    local.end_after_output = held.end_after_output;
+                    self.mark_local(key);
+                }
+            }
+            _ => {}
+        }
+        held.output.clear(&mut self.kit.pipes);
+    }
+
+    fn go_on_with_flow(&mut self, key: Key, incoming: Incoming) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Server::Unknown(waiting) = &mut flow.server else { return };
+        let runs = waiting.take();
+        self.forget_flow(key);
+        self.open_exit(incoming);
+        let key = self.user_of(&incoming).map(Key::unpack);
+        for (run, size_bytes) in runs {
+            match key {
+                Some(key) => self.send_run(key, run, size_bytes),
+                None => self.kit.give_back(run),
+            }
+        }
+    }
+
+    /// What a stream is attached to.
+    fn user_of(&mut self, incoming: &Incoming) -> Option<u64> {
+        self.tunnels.get_mut(incoming.tunnel)?.session.user_of(incoming.stream)
+    }
+}
