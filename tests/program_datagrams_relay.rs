@@ -173,8 +173,12 @@ fn the_newest_of_many_clients_is_always_answered() {
     let idle = relay.descriptors();
     let oldest = Client::of(entrance);
     oldest.check_echo(b"first of all");
+    // All are kept, so that none gets the port of another, and its flow.
+    let mut others = Vec::new();
     for number in 1..CLIENTS as u64 {
-        Client::of(entrance).check_echo(&datagram(number, 100));
+        let client = Client::of(entrance);
+        client.check_echo(&datagram(number, 100));
+        others.push(client);
         assert!(relay.descriptors() <= idle + TABLE + 1);
     }
     // Its flow is long gone; the next datagram begins another.
