@@ -591,3 +591,11 @@ pub const CLIENT_NAME_PATIENCE_SECS: u64 = 5;
 /// Connections and streams that wait for their client's name. Each may be a descriptor, or hold
 /// what its client has said already.
 pub const CLIENT_NAMES_WAITING_MAX: usize = 1024;
+
+/// Most that a proxy keeps of what its client says ahead, in bytes: a request's head, or what comes
+/// behind it while the server is being connected. Servers of HTTP take heads of 8 to 64 KiB.
+pub const PROXY_HEAD_BYTES: usize = 64 << 10;
+
+/// How long a proxy waits for its client to say what it wants, in seconds: a program says it at
+/// once, and somebody who types a host's name has time to look it up.
+pub const PROXY_ASK_SECS: u64 = 30;

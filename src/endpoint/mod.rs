@@ -1,5 +1,6 @@
 //! Endpoints: where streams begin at this end (entrances) and where those of the peer leave
 //! (exits), and how many there may be.
 
+pub mod proxy;
 pub mod routing;
 pub mod seats;

@@ -1,0 +1,88 @@
+//! Exits that think: what a proxy says to the client of a stream, and where it then leads.
+//!
+//! A conversation is a pure state machine: bytes and answers in, [`Step`]s out, without a
+//! descriptor, a clock or a log. The engine takes the steps, makes the access check and the
+//! connect, and keeps the time.
+
+use std::net::SocketAddr;
+
+pub use crate::params::plan::Target;
+
+/// What a conversation asks for, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Bytes for the client.
+    ToClient(Vec<u8>),
+    /// Bytes for the server that is connected.
+    ToServer(Vec<u8>),
+    /// Connect there (after the access check, which the engine makes); answered by
+    /// [`Conversation::connected`]. A server that was connected before is closed first.
+    Connect(Target),
+    /// From now on bytes pass both ways untouched: the conversation is over, and the stream goes
+    /// back to the fast path. What the conversation still held of the client's bytes was given by
+    /// [`Step::ToServer`] before this, and the client's end, if it came already, by
+    /// [`Step::EndServer`].
+    Pass,
+    /// No more for the server: its end of data.
+    EndServer,
+    /// No more for the client: after all that was said, the stream's end.
+    EndClient,
+    /// As [`Step::EndClient`], but the stream is reset; why, for the log.
+    Reset(String),
+    /// For the log, once per cause: what the client did or was refused.
+    Note(String),
+}
+
+/// Why a server was not reached; each with a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreached {
+    /// Access says no.
+    NotPermitted(String),
+    /// The name is not known, or could not be looked up.
+    NameNotFound(String),
+    /// The server's machine answered that nobody listens.
+    Refused(String),
+    /// Nobody answered in time.
+    TimedOut(String),
+    /// Anything else.
+    Other(String),
+}
+
+/// A proxy's talk with the client of one stream, and with the servers that it leads to.
+///
+/// After [`Step::Pass`], [`Step::EndClient`] or [`Step::Reset`] it is over: what is told to it
+/// then has no effect.
+pub trait Conversation {
+    /// The stream is there: called once, before anything else. A server that speaks first does so
+    /// here.
+    fn begin(&mut self, _steps: &mut Vec<Step>) {}
+
+    /// Bytes of the client, all of which are taken in. What comes behind a request that is being
+    /// served is kept within [`limits::PROXY_HEAD_BYTES`](crate::limits::PROXY_HEAD_BYTES); more
+    /// ends the conversation with an error of its protocol.
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>);
+
+    /// The client will send no more.
+    fn client_ended(&mut self, steps: &mut Vec<Step>);
+
+    /// What became of the last [`Step::Connect`]: the server's address and our own, or why not.
+    fn connected(
+        &mut self,
+        result: Result<(SocketAddr, SocketAddr), Unreached>,
+        steps: &mut Vec<Step>,
+    );
+
+    /// Bytes of the server that is connected.
+    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<Step>);
+
+    /// The server will send no more.
+    fn server_ended(&mut self, steps: &mut Vec<Step>);
+
+    /// The client was too slow to say what it wants: by the engine's clock,
+    /// [`limits::PROXY_ASK_SECS`](crate::limits::PROXY_ASK_SECS) after the beginning, or after the
+    /// last request ended.
+    fn timed_out(&mut self, steps: &mut Vec<Step>);
+
+    /// Whether a request of the client is awaited: the clock of [`Self::timed_out`] runs.
+    fn awaits_client(&self) -> bool;
+}
