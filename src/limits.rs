@@ -599,3 +599,7 @@ pub const PROXY_HEAD_BYTES: usize = 64 << 10;
 /// How long a proxy waits for its client to say what it wants, in seconds: a program says it at
 /// once, and somebody who types a host's name has time to look it up.
 pub const PROXY_ASK_SECS: u64 = 30;
+
+/// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers
+/// put what they know of the client's TLS behind them, certificates left out.
+pub const PROXY_HEADER_BYTES: usize = 4 << 10;

@@ -6,6 +6,7 @@ mod support {
     pub(crate) mod bytes;
     pub(crate) mod choice;
     pub(crate) mod decode_target;
+    pub(crate) mod proxy_header_target;
     pub(crate) mod reading;
     pub(crate) mod roundtrip_target;
     pub(crate) mod session_target;
@@ -14,7 +15,7 @@ mod support {
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sockmux_uring::wire::v03::Encoder;
-use support::{decode_target, roundtrip_target, session_target};
+use support::{decode_target, proxy_header_target, roundtrip_target, session_target};
 
 /// Bytes that look like packets often enough to get past the first header.
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {
@@ -54,6 +55,20 @@ fn frame_like() -> impl Strategy<Value = Vec<u8>> {
     vec(frame, 0..12).prop_map(|frames| frames.concat())
 }
 
+/// Bytes that begin as one of the versions does, or as none.
+fn proxy_header_like() -> impl Strategy<Value = Vec<u8>> {
+    let line = "PROXY (TCP4|TCP6|UNKNOWN)?[0-9a-f.: ]{0,100}\r?\n?[a-z]{0,9}";
+    let command = prop::sample::select(vec![0x20_u8, 0x21, 0x22]);
+    let family = prop::sample::select(vec![0x00_u8, 0x11, 0x21, 0x31, 0xff]);
+    let binary = (command, family, 0..60_u8, vec(any::<u8>(), 0..60)).prop_map(
+        |(command, family, length, tail)| {
+            let begin = b"\r\n\r\n\0\r\nQUIT\n";
+            [&begin[..], &[command, family, 0, length], &tail].concat()
+        },
+    );
+    prop_oneof![line.prop_map(String::into_bytes), binary, vec(any::<u8>(), 0..64)]
+}
+
 /// Preceded by what picks the protocol and the pieces.
 fn in_pieces(
     newest: impl Strategy<Value = u8>,
@@ -79,6 +94,11 @@ proptest! {
     #[test]
     fn anything_like_frames_is_read_to_an_end(data in in_pieces(Just(1), frame_like())) {
         decode_target::run(&data);
+    }
+
+    #[test]
+    fn anything_like_a_proxy_header_is_read(cut in any::<u8>(), bytes in proxy_header_like()) {
+        proxy_header_target::run(&[vec![cut], bytes].concat());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod support {
     pub(crate) mod line_world;
     pub(crate) mod lone;
     pub(crate) mod pair_target;
+    pub(crate) mod proxy_header_target;
     pub(crate) mod reading;
     pub(crate) mod roundtrip_target;
     pub(crate) mod script;
@@ -49,6 +50,7 @@ fn kept_cases_of_the_fuzzer() {
     let pattern = Pattern::new();
     assert!(replay("decode", support::decode_target::run) > 0);
     assert!(replay("roundtrip", support::roundtrip_target::run) > 0);
+    assert!(replay("proxy_header", support::proxy_header_target::run) > 0);
     assert!(replay("session", support::session_target::run) > 0);
     assert!(replay("line", support::line_target::run) > 0);
     assert!(replay("pair", |data| support::pair_target::run(data, &pattern)) > 0);

@@ -2,5 +2,6 @@
 //! (exits), and how many there may be.
 
 pub mod proxy;
+pub mod proxy_header;
 pub mod routing;
 pub mod seats;

@@ -193,6 +193,15 @@ pub struct Exit {
     pub source: String,
 }
 
+/// `?proxy=`: the version of the PROXY header that a server is sent before its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// `v1`: a line of text.
+    V1,
+    /// `v2`: binary.
+    V2,
+}
+
 /// Times of `TIMEOUT=what:seconds`. `None` is "never" (0 on the command line).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
