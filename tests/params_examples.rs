@@ -74,8 +74,9 @@ fn exits(plan: &Plan) -> Vec<(&str, &str, u16, String)> {
     let list = |exit: &sockmux_uring::params::plan::Exit| {
         exit.clients.as_ref().map(ToString::to_string).unwrap_or_default()
     };
+    let server = |exit| sockmux_uring::params::plan::Exit::target(exit).expect("a server");
     let exits = plan.exits.iter();
-    exits.map(|e| (&*e.protocol, &*e.target.host, e.target.port, list(e))).collect()
+    exits.map(|e| (&*e.protocol, &*server(e).host, server(e).port, list(e))).collect()
 }
 
 #[test]
@@ -122,10 +123,10 @@ fn example_5_udp_over_tcp() {
     let y = run(&["SERVER=sockmux", "-PhostY:9000", "DEST=hostU:53/udp"]);
     assert_eq!(y.link, listen("hostY", 9000));
     assert_eq!(exits(&y), [("udprelay", "hostU", 53, String::new())]);
-    assert_eq!(y.exits[0].transport, Transport::Udp);
+    assert_eq!(y.exits[0].transport(), Transport::Udp);
     // The long form of the same.
     let long = run(&["-PhostY:9000", "SERVER=udprelay://hostU:53,-in"]);
-    assert_eq!((exits(&long), long.exits[0].transport), (exits(&y), Transport::Udp));
+    assert_eq!((exits(&long), long.exits[0].transport()), (exits(&y), Transport::Udp));
 }
 
 #[test]
@@ -149,7 +150,9 @@ fn tcp_and_udp_share_numbers_and_hide_nothing_of_each_other() {
     );
     let caller = Caller { client: None, entrance_port: Some(53) };
     let to = |transport| {
-        routing::choose(&plan.exits, &caller, transport).map(|exit| exit.target.host.as_str())
+        routing::choose(&plan.exits, &caller, transport)
+            .and_then(|exit| exit.target())
+            .map(|to| to.host.as_str())
     };
     assert_eq!(to(Some(Transport::Tcp)), Some("t"));
     assert_eq!(to(Some(Transport::Udp)), Some("u"));
@@ -222,7 +225,7 @@ fn example_9_several_ports() {
     assert_eq!(y.notices, [""; 0]);
     let to = |port| {
         let caller = Caller { client: None, entrance_port: Some(port) };
-        routing::choose(&y.exits, &caller, None).map(|exit| exit.target.port)
+        routing::choose(&y.exits, &caller, None).and_then(|exit| exit.target()).map(|to| to.port)
     };
     assert_eq!([to(8023), to(8080), to(22)], [Some(23), Some(80), None]);
 }
@@ -318,7 +321,7 @@ fn who_may_use_an_exit() {
     ]);
     let to = |client: &str, entrance_port| {
         let caller = Caller { client: client.parse().ok(), entrance_port: Some(entrance_port) };
-        routing::choose(&plan.exits, &caller, None).map(|exit| exit.target.port)
+        routing::choose(&plan.exits, &caller, None).and_then(|exit| exit.target()).map(|to| to.port)
     };
     assert_eq!(to("10.0.0.4", 8023), Some(1));
     assert_eq!(to("10.0.0.5", 8023), Some(2));

@@ -66,7 +66,7 @@ fn udp_entrance(port: u16) -> Entrance {
 
 /// Exits as `(host, port)`.
 fn exits(plan: &Plan) -> Vec<(&str, u16)> {
-    plan.exits.iter().map(|exit| (&*exit.target.host, exit.target.port)).collect()
+    plan.exits.iter().filter_map(|exit| exit.target()).map(|to| (&*to.host, to.port)).collect()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::cpu::Thread;
 use crate::engine::{Relay, StopHandle};
 use crate::params::cli::Engine;
 use crate::params::plan::{
-    Bind, Entrance, Exit, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts, Transport,
+    Bind, Entrance, Exit, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts, Transport, Way,
 };
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -48,8 +48,7 @@ impl Tunnel {
                 entrances: Vec::new(),
                 exits: vec![Exit {
                     protocol: "tcprelay".into(),
-                    target: target(server),
-                    transport: Transport::Tcp,
+                    way: Way::Server { target: target(server), transport: Transport::Tcp },
                     clients: None,
                     source: format!("DEST={server}"),
                 }],

@@ -29,7 +29,7 @@ pub fn choose_by_name(
     name: ClientName<'_>,
     transport: Option<Transport>,
 ) -> Result<Option<usize>, NameWanted> {
-    let fits = |exit: &Exit| transport.is_none_or(|transport| transport == exit.transport);
+    let fits = |exit: &Exit| transport.is_none_or(|transport| transport == exit.transport());
     for (place, exit) in exits.iter().enumerate().filter(|(_, exit)| fits(exit)) {
         let verdict = exit.clients.as_ref().map_or(Some(true), |list| list.verdict(caller, name));
         if verdict.ok_or(NameWanted)? {
@@ -43,14 +43,21 @@ pub fn choose_by_name(
 mod tests {
     use super::*;
     use crate::params::hostlist::HostList;
-    use crate::params::plan::Target;
+    use crate::params::plan::{Target, Way};
+
+    fn way(port: u16, transport: Transport) -> Way {
+        Way::Server { target: Target { host: "h".into(), port }, transport }
+    }
+
+    fn port(exit: &Exit) -> Option<u16> {
+        exit.target().map(|target| target.port)
+    }
 
     fn exit(port: u16, clients: Option<&str>) -> Exit {
         let list = |text| HostList::parse(text, &mut |_| unreachable!()).unwrap();
         Exit {
             protocol: "tcprelay".into(),
-            target: Target { host: "h".into(), port },
-            transport: Transport::Tcp,
+            way: way(port, Transport::Tcp),
             clients: clients.map(list),
             source: String::new(),
         }
@@ -58,7 +65,7 @@ mod tests {
 
     fn taken(exits: &[Exit], client: &str, entrance_port: Option<u16>) -> Option<u16> {
         let caller = Caller { client: client.parse().ok(), entrance_port };
-        choose(exits, &caller, None).map(|exit| exit.target.port)
+        choose(exits, &caller, None).and_then(port)
     }
 
     #[test]
@@ -72,10 +79,10 @@ mod tests {
 
     #[test]
     fn an_exit_for_datagrams_takes_no_byte_streams() {
-        let udp = Exit { transport: Transport::Udp, ..exit(2, None) };
+        let udp = Exit { way: way(2, Transport::Udp), ..exit(2, None) };
         let exits = [exit(1, None), udp];
         let caller = Caller { client: None, entrance_port: Some(53) };
-        let taken = |transport| choose(&exits, &caller, transport).map(|exit| exit.target.port);
+        let taken = |transport| choose(&exits, &caller, transport).and_then(port);
         assert_eq!(taken(Some(Transport::Tcp)), Some(1));
         assert_eq!(taken(Some(Transport::Udp)), Some(2));
         assert_eq!(taken(None), Some(1));
@@ -88,7 +95,7 @@ mod tests {
         let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
         let taken = |client, name| {
             let place = choose_by_name(&exits, &caller(client), name, None);
-            place.map(|place| place.map(|place| exits[place].target.port))
+            place.map(|place| place.and_then(|place| port(&exits[place])))
         };
         assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
         assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));

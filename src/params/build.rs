@@ -139,9 +139,10 @@ impl Draft {
         word: &Word,
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
-        let ExitWords { protocol, target, transport, clients } = exit;
+        let ExitWords { protocol, way, clients } = exit;
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
-        let source = plain(&word.text);
+        let exit = Exit { protocol, way, clients, source: word.text.clone() };
+        let (transport, source) = (exit.transport(), plain(&word.text));
         if self.exits.len() == EXITS_MAX {
             return Err(Problem::new(
                 format!("there are {EXITS_MAX} exits already"),
@@ -156,22 +157,21 @@ impl Draft {
             self.notices.push(format!(
                 "{source} is never used: {open} stands before it and takes every {all}"
             ));
-        } else if clients.as_ref().is_none_or(HostList::permits_everybody) {
+        } else if exit.clients.as_ref().is_none_or(HostList::permits_everybody) {
             self.open_exits.push((transport, source.clone()));
         }
-        if clients.as_ref().is_some_and(HostList::widens_hosts_by_port) {
+        if exit.clients.as_ref().is_some_and(HostList::widens_hosts_by_port) {
             self.notices.push(format!(
                 "{source} lets in the hosts of its list and, from any host, whoever came in by \
                  the port of its -P element"
             ));
         }
-        if protocol == "ftp" {
+        if exit.protocol == "ftp" {
             self.notices.push(format!(
                 "{source} carries FTP commands only: data connections are not forwarded"
             ));
         }
-        let source = word.text.clone();
-        self.exits.push(Exit { protocol, target, transport, clients, source });
+        self.exits.push(exit);
         Ok(())
     }
 

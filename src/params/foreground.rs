@@ -56,6 +56,11 @@ fn with_host(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::plan::Way;
+
+    fn server(target: Target, transport: Transport) -> Way {
+        Way::Server { target, transport }
+    }
 
     #[test]
     fn a_port_alone_is_one_of_this_machine() {
@@ -68,12 +73,13 @@ mod tests {
         ] {
             let wanted = Target { host: host.into(), port };
             assert_eq!(connect(value).as_ref(), Ok(&wanted), "{value}");
-            assert_eq!(exit(value).unwrap().target, wanted, "{value}");
+            assert_eq!(exit(value).unwrap().way, server(wanted, Transport::Tcp), "{value}");
         }
-        let udp = exit("53/udp").unwrap();
-        assert_eq!((udp.target.port, udp.transport), (53, Transport::Udp));
+        let here = |port| Target { host: "localhost".into(), port };
+        assert_eq!(exit("53/udp").unwrap().way, server(here(53), Transport::Udp));
         let some = exit(":80:10.0.0.0/8").unwrap();
-        assert_eq!((some.target.port, some.clients.as_deref()), (80, Some("10.0.0.0/8")));
+        assert_eq!(some.way, server(here(80), Transport::Tcp));
+        assert_eq!(some.clients.as_deref(), Some("10.0.0.0/8"));
         for value in ["", ":", "::9000", "hostX", "0", "9000,9001"] {
             assert!(connect(value).is_err() && exit(value).is_err(), "{value}");
         }

@@ -183,14 +183,55 @@ pub struct Exit {
     /// Protocol word as given (`tcprelay`, `telnet`, `http`, ...): for the log; the port is
     /// already filled in.
     pub protocol: String,
-    /// Where to connect.
-    pub target: Target,
-    /// TCP or UDP towards the target.
-    pub transport: Transport,
+    /// Where it leads.
+    pub way: Way,
     /// Who may use it: by client address and remote entrance port. `None` is everybody.
     pub clients: Option<HostList>,
     /// The parameter as written, for messages.
     pub source: String,
+}
+
+impl Exit {
+    /// What it carries. Only a server may be reached by UDP.
+    pub fn transport(&self) -> Transport {
+        match self.way {
+            Way::Server { transport, .. } => transport,
+            Way::Proxy(_) => Transport::Tcp,
+        }
+    }
+
+    /// The server that it leads to, if it leads to one by name.
+    pub fn target(&self) -> Option<&Target> {
+        match &self.way {
+            Way::Server { target, .. } => Some(target),
+            Way::Proxy(_) => None,
+        }
+    }
+}
+
+/// Where an exit leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// A server.
+    Server {
+        /// Where it listens.
+        target: Target,
+        /// TCP or UDP towards it.
+        transport: Transport,
+    },
+    /// Nowhere by itself: it asks its client.
+    Proxy(Proxy),
+}
+
+/// How an exit asks its client for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    /// SOCKS 4, 4a and 5.
+    Socks,
+    /// HTTP: CONNECT, and requests for `http://`.
+    Http,
+    /// Telnet: a prompt for a host.
+    Telnet,
 }
 
 /// `?proxy=`: the version of the PROXY header that a server is sent before its stream.

@@ -3,7 +3,7 @@
 use super::address;
 use super::carrier::{self, Carrier};
 use super::error::{Problem, plain, quoted};
-use super::plan::{Target, Transport};
+use super::plan::{Target, Transport, Way};
 use super::protocol;
 
 /// What a `SERVER=` parameter asks for.
@@ -27,10 +27,8 @@ pub(crate) enum Server {
 pub(crate) struct ExitWords {
     /// Protocol word in lower case.
     pub protocol: String,
-    /// Where to connect.
-    pub target: Target,
-    /// UDP for `udprelay` and for `/udp` behind the port, else TCP.
-    pub transport: Transport,
+    /// Where it leads: a server is UDP for `udprelay` and for `/udp` behind the port, else TCP.
+    pub way: Way,
     /// Who may use it, if anything was said.
     pub clients: Option<String>,
 }
@@ -69,7 +67,8 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
         ));
     }
     let (target, transport) = target_of(&protocol, server)?;
-    Ok(Server::Exit(ExitWords { protocol, target, transport, clients }))
+    let way = Way::Server { target, transport };
+    Ok(Server::Exit(ExitWords { protocol, way, clients }))
 }
 
 /// What follows `proto://`: `host[:port][/udp]`. Any protocol may be spoken over UDP, and its
@@ -150,8 +149,8 @@ pub(crate) fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
         ));
     }
     let port = address::remote_port(port)?;
-    let (target, clients) = (Target { host, port }, clients.map(str::to_owned));
-    Ok(ExitWords { protocol: protocol.to_owned(), target, transport, clients })
+    let way = Way::Server { target: Target { host, port }, transport };
+    Ok(ExitWords { protocol: protocol.to_owned(), way, clients: clients.map(str::to_owned) })
 }
 
 /// What follows `sockmux://`: `host:port`.
@@ -253,16 +252,18 @@ mod tests {
     use super::*;
 
     fn exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
-        ExitWords {
-            protocol: protocol.into(),
-            target: Target { host: host.into(), port },
-            transport: Transport::Tcp,
-            clients: clients.map(str::to_owned),
-        }
+        let target = Target { host: host.into(), port };
+        of(protocol, Way::Server { target, transport: Transport::Tcp }, clients)
     }
 
     fn udp_exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
-        ExitWords { transport: Transport::Udp, ..exit(protocol, host, port, clients) }
+        let target = Target { host: host.into(), port };
+        of(protocol, Way::Server { target, transport: Transport::Udp }, clients)
+    }
+
+    fn of(protocol: &str, way: Way, clients: Option<&str>) -> ExitWords {
+        let clients = clients.map(str::to_owned);
+        ExitWords { protocol: protocol.into(), way, clients }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::error::{plain, quoted};
 use super::hostlist::HostList;
 use super::plan::{
     Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan,
-    Maxima, Parity, Plan, Target, Transport,
+    Maxima, Parity, Plan, Target, Transport, Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -246,10 +246,13 @@ fn entrances(all: &[Entrance]) -> Vec<String> {
 
 /// An exit, and a line for each name that was looked up for it.
 fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
-    let Exit { protocol, target, transport, clients, .. } = exit;
+    let Exit { protocol, way, clients, .. } = exit;
     let who = who(clients.as_ref());
-    let to = address::show(Some(&target.host), target.port);
-    let mut lines = vec![format!("{number}. {protocol}://{to}{}  for {who}", suffix(*transport))];
+    let to = match way {
+        Way::Server { target, transport } => format!("{protocol}://{target}{}", suffix(*transport)),
+        Way::Proxy(_) => format!("{protocol}: where each client asks to go"),
+    };
+    let mut lines = vec![format!("{number}. {to}  for {who}")];
     lines.extend(clients.iter().flat_map(name_lines));
     lines
 }

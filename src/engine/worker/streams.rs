@@ -16,7 +16,7 @@ use super::{Key, Worker};
 use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
-use crate::params::plan::{Target, Transport};
+use crate::params::plan::{Target, Transport, Way};
 use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
 
 impl<D: Driver> Worker<D> {
@@ -97,12 +97,18 @@ impl<D: Driver> Worker<D> {
         let Some((exit, seat)) = self.admit(&incoming) else { return };
         let Incoming { tunnel, stream, client, .. } = incoming;
         let client = client.unwrap_or(NO_ADDRESS);
-        let exit = &self.plan.exits[exit];
-        let target = exit.target.clone();
-        if exit.transport == Transport::Udp {
-            self.open_exit_flow((tunnel, stream), client, seat, &target);
-            return;
-        }
+        let target = match &self.plan.exits[exit].way {
+            Way::Server { target, transport: Transport::Tcp } => target.clone(),
+            Way::Server { target, transport: Transport::Udp } => {
+                let target = target.clone();
+                self.open_exit_flow((tunnel, stream), client, seat, &target);
+                return;
+            }
+            Way::Proxy(_) => {
+                self.refuse_stream(tunnel, stream, client, "no server to connect to", false);
+                return;
+            }
+        };
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
         let dial = Box::new(Dial::new(target.clone(), overall));
         let local = Local::new(tunnel, Stage::Dialing(dial), client, self.now);
