@@ -472,6 +472,18 @@ pub const DATAGRAM_KEEP_BYTES: usize = 16 << 10;
 /// sent. While all are in use, everything is copied.
 pub const DATAGRAM_BUFFERS: u32 = 4 * DATAGRAMS_AT_ONCE as u32;
 
+/// Commands of exits (`exec:`) that run at once. Each is a process at least, with three descriptors
+/// and 16 KiB of ours; whoever needs more of them needs a server that takes them all.
+pub const COMMANDS_MAX: usize = 256;
+
+/// A command of an exit that fails within this time of its start, in milliseconds, has probably
+/// never worked: that is worth a warning.
+pub const COMMAND_AT_ONCE_MILLIS: u64 = 1_000;
+
+/// What is logged of the standard error of a command of an exit once that has ended, in bytes: what
+/// a pipe of Linux holds unless told otherwise (pipe(7)), so its last words are no more.
+pub const COMMAND_LAST_WORDS_BYTES: usize = 64 << 10;
+
 /// How long a command that carries the tunnel has from SIGTERM to SIGKILL, in milliseconds: enough
 /// to say goodbye over a slow line; nobody who stops the process waits for longer.
 pub const COMMAND_GRACE_MILLIS: u64 = 2_000;

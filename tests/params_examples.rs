@@ -12,7 +12,7 @@ use sockmux_uring::params::cli::{self, Command, Invocation, LogFormat};
 use sockmux_uring::params::error::Failure;
 use sockmux_uring::params::files::{Disk, Files};
 use sockmux_uring::params::plan::{
-    Bind, Caller, Entrance, LinkPlan, Maxima, Plan, Target, Transport,
+    Bind, Caller, Entrance, Exit, LinkPlan, Maxima, Plan, Target, Transport,
 };
 use sockmux_uring::params::show;
 
@@ -62,7 +62,7 @@ fn connect(host: &str, port: u16) -> LinkPlan {
 }
 
 fn entrance(host: &str, port: u16) -> Entrance {
-    Entrance { bind: bind(host, port), transport: Transport::Tcp }
+    Entrance { bind: bind(host, port), transport: Transport::Tcp, proxy_header: false }
 }
 
 fn udp_entrance(host: &str, port: u16) -> Entrance {
@@ -71,12 +71,14 @@ fn udp_entrance(host: &str, port: u16) -> Entrance {
 
 /// Exits as `(protocol, host, port, host list)`.
 fn exits(plan: &Plan) -> Vec<(&str, &str, u16, String)> {
-    let list = |exit: &sockmux_uring::params::plan::Exit| {
-        exit.clients.as_ref().map(ToString::to_string).unwrap_or_default()
-    };
-    let server = |exit| sockmux_uring::params::plan::Exit::target(exit).expect("a server");
+    let list = |exit: &Exit| exit.clients.as_ref().map(ToString::to_string).unwrap_or_default();
     let exits = plan.exits.iter();
-    exits.map(|e| (&*e.protocol, &*server(e).host, server(e).port, list(e))).collect()
+    exits
+        .map(|exit| {
+            let Target { host, port } = exit.target().expect("a server");
+            (&*exit.protocol, &**host, *port, list(exit))
+        })
+        .collect()
 }
 
 #[test]
@@ -151,8 +153,8 @@ fn tcp_and_udp_share_numbers_and_hide_nothing_of_each_other() {
     let caller = Caller { client: None, entrance_port: Some(53) };
     let to = |transport| {
         routing::choose(&plan.exits, &caller, transport)
-            .and_then(|exit| exit.target())
-            .map(|to| to.host.as_str())
+            .and_then(Exit::target)
+            .map(|target| target.host.as_str())
     };
     assert_eq!(to(Some(Transport::Tcp)), Some("t"));
     assert_eq!(to(Some(Transport::Udp)), Some("u"));
@@ -225,7 +227,7 @@ fn example_9_several_ports() {
     assert_eq!(y.notices, [""; 0]);
     let to = |port| {
         let caller = Caller { client: None, entrance_port: Some(port) };
-        routing::choose(&y.exits, &caller, None).and_then(|exit| exit.target()).map(|to| to.port)
+        routing::choose(&y.exits, &caller, None).and_then(Exit::target).map(|target| target.port)
     };
     assert_eq!([to(8023), to(8080), to(22)], [Some(23), Some(80), None]);
 }
@@ -321,7 +323,7 @@ fn who_may_use_an_exit() {
     ]);
     let to = |client: &str, entrance_port| {
         let caller = Caller { client: client.parse().ok(), entrance_port: Some(entrance_port) };
-        routing::choose(&plan.exits, &caller, None).and_then(|exit| exit.target()).map(|to| to.port)
+        routing::choose(&plan.exits, &caller, None).and_then(Exit::target).map(|target| target.port)
     };
     assert_eq!(to("10.0.0.4", 8023), Some(1));
     assert_eq!(to("10.0.0.5", 8023), Some(2));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sockmux_uring::params::cli::{self, Command};
 use sockmux_uring::params::files::Files;
 use sockmux_uring::params::plan::{
-    Bind, Device, Entrance, FlowControl, LineOptions, LinkPlan, Plan, Target, Transport,
+    Bind, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan, Plan, Target, Transport,
 };
 use sockmux_uring::params::show;
 
@@ -57,7 +57,7 @@ fn both_ways(path: &str, line: LineOptions) -> LinkPlan {
 
 fn entrance(host: &str, port: u16) -> Entrance {
     let host = (!host.is_empty()).then(|| host.to_owned());
-    Entrance { bind: Bind { host, port }, transport: Transport::Tcp }
+    Entrance { bind: Bind { host, port }, transport: Transport::Tcp, proxy_header: false }
 }
 
 fn udp_entrance(port: u16) -> Entrance {
@@ -66,7 +66,8 @@ fn udp_entrance(port: u16) -> Entrance {
 
 /// Exits as `(host, port)`.
 fn exits(plan: &Plan) -> Vec<(&str, u16)> {
-    plan.exits.iter().filter_map(|exit| exit.target()).map(|to| (&*to.host, to.port)).collect()
+    let targets = plan.exits.iter().filter_map(Exit::target);
+    targets.map(|target| (&*target.host, target.port)).collect()
 }
 
 #[test]

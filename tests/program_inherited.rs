@@ -79,7 +79,10 @@ fn what_is_no_listening_tcp_socket_is_not_taken_for_one() {
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let copy = first.try_clone().expect("a descriptor");
     let message = refused(&words, [copy.into(), udp.into()], BOTH);
-    assert!(message.contains("descriptor 4 (web): it is no listening TCP socket"), "{message}");
+    assert!(
+        message.contains("descriptor 4 (web): it is no listening TCP or Unix socket"),
+        "{message}"
+    );
     let copy = first.try_clone().expect("a descriptor");
     let message = refused(&words, [first.into(), copy.into()], "LISTEN_FDS=many");
     assert!(message.contains("LISTEN_FDS=many"), "{message}");

@@ -49,6 +49,7 @@ impl Tunnel {
                 exits: vec![Exit {
                     protocol: "tcprelay".into(),
                     way: Way::Server { target: target(server), transport: Transport::Tcp },
+                    proxy_header: None,
                     clients: None,
                     source: format!("DEST={server}"),
                 }],
@@ -60,7 +61,11 @@ impl Tunnel {
             engine,
             Plan {
                 link: LinkPlan::Connect(target(receptor.address)),
-                entrances: vec![Entrance { bind: loopback(), transport: Transport::Tcp }],
+                entrances: vec![Entrance {
+                    bind: loopback(),
+                    transport: Transport::Tcp,
+                    proxy_header: false,
+                }],
                 ..idle_plan()
             },
         );
@@ -155,6 +160,7 @@ fn idle_plan() -> Plan {
     Plan {
         link: LinkPlan::Listen(Vec::new()),
         entrances: Vec::new(),
+        unix_entrances: Vec::new(),
         exits: Vec::new(),
         reliable: None,
         maxima: Maxima::default(),

@@ -1,7 +1,7 @@
 //! Routing: which exit a stream from the peer takes.
 
 use crate::params::hostlist::ClientName;
-use crate::params::plan::{Caller, Exit, Transport};
+use crate::params::plan::{Caller, Exit, Target, Transport};
 
 /// Which exit is taken depends on the client's name, which is to be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub fn choose<'p>(
     place.and_then(|place| exits.get(place))
 }
 
-/// The place of the first exit, in the order of the command line, that is for what the stream carries (all are
-/// where the peer does not say) and open to the caller. `None` means that the stream is to be
-/// refused.
+/// The place of the first exit, in the order of the command line, that is for what the stream
+/// carries (all are where the peer does not say) and open to the caller. `None` means that the
+/// stream is to be refused.
 ///
 /// # Errors
 /// An exit's list is reached whose verdict depends on the name.
@@ -39,11 +39,27 @@ pub fn choose_by_name(
     Ok(None)
 }
 
+/// The server at the port of the entrance that the caller came in by, or so far from it.
+///
+/// # Errors
+/// Why there is none, as the peer is told.
+pub fn at_port_of(host: &str, offset: i32, caller: &Caller) -> Result<Target, String> {
+    let Some(entrance_port) = caller.entrance_port else {
+        return Err(format!("no port at {host}: the peer does not say the entrance's"));
+    };
+    match u16::try_from(i32::from(entrance_port) + offset) {
+        Ok(port @ 1..) => Ok(Target { host: host.to_owned(), port }),
+        _ => {
+            Err(format!("no port at {host}: the entrance's {entrance_port} and {offset:+} is none"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::params::hostlist::HostList;
-    use crate::params::plan::{Target, Way};
+    use crate::params::plan::Way;
 
     fn way(port: u16, transport: Transport) -> Way {
         Way::Server { target: Target { host: "h".into(), port }, transport }
@@ -58,6 +74,7 @@ mod tests {
         Exit {
             protocol: "tcprelay".into(),
             way: way(port, Transport::Tcp),
+            proxy_header: None,
             clients: clients.map(list),
             source: String::new(),
         }
@@ -101,6 +118,22 @@ mod tests {
         assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));
         assert_eq!(taken("10.0.0.1", ClientName::None), Ok(Some(2)));
         assert_eq!(taken("unknown", ClientName::Unasked), Ok(Some(2)));
+    }
+
+    #[test]
+    fn ports_that_follow_the_entrance() {
+        let at = |port, offset| {
+            let caller = Caller { client: None, entrance_port: port };
+            at_port_of("h", offset, &caller).map(|target| target.port)
+        };
+        assert_eq!(at(Some(80), 0), Ok(80));
+        assert_eq!(at(Some(80), 8000), Ok(8080));
+        assert_eq!(at(Some(8080), -8000), Ok(80));
+        assert_eq!(at(Some(80), 65_455), Ok(65_535));
+        let said = |port, offset| at(port, offset).unwrap_err();
+        assert_eq!(said(None, 0), "no port at h: the peer does not say the entrance's");
+        assert_eq!(said(Some(80), -80), "no port at h: the entrance's 80 and -80 is none");
+        assert_eq!(said(Some(80), 65_456), "no port at h: the entrance's 80 and +65456 is none");
     }
 
     #[test]

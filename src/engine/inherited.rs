@@ -3,9 +3,11 @@
 //! sd_listen_fds(3) has it.
 
 use std::env;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,9 +33,25 @@ pub struct Inherited {
 #[derive(Debug)]
 struct Socket {
     fd: OwnedFd,
-    address: SocketAddr,
+    place: Place,
     /// How it is called in messages.
     title: String,
+}
+
+/// Where a socket listens.
+#[derive(Debug)]
+enum Place {
+    Address(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Address(address) => address.fmt(f),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl Inherited {
@@ -41,7 +59,7 @@ impl Inherited {
     /// `LISTEN_FDNAMES`. None if it says nothing, or has been asked before.
     ///
     /// # Errors
-    /// What is said is no number, or names something that is not a listening TCP socket.
+    /// What is said is no number, or names something that is not a listening stream socket.
     pub fn from_environment() -> Result<Inherited, SetupError> {
         let said = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
         let own = said("LISTEN_PID").is_some_and(|pid| pid == process::id().to_string());
@@ -69,10 +87,19 @@ impl Inherited {
 
     /// Takes those whose address is wanted.
     pub(super) fn take(&mut self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<OwnedFd> {
-        let taken = self.sockets.extract_if(.., |socket| wanted(socket.address));
+        self.take_at(|place| matches!(place, Place::Address(address) if wanted(*address)))
+    }
+
+    /// Takes the Unix socket of this path.
+    pub(super) fn take_unix(&mut self, path: &Path) -> Option<OwnedFd> {
+        self.take_at(|place| matches!(place, Place::Unix(other) if other == path)).pop()
+    }
+
+    fn take_at(&mut self, wanted: impl Fn(&Place) -> bool) -> Vec<OwnedFd> {
+        let taken = self.sockets.extract_if(.., |socket| wanted(&socket.place));
         taken
-            .map(|Socket { fd, address, title }| {
-                info!(%address, socket = title, "inherited socket");
+            .map(|Socket { fd, place, title }| {
+                info!(address = %place, socket = title, "inherited socket");
                 fd
             })
             .collect()
@@ -85,10 +112,10 @@ impl Inherited {
     pub(super) fn all_taken(&self) -> Result<(), SetupError> {
         match self.sockets.first() {
             None => Ok(()),
-            Some(Socket { address, title, .. }) => Err(failed(
-                format!("{title}, which listens on {address}"),
-                "no -P and no PORT= asks for this address; name it in one, host and port as the \
-                 socket has them, or do not pass it",
+            Some(Socket { place, title, .. }) => Err(failed(
+                format!("{title}, which listens on {place}"),
+                "no -P and no PORT= asks for this address; name it in one, host and port (or the \
+                 path) as the socket has them, or do not pass it",
             )),
         }
     }
@@ -107,17 +134,20 @@ impl Socket {
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         let socket = SockRef::from(&fd);
         let set = socket.set_cloexec(true).and_then(|()| socket.set_nonblocking(true));
-        let address = socket.local_addr().map(|address| address.as_socket());
-        match (set, address) {
-            (Ok(()), Ok(Some(address))) => Ok(Socket { fd, address: net::plain(address), title }),
-            (Err(error), _) | (_, Err(error)) => Err(failed(title, &error.to_string())),
-            (Ok(()), Ok(None)) => Err(failed(title, NOT_LISTENING)),
-        }
+        let address = match (set, socket.local_addr()) {
+            (Ok(()), Ok(address)) => address,
+            (Err(error), _) | (_, Err(error)) => return Err(failed(title, &error.to_string())),
+        };
+        let place = match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => Place::Address(net::plain(address)),
+            (_, Some(path)) => Place::Unix(path.to_owned()),
+            _ => return Err(failed(title, NOT_LISTENING)),
+        };
+        Ok(Socket { fd, place, title })
     }
 }
 
-const NOT_LISTENING: &str =
-    "it is no listening TCP socket; others are opened by the program itself: do not pass it";
+const NOT_LISTENING: &str = "it is no listening TCP or Unix socket; others are opened by the program itself: do not pass it";
 
 fn failed(what: String, why: &str) -> SetupError {
     SetupError::Inherited { what, why: why.to_owned() }

@@ -25,6 +25,7 @@ mod resolver;
 pub mod serial;
 mod slots;
 mod stdio;
+mod unix;
 pub mod uring;
 mod worker;
 

@@ -32,7 +32,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
 /// Listens as `listen` does, and goes on trying for a moment while the port is taken (`AddrInUse`): a
 /// process that was killed is gone before the kernel has taken down its ring, which still holds its
 /// ports.
-pub(super) fn patiently(mut listen: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+pub(super) fn patiently<T>(mut listen: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MILLIS);
     loop {
         match listen() {
@@ -151,6 +151,33 @@ pub(super) fn take_urgent(fd: &OwnedFd) -> Option<u8> {
 /// data around it keeps its order.
 pub(super) fn send_urgent(fd: &OwnedFd, byte: u8) {
     let _ = SockRef::from(&fd.as_fd()).send_out_of_band(&[byte]);
+}
+
+/// Sends what a connection begins with. A socket that has sent nothing yet takes all of it.
+pub(super) fn send_first(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    match SockRef::from(fd).send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Number and user of the process that a Unix socket leads to, as they were when it connected.
+pub(super) fn peer_process(fd: &OwnedFd) -> Option<(i32, u32)> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len_bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes a structure of this size into `peer`, and the size itself, before
+    // the call returns; both are ours.
+    let told = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len_bytes,
+        )
+    };
+    (told == 0).then_some((peer.pid, peer.uid))
 }
 
 /// Raises the limit of open descriptors as far as the system lets us, and says what it is now.

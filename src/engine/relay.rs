@@ -19,10 +19,13 @@ use super::link::LinkError;
 use super::net;
 use super::resolver::look_up;
 use super::stdio;
+use super::unix;
 use super::uring;
 use super::worker::{DatagramPort, Listener, Origin, Purpose, Reach, Stopped, Worker};
 use crate::params::cli::Engine;
-use crate::params::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport};
+use crate::params::plan::{
+    self, Bind, Congestion, LinkPlan, Plan, Target, Transport, UnixEntrance,
+};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
 #[derive(Debug, thiserror::Error)]
@@ -146,9 +149,11 @@ impl Relay {
         net::raise_descriptor_limit();
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
         let (mut listeners, mut ports) = (Vec::new(), Vec::new());
-        let mut open = |bind: &Bind, transport, parameter, purpose| match transport {
+        let mut open = |bind: &Bind, transport, parameter, (purpose, header)| match transport {
             Transport::Tcp => open_port(bind, parameter, &TCP, &mut inherited, |fd, origin| {
-                listeners.push(Listener::new(fd, purpose, origin));
+                let mut listener = Listener::new(fd, purpose, origin);
+                listener.proxy_header = header;
+                listeners.push(listener);
             }),
             Transport::Udp => {
                 open_port(bind, parameter, &UDP, &mut Inherited::default(), |fd, _| {
@@ -159,31 +164,35 @@ impl Relay {
         match &plan.link {
             LinkPlan::Listen(binds) => {
                 for bind in binds {
-                    open(bind, Transport::Tcp, "-P", Purpose::Receptor)?;
+                    open(bind, Transport::Tcp, "-P", (Purpose::Receptor, false))?;
                 }
             }
             LinkPlan::Relay { binds, transport, .. } => {
                 for bind in binds {
-                    open(bind, *transport, "-P", Purpose::Relay)?;
+                    open(bind, *transport, "-P", (Purpose::Relay, false))?;
                 }
             }
             LinkPlan::Connect(_) | LinkPlan::Device(_) | LinkPlan::Command(_) | LinkPlan::Stdio => {
             }
         }
         for entrance in &plan.entrances {
-            open(&entrance.bind, entrance.transport, "PORT=", Purpose::Entrance)?;
+            let what = (Purpose::Entrance, entrance.proxy_header);
+            open(&entrance.bind, entrance.transport, "PORT=", what)?;
         }
-        inherited.all_taken()?;
-        let reach = how_to_reach(&plan.link)?;
         for listener in &listeners {
             congestion.set_before(&listener.fd);
         }
+        for entrance in &plan.unix_entrances {
+            listeners.push(open_unix(entrance, &mut inherited)?);
+        }
+        inherited.all_taken()?;
+        let reach = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
         Ok(Relay { plan, listeners, ports, congestion, reach, wait, wake })
     }
 
-    /// The addresses where clients come in, in the plan's order.
+    /// The addresses where clients come in, in the plan's order; Unix sockets have none.
     pub fn entrance_addrs(&self) -> Vec<SocketAddr> {
         self.addresses(|purpose| purpose != Purpose::Receptor)
     }
@@ -199,7 +208,8 @@ impl Relay {
     }
 
     fn addresses(&self, wanted: impl Fn(Purpose) -> bool) -> Vec<SocketAddr> {
-        self.listeners.iter().filter(|l| wanted(l.purpose)).map(|l| l.address).collect()
+        let listeners = self.listeners.iter().filter(|l| wanted(l.purpose) && !l.is_unix());
+        listeners.map(|l| l.address).collect()
     }
 
     /// A handle to stop the relay with.
@@ -232,9 +242,9 @@ impl Relay {
         }
         for listener in &self.listeners {
             match listener.purpose {
-                Purpose::Receptor => info!(address = %listener.address, "receptor listening"),
+                Purpose::Receptor => info!(address = listener.place(), "receptor listening"),
                 Purpose::Entrance | Purpose::Relay => {
-                    info!(address = %listener.address, "entrance listening");
+                    info!(address = listener.place(), "entrance listening");
                 }
             }
         }
@@ -325,6 +335,39 @@ fn open_port(
         opened(socket, Origin::Own);
     }
     Ok(())
+}
+
+/// Makes the socket of an entrance, unless it was passed to the process.
+fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Listener, SetupError> {
+    let UnixEntrance { path, mode, proxy_header } = entrance;
+    let (fd, file) = match inherited.take_unix(path) {
+        Some(fd) => (fd, None),
+        None => {
+            let (fd, file) = net::patiently(|| unix::listen(path, *mode)).map_err(|error| {
+                let remedy = unix_remedy(&error);
+                let address = format!("unix:{}", path.display());
+                SetupError::Listen { address, parameter: "PORT=", error, remedy }
+            })?;
+            (fd, Some(file))
+        }
+    };
+    let mut listener = Listener::unix(fd, path.clone(), file);
+    listener.proxy_header = *proxy_header;
+    Ok(listener)
+}
+
+fn unix_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it or take another path",
+        io::ErrorKind::AlreadyExists => {
+            "it is no socket: remove it yourself, if it is not needed, or take another path"
+        }
+        io::ErrorKind::NotFound => "make its directory first",
+        io::ErrorKind::PermissionDenied => {
+            "let the user of this process write to the directory, and own what is in its place"
+        }
+        _ => remedy(error),
+    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {

@@ -3,16 +3,18 @@
 use super::carrier::{self, Carrier};
 use super::checks;
 use super::error::{Failure, Problem, plain, quoted};
+use super::exit::{self, ExitWords};
 use super::foreground;
 use super::hostlist::{HostList, Lookup};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
-use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport};
+use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport, UnixEntrance};
 use super::portlist::{self, PortList, suffix};
-use super::server::{self, ExitWords, Server};
+use super::server::{self, Server};
 use super::soxconf::SoxConfReader;
 use super::suggest;
 use super::timeout::TimeoutReader;
+use super::unix;
 use super::unsupported;
 use super::words::Word;
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX};
@@ -48,6 +50,7 @@ struct Draft {
     link: LinkWords,
     relay: Option<(Target, Transport, Word)>,
     entrances: Vec<(Entrance, Word)>,
+    unix_entrances: Vec<(UnixEntrance, Word)>,
     exits: Vec<Exit>,
     /// The first exit of each transport that is open to everybody, as written: none behind it of
     /// the same transport is ever used. One of the other is, where the peer says what its streams
@@ -72,6 +75,12 @@ impl Draft {
             }
             ("-P", foreground) => {
                 let list = listen(word, value)?;
+                if !foreground && list.iter().any(|entrance| entrance.proxy_header) {
+                    return Err(Problem::new(
+                        "a PROXY header is taken at entrances for streams only",
+                        "leave ?proxy=accept out, or write PORT= for an entrance",
+                    ));
+                }
                 let all = if foreground { &mut self.entrances } else { &mut self.link.listen };
                 add_entrances(all, list, word)
             }
@@ -100,7 +109,10 @@ impl Draft {
                 Server::Exit(exit) => self.exit(exit, word, lookup),
                 Server::Relay(target, transport) => self.relay(target, transport, word),
             },
-            "DEST" => self.exit(server::parse_dest(value)?, word, lookup),
+            "DEST" => self.exit(exit::of_dest(value)?, word, lookup),
+            "PORT" if value.starts_with("unix:") => {
+                self.unix_entrance(unix::entrance(&value[5..])?, word)
+            }
             "PORT" => add_entrances(&mut self.entrances, PortList::parse(value)?.entrances(), word),
             "RELIABLE" => {
                 let list = HostList::parse(value, lookup)?;
@@ -122,6 +134,21 @@ impl Draft {
         }
     }
 
+    fn unix_entrance(&mut self, entrance: UnixEntrance, word: &Word) -> Result<(), Problem> {
+        let same = |(other, _): &&(UnixEntrance, Word)| other.path == entrance.path;
+        if let Some((_, other)) = self.unix_entrances.iter().find(same) {
+            return Err(Problem::new(
+                format!("{other} is the same socket"),
+                "leave one of them out",
+            ));
+        }
+        if self.unix_entrances.len() == ENTRANCES_MAX {
+            return Err(portlist::too_many(ENTRANCES_MAX + 1));
+        }
+        self.unix_entrances.push((entrance, word.clone()));
+        Ok(())
+    }
+
     fn relay(&mut self, target: Target, transport: Transport, word: &Word) -> Result<(), Problem> {
         if let Some((_, _, other)) = &self.relay {
             return Err(Problem::new(
@@ -139,9 +166,9 @@ impl Draft {
         word: &Word,
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
-        let ExitWords { protocol, way, clients } = exit;
+        let ExitWords { protocol, way, proxy_header, clients } = exit;
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
-        let exit = Exit { protocol, way, clients, source: word.text.clone() };
+        let exit = Exit { protocol, way, proxy_header, clients, source: word.text.clone() };
         let (transport, source) = (exit.transport(), plain(&word.text));
         if self.exits.len() == EXITS_MAX {
             return Err(Problem::new(
@@ -180,7 +207,7 @@ impl Draft {
             return self.finish_relay(target, transport, &word);
         }
         checks::link_transport(&self.link.listen)?;
-        if self.entrances.is_empty() && self.exits.is_empty() {
+        if self.entrances.is_empty() && self.unix_entrances.is_empty() && self.exits.is_empty() {
             return Err(self.nothing_flows());
         }
         checks::distinct(&self.entrances)?;
@@ -190,6 +217,7 @@ impl Draft {
         Ok(Plan {
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
+            unix_entrances: self.unix_entrances.into_iter().map(|(entrance, _)| entrance).collect(),
             exits: self.exits,
             reliable: self.reliable,
             maxima: self.maxima.finish(),
@@ -207,7 +235,8 @@ impl Draft {
         word: &Word,
     ) -> Result<Plan, Failure> {
         let udp = suffix(transport);
-        let entrance = self.entrances.first().map(|(_, word)| word);
+        let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
+        let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);
         let other = self.link.word().or(entrance).map(|word| plain(&word.text));
         if let Some(other) = other.or(self.exits.first().map(|exit| plain(&exit.source))) {
             let relay = plain(&word.text);
@@ -238,6 +267,7 @@ impl Draft {
         Ok(Plan {
             link: LinkPlan::Relay { binds, target, transport },
             entrances: Vec::new(),
+            unix_entrances: Vec::new(),
             exits: Vec::new(),
             reliable: self.reliable,
             maxima: self.maxima.finish(),
@@ -299,7 +329,7 @@ fn bare_word_remedy(text: &str) -> String {
         )
     } else if text.starts_with("sockmux") || text.contains("://") {
         format!("did you mean `SERVER={text}`?")
-    } else if server::parse_dest(&text).is_ok() {
+    } else if exit::of_dest(&text).is_ok() {
         format!("did you mean `DEST={text}`?")
     } else if suggest::nearest(&text, ["demo"]).is_some() {
         "did you mean `demo`?".to_owned()

@@ -2,9 +2,10 @@
 //! [-P[host:]port]`: the original's foreground form, whose options have values of their own form.
 
 use super::error::{Problem, quoted};
+use super::exit::{self, ExitWords};
 use super::plan::{Entrance, Target, Transport};
 use super::portlist::PortList;
-use super::server::{self, ExitWords};
+use super::server;
 use super::suggest;
 
 /// The value of `-F`, which names a function of the original.
@@ -41,7 +42,7 @@ pub(crate) fn connect(value: &str) -> Result<Target, Problem> {
 
 /// `-Q`: the exit, which may have a host list behind it as that of `DEST=`.
 pub(crate) fn exit(value: &str) -> Result<ExitWords, Problem> {
-    server::parse_dest(&with_host(value))
+    exit::of_dest(&with_host(value))
 }
 
 /// `port` and `:port` are ports of this machine.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
-//!                                                  |- server, carrier, portlist, hostlist
+//!                                                  |- server, exit, carrier, portlist, unix, hostlist
 //!                                                  |- foreground (options of -Fsockmux)
 //!                                                  |- maxima, timeout, soxconf
 //!                                                  `- link, checks (all of them together)
@@ -17,6 +17,7 @@ mod carrier;
 mod checks;
 pub mod cli;
 pub mod error;
+mod exit;
 pub mod files;
 mod foreground;
 mod help;
@@ -24,6 +25,7 @@ pub mod hostlist;
 mod hosttest;
 mod link;
 pub mod maxima;
+mod options;
 pub mod plan;
 pub mod portlist;
 mod protocol;
@@ -32,5 +34,6 @@ pub mod show;
 pub mod soxconf;
 mod suggest;
 pub mod timeout;
+mod unix;
 mod unsupported;
 pub mod words;

@@ -15,6 +15,8 @@ pub struct Plan {
     pub link: LinkPlan,
     /// Where streams begin at this end, in the order given.
     pub entrances: Vec<Entrance>,
+    /// The same at Unix sockets.
+    pub unix_entrances: Vec<UnixEntrance>,
     /// Where streams from the peer leave, in the order given: the first that matches is taken.
     pub exits: Vec<Exit>,
     /// `RELIABLE=`: who may connect here, and whose streams of the peer are taken. `None` is
@@ -175,6 +177,19 @@ pub struct Entrance {
     pub bind: Bind,
     /// What is accepted there.
     pub transport: Transport,
+    /// `?proxy=accept`: each client begins with a PROXY header, which says whose the stream is.
+    pub proxy_header: bool,
+}
+
+/// A Unix socket where streams begin at this end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixEntrance {
+    /// Where it is made; at most 107 bytes.
+    pub path: PathBuf,
+    /// Who may connect: permission bits of the file.
+    pub mode: u32,
+    /// As of an [`Entrance`].
+    pub proxy_header: bool,
 }
 
 /// One way out for streams that come from the peer.
@@ -185,6 +200,8 @@ pub struct Exit {
     pub protocol: String,
     /// Where it leads.
     pub way: Way,
+    /// `?proxy=`: the server is told whose the stream is before its first byte.
+    pub proxy_header: Option<ProxyHeader>,
     /// Who may use it: by client address and remote entrance port. `None` is everybody.
     pub clients: Option<HostList>,
     /// The parameter as written, for messages.
@@ -195,8 +212,8 @@ impl Exit {
     /// What it carries. Only a server may be reached by UDP.
     pub fn transport(&self) -> Transport {
         match self.way {
-            Way::Server { transport, .. } => transport,
-            Way::Proxy(_) => Transport::Tcp,
+            Way::Server { transport, .. } | Way::SamePort { transport, .. } => transport,
+            _ => Transport::Tcp,
         }
     }
 
@@ -204,7 +221,7 @@ impl Exit {
     pub fn target(&self) -> Option<&Target> {
         match &self.way {
             Way::Server { target, .. } => Some(target),
-            Way::Proxy(_) => None,
+            _ => None,
         }
     }
 }
@@ -219,8 +236,22 @@ pub enum Way {
         /// TCP or UDP towards it.
         transport: Transport,
     },
+    /// A server at the port of the entrance that the client came in by, or at one that lies so far
+    /// from it.
+    SamePort {
+        /// Literal address (no brackets) or name.
+        host: String,
+        /// Added to the entrance's port.
+        offset: i32,
+        /// TCP or UDP towards it.
+        transport: Transport,
+    },
+    /// A Unix socket (stream).
+    Unix(PathBuf),
     /// Nowhere by itself: it asks its client.
     Proxy(Proxy),
+    /// Each stream is given to a command on its descriptors 0 and 1.
+    Command(String),
 }
 
 /// How an exit asks its client for the server.

@@ -1,11 +1,13 @@
-//! Port lists: `port[,port]*`, port = `[host:]number[-number][/udp]`.
+//! Port lists: `port[,port]*`, port = `[host:]number[-number][/udp][?proxy=accept]`.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use super::address;
-use super::error::{Problem, quoted};
+use super::error::{Problem, plain, quoted};
+use super::options;
 use super::plan::{Bind, Entrance, Transport};
+use super::unix;
 use crate::limits::ENTRANCES_MAX;
 
 /// One item of a port list: a port or an ascending range of ports on one host.
@@ -19,10 +21,19 @@ pub struct PortItem {
     pub last: u16,
     /// TCP, or UDP for `/udp`.
     pub transport: Transport,
+    /// `?proxy=accept`.
+    pub proxy_header: bool,
 }
 
 impl PortItem {
     fn parse(text: &str) -> Result<Self, Problem> {
+        if text.starts_with("unix:") {
+            return Err(Problem::new(
+                format!("the Unix socket {} stands where only ports do", quoted(text)),
+                format!("write PORT={} for an entrance, with nothing beside it", plain(text)),
+            ));
+        }
+        let (text, given) = options::split(text);
         let (ports, transport) = match text.split_once('/') {
             None => (text, Transport::Tcp),
             Some((ports, "udp")) => (ports, Transport::Udp),
@@ -33,6 +44,7 @@ impl PortItem {
                 ));
             }
         };
+        let proxy_header = accepts_header(given, transport)?;
         let (host, numbers) = match address::split_host(ports)? {
             (host, Some(numbers)) => (host, numbers),
             (numbers, None) => ("", numbers),
@@ -66,7 +78,7 @@ impl PortItem {
                 format!("write {last}-{first}"),
             ));
         }
-        Ok(PortItem { host, first, last, transport })
+        Ok(PortItem { host, first, last, transport, proxy_header })
     }
 
     /// How many ports it stands for.
@@ -89,7 +101,8 @@ impl fmt::Display for PortItem {
         if self.last != self.first {
             write!(f, "-{}", self.last)?;
         }
-        f.write_str(suffix(self.transport))
+        f.write_str(suffix(self.transport))?;
+        f.write_str(if self.proxy_header { ACCEPTS } else { "" })
     }
 }
 
@@ -138,9 +151,11 @@ impl PortList {
     /// Every single port of the list.
     pub fn entrances(&self) -> Vec<Entrance> {
         let each = |item: &PortItem| {
-            let PortItem { host, transport, .. } = item.clone();
-            (item.first..=item.last)
-                .map(move |port| Entrance { bind: Bind { host: host.clone(), port }, transport })
+            let PortItem { host, transport, proxy_header, .. } = item.clone();
+            (item.first..=item.last).map(move |port| {
+                let bind = Bind { host: host.clone(), port };
+                Entrance { bind, transport, proxy_header }
+            })
         };
         self.0.iter().flat_map(each).collect()
     }
@@ -159,6 +174,24 @@ impl fmt::Display for PortList {
     }
 }
 
+/// What is written behind an entrance that takes PROXY headers.
+const ACCEPTS: &str = "?proxy=accept";
+
+/// The options of a port.
+fn accepts_header(given: Option<&str>, transport: Transport) -> Result<bool, Problem> {
+    let mut accepts = false;
+    for (_, value) in options::each(given, &["proxy"])? {
+        accepts = unix::accepts_header(value)?;
+    }
+    if accepts && transport == Transport::Udp {
+        return Err(Problem::new(
+            "a PROXY header stands before a stream, and UDP has none",
+            "leave ?proxy=accept out",
+        ));
+    }
+    Ok(accepts)
+}
+
 /// The problem of more ports than one process opens.
 pub(crate) fn too_many(count: usize) -> Problem {
     Problem::new(
@@ -172,7 +205,7 @@ pub(crate) fn first_clash<'e>(
     entrances: impl IntoIterator<Item = &'e Entrance>,
 ) -> Option<(usize, usize)> {
     let mut by_port: HashMap<(Transport, u16), Vec<(usize, &Bind)>> = HashMap::new();
-    for (index, Entrance { bind, transport }) in entrances.into_iter().enumerate() {
+    for (index, Entrance { bind, transport, .. }) in entrances.into_iter().enumerate() {
         if bind.port == 0 {
             continue;
         }
@@ -200,7 +233,7 @@ pub(crate) fn show_bind(bind: &Bind) -> String {
 }
 
 /// The same with what is taken in there: `*:9000`, `[::1]:53/udp`.
-pub(crate) fn show_entrance(Entrance { bind, transport }: &Entrance) -> String {
+pub(crate) fn show_entrance(Entrance { bind, transport, .. }: &Entrance) -> String {
     show_bind(bind) + suffix(*transport)
 }
 
@@ -269,6 +302,11 @@ mod tests {
             ("80,80", "*:80 and *:80"),
             ("80,h:80", "*:80 and h:80"),
             ("53,53/udp,h:53/udp", "*:53/udp and h:53/udp are the same port"),
+            ("53/udp?proxy=accept", "UDP has none"),
+            ("53?proxy=v1", "write proxy=accept"),
+            ("53?prox=accept", "did you mean `proxy`?"),
+            ("53?", "has no value"),
+            ("80,unix:/x", "write PORT=unix:/x"),
             ("78-82,127.0.0.1:80", "*:80 and 127.0.0.1:80"),
         ] {
             let message = shown(text).unwrap_err();
@@ -280,14 +318,15 @@ mod tests {
         #[test]
         fn printing_and_reading_are_inverse(
             items in proptest::collection::vec(
-                (0..5_usize, 1_u16..=65_000, 0_u16..20, any::<bool>()), 1..8)
+                (0..5_usize, 1_u16..=65_000, 0_u16..20, 0..3_u8), 1..8)
         ) {
             let hosts = [None, Some("127.0.0.1"), Some("::1"), Some("fe80::7"), Some("host-x.lan")];
-            let list = PortList(items.into_iter().map(|(host, first, more, udp)| PortItem {
+            let list = PortList(items.into_iter().map(|(host, first, more, kind)| PortItem {
                 host: hosts[host].map(str::to_owned),
                 first,
                 last: first + more,
-                transport: if udp { Transport::Udp } else { Transport::Tcp },
+                transport: if kind == 1 { Transport::Udp } else { Transport::Tcp },
+                proxy_header: kind == 2,
             }).collect());
             match PortList::parse(&list.to_string()) {
                 Ok(read) => prop_assert_eq!(read, list),
@@ -296,7 +335,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "[0-9a-f:,\\-\\[\\]_*/udp]{0,40}") {
+        fn no_text_panics(text in "[0-9a-f:,\\-\\[\\]_*/udp?=x]{0,40}") {
             if let Ok(list) = PortList::parse(&text) {
                 prop_assert_eq!(PortList::parse(&list.to_string()), Ok(list));
             }

@@ -1,8 +1,10 @@
-//! `SERVER=` and `DEST=`: the persistent connection, exits, and the plain relay.
+//! `SERVER=`: the persistent connection, exits, and the plain relay.
 
 use super::address;
 use super::carrier::{self, Carrier};
 use super::error::{Problem, plain, quoted};
+use super::exit::{self, ExitWords};
+use super::options;
 use super::plan::{Target, Transport, Way};
 use super::protocol;
 
@@ -22,17 +24,6 @@ pub(crate) enum Server {
     Relay(Target, Transport),
 }
 
-/// An exit as written; the host list is still text, for reading it may need look-ups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ExitWords {
-    /// Protocol word in lower case.
-    pub protocol: String,
-    /// Where it leads: a server is UDP for `udprelay` and for `/udp` behind the port, else TCP.
-    pub way: Way,
-    /// Who may use it, if anything was said.
-    pub clients: Option<String>,
-}
-
 const CONNECTOR_REMEDY: &str = "write SERVER=sockmux://host:port";
 
 /// Reads the value of `SERVER=`.
@@ -49,10 +40,20 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
     if let Some(device) = value.strip_prefix("sockmux:") {
         return carrier::parse(device).map(Server::Carrier);
     }
+    if let Some(command) = value.strip_prefix("exec:") {
+        // To the last one: a command line may contain anything.
+        let Some((command, rest)) = command.rsplit_once(",-in") else {
+            return Err(Problem::new(
+                "a command is run for streams of the peer only",
+                format!("write SERVER=\"{},-in\"", plain(value)),
+            ));
+        };
+        return exit::of_command(command, clients_of(rest)?).map(Server::Exit);
+    }
     let Some((url, rest)) = value.split_once(",-in") else {
         return match value.split_once("://") {
             Some((protocol @ ("tcprelay" | "udprelay"), server)) if !server.contains(',') => {
-                target_of(protocol, server).map(|(target, over)| Server::Relay(target, over))
+                relay(protocol, server)
             }
             _ => Err(not_an_exit(value)),
         };
@@ -66,91 +67,24 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
             "write SERVER=sockmux://host:port without ,-in",
         ));
     }
-    let (target, transport) = target_of(&protocol, server)?;
-    let way = Way::Server { target, transport };
-    Ok(Server::Exit(ExitWords { protocol, way, clients }))
+    if matches!(server, "" | "/") {
+        return Err(no_host(&protocol));
+    }
+    exit::of_server(protocol, server, clients).map(Server::Exit)
 }
 
-/// What follows `proto://`: `host[:port][/udp]`. Any protocol may be spoken over UDP, and its
-/// standard port is the same there; `tcprelay` and `udprelay` say themselves what they are.
-fn target_of(protocol: &str, server: &str) -> Result<(Target, Transport), Problem> {
-    let server = server.strip_suffix('/').unwrap_or(server);
-    if server.is_empty() {
-        return Err(no_host(protocol));
+/// The plain relay, which leads to one server and adds nothing to what it carries.
+fn relay(protocol: &str, server: &str) -> Result<Server, Problem> {
+    let example = format!("write SERVER={protocol}://host:port, or make it an exit by ,-in");
+    let (server, given) = options::split(server);
+    if let Some(given) = given {
+        let what = format!("a plain relay has no options ({})", quoted(given));
+        return Err(Problem::new(what, example));
     }
-    let (server, transport) = split_transport(server);
-    let transport = match (protocol, transport) {
-        ("tcprelay", Transport::Udp) => {
-            return Err(Problem::new(
-                "tcprelay carries no UDP",
-                format!("write udprelay://{} or leave /udp out", plain(server)),
-            ));
-        }
-        ("udprelay", _) => Transport::Udp,
-        (_, transport) => transport,
-    };
-    if let Some((_, path)) = server.split_once('/') {
-        return Err(Problem::new(
-            format!("the path {} has no meaning to a relay", quoted(&format!("/{path}"))),
-            "give host and port only",
-        ));
+    match exit::way_to(protocol, server)? {
+        (Way::Server { target, .. }, transport) => Ok(Server::Relay(target, transport)),
+        _ => Err(Problem::new("a plain relay leads to one port", example)),
     }
-    let (host, port) = address::split_host(server)?;
-    let host = address::host(host)?;
-    let port = match port {
-        Some(port) => address::remote_port(port)?,
-        None => protocol::standard_port(protocol)?,
-    };
-    Ok((Target { host, port }, transport))
-}
-
-/// Reads the value of `DEST=`: `host:port[/udp][:srcHostList]`, also with `:-:srcHostList` as behind
-/// `,-in`.
-///
-/// # Errors
-/// What cannot be read, and forms of the original that are not supported.
-pub(crate) fn parse_dest(value: &str) -> Result<ExitWords, Problem> {
-    let remedy = "write DEST=host:port, as in DEST=127.0.0.1:5432";
-    if value.starts_with("unix:") {
-        return Err(Problem::unsupported("an exit to a Unix socket", "give DEST=host:port"));
-    }
-    if let Some((protocol, _)) = value.split_once("://") {
-        return Err(Problem::new(
-            format!("DEST takes no protocol ({})", quoted(protocol)),
-            format!("write DEST=host:port or SERVER={},-in", plain(value)),
-        ));
-    }
-    let (host, rest) = address::split_host(value)?;
-    let Some(rest) = rest else {
-        let what = if address::port(host).is_ok() {
-            format!("{} names no host", quoted(host))
-        } else {
-            format!("{} has no port", quoted(host))
-        };
-        return Err(Problem::new(what, remedy));
-    };
-    if host.is_empty() {
-        return Err(Problem::new("no host is named", remedy));
-    }
-    let host = address::host(host)?;
-    let (port, clients) = match rest.split_once(':') {
-        Some((port, clients)) => (port, Some(clients.strip_prefix("-:").unwrap_or(clients))),
-        None => (rest, None),
-    };
-    let (port, transport) = split_transport(port);
-    let protocol = match transport {
-        Transport::Tcp => "tcprelay",
-        Transport::Udp => "udprelay",
-    };
-    if port.contains([',', '-']) {
-        return Err(Problem::new(
-            format!("{} is more than one port", quoted(port)),
-            "an exit leads to one: write a DEST= for each, as in DEST=host:80:-P8080",
-        ));
-    }
-    let port = address::remote_port(port)?;
-    let way = Way::Server { target: Target { host, port }, transport };
-    Ok(ExitWords { protocol: protocol.to_owned(), way, clients: clients.map(str::to_owned) })
 }
 
 /// What follows `sockmux://`: `host:port`.
@@ -165,7 +99,7 @@ pub(crate) fn connector(text: &str) -> Result<Target, Problem> {
             CONNECTOR_REMEDY,
         ));
     }
-    if let (tcp, Transport::Udp) = split_transport(text) {
+    if let (tcp, Transport::Udp) = exit::split_transport(text) {
         return Err(Problem::new(
             "the persistent connection is never UDP",
             format!("leave /udp out: SERVER=sockmux://{}", plain(tcp)),
@@ -239,32 +173,11 @@ fn clients_of(rest: &str) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Text without `/udp` at its end, and what that says.
-fn split_transport(text: &str) -> (&str, Transport) {
-    match text.strip_suffix("/udp") {
-        Some(text) => (text, Transport::Udp),
-        None => (text, Transport::Tcp),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
-        let target = Target { host: host.into(), port };
-        of(protocol, Way::Server { target, transport: Transport::Tcp }, clients)
-    }
-
-    fn udp_exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
-        let target = Target { host: host.into(), port };
-        of(protocol, Way::Server { target, transport: Transport::Udp }, clients)
-    }
-
-    fn of(protocol: &str, way: Way, clients: Option<&str>) -> ExitWords {
-        let clients = clients.map(str::to_owned);
-        ExitWords { protocol: protocol.into(), way, clients }
-    }
+    use crate::params::exit::tests::{exit, of, same_port, udp_exit, with};
+    use crate::params::plan::{ProxyHeader, Transport};
 
     #[test]
     fn every_form_of_server() {
@@ -288,31 +201,22 @@ mod tests {
             ("dns://h:54/udp,-in", Server::Exit(udp_exit("dns", "h", 54, None))),
             ("dns://h/udp,-in", Server::Exit(udp_exit("dns", "h", 53, None))),
             ("dns://h,-in", Server::Exit(exit("dns", "h", 53, None))),
+            ("telnet://h:-,-in", Server::Exit(same_port("telnet", 0, Transport::Tcp))),
+            ("dns://h:+9/udp,-in", Server::Exit(same_port("dns", 9, Transport::Udp))),
+            (
+                "http://h:8/?proxy=v2,-in:-:-P80",
+                Server::Exit(with(ProxyHeader::V2, exit("http", "h", 8, Some("-P80")))),
+            ),
+            ("exec:cat,-in", Server::Exit(of("exec", Way::Command("cat".into()), None))),
+            (
+                "exec:a ',-in' | b://c,-in:-:-P80",
+                Server::Exit(of("exec", Way::Command("a ',-in' | b://c".into()), Some("-P80"))),
+            ),
             ("tcprelay://h:7", relay(Transport::Tcp)),
             ("udprelay://h:7", relay(Transport::Udp)),
             ("udprelay://h:7/udp/", relay(Transport::Udp)),
         ] {
             assert_eq!(parse_server(value).as_ref(), Ok(&wanted), "{value}");
-        }
-    }
-
-    #[test]
-    fn every_form_of_dest() {
-        for (value, wanted) in [
-            ("hostT:111", exit("tcprelay", "hostT", 111, None)),
-            ("[::1]:111", exit("tcprelay", "::1", 111, None)),
-            ("__1:111", exit("tcprelay", "::1", 111, None)),
-            ("h:1:10.0.0.0/8,!10.0.0.1", exit("tcprelay", "h", 1, Some("10.0.0.0/8,!10.0.0.1"))),
-            ("h:1:-P80", exit("tcprelay", "h", 1, Some("-P80"))),
-            ("h:1:-:-P80", exit("tcprelay", "h", 1, Some("-P80"))),
-            ("h:1:[::1]", exit("tcprelay", "h", 1, Some("[::1]"))),
-            ("[::1]:1:::1", exit("tcprelay", "::1", 1, Some("::1"))),
-            ("h:1:-P[::1]:80", exit("tcprelay", "h", 1, Some("-P[::1]:80"))),
-            ("hostU:53/udp", udp_exit("udprelay", "hostU", 53, None)),
-            ("[::1]:53/udp:-:-P53", udp_exit("udprelay", "::1", 53, Some("-P53"))),
-            ("h:53/udp:10.0.0.0/8", udp_exit("udprelay", "h", 53, Some("10.0.0.0/8"))),
-        ] {
-            assert_eq!(parse_dest(value).as_ref(), Ok(&wanted), "{value}");
         }
     }
 }

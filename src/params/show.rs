@@ -8,7 +8,7 @@ use super::error::{plain, quoted};
 use super::hostlist::HostList;
 use super::plan::{
     Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan,
-    Maxima, Parity, Plan, Target, Transport, Way,
+    Maxima, Parity, Plan, ProxyHeader, Target, Transport, UnixEntrance, Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -43,7 +43,9 @@ pub fn plan(plan: &Plan) -> String {
             return relay(plan, binds, target, *transport);
         }
     }
-    section(&mut text, "entrances", or_none(entrances(&plan.entrances)));
+    let ways_in = entrances(&plan.entrances).into_iter();
+    let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
+    section(&mut text, "entrances", or_none(ways_in.collect()));
     let exits = plan.exits.iter().enumerate();
     let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit));
     section(&mut text, "exits", or_none(exits.collect()));
@@ -121,7 +123,7 @@ fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> 
     let mut text = String::new();
     let to = address::show(Some(&target.host), target.port);
     section(&mut text, "link", ["none: a plain relay".to_owned()]);
-    let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport };
+    let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport, proxy_header: false };
     section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
     section(&mut text, "server", [to + suffix(transport)]);
     clients(&mut text, plan);
@@ -228,6 +230,7 @@ fn entrances(all: &[Entrance]) -> Vec<String> {
     let follows = |a: &Entrance, b: &Entrance| {
         a.bind.host == b.bind.host
             && a.transport == b.transport
+            && a.proxy_header == b.proxy_header
             && a.bind.port != 0
             && a.bind.port.checked_add(1) == Some(b.bind.port)
     };
@@ -239,20 +242,44 @@ fn entrances(all: &[Entrance]) -> Vec<String> {
             (first, last) if first == last => address::show(host, first),
             (first, last) => address::show(host, format_args!("{first}-{last}")),
         };
-        format!("{ports}{}", suffix(first.transport))
+        format!("{ports}{}{}", suffix(first.transport), behind_header(first.proxy_header))
     };
     all.chunk_by(follows).map(line).collect()
 }
 
+fn unix_entrance(entrance: &UnixEntrance) -> String {
+    let UnixEntrance { path, mode, proxy_header } = entrance;
+    let path = plain_long(&path.display().to_string());
+    format!("unix:{path} (mode {mode:04o}){}", behind_header(*proxy_header))
+}
+
+fn behind_header(proxy_header: bool) -> &'static str {
+    if proxy_header { ", each client behind a PROXY header" } else { "" }
+}
+
 /// An exit, and a line for each name that was looked up for it.
 fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
-    let Exit { protocol, way, clients, .. } = exit;
+    let Exit { protocol, way, proxy_header, clients, .. } = exit;
     let who = who(clients.as_ref());
     let to = match way {
         Way::Server { target, transport } => format!("{protocol}://{target}{}", suffix(*transport)),
+        Way::SamePort { host, offset, transport } => {
+            let port = match offset {
+                0 => "the entrance's port".to_owned(),
+                offset => format!("the entrance's port {offset:+}"),
+            };
+            format!("{protocol}://{}{}", address::show(Some(host), port), suffix(*transport))
+        }
         Way::Proxy(_) => format!("{protocol}: where each client asks to go"),
+        Way::Unix(path) => plain_long(&format!("unix:{}", path.display())),
+        Way::Command(command) => plain_long(&format!("exec:{command}")),
     };
-    let mut lines = vec![format!("{number}. {to}  for {who}")];
+    let header = match proxy_header {
+        None => "",
+        Some(ProxyHeader::V1) => ", told by a PROXY header, version 1",
+        Some(ProxyHeader::V2) => ", told by a PROXY header, version 2",
+    };
+    let mut lines = vec![format!("{number}. {to}  for {who}{header}")];
     lines.extend(clients.iter().flat_map(name_lines));
     lines
 }

@@ -73,11 +73,23 @@ impl RunningCommand {
     /// # Errors
     /// What the system says: no descriptors or no processes are left.
     pub fn start(command: &str) -> io::Result<(RunningCommand, OwnedFd)> {
+        RunningCommand::start_with(command, &[])
+    }
+
+    /// As [`RunningCommand::start`], with these variables in its environment; those without a value
+    /// are not there, whatever ours has.
+    ///
+    /// # Errors
+    /// As of [`RunningCommand::start`].
+    pub fn start_with(
+        command: &str,
+        environment: &[(&str, Option<String>)],
+    ) -> io::Result<(RunningCommand, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let (stderr, their_stderr) = io::pipe()?;
         rustix::io::ioctl_fionbio(&stderr, true)?;
-        let child = spawn(command, theirs.into(), their_stderr.into())?;
+        let child = spawn(command, environment, theirs.into(), their_stderr.into())?;
         let group = Pid::from_child(&child);
         let running = RunningCommand::follow(child, group, stderr)?;
         Ok((running, ours.into()))
@@ -195,7 +207,7 @@ impl RunningCommand {
     }
 
     /// True when the command ended in this time.
-    fn wait(&self, millis: u64) -> bool {
+    pub fn wait(&self, millis: u64) -> bool {
         let until = Instant::now() + Duration::from_millis(millis);
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -233,9 +245,20 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn spawn(command: &str, socket: OwnedFd, stderr: OwnedFd) -> io::Result<Child> {
+fn spawn(
+    command: &str,
+    environment: &[(&str, Option<String>)],
+    socket: OwnedFd,
+    stderr: OwnedFd,
+) -> io::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).process_group(0);
+    for (name, value) in environment {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
     shell.stdin(socket.try_clone()?).stdout(socket).stderr(Stdio::from(stderr));
     let parent = getpid();
     let before_exec = move || {

@@ -2,20 +2,25 @@
 //! streams of the peer come in. Where a verdict depends on the client's name, it is looked up first:
 //! a connection waits in our hands, a stream with what its client says meanwhile. Datagrams at an
 //! entrance are dropped: the next ones find the answer.
+//!
+//! Behind `?proxy=accept` it is not the socket's own address that is judged, but the one that the
+//! header names: whoever can connect to such a port may say who it is. Clients of Unix sockets have
+//! no address; host lists take them as clients that are not known.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use tracing::{debug, warn};
 
+use super::client::Client;
 use super::flow::{FLOW_BIT, Flow, Server, Waiting};
 use super::listeners::Purpose;
 use super::local::{Local, Stage};
 use super::{Drain, Key, Worker};
 use crate::endpoint::routing::{self, NameWanted};
 use crate::endpoint::seats::Seat;
-use crate::engine::driver::Driver;
+use crate::engine::driver::{Driver, Fd};
 use crate::engine::link::Link;
 use crate::engine::net;
 use crate::params::hostlist::ClientName;
@@ -24,6 +29,19 @@ use crate::session::{NO_ADDRESS, StreamKey};
 
 /// What is said to who cannot be waited with.
 const TOO_MANY: &str = "too many clients' names are being looked up";
+
+/// A connection that has come in at a listener.
+#[derive(Debug)]
+pub(super) struct Came {
+    pub(super) socket: Fd,
+    pub(super) purpose: Purpose,
+    /// Who is judged: where clients come behind a PROXY header, the one that it names.
+    pub(super) client: Client,
+    /// The address that the listener has; unspecified for a Unix socket.
+    pub(super) at: SocketAddr,
+    /// It is a Unix socket.
+    pub(super) unix: bool,
+}
 
 /// A stream that the peer began.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +53,23 @@ pub(super) struct Incoming {
     pub(super) transport: Option<Transport>,
 }
 
+impl Incoming {
+    /// Whom host lists judge. Who has no address (a client of a Unix socket) is said to have the
+    /// unspecified one, and an entrance without a port to have port 0.
+    pub(super) fn caller(&self) -> Caller {
+        let client = self.client.map(|client| client.ip());
+        Caller {
+            client: client.filter(|client| !client.is_unspecified()),
+            entrance_port: self.entrance.map(|entrance| entrance.port()).filter(|&port| port != 0),
+        }
+    }
+}
+
 /// Who goes on when the client's name is known.
 #[derive(Debug)]
 pub(super) enum Waiter {
-    /// A connection that came in at a listener with this address.
-    Connection { socket: OwnedFd, purpose: Purpose, at: SocketAddr },
+    /// A connection that came in at a listener.
+    Connection(Came),
     /// A stream, for which this local connection without a server holds the place.
     Stream(Key, Incoming),
     /// A stream of datagrams, for which this flow without a server does.
@@ -47,18 +77,19 @@ pub(super) enum Waiter {
 }
 
 impl<D: Driver> Worker<D> {
-    /// Somebody has connected at a listener with this address.
-    pub(super) fn connection_came(&mut self, socket: OwnedFd, purpose: Purpose, at: SocketAddr) {
-        let client = net::peer_address(&socket);
-        let caller = Caller { client: Some(client.ip()), entrance_port: Some(at.port()) };
-        match (self.is_reliable(&caller), purpose) {
+    /// Somebody has connected at a listener, and said whose the connection is where that is asked.
+    pub(super) fn connection_came(&mut self, came: Came) {
+        let Came { client, at, .. } = came;
+        let entrance_port = Some(at.port()).filter(|&port| port != 0);
+        let caller = Caller { client: client.ip(), entrance_port };
+        match (self.is_reliable(&caller), came.purpose) {
             (Some(true), Purpose::Receptor) => {
-                self.begin_tunnel(Link::socket(Rc::new(socket), client.to_string()));
+                self.begin_tunnel(Link::socket(came.socket, client.to_string()));
             }
-            (Some(true), Purpose::Relay) => self.begin_pair(socket),
-            (Some(true), Purpose::Entrance) => self.client_came(socket, at),
+            (Some(true), Purpose::Relay) => self.begin_pair(came.socket),
+            (Some(true), Purpose::Entrance) => self.client_came(came),
             (Some(false), Purpose::Receptor) => {
-                net::reset_on_close(&socket);
+                net::reset_on_close(&came.socket);
                 if self.may_log_refusal() {
                     let reason = format!(
                         "RELIABLE= does not let it in: add its address, or -P{} for any peer",
@@ -67,15 +98,20 @@ impl<D: Driver> Worker<D> {
                     warn!(peer = %client, reason, "tunnel did not come up");
                 }
             }
-            (Some(false), _) => self.turn_away(&socket, client, "RELIABLE= does not let it in"),
+            (Some(false), _) => {
+                self.turn_away(&came.socket, client, "RELIABLE= does not let it in");
+            }
             (None, _) => {
-                self.await_name(client.ip(), Waiter::Connection { socket, purpose, at });
+                // Only who has an address has a name.
+                if let Some(client) = caller.client {
+                    self.await_name(client, Waiter::Connection(came));
+                }
             }
         }
     }
 
     /// Resets a client's connection, which its caller then drops.
-    pub(super) fn turn_away(&mut self, socket: &OwnedFd, client: SocketAddr, reason: &str) {
+    pub(super) fn turn_away(&mut self, socket: &OwnedFd, client: impl Display, reason: &str) {
         net::reset_on_close(socket);
         self.log_refused(client, reason);
     }
@@ -102,11 +138,8 @@ impl<D: Driver> Worker<D> {
     /// The place of a stream's exit in the plan, and the stream's seat. `None`: it was refused, or
     /// waits for its client's name.
     pub(super) fn admit(&mut self, incoming: &Incoming) -> Option<(usize, Option<Seat>)> {
-        let Incoming { tunnel, stream, client, entrance, transport } = *incoming;
-        let caller = Caller {
-            client: client.map(|client| client.ip()),
-            entrance_port: entrance.map(|entrance| entrance.port()),
-        };
+        let Incoming { tunnel, stream, client, transport, .. } = *incoming;
+        let caller = incoming.caller();
         let client = client.unwrap_or(NO_ADDRESS);
         let chosen = match self.is_reliable(&caller) {
             None => Err(NameWanted),
@@ -180,7 +213,7 @@ impl<D: Driver> Worker<D> {
                     tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
                 }
                 Waiter::Stream(key, _) => tunnel.session.attach(stream, key.pack()),
-                Waiter::Connection { .. } => {}
+                Waiter::Connection(_) => {}
             }
         }
         self.await_name(client.ip(), waiter);
@@ -189,9 +222,8 @@ impl<D: Driver> Worker<D> {
     fn await_name(&mut self, client: IpAddr, waiter: Waiter) {
         match self.names.wait(client.to_canonical(), waiter, self.now) {
             Ok(()) => self.ask_name(client),
-            Err(Waiter::Connection { socket, .. }) => {
-                let client = net::peer_address(&socket);
-                self.turn_away(&socket, client, TOO_MANY);
+            Err(Waiter::Connection(came)) => {
+                self.turn_away(&came.socket, came.client, TOO_MANY);
             }
             Err(Waiter::Stream(key, incoming)) => {
                 self.locals.remove(key);
@@ -226,12 +258,10 @@ impl<D: Driver> Worker<D> {
         self.names.found(client, name, self.now);
         while let Some(waiter) = self.names.take(client) {
             match waiter {
-                Waiter::Connection { socket, .. } if self.drain != Drain::No => {
-                    net::reset_on_close(&socket);
+                Waiter::Connection(came) if self.drain != Drain::No => {
+                    net::reset_on_close(&came.socket);
                 }
-                Waiter::Connection { socket, purpose, at } => {
-                    self.connection_came(socket, purpose, at);
-                }
+                Waiter::Connection(came) => self.connection_came(came),
                 Waiter::Stream(key, incoming) => self.go_on_with_stream(key, incoming),
                 Waiter::Flow(key, incoming) => self.go_on_with_flow(key, incoming),
             }

@@ -1,7 +1,8 @@
 //! The command that carries the tunnel: started, listened to, ended, and started again.
 //!
 //! It may end before its link does, or its link before it. Whichever is first, the other follows,
-//! and the command is started again when both are over.
+//! and the command is started again when both are over. Commands that streams are given to are in
+//! [`super::exec`].
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -59,7 +60,7 @@ impl<D: Driver> Worker<D> {
                 let number = connector.next_number();
                 let events = libc::POLLIN as u32;
                 let (exit, stderr) =
-                    (Kind::CommandExit.number(number), Kind::CommandStderr.number(number));
+                    (Kind::LinkCommandExit.number(number), Kind::LinkCommandStderr.number(number));
                 self.driver.poll(command.pidfd(), events, false, exit);
                 self.driver.poll(command.stderr_fd(), events, false, stderr);
                 let link = Link::socket(Rc::clone(&socket), name);
@@ -95,7 +96,7 @@ impl<D: Driver> Worker<D> {
         }
         let Some(carrier) = &mut connector.carrier else { return };
         let Some(status) = carrier.command.exited() else {
-            let token = Kind::CommandExit.number(number);
+            let token = Kind::LinkCommandExit.number(number);
             self.driver.poll(carrier.command.pidfd(), libc::POLLIN as u32, false, token);
             return;
         };
@@ -136,7 +137,7 @@ impl<D: Driver> Worker<D> {
         let Some(carrier) = &mut connector.carrier else { return };
         match carrier.command.read_stderr(|line| info!(command = %name, "{line}")) {
             StderrState::Wait => {
-                let token = Kind::CommandStderr.number(number);
+                let token = Kind::LinkCommandStderr.number(number);
                 self.driver.poll(carrier.command.stderr_fd(), libc::POLLIN as u32, false, token);
             }
             StderrState::Rest(rest) => carrier.rests_until = Some(now.after(rest)),

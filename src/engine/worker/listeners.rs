@@ -7,15 +7,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::access::Came;
+use super::client::Client;
 use super::token::Kind;
 use super::{Drain, Worker};
 use crate::engine::driver::{Driver, Fd, OpId};
 use crate::engine::net;
+use crate::engine::unix::SocketFile;
 use crate::limits::ACCEPT_PAUSE_MILLIS;
 use crate::session::Moment;
 
@@ -46,6 +50,12 @@ pub(in crate::engine) struct Listener {
     pub(in crate::engine) address: SocketAddr,
     pub(in crate::engine) purpose: Purpose,
     origin: Origin,
+    /// Where a Unix socket stands.
+    path: Option<PathBuf>,
+    /// Its file, if this process has made it.
+    _file: Option<SocketFile>,
+    /// Clients begin with a PROXY header.
+    pub(in crate::engine) proxy_header: bool,
     accepting: Option<OpId>,
     /// Out of descriptors: accepts again then.
     paused_until: Option<Moment>,
@@ -55,7 +65,41 @@ impl Listener {
     pub(in crate::engine) fn new(fd: OwnedFd, purpose: Purpose, origin: Origin) -> Listener {
         let address = net::local_address(&fd);
         let fd = Rc::new(fd);
-        Listener { fd, address, purpose, origin, accepting: None, paused_until: None }
+        Listener {
+            fd,
+            address,
+            purpose,
+            origin,
+            path: None,
+            _file: None,
+            proxy_header: false,
+            accepting: None,
+            paused_until: None,
+        }
+    }
+
+    /// An entrance at a Unix socket. `file` is there if this process has made it.
+    pub(in crate::engine) fn unix(
+        fd: OwnedFd,
+        path: PathBuf,
+        file: Option<SocketFile>,
+    ) -> Listener {
+        let origin = if file.is_some() { Origin::Own } else { Origin::Inherited };
+        let path = Some(path);
+        Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
+    }
+
+    /// Whether it is a Unix socket.
+    pub(in crate::engine) fn is_unix(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Where it listens, for the log.
+    pub(in crate::engine) fn place(&self) -> String {
+        match &self.path {
+            Some(path) => format!("unix:{}", path.display()),
+            None => self.address.to_string(),
+        }
     }
 }
 
@@ -98,7 +142,9 @@ impl<D: Driver> Worker<D> {
                 net::shut_down(&listener.fd);
             }
             self.driver.cancel_all(&listener.fd);
+            // A socket's file goes with its listener, so that the next process can make its own.
         }
+        self.reset_greetings();
     }
 
     pub(super) fn accepted(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
@@ -107,19 +153,32 @@ impl<D: Driver> Worker<D> {
         if !more {
             listener.accepting = None;
         }
-        let (purpose, address) = (listener.purpose, listener.address);
+        let purpose = listener.purpose;
         match got {
-            Ok(socket) => self.connection_came(socket, purpose, address),
+            Ok(socket) => {
+                let unix = listener.is_unix();
+                let came = Came {
+                    purpose,
+                    client: Client::of(&socket, unix),
+                    at: listener.address,
+                    unix,
+                    socket: Rc::new(socket),
+                };
+                match listener.proxy_header {
+                    true => self.begin_greeting(came),
+                    false => self.connection_came(came),
+                }
+            }
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    warn!(%address, %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
+                    warn!(address = listener.place(), %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
                     let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
                     listener.paused_until = Some(self.now.after(pause));
                     self.listeners_paused = true;
                 }
                 // The client was gone before we came to it.
-                _ => debug!(%address, %error, "accept failed"),
+                _ => debug!(address = listener.place(), %error, "accept failed"),
             },
         }
         if !more && (purpose != Purpose::Entrance || self.may_take_clients()) {

@@ -1,7 +1,9 @@
 //! A local connection: a client that came in at an entrance, or a server reached by an exit.
 
-use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
 
+use super::client::Client;
 use super::dial::Dial;
 use super::pieces::Pieces;
 use super::table::Key;
@@ -17,6 +19,8 @@ pub(super) enum Stage {
     Asking,
     /// An exit that has not reached its server.
     Dialing(Box<Dial>),
+    /// An exit whose Unix socket takes no more clients for now: asked again until this time.
+    Knocking(Rc<Path>, Option<Moment>),
     /// Both directions may carry data.
     Open,
     /// The stream has ended: what was delivered is still to be written.
@@ -83,9 +87,11 @@ pub(super) struct Local {
     pub(super) stream: Option<StreamKey>,
     pub(super) stage: Stage,
     /// The client, here or at the peer: for the log.
-    pub(super) client: SocketAddr,
+    pub(super) client: Client,
     /// Given back with all the rest.
     pub(super) seat: Option<Seat>,
+    /// The PROXY header that the server gets before anything else.
+    pub(super) header: Option<Box<[u8]>>,
 
     pub(super) reading: Reading,
     pub(super) pace: Pace,
@@ -128,14 +134,15 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(tunnel: Key, stage: Stage, client: SocketAddr, now: Moment) -> Local {
+    pub(super) fn new(tunnel: Key, stage: Stage, client: impl Into<Client>, now: Moment) -> Local {
         Local {
             fd: None,
             tunnel,
             stream: None,
             stage,
-            client,
+            client: client.into(),
             seat: None,
+            header: None,
             reading: Reading::Idle,
             pace: Pace::Sparse,
             streak: 0,

@@ -7,8 +7,12 @@
 //! Files: [`listeners`] take clients and peers in; [`connector`], [`openings`] and [`commands`] bring
 //! the persistent connection about; [`tunnels`] begins and ends tunnels, [`links`] moves bytes
 //! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what the
-//! session says; [`access`] says who may connect; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves bulk
-//! past the process from socket to socket; [`turn`] closes each turn.
+//! session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header of
+//! clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves
+//! bulk past the process from socket to socket; [`turn`] closes each turn.
+//!
+//! Exits that are no server at an address: [`unix`] reaches Unix sockets, [`exec`] gives streams to
+//! commands.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
@@ -23,13 +27,16 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 mod access;
+mod client;
 mod commands;
 mod connector;
 mod datagrams;
 mod dial;
+mod exec;
 mod flow;
 mod flows;
 mod gathering;
+mod greetings;
 mod halves;
 mod kit;
 mod lines;
@@ -50,6 +57,7 @@ mod token;
 mod tunnel;
 mod tunnels;
 mod turn;
+mod unix;
 mod watch;
 
 use super::congestion::Choice;
@@ -59,7 +67,8 @@ use super::net;
 use super::resolver::Resolver;
 use crate::endpoint::seats::Seats;
 use crate::limits::{
-    CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES,
+    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX,
+    WINDOW_BYTES,
 };
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
@@ -68,8 +77,10 @@ use access::Waiter;
 use connector::Connector;
 pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
+use exec::Exec;
 use flow::Flows;
 use gathering::Source;
+use greetings::Greeting;
 use kit::Kit;
 pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
@@ -148,6 +159,12 @@ pub(super) struct Worker<D> {
     locals: Table<Local>,
     /// What a plain relay has joined.
     pairs: Table<Pair>,
+    /// Clients whose PROXY header is awaited.
+    greetings: Table<Greeting>,
+    /// Commands that streams were given to.
+    execs: Table<Exec>,
+    /// Those of them whose standard error is left alone for a moment.
+    muted: Vec<(Moment, Key)>,
     /// Where clients' datagrams come in.
     ports: Vec<DatagramPort>,
     /// Who exchanges datagrams, here or through a tunnel.
@@ -229,6 +246,9 @@ impl<D: Driver> Worker<D> {
             up: Vec::new(),
             locals: Table::new(CONNECTIONS_MAX),
             pairs: Table::new(CONNECTIONS_MAX),
+            greetings: Table::new(CONNECTIONS_MAX),
+            execs: Table::new(COMMANDS_MAX),
+            muted: Vec::new(),
             ports,
             flows: Flows::new(plan.soxconf.udp_flows),
             inbox: Some(Box::new(Inbox::new()?)),
@@ -315,17 +335,20 @@ impl<D: Driver> Worker<D> {
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
-            (Kind::CommandExit, Outcome::Polled(_)) => {
+            (Kind::LinkCommandExit, Outcome::Polled(_)) => {
                 self.command_exited(token::number(token));
             }
-            (Kind::CommandStderr, Outcome::Polled(Ok(_))) => {
+            (Kind::LinkCommandStderr, Outcome::Polled(Ok(_))) => {
                 self.command_said(token::number(token));
             }
-            (Kind::CommandStderr, Outcome::Polled(Err(_))) => {}
+            (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
             (Kind::Dial, Outcome::Connected(result)) => {
                 self.link_connected(token::number(token), result);
             }
             (Kind::Wake, Outcome::Received(got)) => self.woken(more, got),
+            (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
+            (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
+            (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
             (kind, outcome) => self.take_in_pair(kind, key, outcome),
         }
     }

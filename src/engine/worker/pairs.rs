@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tracing::debug;
@@ -12,7 +11,7 @@ use super::dial::Dial;
 use super::pair::{Pair, Way};
 use super::token::Kind;
 use super::{Key, Worker};
-use crate::engine::driver::{Driver, Outcome};
+use crate::engine::driver::{Driver, Fd, Outcome};
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
 use crate::params::plan::LinkPlan;
@@ -49,19 +48,18 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A client has come in: sets out for its server.
-    pub(super) fn begin_pair(&mut self, socket: OwnedFd) {
+    pub(super) fn begin_pair(&mut self, client: Fd) {
         let LinkPlan::Relay { target, .. } = &self.plan.link else { return };
         let target = target.clone();
-        let peer = net::peer_address(&socket);
+        let peer = net::peer_address(&client);
         let seat = match self.seats.take(Some(peer.ip())) {
             Ok(seat) => seat,
-            Err(reason) => return self.turn_away(&socket, peer, &reason),
+            Err(reason) => return self.turn_away(&client, peer, &reason),
         };
-        net::set_nodelay(&socket);
-        self.congestion.set_after(&socket);
+        net::set_nodelay(&client);
+        self.congestion.set_after(&client);
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
         let dial = Dial::new(target.clone(), overall);
-        let client = Rc::new(socket);
         let Some(key) = self.pairs.insert(Pair::new(peer, Rc::clone(&client), dial, self.now))
         else {
             net::reset_on_close(&client);

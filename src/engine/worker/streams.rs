@@ -2,17 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tracing::debug;
 
-use super::access::Incoming;
+use super::access::{Came, Incoming};
 use super::dial::Dial;
 use super::flow::FLOW_BIT;
 use super::local::{Local, Stage};
 use super::token::Kind;
 use super::{Key, Worker};
+use crate::endpoint::seats::Seat;
+use crate::endpoint::{proxy_header, routing};
 use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
@@ -45,8 +46,8 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A client has come in at an entrance.
-    pub(super) fn client_came(&mut self, socket: OwnedFd, entrance: SocketAddr) {
-        let client = net::peer_address(&socket);
+    pub(super) fn client_came(&mut self, came: Came) {
+        let Came { socket, client, at, unix, .. } = came;
         let Some(&key) = self.up.last() else {
             net::reset_on_close(&socket);
             let held = self.hold_deadline.is_some_and(|deadline| self.now >= deadline);
@@ -54,7 +55,7 @@ impl<D: Driver> Worker<D> {
             self.log_refused(client, &format!("the tunnel is down ({why})"));
             return;
         };
-        let seat = match self.seats.take(Some(client.ip())) {
+        let seat = match self.seats.take(client.ip()) {
             Ok(seat) => seat,
             Err(reason) => return self.turn_away(&socket, client, &reason),
         };
@@ -66,19 +67,21 @@ impl<D: Driver> Worker<D> {
         };
         // The client's own destination, so that an entrance on every address says which it was.
         let own = net::local_address(&socket);
-        let entrance = if own == NO_ADDRESS { entrance } else { own };
+        let entrance = if own == NO_ADDRESS { at } else { own };
         let opened = match self.tunnels.get_mut(key) {
-            Some(tunnel) => tunnel.session.open(local_key.pack(), client, entrance),
+            Some(tunnel) => tunnel.session.open(local_key.pack(), client.address(), entrance),
             None => Err(crate::session::OpenError::NotUp),
         };
         match opened {
             Ok(stream) => {
-                net::set_nodelay(&socket);
-                self.congestion.set_after(&socket);
+                if !unix {
+                    net::set_nodelay(&socket);
+                    self.congestion.set_after(&socket);
+                }
                 debug!(%client, %entrance, "client");
                 if let Some(local) = self.locals.get_mut(local_key) {
                     local.stream = Some(stream);
-                    local.fd = Some(Rc::new(socket));
+                    local.fd = Some(socket);
                     local.seat = seat;
                 }
                 self.read_local(local_key);
@@ -94,37 +97,66 @@ impl<D: Driver> Worker<D> {
 
     /// The peer began a stream: finds its exit and sets out for it.
     pub(super) fn open_exit(&mut self, incoming: Incoming) {
-        let Some((exit, seat)) = self.admit(&incoming) else { return };
-        let Incoming { tunnel, stream, client, .. } = incoming;
-        let client = client.unwrap_or(NO_ADDRESS);
-        let target = match &self.plan.exits[exit].way {
-            Way::Server { target, transport: Transport::Tcp } => target.clone(),
-            Way::Server { target, transport: Transport::Udp } => {
-                let target = target.clone();
-                self.open_exit_flow((tunnel, stream), client, seat, &target);
-                return;
+        let Some((place, seat)) = self.admit(&incoming) else { return };
+        let Incoming { tunnel, stream, client, entrance, .. } = incoming;
+        let exit = &self.plan.exits[place];
+        let transport = exit.transport();
+        let header =
+            exit.proxy_header.map(|version| proxy_header::write(version, client, entrance));
+        let found = match &exit.way {
+            Way::Server { target, .. } => Ok(target.clone()),
+            Way::SamePort { host, offset, .. } => {
+                routing::at_port_of(host, *offset, &incoming.caller())
             }
-            Way::Proxy(_) => {
-                self.refuse_stream(tunnel, stream, client, "no server to connect to", false);
-                return;
+            Way::Proxy(_) => Err(String::from("no server to connect to")),
+            Way::Unix(path) => {
+                let path = Rc::from(path.as_path());
+                return self.open_unix_exit(&incoming, seat, header, path);
+            }
+            Way::Command(command) => {
+                let command = command.clone();
+                return self.open_exec(&incoming, seat, &command);
             }
         };
+        let client = client.unwrap_or(NO_ADDRESS);
+        let target = match found {
+            Ok(target) => target,
+            Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
+        };
+        if transport == Transport::Udp {
+            self.open_exit_flow((tunnel, stream), client, seat, &target);
+            return;
+        }
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
-        let dial = Box::new(Dial::new(target.clone(), overall));
-        let local = Local::new(tunnel, Stage::Dialing(dial), client, self.now);
+        let stage = Stage::Dialing(Box::new(Dial::new(target.clone(), overall)));
+        let Some(key) = self.begin_exit(&incoming, seat, header, stage) else { return };
+        debug!(%client, host = %target.host, port = target.port, "exit");
+        self.find_exit(key, &target);
+    }
+
+    /// A local connection for a stream that the peer began, with the PROXY header that its server
+    /// gets first. `None`: there is no room for it, and the peer knows.
+    pub(super) fn begin_exit(
+        &mut self,
+        incoming: &Incoming,
+        seat: Option<Seat>,
+        header: Option<Vec<u8>>,
+        stage: Stage,
+    ) -> Option<Key> {
+        let Incoming { tunnel, stream, client, .. } = *incoming;
+        let client = client.unwrap_or(NO_ADDRESS);
+        let mut local = Local::new(tunnel, stage, client, self.now);
+        local.stream = Some(stream);
+        local.seat = seat;
+        local.header = header.map(Vec::into_boxed_slice);
         let Some(key) = self.locals.insert(local) else {
             self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
-            return;
+            return None;
         };
-        if let Some(local) = self.locals.get_mut(key) {
-            local.stream = Some(stream);
-            local.seat = seat;
-        }
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
             tunnel.session.attach(stream, key.pack());
         }
-        debug!(%client, host = %target.host, port = target.port, "exit");
-        self.find_exit(key, &target);
+        Some(key)
     }
 
     fn find_exit(&mut self, key: Key, target: &Target) {
@@ -160,13 +192,16 @@ impl<D: Driver> Worker<D> {
             }
             None => {
                 let reason = dial.reason();
-                let (tunnel, client) = (local.tunnel, local.client);
-                let stream = local.stream;
-                self.locals.remove(key);
-                if let Some(stream) = stream {
-                    self.refuse_stream(tunnel, stream, client, &reason, true);
-                }
+                self.exit_unreachable(key, &reason);
             }
+        }
+    }
+
+    /// The server of an exit cannot be reached.
+    pub(super) fn exit_unreachable(&mut self, key: Key, reason: &str) {
+        let Some(local) = self.locals.remove(key) else { return };
+        if let Some(stream) = local.stream {
+            self.refuse_stream(local.tunnel, stream, local.client, reason, true);
         }
     }
 
@@ -174,7 +209,7 @@ impl<D: Driver> Worker<D> {
         &mut self,
         tunnel: Key,
         stream: StreamKey,
-        client: SocketAddr,
+        client: impl std::fmt::Display,
         reason: &str,
         unreachable: bool,
     ) {
@@ -191,24 +226,14 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let Stage::Dialing(dial) = &mut local.stage else { return };
-        match (result, &local.fd) {
-            (Ok(()), Some(fd)) => {
-                net::set_nodelay(fd);
-                self.congestion.set_after(fd);
-                let (server, own) = (net::peer_address(fd), net::local_address(fd));
-                if let Some(byte) = local.urgent.take() {
-                    net::send_urgent(fd, byte);
-                }
-                local.stage = Stage::Open;
-                local.deadline = None;
-                let (tunnel, stream) = (local.tunnel, local.stream);
-                if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-                    tunnel.session.accept(stream, server, own);
-                }
-                self.mark_tunnel(tunnel);
-                self.read_local(key);
-                self.mark_local(key);
-            }
+        let said = result.and_then(|()| {
+            let Some(fd) = &local.fd else { return Ok(()) };
+            net::set_nodelay(fd);
+            self.congestion.set_after(fd);
+            local.header.as_ref().map_or(Ok(()), |header| net::send_first(fd, header))
+        });
+        match (said, &local.fd) {
+            (Ok(()), Some(_)) => self.exit_reached(key),
             (Err(error), _) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             (result, _) => {
                 if let Err(error) = result {
@@ -218,6 +243,26 @@ impl<D: Driver> Worker<D> {
                 self.dial_local(key);
             }
         }
+    }
+
+    /// Whoever an exit leads to is there, and knows whose the stream is.
+    pub(super) fn exit_reached(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(fd) = &local.fd else { return };
+        let (server, own) = (net::peer_address(fd), net::local_address(fd));
+        if let Some(byte) = local.urgent.take() {
+            net::send_urgent(fd, byte);
+        }
+        local.header = None;
+        local.stage = Stage::Open;
+        local.deadline = None;
+        let (tunnel, stream) = (local.tunnel, local.stream);
+        if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
+            tunnel.session.accept(stream, server, own);
+        }
+        self.mark_tunnel(tunnel);
+        self.read_local(key);
+        self.mark_local(key);
     }
 
     /// The peer has said all it has to say.

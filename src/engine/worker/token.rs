@@ -12,10 +12,10 @@ pub(super) enum Kind {
     Accept,
     /// The connector's own dial.
     Dial,
-    /// Its command has ended; the key's slot is its number, here and below.
-    CommandExit,
+    /// Its command, which carries the tunnel, has ended; the key's slot is its number, here and below.
+    LinkCommandExit,
     /// Its command has written to standard error.
-    CommandStderr,
+    LinkCommandStderr,
     LinkReceive,
     LinkSend,
     LocalConnect,
@@ -53,14 +53,20 @@ pub(super) enum Kind {
     PortReady,
     /// A flow's server has answered.
     FlowReady,
+    /// A client whose PROXY header is awaited has said something.
+    GreetingReady,
+    /// A command of an exit has written to its standard error.
+    ExecStderr,
+    /// A command of an exit has ended.
+    ExecExit,
 }
 
-const KINDS: [Kind; 29] = [
+const KINDS: [Kind; 32] = [
     Kind::Wake,
     Kind::Accept,
     Kind::Dial,
-    Kind::CommandExit,
-    Kind::CommandStderr,
+    Kind::LinkCommandExit,
+    Kind::LinkCommandStderr,
     Kind::LinkReceive,
     Kind::LinkSend,
     Kind::LocalConnect,
@@ -85,6 +91,9 @@ const KINDS: [Kind; 29] = [
     Kind::DownBroken,
     Kind::PortReady,
     Kind::FlowReady,
+    Kind::GreetingReady,
+    Kind::ExecStderr,
+    Kind::ExecExit,
 ];
 
 impl Kind {

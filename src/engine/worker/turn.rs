@@ -16,6 +16,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.tunnels_on_time();
         self.sources_on_time();
+        self.execs_on_time();
         // Before anything is written: peers are to hear of flows that end.
         self.flows_on_time();
         self.names_on_time();
@@ -44,12 +45,14 @@ impl<D: Driver> Worker<D> {
         let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
         let names = self.names.oldest().map(|(_, until)| until);
         let resting = self.resting.front().map(|&(until, _)| until);
-        let command = self.command_on_time();
-        let next =
-            [sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command]
-                .into_iter()
-                .flatten()
-                .min()?;
+        let (command, execs) = (self.command_on_time(), self.execs_on_time());
+        let next = [
+            sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
+            execs,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
     }
 
@@ -82,7 +85,8 @@ impl<D: Driver> Worker<D> {
 
     fn sweep_is_wanted(&self) -> bool {
         let any = self.locals.len() + self.pairs.len() > 0;
-        self.timed > 0 || (self.plan.timeouts.io.is_some() && any)
+        let others = self.greetings.len() + self.execs.len();
+        self.timed + others > 0 || (self.plan.timeouts.io.is_some() && any)
     }
 
     /// Ends local connections whose patience is over. Looks at all of them, a few times a second
@@ -113,6 +117,8 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.sweep_pairs();
+        self.sweep_greetings();
+        self.sweep_execs();
         for key in calm {
             self.calm_down(key);
         }
@@ -130,6 +136,10 @@ impl<D: Driver> Worker<D> {
                 self.driver.cancel_all(&fd);
             }
             self.dial_local(key);
+            return;
+        }
+        if let Stage::Knocking(..) = local.stage {
+            self.knock(key);
             return;
         }
         let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
@@ -235,6 +245,7 @@ impl<D: Driver> Worker<D> {
         for (_, pair) in self.pairs.iter() {
             pair.reset_on_close();
         }
+        self.finish_execs();
         let Counters {
             spliced_from_local,
             spliced_to_local,
