@@ -8,6 +8,7 @@ use super::foreground;
 use super::hostlist::{HostList, Lookup};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
+use super::options;
 use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport, UnixEntrance};
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
@@ -296,7 +297,7 @@ impl Draft {
 
 /// The ports of `-P`.
 fn listen(word: &Word, value: &str) -> Result<Vec<Entrance>, Problem> {
-    if value.contains('=') {
+    if options::split(value).0.contains('=') {
         let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
         return Err(Problem::new("-P takes [host]:port", remedy));
     }

@@ -39,12 +39,28 @@ Without a persistent connection:
 Entrances, where streams begin at this end:
   PORT=PORT[,PORT]...          PORT is [HOST:]NUMBER[-NUMBER][/udp]
                                with /udp each client address is a flow
+  PORT=unix:PATH[?mode=MODE]   a Unix socket. MODE says who may connect: 0600,
+                               our own user. To the peer its clients have no
+                               address: lists of addresses do not let them in
+  with ?proxy=accept behind PORT or PATH each client has to send a PROXY header
+  (version 1 or 2) first; the address in it counts as the client's
 
 Exits, where streams of the peer go; the first that matches is taken:
   DEST=HOST:PORT[/udp][:CLIENTS]
   SERVER=PROTO://HOST[:PORT][/udp],-in[:-:CLIENTS]
                                PROTO gives the standard port: telnet, http, ...
                                (dns://HOST/udp: 53); not tcprelay, udprelay
+                               PORT may be - for that of the peer's entrance,
+                               +N or -N for one so much higher or lower
+  DEST=unix:PATH[:CLIENTS]     a Unix socket
+  with ?proxy=v1 or ?proxy=v2 behind PORT or PATH the server is first sent a
+  PROXY header with the client's address and the entrance's
+  SERVER=\"exec:COMMAND,-in[:-:CLIENTS]\"
+                               each stream is the standard input and output of
+                               what /bin/sh -c makes of COMMAND (as by inetd),
+                               its errors go to our log. It ends with the
+                               stream. In its environment: REMOTE_HOST,
+                               REMOTE_PORT, LOCAL_PORT (the entrance's)
   TCP streams take TCP exits, UDP flows UDP exits. A SockMux 0.3 peer does not
   say which it is: there the first exit that matches is taken, so tell them
   apart by CLIENTS.

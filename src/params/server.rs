@@ -76,6 +76,9 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
 /// The plain relay, which leads to one server and adds nothing to what it carries.
 fn relay(protocol: &str, server: &str) -> Result<Server, Problem> {
     let example = format!("write SERVER={protocol}://host:port, or make it an exit by ,-in");
+    if matches!(server, "" | "/") {
+        return Err(no_host(protocol));
+    }
     let (server, given) = options::split(server);
     if let Some(given) = given {
         let what = format!("a plain relay has no options ({})", quoted(given));

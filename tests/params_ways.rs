@@ -1,0 +1,130 @@
+//! Entrances and exits that are no ports of servers, and what may be said behind `?`, as a user of
+//! the library sees them.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sockmux_uring::params::cli::{self, Command};
+use sockmux_uring::params::files::Files;
+use sockmux_uring::params::plan::{Plan, ProxyHeader, Transport, UnixEntrance, Way};
+use sockmux_uring::params::show;
+
+/// One file with this text, whatever its name.
+struct OneFile(&'static str);
+
+impl Files for OneFile {
+    fn read(&self, _path: &Path, _bytes_max: u64) -> io::Result<Vec<u8>> {
+        Ok(self.0.into())
+    }
+    fn identity(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}
+
+fn run_with(args: &[&str], file: &'static str) -> Plan {
+    let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
+    match cli::parse(words, &OneFile(file), &mut |_| unreachable!()) {
+        Ok(invocation) => match invocation.command {
+            Command::Run(plan) => plan,
+            other => panic!("{args:?}: {other:?}"),
+        },
+        Err(failure) => panic!("{args:?}: {failure}"),
+    }
+}
+
+fn run(args: &[&str]) -> Plan {
+    run_with(args, "")
+}
+
+fn ways(plan: &Plan) -> Vec<Way> {
+    plan.exits.iter().map(|exit| exit.way.clone()).collect()
+}
+
+#[test]
+fn unix_sockets_at_both_ends() {
+    let plan = run(&[
+        "-P9000",
+        "PORT=unix:/run/a",
+        "PORT=unix:b?mode=0666&proxy=accept",
+        "DEST=unix:/run/c",
+    ]);
+    let entrance =
+        |path: &str, mode, proxy_header| UnixEntrance { path: path.into(), mode, proxy_header };
+    assert_eq!(plan.unix_entrances, [entrance("/run/a", 0o600, false), entrance("b", 0o666, true)]);
+    assert_eq!(plan.entrances, []);
+    assert_eq!(ways(&plan), [Way::Unix("/run/c".into())]);
+    assert_eq!(plan.exits[0].transport(), Transport::Tcp);
+    // One entrance is enough, and it counts as one where there can be none.
+    run(&["SERVER=sockmux://h:9000", "PORT=unix:/run/a"]);
+    assert_eq!(ways(&run(&["-Fsockmux", "-Qunix:/run/c"])), [Way::Unix("/run/c".into())]);
+}
+
+#[test]
+fn a_command_is_what_stands_before_the_last_in() {
+    let plan = run(&["-P1", "SERVER=exec:grep -v ',-in' | sed 's/:/,/',-in:-:-P80"]);
+    assert_eq!(ways(&plan), [Way::Command("grep -v ',-in' | sed 's/:/,/'".into())]);
+    assert_eq!(plan.exits[0].clients.as_ref().map(ToString::to_string).as_deref(), Some("-P80"));
+    let plan = run_with(&["-P1", "+=conf"], "SERVER=exec:echo a b  c,-in\n");
+    assert_eq!(ways(&plan), [Way::Command("echo a b  c".into())]);
+}
+
+#[test]
+fn ports_that_follow_the_entrance() {
+    let plan =
+        run(&["-P1", "DEST=h:-:-P80", "DEST=[::1]:+1000:-P81", "SERVER=dns://h:-5300/udp,-in"]);
+    let at = |host: &str, offset, transport| Way::SamePort { host: host.into(), offset, transport };
+    let wanted = [
+        at("h", 0, Transport::Tcp),
+        at("::1", 1000, Transport::Tcp),
+        at("h", -5300, Transport::Udp),
+    ];
+    assert_eq!(ways(&plan), wanted);
+    assert_eq!(plan.exits[2].transport(), Transport::Udp);
+}
+
+#[test]
+fn proxy_headers() {
+    let plan = run(&[
+        "-P1",
+        "PORT=80?proxy=accept,81,h:90-91?proxy=accept",
+        "DEST=h:80?proxy=v1:-P80",
+        "SERVER=http://h?proxy=v2,-in:-:-P81",
+        "DEST=unix:/x?proxy=v2:-P90",
+        "DEST=h:80",
+    ]);
+    let accept: Vec<bool> = plan.entrances.iter().map(|entrance| entrance.proxy_header).collect();
+    assert_eq!(accept, [true, false, true, true]);
+    let headers: Vec<_> = plan.exits.iter().map(|exit| exit.proxy_header).collect();
+    assert_eq!(
+        headers,
+        [Some(ProxyHeader::V1), Some(ProxyHeader::V2), Some(ProxyHeader::V2), None]
+    );
+    // In the foreground form -P is an entrance.
+    let plan = run(&["-Fsockmux", "-A1", "-P80?proxy=accept"]);
+    assert!(plan.entrances[0].proxy_header);
+}
+
+#[test]
+fn the_plan_is_shown() {
+    let shown = show::plan(&run(&[
+        "-P9000",
+        "PORT=80,81,82?proxy=accept",
+        "PORT=unix:/run/a?mode=660&proxy=accept",
+        "DEST=unix:/run/c:-P80",
+        "DEST=h:-?proxy=v2:-P81",
+        "DEST=[::1]:+1000:-P82",
+        "SERVER=exec:cat -n,-in",
+    ]));
+    for line in [
+        "entrances   *:80-81",
+        "            *:82, each client behind a PROXY header",
+        "            unix:/run/a (mode 0660), each client behind a PROXY header",
+        "exits       1. unix:/run/c  for -P80",
+        "            2. tcprelay://h:the entrance's port  for -P81, told by a PROXY header, version 2",
+        "            3. tcprelay://[::1]:the entrance's port +1000  for -P82",
+        "            4. exec:cat -n  for everybody",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "no `{line}` in\n{shown}");
+    }
+}
