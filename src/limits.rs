@@ -484,8 +484,7 @@ pub const COMMAND_AT_ONCE_MILLIS: u64 = 1_000;
 /// a pipe of Linux holds unless told otherwise (pipe(7)), so its last words are no more.
 pub const COMMAND_LAST_WORDS_BYTES: usize = 64 << 10;
 
-/// How long a command that carries the tunnel has from SIGTERM to SIGKILL, in milliseconds: enough
-/// to say goodbye over a slow line; nobody who stops the process waits for longer.
+/// How long a command has from SIGTERM to SIGKILL, in milliseconds: enough to say goodbye over a slow line; nobody who stops the process waits for longer.
 pub const COMMAND_GRACE_MILLIS: u64 = 2_000;
 
 /// How long a command that was killed is waited for, in milliseconds. The kernel needs some, unless a

@@ -6,6 +6,17 @@ use super::{Service, free_address, new_dir, program};
 
 /// Starts a server with an empty `www`.
 pub fn start() -> Service {
+    start_with("", "off")
+}
+
+/// The same for clients behind PROXY headers only. The file `access.log` of its directory says what
+/// they said: client, client's port, server, server's port.
+pub fn start_behind_headers() -> Service {
+    start_with("proxy_protocol", "access.log said")
+}
+
+/// `listening` stands behind the address; `log` is where and how requests are logged.
+fn start_with(listening: &str, log: &str) -> Service {
     let dir = new_dir();
     let address = free_address();
     let path = dir.path().display();
@@ -18,7 +29,9 @@ pid {path}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 256; }}
 http {{
-    access_log off;
+    log_format said '$proxy_protocol_addr $proxy_protocol_port '
+        '$proxy_protocol_server_addr $proxy_protocol_server_port';
+    access_log {log};
     sendfile on;
     client_body_temp_path {path}/body;
     proxy_temp_path {path}/proxy;
@@ -26,7 +39,7 @@ http {{
     uwsgi_temp_path {path}/uwsgi;
     scgi_temp_path {path}/scgi;
     server {{
-        listen {address};
+        listen {address} {listening};
         root {path}/www;
     }}
 }}

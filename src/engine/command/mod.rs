@@ -1,5 +1,6 @@
 #![allow(unsafe_code)]
-//! A command that carries the persistent connection (`SERVER="sockmux:proc@COMMAND"`).
+//! A command that carries the persistent connection (`SERVER="sockmux:proc@COMMAND"`), or that a
+//! stream is given to (`SERVER="exec:COMMAND,-in"`).
 //!
 //! - **Words**: COMMAND is given to `/bin/sh -c` as it is: quotes, variables, pipes and `exec` mean
 //!   what they mean there. Its directory and its environment are ours.

@@ -25,9 +25,10 @@ pub(super) enum Client {
 impl Client {
     /// Who has connected to an entrance.
     pub(super) fn of(socket: &OwnedFd, unix: bool) -> Client {
-        match net::peer_process(socket) {
-            Some((id, user)) if unix => Client::Process { id, user },
-            _ => Client::Address(net::peer_address(socket)),
+        let process = if unix { net::peer_process(socket) } else { None };
+        match process {
+            Some((id, user)) => Client::Process { id, user },
+            None => Client::Address(net::peer_address(socket)),
         }
     }
 

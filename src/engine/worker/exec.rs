@@ -169,8 +169,8 @@ impl<D: Driver> Worker<D> {
         self.scratch = due;
     }
 
-    /// Ends all commands, for the end of the process: none is left behind, and all of them together
-    /// have one time of grace.
+    /// Asks all commands to end, for the end of the process. All of them together have one time of
+    /// grace; what is left then is killed with the worker.
     pub(super) fn finish_execs(&mut self) {
         for (_, command) in self.execs.iter() {
             command.running.end();

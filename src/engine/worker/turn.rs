@@ -245,7 +245,9 @@ impl<D: Driver> Worker<D> {
         for (_, pair) in self.pairs.iter() {
             pair.reset_on_close();
         }
-        self.finish_execs();
+        if stopped != Stopped::AtOnce {
+            self.finish_execs();
+        }
         let Counters {
             spliced_from_local,
             spliced_to_local,

@@ -1,0 +1,197 @@
+//! Exits that give each stream to a command on its descriptors 0 and 1.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use support::net::{Ended, check_echo, check_new_echo, connect, read_to_end_of};
+use support::pattern::Pattern;
+use support::program::Program;
+use support::protocol::{Protocol, in_both_protocols};
+use support::tunnel::Tunnel;
+use support::{DEADLINE, eventually};
+
+/// A tunnel whose receptor gives streams to `command`.
+fn tunnel(protocol: Protocol, command: &str) -> Tunnel {
+    let exit = format!("SERVER=exec:{command},-in");
+    Tunnel::start(protocol, &[&exit, "-v"], &["PORT=127.0.0.1:0", "-v"])
+}
+
+/// All that comes until the end.
+fn all_of(mut stream: &TcpStream) -> String {
+    let mut all = String::new();
+    stream.read_to_string(&mut all).expect("text, then an end");
+    all
+}
+
+/// Processes whose parent is this program.
+fn children(program: &Program) -> usize {
+    let parent = program.pid().to_string();
+    let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
+    processes
+        .filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok())
+        .filter(|stat| {
+            let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+            fields.split_whitespace().nth(1) == Some(&parent)
+        })
+        .count()
+}
+
+fn are_gone(program: &Program) {
+    assert!(eventually(DEADLINE, || children(program) == 0), "{} left", children(program));
+}
+
+/// Whether a process runs whose command line has this in it, but for the program itself.
+fn runs(mark: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .any(|line| line.contains(mark) && !line.contains("SERVER=exec:"))
+}
+
+fn each_stream_has_a_command_of_its_own(protocol: Protocol) {
+    let tunnel = tunnel(protocol, "cat");
+    check_new_echo(tunnel.entrance(), 1, 2_000_000);
+    let streams: Vec<_> = (0..3).map(|_| connect(tunnel.entrance())).collect();
+    for (seed, stream) in streams.iter().enumerate() {
+        check_echo(stream, seed as u64, 100_000);
+    }
+    assert!(children(&tunnel.receptor) >= 3);
+    drop(streams);
+    are_gone(&tunnel.receptor);
+}
+
+fn a_command_may_answer_when_the_client_has_said_all(protocol: Protocol) {
+    let tunnel = tunnel(protocol, "wc -c");
+    let mut stream = connect(tunnel.entrance());
+    Pattern::new(2).send(&mut stream, 3_000_000).expect("everything is sent");
+    stream.shutdown(Shutdown::Write).expect("sending can end");
+    assert_eq!(all_of(&stream).trim(), "3000000");
+    are_gone(&tunnel.receptor);
+}
+
+fn a_command_that_ends_ends_the_stream(protocol: Protocol) {
+    let tunnel = tunnel(protocol, "echo first; head -c 5 >/dev/null; echo second");
+    let mut stream = connect(tunnel.entrance());
+    stream.write_all(b"12345").expect("sent");
+    assert_eq!(all_of(&stream), "first\nsecond\n");
+    drop(stream);
+    are_gone(&tunnel.receptor);
+    let ended = tunnel.receptor.wait_for("command ended");
+    assert_eq!(ended["status"], "exit status 0");
+}
+
+in_both_protocols!(
+    each_stream_has_a_command_of_its_own,
+    a_command_may_answer_when_the_client_has_said_all,
+    a_command_that_ends_ends_the_stream,
+);
+
+#[test]
+fn a_command_knows_whose_the_stream_is() {
+    let tunnel = tunnel(Protocol::V1, "echo $REMOTE_HOST $REMOTE_PORT $LOCAL_PORT");
+    let stream = connect(tunnel.entrance());
+    let own = stream.local_addr().expect("bound");
+    let wanted = format!("127.0.0.1 {} {}\n", own.port(), tunnel.entrance().port());
+    assert_eq!(all_of(&stream), wanted);
+}
+
+#[test]
+fn what_a_command_complains_of_is_logged_with_its_name() {
+    let tunnel = tunnel(Protocol::V1, "echo answer; echo complaint >&2; exit 3");
+    assert_eq!(all_of(&connect(tunnel.entrance())), "answer\n");
+    let said = tunnel.receptor.wait_for("command said");
+    assert_eq!(said["line"], "complaint");
+    assert_eq!(said["command"], "echo answer; echo complaint >&2; exit 3");
+    let failed = tunnel.receptor.wait_for_event("an end", 1, |event| {
+        matches!(event["message"].as_str(), Some("command failed at once" | "command ended"))
+    });
+    assert_eq!(failed["status"], "exit status 3");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_warned_of() {
+    let tunnel = tunnel(Protocol::V1, "exec /nonexistent/server");
+    let stream = connect(tunnel.entrance());
+    assert_eq!(all_of(&stream), "");
+    let failed = tunnel.receptor.wait_for("command failed at once");
+    assert_eq!((&failed["level"], &failed["status"]), (&"WARN".into(), &"exit status 127".into()));
+    assert!(tunnel.receptor.log_text().contains("/nonexistent/server"));
+}
+
+#[test]
+fn a_client_that_goes_takes_its_command_along() {
+    // It reads nothing, so it does not see the end; its child ignores SIGTERM.
+    const MARK: &str = "sleep 3600.0625";
+    let tunnel = tunnel(Protocol::V1, &format!("(trap '' TERM; {MARK}); exec {MARK}"));
+    let stream = connect(tunnel.entrance());
+    assert!(eventually(DEADLINE, || runs(MARK)));
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a reset at close");
+    drop(stream);
+    are_gone(&tunnel.receptor);
+    assert!(eventually(DEADLINE, || !runs(MARK)));
+}
+
+#[test]
+fn a_hundred_at_once_and_none_left_behind() {
+    let mut tunnel = tunnel(Protocol::V1, "cat");
+    let entrance = tunnel.entrance();
+    let before = tunnel.receptor.descriptors();
+    let streams: Vec<_> = (0..100).map(|_| connect(entrance)).collect();
+    std::thread::scope(|scope| {
+        for (seed, stream) in streams.iter().enumerate() {
+            scope.spawn(move || check_echo(stream, seed as u64, 20_000));
+        }
+    });
+    assert_eq!(children(&tunnel.receptor), 100);
+    drop(streams);
+    are_gone(&tunnel.receptor);
+    assert!(eventually(DEADLINE, || tunnel.receptor.descriptors() == before));
+    // A signal while some run.
+    let mark = "sleep 3600.125";
+    let others = self::tunnel(Protocol::V1, &format!("trap '' TERM; {mark}"));
+    let kept: Vec<_> = (0..10).map(|_| connect(others.entrance())).collect();
+    assert!(eventually(DEADLINE, || children(&others.receptor) == 10));
+    let Tunnel { mut receptor, .. } = others;
+    receptor.terminate();
+    receptor.wait_for("draining");
+    receptor.terminate();
+    receptor.wait_exit(DEADLINE);
+    assert!(eventually(DEADLINE, || !runs(mark)));
+    drop(kept);
+    tunnel.receptor.terminate();
+    assert!(tunnel.receptor.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn more_than_may_run_at_once_are_refused() {
+    let most = sockmux_uring::limits::COMMANDS_MAX;
+    let tunnel = tunnel(Protocol::V1, "cat");
+    let entrance = tunnel.entrance();
+    let mut streams: Vec<_> = (0..most).map(|_| connect(entrance)).collect();
+    for stream in &streams {
+        check_echo(stream, 1, 1);
+    }
+    assert_eq!(read_to_end_of(&mut connect(entrance), DEADLINE), Ended::Reset);
+    let reason = tunnel.receptor.wait_for_reason("stream refused");
+    assert_eq!(reason, format!("{most} commands run at once already"));
+    assert!(tunnel.connector.wait_for_reason("stream refused").contains(&reason));
+    // As soon as one has ended there is room again.
+    streams.pop();
+    assert!(eventually(DEADLINE, || children(&tunnel.receptor) < most));
+    check_new_echo(entrance, 2, 1000);
+}
+
+#[test]
+fn commands_go_with_a_program_that_is_killed() {
+    let mark = "sleep 3600.25";
+    let Tunnel { mut receptor, connector, .. } = tunnel(Protocol::V1, mark);
+    let entrance: SocketAddr = connector.address_of("entrance listening");
+    let _stream = connect(entrance);
+    assert!(eventually(DEADLINE, || runs(mark)));
+    receptor.kill_9();
+    assert!(eventually(DEADLINE, || !runs(mark)));
+}
