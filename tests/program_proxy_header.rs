@@ -6,10 +6,11 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use services::nginx;
 use socket2::SockRef;
-use sockmux_uring::limits::REFUSALS_LOGGED_PER_SECOND;
+use sockmux_uring::limits::{PROXY_ASK_SECS, REFUSALS_LOGGED_PER_SECOND};
 use support::net::{Ended, bounded, check_echo, connect, read_to_end_of};
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
@@ -208,6 +209,19 @@ fn a_hundred_half_said_headers_do_not_hold_up_others() {
     tunnel.connector.terminate();
     assert_eq!(read_to_end_of(&mut waiting, DEADLINE), Ended::Reset);
     assert!(tunnel.connector.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn who_is_too_slow_with_its_header_is_reset() {
+    let (tunnel, _server) = passing_on(Protocol::V1, "?proxy=v1");
+    let mut stream = connect(tunnel.entrance());
+    stream.write_all(b"PROXY TCP4 ").expect("sent");
+    let began = Instant::now();
+    let patience = Duration::from_secs(PROXY_ASK_SECS);
+    assert_eq!(read_to_end_of(&mut stream, patience + DEADLINE), Ended::Reset);
+    assert!(began.elapsed() > patience / 2);
+    let reason = tunnel.connector.wait_for_reason("stream refused");
+    assert_eq!(reason, format!("no PROXY header within {PROXY_ASK_SECS} s"));
 }
 
 #[test]
