@@ -484,7 +484,8 @@ pub const COMMAND_AT_ONCE_MILLIS: u64 = 1_000;
 /// a pipe of Linux holds unless told otherwise (pipe(7)), so its last words are no more.
 pub const COMMAND_LAST_WORDS_BYTES: usize = 64 << 10;
 
-/// How long a command has from SIGTERM to SIGKILL, in milliseconds: enough to say goodbye over a slow line; nobody who stops the process waits for longer.
+/// How long a command has from SIGTERM to SIGKILL, in milliseconds: enough to say goodbye over a slow
+/// line; nobody who stops the process waits for longer.
 pub const COMMAND_GRACE_MILLIS: u64 = 2_000;
 
 /// How long a command that was killed is waited for, in milliseconds. The kernel needs some, unless a
@@ -607,8 +608,9 @@ pub const CLIENT_NAMES_WAITING_MAX: usize = 1024;
 /// behind it while the server is being connected. Servers of HTTP take heads of 8 to 64 KiB.
 pub const PROXY_HEAD_BYTES: usize = 64 << 10;
 
-/// How long a proxy waits for its client to say what it wants, in seconds: a program says it at
-/// once, and somebody who types a host's name has time to look it up.
+/// How long a client may take to say where it wants to go or whose it is, unless `TIMEOUT=ask` says
+/// otherwise, in seconds: a program says it at once, and somebody who types a host's name has time to
+/// look it up.
 pub const PROXY_ASK_SECS: u64 = 30;
 
 /// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers

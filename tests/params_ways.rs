@@ -124,6 +124,7 @@ fn the_plan_is_shown() {
         "            2. tcprelay://h:the entrance's port  for -P81, told by a PROXY header, version 2",
         "            3. tcprelay://[::1]:the entrance's port +1000  for -P82",
         "            4. exec:cat -n  for everybody",
+        "            ask       30 s      for what a client has to say first",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "no `{line}` in\n{shown}");
     }

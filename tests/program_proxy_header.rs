@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use services::nginx;
 use socket2::SockRef;
-use sockmux_uring::limits::{PROXY_ASK_SECS, REFUSALS_LOGGED_PER_SECOND};
+use sockmux_uring::limits::REFUSALS_LOGGED_PER_SECOND;
 use support::net::{Ended, bounded, check_echo, connect, read_to_end_of};
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
@@ -140,10 +140,41 @@ fn host_lists_see_the_address_of_the_header(protocol: Protocol) {
     }
 }
 
+fn who_may_connect_is_asked_of_the_address_in_the_header(protocol: Protocol) {
+    let server = Server::echo();
+    // What this test connects from may not, by itself.
+    let tunnel = Tunnel::start(
+        protocol,
+        &[format!("DEST={}", server.address())],
+        &["PORT=127.0.0.1:0?proxy=accept", "RELIABLE=192.0.2.0/24", "MAXIMA=conpch:1"],
+    );
+    let said = |header: &[u8]| {
+        let mut stream = connect(tunnel.entrance());
+        stream.write_all(header).expect("sent");
+        stream
+    };
+    let refused = |nth: usize, header: &[u8], wanted: &str| {
+        assert_eq!(read_to_end_of(&mut said(header), DEADLINE), Ended::Reset);
+        let event = tunnel.connector.wait_for_nth("stream refused", nth);
+        assert!(event["reason"].as_str().unwrap_or("").contains(wanted), "{event}");
+    };
+    // `LOCAL`: the sender's own connection.
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let first = said(b"PROXY TCP4 192.0.2.7 198.51.100.1 1 2\r\n");
+    check_echo(&first, 1, 1000);
+    refused(1, b"PROXY TCP4 192.0.2.7 198.51.100.1 3 2\r\n", "MAXIMA=conpch");
+    check_echo(&said(b"PROXY TCP4 192.0.2.8 198.51.100.1 1 2\r\n"), 2, 1000);
+    refused(2, b"PROXY TCP4 203.0.113.7 198.51.100.1 1 2\r\n", "RELIABLE=");
+    refused(3, b"PROXY UNKNOWN\r\n", "RELIABLE=");
+    refused(4, local, "RELIABLE=");
+    assert_eq!(server.served(), 2);
+}
+
 in_both_protocols!(
     a_real_server_logs_the_client,
     what_a_client_says_is_what_the_server_is_told,
     host_lists_see_the_address_of_the_header,
+    who_may_connect_is_asked_of_the_address_in_the_header,
 );
 
 #[test]
@@ -213,15 +244,19 @@ fn a_hundred_half_said_headers_do_not_hold_up_others() {
 
 #[test]
 fn who_is_too_slow_with_its_header_is_reset() {
-    let (tunnel, _server) = passing_on(Protocol::V1, "?proxy=v1");
+    let server = says_header();
+    let exit = format!("DEST={}?proxy=v1", server.address());
+    let entrance = ["PORT=127.0.0.1:0?proxy=accept", "TIMEOUT=ask:2"];
+    let tunnel = Tunnel::start(Protocol::V1, &[exit], &entrance);
     let mut stream = connect(tunnel.entrance());
     stream.write_all(b"PROXY TCP4 ").expect("sent");
     let began = Instant::now();
-    let patience = Duration::from_secs(PROXY_ASK_SECS);
+    let patience = Duration::from_secs(2);
     assert_eq!(read_to_end_of(&mut stream, patience + DEADLINE), Ended::Reset);
     assert!(began.elapsed() > patience / 2);
     let reason = tunnel.connector.wait_for_reason("stream refused");
-    assert_eq!(reason, format!("no PROXY header within {PROXY_ASK_SECS} s"));
+    assert_eq!(reason, "no PROXY header within 2 s (TIMEOUT=ask)");
+    assert_eq!(server.served(), 0);
 }
 
 #[test]

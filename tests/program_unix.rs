@@ -192,6 +192,27 @@ fn a_server_that_is_behind_with_accepting_is_waited_for() {
 }
 
 #[test]
+fn only_who_lets_in_everybody_lets_in_clients_without_an_address() {
+    let server = Server::echo();
+    for (reliable, let_in) in [("0.0.0.0/0,::/0", false), ("*", true)] {
+        let (_dir, entrance) = dir();
+        let tunnel = Tunnel::start(
+            Protocol::V1,
+            &[format!("DEST={}", server.address())],
+            &[format!("PORT=unix:{}", entrance.display()), format!("RELIABLE={reliable}")],
+        );
+        let mut stream = connect_unix(&entrance);
+        if let_in {
+            check_echo_to_the_end(&stream, 1, 1000);
+        } else {
+            assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+            let reason = tunnel.connector.wait_for_reason("stream refused");
+            assert!(reason.contains("RELIABLE="), "{reason}");
+        }
+    }
+}
+
+#[test]
 fn clients_of_a_unix_socket_have_no_address() {
     let server = Server::echo();
     let (_dir, entrance) = dir();

@@ -43,7 +43,8 @@ Entrances, where streams begin at this end:
                                our own user. To the peer its clients have no
                                address: lists of addresses do not let them in
   with ?proxy=accept behind PORT or PATH each client has to send a PROXY header
-  (version 1 or 2) first; the address in it counts as the client's
+  (version 1 or 2) first; the address in it counts as the client's, so let
+  nobody reach such a port but the balancer
 
 Exits, where streams of the peer go; the first that matches is taken:
   DEST=HOST:PORT[/udp][:CLIENTS]
@@ -77,6 +78,8 @@ Who is served at all:
 
 More:
   TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain,
+                               ask (30; a client says where it wants to go, or
+                               whose it is),
                                udp (180; a silent UDP flow is then forgotten)
                                seconds or 5m, 2h, 1d; 0 is never
   SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no;

@@ -287,6 +287,8 @@ pub struct Timeouts {
     pub linger: Option<Duration>,
     /// `io`: a stream without data for this long either way is reset. Only when given.
     pub io: Option<Duration>,
+    /// `ask` (ours): how long a client may take to say where it wants to go or whose it is.
+    pub ask: Option<Duration>,
     /// `hold` (ours): how long clients wait in the entrance's queue while the tunnel is down
     /// before they are reset.
     pub hold: Option<Duration>,
@@ -308,6 +310,7 @@ impl Default for Timeouts {
             connect: secs(10),
             linger: secs(30),
             io: None,
+            ask: secs(crate::limits::PROXY_ASK_SECS),
             hold: secs(30),
             keepalive: secs(30),
             drain: secs(30),

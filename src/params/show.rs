@@ -51,6 +51,11 @@ pub fn plan(plan: &Plan) -> String {
     section(&mut text, "exits", or_none(exits.collect()));
     clients(&mut text, plan);
     let times = &plan.timeouts;
+    // Only where some client is asked for something.
+    let asks = plan.entrances.iter().any(|entrance| entrance.proxy_header)
+        || plan.unix_entrances.iter().any(|entrance| entrance.proxy_header)
+        || plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_)));
+    let ask = asks.then_some(("ask", times.ask, "for what a client has to say first"));
     section(
         &mut text,
         "times",
@@ -59,11 +64,15 @@ pub fn plan(plan: &Plan) -> String {
             ("con", times.connect, "for a connect to a server"),
             ("lin", times.linger, "for an answer after one side has ended"),
             ("io", times.io, "without data, then the stream is reset"),
+        ]
+        .into_iter()
+        .chain(ask)
+        .chain([
             ("hold", times.hold, "for the persistent connection, then clients are reset"),
             ("keepalive", times.keepalive, "of silence, then the peer is asked"),
             ("drain", times.drain, "for open streams after SIGTERM"),
             ("udp", times.udp, UDP_TIME),
-        ]
+        ])
         .map(time_line),
     );
     let protocol = match plan.soxconf.newest_protocol {

@@ -9,8 +9,8 @@ use super::suggest;
 use crate::limits::TIMEOUT_SECS_MAX;
 
 /// What can be set: the original's five, then ours.
-const ITEMS: [&str; 9] =
-    ["acc", "con", "lin", "io", "silence", "hold", "keepalive", "drain", "udp"];
+const ITEMS: [&str; 10] =
+    ["acc", "con", "lin", "io", "silence", "ask", "hold", "keepalive", "drain", "udp"];
 
 /// `TIMEOUT=` parameters while they are read. Remembers what was set, so that two that
 /// contradict each other are seen.
@@ -63,6 +63,7 @@ impl TimeoutReader {
             "con" => &mut self.timeouts.connect,
             "lin" => &mut self.timeouts.linger,
             "io" => &mut self.timeouts.io,
+            "ask" => &mut self.timeouts.ask,
             "hold" => &mut self.timeouts.hold,
             "keepalive" => &mut self.timeouts.keepalive,
             "drain" => &mut self.timeouts.drain,
@@ -126,12 +127,14 @@ mod tests {
     fn every_item_and_unit() {
         let secs = |s| Some(Duration::from_secs(s));
         let (timeouts, notices) =
-            read(&["acc:10,con:2m,lin:0,io:1h", "hold:5s,keepalive:1d, drain:7,udp:1m"]).unwrap();
+            read(&["acc:10,con:2m,lin:0,io:1h,ask:3", "hold:5s,keepalive:1d, drain:7,udp:1m"])
+                .unwrap();
         let wanted = Timeouts {
             hello: secs(10),
             connect: secs(120),
             linger: None,
             io: secs(3600),
+            ask: secs(3),
             hold: secs(5),
             keepalive: secs(86_400),
             drain: secs(7),

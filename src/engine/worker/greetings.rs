@@ -5,7 +5,6 @@
 //! that.
 
 use std::io;
-use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tracing::debug;
@@ -17,7 +16,7 @@ use super::{Key, Worker};
 use crate::endpoint::proxy_header::{self, Read, Said};
 use crate::engine::driver::{Driver, Fd};
 use crate::engine::net;
-use crate::limits::{PROXY_ASK_SECS, PROXY_HEADER_BYTES};
+use crate::limits::PROXY_HEADER_BYTES;
 use crate::session::{Moment, NO_ADDRESS};
 
 /// A client whose header is not complete.
@@ -26,14 +25,14 @@ pub(super) struct Greeting {
     came: Came,
     /// What was taken of the header.
     taken: Vec<u8>,
-    /// When patience ends.
-    until: Moment,
+    /// When patience ends, if it does.
+    until: Option<Moment>,
 }
 
 impl<D: Driver> Worker<D> {
     /// A client has come in that has to send a header first.
     pub(super) fn begin_greeting(&mut self, came: Came) {
-        let until = self.now.after(Duration::from_secs(PROXY_ASK_SECS));
+        let until = self.plan.timeouts.ask.map(|ask| self.now.after(ask));
         let (client, socket) = (came.client, Fd::clone(&came.socket));
         match self.greetings.insert(Greeting { came, taken: Vec::new(), until }) {
             // The header usually comes with the connection.
@@ -91,10 +90,11 @@ impl<D: Driver> Worker<D> {
         let due: Vec<Key> = self
             .greetings
             .iter()
-            .filter(|(_, greeting)| greeting.until <= self.now)
+            .filter(|(_, greeting)| greeting.until.is_some_and(|until| until <= self.now))
             .map(|(key, _)| key)
             .collect();
-        let why = Why::Refused(format!("no PROXY header within {PROXY_ASK_SECS} s"));
+        let ask_secs = self.plan.timeouts.ask.map_or(0, |ask| ask.as_secs());
+        let why = Why::Refused(format!("no PROXY header within {ask_secs} s (TIMEOUT=ask)"));
         for key in due {
             self.refuse_greeting(key, &why);
         }
