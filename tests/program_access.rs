@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use support::datagrams::{Client, DatagramServer};
-use support::net::{Ended, check_echo, connect_from, free_port, read_to_end_of};
+use support::net::{check_echo, connect_from, free_port, refused};
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
@@ -38,14 +38,6 @@ fn served(own: &str, entrance: SocketAddr) -> TcpStream {
     let stream = connect_from(own, entrance).expect("a connection");
     check_echo(&stream, 1, 100_000);
     stream
-}
-
-/// A connection from `own` that ends without its having said anything, by a reset.
-fn refused(own: &str, entrance: SocketAddr) {
-    match connect_from(own, entrance) {
-        Ok(mut stream) => assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Reset),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
-    }
 }
 
 /// Waits until the program has refused `nth` streams, the last for a reason with these words.

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use support::net::{Ended, check_echo, check_new_echo, connect, read_to_end_of};
+use support::net::{check_echo, check_new_echo, connect, refused};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
@@ -175,7 +175,7 @@ fn more_than_may_run_at_once_are_refused() {
     for stream in &streams {
         check_echo(stream, 1, 1);
     }
-    assert_eq!(read_to_end_of(&mut connect(entrance), DEADLINE), Ended::Reset);
+    refused("127.0.0.1", entrance);
     let reason = tunnel.receptor.wait_for_reason("stream refused");
     assert_eq!(reason, format!("{most} commands run at once already"));
     assert!(tunnel.connector.wait_for_reason("stream refused").contains(&reason));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use services::nginx;
 use socket2::SockRef;
 use sockmux_uring::limits::REFUSALS_LOGGED_PER_SECOND;
-use support::net::{Ended, bounded, check_echo, connect, read_to_end_of};
+use support::net::{Ended, bounded, check_echo, connect, read_to_end_of, refused};
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
 use support::tunnel::Tunnel;
@@ -153,7 +153,7 @@ fn who_may_connect_is_asked_of_the_address_in_the_header(protocol: Protocol) {
         stream.write_all(header).expect("sent");
         stream
     };
-    let refused = |nth: usize, header: &[u8], wanted: &str| {
+    let refused_nth = |nth: usize, header: &[u8], wanted: &str| {
         assert_eq!(read_to_end_of(&mut said(header), DEADLINE), Ended::Reset);
         let event = tunnel.connector.wait_for_nth("stream refused", nth);
         assert!(event["reason"].as_str().unwrap_or("").contains(wanted), "{event}");
@@ -162,11 +162,11 @@ fn who_may_connect_is_asked_of_the_address_in_the_header(protocol: Protocol) {
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     let first = said(b"PROXY TCP4 192.0.2.7 198.51.100.1 1 2\r\n");
     check_echo(&first, 1, 1000);
-    refused(1, b"PROXY TCP4 192.0.2.7 198.51.100.1 3 2\r\n", "MAXIMA=conpch");
+    refused_nth(1, b"PROXY TCP4 192.0.2.7 198.51.100.1 3 2\r\n", "MAXIMA=conpch");
     check_echo(&said(b"PROXY TCP4 192.0.2.8 198.51.100.1 1 2\r\n"), 2, 1000);
-    refused(2, b"PROXY TCP4 203.0.113.7 198.51.100.1 1 2\r\n", "RELIABLE=");
-    refused(3, b"PROXY UNKNOWN\r\n", "RELIABLE=");
-    refused(4, local, "RELIABLE=");
+    refused_nth(2, b"PROXY TCP4 203.0.113.7 198.51.100.1 1 2\r\n", "RELIABLE=");
+    refused_nth(3, b"PROXY UNKNOWN\r\n", "RELIABLE=");
+    refused_nth(4, local, "RELIABLE=");
     assert_eq!(server.served(), 2);
 }
 
@@ -338,7 +338,7 @@ fn exits_at_the_port_of_the_entrance() {
         assert_eq!(line(&mut connect(tunnel.entrance())), wanted);
     }
     let tunnel = Tunnel::start(Protocol::V1, &["DEST=127.0.0.1:+65535"], &["PORT=127.0.0.1:0"]);
-    assert_eq!(read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE), Ended::Reset);
+    refused("127.0.0.1", tunnel.entrance());
     let reason = tunnel.receptor.wait_for_reason("stream refused");
     assert!(reason.contains("and +65535 is none"), "{reason}");
 }

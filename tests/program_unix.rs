@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use support::net::{Ended, check_new_echo, connect, read_to_end_of};
+use support::net::{check_new_echo, connect, refused};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
@@ -115,12 +115,12 @@ fn a_socket_that_nobody_listens_on_refuses_the_stream(protocol: Protocol) {
         &[format!("DEST=unix:{}", missing.display())],
         &["PORT=127.0.0.1:0"],
     );
-    assert_eq!(read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE), Ended::Reset);
+    refused("127.0.0.1", tunnel.entrance());
     let reason = tunnel.receptor.wait_for_reason("stream refused");
     assert!(reason.contains("unix:") && reason.contains("No such file"), "{reason}");
     // One that is there, and that nobody listens on any more.
     drop(UnixListener::bind(&missing).expect("the socket can be made"));
-    assert_eq!(read_to_end_of(&mut connect(tunnel.entrance()), DEADLINE), Ended::Reset);
+    refused("127.0.0.1", tunnel.entrance());
     let refused = tunnel.receptor.wait_for_nth("stream refused", 2);
     assert!(refused["reason"].as_str().unwrap_or("").contains("refused"), "{refused}");
     // And it is served as soon as somebody does.

@@ -26,6 +26,14 @@ pub fn connect_from(own: &str, address: SocketAddr) -> std::io::Result<TcpStream
     Ok(bounded(socket.into()))
 }
 
+/// A connection from `own` that ends without its having said anything, by a reset.
+pub fn refused(own: &str, address: SocketAddr) {
+    match connect_from(own, address) {
+        Ok(mut stream) => assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Reset),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
 /// Bounds every read and write of `stream` by [`DEADLINE`].
 pub fn bounded(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
