@@ -616,3 +616,18 @@ pub const PROXY_ASK_SECS: u64 = 30;
 /// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers
 /// put what they know of the client's TLS behind them, certificates left out.
 pub const PROXY_HEADER_BYTES: usize = 4 << 10;
+
+/// Longest user's or host's name in a request of SOCKS 4, in bytes without the NUL. It sets none;
+/// SOCKS 5 (RFC 1928, RFC 1929) has one byte for the length.
+pub const SOCKS_TEXT_BYTES: usize = 255;
+
+/// Longest line that the telnet proxy's client may type, in bytes: a host's name (253), a port, and
+/// room for blanks.
+pub const TELNET_LINE_BYTES: usize = 512;
+
+/// Hosts that the telnet proxy's client may name in vain: then it is told why for the last time.
+pub const TELNET_FAILURES_MAX: u32 = 3;
+
+/// How often the telnet proxy prompts in one conversation, empty lines included: nobody leans on the
+/// return key for longer.
+pub const TELNET_PROMPTS_MAX: u32 = 64;

@@ -4,6 +4,15 @@
 //! descriptor, a clock or a log. The engine takes the steps, makes the access check and the
 //! connect, and keeps the time.
 
+#[cfg(test)]
+#[path = "../../../tests/core/conversation.rs"]
+mod conversation;
+mod host;
+pub mod socks;
+pub mod telnet;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 
 pub use crate::params::plan::Target;
@@ -48,10 +57,24 @@ pub enum Unreached {
     Other(String),
 }
 
+impl Unreached {
+    /// The sentence.
+    pub fn why(&self) -> &str {
+        match self {
+            Unreached::NotPermitted(why)
+            | Unreached::NameNotFound(why)
+            | Unreached::Refused(why)
+            | Unreached::TimedOut(why)
+            | Unreached::Other(why) => why,
+        }
+    }
+}
+
 /// A proxy's talk with the client of one stream, and with the servers that it leads to.
 ///
 /// After [`Step::Pass`], [`Step::EndClient`] or [`Step::Reset`] it is over: what is told to it
 /// then has no effect.
+#[expect(clippy::wrong_self_convention, reason = "from here is whose bytes, not a conversion")]
 pub trait Conversation {
     /// The stream is there: called once, before anything else. A server that speaks first does so
     /// here.
@@ -85,4 +108,12 @@ pub trait Conversation {
 
     /// Whether a request of the client is awaited: the clock of [`Self::timed_out`] runs.
     fn awaits_client(&self) -> bool;
+}
+
+/// Adds bytes for the client, to those that are the last step already if there are.
+fn say(bytes: &[u8], steps: &mut Vec<Step>) {
+    match steps.last_mut() {
+        Some(Step::ToClient(said)) => said.extend_from_slice(bytes),
+        _ => steps.push(Step::ToClient(bytes.to_vec())),
+    }
 }
