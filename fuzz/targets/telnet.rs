@@ -1,0 +1,20 @@
+//! Any bytes for the telnet proxy.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sockmux_uring::endpoint::proxy::Conversation;
+use sockmux_uring::endpoint::proxy::telnet::{Telnet, TelnetConfig};
+
+#[path = "../../tests/core"]
+mod support {
+    pub(crate) mod conversation;
+    use sockmux_uring::endpoint::proxy::{Conversation, Step, Unreached};
+}
+
+fuzz_target!(|data: &[u8]| {
+    let make = || {
+        let config = TelnetConfig { banner_host: "relay".into() };
+        Box::new(Telnet::new(config)) as Box<dyn Conversation>
+    };
+    support::conversation::run(&make, data);
+});
