@@ -108,6 +108,12 @@ pub trait Conversation {
 
     /// Whether a request of the client is awaited: the clock of [`Self::timed_out`] runs.
     fn awaits_client(&self) -> bool;
+
+    /// Whether the client's bytes are of use now. While not, what comes is held: the engine should
+    /// not make room for more at the peer, so that at most a window of it comes.
+    fn takes_client(&self) -> bool {
+        true
+    }
 }
 
 /// Adds bytes for the client, to those that are the last step already if there are.
