@@ -631,3 +631,16 @@ pub const TELNET_FAILURES_MAX: u32 = 3;
 /// How often the telnet proxy prompts in one conversation, empty lines included: nobody leans on the
 /// return key for longer.
 pub const TELNET_PROMPTS_MAX: u32 = 64;
+
+/// Fields of one head of HTTP, and names that its `Connection` lists. Browsers send some 20; the
+/// servers that we know take about 100.
+pub const HTTP_FIELDS_MAX: usize = 128;
+
+/// Longest extension of a chunk, in bytes with the blanks before it. Nobody uses any; some servers
+/// fill up the size with blanks.
+pub const HTTP_EXTENSION_BYTES: usize = 256;
+
+/// Most that the HTTP proxy keeps of what comes behind a request while its server is being
+/// connected, or its answer is on the way: the window that the peer has, so that no upload is
+/// refused because it was fast, and the head that came before it.
+pub const HTTP_HELD_BYTES: usize = WINDOW_BYTES as usize + PROXY_HEAD_BYTES;

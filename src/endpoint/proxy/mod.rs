@@ -8,6 +8,10 @@
 #[path = "../../../tests/core/conversation.rs"]
 mod conversation;
 mod host;
+pub mod http;
+#[cfg(test)]
+#[path = "../../../tests/core/http_script.rs"]
+mod http_script;
 pub mod socks;
 pub mod telnet;
 #[cfg(test)]

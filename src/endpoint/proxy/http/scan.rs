@@ -1,0 +1,110 @@
+//! Where a head ends, before anything else is made of it.
+//!
+//! RFC 9112 section 2.2 lets a recipient take a bare LF for a line's end, and httparse does. Whoever
+//! stands behind may read it otherwise, which is how requests are smuggled: here a line ends with
+//! CRLF and nothing else does.
+
+use std::ops::Range;
+
+use crate::limits::PROXY_HEAD_BYTES;
+
+/// Why bytes are no head, whatever comes behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoHead {
+    /// It does not begin like one.
+    Strange,
+    BareLf,
+    BareCr,
+    /// Longer than [`PROXY_HEAD_BYTES`].
+    TooLong,
+}
+
+/// What a head may begin with: whether a byte can stand at an offset.
+pub(super) type Begins = fn(usize, u8) -> bool;
+
+/// How far bytes were looked through.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Where the head begins: behind empty lines, which RFC 9112 section 2.2 wants ignored.
+    start: usize,
+    next: usize,
+}
+
+impl Scan {
+    /// The place of the head with its empty line, once that is there. `bytes` are those of the last
+    /// call, and more.
+    pub(super) fn find(
+        &mut self,
+        bytes: &[u8],
+        begins: Begins,
+    ) -> Result<Option<Range<usize>>, NoHead> {
+        while let Some(&byte) = bytes.get(self.next) {
+            let at = self.next;
+            if at >= PROXY_HEAD_BYTES {
+                return Err(NoHead::TooLong);
+            }
+            let behind_cr = at > 0 && bytes[at - 1] == b'\r';
+            match byte {
+                b'\n' if !behind_cr => return Err(NoHead::BareLf),
+                b'\n' if at == self.start + 1 => self.start = at + 1,
+                b'\n' if bytes[..at].ends_with(b"\r\n\r") => return Ok(Some(self.start..at + 1)),
+                b'\n' => {}
+                _ if behind_cr => return Err(NoHead::BareCr),
+                // That the first line is empty is still possible.
+                b'\r' if at == self.start => {}
+                _ if !begins(at - self.start, byte) => return Err(NoHead::Strange),
+                _ => {}
+            }
+            self.next += 1;
+        }
+        Ok(None)
+    }
+
+    /// Whether something of a head was seen.
+    pub(super) fn has_begun(&self) -> bool {
+        self.next > self.start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anything(_: usize, _: u8) -> bool {
+        true
+    }
+
+    #[test]
+    fn heads_end_with_an_empty_line() {
+        for (bytes, found) in [
+            (&b""[..], Ok(None)),
+            (b"a\r\n", Ok(None)),
+            (b"a\r\n\r\n", Ok(Some(0..5))),
+            (b"a\r\nb\r\n\r\nrest\n", Ok(Some(0..8))),
+            (b"\r\n\r\na\r\n\r\n", Ok(Some(4..9))),
+            (b"\r\n\r\n", Ok(None)),
+            (b"a\n", Err(NoHead::BareLf)),
+            (b"\n", Err(NoHead::BareLf)),
+            (b"a\r\n\n", Err(NoHead::BareLf)),
+            (b"a\r\r\n", Err(NoHead::BareCr)),
+            (b"a\rb", Err(NoHead::BareCr)),
+            (b"\rb", Err(NoHead::BareCr)),
+        ] {
+            assert_eq!(Scan::default().find(bytes, anything), found, "{bytes:?}");
+            let mut scan = Scan::default();
+            let piecewise =
+                (0..=bytes.len()).find_map(|end| scan.find(&bytes[..end], anything).transpose());
+            assert_eq!(piecewise.transpose(), found, "{bytes:?} in pieces");
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_largest_size() {
+        let mut bytes = vec![b'a'; PROXY_HEAD_BYTES - 4];
+        bytes.extend_from_slice(b"\r\n\r\n");
+        let whole = Ok(Some(0..PROXY_HEAD_BYTES));
+        assert_eq!(Scan::default().find(&bytes, anything), whole);
+        bytes.insert(0, b'a');
+        assert_eq!(Scan::default().find(&bytes, anything), Err(NoHead::TooLong));
+    }
+}
