@@ -1,0 +1,17 @@
+//! Any client and any servers of the HTTP proxy, by a script.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sockmux_uring::endpoint::proxy::Conversation;
+use sockmux_uring::endpoint::proxy::http::{Http, HttpConfig};
+
+#[path = "../../tests/core"]
+mod support {
+    pub(crate) mod http_script;
+    use sockmux_uring::endpoint::proxy::{Conversation, Step, Unreached};
+}
+
+fuzz_target!(|data: &[u8]| {
+    let make = || Box::new(Http::new(HttpConfig { via: "relay".into() })) as Box<dyn Conversation>;
+    support::http_script::run(&make, data);
+});
