@@ -280,6 +280,9 @@ pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
 /// entrances, so that each entrance of the peer can have its own.
 pub const EXITS_MAX: usize = ENTRANCES_MAX;
 
+/// Most `PERMIT=` of one process. They are searched for every address that a proxy's client asks for.
+pub const PERMITS_MAX: usize = 256;
+
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
 
@@ -611,6 +614,16 @@ pub const PROXY_HEAD_BYTES: usize = 64 << 10;
 /// How long a client may take to say where it wants to go or whose it is, unless `TIMEOUT=ask` says
 /// otherwise, in seconds: a program says it at once, and somebody who types a host's name has time to
 /// look it up.
+/// Most that a proxy is told at once, in bytes, of what its client says: what comes behind a request
+/// is then still in the engine's hands when the request is seen, and waits there.
+pub const PROXY_PIECE_BYTES: usize = 16 << 10;
+
+/// Bytes for its server that wait to be sent at which a proxy listens no more to its client: enough
+/// to keep a fast upload going, and the client's window bounds what waits behind.
+pub const PROXY_WAITING_BYTES: u64 = 64 << 10;
+
+/// How long a proxy waits for its client to say what it wants, in seconds: a program says it at
+/// once, and somebody who types a host's name has time to look it up.
 pub const PROXY_ASK_SECS: u64 = 30;
 
 /// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers

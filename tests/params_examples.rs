@@ -12,7 +12,7 @@ use sockmux_uring::params::cli::{self, Command, Invocation, LogFormat};
 use sockmux_uring::params::error::Failure;
 use sockmux_uring::params::files::{Disk, Files};
 use sockmux_uring::params::plan::{
-    Bind, Caller, Entrance, Exit, LinkPlan, Maxima, Plan, Target, Transport,
+    Bind, Caller, Entrance, Exit, LinkPlan, Maxima, Plan, Proxy, Target, Transport, Way,
 };
 use sockmux_uring::params::show;
 
@@ -105,6 +105,49 @@ fn example_2_one_way() {
     let y = run(&["SERVER=sockmux://hostX:9000", "PORT=hostY:9023"]);
     assert_eq!((y.link, y.entrances), (connect("hostX", 9000), vec![entrance("hostY", 9023)]));
     assert_eq!(y.exits.len(), 0);
+}
+
+#[test]
+fn example_3_to_a_proxy() {
+    let x = run(&["SERVER=sockmux", "-PhostX:9000", "PORT=hostX:9023"]);
+    assert_eq!((x.link, x.entrances), (listen("hostX", 9000), vec![entrance("hostX", 9023)]));
+
+    let y = run(&["SERVER=sockmux://hostX:9000", "SERVER=telnet,-in"]);
+    assert_eq!(y.link, connect("hostX", 9000));
+    assert_eq!((&*y.exits[0].protocol, &y.exits[0].way), ("telnet", &Way::Proxy(Proxy::Telnet)));
+}
+
+#[test]
+fn example_9_with_proxies() {
+    let y = run(&[
+        "SERVER=sockmux://hostX:9000",
+        "SERVER=telnet,-in:-:-P8023",
+        "SERVER=http,-in:-:-P8080",
+        "SERVER=socks5,-in",
+        "PERMIT=http,socks:192.168.0.0/16:*",
+        "PERMIT=*:10.0.0.1:-P8023",
+    ]);
+    let way = |port| {
+        let caller = Caller { client: None, entrance_port: Some(port) };
+        routing::choose(&y.exits, &caller, None).map(|exit| exit.way.clone())
+    };
+    assert_eq!(way(8023), Some(Way::Proxy(Proxy::Telnet)));
+    assert_eq!(way(8080), Some(Way::Proxy(Proxy::Http)));
+    assert_eq!(way(1080), Some(Way::Proxy(Proxy::Socks)));
+    assert_eq!(y.notices, [""; 0]);
+    let shown = show::plan(&y);
+    for line in [
+        "exits       1. telnet proxy: where each client asks to go  for -P8023",
+        "permits     http, socks to 192.168.0.0/16  for *",
+        "            every proxy to 10.0.0.1  for -P8023",
+        "ask       30 s ",
+    ] {
+        assert!(shown.contains(line), "{line} is missing in\n{shown}");
+    }
+    for without in ["DEST=h:1", "SERVER=tcprelay://h:1"] {
+        let none = run(&["-P9000", without, "PERMIT=*:*:*"]);
+        assert!(none.notices[0].contains("no exit is a proxy"), "{:?}", none.notices);
+    }
 }
 
 #[test]
@@ -350,6 +393,8 @@ fn demo_help_and_version() {
         "DEST=hostU:53/udp",
         "-P:53/udp SERVER=udprelay://hostU:53",
         "udpflows:N",
+        "SERVER=PROXY,-in",
+        "PERMIT=",
         ",-in:-:-P8023",
         "SERVER=sockmux:commin@com0 SERVER=sockmux:commout@com1",
         "SERVER=sockmux:comm@/dev/ttyUSB0?baud=921600",

@@ -164,6 +164,7 @@ fn idle_plan() -> Plan {
         exits: Vec::new(),
         reliable: None,
         maxima: Maxima::default(),
+        permits: Vec::new(),
         timeouts: Timeouts { drain: Some(Duration::from_secs(2)), ..Timeouts::default() },
         soxconf: SoxConf::default(),
         notices: Vec::new(),

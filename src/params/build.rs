@@ -9,7 +9,8 @@ use super::hostlist::{HostList, Lookup};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
 use super::options;
-use super::plan::{Entrance, Exit, LinkPlan, Plan, Target, Transport, UnixEntrance};
+use super::permit;
+use super::plan::{Entrance, Exit, LinkPlan, Permit, Plan, Target, Transport, UnixEntrance, Way};
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
 use super::soxconf::SoxConfReader;
@@ -18,10 +19,11 @@ use super::timeout::TimeoutReader;
 use super::unix;
 use super::unsupported;
 use super::words::Word;
-use crate::limits::{ENTRANCES_MAX, EXITS_MAX};
+use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX};
 
 /// Every parameter that there is.
-const NAMES: [&str; 7] = ["SERVER", "PORT", "DEST", "RELIABLE", "MAXIMA", "TIMEOUT", "SOXCONF"];
+const NAMES: [&str; 8] =
+    ["SERVER", "PORT", "DEST", "RELIABLE", "PERMIT", "MAXIMA", "TIMEOUT", "SOXCONF"];
 
 /// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
 /// and the parameters.
@@ -53,6 +55,7 @@ struct Draft {
     entrances: Vec<(Entrance, Word)>,
     unix_entrances: Vec<(UnixEntrance, Word)>,
     exits: Vec<Exit>,
+    permits: Vec<Permit>,
     /// The first exit of each transport that is open to everybody, as written: none behind it of
     /// the same transport is ever used. One of the other is, where the peer says what its streams
     /// carry.
@@ -124,6 +127,7 @@ impl Draft {
                 Ok(())
             }
             "MAXIMA" => self.maxima.add(value, &mut self.notices),
+            "PERMIT" => self.permit(value, word, lookup),
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
             _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
@@ -147,6 +151,17 @@ impl Draft {
             return Err(portlist::too_many(ENTRANCES_MAX + 1));
         }
         self.unix_entrances.push((entrance, word.clone()));
+        Ok(())
+    }
+
+    fn permit(&mut self, value: &str, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
+        if self.permits.len() == PERMITS_MAX {
+            return Err(Problem::new(
+                format!("there are {PERMITS_MAX} PERMITs already"),
+                "say more in one: its lists may have any length",
+            ));
+        }
+        self.permits.push(permit::parse(value, &word.text, lookup)?);
         Ok(())
     }
 
@@ -204,6 +219,12 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Plan, Failure> {
+        if let Some(first) = self.permits.first()
+            && !self.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_)))
+        {
+            let source = plain(&first.source);
+            self.notices.push(format!("{source} has no effect: no exit is a proxy"));
+        }
         if let Some((target, transport, word)) = self.relay.take() {
             return self.finish_relay(target, transport, &word);
         }
@@ -222,6 +243,7 @@ impl Draft {
             exits: self.exits,
             reliable: self.reliable,
             maxima: self.maxima.finish(),
+            permits: self.permits,
             timeouts: self.timeouts.finish(),
             soxconf,
             notices: self.notices,
@@ -272,6 +294,7 @@ impl Draft {
             exits: Vec::new(),
             reliable: self.reliable,
             maxima: self.maxima.finish(),
+            permits: Vec::new(),
             timeouts: self.timeouts.finish(),
             soxconf: self.soxconf.finish(),
             notices: self.notices,

@@ -62,6 +62,15 @@ Exits, where streams of the peer go; the first that matches is taken:
                                its errors go to our log. It ends with the
                                stream. In its environment: REMOTE_HOST,
                                REMOTE_PORT, LOCAL_PORT (the entrance's)
+  SERVER=PROXY,-in[:-:CLIENTS]
+                               a proxy: socks (4, 4a and 5), http, telnet. It
+                               connects where each client asks it to
+  PERMIT=PROXIES:TO:CLIENTS    what proxies may reach, for whom; TO is a host
+                               list too: -PNUMBER is a port there, *.DOMAIN the
+                               name asked for. Without any PERMIT: everything.
+                               Loopback, link-local, multicast and our own ports
+                               only where TO has their address or network:
+                               PERMIT=socks:*,127.0.0.1:*
   TCP streams take TCP exits, UDP flows UDP exits. A SockMux 0.3 peer does not
   say which it is: there the first exit that matches is taken, so tell them
   apart by CLIENTS.
@@ -111,6 +120,10 @@ Examples, one line for each of two hosts X and Y:
     Y$ sockmux-uring SERVER=sockmux://hostX:9000 \\
                      SERVER=telnet://hostT,-in:-:-P8023 \\
                      SERVER=http://hostW,-in:-:-P8080
+  a browser's or curl's way out: http and SOCKS proxies
+    X$ sockmux-uring -P:9000 PORT=127.0.0.1:8080,127.0.0.1:1080
+    Y$ sockmux-uring SERVER=sockmux://hostX:9000 \\
+                     SERVER=http,-in:-:-P8080 SERVER=socks,-in:-:-P1080
   over two FIFOs (mkfifo com0 com1)
     X$ sockmux-uring SERVER=sockmux:commin@com0 SERVER=sockmux:commout@com1 \\
                      PORT=8022

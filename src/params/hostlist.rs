@@ -109,6 +109,14 @@ impl HostList {
         self.text.push_str(&other.text);
     }
 
+    /// As [`HostList::verdict`], and an element that names certain addresses says so: the caller was
+    /// thought of.
+    pub fn singles_out(&self, caller: &Caller, name: ClientName<'_>) -> bool {
+        let narrow = |rule: &&Rule| rule.test.is_narrow() && rule.test.matches(caller, None);
+        let last = self.rules.iter().rev().find(narrow);
+        self.verdict(caller, name) == Some(true) && last.is_some_and(|rule| !rule.shuts_out)
+    }
+
     /// True when no caller at all is shut out: the last element is a plain `*`, or nothing that
     /// follows one shuts anybody out.
     pub fn permits_everybody(&self) -> bool {
@@ -163,6 +171,17 @@ mod tests {
             assert!(!parse(shut).unwrap().permits_everybody(), "{shut}");
         }
         assert!(parse("10.0.0.0/8,-P80").unwrap().widens_hosts_by_port());
+        let caller = Caller { client: "127.0.0.1".parse().ok(), entrance_port: Some(80) };
+        for narrow in ["127.0.0.1", "*,127.0.0.0/8", "127.*", "!10.0.0.1,127.0.0.1", "127.0.0.1,*"]
+        {
+            assert!(parse(narrow).unwrap().singles_out(&caller, ClientName::None), "{narrow}");
+        }
+        let name = ClientName::Is("a.example.org");
+        for wide in
+            ["*", "0.0.0.0/0", "*.*.*.*", "-P80", "!10.0.0.1", "127.0.0.1,!-P80", "*.example.org"]
+        {
+            assert!(!parse(wide).unwrap().singles_out(&caller, name), "{wide}");
+        }
         for plain in ["-P80,!10.0.0.1", "-P80", "10.0.0.1", "*,!-P80", "10.0.0.1,!-P80"] {
             assert!(!parse(plain).unwrap().widens_hosts_by_port(), "{plain}");
         }

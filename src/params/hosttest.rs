@@ -107,6 +107,22 @@ impl HostTest {
     }
 }
 
+impl HostTest {
+    /// Whether it speaks of certain addresses, and not of all of a family. A pattern of names does
+    /// not: whoever owns a name that matches may give it any address.
+    pub(crate) fn is_narrow(&self) -> bool {
+        match self {
+            HostTest::Everybody
+            | HostTest::EntrancePort(_)
+            | HostTest::NamePattern(_)
+            | HostTest::Network4(_, 0)
+            | HostTest::Network6(_, 0) => false,
+            HostTest::Pattern4(places) => places.iter().any(|&place| place != (0, 255)),
+            _ => true,
+        }
+    }
+}
+
 /// `-Pport` or `-Phost:port`. Only the port is compared: the host is the peer's own name for
 /// one of its addresses, and nothing here could say whether it is right.
 fn entrance_port(text: &str) -> Result<HostTest, Problem> {

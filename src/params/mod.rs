@@ -4,7 +4,7 @@
 //! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
 //!                                                  |- server, exit, carrier, portlist, unix, hostlist
 //!                                                  |- foreground (options of -Fsockmux)
-//!                                                  |- maxima, timeout, soxconf
+//!                                                  |- maxima, timeout, soxconf, permit
 //!                                                  `- link, checks (all of them together)
 //! ```
 //!
@@ -26,6 +26,7 @@ mod hosttest;
 mod link;
 pub mod maxima;
 mod options;
+mod permit;
 pub mod plan;
 pub mod portlist;
 mod protocol;

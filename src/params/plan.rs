@@ -24,6 +24,8 @@ pub struct Plan {
     pub reliable: Option<HostList>,
     /// How many streams there may be at once.
     pub maxima: Maxima,
+    /// What proxies may reach. Without any: all but what is this machine's or its network's own.
+    pub permits: Vec<Permit>,
     /// All times.
     pub timeouts: Timeouts,
     /// What `SOXCONF=` says of the protocol.
@@ -263,6 +265,40 @@ pub enum Proxy {
     Http,
     /// Telnet: a prompt for a host.
     Telnet,
+}
+
+impl Proxy {
+    /// By its protocol word, in lower case.
+    pub fn of_word(word: &str) -> Option<Proxy> {
+        Some(match word {
+            "socks" | "socks4" | "socks5" => Proxy::Socks,
+            "http" => Proxy::Http,
+            "telnet" => Proxy::Telnet,
+            _ => return None,
+        })
+    }
+
+    /// The protocol word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Proxy::Socks => "socks",
+            Proxy::Http => "http",
+            Proxy::Telnet => "telnet",
+        }
+    }
+}
+
+/// `PERMIT=`: something that proxies may reach.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    /// Of these; `None` is all.
+    pub protocols: Option<Vec<Proxy>>,
+    /// Where to: the address, and by `-Pport` the port.
+    pub destinations: HostList,
+    /// For whom: by client address and remote entrance port.
+    pub sources: HostList,
+    /// The parameter as written, for messages.
+    pub source: String,
 }
 
 /// `?proxy=`: the version of the PROXY header that a server is sent before its stream.

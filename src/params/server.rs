@@ -5,7 +5,7 @@ use super::carrier::{self, Carrier};
 use super::error::{Problem, plain, quoted};
 use super::exit::{self, ExitWords};
 use super::options;
-use super::plan::{Target, Transport, Way};
+use super::plan::{Proxy, Target, Transport, Way};
 use super::protocol;
 
 /// What a `SERVER=` parameter asks for.
@@ -59,7 +59,9 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
         };
     };
     let clients = clients_of(rest)?;
-    let Some((protocol, server)) = url.split_once("://") else { return Err(no_host(url)) };
+    let Some((protocol, server)) = url.split_once("://") else {
+        return proxy(url, clients).map(Server::Exit);
+    };
     let protocol = protocol::word(protocol)?;
     if protocol == "sockmux" {
         return Err(Problem::new(
@@ -142,12 +144,31 @@ fn not_an_exit(value: &str) -> Problem {
     }
 }
 
-/// `SERVER=proto,-in`, which would be a proxy.
+/// `SERVER=proto,-in`: a proxy.
+fn proxy(url: &str, clients: Option<String>) -> Result<ExitWords, Problem> {
+    let word = protocol::word(url).map_err(|_| no_host(url))?;
+    let proxy = Proxy::of_word(&word).ok_or_else(|| no_host(url))?;
+    Ok(ExitWords {
+        protocol: proxy.word().to_owned(),
+        way: Way::Proxy(proxy),
+        proxy_header: None,
+        clients,
+    })
+}
+
+/// A server is missing, and there is no such proxy.
 fn no_host(url: &str) -> Problem {
     match protocol::word(url) {
+        Ok(protocol) if Proxy::of_word(&protocol).is_some() => Problem::new(
+            format!("{} names no server", quoted(&format!("{protocol}://"))),
+            format!("write SERVER={protocol}://host,-in, or SERVER={protocol},-in for a proxy"),
+        ),
         Ok(protocol) => Problem::unsupported(
             format!("a proxy ({} without a server)", quoted(&format!("{protocol},-in"))),
-            format!("name the server, as in SERVER={protocol}://host,-in"),
+            format!(
+                "name the server, as in SERVER={protocol}://host,-in; the proxies are socks,-in \
+                 http,-in and telnet,-in"
+            ),
         ),
         Err(_) => Problem::new(
             format!("{} names no protocol", quoted(url)),
@@ -192,6 +213,10 @@ mod tests {
             ("sockmux://hostX:9000/", connector("hostX")),
             ("sockmux://[::1]:9000", connector("::1")),
             ("sockmux://__1:9000", connector("::1")),
+            ("socks,-in", Server::Exit(of("socks", Way::Proxy(Proxy::Socks), None))),
+            ("SOCKS5,-in", Server::Exit(of("socks", Way::Proxy(Proxy::Socks), None))),
+            ("http,-in:-:-P80", Server::Exit(of("http", Way::Proxy(Proxy::Http), Some("-P80")))),
+            ("telnet,-in", Server::Exit(of("telnet", Way::Proxy(Proxy::Telnet), None))),
             ("telnet://hostX,-in", Server::Exit(exit("telnet", "hostX", 23, None))),
             ("HTTP://hostX/,-in", Server::Exit(exit("http", "hostX", 80, None))),
             ("http://[::1],-in", Server::Exit(exit("http", "::1", 80, None))),

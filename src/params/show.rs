@@ -8,7 +8,7 @@ use super::error::{plain, quoted};
 use super::hostlist::HostList;
 use super::plan::{
     Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan,
-    Maxima, Parity, Plan, ProxyHeader, Target, Transport, UnixEntrance, Way,
+    Maxima, Parity, Permit, Plan, ProxyHeader, Target, Transport, UnixEntrance, Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -50,6 +50,7 @@ pub fn plan(plan: &Plan) -> String {
     let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit));
     section(&mut text, "exits", or_none(exits.collect()));
     clients(&mut text, plan);
+    proxies(&mut text, plan);
     let times = &plan.timeouts;
     // Only where some client is asked for something.
     let asks = plan.entrances.iter().any(|entrance| entrance.proxy_header)
@@ -279,7 +280,7 @@ fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
             };
             format!("{protocol}://{}{}", address::show(Some(host), port), suffix(*transport))
         }
-        Way::Proxy(_) => format!("{protocol}: where each client asks to go"),
+        Way::Proxy(_) => format!("{protocol} proxy: where each client asks to go"),
         Way::Unix(path) => plain_long(&format!("unix:{}", path.display())),
         Way::Command(command) => plain_long(&format!("exec:{command}")),
     };
@@ -291,6 +292,28 @@ fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
     let mut lines = vec![format!("{number}. {to}  for {who}{header}")];
     lines.extend(clients.iter().flat_map(name_lines));
     lines
+}
+
+/// What proxies may reach, if there are any.
+fn proxies(text: &mut String, plan: &Plan) {
+    if !plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
+        return;
+    }
+    let line = |permit: &Permit| {
+        let Permit { protocols, destinations, sources, .. } = permit;
+        let protocols = match protocols {
+            None => "every proxy".to_owned(),
+            Some(list) => list.iter().map(|proxy| proxy.word()).collect::<Vec<_>>().join(", "),
+        };
+        let (to, who) = (destinations.to_string(), sources.to_string());
+        format!("{protocols} to {}  for {}", plain_long(&to), plain_long(&who))
+    };
+    let mut lines: Vec<_> = plan.permits.iter().map(line).collect();
+    if lines.is_empty() {
+        lines.push("every proxy to *  for *".to_owned());
+    }
+    lines.push("loopback, link-local and our own ports only where a list names them".to_owned());
+    section(text, "permits", lines);
 }
 
 /// Text fit for a terminal but not cut, piece by piece: a plan has to be shown whole.

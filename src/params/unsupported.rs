@@ -32,9 +32,9 @@ pub(crate) fn without_foreground(option: &str) -> Problem {
 /// A parameter of the original, by its name.
 pub(crate) fn parameter(name: &str) -> Option<Problem> {
     let nearest = match name {
-        "PERMIT" | "REJECT" => {
-            "say who may connect, as in RELIABLE=192.168.0.0/16, and for each exit who may use \
-             it, as in DEST=host:port:192.168.0.0/16"
+        "REJECT" => {
+            "say who may connect, as in RELIABLE=192.168.0.0/16, for each exit who may use it, as \
+             in DEST=host:port:192.168.0.0/16, and what proxies may reach, as in PERMIT=*:*:*"
         }
         "STLS" | "TLSCONF" | "FCL" | "FSV" => {
             "run the persistent connection through an SSH tunnel or a VPN"

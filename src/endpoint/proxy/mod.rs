@@ -105,6 +105,11 @@ pub trait Conversation {
     /// The server will send no more.
     fn server_ended(&mut self, steps: &mut Vec<Step>);
 
+    /// The server broke off: what came of it may not be all, even where its end would say so.
+    fn server_failed(&mut self, steps: &mut Vec<Step>) {
+        self.server_ended(steps);
+    }
+
     /// The client was too slow to say what it wants: by the engine's clock,
     /// [`limits::PROXY_ASK_SECS`](crate::limits::PROXY_ASK_SECS) after the beginning, or after the
     /// last request ended.

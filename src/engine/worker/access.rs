@@ -18,13 +18,14 @@ use super::flow::{FLOW_BIT, Flow, Server, Waiting};
 use super::listeners::Purpose;
 use super::local::{Local, Stage};
 use super::{Drain, Key, Worker};
+use crate::endpoint::destinations::Asker;
 use crate::endpoint::routing::{self, NameWanted};
 use crate::endpoint::seats::Seat;
 use crate::engine::driver::{Driver, Fd};
 use crate::engine::link::Link;
 use crate::engine::net;
 use crate::params::hostlist::ClientName;
-use crate::params::plan::{Caller, Target, Transport};
+use crate::params::plan::{Caller, Target, Transport, Way};
 use crate::session::{NO_ADDRESS, StreamKey};
 
 /// What is said to who cannot be waited with.
@@ -150,7 +151,11 @@ impl<D: Driver> Worker<D> {
             }
             Some(true) => {
                 let name = self.name_of(&caller);
-                routing::choose_by_name(&self.plan.exits, &caller, name, transport)
+                let chosen = routing::choose_by_name(&self.plan.exits, &caller, name, transport);
+                match chosen {
+                    Ok(Some(exit)) if self.proxy_wants_name(exit, &caller, name) => Err(NameWanted),
+                    chosen => chosen,
+                }
             }
         };
         let reason = match chosen {
@@ -181,6 +186,24 @@ impl<D: Driver> Worker<D> {
             Some(list) => list.verdict(caller, self.name_of(caller)),
             None => Some(true),
         }
+    }
+
+    /// Whether an exit is a proxy, and what it may reach depends on the name.
+    fn proxy_wants_name(&self, exit: usize, caller: &Caller, name: ClientName<'_>) -> bool {
+        match self.plan.exits[exit].way {
+            Way::Proxy(proxy) => self.destinations.want_name(proxy, caller, name),
+            _ => false,
+        }
+    }
+
+    /// The client of a stream whose exit is a proxy, for [`crate::endpoint::destinations`].
+    pub(super) fn asker(&self, incoming: &Incoming) -> Asker {
+        let caller = incoming.caller();
+        let name = match self.name_of(&caller) {
+            ClientName::Is(name) => Some(name.to_owned()),
+            ClientName::Unasked | ClientName::None => None,
+        };
+        Asker { caller, name }
     }
 
     fn name_of(&self, caller: &Caller) -> ClientName<'_> {
@@ -285,6 +308,9 @@ impl<D: Driver> Worker<D> {
         match self.user_of(&incoming) {
             Some(user) if user & FLOW_BIT == 0 => {
                 let key = Key::unpack(user);
+                if self.is_talking(key) {
+                    return self.client_had_said(key, &mut held);
+                }
                 if let Some(local) = self.locals.get_mut(key) {
                     std::mem::swap(&mut local.output, &mut held.output);
                     std::mem::swap(&mut local.spill, &mut held.spill);

@@ -91,9 +91,13 @@ impl Dial {
         }
     }
 
-    /// Why the target was not reached.
+    /// Why the target was not reached, with its name.
     pub(super) fn reason(&self) -> String {
-        let error = self.last_error.as_deref().unwrap_or("no address");
-        format!("{}: {error}", self.target)
+        format!("{}: {}", self.target, self.error())
+    }
+
+    /// What the last attempt said.
+    pub(super) fn error(&self) -> &str {
+        self.last_error.as_deref().unwrap_or("no address")
     }
 }

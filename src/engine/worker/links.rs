@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::flow::FLOW_BIT;
-use super::local::Reading;
+use super::local::{Reading, Stage};
 use super::token::Kind;
 use super::tunnel::{Destination, LinkPace, Outgoing};
 use super::{Drain, Key, Worker};
@@ -230,7 +230,7 @@ impl<D: Driver> Worker<D> {
                         let (pipe, left_bytes) = (Rc::clone(pipe), piped);
                         tunnel.outgoing = Some(Outgoing { local: user, pipe, left_bytes });
                     }
-                    if local.fd.is_none() && local.input.is_empty() {
+                    if matches!(local.stage, Stage::Draining) && local.input.is_empty() {
                         // What a reset connection had left has gone out.
                         self.locals.remove(user);
                     }

@@ -7,9 +7,11 @@ use super::client::Client;
 use super::dial::Dial;
 use super::pieces::Pieces;
 use super::table::Key;
+use super::talk::Talk;
 use crate::endpoint::seats::Seat;
 use crate::engine::chunk::ChunkMut;
 use crate::engine::driver::{Driver, Fd, OpId, RecvMode};
+use crate::engine::pipe::Pipes;
 use crate::session::{Moment, StreamKey};
 
 /// Where a local connection is in its life.
@@ -21,6 +23,8 @@ pub(super) enum Stage {
     Dialing(Box<Dial>),
     /// An exit whose Unix socket takes no more clients for now: asked again until this time.
     Knocking(Rc<Path>, Option<Moment>),
+    /// An exit whose client is asked where to go.
+    Talking(Box<Talk>),
     /// Both directions may carry data.
     Open,
     /// The stream has ended: what was delivered is still to be written.
@@ -111,6 +115,8 @@ pub(super) struct Local {
 
     /// Delivered and not yet written.
     pub(super) output: Pieces,
+    /// So many bytes at the front of it are our own: the session does not know of them.
+    pub(super) own_bytes: u64,
     /// Where a slow reader's output is copied to.
     pub(super) spill: Option<ChunkMut>,
     /// The socket did not take all it was given: output is kept in buffers of our own, and the
@@ -152,6 +158,7 @@ impl Local {
             read_ended: false,
             input: Pieces::default(),
             output: Pieces::default(),
+            own_bytes: 0,
             spill: None,
             stalled: false,
             sending: false,
@@ -162,6 +169,13 @@ impl Local {
             deadline: None,
             last_data: now,
         }
+    }
+
+    /// Drops what was not written.
+    pub(super) fn forget_output(&mut self, pipes: &mut Pipes) {
+        self.output.clear(pipes);
+        self.own_bytes = 0;
+        self.stalled = false;
     }
 
     /// Nothing delivered is left to be written.

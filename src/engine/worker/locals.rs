@@ -40,6 +40,9 @@ impl<D: Driver> Worker<D> {
             (Stage::Open, Some(stream)) => {
                 self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream))
             }
+            (Stage::Talking(talk), Some(stream)) if talk.reads_server() => {
+                self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream))
+            }
             (Stage::Lingering, _) => true,
             _ => false,
         };
@@ -107,6 +110,8 @@ impl<D: Driver> Worker<D> {
                     });
                     self.judge_pace(key, bytes, may_go_on);
                     self.mark_tunnel(tunnel);
+                } else {
+                    self.server_said(key, &chunk);
                 }
                 if !more {
                     self.read_local(key);
@@ -120,14 +125,14 @@ impl<D: Driver> Worker<D> {
                 }
                 Some(libc::ECANCELED) => self.read_local(key),
                 Some(libc::EAGAIN) => self.watch_local(key),
-                _ => self.local_failed(key, "reset", &error),
+                _ => self.reading_failed(key, &error),
             },
         }
     }
 
     /// A receive brought so many bytes: what is the stream's pace, and is a multishot receive to
     /// go on?
-    fn judge_pace(&mut self, key: Key, bytes: usize, go_on: bool) {
+    pub(super) fn judge_pace(&mut self, key: Key, bytes: usize, go_on: bool) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
         let splices = self.tunnels.get(local.tunnel).is_some_and(|tunnel| {
@@ -194,6 +199,7 @@ impl<D: Driver> Worker<D> {
                 self.mark_tunnel(tunnel);
             }
             (Stage::Lingering, _) => self.close_local(key),
+            (Stage::Talking(_), _) => self.server_said_all(key),
             _ => {}
         }
     }

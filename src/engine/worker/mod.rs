@@ -6,13 +6,13 @@
 //!
 //! Files: [`listeners`] take clients and peers in; [`connector`], [`openings`] and [`commands`] bring
 //! the persistent connection about; [`tunnels`] begins and ends tunnels, [`links`] moves bytes
-//! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what the
-//! session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header of
-//! clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`] moves
-//! bulk past the process from socket to socket; [`turn`] closes each turn.
+//! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what
+//! the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
+//! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
+//! moves bulk past the process from socket to socket; [`turn`] closes each turn.
 //!
 //! Exits that are no server at an address: [`unix`] reaches Unix sockets, [`exec`] gives streams to
-//! commands.
+//! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
@@ -30,6 +30,7 @@ mod access;
 mod client;
 mod commands;
 mod connector;
+mod conversation;
 mod datagrams;
 mod dial;
 mod exec;
@@ -50,9 +51,11 @@ mod outputs;
 mod pair;
 mod pairs;
 mod pieces;
+mod proxied;
 mod splice;
 mod streams;
 mod table;
+mod talk;
 mod token;
 mod tunnel;
 mod tunnels;
@@ -65,6 +68,7 @@ use super::datagram::{Inbox, Outbox};
 use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
 use super::net;
 use super::resolver::Resolver;
+use crate::endpoint::destinations::Destinations;
 use crate::endpoint::seats::Seats;
 use crate::limits::{
     COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX,
@@ -87,6 +91,7 @@ use local::Local;
 use names::Names;
 use pair::{Pair, Way};
 use table::{Key, Table};
+use talk::Proxies;
 use token::Kind;
 use tunnel::Tunnel;
 use watch::Watch;
@@ -180,6 +185,11 @@ pub(super) struct Worker<D> {
     /// What clients are called, where that matters.
     names: Names<Waiter>,
     seats: Seats,
+    /// What proxies may reach.
+    destinations: Destinations,
+    proxies: Proxies,
+    /// Conversations whose last server is about to be gone.
+    closing: Vec<Key>,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
     kit: Kit,
@@ -234,6 +244,7 @@ impl<D: Driver> Worker<D> {
         // Clients of a plain relay wait for no tunnel.
         let hold =
             if matches!(plan.link, LinkPlan::Relay { .. }) { None } else { plan.timeouts.hold };
+        let own = listeners.iter().map(|listener| listener.address).collect();
         let now = Moment(0);
         Ok(Worker {
             driver,
@@ -258,6 +269,9 @@ impl<D: Driver> Worker<D> {
             resolver: Resolver::new(resolver_wake),
             names: Names::new(plan.timeouts.connect),
             seats: Seats::new(plan.maxima),
+            destinations: Destinations::new(plan.permits.clone(), own),
+            proxies: Proxies::new(),
+            closing: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
             kit: Kit::new()?,
             dirty_locals: Vec::new(),
@@ -382,6 +396,7 @@ impl<D: Driver> Worker<D> {
                 self.farewells_until = self.now.after(Duration::from_millis(LEAVE_MILLIS));
                 self.close_listeners();
                 self.refuse_new_streams();
+                self.end_idle_conversations();
             }
             Drain::Until(_) | Drain::Leaving(_) => self.drain = Drain::AtOnce,
             Drain::AtOnce => {}

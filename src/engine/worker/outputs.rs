@@ -28,6 +28,9 @@ impl<D: Driver> Worker<D> {
         };
         let waits = local.stalled || local.waiting || !matches!(local.stage, Stage::Open);
         if waits {
+            if matches!(local.stage, Stage::Talking(_)) {
+                return self.client_said(key, &chunk);
+            }
             // A slow reader, or an exit that has not reached its server: the link needs its
             // buffer back.
             if !self.kit.spill(&chunk, &mut local.spill, &mut local.output) {
@@ -132,19 +135,20 @@ impl<D: Driver> Worker<D> {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
             Err(error) => {
                 self.kit.give_back(gather);
-                return self.local_failed(key, "reset", &error);
+                return self.writing_failed(key, &error);
             }
         };
         gather.advance(bytes);
         local.last_data = now;
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        let (tunnel, stream, mixed) = (local.tunnel, local.stream, local.own_bytes > 0);
         let mut kept = true;
         if !gather.is_empty() {
             kept = self.put_back(key, &mut gather);
         }
         self.kit.give_back(gather);
+        let taken = if mixed { self.delivered_part(key, bytes as u64) } else { bytes as u64 };
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.taken(stream, bytes as u64, now);
+            tunnel.session.taken(stream, taken, now);
         }
         self.mark_tunnel(tunnel);
         if kept {
@@ -181,7 +185,7 @@ impl<D: Driver> Worker<D> {
         })
     }
 
-    fn out_of_buffers(&mut self, key: Key) {
+    pub(super) fn out_of_buffers(&mut self, key: Key) {
         self.counters.spill_exhausted += 1;
         if let Some(local) = self.locals.get(key) {
             let free_buffers = self.kit.free_buffers();
@@ -214,6 +218,9 @@ impl<D: Driver> Worker<D> {
                     && let Some(fd) = &local.fd
                 {
                     net::shut_down_write(fd);
+                }
+                if matches!(local.stage, Stage::Talking(_)) {
+                    self.tell_held(key);
                 }
             }
         }

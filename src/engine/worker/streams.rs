@@ -108,7 +108,7 @@ impl<D: Driver> Worker<D> {
             Way::SamePort { host, offset, .. } => {
                 routing::at_port_of(host, *offset, &incoming.caller())
             }
-            Way::Proxy(_) => Err(String::from("no server to connect to")),
+            &Way::Proxy(proxy) => return self.open_conversation(&incoming, seat, proxy),
             Way::Unix(path) => {
                 let path = Rc::from(path.as_path());
                 return self.open_unix_exit(&incoming, seat, header, path);
@@ -173,8 +173,9 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        if let Stage::Dialing(dial) = &mut local.stage {
-            dial.resolved(found);
+        match &mut local.stage {
+            Stage::Dialing(dial) => dial.resolved(found),
+            _ => return self.server_resolved(key, found),
         }
         self.dial_local(key);
     }
@@ -225,7 +226,9 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        let Stage::Dialing(dial) = &mut local.stage else { return };
+        let Stage::Dialing(dial) = &mut local.stage else {
+            return self.server_connected(key, result);
+        };
         let said = result.and_then(|()| {
             let Some(fd) = &local.fd else { return Ok(()) };
             net::set_nodelay(fd);
@@ -267,10 +270,12 @@ impl<D: Driver> Worker<D> {
 
     /// The peer has said all it has to say.
     fn end_of_data(&mut self, key: Key) {
-        if let Some(local) = self.locals.get_mut(key) {
-            local.end_after_output = true;
-            self.mark_local(key);
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if matches!(local.stage, Stage::Talking(_)) {
+            return self.client_said_all(key);
         }
+        local.end_after_output = true;
+        self.mark_local(key);
     }
 
     /// The session has ended the stream; what was delivered is still written.
@@ -299,7 +304,7 @@ impl<D: Driver> Worker<D> {
         let linger = self.plan.timeouts.linger;
         let deadline = if then_reset { linger.map(|linger| self.now.after(linger)) } else { None };
         let Some(local) = self.locals.get_mut(key) else { return };
-        if local.fd.is_none() || matches!(local.stage, Stage::Dialing(_)) {
+        if local.fd.is_none() || matches!(local.stage, Stage::Dialing(_) | Stage::Talking(_)) {
             // Nobody waits for the server any more, or the socket is gone already.
             self.reset_local(key);
             return;

@@ -21,6 +21,7 @@ impl<D: Driver> Worker<D> {
         self.flows_on_time();
         self.names_on_time();
         self.sweep_if_due();
+        self.dial_after_closing();
         self.write_all();
         self.feed_starved();
         self.ended()
@@ -141,6 +142,9 @@ impl<D: Driver> Worker<D> {
         if let Stage::Knocking(..) = local.stage {
             self.knock(key);
             return;
+        }
+        if matches!(local.stage, Stage::Talking(_)) {
+            return self.talk_patience_over(key);
         }
         let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
         self.local_failed(key, "timed out", &over);

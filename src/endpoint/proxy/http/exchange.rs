@@ -42,6 +42,11 @@ impl Exchange {
         }
     }
 
+    /// Whether some of the answer was passed, and more of it has to come.
+    pub(super) fn answer_is_under_way(&self) -> bool {
+        matches!(&self.answer, Answer::Body { body, .. } if !body.has_ended())
+    }
+
     /// Whether all of the answer was passed.
     pub(super) fn is_answered(&self) -> bool {
         matches!(&self.answer, Answer::Body { body, .. } if body.has_ended())

@@ -293,6 +293,17 @@ impl Conversation for Http {
         self.lose_server(steps);
     }
 
+    fn server_failed(&mut self, steps: &mut Vec<Step>) {
+        match &self.state {
+            // An answer that ends with the connection is cut short, and nothing in it says so.
+            State::Serving(exchange) if exchange.answer_is_under_way() => {
+                let why = "the server broke off in the middle of its answer";
+                self.end(Step::Reset(why.into()), steps);
+            }
+            _ => self.lose_server(steps),
+        }
+    }
+
     fn timed_out(&mut self, steps: &mut Vec<Step>) {
         if !matches!(self.state, State::Asking) {
             return;

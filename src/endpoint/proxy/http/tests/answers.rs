@@ -210,3 +210,20 @@ fn answers_that_break_off_are_reset() {
     assert!(outcome.to_client.ends_with(b"\r\n\r\n2\r\nab\r\n"));
     assert!(matches!(outcome.others.last(), Some(Step::Reset(_))));
 }
+
+#[test]
+fn a_server_that_breaks_off_is_not_taken_for_one_that_ends() {
+    let answer = b"HTTP/1.1 200 OK\r\n\r\nab";
+    let address = "192.0.2.1:80".parse().unwrap();
+    for is_reset in [false, true] {
+        let (mut http, mut steps) = (http(), Vec::new());
+        http.from_client(LAST.as_bytes(), &mut steps);
+        http.connected(Ok((address, address)), &mut steps);
+        http.from_server(answer, &mut steps);
+        match is_reset {
+            false => http.server_ended(&mut steps),
+            true => http.server_failed(&mut steps),
+        }
+        assert_eq!(matches!(steps.last(), Some(Step::Reset(_))), is_reset, "{steps:?}");
+    }
+}

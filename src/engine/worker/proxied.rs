@@ -1,0 +1,220 @@
+//! The servers of conversations: reached one after another, as the conversation asks, and heard for
+//! it. See [`super::conversation`].
+
+use std::io;
+use std::net::SocketAddr;
+
+use tracing::debug;
+
+use super::dial::Dial;
+use super::local::{Pace, Reading, Stage};
+use super::talk::Server;
+use super::token::Kind;
+use super::{Key, Worker};
+use crate::endpoint::proxy::Unreached;
+use crate::engine::chunk::Chunk;
+use crate::engine::driver::Driver;
+use crate::engine::net;
+use crate::engine::resolver::Resolver;
+use crate::params::plan::Target;
+
+impl<D: Driver> Worker<D> {
+    /// Gives up the server that is connected, if one is.
+    pub(super) fn leave_server(&mut self, key: Key, next: Server) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        if matches!(next, Server::Closing(_)) {
+            self.closing.push(key);
+        }
+        talk.server = next;
+        talk.awaited_since = None;
+        local.deadline = None;
+        if let Some(fd) = local.fd.take() {
+            net::shut_down(&fd);
+            self.driver.cancel_all(&fd);
+        }
+        local.forget_output(&mut self.kit.pipes);
+        local.end_after_output = false;
+        local.pace = Pace::Sparse;
+        local.streak = 0;
+    }
+
+    /// Sets out for the servers of those conversations whose last one is gone by now.
+    pub(super) fn dial_after_closing(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.closing) {
+            let Some(local) = self.locals.get_mut(key) else { continue };
+            let Stage::Talking(talk) = &mut local.stage else { continue };
+            let quiet = local.reading == Reading::Idle && !local.sending;
+            match std::mem::replace(&mut talk.server, Server::None) {
+                Server::Closing(target) if quiet => self.dial_server(key, target),
+                server @ Server::Closing(_) => {
+                    talk.server = server;
+                    self.closing.push(key);
+                }
+                server => talk.server = server,
+            }
+        }
+    }
+
+    fn dial_server(&mut self, key: Key, target: Target) {
+        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        let dial = Box::new(Dial::new(target.clone(), overall));
+        // The end of the server before is not that of the next.
+        local.read_ended = false;
+        talk.server = Server::Dialing { dial, failure: Unreached::Other };
+        debug!(client = %local.client, host = %target.host, port = target.port, "proxy connects");
+        if let Some(address) = Resolver::literal(&target) {
+            self.server_resolved(key, Ok(vec![address]));
+        } else if let Err(error) = self.resolver.ask(key.pack(), &target) {
+            self.server_resolved(key, Err(error));
+        }
+    }
+
+    /// The addresses of a conversation's server: those that may be reached are tried.
+    pub(super) fn server_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Server::Dialing { dial, failure } = &mut talk.server else { return };
+        match found {
+            Ok(mut addresses) => {
+                let (proxy, asker, mut denied) = (talk.proxy, &talk.asker, None);
+                addresses.retain(|&address| {
+                    let name = &dial.target.host;
+                    let may = self.destinations.may(proxy, address, name, asker, net::is_ours);
+                    may.map_err(|why| denied = Some(why)).is_ok()
+                });
+                if let (true, Some(why)) = (addresses.is_empty(), denied) {
+                    return self.not_reached(key, Unreached::NotPermitted(why));
+                }
+                dial.resolved(Ok(addresses));
+            }
+            Err(error) => {
+                *failure = Unreached::NameNotFound;
+                dial.resolved(Err(error));
+            }
+        }
+        self.try_server(key);
+    }
+
+    /// Tries the next address of a conversation's server.
+    pub(super) fn try_server(&mut self, key: Key) {
+        let now = self.now;
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Server::Dialing { dial, failure } = &mut talk.server else { return };
+        match dial.start(&mut self.driver, &self.congestion, Kind::LocalConnect.of(key)) {
+            Some(fd) => {
+                local.fd = Some(fd);
+                let deadline = dial.deadline(now);
+                self.set_deadline(key, deadline);
+            }
+            None => {
+                let unreached = failure(dial.error().to_owned());
+                self.not_reached(key, unreached);
+            }
+        }
+    }
+
+    fn not_reached(&mut self, key: Key, unreached: Unreached) {
+        self.leave_server(key, Server::None);
+        self.converse(key, |conversation, steps| conversation.connected(Err(unreached), steps));
+    }
+
+    /// What became of an attempt.
+    pub(super) fn server_connected(&mut self, key: Key, result: io::Result<()>) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Server::Dialing { dial, failure } = &mut talk.server else { return };
+        match (result, &local.fd) {
+            (Ok(()), Some(fd)) => {
+                net::set_nodelay(fd);
+                self.congestion.set_after(fd);
+                let addresses = (net::peer_address(fd), net::local_address(fd));
+                talk.server = Server::Connected { deaf: false };
+                local.deadline = None;
+                self.converse(key, |conversation, steps| {
+                    conversation.connected(Ok(addresses), steps);
+                });
+                self.read_local(key);
+            }
+            (Err(error), _) if error.raw_os_error() == Some(libc::ECANCELED) => {}
+            (result, _) => {
+                if let Err(error) = result {
+                    *failure = match error.kind() {
+                        io::ErrorKind::ConnectionRefused => Unreached::Refused,
+                        io::ErrorKind::TimedOut => Unreached::TimedOut,
+                        _ => Unreached::Other,
+                    };
+                    dial.failed(error);
+                }
+                local.fd = None;
+                self.try_server(key);
+            }
+        }
+    }
+
+    /// Bytes of the server.
+    pub(super) fn server_said(&mut self, key: Key, chunk: &Chunk) {
+        let Some(local) = self.locals.get(key) else { return };
+        // What the one before says is nobody's answer.
+        if let Stage::Talking(talk) = &local.stage
+            && talk.reads_server()
+        {
+            let (tunnel, stream) = (local.tunnel, local.stream);
+            self.converse(key, |conversation, steps| conversation.from_server(chunk, steps));
+            let may_go_on = stream.is_some_and(|stream| {
+                self.tunnels.get_mut(tunnel).is_some_and(|t| t.session.may_read(stream))
+            });
+            self.judge_pace(key, chunk.len(), may_go_on);
+        }
+    }
+
+    /// The server has said all.
+    pub(super) fn server_said_all(&mut self, key: Key) {
+        let Some(local) = self.locals.get(key) else { return };
+        if let Stage::Talking(talk) = &local.stage
+            && talk.reads_server()
+        {
+            self.converse(key, |conversation, steps| conversation.server_ended(steps));
+        }
+    }
+
+    /// The socket of a stream is broken: it failed to be read.
+    pub(super) fn reading_failed(&mut self, key: Key, error: &io::Error) {
+        let Some(local) = self.locals.get(key) else { return };
+        let Stage::Talking(talk) = &local.stage else {
+            return self.local_failed(key, "reset", error);
+        };
+        if talk.reads_server() {
+            debug!(client = %local.client, %error, "the proxy's server failed");
+            self.leave_server(key, Server::None);
+            self.converse(key, |conversation, steps| conversation.server_failed(steps));
+        }
+    }
+
+    /// The same: it failed to be written to. A server may have answered before it broke off.
+    pub(super) fn writing_failed(&mut self, key: Key, error: &io::Error) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else {
+            return self.local_failed(key, "reset", error);
+        };
+        if let Server::Connected { deaf } = &mut talk.server {
+            *deaf = true;
+            local.forget_output(&mut self.kit.pipes);
+            self.tell_held(key);
+        }
+    }
+
+    /// Of so many bytes that a server has taken, those that the session has delivered.
+    pub(super) fn delivered_part(&mut self, key: Key, bytes: u64) -> u64 {
+        let Some(local) = self.locals.get_mut(key) else { return bytes };
+        let own_bytes = local.own_bytes.min(bytes);
+        local.own_bytes -= own_bytes;
+        bytes - own_bytes
+    }
+}
