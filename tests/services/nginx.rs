@@ -1,8 +1,11 @@
 //! nginx that gives out the files of its directory `www`.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
-use super::{Service, free_address, new_dir, program};
+use tempfile::TempDir;
+
+use super::{Service, free_address, new_dir, program, run};
 
 /// Starts a server with an empty `www`.
 pub fn start() -> Service {
@@ -15,10 +18,13 @@ pub fn start_behind_headers() -> Service {
     start_with("proxy_protocol", "access.log said")
 }
 
-/// `listening` stands behind the address; `log` is where and how requests are logged.
 fn start_with(listening: &str, log: &str) -> Service {
-    let dir = new_dir();
-    let address = free_address();
+    start_in(new_dir(), free_address(), listening, log, "")
+}
+
+/// In this directory: `listening` stands behind the address; `log` is where and how requests are
+/// logged; `more` is said of the server.
+fn start_in(dir: TempDir, address: SocketAddr, listening: &str, log: &str, more: &str) -> Service {
     let path = dir.path().display();
     std::fs::create_dir(dir.path().join("www")).expect("a new directory");
     // One process, as whoever runs the test: nothing to be given away to another user.
@@ -41,6 +47,7 @@ http {{
     server {{
         listen {address} {listening};
         root {path}/www;
+        {more}
     }}
 }}
 "
@@ -52,4 +59,28 @@ http {{
     // where instead.
     server.args(["-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(&conf_path);
     Service::start("nginx", server, address, dir)
+}
+
+/// Starts a server as [`start`] does, which can also be reached as `localhost`, and by TLS at the
+/// second address; its certificate, made for `localhost` and by nobody else, is `cert.pem` in its
+/// directory.
+pub fn start_with_tls() -> (Service, SocketAddr) {
+    let dir = new_dir();
+    let (address, tls) = (free_address(), free_address());
+    let path = dir.path().display();
+    let mut openssl = Command::new(program("openssl", "openssl"));
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    openssl.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
+    openssl.arg("-keyout").arg(dir.path().join("key.pem"));
+    run(openssl.arg("-out").arg(dir.path().join("cert.pem")));
+    let (port, tls_port) = (address.port(), tls.port());
+    let more = format!(
+        "listen 127.0.0.1:{port};
+        listen {tls} ssl;
+        listen 127.0.0.1:{tls_port} ssl;
+        ssl_certificate {path}/cert.pem;
+        ssl_certificate_key {path}/key.pem;"
+    );
+    (start_in(dir, address, "", "off", &more), tls)
 }
