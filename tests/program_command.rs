@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
-use services::sshd;
+use services::{Service, postgres, run, sshd};
 use support::engine::Leg;
 use support::net::check_new_echo;
 use support::program::{Program, command};
@@ -30,12 +30,12 @@ fn entrance(program: &Program) -> SocketAddr {
     program.address_of("entrance listening")
 }
 
-/// The command line of a far end on its own standard input and output, whose streams go to `server`.
-fn far_end(server: &Server) -> String {
+/// The command line of a far end on its own standard input and output, whose streams go there.
+fn far_end(server: SocketAddr) -> String {
     let program = command();
     let program = program.get_program().to_str().expect("a path in UTF-8").to_owned();
     let words = Leg::current().words().join(" ");
-    format!("{program} -Fsockmux -Q{} {words}", server.address())
+    format!("{program} -Fsockmux -Q{server} {words}")
 }
 
 /// The process of the command that was started as the `nth`.
@@ -86,16 +86,21 @@ fn socat_to_the_other_end() {
     assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
 }
 
+/// The command line of an ssh that starts such a far end through the server.
+fn ssh_to(service: &Service, server: SocketAddr) -> String {
+    let ssh = sshd::client("ssh", service, service.address());
+    let mut words = vec![ssh.get_program().to_str().expect("UTF-8").to_owned()];
+    words.extend(ssh.get_args().map(|word| format!("'{}'", word.to_str().expect("UTF-8"))));
+    words.push(sshd::destination(service.address()));
+    words.push(format!("'{}'", far_end(server)));
+    words.join(" ")
+}
+
 /// The manual's example 8.
 #[test]
 fn ssh_to_the_other_end() {
     let (server, service) = (Server::exchange(), sshd::start());
-    let ssh = sshd::client("ssh", &service, service.address());
-    let mut words = vec![ssh.get_program().to_str().expect("UTF-8").to_owned()];
-    words.extend(ssh.get_args().map(|word| format!("'{}'", word.to_str().expect("UTF-8"))));
-    words.push(sshd::destination(service.address()));
-    words.push(format!("'{}'", far_end(&server)));
-    let mut near = start(&words.join(" "), &[]);
+    let mut near = start(&ssh_to(&service, server.address()), &[]);
     near.wait_for("tunnel up");
     exchange_over(entrance(&near));
     let ssh = process(&near, 1);
@@ -104,10 +109,24 @@ fn ssh_to_the_other_end() {
     assert!(is_gone(ssh));
 }
 
+/// The same, with a database at the far end.
+#[test]
+fn postgresql_through_ssh() {
+    let (server, service) = (postgres::start(), sshd::start());
+    let near = start(&ssh_to(&service, server.address()), &[]);
+    near.wait_for("tunnel up");
+    let entrance = entrance(&near);
+    run(postgres::client("pgbench", entrance).args(["-i", "-q", "-s", "1"]));
+    run(postgres::client("pgbench", entrance).args(["-c", "4", "-t", "50"]));
+    let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts)
+                     = (SELECT sum(delta) FROM pgbench_history)";
+    assert_eq!(postgres::sql(entrance, sums).trim(), "t");
+}
+
 #[test]
 fn a_command_that_was_killed_is_started_again() {
     let server = Server::echo();
-    let near = start(&far_end(&server), &[]);
+    let near = start(&far_end(server.address()), &[]);
     near.wait_for("tunnel up");
     check_new_echo(entrance(&near), 1, 100_000);
     let far = process(&near, 1);

@@ -4,10 +4,14 @@
 mod services;
 mod support;
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+use rustix::termios::tcgetattr;
 use services::{run, sshd};
 use support::DEADLINE;
 use support::net::{check_new_echo, connect};
@@ -243,6 +247,24 @@ fn both_leave_in_order_and_an_idle_line_costs_nothing() {
         end.terminate();
         assert_eq!(end.wait_exit(DEADLINE).code(), Some(0), "{}", end.log_text());
     }
+}
+
+#[test]
+fn a_device_is_left_as_it_was_found() {
+    let line = SerialLine::start(clean(), None);
+    let device = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOCTTY | OFlags::NONBLOCK).bits() as i32)
+        .open(line.path(End::Left))
+        .expect("opened");
+    let speed = || tcgetattr(&device).expect("settings").input_speed();
+    let before = speed();
+    let mut program = start(&line, End::Left, "?baud=57600", &[ENTRANCE]);
+    program.wait_for("link open; waiting for the peer's hello");
+    assert_eq!(speed(), 57_600);
+    program.terminate();
+    assert_eq!(program.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(speed(), before);
 }
 
 #[test]
