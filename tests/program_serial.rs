@@ -249,6 +249,15 @@ fn both_leave_in_order_and_an_idle_line_costs_nothing() {
     }
 }
 
+/// It is opened again and again, for it may be another one tomorrow.
+#[test]
+fn a_device_that_ends_at_once_is_told_of_once_and_costs_nothing() {
+    let program = Program::start(&["SERVER=sockmux:comm@/dev/null", ENTRANCE]);
+    program.wait_for("tunnel did not come up");
+    program.check_idle();
+    assert_eq!(program.count("tunnel did not come up"), 1);
+}
+
 #[test]
 fn a_device_is_left_as_it_was_found() {
     let line = SerialLine::start(clean(), None);

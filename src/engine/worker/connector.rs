@@ -71,6 +71,9 @@ pub(super) struct Connector {
     pub(super) state: State,
     /// Failures are logged when they change, not each time.
     pub(super) last_logged: String,
+    /// Why the last tunnel did not come up, if it did not: told once, since a device is opened again
+    /// every second.
+    pub(super) failed_by: String,
     /// The peer ended the last tunnel when nothing was left to do.
     pub(super) ended_in_order: bool,
 }
@@ -104,6 +107,7 @@ impl Connector {
             carrier: None,
             state: State::Waiting { until: Moment(0) },
             last_logged: String::new(),
+            failed_by: String::new(),
             ended_in_order: false,
         }
     }
@@ -115,6 +119,14 @@ impl Connector {
     pub(super) fn next_number(&mut self) -> u32 {
         self.number = self.number.wrapping_add(1);
         self.number
+    }
+
+    /// A tunnel has not come up for this reason: whether neither did the last one, on a link that is
+    /// soon opened again.
+    pub(super) fn fails_as_before(&mut self, reason: &str) -> bool {
+        let as_before = matches!(self.reach, Reach::Device(_)) && self.failed_by == reason;
+        reason.clone_into(&mut self.failed_by);
+        as_before
     }
 
     /// Comes back to it after a wait that grows with the failures in a row.
@@ -292,6 +304,10 @@ impl<D: Driver> Worker<D> {
             wait = wait.min(Duration::from_millis(DEVICE_AGAIN_MILLIS));
         }
         connector.state = State::Waiting { until: now.after(wait) };
-        info!(wait_secs = wait.as_secs_f32(), "{doing}");
+        if up_since.is_none() && matches!(connector.reach, Reach::Device(_)) {
+            debug!(wait_secs = wait.as_secs_f32(), "{doing}");
+        } else {
+            info!(wait_secs = wait.as_secs_f32(), "{doing}");
+        }
     }
 }

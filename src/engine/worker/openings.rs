@@ -32,7 +32,7 @@ impl<D: Driver> Worker<D> {
             Ok(link) => {
                 connector.last_logged.clear();
                 connector.state = State::Up;
-                if link.may_await_peer() {
+                if link.may_await_peer() && connector.failed_by.is_empty() {
                     info!(link = %link, "link open; waiting for the peer's hello");
                 }
                 self.begin_tunnel(link);

@@ -96,6 +96,8 @@ impl<D: Driver> Worker<D> {
             debug!(peer = %tunnel.link, reason, "tunnel closed");
         } else if was_up {
             warn!(peer = %tunnel.link, reason, streams, "tunnel down");
+        } else if self.connector.as_mut().is_some_and(|c| c.fails_as_before(reason)) {
+            debug!(peer = %tunnel.link, reason, "tunnel did not come up");
         } else {
             warn!(peer = %tunnel.link, reason, "tunnel did not come up");
         }
@@ -135,6 +137,9 @@ impl<D: Driver> Worker<D> {
             Protocol::V1 => "1",
         };
         info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        if let Some(connector) = &mut self.connector {
+            connector.failed_by.clear();
+        }
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
