@@ -58,19 +58,20 @@ fn an_original_that_does_not_answer_is_greeted_once_more() {
     let (first, rest) = (&original_hello_ok()[..20], &original_hello_ok()[20..]);
     end.write(first);
     assert_eq!(end.output(), first);
-    assert_eq!(end.pass(2 * LINE_PROBE_MICROS), b"");
+    assert_eq!(end.pass(LINE_PROBE_MICROS), b"");
     end.write(rest);
     assert_eq!(end.output(), [rest, &hello(true)].concat());
     assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
 }
 
+/// Who answers has said its own HELLO before, and we have not heard it.
 #[test]
-fn an_answer_alone_shows_an_original() {
+fn an_answer_alone_decides_nothing() {
     let mut end = End::greeting();
     end.received(&original_hello_ok());
-    assert_eq!(end.line.mode(), Mode::Plain);
-    assert_eq!(end.read(), original_hello_ok());
-    assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+    assert_eq!(end.line.mode(), Mode::Probing);
+    assert_eq!(end.read(), b"");
+    assert_eq!(end.pass(3 * LINE_PROBE_MICROS / 2), hello(true));
 }
 
 #[test]
@@ -121,13 +122,31 @@ fn our_own_hello_sent_back_decides_nothing() {
     assert_eq!(end.line.mode(), Mode::Probing);
 }
 
+/// The peer heard our HELLO, and its own came when we were not there to hear it.
 #[test]
-fn without_checks_all_passes_from_the_beginning() {
+fn an_answer_before_the_hello_stands_behind_it() {
+    for piece in [1, 7, 1_000] {
+        let mut end = End::greeting();
+        let bytes = [&original_hello_ok()[..], &original_hello(), b"\x03\x0arest"].concat();
+        for piece in bytes.chunks(piece) {
+            end.received(piece);
+        }
+        assert_eq!(end.line.mode(), Mode::Plain);
+        assert_eq!(end.read(), original());
+        assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"", "it has answered");
+    }
+}
+
+#[test]
+fn without_checks_all_passes_once_the_peer_is_heard() {
     let mut end = End::new(false);
-    assert_eq!(end.line.mode(), Mode::Plain);
     end.write(&hello(false));
     assert_eq!(end.output(), hello(false));
+    // Nobody was there to hear it.
+    assert_eq!(end.pass(3 * LINE_PROBE_MICROS / 2), hello(false));
     end.received(&hello(true));
+    assert_eq!(end.line.mode(), Mode::Plain);
     assert_eq!(end.read(), hello(true));
+    end.received(&original_hello_ok());
     assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
 }

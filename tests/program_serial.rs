@@ -200,12 +200,20 @@ fn a_device_that_was_unplugged_is_found_again() {
     check_new_echo(entrance(&ends[0]), 2, 10_000);
 }
 
+/// The first end has said its HELLO when nobody was there to hear it.
 #[test]
 fn without_checks_bytes_pass_plainly() {
     let (line, server) = (SerialLine::start(clean(), None), Server::echo());
-    let ends = join(&line, "?baud=12000000&check=no", &server);
-    check_new_echo(entrance(&ends[0]), 1, 100_000);
-    assert_eq!(ends[0].wait_for("serial line")["mode"], "Plain");
+    let options = "?baud=12000000&check=no";
+    let near = start(&line, End::Left, options, &[ENTRANCE]);
+    near.wait_for("link open; waiting for the peer's hello");
+    let far = start(&line, End::Right, options, &[&format!("DEST={}", server.address())]);
+    for end in [&near, &far] {
+        end.wait_for("tunnel up");
+    }
+    check_new_echo(entrance(&near), 1, 100_000);
+    assert_eq!(near.wait_for("serial line")["mode"], "Plain");
+    assert_eq!((near.count("tunnel up"), far.count("tunnel up")), (1, 1));
 }
 
 #[test]

@@ -45,7 +45,8 @@ pub struct Config {
     /// A random number of this opening of the line: tells the peer that we began anew. 0 is taken
     /// for 1.
     pub incarnation: u32,
-    /// Speak the link layer with a peer that does. Without, bytes pass as they are for ever.
+    /// Speak the link layer with a peer that does. Without, bytes pass as they are, once the peer's
+    /// HELLO has been heard.
     pub checked: bool,
 }
 
@@ -94,6 +95,8 @@ pub struct Counters {
 /// One opening of a line.
 #[derive(Debug)]
 pub struct Line {
+    /// The link layer is spoken with a peer that does.
+    checked: bool,
     mode: Mode,
     /// The latest time that was told.
     now: Moment,
@@ -147,7 +150,8 @@ impl Line {
         let payload_bytes_max =
             (payload_bytes as usize).clamp(LINE_PAYLOAD_BYTES_START_MIN, LINE_PAYLOAD_BYTES_MAX);
         Line {
-            mode: if config.checked { Mode::Probing } else { Mode::Plain },
+            checked: config.checked,
+            mode: Mode::Probing,
             now,
             payload_bytes_max,
             hello: OwnHello::default(),
@@ -213,7 +217,9 @@ impl Line {
                 self.receiver.inbox().extend_from_slice(bytes);
             }
             Mode::Probing => {
-                self.received_frames(bytes);
+                if self.checked {
+                    self.received_frames(bytes);
+                }
                 if self.mode == Mode::Probing {
                     self.probe(bytes);
                 }
@@ -359,8 +365,8 @@ impl Line {
         self.counters.bytes_skipped += skipped;
         match found {
             None => return,
-            Some(Found::Checked) => self.begin_checked(),
-            Some(Found::Plain { is_answer }) => self.begin_plain(is_answer, &bytes[taken..]),
+            Some(Found::Checked) if self.checked => self.begin_checked(),
+            Some(_) => self.begin_plain(&bytes[taken..]),
         }
         self.scanner.clear();
     }
@@ -371,15 +377,16 @@ impl Line {
     }
 
     /// The packet that was found, and `rest` behind it, are the session's.
-    fn begin_plain(&mut self, is_answer: bool, rest: &[u8]) {
+    fn begin_plain(&mut self, rest: &[u8]) {
         self.mode = Mode::Plain;
         self.handshake.heard(self.now);
+        let [hello, answer, behind] = self.scanner.found();
         if self.hello.times_sent == 0 {
             self.plain.write(&self.hello.bytes);
-        } else if !is_answer {
+        } else if answer.is_empty() {
             self.plain.expect_answer(self.now);
         }
-        for bytes in [self.scanner.kept(), rest] {
+        for bytes in [hello, answer, behind, rest] {
             self.plain.received(bytes);
             self.receiver.inbox().extend_from_slice(bytes);
         }

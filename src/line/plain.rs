@@ -38,7 +38,8 @@ impl Plain {
 
     /// The peer's HELLO has come and no answer to ours, which was sent before.
     pub(super) fn expect_answer(&mut self, now: Moment) {
-        let at = Moment(now.0.saturating_add(LINE_PROBE_MICROS));
+        // Before the peer, if it is one of ours that has not heard us, says its own again.
+        let at = Moment(now.0.saturating_add(LINE_PROBE_MICROS / 2));
         let (incoming, outgoing) = (Packets::default(), Packets::default());
         self.repeat = Some(Repeat { at, incoming, outgoing });
     }
@@ -70,4 +71,4 @@ impl Plain {
     }
 }
 
-const _: () = assert!(LINE_AHEAD_MICROS < LINE_PROBE_MICROS);
+const _: () = assert!(LINE_AHEAD_MICROS < LINE_PROBE_MICROS / 2);

@@ -8,29 +8,37 @@ const STAMP_BYTES: usize = 23;
 /// First bytes of an offer.
 const MAGIC: &[u8] = b"SMXU";
 
-/// What a whole packet of the hello says of its sender.
+/// What a whole HELLO says of its sender. A HELLOOK says nothing: who sends it has heard us, and is not
+/// known to have been heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// It speaks the link layer.
     Checked,
-    /// It does not. `is_answer`: the packet is a HELLOOK.
-    Plain { is_answer: bool },
+    /// It does not.
+    Plain,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// No packet of the hello begins here.
+    /// No HELLO begins here.
     No,
     /// It may; more bytes are needed.
     More,
     Whole(Found, usize),
+    /// A whole HELLOOK.
+    Answer(usize),
 }
 
-/// Looks for a packet of the hello that is right in every part.
+/// Looks for a HELLO that is right in every part.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
     /// From the first byte on that may begin one.
     kept: Vec<u8>,
+    /// Of these, the HELLO that was found.
+    hello_bytes: usize,
+    /// The HELLOOK that came before it, to ours, from a peer whose HELLO we have not heard: it is not
+    /// said again.
+    answer: Vec<u8>,
 }
 
 impl Scanner {
@@ -44,8 +52,16 @@ impl Scanner {
                 match judge(&self.kept[start..]) {
                     Verdict::No => start += 1,
                     Verdict::More => break None,
+                    Verdict::Answer(len) => {
+                        self.answer.clear();
+                        self.answer.extend_from_slice(&self.kept[start..][..len]);
+                        start += len;
+                    }
                     Verdict::Whole(_, len) if self.kept[start..][..len] == *own => start += len,
-                    Verdict::Whole(found, _) => break Some(found),
+                    Verdict::Whole(found, len) => {
+                        self.hello_bytes = len;
+                        break Some(found);
+                    }
                 }
             };
             self.kept.drain(..start);
@@ -59,26 +75,28 @@ impl Scanner {
         }
     }
 
-    /// What was read and not skipped: from the first byte of the packet found.
-    pub(super) fn kept(&self) -> &[u8] {
-        &self.kept
+    /// The HELLO that was found, the HELLOOK that had come before it (nothing, if none had), and
+    /// what was read behind it.
+    pub(super) fn found(&self) -> [&[u8]; 3] {
+        let (hello, behind) = self.kept.split_at(self.hello_bytes);
+        [hello, &self.answer, behind]
     }
 
     /// Forgets all: it has served.
     pub(super) fn clear(&mut self) {
-        self.kept = Vec::new();
+        *self = Scanner::default();
     }
 }
 
-/// Whether a packet of the hello begins here. Judges by the first bytes that do not fit, so that
+/// Whether a HELLO begins here. Judges by the first bytes that do not fit, so that
 /// a damaged length does not hide the packets behind it.
 fn judge(bytes: &[u8]) -> Verdict {
     let kind = match *bytes {
-        [] => return Verdict::More,
-        [v03::VERSION] => return Verdict::More,
+        [] | [v03::VERSION] => return Verdict::More,
         [v03::VERSION, kind @ (v03::kind::HELLO | v03::kind::HELLO_OK), ..] => kind,
         _ => return Verdict::No,
     };
+    let is_answer = kind == v03::kind::HELLO_OK;
     let Some((header, rest)) = bytes.split_first_chunk::<{ v03::HEADER_BYTES }>() else {
         return Verdict::More;
     };
@@ -99,11 +117,13 @@ fn judge(bytes: &[u8]) -> Verdict {
         return Verdict::No;
     }
     let whole = v03::HEADER_BYTES + payload_bytes;
-    let is_answer = kind == v03::kind::HELLO_OK;
     let behind = &payload[text + 1..];
     let offer_bytes = payload_bytes - (text + 1);
+    if offer_bytes == 0 && is_answer {
+        return Verdict::Answer(whole);
+    }
     if offer_bytes == 0 {
-        return Verdict::Whole(Found::Plain { is_answer }, whole);
+        return Verdict::Whole(Found::Plain, whole);
     }
     let begins = behind.len().min(MAGIC.len());
     if is_answer || offer_bytes > LINE_OFFER_BYTES_MAX || behind[..begins] != MAGIC[..begins] {
@@ -115,7 +135,7 @@ fn judge(bytes: &[u8]) -> Verdict {
     match Offer::decode(behind) {
         Some(offer) if offer.checked_line => Verdict::Whole(Found::Checked, whole),
         Some(offer) if is_plausible(&offer) && behind[6..8] == [0, 0] => {
-            Verdict::Whole(Found::Plain { is_answer }, whole)
+            Verdict::Whole(Found::Plain, whole)
         }
         _ => Verdict::No,
     }
@@ -199,26 +219,25 @@ mod tests {
         for input in bytes.chunks(piece) {
             let (taken, found, _) = scanner.take(input, b"");
             if found.is_some() {
-                return (found, scanner.kept().to_vec());
+                return (found, scanner.kept.clone());
             }
             assert_eq!(taken, input.len());
-            assert!(scanner.kept().len() < LINE_HELLO_BYTES_MAX);
+            assert!(scanner.kept.len() < LINE_HELLO_BYTES_MAX);
         }
-        (None, scanner.kept().to_vec())
+        (None, scanner.kept)
     }
 
     #[test]
     fn hellos_are_told_apart_in_any_pieces() {
         let mut answer = Vec::new();
         Encoder.hello_ok(&mut answer, (0x4c45, 0x4741), TEXT);
-        let plain = |is_answer| Some(Found::Plain { is_answer });
         for (packet, kind) in [
             (hello(Some(true)), Some(Found::Checked)),
-            (hello(Some(false)), plain(false)),
-            (hello(None), plain(false)),
-            (answer, plain(true)),
+            (hello(Some(false)), Some(Found::Plain)),
+            (hello(None), Some(Found::Plain)),
         ] {
-            let bytes = [b"\x03\x01rubbish\x03", &packet[..]].concat();
+            // An answer says nothing of whether its sender has been heard in turn.
+            let bytes = [b"\x03\x01rubbish\x03", &answer[..], &packet].concat();
             for piece in 1..=bytes.len() {
                 assert_eq!(found(&bytes, piece), (kind, packet.clone()), "pieces of {piece}");
             }
@@ -238,7 +257,7 @@ mod tests {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << bit;
                 let (found, _) = found(&flipped, flipped.len());
-                assert!(!matches!(found, Some(Found::Plain { .. })), "bit {bit} of byte {at}");
+                assert!(found != Some(Found::Plain), "bit {bit} of byte {at}");
             }
             for repeats in [0, 2] {
                 let mut bytes = whole[..at].to_vec();
@@ -256,7 +275,7 @@ mod tests {
         let own = hello(Some(true));
         let mut scanner = Scanner::default();
         assert_eq!(scanner.take(&own, &own), (own.len(), None, own.len() as u64));
-        assert!(scanner.kept().is_empty());
+        assert!(scanner.kept.is_empty());
     }
 
     #[test]
