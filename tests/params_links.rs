@@ -1,43 +1,16 @@
 //! Everything but TCP that carries the persistent connection: the manual's examples, and the
 //! foreground form.
 
-use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+#[path = "params"]
+mod support {
+    pub(crate) mod one_file;
+}
 
-use sockmux_uring::params::cli::{self, Command};
-use sockmux_uring::params::files::Files;
 use sockmux_uring::params::plan::{
     Bind, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan, Plan, Target, Transport,
 };
 use sockmux_uring::params::show;
-
-/// One file with this text, whatever its name.
-struct OneFile(&'static str);
-
-impl Files for OneFile {
-    fn read(&self, _path: &Path, _bytes_max: u64) -> io::Result<Vec<u8>> {
-        Ok(self.0.into())
-    }
-    fn identity(&self, path: &Path) -> PathBuf {
-        path.to_owned()
-    }
-}
-
-fn run_with(args: &[&str], file: &'static str) -> Plan {
-    let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
-    match cli::parse(words, &OneFile(file), &mut |_| unreachable!()) {
-        Ok(invocation) => match invocation.command {
-            Command::Run(plan) => plan,
-            other => panic!("{args:?}: {other:?}"),
-        },
-        Err(failure) => panic!("{args:?}: {failure}"),
-    }
-}
-
-fn run(args: &[&str]) -> Plan {
-    run_with(args, "")
-}
+use support::one_file::{run, run_with};
 
 fn listen(host: &str, port: u16) -> LinkPlan {
     LinkPlan::Listen(vec![entrance(host, port).bind])

@@ -119,11 +119,10 @@ fn judge(bytes: &[u8]) -> Verdict {
     let whole = v03::HEADER_BYTES + payload_bytes;
     let behind = &payload[text + 1..];
     let offer_bytes = payload_bytes - (text + 1);
-    if offer_bytes == 0 && is_answer {
-        return Verdict::Answer(whole);
-    }
-    if offer_bytes == 0 {
-        return Verdict::Whole(Found::Plain, whole);
+    match (offer_bytes, is_answer) {
+        (0, true) => return Verdict::Answer(whole),
+        (0, false) => return Verdict::Whole(Found::Plain, whole),
+        _ => {}
     }
     let begins = behind.len().min(MAGIC.len());
     if is_answer || offer_bytes > LINE_OFFER_BYTES_MAX || behind[..begins] != MAGIC[..begins] {
