@@ -57,6 +57,9 @@ pub enum OpenError {
     /// The peer takes no new ones.
     #[error("the peer is going away")]
     GoingAway,
+    /// No port can be asked for, or the stream that it is for is no more.
+    #[error("the peer opens no ports on request: both ends have to speak SockMux 1")]
+    NoPorts,
     /// The peer is one of ours from before there were any.
     #[error("the peer takes no datagrams (PORT=.../udp): it is an older version, update it")]
     NoDatagrams,

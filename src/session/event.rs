@@ -28,6 +28,34 @@ pub enum Event {
         entrance: Option<SocketAddr>,
         /// What it carries; 0.3 does not say.
         transport: Option<Transport>,
+        /// Another stream's affair: then no exit is looked for.
+        beside: Option<Beside>,
+    },
+    /// The peer asks for a port for the client of a stream that began here, see
+    /// [`super::Session::answer_port`].
+    PortAsked {
+        /// The engine's number of that stream.
+        user: u64,
+        /// The peer's number of the port, among those of the stream.
+        request: u32,
+        /// What comes in by it.
+        transport: Transport,
+    },
+    /// The peer needs a port that it asked for no more.
+    PortClosed {
+        /// The engine's number of the stream.
+        user: u64,
+        /// The peer's number of the port.
+        request: u32,
+    },
+    /// What became of [`super::Session::ask_port`].
+    PortGiven {
+        /// The engine's number of the stream.
+        user: u64,
+        /// Our number of the port.
+        request: u32,
+        /// Where the peer listens, or why it does not.
+        result: Result<SocketAddr, String>,
     },
     /// The stream that began here has reached its server.
     Opened {
@@ -53,6 +81,25 @@ pub enum Event {
         user: u64,
         /// How.
         how: Ended,
+    },
+}
+
+/// What a stream that the peer began has to do with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// It came in at the peer by a port that was asked for.
+    Port {
+        /// The engine's number of the stream that it was asked for.
+        user: u64,
+        /// Our number of the port.
+        request: u32,
+    },
+    /// It is to be led to the client of a stream that began here.
+    Call {
+        /// The engine's number of that stream.
+        user: u64,
+        /// The port of the client's host.
+        port: u16,
     },
 }
 

@@ -18,6 +18,7 @@ mod event;
 mod lane;
 mod liveness;
 mod local;
+mod ports;
 mod receive;
 mod runs;
 mod stream;
@@ -27,7 +28,7 @@ mod window;
 
 pub use datagrams::Queued;
 pub use error::{OpenError, TunnelError};
-pub use event::{Ended, Event, Sink, Transmit};
+pub use event::{Beside, Ended, Event, Sink, Transmit};
 #[doc(hidden)]
 pub use lane::LaneCounts;
 pub use stream::StreamKey;

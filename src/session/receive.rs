@@ -283,7 +283,7 @@ impl Session {
             stream.datagrams = (transport == Some(Transport::Udp)).then(Runs::default);
         }
         self.counters.accepted += 1;
-        self.events.push_back(Event::Incoming { key, client, entrance, transport });
+        self.events.push_back(Event::Incoming { key, client, entrance, transport, beside: None });
         Ok(Some(key))
     }
 

@@ -314,6 +314,7 @@ impl Engine {
                     self.protocol = protocol;
                 }
                 Event::GoingAway => assert_eq!(self.protocol, Protocol::V1),
+                Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {}
                 Event::Incoming { key, transport, .. } => {
                     let user = self.locals.len() as u64;
                     if self.locals.len() < LOCALS_MAX {

@@ -240,7 +240,7 @@ impl Side {
             match event {
                 Event::Up { protocol, .. } => self.protocol = protocol,
                 Event::GoingAway => self.peer_leaves = true,
-                Event::Incoming { key, client, entrance, transport } => {
+                Event::Incoming { key, client, entrance, transport, .. } => {
                     // What crossed the news is still let in.
                     let in_time = !self.left || self.session.is_leaving();
                     assert!(in_time, "a stream came in after the peer knew that we go away");
@@ -258,6 +258,9 @@ impl Side {
                         true => self.session.attach_datagrams(key, user as u64),
                         false => self.session.attach(key, user as u64),
                     }
+                }
+                Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
+                    unreachable!("nobody asks for ports here")
                 }
                 Event::Opened { user } => {
                     let local = self.live(user);

@@ -17,7 +17,7 @@ pub mod telnet;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use crate::params::plan::Target;
 
@@ -36,6 +36,33 @@ pub enum Step {
     /// [`Step::ToServer`] before this, and the client's end, if it came already, by
     /// [`Step::EndServer`].
     Pass,
+    /// The peer is to open a port for this client alone, at the address that the client reached it
+    /// by; answered by [`Conversation::port_opened`]. One for TCP takes one connection and is closed
+    /// then; one for UDP lives until [`Step::ClosePort`]. All are closed with the stream.
+    OpenPort {
+        /// The conversation's own number for it, not in use by another.
+        request: u32,
+        /// Where what comes in by it is led.
+        lead: Lead,
+    },
+    /// A port of [`Step::OpenPort`] or [`Step::ListenHere`] is of no more use.
+    ClosePort(u32),
+    /// Listen here for one connection of that host and no other; answered by
+    /// [`Conversation::port_opened`], and by [`Conversation::port_used`] when the host connects, or
+    /// nobody did in time.
+    ListenHere {
+        /// The conversation's own number for it, not in use by another.
+        request: u32,
+        /// Which address of ours to listen at; `None`: the one that packets to `from` would have.
+        own: Option<IpAddr>,
+        /// Who may connect.
+        from: IpAddr,
+        /// What becomes of the connection.
+        then: Then,
+    },
+    /// May the client's server be at this host? Answered by [`Conversation::host_checked`] with its
+    /// addresses that may be reached (the access check is that of [`Step::Connect`]).
+    CheckHost(Target),
     /// No more for the server: its end of data.
     EndServer,
     /// No more for the client: after all that was said, the stream's end.
@@ -44,6 +71,26 @@ pub enum Step {
     Reset(String),
     /// For the log, once per cause: what the client did or was refused.
     Note(String),
+}
+
+/// Where what comes in by a port that the peer has opened is led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lead {
+    /// A connection: to this server, untouched. The conversation has made sure that it may be
+    /// reached.
+    Server(SocketAddr),
+    /// Datagrams: each begins with the header of SOCKS (RFC 1928, section 7), which says where it
+    /// is sent to, after the access check; answers get one.
+    SocksDatagrams,
+}
+
+/// What becomes of a connection that came in at a port of [`Step::ListenHere`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The peer connects to this port of the client's host, and bytes pass between the two.
+    CallClient(u16),
+    /// It is this conversation's server from now on, as after [`Step::Connect`].
+    BeServer,
 }
 
 /// Why a server was not reached; each with a sentence for people.
@@ -108,6 +155,34 @@ pub trait Conversation {
     /// The server broke off: what came of it may not be all, even where its end would say so.
     fn server_failed(&mut self, steps: &mut Vec<Step>) {
         self.server_ended(steps);
+    }
+
+    /// A port that was asked for is open at this address, or why not: for [`Step::OpenPort`] at the
+    /// peer, for [`Step::ListenHere`] here.
+    fn port_opened(
+        &mut self,
+        _request: u32,
+        _result: Result<SocketAddr, String>,
+        _steps: &mut Vec<Step>,
+    ) {
+    }
+
+    /// The host that [`Step::ListenHere`] waited for has connected from this address, or why it
+    /// will not any more. The port is closed.
+    fn port_used(
+        &mut self,
+        _request: u32,
+        _result: Result<SocketAddr, String>,
+        _steps: &mut Vec<Step>,
+    ) {
+    }
+
+    /// What became of [`Step::CheckHost`]: the addresses that may be reached, at least one.
+    fn host_checked(
+        &mut self,
+        _result: Result<Vec<SocketAddr>, Unreached>,
+        _steps: &mut Vec<Step>,
+    ) {
     }
 
     /// The client was too slow to say what it wants: by the engine's clock,

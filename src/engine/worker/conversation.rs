@@ -148,6 +148,13 @@ impl<D: Driver> Worker<D> {
             Step::ToServer(bytes) => self.say_to_server(key, &bytes),
             Step::Connect(target) => self.leave_server(key, Server::Closing(target)),
             Step::Pass => self.pass(key),
+            Step::OpenPort { request, .. } | Step::ListenHere { request, .. } => {
+                let refused = Err(String::from("not built"));
+                self.tell(key, |conversation, steps| {
+                    conversation.port_opened(request, refused, steps);
+                });
+            }
+            Step::ClosePort(_) | Step::CheckHost(_) => {}
             Step::EndServer => {
                 if let Some(local) = self.locals.get_mut(key) {
                     local.end_after_output = true;

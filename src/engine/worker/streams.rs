@@ -30,10 +30,14 @@ impl<D: Driver> Worker<D> {
             match event {
                 Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
                 Event::GoingAway => self.tunnel_leaves(key),
-                Event::Incoming { key: stream, client, entrance, transport } => {
+                Event::Incoming { key: stream, client, entrance, transport, beside: None } => {
                     let tunnel = key;
                     self.open_exit(Incoming { tunnel, stream, client, entrance, transport });
                 }
+                Event::Incoming { .. }
+                | Event::PortAsked { .. }
+                | Event::PortClosed { .. }
+                | Event::PortGiven { .. } => {}
                 Event::Opened { .. } => {}
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
