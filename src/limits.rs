@@ -355,6 +355,10 @@ pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;
 /// ([`LANE_ACK_BYTES`]).
 pub const ROUND_TRIP_QUIET_BYTES: u64 = 64 << 10;
 
+/// SockMux 1: ports that an exit may have asked of its peer for one stream without an answer. FTP
+/// and SOCKS need one at a time; a client that gives up one for the next may have two under way.
+pub const PORTS_PER_STREAM: usize = 4;
+
 /// SockMux 1: credit that a peer may hold for one stream. Beyond it the peer is broken.
 pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
 

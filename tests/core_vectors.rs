@@ -37,6 +37,7 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         half_close: true,
         datagrams: true,
         checked_line: false,
+        ports: false,
         window_bytes: 524_288,
         streams_max: 8_192,
     };

@@ -205,6 +205,7 @@ mod tests {
             half_close: true,
             datagrams: true,
             checked_line,
+            ports: true,
             window_bytes: 1 << 20,
             streams_max: 16_000,
         });

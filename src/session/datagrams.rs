@@ -44,7 +44,7 @@ impl Session {
         client: SocketAddr,
         entrance: SocketAddr,
     ) -> Result<StreamKey, OpenError> {
-        self.begin(user, (client, entrance), Transport::Udp)
+        self.begin(user, (client, entrance), Transport::Udp, None)
     }
 
     /// As [`Session::attach`], for a stream that carries datagrams: where the peer did not say so,

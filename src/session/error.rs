@@ -41,6 +41,18 @@ pub enum TunnelError {
         number: u32,
     },
     /// Begun by the peer.
+    #[error("peer asked for a port, or opened a stream beside another, where that was not agreed")]
+    PortsNotAgreed,
+    /// Begun by the peer.
+    #[error("peer asked for or answered about a port of a stream that is not for it to do so")]
+    PortsReversed,
+    /// Begun by the peer.
+    #[error("peer asked for more than {limit} ports of a stream at once")]
+    TooManyPorts {
+        /// The bound.
+        limit: usize,
+    },
+    /// Begun by the peer.
     #[error("peer acknowledged or allowed {extra_bytes} bytes that cannot be right")]
     AckOverrun {
         /// The excess.
@@ -60,6 +72,12 @@ pub enum OpenError {
     /// No port can be asked for, or the stream that it is for is no more.
     #[error("the peer opens no ports on request: both ends have to speak SockMux 1")]
     NoPorts,
+    /// The peer has not answered what was asked of it.
+    #[error("{limit} ports were asked of the peer for this stream, and none was answered yet")]
+    TooManyPorts {
+        /// Most that may be asked for at once.
+        limit: usize,
+    },
     /// The peer is one of ours from before there were any.
     #[error("the peer takes no datagrams (PORT=.../udp): it is an older version, update it")]
     NoDatagrams,

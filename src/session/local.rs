@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ports::Ports;
 use super::runs::Runs;
 use super::stream::{Hold, LocalEnd, State};
 use super::transmit::Control;
 use super::{Moment, OpenError, Session, StreamKey};
 use crate::limits::{ANSWERED_HOLD_MICROS, READ_AHEAD_BYTES, REASON_BYTES};
-use crate::wire::{Protocol, Transport};
+use crate::wire::{self, Protocol, Transport};
 
 impl Session {
     /// A client has come in at an entrance: begins a stream for it.
@@ -21,21 +22,23 @@ impl Session {
         client: SocketAddr,
         entrance: SocketAddr,
     ) -> Result<StreamKey, OpenError> {
-        self.begin(user, (client, entrance), Transport::Tcp)
+        self.begin(user, (client, entrance), Transport::Tcp, None)
     }
 
-    /// Begins a stream, of bytes or of datagrams.
+    /// Begins a stream, of bytes or of datagrams, by itself or beside another one.
     pub(super) fn begin(
         &mut self,
         user: u64,
         addresses: (SocketAddr, SocketAddr),
         transport: Transport,
+        beside: Option<wire::Beside>,
     ) -> Result<StreamKey, OpenError> {
         if !self.hello.is_done() {
             return Err(OpenError::NotUp);
         }
         let limit = self.peer.streams_max();
-        if self.peer_leaves {
+        // What is beside a stream that goes on goes on as well.
+        if self.peer_leaves && beside.is_none() {
             return Err(OpenError::GoingAway);
         }
         let are_datagrams = transport == Transport::Udp;
@@ -58,6 +61,7 @@ impl Session {
             stream.user = Some(user);
             stream.addresses = addresses;
             stream.datagrams = are_datagrams.then(Runs::default);
+            stream.ports = beside.map(Ports::of_beside);
             stream.todo.open = true;
         }
         self.counters.opened += 1;
@@ -94,16 +98,8 @@ impl Session {
             return;
         };
         let Some(to) = stream.peer_id else { return };
-        let reason = if unreachable && !self.peer_is_ours() {
-            String::new()
-        } else {
-            let mut left_bytes = REASON_BYTES;
-            let fits = |c: &char| {
-                left_bytes = left_bytes.saturating_sub(c.len_utf8());
-                left_bytes > 0
-            };
-            reason.chars().filter(|c| !c.is_control()).take_while(fits).collect()
-        };
+        let reason =
+            if unreachable && !self.peer_is_ours() { String::new() } else { sayable(reason) };
         self.outbox.push(Control::Refuse { to, reason });
     }
 
@@ -292,4 +288,14 @@ impl Session {
             }
         }
     }
+}
+
+/// A reason as it travels: one line, and not a long one.
+pub(super) fn sayable(reason: &str) -> String {
+    let mut left_bytes = REASON_BYTES;
+    let fits = |c: &char| {
+        left_bytes = left_bytes.saturating_sub(c.len_utf8());
+        left_bytes > 0
+    };
+    reason.chars().filter(|c| !c.is_control()).take_while(fits).collect()
 }

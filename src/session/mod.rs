@@ -93,6 +93,7 @@ impl Default for Config {
                 half_close: true,
                 datagrams: true,
                 checked_line: false,
+                ports: true,
                 window_bytes: limits::WINDOW_BYTES,
                 streams_max: limits::STREAMS_MAX,
             }),
@@ -151,6 +152,10 @@ impl Peer {
 
     fn datagrams(&self) -> bool {
         self.offer.is_some_and(|offer| offer.datagrams)
+    }
+
+    fn ports(&self) -> bool {
+        self.offer.is_some_and(|offer| offer.ports)
     }
 
     fn half_close(&self) -> bool {

@@ -1,15 +1,71 @@
 //! Ports on request: an exit may ask the peer to open a port for the client of one of its streams,
 //! and to be led to a port of that client's host. What comes of it are streams beside the first.
+//!
+//! Each request is answered once, in the order of those with the same number, also one that was
+//! taken back in between: so no answer is taken for another's.
 
 use std::net::SocketAddr;
 
-use super::{OpenError, Session, StreamKey};
-use crate::wire::Transport;
+use super::local::sayable;
+use super::stream::Stream;
+use super::transmit::Control;
+use super::{Beside, Event, OpenError, Session, StreamKey, TunnelError};
+use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
+use crate::wire::{self, Name, Protocol, Transport};
+
+/// What a stream has to do with ports on request.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    /// The stream begins beside another one, and the peer has not been told yet.
+    beside: Option<wire::Beside>,
+    /// Requests without an answer, oldest first, at most [`PORTS_PER_STREAM`]: ours where the peer
+    /// began the stream, the peer's where we did.
+    waiting: Vec<Waiting>,
+}
+
+/// A request without an answer.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    request: u32,
+    /// We asked, and have taken it back.
+    is_over: bool,
+}
+
+impl Ports {
+    pub(super) fn of_beside(beside: wire::Beside) -> Box<Ports> {
+        Box::new(Ports { beside: Some(beside), waiting: Vec::new() })
+    }
+
+    fn is_waiting(&self, request: u32) -> bool {
+        self.waiting.iter().any(|waiting| waiting.request == request)
+    }
+
+    /// The oldest of this number has been answered.
+    fn answered(&mut self, request: u32) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|waiting| waiting.request == request)?;
+        Some(self.waiting.remove(at))
+    }
+}
+
+impl Stream {
+    /// It is to begin beside another one.
+    pub(super) fn is_beside(&self) -> bool {
+        self.ports.as_ref().is_some_and(|ports| ports.beside.is_some())
+    }
+
+    /// What the peer is to be told of that, once.
+    pub(super) fn take_beside(&mut self) -> Option<wire::Beside> {
+        let beside = self.ports.as_mut()?.beside.take();
+        self.ports = None;
+        beside
+    }
+}
 
 impl Session {
     /// The peer opens ports on request, and calls clients.
     pub fn peer_opens_ports(&self) -> bool {
-        false
+        let ours = self.config.offer.is_some_and(|offer| offer.ports);
+        self.protocol == Protocol::V1 && ours && self.peer.ports()
     }
 
     /// Asks the peer for a port for the client of a stream that it began. Answered by
@@ -17,55 +73,211 @@ impl Session {
     /// ([`super::Beside::Port`]). `request` is not in use by another port of the stream.
     ///
     /// # Errors
-    /// [`OpenError::NoPorts`] when the peer knows nothing of ports, or the stream is no more.
+    /// [`OpenError::NoPorts`] when the peer knows nothing of ports, or the stream is no more;
+    /// [`OpenError::TooManyPorts`] when as many as may be are without an answer, those among them
+    /// that were closed meanwhile.
     pub fn ask_port(
         &mut self,
-        _beside: StreamKey,
-        _request: u32,
-        _transport: Transport,
+        beside: StreamKey,
+        request: u32,
+        transport: Transport,
     ) -> Result<(), OpenError> {
-        Err(OpenError::NoPorts)
+        let to = self.control_number(beside, false)?;
+        let stream = self.streams.get_mut(beside).ok_or(OpenError::NoPorts)?;
+        let ports = stream.ports.get_or_insert_default();
+        if ports.waiting.len() >= PORTS_PER_STREAM {
+            return Err(OpenError::TooManyPorts { limit: PORTS_PER_STREAM });
+        }
+        ports.waiting.push(Waiting { request, is_over: false });
+        self.outbox.push(Control::Listen { to, request, transport });
+        Ok(())
     }
 
-    /// A port that was asked for is of no more use.
-    pub fn close_port(&mut self, _beside: StreamKey, _request: u32) {}
+    /// A port that was asked for is of no more use. Nothing is heard of it after this.
+    pub fn close_port(&mut self, beside: StreamKey, request: u32) {
+        let Ok(to) = self.control_number(beside, false) else { return };
+        let ports = self.streams.get_mut(beside).and_then(|stream| stream.ports.as_mut());
+        for waiting in ports.into_iter().flat_map(|ports| &mut ports.waiting) {
+            waiting.is_over |= waiting.request == request;
+        }
+        self.outbox.push(Control::Unlisten { to, request });
+    }
 
-    /// Answers [`super::Event::PortAsked`]: where we listen, or why not.
+    /// Answers [`super::Event::PortAsked`]: where we listen, or why not. It is not heard when
+    /// [`super::Event::PortClosed`] came in between.
     pub fn answer_port(
         &mut self,
-        _beside: StreamKey,
-        _request: u32,
-        _result: Result<SocketAddr, &str>,
+        beside: StreamKey,
+        request: u32,
+        result: Result<SocketAddr, &str>,
     ) {
+        let Ok(id) = self.control_number(beside, true) else { return };
+        let ports = self.streams.get_mut(beside).and_then(|stream| stream.ports.as_mut());
+        if ports.and_then(|ports| ports.answered(request)).is_some() {
+            let result = result.map_err(sayable);
+            self.outbox.push(Control::Listening { id, request, result });
+        }
     }
 
     /// The client of a stream that began here has come in by a port that the peer asked for: begins
-    /// a stream for it, of bytes or of datagrams.
+    /// a stream for it, of bytes or of datagrams. This may be while the peer is going away.
     ///
     /// # Errors
     /// As [`Session::open`]; [`OpenError::NoPorts`] when the first stream is no more.
     pub fn open_beside(
         &mut self,
-        _user: u64,
-        (_beside, _request): (StreamKey, u32),
-        (_client, _entrance): (SocketAddr, SocketAddr),
-        _transport: Transport,
+        user: u64,
+        (beside, request): (StreamKey, u32),
+        (client, entrance): (SocketAddr, SocketAddr),
+        transport: Transport,
     ) -> Result<StreamKey, OpenError> {
-        Err(OpenError::NoPorts)
+        let control = self.control_number(beside, true)?;
+        let beside = wire::Beside::Port { control, request };
+        self.begin(user, (client, entrance), transport, Some(beside))
     }
 
     /// A server has connected here, and the peer is to lead it to this port of the host of the
     /// client of a stream that it began: begins a stream for it. `server` and `own` are the
-    /// addresses of the connection.
+    /// addresses of the connection. This may be while the peer is going away.
     ///
     /// # Errors
     /// As [`Session::open`]; [`OpenError::NoPorts`] when the first stream is no more.
     pub fn call(
         &mut self,
-        _user: u64,
-        (_beside, _port): (StreamKey, u16),
-        (_server, _own): (SocketAddr, SocketAddr),
+        user: u64,
+        (beside, port): (StreamKey, u16),
+        (server, own): (SocketAddr, SocketAddr),
     ) -> Result<StreamKey, OpenError> {
-        Err(OpenError::NoPorts)
+        let control = self.control_number(beside, false)?;
+        let beside = wire::Beside::Call { control, port };
+        self.begin(user, (server, own), Transport::Tcp, Some(beside))
+    }
+
+    /// The number of a stream that began here, or at the peer, and is to have a part in this.
+    fn control_number(&self, key: StreamKey, began_here: bool) -> Result<u32, OpenError> {
+        let stream = self.streams.get(key).filter(|stream| {
+            self.peer_opens_ports() && stream.opener == began_here && !stream.deaf
+        });
+        let number =
+            stream.and_then(|stream| if began_here { Some(stream.id) } else { stream.peer_id });
+        number.ok_or(OpenError::NoPorts)
+    }
+
+    /// The stream that a frame about a port is for, and the engine's number of it. `None`: it has
+    /// ended, at least its local side.
+    fn on_ports(&mut self, to: Name, asks: bool) -> Result<Option<(StreamKey, u64)>, TunnelError> {
+        if !self.peer_opens_ports() {
+            return Err(TunnelError::PortsNotAgreed);
+        }
+        // Who did not begin the stream asks; the other answers.
+        if matches!(to, Name::Ours(_)) != asks {
+            return Err(TunnelError::PortsReversed);
+        }
+        let key = self.find(to);
+        let live = |key| self.streams.get(key).filter(|stream| !stream.deaf)?.user;
+        Ok(key.and_then(|key| Some((key, live(key)?))))
+    }
+
+    pub(super) fn on_listen(
+        &mut self,
+        to: Name,
+        request: u32,
+        transport: Transport,
+    ) -> Result<(), TunnelError> {
+        let Some((key, user)) = self.on_ports(to, true)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
+        let id = stream.id;
+        let ports = stream.ports.get_or_insert_default();
+        if ports.waiting.len() >= PORTS_PER_STREAM {
+            return Err(TunnelError::TooManyPorts { limit: PORTS_PER_STREAM });
+        }
+        if ports.is_waiting(request) {
+            let result = Err(String::from("a port of this number is being opened already"));
+            self.outbox.push(Control::Listening { id, request, result });
+            return Ok(());
+        }
+        ports.waiting.push(Waiting { request, is_over: false });
+        self.events.push_back(Event::PortAsked { user, request, transport });
+        Ok(())
+    }
+
+    pub(super) fn on_unlisten(&mut self, to: Name, request: u32) -> Result<(), TunnelError> {
+        let Some((key, user)) = self.on_ports(to, true)? else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
+        let id = stream.id;
+        if stream.ports.as_mut().and_then(|ports| ports.answered(request)).is_some() {
+            let result = Err(String::from("closed"));
+            self.outbox.push(Control::Listening { id, request, result });
+        }
+        self.events.push_back(Event::PortClosed { user, request });
+        Ok(())
+    }
+
+    pub(super) fn on_listening(
+        &mut self,
+        to: Name,
+        request: u32,
+        result: Result<SocketAddr, &[u8]>,
+    ) -> Result<(), TunnelError> {
+        let Some((key, user)) = self.on_ports(to, false)? else { return Ok(()) };
+        let ports = self.streams.get_mut(key).and_then(|stream| stream.ports.as_mut());
+        let Some(waiting) = ports.and_then(|ports| ports.answered(request)) else {
+            self.counters.unsuited_frames += 1;
+            return Ok(());
+        };
+        if !waiting.is_over {
+            let result = result.map_err(|reason| match &reason[..reason.len().min(REASON_BYTES)] {
+                [] => String::from("the peer does not say why"),
+                reason => String::from_utf8_lossy(reason).into_owned(),
+            });
+            self.events.push_back(Event::PortGiven { user, request, result });
+        }
+        Ok(())
+    }
+
+    /// A stream beside another one. It is let in also while new ones are not: what goes on may need
+    /// it to come to its end.
+    pub(super) fn on_beside(
+        &mut self,
+        from: u32,
+        transport: Transport,
+        what: wire::Beside,
+        addresses: (Option<SocketAddr>, Option<SocketAddr>),
+    ) -> Result<(), TunnelError> {
+        if !self.peer_opens_ports() {
+            return Err(TunnelError::PortsNotAgreed);
+        }
+        self.check_number(from)?;
+        match self.beside(what) {
+            Ok(beside) => {
+                self.let_in(from, addresses, Some(transport), Some(beside));
+            }
+            Err(reason) => {
+                self.outbox.push(Control::Refuse { to: from, reason: String::from(reason) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose affair a stream is that the peer begins beside another, or why it is nobody's.
+    fn beside(&self, what: wire::Beside) -> Result<Beside, &'static str> {
+        let name = match what {
+            wire::Beside::Port { control, .. } => Name::Theirs(control),
+            wire::Beside::Call { control, .. } => Name::Ours(control),
+        };
+        let stream = self.streams.by_number(name).and_then(|key| self.streams.get(key));
+        let stream = stream.filter(|stream| !stream.deaf);
+        let over = "the stream that it belongs to is over";
+        let (stream, user) = stream.and_then(|stream| Some((stream, stream.user?))).ok_or(over)?;
+        match what {
+            wire::Beside::Call { port, .. } => Ok(Beside::Call { user, port }),
+            // The answer to a request comes before its clients: this is one of an older port.
+            wire::Beside::Port { request, .. }
+                if stream.ports.as_ref().is_some_and(|ports| ports.is_waiting(request)) =>
+            {
+                Err("its port is closed")
+            }
+            wire::Beside::Port { request, .. } => Ok(Beside::Port { user, request }),
+        }
     }
 }

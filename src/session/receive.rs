@@ -1,9 +1,11 @@
 //! Frames from the peer.
 
+use std::net::SocketAddr;
+
 use super::runs::Runs;
 use super::stream::{LocalEnd, State, Stream};
 use super::transmit::Control;
-use super::{Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
+use super::{Beside, Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::{CREDIT_BYTES_MAX, REASON_BYTES};
 use crate::wire::{CloseKind, Frame, Name, Protocol, Transport};
 
@@ -69,6 +71,12 @@ impl Session {
                     return Ok(self.discard(first_bytes));
                 };
                 return self.deliver_first(key, first_bytes, now);
+            }
+            Frame::Listen { to, request, transport } => self.on_listen(to, request, transport)?,
+            Frame::Listening { to, request, result } => self.on_listening(to, request, result)?,
+            Frame::Unlisten { to, request } => self.on_unlisten(to, request)?,
+            Frame::Beside { from, transport, what, client, entrance } => {
+                self.on_beside(from, transport, what, (client, entrance))?;
             }
             Frame::Opened { from, to, first_bytes } => {
                 let Some(key) = self.on_opened(from, to) else {
@@ -250,19 +258,36 @@ impl Session {
     fn on_open(
         &mut self,
         from: Option<u32>,
-        client: Option<std::net::SocketAddr>,
-        entrance: Option<std::net::SocketAddr>,
+        client: Option<SocketAddr>,
+        entrance: Option<SocketAddr>,
         transport: Option<Transport>,
     ) -> Result<Option<StreamKey>, TunnelError> {
         // Without an id of the peer's no answer could find it.
         let Some(from) = from else { return Ok(None) };
-        if self.protocol == Protocol::V1 && self.streams.is_taken(from) {
-            return Err(TunnelError::BadNumber { number: from });
-        }
+        self.check_number(from)?;
         if let Some(reason) = self.refusing {
             self.outbox.push(Control::Refuse { to: from, reason: String::from(reason) });
             return Ok(None);
         }
+        Ok(self.let_in(from, (client, entrance), transport, None))
+    }
+
+    /// The number that the peer gives a new stream must be free.
+    pub(super) fn check_number(&self, number: u32) -> Result<(), TunnelError> {
+        match self.protocol == Protocol::V1 && self.streams.is_taken(number) {
+            true => Err(TunnelError::BadNumber { number }),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes in a stream that the peer begins, or refuses it if there are too many.
+    pub(super) fn let_in(
+        &mut self,
+        from: u32,
+        (client, entrance): (Option<SocketAddr>, Option<SocketAddr>),
+        transport: Option<Transport>,
+        beside: Option<Beside>,
+    ) -> Option<StreamKey> {
         // One of ours is held to the bound it was told; an original keeps to its own.
         let limit = match self.peer.offer.and(self.config.offer) {
             Some(offer) => offer.streams_max,
@@ -275,7 +300,7 @@ impl Session {
         let Some(key) = key else {
             let reason = format!("at most {limit} streams at once are taken here");
             self.outbox.push(Control::Refuse { to: from, reason });
-            return Ok(None);
+            return None;
         };
         self.open_windows(key);
         if let Some(stream) = self.streams.get_mut(key) {
@@ -283,8 +308,8 @@ impl Session {
             stream.datagrams = (transport == Some(Transport::Udp)).then(Runs::default);
         }
         self.counters.accepted += 1;
-        self.events.push_back(Event::Incoming { key, client, entrance, transport, beside: None });
-        Ok(Some(key))
+        self.events.push_back(Event::Incoming { key, client, entrance, transport, beside });
+        Some(key)
     }
 
     fn on_opened(&mut self, from: Option<u32>, to: Name) -> Option<StreamKey> {

@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
 use crate::session::Moment;
+use crate::session::ports::Ports;
 use crate::session::runs::Runs;
 use crate::session::turns::Share;
 use crate::wire::Name;
@@ -88,6 +89,8 @@ pub(super) struct Stream {
     /// Client and entrance at the opener, server and own address at the other.
     pub(super) addresses: (SocketAddr, SocketAddr),
 
+    /// What it has to do with ports on request; few streams have anything.
+    pub(super) ports: Option<Box<Ports>>,
     /// It carries datagrams: those that wait.
     pub(super) datagrams: Option<Runs>,
     /// Bytes that the engine holds for us to send; of datagrams see above.
@@ -216,6 +219,7 @@ impl Streams {
             state,
             todo: Todo::default(),
             addresses: (super::NO_ADDRESS, super::NO_ADDRESS),
+            ports: None,
             datagrams: None,
             ready_bytes: 0,
             unacked_bytes: 0,

@@ -2,13 +2,14 @@
 //! (`session::turns`).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::liveness::FAREWELL;
 use super::stream::{LocalEnd, State};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES};
-use crate::wire::{Encoder, Protocol, Route, v1, v03};
+use crate::wire::{Encoder, Protocol, Route, Transport, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that is no more.
 #[derive(Debug)]
@@ -30,13 +31,28 @@ pub(super) enum Control {
         to: u32,
         reason: String,
     },
+    Listen {
+        to: u32,
+        request: u32,
+        transport: Transport,
+    },
+    Unlisten {
+        to: u32,
+        request: u32,
+    },
+    Listening {
+        id: u32,
+        request: u32,
+        result: Result<SocketAddr, String>,
+    },
     GoingAway(&'static str),
     LaneTaken(u64),
     /// The ping behind GOING_AWAY.
     Farewell,
 }
 
-/// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and the
+/// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and each
+/// port that is asked for, of which a stream has few at once (`session::ports`); and the
 /// caller reads no further while it cannot write (see [`Outbox::len`]).
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -192,6 +208,14 @@ impl Session {
                 v03::Encoder.closed(head, short(from), short(to));
             }
             Control::Refuse { to, reason } => encoder.refuse(head, to, &reason),
+            Control::Listen { to, request, transport } => {
+                v1::listen(head, Route::theirs(to), request, transport);
+            }
+            Control::Unlisten { to, request } => v1::unlisten(head, Route::theirs(to), request),
+            Control::Listening { id, request, result } => {
+                let result = result.as_ref().map(|&at| at).map_err(String::as_str);
+                v1::listening(head, Route::ours(id), request, result);
+            }
             Control::GoingAway(reason) => v1::going_away(head, reason),
             Control::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
             Control::Farewell => encoder.ping(head, FAREWELL),
@@ -236,6 +260,10 @@ impl Session {
             let bytes = stream.take_first(first_room, &mut self.datagram_cost_bytes);
             let unknown = u32::from(v03::NO_ID);
             let route = Route { id: stream.id, peer_id: unknown, opener: true };
+            if let Some(beside) = stream.take_beside() {
+                v1::beside(head, route, stream.transport(), beside, stream.addresses);
+                return Some(self.first_data(key, 0));
+            }
             encoder.open(head, route, stream.transport(), stream.addresses, bytes as u32);
             return Some(self.first_data(key, bytes));
         }
@@ -302,7 +330,7 @@ impl Session {
         let Some(stream) = self.streams.get(key) else { return 0 };
         let data_max = self.data_max();
         match self.protocol {
-            Protocol::V1 if stream.datagrams.is_some() => 0,
+            Protocol::V1 if stream.datagrams.is_some() || stream.is_beside() => 0,
             Protocol::V1 => stream.credit_bytes.min(u64::from(v1::FIRST_BYTES_MAX)).min(data_max),
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;

@@ -27,6 +27,25 @@ pub enum Transport {
     Udp,
 }
 
+/// What a stream has to do with another one, the control stream: see [`Frame::Beside`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// The client of a port that was asked for has come.
+    Port {
+        /// The control stream, by the number that the sender of the frame gave it.
+        control: u32,
+        /// The receiver's number of the port.
+        request: u32,
+    },
+    /// The control stream's client is to be called.
+    Call {
+        /// The control stream, by the number that the receiver of the frame gave it.
+        control: u32,
+        /// The port of the client's host.
+        port: u16,
+    },
+}
+
 /// Which stream a frame is for, as its receiver sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
@@ -52,6 +71,16 @@ pub struct Route {
 impl Route {
     /// The tunnel itself.
     pub const TUNNEL: Route = Route { id: 0, peer_id: 0, opener: false };
+
+    /// SockMux 1: a stream that the sender opened.
+    pub const fn ours(id: u32) -> Route {
+        Route { id, peer_id: 0, opener: true }
+    }
+
+    /// SockMux 1: a stream that the receiver opened.
+    pub const fn theirs(peer_id: u32) -> Route {
+        Route { id: 0, peer_id, opener: false }
+    }
 }
 
 /// One frame, as the session understands it. `from` is the number that the sender gives the
@@ -174,6 +203,44 @@ pub enum Frame<'a> {
     GoingAway {
         /// Why.
         reason: &'a [u8],
+    },
+    /// SockMux 1: the receiver is to open a port for the client of this stream.
+    Listen {
+        /// The control stream.
+        to: Name,
+        /// The sender's number of the port, among those of the stream.
+        request: u32,
+        /// What is to come in by it.
+        transport: Transport,
+    },
+    /// Answers [`Frame::Listen`].
+    Listening {
+        /// The control stream.
+        to: Name,
+        /// The receiver's number of the port.
+        request: u32,
+        /// Where the sender listens, or why it does not.
+        result: Result<SocketAddr, &'a [u8]>,
+    },
+    /// A port that was asked for is of no more use.
+    Unlisten {
+        /// The control stream.
+        to: Name,
+        /// The sender's number of the port.
+        request: u32,
+    },
+    /// SockMux 1: a new stream that belongs to another one. No first data goes with it.
+    Beside {
+        /// The opener's number of the new stream.
+        from: u32,
+        /// What it carries.
+        transport: Transport,
+        /// What it has to do with which stream.
+        what: Beside,
+        /// Address of the client, or of the server that calls, if it is known.
+        client: Option<SocketAddr>,
+        /// The opener's address towards that, if it is known.
+        entrance: Option<SocketAddr>,
     },
     /// Anything that is to be passed over: the type byte.
     Ignored(u8),

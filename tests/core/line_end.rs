@@ -11,6 +11,7 @@ pub(crate) fn hello(checked_line: bool) -> Vec<u8> {
         half_close: true,
         datagrams: true,
         checked_line,
+        ports: true,
         window_bytes: 1 << 20,
         streams_max: 16_000,
     };

@@ -114,6 +114,7 @@ fn hello(side: usize, epoch: u64) -> Vec<u8> {
         half_close: true,
         datagrams: true,
         checked_line: true,
+        ports: true,
         window_bytes: 1 << 20,
         streams_max: 16_000,
     };

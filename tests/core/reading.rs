@@ -19,6 +19,7 @@ pub(crate) fn hello(newest: u8) -> Vec<u8> {
             half_close: true,
             datagrams: true,
             checked_line: false,
+            ports: true,
             window_bytes: 1 << 20,
             streams_max: 100,
         };

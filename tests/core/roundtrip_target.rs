@@ -42,6 +42,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
                 half_close: choice.pick(&[false, true]),
                 datagrams: choice.pick(&[false, true]),
                 checked_line: false,
+                ports: false,
                 window_bytes: choice.below(1 << 32) as u32,
                 streams_max: choice.below(1 << 32) as u32,
             });

@@ -94,6 +94,7 @@ fn config(newest: u8, choice: &mut impl Choice) -> Config {
         half_close,
         datagrams: true,
         checked_line: false,
+        ports: true,
         window_bytes,
         streams_max,
     };

@@ -422,6 +422,7 @@ impl<D: Driver> Worker<D> {
                 half_close: true,
                 datagrams: true,
                 checked_line: false,
+                ports: true,
                 window_bytes: WINDOW_BYTES,
                 streams_max: STREAMS_MAX,
             }),

@@ -14,6 +14,8 @@ const FLAG_HALF_CLOSE: u8 = 0x01;
 const FLAG_DATAGRAMS: u8 = 0x02;
 /// Flag: the link layer of serial lines.
 const FLAG_CHECKED_LINE: u8 = 0x04;
+/// Flag: SockMux 1's LISTEN and what belongs to it.
+const FLAG_PORTS: u8 = 0x08;
 
 /// What one of ours can do beyond the original.
 ///
@@ -29,6 +31,8 @@ pub struct Offer {
     pub datagrams: bool,
     /// On a serial line it speaks the link layer of [`crate::line`]. Says nothing on other links.
     pub checked_line: bool,
+    /// In SockMux 1 it opens ports on request, and takes streams beside others.
+    pub ports: bool,
     /// Bytes per stream that it takes before its local socket has taken any.
     pub window_bytes: u32,
     /// Streams at once that it takes.
@@ -44,7 +48,8 @@ impl Offer {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         out[5] = flag(self.half_close, FLAG_HALF_CLOSE)
             | flag(self.datagrams, FLAG_DATAGRAMS)
-            | flag(self.checked_line, FLAG_CHECKED_LINE);
+            | flag(self.checked_line, FLAG_CHECKED_LINE)
+            | flag(self.ports, FLAG_PORTS);
         out[8..12].copy_from_slice(&self.window_bytes.to_be_bytes());
         out[12..16].copy_from_slice(&self.streams_max.to_be_bytes());
         out
@@ -64,6 +69,7 @@ impl Offer {
             half_close: bytes[5] & FLAG_HALF_CLOSE != 0,
             datagrams: bytes[5] & FLAG_DATAGRAMS != 0,
             checked_line: bytes[5] & FLAG_CHECKED_LINE != 0,
+            ports: bytes[5] & FLAG_PORTS != 0,
             window_bytes: word(8),
             streams_max: word(12),
         })
@@ -76,12 +82,13 @@ mod tests {
 
     #[test]
     fn an_offer_survives_the_wire() {
-        for flags in 0..8 {
+        for flags in 0..16 {
             let offer = Offer {
                 newest: 0,
                 half_close: flags & 1 != 0,
                 datagrams: flags & 2 != 0,
                 checked_line: flags & 4 != 0,
+                ports: flags & 8 != 0,
                 window_bytes: 1 << 20,
                 streams_max: 4096,
             };
@@ -104,6 +111,7 @@ mod tests {
             half_close: false,
             datagrams: false,
             checked_line: false,
+            ports: false,
             window_bytes: 7,
             streams_max: 8,
         };

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::ports::{self, BESIDE_BYTES, LISTEN_BYTES, LISTENING_BYTES_MIN, UNLISTEN_BYTES};
 use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX, FLAG_SENDERS, HEADER_BYTES,
     MAGIC, OPEN_BYTES, RUN_BYTES, code, is_run, kind, transport,
@@ -35,10 +36,10 @@ enum State {
 }
 
 #[derive(Clone, Copy)]
-struct Header {
-    kind: u8,
-    name: Name,
-    number: u32,
+pub(super) struct Header {
+    pub(super) kind: u8,
+    pub(super) name: Name,
+    pub(super) number: u32,
     bytes: u32,
 }
 
@@ -170,6 +171,10 @@ impl Decoder {
             kind::CREDIT => (4, 4),
             kind::URGENT => (1, 1),
             kind::LANE_TAKEN => (8, 8),
+            kind::LISTEN => (LISTEN_BYTES, LISTEN_BYTES),
+            kind::LISTENING => (LISTENING_BYTES_MIN, CONTROL_BYTES_MAX),
+            kind::UNLISTEN => (UNLISTEN_BYTES, UNLISTEN_BYTES),
+            kind::BESIDE => (BESIDE_BYTES, BESIDE_BYTES),
             kind::PING | kind::PONG | kind::GOING_AWAY => (0, CONTROL_BYTES_MAX),
             _ => return Err(WireError::Type { kind }),
         };
@@ -215,17 +220,13 @@ fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_
             total.copy_from_slice(payload);
             Frame::LaneTaken { total_bytes: u64::from_be_bytes(total) }
         }
-        kind => return Err(WireError::Type { kind }),
+        _ => return ports::read(header, payload),
     })
 }
 
 fn open(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
     let Header { kind, number, bytes, .. } = header;
-    let transport = match payload[0] {
-        transport::BYTES => Some(Transport::Tcp),
-        transport::DATAGRAMS => Some(Transport::Udp),
-        _ => None,
-    };
+    let transport = transport::read(payload[0]);
     if transport.is_none() || header.name != Name::Theirs(number) {
         return Err(WireError::Flags { kind, flags: u16::from(payload[0]) });
     }
@@ -237,7 +238,7 @@ fn open(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, W
     Ok(Frame::Open { from: Some(number), client, entrance, transport, first_bytes })
 }
 
-fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
+pub(super) fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
     let bytes: &[u8; ADDRESS_BYTES] = bytes.first_chunk()?;
     let port = u16::from_be_bytes([bytes[2], bytes[3]]);
     let ip = match bytes[0] {
@@ -252,7 +253,7 @@ fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
 mod tests {
     use super::super::encode;
     use super::*;
-    use crate::wire::Route;
+    use crate::wire::{Beside, Route};
 
     fn read(bytes: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), WireError> {
         let mut decoder = Decoder::new();
@@ -300,8 +301,16 @@ mod tests {
         encode::reset(&mut out, other, false, "gone");
         encode::going_away(&mut out, "drain");
         encode::lane_taken(&mut out, 1 << 40);
+        ports::listen(&mut out, other, 7, Transport::Udp);
+        ports::listening(&mut out, opener, 7, Ok(client));
+        ports::listening(&mut out, opener, 8, Err("none free"));
+        ports::unlisten(&mut out, other, 7);
+        let port = Beside::Port { control: 3, request: 7 };
+        ports::beside(&mut out, opener, Transport::Udp, port, (client, entrance));
+        let call = Beside::Call { control: 3, port: 2_000 };
+        ports::beside(&mut out, opener, Transport::Tcp, call, (client, entrance));
         let whole = read(&out, out.len()).unwrap();
-        assert_eq!(whole.0.len(), 15, "{:?}", whole.0);
+        assert_eq!(whole.0.len(), 21, "{:?}", whole.0);
         assert_eq!(whole.1, b"firstdata!onetwo3");
         for piece in 1..=64 {
             assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");
@@ -319,6 +328,7 @@ mod tests {
         };
         assert_eq!(read(&[3], 1), Err(WireError::Magic { found: 3 }));
         assert_eq!(frame(0x7f, 0, 0), WireError::Type { kind: 0x7f });
+        assert_eq!(frame(0x11, 0, 0), WireError::Type { kind: 0x11 });
         assert_eq!(frame(kind::END, 4, 0), WireError::Flags { kind: kind::END, flags: 4 });
         for (kind, bytes) in [
             (kind::DATA, 0),
@@ -330,6 +340,13 @@ mod tests {
             (kind::OPEN, 3),
             (kind::RESET, 1),
             (kind::PING, CONTROL_BYTES_MAX + 1),
+            (kind::LISTEN, 7),
+            (kind::LISTEN, 9),
+            (kind::LISTENING, 23),
+            (kind::LISTENING, CONTROL_BYTES_MAX + 1),
+            (kind::UNLISTEN, 3),
+            (kind::BESIDE, 55),
+            (kind::BESIDE, 57),
         ] {
             assert!(matches!(frame(kind, 0, bytes), WireError::Oversize { .. }), "{kind} {bytes}");
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::wire::{Route, Transport};
 
-fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
+pub(super) fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
     let (number, flags) = match route {
         Route { opener: true, id, .. } => (id, FLAG_SENDERS),
         Route { peer_id, .. } => (peer_id, 0),
@@ -19,7 +19,7 @@ fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
     out.extend_from_slice(&bytes.to_be_bytes());
 }
 
-fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
+pub(super) fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
     let mut bytes = [0; ADDRESS_BYTES];
     bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
     match address.ip() {
@@ -43,10 +43,7 @@ pub(crate) fn open(
     (client, entrance): (SocketAddr, SocketAddr),
     first_bytes: u32,
 ) {
-    let carries = match carries {
-        Transport::Tcp => transport::BYTES,
-        Transport::Udp => transport::DATAGRAMS,
-    };
+    let carries = transport::byte(carries);
     assert!(carries == transport::BYTES || first_bytes == 0, "no datagram goes with OPEN");
     header(out, kind::OPEN, route, OPEN_BYTES as u32 + first_bytes);
     out.extend_from_slice(&[carries, 0, 0, 0]);

@@ -13,11 +13,13 @@ use crate::limits::DATAGRAM_BYTES_MAX;
 
 mod decode;
 mod encode;
+mod ports;
 
 pub use decode::Decoder;
 pub(crate) use encode::{
     credit, data, datagrams, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
 };
+pub use ports::{beside, listen, listening, unlisten};
 
 /// First byte of every frame. No 0.3 packet begins with it.
 pub const MAGIC: u8 = 0xb1;
@@ -53,12 +55,33 @@ pub(crate) mod kind {
     pub(crate) const GOING_AWAY: u8 = 0x0a;
     pub(crate) const LANE_TAKEN: u8 = 0x0b;
     pub(crate) const DATAGRAMS: u8 = 0x0c;
+    pub(crate) const LISTEN: u8 = 0x0d;
+    pub(crate) const LISTENING: u8 = 0x0e;
+    pub(crate) const UNLISTEN: u8 = 0x0f;
+    pub(crate) const BESIDE: u8 = 0x10;
 }
 
-/// What a stream carries, in OPEN.
+/// What a stream carries, in OPEN, LISTEN and BESIDE.
 pub(crate) mod transport {
+    use crate::wire::Transport;
+
     pub(crate) const BYTES: u8 = 0;
     pub(crate) const DATAGRAMS: u8 = 1;
+
+    pub(crate) fn read(byte: u8) -> Option<Transport> {
+        match byte {
+            BYTES => Some(Transport::Tcp),
+            DATAGRAMS => Some(Transport::Udp),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn byte(transport: Transport) -> u8 {
+        match transport {
+            Transport::Tcp => BYTES,
+            Transport::Udp => DATAGRAMS,
+        }
+    }
 }
 
 /// Codes of a RESET.

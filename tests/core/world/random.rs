@@ -54,6 +54,7 @@ fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> Config {
             half_close: true,
             datagrams: true,
             checked_line: false,
+            ports: true,
             window_bytes,
             streams_max,
         }),

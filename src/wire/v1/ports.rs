@@ -1,0 +1,166 @@
+//! Ports on request: LISTEN, LISTENING, UNLISTEN and BESIDE, both ways.
+
+use std::net::SocketAddr;
+
+use super::decode::{Header, read_address};
+use super::encode::{header, put_address};
+use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, kind, transport};
+use crate::wire::{Beside, Frame, Name, Route, Transport, WireError};
+
+/// Bytes of a LISTEN: request, transport, three zeros.
+pub(super) const LISTEN_BYTES: u32 = 8;
+/// Bytes of a LISTENING before the reason of a refusal: request, address.
+pub(super) const LISTENING_BYTES_MIN: u32 = 4 + ADDRESS_BYTES as u32;
+/// Bytes of an UNLISTEN: request.
+pub(super) const UNLISTEN_BYTES: u32 = 4;
+/// Bytes of a BESIDE: transport, what, port, two addresses, control stream, request, four zeros.
+pub(super) const BESIDE_BYTES: u32 = 16 + 2 * ADDRESS_BYTES as u32;
+
+/// What a stream beside another is.
+mod what {
+    pub(super) const PORT: u8 = 1;
+    pub(super) const CALL: u8 = 2;
+}
+
+/// LISTEN: the receiver is to open a port for the client of this stream.
+pub fn listen(out: &mut Vec<u8>, route: Route, request: u32, carries: Transport) {
+    header(out, kind::LISTEN, route, LISTEN_BYTES);
+    out.extend_from_slice(&request.to_be_bytes());
+    out.extend_from_slice(&[transport::byte(carries), 0, 0, 0]);
+}
+
+/// LISTENING: where we listen, or why we do not. A longer reason is cut.
+pub fn listening(out: &mut Vec<u8>, route: Route, request: u32, result: Result<SocketAddr, &str>) {
+    let reason = result.err().unwrap_or_default().as_bytes();
+    let reason = &reason[..reason.len().min((CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize)];
+    header(out, kind::LISTENING, route, LISTENING_BYTES_MIN + reason.len() as u32);
+    out.extend_from_slice(&request.to_be_bytes());
+    match result {
+        Ok(address) => put_address(out, address),
+        Err(_) => out.extend_from_slice(&[0; ADDRESS_BYTES]),
+    }
+    out.extend_from_slice(reason);
+}
+
+/// UNLISTEN: the port is of no more use.
+pub fn unlisten(out: &mut Vec<u8>, route: Route, request: u32) {
+    header(out, kind::UNLISTEN, route, UNLISTEN_BYTES);
+    out.extend_from_slice(&request.to_be_bytes());
+}
+
+/// BESIDE: a new stream that belongs to another one, between these addresses: the client's and the
+/// entrance's, or of a call the server's and our own.
+pub fn beside(
+    out: &mut Vec<u8>,
+    route: Route,
+    carries: Transport,
+    beside: Beside,
+    (client, entrance): (SocketAddr, SocketAddr),
+) {
+    let (what, port, control, request) = match beside {
+        Beside::Port { control, request } => (what::PORT, 0, control, request),
+        Beside::Call { control, port } => (what::CALL, port, control, 0),
+    };
+    header(out, kind::BESIDE, route, BESIDE_BYTES);
+    out.extend_from_slice(&[transport::byte(carries), what]);
+    out.extend_from_slice(&port.to_be_bytes());
+    put_address(out, client);
+    put_address(out, entrance);
+    out.extend_from_slice(&control.to_be_bytes());
+    out.extend_from_slice(&request.to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
+}
+
+/// Reads the payload of one of these frames, whose length has been checked.
+pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireError> {
+    let Header { kind, name, number, .. } = header;
+    let word = |at: usize| {
+        u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]])
+    };
+    Ok(match kind {
+        kind::LISTEN => {
+            let carries = payload[4];
+            let unknown = WireError::Flags { kind, flags: u16::from(carries) };
+            let transport = transport::read(carries).ok_or(unknown)?;
+            Frame::Listen { to: name, request: word(0), transport }
+        }
+        kind::LISTENING => {
+            let reason = &payload[LISTENING_BYTES_MIN as usize..];
+            let result = read_address(&payload[4..]).ok_or(reason);
+            Frame::Listening { to: name, request: word(0), result }
+        }
+        kind::UNLISTEN => Frame::Unlisten { to: name, request: word(0) },
+        kind::BESIDE => {
+            let (control, request) = (word(44), word(48));
+            let port = u16::from_be_bytes([payload[2], payload[3]]);
+            let what = match payload[1] {
+                what::PORT => Some(Beside::Port { control, request }),
+                what::CALL => Some(Beside::Call { control, port }),
+                _ => None,
+            };
+            match (transport::read(payload[0]), what) {
+                // A call is a connection.
+                (Some(Transport::Udp), Some(Beside::Call { .. })) => None,
+                (Some(transport), Some(what)) if name == Name::Theirs(number) => {
+                    let client = read_address(&payload[4..]);
+                    let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
+                    Some(Frame::Beside { from: number, transport, what, client, entrance })
+                }
+                _ => None,
+            }
+            .ok_or(WireError::Flags { kind, flags: u16::from_be_bytes([payload[0], payload[1]]) })?
+        }
+        kind => return Err(WireError::Type { kind }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoder, HEADER_BYTES, MAGIC};
+    use super::*;
+    use crate::wire::Step;
+
+    /// What a frame with this flag and payload is read as.
+    fn read(kind: u8, flag: u8, payload: &[u8]) -> Result<String, WireError> {
+        let mut out = vec![MAGIC, kind, 0, flag, 0, 0, 0, 7];
+        out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        out.extend_from_slice(payload);
+        let mut decoder = Decoder::new();
+        match decoder.step(&out)? {
+            (_, Step::Frame(frame)) => Ok(format!("{frame:?}")),
+            (_, step) => panic!("{step:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_ends_the_tunnel() {
+        let flags = |kind: u8, flags: u16| Err(WireError::Flags { kind, flags });
+        let listen = |carries: u8| read(kind::LISTEN, 0, &[0, 0, 0, 1, carries, 0, 0, 0]);
+        assert!(listen(0).is_ok() && listen(1).is_ok());
+        assert_eq!(listen(2), flags(kind::LISTEN, 2));
+        let beside = |flag: u8, carries: u8, what: u8| {
+            let mut payload = [0; BESIDE_BYTES as usize];
+            (payload[0], payload[1]) = (carries, what);
+            read(kind::BESIDE, flag, &payload)
+        };
+        assert!(beside(1, 0, 1).is_ok() && beside(1, 1, 1).is_ok() && beside(1, 0, 2).is_ok());
+        assert_eq!(beside(1, 0, 0), flags(kind::BESIDE, 0));
+        assert_eq!(beside(1, 0, 3), flags(kind::BESIDE, 3));
+        assert_eq!(beside(1, 2, 1), flags(kind::BESIDE, 0x0201));
+        assert_eq!(beside(1, 1, 2), flags(kind::BESIDE, 0x0102), "a call of datagrams");
+        assert_eq!(beside(0, 0, 1), flags(kind::BESIDE, 1), "numbered by who opens it");
+    }
+
+    #[test]
+    fn a_reason_that_is_too_long_is_cut() {
+        let mut out = Vec::new();
+        let route = Route { id: 3, peer_id: 0, opener: true };
+        listening(&mut out, route, 1, Err(&"x".repeat(1_000)));
+        assert_eq!(out.len(), HEADER_BYTES + CONTROL_BYTES_MAX as usize);
+        let mut decoder = Decoder::new();
+        let (used, step) = decoder.step(&out).unwrap();
+        let reason = vec![b'x'; (CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize];
+        let frame = Frame::Listening { to: Name::Theirs(3), request: 1, result: Err(&reason) };
+        assert_eq!((used, step), (out.len(), Step::Frame(frame)));
+    }
+}
