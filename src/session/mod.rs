@@ -194,7 +194,7 @@ pub struct Counters {
     /// Frames of unknown type or option, passed over.
     pub ignored_frames: u64,
     /// Frames that a stream of its kind does not have: data to one that carries datagrams, or the
-    /// other way round.
+    /// other way round; and answers about ports that nobody asked for.
     pub unsuited_frames: u64,
     /// Frames to an id that no stream has.
     pub unknown_ids: u64,

@@ -55,9 +55,7 @@ impl Stream {
 
     /// What the peer is to be told of that, once.
     pub(super) fn take_beside(&mut self) -> Option<wire::Beside> {
-        let beside = self.ports.as_mut()?.beside.take();
-        self.ports = None;
-        beside
+        self.ports.as_mut()?.beside.take()
     }
 }
 
