@@ -177,6 +177,19 @@ fn an_exit_has_a_client_called() {
     assert_eq!(beside, Some(Beside::Call { user: 7, port: 2_000 }));
 }
 
+/// A peer may guess its number.
+#[test]
+fn what_is_asked_before_a_stream_beside_another_is_told_of_is_not_forgotten() {
+    let (mut session, key) = entrance();
+    let new = session.open_beside(8, (key, 1), pair(), Transport::Tcp).expect("a stream");
+    let (to, request, transport) = (Name::Ours(SECOND), 5, Transport::Tcp);
+    let asked = take(&mut session, Frame::Listen { to, request, transport });
+    assert_eq!(asked, [Event::PortAsked { user: 8, request, transport }]);
+    assert_eq!(sent(&mut session), [BESIDE]);
+    session.answer_port(new, request, Err("none"));
+    assert_eq!(sent(&mut session), [LISTENING]);
+}
+
 #[test]
 fn datagrams_come_in_beside_a_stream() {
     let (mut session, key) = entrance();
@@ -201,18 +214,18 @@ fn datagrams_come_in_beside_a_stream() {
 fn a_port_that_is_closed_before_its_answer_is_answered_all_the_same() {
     let (mut session, key) = entrance();
     take(&mut session, listen(1));
-    let closed = Event::PortClosed { user: 7, request: 1 };
-    assert_eq!(take(&mut session, unlisten(1)), [closed.clone()]);
+    let closed = || [Event::PortClosed { user: 7, request: 1 }];
+    assert_eq!(take(&mut session, unlisten(1)), closed());
     assert_eq!(sent(&mut session), [LISTENING]);
     session.answer_port(key, 1, Ok(pair().0));
     assert!(sent(&mut session).is_empty(), "that was not asked any more");
     assert_eq!(take(&mut session, listen(1)), [asked(1)]);
     session.answer_port(key, 1, Ok(pair().0));
     assert_eq!(sent(&mut session), [LISTENING]);
-    assert_eq!(take(&mut session, unlisten(1)), [closed.clone()]);
+    assert_eq!(take(&mut session, unlisten(1)), closed());
     assert!(sent(&mut session).is_empty());
     // One that nobody asked for is the engine's to pass over.
-    assert_eq!(take(&mut session, unlisten(1)), [closed]);
+    assert_eq!(take(&mut session, unlisten(1)), closed());
 }
 
 #[test]

@@ -185,6 +185,34 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("v1_pong", Frame::Pong { payload: b"74353842\0" }, &|out| {
         e.pong(out, (0, 0), b"74353842\0");
     });
+    let at_port = at("192.0.2.9:50000");
+    let (to, request) = (ours, 7);
+    case("v1_listen", Frame::Listen { to, request, transport: udp }, &|out| {
+        v1::listen(out, other, request, udp);
+    });
+    let listening = |result| Frame::Listening { to: theirs, request, result };
+    case("v1_listening", listening(Ok(at_port)), &|out| {
+        v1::listening(out, opener, request, Ok(at_port));
+    });
+    case("v1_listening_refused", listening(Err(b"no port is free")), &|out| {
+        v1::listening(out, opener, request, Err("no port is free"));
+    });
+    case("v1_unlisten", Frame::Unlisten { to, request }, &|out| v1::unlisten(out, other, request));
+    let new = Route::ours(0x0010_0004);
+    let beside = |what, client, entrance| {
+        let (from, transport) = (new.id, tcp);
+        let (client, entrance) = (Some(client), Some(entrance));
+        Frame::Beside { from, transport, what, client, entrance }
+    };
+    let what = wire::Beside::Port { control: number, request };
+    case("v1_beside", beside(what, client, at_port), &|out| {
+        v1::beside(out, new, tcp, what, (client, at_port));
+    });
+    let what = wire::Beside::Call { control: number, port: 2_000 };
+    let (server, own) = (at("[2001:db8::7]:20"), at("[2001:db8::1]:50001"));
+    case("v1_call", beside(what, server, own), &|out| {
+        v1::beside(out, new, tcp, what, (server, own));
+    });
     case("v1_lane_taken", Frame::LaneTaken { total_bytes: 819_200 }, &lane_taken);
     case("v1_going_away", Frame::GoingAway { reason: b"shutting down" }, &|out| {
         going_away(out, "shutting down");

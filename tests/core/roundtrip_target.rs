@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route, Transport};
+use sockmux_uring::wire::{self, Beside, CloseKind, Frame, Name, Protocol, Route, Transport, v1};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -146,20 +146,28 @@ fn close(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> Str
     )
 }
 
+fn below_2_32(choice: &mut impl Choice) -> u32 {
+    choice.below(1 << 32) as u32
+}
+
+fn transport(choice: &mut impl Choice) -> Transport {
+    choice.pick(&[Transport::Tcp, Transport::Udp])
+}
+
 /// One frame of SockMux 1, as [`packet`].
 fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let e = wire::Encoder(Protocol::V1);
-    let number = choice.below(1 << 32) as u32;
+    let number = below_2_32(choice);
     let opener = choice.below(2) == 1;
     let (id, peer_id) = if opener { (number, 9) } else { (9, number) };
     let route = Route { id, peer_id, opener };
     let to = if opener { Name::Theirs(number) } else { Name::Ours(number) };
-    let frame = match choice.below(11) {
+    let frame = match choice.below(15) {
         0 => {
             let (client, entrance) = (address(choice), address(choice));
             let first_bytes = choice.below(u64::from(FIRST_BYTES_MAX) + 1) as u32;
             let route = Route { id: number, peer_id: 0, opener: true };
-            let transport = choice.pick(&[Transport::Tcp, Transport::Udp]);
+            let transport = transport(choice);
             let first_bytes = if transport == Transport::Udp { 0 } else { first_bytes };
             e.open(out, route, transport, (client, entrance), first_bytes);
             let (client, entrance) = (Some(client), Some(entrance));
@@ -216,6 +224,38 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             let text = text(choice, u64::from(CONTROL_BYTES_MAX));
             e.ping(out, text.as_bytes());
             return format!("{:?}", Frame::Ping { ids: (0, 0), payload: text.as_bytes() });
+        }
+        10 => {
+            let (request, transport) = (below_2_32(choice), transport(choice));
+            v1::listen(out, route, request, transport);
+            Frame::Listen { to, request, transport }
+        }
+        11 => {
+            let request = below_2_32(choice);
+            let reason = text(choice, 512 - 24);
+            let at = address(choice);
+            let is_there = choice.below(2) == 1;
+            v1::listening(out, route, request, if is_there { Ok(at) } else { Err(&reason) });
+            let result = if is_there { Ok(at) } else { Err(reason.as_bytes()) };
+            return format!("{:?}", Frame::Listening { to, request, result });
+        }
+        12 => {
+            let request = below_2_32(choice);
+            v1::unlisten(out, route, request);
+            Frame::Unlisten { to, request }
+        }
+        13 => {
+            let (client, entrance) = (address(choice), address(choice));
+            let control = below_2_32(choice);
+            let (transport, what) = if choice.below(2) == 0 {
+                (transport(choice), Beside::Port { control, request: below_2_32(choice) })
+            } else {
+                let port = choice.below(65_536) as u16;
+                (Transport::Tcp, Beside::Call { control, port })
+            };
+            v1::beside(out, Route::ours(number), transport, what, (client, entrance));
+            let (client, entrance) = (Some(client), Some(entrance));
+            Frame::Beside { from: number, transport, what, client, entrance }
         }
         _ => {
             let text = text(choice, u64::from(CONTROL_BYTES_MAX));

@@ -17,6 +17,7 @@ use super::bytes::Bytes;
 use super::choice::Choice;
 
 mod feed;
+mod ports;
 
 /// Operations in a run, and streams that it may begin.
 const OPERATIONS_MAX: usize = 2_000;
@@ -51,6 +52,7 @@ struct Engine {
     fed: usize,
     sent: usize,
     pings: usize,
+    ports: ports::Ports,
     /// The tunnel has broken.
     over: bool,
 }
@@ -71,6 +73,7 @@ pub(crate) fn run(data: &[u8]) {
         fed: 0,
         sent: 0,
         pings: 0,
+        ports: ports::Ports::default(),
         over: false,
     };
     if choice.below(4) != 3 {
@@ -121,7 +124,7 @@ impl Engine {
         let packet_bytes = choice.pick(&[16_384, 129, 512]);
         // An older one of ours, now and then.
         let datagrams = packet_bytes != 129;
-        let offer = offer.map(|offer| Offer { newest, datagrams, ..offer });
+        let offer = offer.map(|offer| Offer { newest, datagrams, ports: datagrams, ..offer });
         Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
         Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
         self.read(&bytes);
@@ -138,7 +141,7 @@ impl Engine {
 
     fn operation(&mut self, choice: &mut impl Choice) {
         let chosen = choice.below(self.locals.len().max(1) as u64) as usize;
-        match choice.below(20) {
+        match choice.below(24) {
             0..=5 => self.feed(choice),
             6 => self.transmit(1 + choice.below(20) as usize),
             7 => self.open(),
@@ -148,6 +151,8 @@ impl Engine {
                 self.tick();
             }
             9 if choice.below(16) == 15 => self.session.refuse_new("draining"),
+            20 | 21 if self.fed_protocol == Protocol::V1 => self.feed_ports(choice),
+            22 | 23 if chosen < self.locals.len() => self.port_operation(chosen, choice),
             _ if chosen < self.locals.len() => self.local_operation(chosen, choice),
             _ => self.open(),
         }
@@ -315,8 +320,11 @@ impl Engine {
                     self.protocol = protocol;
                 }
                 Event::GoingAway => assert_eq!(self.protocol, Protocol::V1),
-                Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {}
-                Event::Incoming { key, transport, .. } => {
+                Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
+                    self.port_event(&event);
+                }
+                Event::Incoming { key, transport, beside, .. } => {
+                    self.check_beside(beside);
                     let user = self.locals.len() as u64;
                     if self.locals.len() < LOCALS_MAX {
                         let datagrams = match transport {
@@ -359,7 +367,7 @@ impl Engine {
                 3 => (u64::from(u16::from_be_bytes([head[6], head[7]])), 8),
                 _ => {
                     let word = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
-                    if head[1] == 1 {
+                    if head[1] == 0x01 || head[1] == 0x10 {
                         self.numbers.push(u32::from_be_bytes(word(4)));
                     }
                     (u64::from(u32::from_be_bytes(word(8))), 12)
@@ -401,7 +409,7 @@ impl Engine {
 
     fn check(&self) {
         // What waits to be sent follows from what came in and from our own timers.
-        let bound = 2 * self.fed + self.pings + self.locals.len() + 4;
+        let bound = 2 * self.fed + self.pings + self.locals.len() + self.ports.said + 4;
         assert!(self.session.control_backlog() <= bound);
         let alive = self.locals.iter().filter(|local| !local.ended).count();
         assert_eq!(self.session.stream_count(), alive);
