@@ -280,7 +280,7 @@ pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
 /// entrances, so that each entrance of the peer can have its own.
 pub const EXITS_MAX: usize = ENTRANCES_MAX;
 
-/// Most `PERMIT=` of one process. They are searched for every address that a proxy's client asks for.
+/// Most `PERMIT=` of one process, and of one exit. They are searched for every address that a proxy's client asks for.
 pub const PERMITS_MAX: usize = 256;
 
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.

@@ -10,7 +10,8 @@ use super::cpu::Thread;
 use crate::engine::{Relay, StopHandle};
 use crate::params::cli::Engine;
 use crate::params::plan::{
-    Bind, Entrance, Exit, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts, Transport, Way,
+    Bind, Entrance, Exit, ExitOptions, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts,
+    Transport, Way,
 };
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -51,6 +52,7 @@ impl Tunnel {
                     way: Way::Server { target: target(server), transport: Transport::Tcp },
                     proxy_header: None,
                     clients: None,
+                    options: ExitOptions::default(),
                     source: format!("DEST={server}"),
                 }],
                 ..idle_plan()

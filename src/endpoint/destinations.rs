@@ -6,6 +6,7 @@
 //! on a name, and is asked for each address that is about to be connected to: a name that leads to
 //! another address the next time changes nothing.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::params::hostlist::ClientName;
@@ -15,6 +16,8 @@ use crate::params::plan::{Caller, Permit, Proxy};
 #[derive(Debug, Clone)]
 pub struct Destinations {
     permits: Vec<Permit>,
+    /// The permits of exits that have some of their own, by the exit's place in the plan.
+    of_exits: HashMap<usize, Vec<Permit>>,
     /// Where this process listens.
     own: Vec<SocketAddr>,
 }
@@ -26,22 +29,42 @@ pub struct Asker {
     pub caller: Caller,
     /// What it is called, where that was looked up and verified.
     pub name: Option<String>,
+    /// The place of the exit that asks for it in the plan; `None` is ruled by what the process was
+    /// told.
+    pub exit: Option<usize>,
 }
 
 impl Destinations {
     /// By these rules, for a process that listens there.
     pub fn new(permits: Vec<Permit>, own: Vec<SocketAddr>) -> Destinations {
-        Destinations { permits, own }
+        Destinations { permits, of_exits: HashMap::new(), own }
     }
 
-    /// Whether what a client may reach depends on its name, of which nothing is known yet.
-    pub fn want_name(&self, proxy: Proxy, caller: &Caller, name: ClientName<'_>) -> bool {
-        self.of(proxy).any(|permit| permit.sources.verdict(caller, name).is_none())
+    /// For the exit at this place of the plan, by these rules in place of the process's.
+    pub fn set_exit(&mut self, exit: usize, permits: Vec<Permit>) {
+        self.of_exits.insert(exit, permits);
     }
 
-    /// The rules that speak of a proxy.
-    fn of(&self, proxy: Proxy) -> impl Iterator<Item = &Permit> {
-        self.permits.iter().filter(move |permit| {
+    /// Whether what a client may reach by an exit depends on its name, of which nothing is known
+    /// yet.
+    pub fn want_name(
+        &self,
+        proxy: Proxy,
+        exit: Option<usize>,
+        caller: &Caller,
+        name: ClientName<'_>,
+    ) -> bool {
+        self.of(proxy, exit).any(|permit| permit.sources.verdict(caller, name).is_none())
+    }
+
+    /// The rules that hold for an exit.
+    fn all(&self, exit: Option<usize>) -> &[Permit] {
+        exit.and_then(|exit| self.of_exits.get(&exit)).unwrap_or(&self.permits)
+    }
+
+    /// Those of them that speak of a proxy.
+    fn of(&self, proxy: Proxy, exit: Option<usize>) -> impl Iterator<Item = &Permit> {
+        self.all(exit).iter().filter(move |permit| {
             permit.protocols.as_ref().is_none_or(|list| list.contains(&proxy))
         })
     }
@@ -70,7 +93,7 @@ impl Destinations {
         let own_name = asker.name.as_deref().map_or(ClientName::None, ClientName::Is);
         let is_for =
             |permit: &&Permit| permit.sources.verdict(&asker.caller, own_name) == Some(true);
-        let permits = || self.of(proxy).filter(is_for);
+        let permits = || self.of(proxy, asker.exit).filter(is_for);
         if let Some(kind) = self.refused_kind(meant, destination.port(), is_ours) {
             let named =
                 permits().any(|permit| permit.destinations.singles_out(&asked(meant), called));
@@ -81,7 +104,7 @@ impl Destinations {
                 }
             };
         }
-        let permitted = self.permits.is_empty()
+        let permitted = self.all(asker.exit).is_empty()
             || permits()
                 .any(|permit| permit.destinations.verdict(&asked(meant), called) == Some(true));
         match permitted {
@@ -163,7 +186,7 @@ mod tests {
         let caller = Caller { client: client.parse().ok(), entrance_port: Some(1080) };
         let ours: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
         let destination = destination.parse().unwrap();
-        let asker = Asker { caller, name: None };
+        let asker = Asker { caller, name: None, exit: None };
         access.may(Proxy::Socks, destination, "name", &asker, |ip| ours.contains(&ip))
     }
 
@@ -262,10 +285,30 @@ mod tests {
     }
 
     #[test]
+    fn an_exits_own_permits_stand_in_place_of_the_processs() {
+        let mut access = access(vec![permit(None, "10.0.0.0/8,127.0.0.1", "*")]);
+        access.set_exit(1, vec![permit(Some(vec![Proxy::Socks]), "11.0.0.1,127.0.0.2", "*.org")]);
+        let caller = Caller { client: "10.0.0.1".parse().ok(), entrance_port: Some(1080) };
+        for (exit, reached) in [
+            (None, ["10.0.0.1:80", "127.0.0.1:80"]),
+            (Some(0), ["10.0.0.1:80", "127.0.0.1:80"]),
+            (Some(1), ["11.0.0.1:80", "127.0.0.2:80"]),
+        ] {
+            let asker = Asker { caller, name: Some("pc.org".into()), exit };
+            for at in ["10.0.0.1:80", "127.0.0.1:80", "11.0.0.1:80", "127.0.0.2:80"] {
+                let may = access.may(Proxy::Socks, at.parse().unwrap(), at, &asker, |_| false);
+                assert_eq!(may.is_ok(), reached.contains(&at), "{at} by {exit:?}: {may:?}");
+            }
+            let wanted = access.want_name(Proxy::Socks, exit, &caller, ClientName::Unasked);
+            assert_eq!(wanted, exit == Some(1));
+        }
+    }
+
+    #[test]
     fn patterns_mean_the_name_that_was_asked_for_and_the_client_s_own() {
         let by_name = access(vec![permit(None, "*.example.org", "*")]);
         let caller = Caller { client: "10.0.0.1".parse().ok(), entrance_port: Some(1080) };
-        let nobody = Asker { caller, name: None };
+        let nobody = Asker { caller, name: None, exit: None };
         let may = |access: &Destinations, asker: &Asker, name: &str, at: &str| {
             access.may(Proxy::Socks, at.parse().unwrap(), name, asker, |_| false).is_ok()
         };
@@ -284,9 +327,13 @@ mod tests {
             (Proxy::Socks, ClientName::None, false),
             (Proxy::Http, ClientName::Unasked, false),
         ] {
-            assert_eq!(for_named.want_name(proxy, &caller, name), wanted, "{proxy:?} {name:?}");
+            assert_eq!(
+                for_named.want_name(proxy, None, &caller, name),
+                wanted,
+                "{proxy:?} {name:?}"
+            );
         }
-        let named = Asker { caller, name: Some("pc.example.org".into()) };
+        let named = Asker { caller, name: Some("pc.example.org".into()), exit: None };
         for (asker, wanted) in [(named, true), (nobody, false)] {
             assert_eq!(may(&for_named, &asker, "11.0.0.1", "11.0.0.1:80"), wanted, "{asker:?}");
         }

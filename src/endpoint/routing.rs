@@ -59,7 +59,7 @@ pub fn at_port_of(host: &str, offset: i32, caller: &Caller) -> Result<Target, St
 mod tests {
     use super::*;
     use crate::params::hostlist::HostList;
-    use crate::params::plan::Way;
+    use crate::params::plan::{ExitOptions, Way};
 
     fn way(port: u16, transport: Transport) -> Way {
         Way::Server { target: Target { host: "h".into(), port }, transport }
@@ -76,6 +76,7 @@ mod tests {
             way: way(port, Transport::Tcp),
             proxy_header: None,
             clients: clients.map(list),
+            options: ExitOptions::default(),
             source: String::new(),
         }
     }

@@ -14,6 +14,8 @@ use crate::params::plan::Maxima;
 #[derive(Debug)]
 pub struct Seats {
     maxima: Maxima,
+    /// Whose they are, as messages say it behind the parameter.
+    whose: &'static str,
     taken: Rc<RefCell<Taken>>,
 }
 
@@ -29,12 +31,34 @@ struct Taken {
 pub struct Seat {
     client: IpAddr,
     taken: Rc<RefCell<Taken>>,
+    /// The one that the stream has elsewhere.
+    beside: Option<Box<Seat>>,
+}
+
+impl Seat {
+    /// Holds one seat besides another, where there are two.
+    pub fn both(seat: Option<Seat>, other: Option<Seat>) -> Option<Seat> {
+        match (seat, other) {
+            (Some(mut seat), Some(other)) => {
+                // One that holds another already holds this one through it.
+                seat.beside =
+                    Seat::both(Some(other), seat.beside.take().map(|held| *held)).map(Box::new);
+                Some(seat)
+            }
+            (seat, other) => seat.or(other),
+        }
+    }
 }
 
 impl Seats {
     /// As many seats as these.
     pub fn new(maxima: Maxima) -> Seats {
-        Seats { maxima, taken: Rc::default() }
+        Seats { maxima, whose: "", taken: Rc::default() }
+    }
+
+    /// The same, of one exit.
+    pub fn of_exit(maxima: Maxima) -> Seats {
+        Seats { whose: " of its exit", ..Seats::new(maxima) }
     }
 
     /// Takes a seat for a stream of this client. All whose address is not known are one client.
@@ -48,17 +72,20 @@ impl Seats {
         }
         let unknown = IpAddr::from([0, 0, 0, 0]);
         let client = client.map_or(unknown, |client| client.to_canonical());
+        let whose = self.whose;
         let mut taken = self.taken.borrow_mut();
         if let Some(max) = self.maxima.together.filter(|max| taken.together >= *max) {
-            return Err(format!("{max} streams are open already (MAXIMA=delegated:{max})"));
+            return Err(format!("{max} streams are open already (MAXIMA=delegated:{max}{whose})"));
         }
         let of_client = taken.by_client.get(&client).copied().unwrap_or(0);
         if let Some(max) = self.maxima.per_client.filter(|max| of_client >= *max) {
-            return Err(format!("client {client} has {max} streams already (MAXIMA=conpch:{max})"));
+            return Err(format!(
+                "client {client} has {max} streams already (MAXIMA=conpch:{max}{whose})"
+            ));
         }
         taken.by_client.insert(client, of_client + 1);
         taken.together += 1;
-        Ok(Some(Seat { client, taken: Rc::clone(&self.taken) }))
+        Ok(Some(Seat { client, taken: Rc::clone(&self.taken), beside: None }))
     }
 }
 
@@ -113,6 +140,20 @@ mod tests {
         drop(held);
         assert!(seats.take(client("10.0.0.3")).is_ok());
         assert!(seats.taken.borrow().by_client.is_empty());
+    }
+
+    #[test]
+    fn two_seats_are_held_as_one() {
+        let maxima = Maxima { per_client: Some(1), together: None };
+        let all = [Seats::new(maxima), Seats::of_exit(maxima), Seats::of_exit(maxima)];
+        let is_free = |seats: &Seats| seats.take(client("10.0.0.1")).is_ok();
+        let [a, b, c] = all.each_ref().map(|seats| seats.take(client("10.0.0.1")).unwrap());
+        let reason = all[1].take(client("10.0.0.1")).unwrap_err();
+        assert!(reason.ends_with("(MAXIMA=conpch:1 of its exit)"), "{reason}");
+        let held = Seat::both(Seat::both(a, b), Seat::both(None, c));
+        assert!(!all.iter().any(is_free));
+        drop(held);
+        assert!(all.iter().all(is_free));
     }
 
     #[test]

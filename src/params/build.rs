@@ -4,8 +4,10 @@ use super::carrier::{self, Carrier};
 use super::checks;
 use super::error::{Failure, Problem, plain, quoted};
 use super::exit::{self, ExitWords};
+use super::files::Files;
 use super::foreground;
 use super::hostlist::{HostList, Lookup};
+use super::in_list::{self, InList};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
 use super::options;
@@ -26,13 +28,14 @@ const NAMES: [&str; 8] =
     ["SERVER", "PORT", "DEST", "RELIABLE", "PERMIT", "MAXIMA", "TIMEOUT", "SOXCONF"];
 
 /// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
-/// and the parameters.
+/// and the parameters; `files` are those that option lists name.
 ///
 /// # Errors
 /// The first word that is wrong; or, when each is right, what contradicts or is missing.
 pub fn plan(
     options: &[Word],
     parameters: &[Word],
+    files: &dyn Files,
     lookup: &mut Lookup<'_>,
 ) -> Result<Plan, Failure> {
     let mut draft = Draft::default();
@@ -42,7 +45,7 @@ pub fn plan(
         draft.option(word, lookup).map_err(|problem| Failure::at(word, &problem))?;
     }
     for word in parameters {
-        draft.parameter(word, lookup).map_err(|problem| Failure::at(word, &problem))?;
+        draft.parameter(word, files, lookup).map_err(|problem| Failure::at(word, &problem))?;
     }
     draft.finish()
 }
@@ -55,6 +58,8 @@ struct Draft {
     entrances: Vec<(Entrance, Word)>,
     unix_entrances: Vec<(UnixEntrance, Word)>,
     exits: Vec<Exit>,
+    /// Times of exits, by their places.
+    exit_timeouts: Vec<(usize, TimeoutReader)>,
     permits: Vec<Permit>,
     /// The first exit of each transport that is open to everybody, as written: none behind it of
     /// the same transport is ever used. One of the other is, where the peer says what its streams
@@ -94,36 +99,46 @@ impl Draft {
             ("-I", true) => self.link.carry(Carrier::Input(carrier::path(value)?), word),
             ("-O", true) => self.link.carry(Carrier::Output(carrier::path(value)?), word),
             ("-X", true) => self.link.carry(Carrier::Both(carrier::both(value)?), word),
-            (_, true) => self.exit(foreground::exit(value)?, word, lookup),
+            (_, true) => self.exit(foreground::exit(value)?, InList::default(), word, lookup),
         }
     }
 
-    fn parameter(&mut self, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
+    fn parameter(
+        &mut self,
+        word: &Word,
+        files: &dyn Files,
+        lookup: &mut Lookup<'_>,
+    ) -> Result<(), Problem> {
         let Some((name, value)) = word.text.split_once('=') else {
             return Err(Problem::new("not NAME=value", bare_word_remedy(&word.text)));
         };
         match name {
-            "SERVER" => match server::parse_server(value)? {
-                Server::Receptor => {
-                    self.link.receptor(word);
-                    Ok(())
+            "SERVER" => {
+                let mut list = InList::default();
+                let server = server::parse_server(value, &mut |words| {
+                    let words = in_list::expand(words, word, files)?;
+                    let named;
+                    (list, named) = in_list::read(&words, lookup)?;
+                    Ok(named)
+                })?;
+                match server {
+                    Server::Receptor => {
+                        self.link.receptor(word);
+                        Ok(())
+                    }
+                    Server::Connector(target) => self.link.connect(target, word),
+                    Server::Carrier(carrier) => self.link.carry(carrier, word),
+                    Server::Exit(exit) => self.exit(exit, list, word, lookup),
+                    Server::Relay(target, transport) => self.relay(target, transport, word),
                 }
-                Server::Connector(target) => self.link.connect(target, word),
-                Server::Carrier(carrier) => self.link.carry(carrier, word),
-                Server::Exit(exit) => self.exit(exit, word, lookup),
-                Server::Relay(target, transport) => self.relay(target, transport, word),
-            },
-            "DEST" => self.exit(exit::of_dest(value)?, word, lookup),
+            }
+            "DEST" => self.exit(exit::of_dest(value)?, InList::default(), word, lookup),
             "PORT" if value.starts_with("unix:") => {
                 self.unix_entrance(unix::entrance(&value[5..])?, word)
             }
             "PORT" => add_entrances(&mut self.entrances, PortList::parse(value)?.entrances(), word),
             "RELIABLE" => {
-                let list = HostList::parse(value, lookup)?;
-                match &mut self.reliable {
-                    Some(reliable) => reliable.append(list),
-                    None => self.reliable = Some(list),
-                }
+                HostList::add_to(&mut self.reliable, HostList::parse(value, lookup)?);
                 Ok(())
             }
             "MAXIMA" => self.maxima.add(value, &mut self.notices),
@@ -156,10 +171,7 @@ impl Draft {
 
     fn permit(&mut self, value: &str, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
         if self.permits.len() == PERMITS_MAX {
-            return Err(Problem::new(
-                format!("there are {PERMITS_MAX} PERMITs already"),
-                "say more in one: its lists may have any length",
-            ));
+            return Err(permit::too_many());
         }
         self.permits.push(permit::parse(value, &word.text, lookup)?);
         Ok(())
@@ -179,12 +191,18 @@ impl Draft {
     fn exit(
         &mut self,
         exit: ExitWords,
+        mut list: InList,
         word: &Word,
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
         let ExitWords { protocol, way, proxy_header, clients } = exit;
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
-        let exit = Exit { protocol, way, proxy_header, clients, source: word.text.clone() };
+        self.notices.append(&mut list.notices);
+        let asks = matches!(way, Way::Proxy(_)) || protocol == "ftp";
+        let (options, timeouts) = list.finish(asks)?;
+        self.exit_timeouts.extend(timeouts.map(|timeouts| (self.exits.len(), timeouts)));
+        let source = word.text.clone();
+        let exit = Exit { protocol, way, proxy_header, clients, options, source };
         let (transport, source) = (exit.transport(), plain(&word.text));
         if self.exits.len() == EXITS_MAX {
             return Err(Problem::new(
@@ -233,6 +251,10 @@ impl Draft {
             return Err(self.nothing_flows());
         }
         checks::distinct(&self.entrances)?;
+        let timeouts = self.timeouts.finish();
+        for (place, own) in self.exit_timeouts {
+            self.exits[place].options.timeouts = Some(own.finish_over(&timeouts));
+        }
         let soxconf = self.soxconf.finish();
         let newest_protocol = soxconf.newest_protocol;
         let link = self.link.finish(&self.entrances, newest_protocol, &mut self.notices)?;
@@ -244,7 +266,7 @@ impl Draft {
             reliable: self.reliable,
             maxima: self.maxima.finish(),
             permits: self.permits,
-            timeouts: self.timeouts.finish(),
+            timeouts,
             soxconf,
             notices: self.notices,
         })

@@ -182,7 +182,7 @@ where
             parameters.push(word);
         }
     }
-    let plan = build::plan(&settings.options, &parameters, lookup)?;
+    let plan = build::plan(&settings.options, &parameters, files, lookup)?;
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
     let Settings { verbosity, log, engine, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());

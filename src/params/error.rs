@@ -25,6 +25,11 @@ impl Problem {
         Problem { what: what.into(), remedy: remedy.into() }
     }
 
+    /// The same, where the word that is wrong stands inside of another.
+    pub(crate) fn in_word(self, word: &Word) -> Self {
+        Problem { what: format!("{word}: {}", self.what), remedy: self.remedy }
+    }
+
     /// Something that the original has and this version has not, with the nearest thing that
     /// works.
     pub fn unsupported(what: impl fmt::Display, nearest: impl Into<String>) -> Self {

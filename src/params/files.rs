@@ -46,8 +46,21 @@ impl Files for Disk {
 /// A file that cannot be read, is not text, is too long, nested too deep or names itself (the
 /// message shows by which way); a quote without its partner.
 pub fn expand(words: Vec<Word>, files: &dyn Files) -> Result<Vec<Word>, Failure> {
+    expand_beside(None, words, files).map_err(|problem| Failure::new(problem.to_string()))
+}
+
+/// As [`expand`]; files are looked for in the folder `beside`, if there is one.
+///
+/// # Errors
+/// The same, naming the word.
+pub(crate) fn expand_beside(
+    beside: Option<PathBuf>,
+    words: Vec<Word>,
+    files: &dyn Files,
+) -> Result<Vec<Word>, Problem> {
+    let bytes_left = PARAM_TOTAL_BYTES;
     let mut expansion =
-        Expansion { files, open: Vec::new(), bytes_left: PARAM_TOTAL_BYTES, words: Vec::new() };
+        Expansion { files, beside, open: Vec::new(), bytes_left, words: Vec::new() };
     for word in words {
         expansion.add(word)?;
     }
@@ -56,6 +69,8 @@ pub fn expand(words: Vec<Word>, files: &dyn Files) -> Result<Vec<Word>, Failure>
 
 struct Expansion<'f> {
     files: &'f dyn Files,
+    /// Where files are looked for that no file names.
+    beside: Option<PathBuf>,
     /// The files being read, outermost first: identity, and the path as it was named.
     open: Vec<(PathBuf, PathBuf)>,
     bytes_left: u64,
@@ -63,7 +78,7 @@ struct Expansion<'f> {
 }
 
 impl Expansion<'_> {
-    fn add(&mut self, word: Word) -> Result<(), Failure> {
+    fn add(&mut self, word: Word) -> Result<(), Problem> {
         match word.text.strip_prefix("+=") {
             Some(name) => {
                 let name = PathBuf::from(name);
@@ -76,12 +91,15 @@ impl Expansion<'_> {
         }
     }
 
-    fn include(&mut self, word: &Word, name: &Path) -> Result<(), Failure> {
-        let fail = |what: String, remedy: &str| Failure::at(word, &Problem::new(what, remedy));
+    fn include(&mut self, word: &Word, name: &Path) -> Result<(), Problem> {
+        let fail = |what: String, remedy: &str| Problem::new(what, remedy).in_word(word);
         if name.as_os_str().is_empty() {
             return Err(fail("no file is named".into(), "write +=FILE"));
         }
-        let beside = self.open.last().and_then(|(_, path)| path.parent());
+        let beside = match self.open.last() {
+            Some((_, path)) => path.parent(),
+            None => self.beside.as_deref(),
+        };
         let path = beside.map_or_else(|| name.to_owned(), |folder| folder.join(name));
         let identity = self.files.identity(&path);
         if let Some(first) = self.open.iter().position(|(open, _)| *open == identity) {
@@ -119,7 +137,7 @@ impl Expansion<'_> {
         Ok(())
     }
 
-    fn lines(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fn lines(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Problem> {
         // Some editors begin a file with a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
@@ -130,10 +148,9 @@ impl Expansion<'_> {
                 continue;
             }
             if std::str::from_utf8(line).is_err() || word.text.contains('\0') {
-                return Err(Failure::at(
-                    &word,
-                    &Problem::new("the line is not text", "write parameter files in UTF-8"),
-                ));
+                let problem =
+                    Problem::new("the line is not text", "write parameter files in UTF-8");
+                return Err(problem.in_word(&word));
             }
             word.text = unquote(&word)?;
             self.add(word)?;
@@ -144,15 +161,15 @@ impl Expansion<'_> {
 
 /// Takes the double quotes off `NAME="value"`: in a shell they would be gone already, and lines
 /// are copied from scripts into files.
-fn unquote(word: &Word) -> Result<String, Failure> {
+fn unquote(word: &Word) -> Result<String, Problem> {
     let Some((name, value)) = word.text.split_once('=') else { return Ok(word.text.clone()) };
     let Some(inner) = value.strip_prefix('"') else { return Ok(word.text.clone()) };
     match inner.strip_suffix('"') {
         Some(inner) => Ok(format!("{name}={inner}")),
-        None => Err(Failure::at(
-            word,
-            &Problem::new("the quote is not closed", "end the value with \" or leave both out"),
-        )),
+        None => {
+            let remedy = "end the value with \" or leave both out";
+            Err(Problem::new("the quote is not closed", remedy).in_word(word))
+        }
     }
 }
 

@@ -65,6 +65,12 @@ Exits, where streams of the peer go; the first that matches is taken:
   SERVER=PROXY,-in[:-:CLIENTS]
                                a proxy: socks (4, 4a and 5), http, telnet. It
                                connects where each client asks it to
+  SERVER=\"...,-in(OPTION LIST)[:-:CLIENTS]\"
+                               for this exit alone, words between blanks (quote
+                               '...' what has some): PERMIT= (in place of the
+                               process's), RELIABLE= and MAXIMA= (besides them),
+                               TIMEOUT=con,io,ask,lin, +=FILE; and for PROTO,-in
+                               SERVER=PROTO://HOST[:PORT]
   PERMIT=PROXIES:TO:CLIENTS    what proxies may reach, for whom; TO is a host
                                list too: -PNUMBER is a port there, *.DOMAIN the
                                name asked for. Without any PERMIT: everything.

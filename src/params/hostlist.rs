@@ -109,6 +109,14 @@ impl HostList {
         self.text.push_str(&other.text);
     }
 
+    /// Adds another list to those before it, where there are some.
+    pub(crate) fn add_to(all: &mut Option<HostList>, other: HostList) {
+        match all {
+            Some(all) => all.append(other),
+            None => *all = Some(other),
+        }
+    }
+
     /// As [`HostList::verdict`], and an element that names certain addresses says so: the caller was
     /// thought of.
     pub fn singles_out(&self, caller: &Caller, name: ClientName<'_>) -> bool {

@@ -3,6 +3,7 @@
 //! ```text
 //! arguments -> cli (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
 //!                                                  |- server, exit, carrier, portlist, unix, hostlist
+//!                                                  |- in_list, quotes (`,-in(option list)`)
 //!                                                  |- foreground (options of -Fsockmux)
 //!                                                  |- maxima, timeout, soxconf, permit
 //!                                                  `- link, checks (all of them together)
@@ -23,6 +24,7 @@ mod foreground;
 mod help;
 pub mod hostlist;
 mod hosttest;
+mod in_list;
 mod link;
 pub mod maxima;
 mod options;
@@ -30,6 +32,7 @@ mod permit;
 pub mod plan;
 pub mod portlist;
 mod protocol;
+mod quotes;
 mod server;
 pub mod show;
 pub mod soxconf;

@@ -4,6 +4,7 @@ use super::error::{Problem, plain, quoted};
 use super::hostlist::{HostList, Lookup};
 use super::plan::{Permit, Proxy};
 use super::suggest;
+use crate::limits::PERMITS_MAX;
 
 const REMEDY: &str = "write PERMIT=protoList:dstHostList:srcHostList, as in \
                       PERMIT=socks,http:192.168.0.0/16:* (IPv6 in brackets)";
@@ -26,6 +27,14 @@ pub(crate) fn parse(value: &str, source: &str, lookup: &mut Lookup<'_>) -> Resul
         sources: HostList::parse(sources, lookup)?,
         source: source.to_owned(),
     })
+}
+
+/// There are as many as there may be.
+pub(crate) fn too_many() -> Problem {
+    Problem::new(
+        format!("there are {PERMITS_MAX} PERMITs already"),
+        "say more in one: its lists may have any length",
+    )
 }
 
 /// A host list and what is behind the `:` that ends it, which is the first outside of brackets and

@@ -34,6 +34,14 @@ pub struct Plan {
     pub notices: Vec<String>,
 }
 
+impl Plan {
+    /// The times of a stream, by the place of its exit among the [`Plan::exits`] if it has one here.
+    pub fn timeouts_of(&self, exit: Option<usize>) -> &Timeouts {
+        let exit = exit.and_then(|place| self.exits.get(place));
+        exit.and_then(|exit| exit.options.timeouts.as_ref()).unwrap_or(&self.timeouts)
+    }
+}
+
 /// How the persistent connection comes about, or that there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkPlan {
@@ -206,8 +214,24 @@ pub struct Exit {
     pub proxy_header: Option<ProxyHeader>,
     /// Who may use it: by client address and remote entrance port. `None` is everybody.
     pub clients: Option<HostList>,
+    /// What it has for itself.
+    pub options: ExitOptions,
     /// The parameter as written, for messages.
     pub source: String,
+}
+
+/// `,-in(option list)`: what holds for one exit alone.
+#[derive(Debug, Clone, Default)]
+pub struct ExitOptions {
+    /// What this proxy may reach, in place of the process's list. Without any, that one holds.
+    pub permits: Vec<Permit>,
+    /// Whose streams are taken, of those whom the process's list lets in. `None` is everybody.
+    pub reliable: Option<HostList>,
+    /// How many streams there may be at once through this exit, besides the process's numbers.
+    pub maxima: Maxima,
+    /// All times as they are for its streams, where some are not the process's. Only those to
+    /// connect, to ask, to linger and of silence are an exit's.
+    pub timeouts: Option<Timeouts>,
 }
 
 impl Exit {

@@ -7,6 +7,7 @@ use super::exit::{self, ExitWords};
 use super::options;
 use super::plan::{Proxy, Target, Transport, Way};
 use super::protocol;
+use super::quotes;
 
 /// What a `SERVER=` parameter asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +27,14 @@ pub(crate) enum Server {
 
 const CONNECTOR_REMEDY: &str = "write SERVER=sockmux://host:port";
 
-/// Reads the value of `SERVER=`.
+/// Reads the words of an option list. `Some` is the server that it names, as an exit.
+pub(crate) type ListReader<'r> = dyn FnMut(Vec<String>) -> Result<Option<ExitWords>, Problem> + 'r;
+
+/// Reads the value of `SERVER=`; an option list is given to `list`.
 ///
 /// # Errors
 /// What cannot be read, and forms of the original that are not supported.
-pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
+pub(crate) fn parse_server(value: &str, list: &mut ListReader<'_>) -> Result<Server, Problem> {
     if value == "sockmux" {
         return Ok(Server::Receptor);
     }
@@ -48,7 +52,11 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
                 format!("write SERVER=\"{},-in\"", plain(value)),
             ));
         };
-        return exit::of_command(command, clients_of(rest)?).map(Server::Exit);
+        let (clients, named) = behind_in(rest, list)?;
+        if named.is_some() {
+            return Err(two_servers("a command"));
+        }
+        return exit::of_command(command, clients).map(Server::Exit);
     }
     let Some((url, rest)) = value.split_once(",-in") else {
         return match value.split_once("://") {
@@ -58,10 +66,17 @@ pub(crate) fn parse_server(value: &str) -> Result<Server, Problem> {
             _ => Err(not_an_exit(value)),
         };
     };
-    let clients = clients_of(rest)?;
+    let (clients, named) = behind_in(rest, list)?;
     let Some((protocol, server)) = url.split_once("://") else {
-        return proxy(url, clients).map(Server::Exit);
+        return match named {
+            Some(named) => at_named(url, named, clients),
+            None => proxy(url, clients),
+        }
+        .map(Server::Exit);
     };
+    if named.is_some() {
+        return Err(two_servers("a server"));
+    }
     let protocol = protocol::word(protocol)?;
     if protocol == "sockmux" {
         return Err(Problem::new(
@@ -177,22 +192,49 @@ fn no_host(url: &str) -> Problem {
     }
 }
 
-/// What follows `,-in`.
-fn clients_of(rest: &str) -> Result<Option<String>, Problem> {
-    if rest.is_empty() {
-        return Ok(None);
-    }
-    if rest.starts_with('(') {
-        return Err(Problem::unsupported(
-            "an option list behind ,-in",
-            "leave it out: the exit connects to the server itself",
+/// `SERVER=proto,-in(SERVER=proto://server)`: as if the server stood before `,-in`.
+fn at_named(url: &str, named: ExitWords, clients: Option<String>) -> Result<ExitWords, Problem> {
+    let word = protocol::word(url)?;
+    let of = |word: &str| Proxy::of_word(word);
+    if word != named.protocol && (of(&word).is_none() || of(&word) != of(&named.protocol)) {
+        return Err(Problem::new(
+            format!(
+                "the exit is for {word}, and its option list names a {} server",
+                named.protocol
+            ),
+            "write the same protocol at both places",
         ));
     }
+    Ok(ExitWords { clients, ..named })
+}
+
+fn two_servers(what: &str) -> Problem {
+    Problem::new(
+        format!("the option list names a server, and the exit leads to {what} already"),
+        "leave one of them out",
+    )
+}
+
+/// What follows `,-in`: the clients, and the server that an option list names.
+fn behind_in(
+    rest: &str,
+    list: &mut ListReader<'_>,
+) -> Result<(Option<String>, Option<ExitWords>), Problem> {
+    let (named, rest) = if rest.starts_with('(') {
+        let (words, rest) = quotes::parenthesised(rest)?;
+        (list(words)?, rest)
+    } else {
+        (None, rest)
+    };
+    if rest.is_empty() {
+        return Ok((None, named));
+    }
     match rest.strip_prefix(":-:") {
-        Some(clients) => Ok(Some(clients.to_owned())),
+        Some(clients) => Ok((Some(clients.to_owned()), named)),
         None => Err(Problem::new(
             format!("{} is not understood behind ,-in", quoted(rest)),
-            "only :-: and a host list may follow, as in ,-in:-:192.168.0.0/16 or ,-in:-:-P8023",
+            "only (option list) and :-: and a host list may follow, as in ,-in(+=FILE), \
+             ,-in:-:192.168.0.0/16 or ,-in:-:-P8023",
         )),
     }
 }
@@ -244,7 +286,8 @@ mod tests {
             ("udprelay://h:7", relay(Transport::Udp)),
             ("udprelay://h:7/udp/", relay(Transport::Udp)),
         ] {
-            assert_eq!(parse_server(value).as_ref(), Ok(&wanted), "{value}");
+            let mut none = |_| unreachable!("no option list");
+            assert_eq!(parse_server(value, &mut none).as_ref(), Ok(&wanted), "{value}");
         }
     }
 }

@@ -7,8 +7,9 @@ use super::address;
 use super::error::{plain, quoted};
 use super::hostlist::HostList;
 use super::plan::{
-    Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan,
-    Maxima, Parity, Permit, Plan, ProxyHeader, Target, Transport, UnixEntrance, Way,
+    Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitOptions, FlowControl, LineOptions,
+    LinkPlan, Maxima, Parity, Permit, Plan, ProxyHeader, Target, Timeouts, Transport, UnixEntrance,
+    Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -47,7 +48,7 @@ pub fn plan(plan: &Plan) -> String {
     let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
     section(&mut text, "entrances", or_none(ways_in.collect()));
     let exits = plan.exits.iter().enumerate();
-    let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit));
+    let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit, &plan.timeouts));
     section(&mut text, "exits", or_none(exits.collect()));
     clients(&mut text, plan);
     proxies(&mut text, plan);
@@ -166,10 +167,15 @@ fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> 
 fn clients(text: &mut String, plan: &Plan) {
     let mut lines = vec![who(plan.reliable.as_ref())];
     lines.extend(plan.reliable.iter().flat_map(name_lines));
-    let Maxima { per_client, together } = plan.maxima;
-    lines.extend(per_client.map(|count| format!("at most {count} streams of each at once")));
-    lines.extend(together.map(|count| format!("at most {count} streams of all at once")));
+    lines.extend(maxima_lines(&plan.maxima));
     section(text, "clients", lines);
+}
+
+fn maxima_lines(maxima: &Maxima) -> impl Iterator<Item = String> + use<> {
+    let Maxima { per_client, together } = *maxima;
+    let of_each = per_client.map(|count| format!("at most {count} streams of each at once"));
+    let of_all = together.map(|count| format!("at most {count} streams of all at once"));
+    of_each.into_iter().chain(of_all)
 }
 
 /// Whom a list lets in.
@@ -267,9 +273,9 @@ fn behind_header(proxy_header: bool) -> &'static str {
     if proxy_header { ", each client behind a PROXY header" } else { "" }
 }
 
-/// An exit, and a line for each name that was looked up for it.
-fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
-    let Exit { protocol, way, proxy_header, clients, .. } = exit;
+/// An exit, a line for each name that was looked up for it, and what it has for itself.
+fn exit_lines(number: usize, exit: &Exit, process: &Timeouts) -> Vec<String> {
+    let Exit { protocol, way, proxy_header, clients, options, .. } = exit;
     let who = who(clients.as_ref());
     let to = match way {
         Way::Server { target, transport } => format!("{protocol}://{target}{}", suffix(*transport)),
@@ -291,6 +297,31 @@ fn exit_lines(number: usize, exit: &Exit) -> Vec<String> {
     };
     let mut lines = vec![format!("{number}. {to}  for {who}{header}")];
     lines.extend(clients.iter().flat_map(name_lines));
+    lines.extend(option_lines(options, process));
+    lines
+}
+
+/// What an exit has for itself, below it.
+fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
+    let ExitOptions { permits, reliable, maxima, timeouts } = options;
+    let mut lines: Vec<_> =
+        reliable.iter().map(|list| format!("   only {}", who(Some(list)))).collect();
+    lines.extend(reliable.iter().flat_map(name_lines));
+    lines.extend(maxima_lines(maxima).map(|line| format!("   {line}")));
+    lines.extend(permits.iter().map(|permit| format!("   permits {}", permit_line(permit))));
+    let own = timeouts.as_ref().unwrap_or(process);
+    let times = [
+        ("con", own.connect, process.connect),
+        ("lin", own.linger, process.linger),
+        ("io", own.io, process.io),
+        ("ask", own.ask, process.ask),
+    ];
+    let times = times.iter().filter(|(_, own, process)| own != process);
+    let times: Vec<_> =
+        times.map(|(what, own, _)| format!("{what} {}", timeout::show(*own))).collect();
+    if !times.is_empty() {
+        lines.push(format!("   times {}", times.join(", ")));
+    }
     lines
 }
 
@@ -299,21 +330,22 @@ fn proxies(text: &mut String, plan: &Plan) {
     if !plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
         return;
     }
-    let line = |permit: &Permit| {
-        let Permit { protocols, destinations, sources, .. } = permit;
-        let protocols = match protocols {
-            None => "every proxy".to_owned(),
-            Some(list) => list.iter().map(|proxy| proxy.word()).collect::<Vec<_>>().join(", "),
-        };
-        let (to, who) = (destinations.to_string(), sources.to_string());
-        format!("{protocols} to {}  for {}", plain_long(&to), plain_long(&who))
-    };
-    let mut lines: Vec<_> = plan.permits.iter().map(line).collect();
+    let mut lines: Vec<_> = plan.permits.iter().map(permit_line).collect();
     if lines.is_empty() {
         lines.push("every proxy to *  for *".to_owned());
     }
     lines.push("loopback, link-local and our own ports only where a list names them".to_owned());
     section(text, "permits", lines);
+}
+
+fn permit_line(permit: &Permit) -> String {
+    let Permit { protocols, destinations, sources, .. } = permit;
+    let protocols = match protocols {
+        None => "every proxy".to_owned(),
+        Some(list) => list.iter().map(|proxy| proxy.word()).collect::<Vec<_>>().join(", "),
+    };
+    let (to, who) = (destinations.to_string(), sources.to_string());
+    format!("{protocols} to {}  for {}", plain_long(&to), plain_long(&who))
 }
 
 /// Text fit for a terminal but not cut, piece by piece: a plan has to be shown whole.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::error::{Problem, quoted};
+use super::error::{Problem, plain, quoted};
 use super::plan::Timeouts;
 use super::suggest;
 use crate::limits::TIMEOUT_SECS_MAX;
@@ -12,15 +12,25 @@ use crate::limits::TIMEOUT_SECS_MAX;
 const ITEMS: [&str; 10] =
     ["acc", "con", "lin", "io", "silence", "ask", "hold", "keepalive", "drain", "udp"];
 
+/// What an exit can have of its own.
+const EXIT_ITEMS: [&str; 4] = ["con", "lin", "io", "ask"];
+
 /// `TIMEOUT=` parameters while they are read. Remembers what was set, so that two that
 /// contradict each other are seen.
 #[derive(Debug, Default)]
 pub struct TimeoutReader {
     timeouts: Timeouts,
     set: Vec<(String, Option<Duration>)>,
+    /// They are one exit's.
+    of_exit: bool,
 }
 
 impl TimeoutReader {
+    /// For the times of one exit.
+    pub(crate) fn of_exit() -> TimeoutReader {
+        TimeoutReader { of_exit: true, ..TimeoutReader::default() }
+    }
+
     /// Reads the value of one parameter; things without effect go to `notices`.
     ///
     /// # Errors
@@ -32,6 +42,17 @@ impl TimeoutReader {
     /// The times in the end.
     pub fn finish(self) -> Timeouts {
         self.timeouts
+    }
+
+    /// The times of one exit, of a process that has these.
+    pub(crate) fn finish_over(self, process: &Timeouts) -> Timeouts {
+        let mut timeouts = process.clone();
+        for (what, time) in self.set {
+            if let Some(place) = place(&mut timeouts, &what) {
+                *place = time;
+            }
+        }
+        timeouts
     }
 
     fn add_item(&mut self, item: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
@@ -47,6 +68,17 @@ impl TimeoutReader {
                 suggest::remedy(what, &ITEMS),
             ));
         }
+        if self.of_exit && !EXIT_ITEMS.contains(&what) {
+            return Err(Problem::new(
+                format!("{what} is a time of the whole process"),
+                format!(
+                    "give TIMEOUT={} to the process itself, outside of the parentheses; an exit may \
+                     have {} of its own",
+                    plain(item),
+                    EXIT_ITEMS.join(", ")
+                ),
+            ));
+        }
         let time = parse_time(time)?;
         match self.set.iter().find(|(set, _)| set == what) {
             None => self.set.push((what.to_owned(), time)),
@@ -58,27 +90,31 @@ impl TimeoutReader {
                 ));
             }
         }
-        let place = match what {
-            "acc" => &mut self.timeouts.hello,
-            "con" => &mut self.timeouts.connect,
-            "lin" => &mut self.timeouts.linger,
-            "io" => &mut self.timeouts.io,
-            "ask" => &mut self.timeouts.ask,
-            "hold" => &mut self.timeouts.hold,
-            "keepalive" => &mut self.timeouts.keepalive,
-            "drain" => &mut self.timeouts.drain,
-            "udp" => &mut self.timeouts.udp,
-            _ => {
-                notices.push(
-                    "TIMEOUT=silence has no effect: a dead peer is found by TIMEOUT=keepalive"
-                        .to_owned(),
-                );
-                return Ok(());
-            }
-        };
-        *place = time;
+        match place(&mut self.timeouts, what) {
+            Some(place) => *place = time,
+            None => notices.push(
+                "TIMEOUT=silence has no effect: a dead peer is found by TIMEOUT=keepalive"
+                    .to_owned(),
+            ),
+        }
         Ok(())
     }
+}
+
+/// Where an item is kept; `None` if it has no effect.
+fn place<'t>(timeouts: &'t mut Timeouts, what: &str) -> Option<&'t mut Option<Duration>> {
+    Some(match what {
+        "acc" => &mut timeouts.hello,
+        "con" => &mut timeouts.connect,
+        "lin" => &mut timeouts.linger,
+        "io" => &mut timeouts.io,
+        "ask" => &mut timeouts.ask,
+        "hold" => &mut timeouts.hold,
+        "keepalive" => &mut timeouts.keepalive,
+        "drain" => &mut timeouts.drain,
+        "udp" => &mut timeouts.udp,
+        _ => return None,
+    })
 }
 
 fn parse_time(text: &str) -> Result<Option<Duration>, Problem> {

@@ -8,7 +8,7 @@ use super::error::plain;
 /// Where a word was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// In the arguments of the process.
+    /// In the arguments of the process, or in an option list, which stands in a word itself.
     Arguments,
     /// In a parameter file.
     File {

@@ -25,7 +25,7 @@ use crate::engine::driver::{Driver, Fd};
 use crate::engine::link::Link;
 use crate::engine::net;
 use crate::params::hostlist::ClientName;
-use crate::params::plan::{Caller, Target, Transport, Way};
+use crate::params::plan::{Caller, Target, Transport};
 use crate::session::{NO_ADDRESS, StreamKey};
 
 /// What is said to who cannot be waited with.
@@ -52,6 +52,8 @@ pub(super) struct Incoming {
     pub(super) client: Option<SocketAddr>,
     pub(super) entrance: Option<SocketAddr>,
     pub(super) transport: Option<Transport>,
+    /// The place of its exit in the plan, once that is chosen.
+    pub(super) exit: Option<usize>,
 }
 
 impl Incoming {
@@ -152,17 +154,21 @@ impl<D: Driver> Worker<D> {
             Some(true) => {
                 let name = self.name_of(&caller);
                 let chosen = routing::choose_by_name(&self.plan.exits, &caller, name, transport);
-                match chosen {
-                    Ok(Some(exit)) if self.proxy_wants_name(exit, &caller, name) => Err(NameWanted),
-                    chosen => chosen,
-                }
+                chosen.and_then(|exit| {
+                    let taken =
+                        exit.map(|exit| self.exit_takes(exit, &caller, name)).transpose()?;
+                    Ok(exit.zip(taken))
+                })
             }
         };
         let reason = match chosen {
-            Ok(Some(exit)) => match self.seats.take(caller.client) {
+            Ok(Some((exit, true))) => match self.take_seats(exit, &caller) {
                 Ok(seat) => return Some((exit, seat)),
                 Err(reason) => reason,
             },
+            Ok(Some((_, false))) => {
+                format!("RELIABLE= of its exit does not let in client {}", client.ip())
+            }
             Ok(None) if self.plan.exits.is_empty() => {
                 String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
             }
@@ -188,14 +194,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Whether an exit is a proxy, and what it may reach depends on the name.
-    fn proxy_wants_name(&self, exit: usize, caller: &Caller, name: ClientName<'_>) -> bool {
-        match self.plan.exits[exit].way {
-            Way::Proxy(proxy) => self.destinations.want_name(proxy, caller, name),
-            _ => false,
-        }
-    }
-
     /// The client of a stream whose exit is a proxy, for [`crate::endpoint::destinations`].
     pub(super) fn asker(&self, incoming: &Incoming) -> Asker {
         let caller = incoming.caller();
@@ -203,7 +201,7 @@ impl<D: Driver> Worker<D> {
             ClientName::Is(name) => Some(name.to_owned()),
             ClientName::Unasked | ClientName::None => None,
         };
-        Asker { caller, name }
+        Asker { caller, name, exit: incoming.exit }
     }
 
     fn name_of(&self, caller: &Caller) -> ClientName<'_> {

@@ -125,8 +125,9 @@ impl<D: Driver> Worker<D> {
 
     /// The clock runs while a request is awaited, from when it first was.
     fn look_at_clock(&mut self, key: Key) {
-        let (now, ask) = (self.now, self.plan.timeouts.ask);
+        let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
+        let ask = self.plan.timeouts_of(local.exit).ask;
         let Stage::Talking(talk) = &mut local.stage else { return };
         if !talk.listens() {
             return;
@@ -277,12 +278,12 @@ impl<D: Driver> Worker<D> {
     /// Nothing more is said to the client; what it still says is not listened to.
     fn end_client(&mut self, key: Key) {
         let now = self.now;
-        let patience = match self.drain {
-            Drain::No => self.plan.timeouts.linger,
-            _ => Some(Duration::from_millis(LEAVE_MILLIS)),
-        };
         self.leave_server(key, Server::Over);
         let Some(local) = self.locals.get_mut(key) else { return };
+        let patience = match self.drain {
+            Drain::No => self.plan.timeouts_of(local.exit).linger,
+            _ => Some(Duration::from_millis(LEAVE_MILLIS)),
+        };
         let Stage::Talking(talk) = &mut local.stage else { return };
         talk.held = Pieces::default();
         let held_bytes = std::mem::take(&mut talk.held_bytes);
@@ -296,8 +297,9 @@ impl<D: Driver> Worker<D> {
 
     /// Patience with a conversation, its client or its server is over.
     pub(super) fn talk_patience_over(&mut self, key: Key) {
-        let (now, ask) = (self.now, self.plan.timeouts.ask);
+        let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
+        let ask = self.plan.timeouts_of(local.exit).ask;
         let Stage::Talking(talk) = &mut local.stage else { return };
         let asked_long =
             talk.awaited_since.is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));

@@ -90,6 +90,9 @@ pub(super) struct Local {
     /// None once the session has ended the stream.
     pub(super) stream: Option<StreamKey>,
     pub(super) stage: Stage,
+    /// The place of its exit in the plan, for what that has for itself; none of a client's that came
+    /// in here.
+    pub(super) exit: Option<usize>,
     /// The client, here or at the peer: for the log.
     pub(super) client: Client,
     /// Given back with all the rest.
@@ -146,6 +149,7 @@ impl Local {
             tunnel,
             stream: None,
             stage,
+            exit: None,
             client: client.into(),
             seat: None,
             header: None,

@@ -12,7 +12,8 @@
 //! moves bulk past the process from socket to socket; [`turn`] closes each turn.
 //!
 //! Exits that are no server at an address: [`unix`] reaches Unix sockets, [`exec`] gives streams to
-//! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there.
+//! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there. [`exits`]
+//! knows what an exit has for itself.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
@@ -34,6 +35,7 @@ mod conversation;
 mod datagrams;
 mod dial;
 mod exec;
+mod exits;
 mod flow;
 mod flows;
 mod gathering;
@@ -82,6 +84,7 @@ use connector::Connector;
 pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
 use exec::Exec;
+use exits::Exits;
 use flow::Flows;
 use gathering::Source;
 use greetings::Greeting;
@@ -187,6 +190,8 @@ pub(super) struct Worker<D> {
     seats: Seats,
     /// What proxies may reach.
     destinations: Destinations,
+    /// What exits have for themselves.
+    exits: Exits,
     proxies: Proxies,
     /// Conversations whose last server is about to be gone.
     closing: Vec<Key>,
@@ -269,7 +274,8 @@ impl<D: Driver> Worker<D> {
             resolver: Resolver::new(resolver_wake),
             names: Names::new(plan.timeouts.connect),
             seats: Seats::new(plan.maxima),
-            destinations: Destinations::new(plan.permits.clone(), own),
+            destinations: exits::destinations(&plan, own),
+            exits: Exits::new(&plan),
             proxies: Proxies::new(),
             closing: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),

@@ -196,8 +196,9 @@ impl<D: Driver> Worker<D> {
 
     /// All that was delivered is written.
     fn output_done(&mut self, key: Key) {
-        let linger = self.plan.timeouts.linger.map(|linger| self.now.after(linger));
         let Some(local) = self.locals.get_mut(key) else { return };
+        let linger = self.plan.timeouts_of(local.exit).linger;
+        let linger = linger.map(|linger| self.now.after(linger));
         debug_assert!(local.output_is_empty());
         local.stalled = false;
         local.spill = None;

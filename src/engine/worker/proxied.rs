@@ -60,8 +60,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn dial_server(&mut self, key: Key, target: Target) {
-        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
         let Some(local) = self.locals.get_mut(key) else { return };
+        let connect = self.plan.timeouts_of(local.exit).connect;
+        let overall = connect.map(|connect| self.now.after(connect));
         let Stage::Talking(talk) = &mut local.stage else { return };
         let dial = Box::new(Dial::new(target.clone(), overall));
         // The end of the server before is not that of the next.

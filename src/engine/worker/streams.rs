@@ -32,7 +32,8 @@ impl<D: Driver> Worker<D> {
                 Event::GoingAway => self.tunnel_leaves(key),
                 Event::Incoming { key: stream, client, entrance, transport, beside: None } => {
                     let tunnel = key;
-                    self.open_exit(Incoming { tunnel, stream, client, entrance, transport });
+                    let exit = None;
+                    self.open_exit(Incoming { tunnel, stream, client, entrance, transport, exit });
                 }
                 Event::Incoming { .. }
                 | Event::PortAsked { .. }
@@ -102,6 +103,7 @@ impl<D: Driver> Worker<D> {
     /// The peer began a stream: finds its exit and sets out for it.
     pub(super) fn open_exit(&mut self, incoming: Incoming) {
         let Some((place, seat)) = self.admit(&incoming) else { return };
+        let incoming = Incoming { exit: Some(place), ..incoming };
         let Incoming { tunnel, stream, client, entrance, .. } = incoming;
         let exit = &self.plan.exits[place];
         let transport = exit.transport();
@@ -131,7 +133,8 @@ impl<D: Driver> Worker<D> {
             self.open_exit_flow((tunnel, stream), client, seat, &target);
             return;
         }
-        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
+        let connect = self.plan.timeouts_of(Some(place)).connect;
+        let overall = connect.map(|connect| self.now.after(connect));
         let stage = Stage::Dialing(Box::new(Dial::new(target.clone(), overall)));
         let Some(key) = self.begin_exit(&incoming, seat, header, stage) else { return };
         debug!(%client, host = %target.host, port = target.port, "exit");
@@ -151,6 +154,7 @@ impl<D: Driver> Worker<D> {
         let client = client.unwrap_or(NO_ADDRESS);
         let mut local = Local::new(tunnel, stage, client, self.now);
         local.stream = Some(stream);
+        local.exit = incoming.exit;
         local.seat = seat;
         local.header = header.map(Vec::into_boxed_slice);
         let Some(key) = self.locals.insert(local) else {
@@ -305,9 +309,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn flush_and_close(&mut self, key: Key, then_reset: bool) {
-        let linger = self.plan.timeouts.linger;
-        let deadline = if then_reset { linger.map(|linger| self.now.after(linger)) } else { None };
         let Some(local) = self.locals.get_mut(key) else { return };
+        let linger = self.plan.timeouts_of(local.exit).linger;
+        let deadline = if then_reset { linger.map(|linger| self.now.after(linger)) } else { None };
         if local.fd.is_none() || matches!(local.stage, Stage::Dialing(_) | Stage::Talking(_)) {
             // Nobody waits for the server any more, or the socket is gone already.
             self.reset_local(key);

@@ -87,7 +87,7 @@ impl<D: Driver> Worker<D> {
     fn sweep_is_wanted(&self) -> bool {
         let any = self.locals.len() + self.pairs.len() > 0;
         let others = self.greetings.len() + self.execs.len();
-        self.timed + others > 0 || (self.plan.timeouts.io.is_some() && any)
+        self.timed + others > 0 || (self.exits.end_silent && any)
     }
 
     /// Ends local connections whose patience is over. Looks at all of them, a few times a second
@@ -98,11 +98,11 @@ impl<D: Driver> Worker<D> {
         }
         let now = self.now;
         self.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
-        let idle = self.plan.timeouts.io;
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
         let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
         self.timed = 0;
         for (key, local) in self.locals.iter() {
+            let idle = self.plan.timeouts_of(local.exit).io;
             let idle_over = idle.is_some_and(|idle| local.last_data.after(idle) <= now);
             match local.deadline {
                 Some(deadline) if deadline <= now => due.push(key),

@@ -28,7 +28,8 @@ impl<D: Driver> Worker<D> {
     ) {
         let client = incoming.client.unwrap_or(NO_ADDRESS);
         debug!(%client, path = %path.display(), "exit");
-        let until = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
+        let connect = self.plan.timeouts_of(incoming.exit).connect;
+        let until = connect.map(|connect| self.now.after(connect));
         let stage = Stage::Knocking(path, until);
         let Some(key) = self.begin_exit(incoming, seat, header, stage) else { return };
         self.knock(key);

@@ -1,0 +1,78 @@
+//! What exits have for themselves, by their option lists: whom they take, what their proxies may
+//! reach, how many streams there may be through them. Times are asked for by
+//! [`crate::params::plan::Plan::timeouts_of`].
+
+use std::net::SocketAddr;
+
+use super::Worker;
+use crate::endpoint::destinations::Destinations;
+use crate::endpoint::routing::NameWanted;
+use crate::endpoint::seats::{Seat, Seats};
+use crate::engine::driver::Driver;
+use crate::params::hostlist::ClientName;
+use crate::params::plan::{Caller, Plan, Way};
+
+/// What of it is counted or looked at often.
+#[derive(Debug)]
+pub(super) struct Exits {
+    /// By the exit's place in the plan.
+    seats: Vec<Seats>,
+    /// Some stream may be ended because it is silent.
+    pub(super) end_silent: bool,
+}
+
+impl Exits {
+    pub(super) fn new(plan: &Plan) -> Exits {
+        let places = 0..plan.exits.len();
+        let end_silent = places.map(Some).chain([None]).any(|at| plan.timeouts_of(at).io.is_some());
+        let seats = plan.exits.iter().map(|exit| Seats::of_exit(exit.options.maxima));
+        Exits { seats: seats.collect(), end_silent }
+    }
+}
+
+/// What proxies may reach, for a process that listens there.
+pub(super) fn destinations(plan: &Plan, own: Vec<SocketAddr>) -> Destinations {
+    let mut destinations = Destinations::new(plan.permits.clone(), own);
+    for (place, exit) in plan.exits.iter().enumerate() {
+        if !exit.options.permits.is_empty() {
+            destinations.set_exit(place, exit.options.permits.clone());
+        }
+    }
+    destinations
+}
+
+impl<D: Driver> Worker<D> {
+    /// Whether an exit takes a caller.
+    ///
+    /// # Errors
+    /// That depends on the caller's name.
+    pub(super) fn exit_takes(
+        &self,
+        exit: usize,
+        caller: &Caller,
+        name: ClientName<'_>,
+    ) -> Result<bool, NameWanted> {
+        let plan = &self.plan.exits[exit];
+        if let Some(list) = &plan.options.reliable
+            && !list.verdict(caller, name).ok_or(NameWanted)?
+        {
+            return Ok(false);
+        }
+        // What a proxy may reach may depend on the name too.
+        match plan.way {
+            Way::Proxy(proxy) if self.destinations.want_name(proxy, Some(exit), caller, name) => {
+                Err(NameWanted)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// A stream's seats: of the process, and of its exit.
+    ///
+    /// # Errors
+    /// The reason to refuse the stream.
+    pub(super) fn take_seats(&self, exit: usize, caller: &Caller) -> Result<Option<Seat>, String> {
+        let seat = self.seats.take(caller.client)?;
+        Ok(Seat::both(seat, self.exits.seats[exit].take(caller.client)?))
+    }
+}
