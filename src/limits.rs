@@ -355,8 +355,9 @@ pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;
 /// ([`LANE_ACK_BYTES`]).
 pub const ROUND_TRIP_QUIET_BYTES: u64 = 64 << 10;
 
-/// SockMux 1: ports that an exit may have asked of its peer for one stream without an answer. FTP
-/// and SOCKS need one at a time; a client that gives up one for the next may have two under way.
+/// SockMux 1: ports that an exit may have asked of its peer for one stream without an answer, and
+/// that are open for one at once. FTP and SOCKS need one at a time; a client that gives up one for
+/// the next may have two under way.
 pub const PORTS_PER_STREAM: usize = 4;
 
 /// SockMux 1: credit that a peer may hold for one stream. Beyond it the peer is broken.
@@ -661,3 +662,15 @@ pub const HTTP_EXTENSION_BYTES: usize = 256;
 /// connected, or its answer is on the way: the window that the peer has, so that no upload is
 /// refused because it was fast, and the head that came before it.
 pub const HTTP_HELD_BYTES: usize = WINDOW_BYTES as usize + PROXY_HEAD_BYTES;
+
+/// Ports on request at once, of all streams: each is a descriptor, and one of some 28,000 ports that
+/// the kernel has to give. Clients in the middle of a transfer need none any more.
+pub const PORTS_ON_REQUEST_MAX: usize = 1024;
+
+/// How long a TCP port on request waits for its client, in seconds. It connects as soon as it has
+/// heard of the port, over the slowest line within some seconds; most who do not have gone.
+pub const PORT_WAIT_SECS: u64 = 60;
+
+/// Lowest port of a client's host that is connected to for a server: below are the services that
+/// FTP's PORT must not be turned against (RFC 2577, section 3).
+pub const CALLED_PORT_MIN: u16 = 1024;

@@ -83,18 +83,50 @@ impl Destinations {
         asker: &Asker,
         is_ours: impl FnMut(IpAddr) -> bool,
     ) -> Result<(), String> {
+        let kind = self.refused_kind(meant(destination.ip()), destination.port(), is_ours);
+        self.judge(proxy, destination, name, asker, kind)
+    }
+
+    /// May the client's own host be called at that port, for a server (FTP's active mode)? As
+    /// [`Destinations::may`], and a client on this machine has to be named whatever its address is:
+    /// what listens here was not opened for servers elsewhere.
+    ///
+    /// # Errors
+    /// Why not, for the server's side and the log.
+    pub fn may_call(
+        &self,
+        proxy: Proxy,
+        client: SocketAddr,
+        asker: &Asker,
+        is_ours: impl Fn(IpAddr) -> bool,
+    ) -> Result<(), String> {
+        let ip = meant(client.ip());
+        let kind = self.refused_kind(ip, client.port(), &is_ours);
+        let kind = kind.or_else(|| is_ours(ip).then_some("this machine"));
+        self.judge(proxy, client, &client.ip().to_string(), asker, kind)
+    }
+
+    /// `kind`: what makes it an address that has to be named.
+    fn judge(
+        &self,
+        proxy: Proxy,
+        destination: SocketAddr,
+        name: &str,
+        asker: &Asker,
+        kind: Option<&'static str>,
+    ) -> Result<(), String> {
+        let meant = meant(destination.ip());
         let (said, called) = match name.parse::<IpAddr>() {
             Ok(_) => (destination.to_string(), ClientName::None),
             Err(_) => (format!("{name} ({destination})"), ClientName::Is(name)),
         };
-        let meant = meant(destination.ip());
         let asked =
             |ip: IpAddr| Caller { client: Some(ip), entrance_port: Some(destination.port()) };
         let own_name = asker.name.as_deref().map_or(ClientName::None, ClientName::Is);
         let is_for =
             |permit: &&Permit| permit.sources.verdict(&asker.caller, own_name) == Some(true);
         let permits = || self.of(proxy, asker.exit).filter(is_for);
-        if let Some(kind) = self.refused_kind(meant, destination.port(), is_ours) {
+        if let Some(kind) = kind {
             let named =
                 permits().any(|permit| permit.destinations.singles_out(&asked(meant), called));
             return match named {
@@ -232,6 +264,28 @@ mod tests {
             let meant = meant(destination.parse::<SocketAddr>().unwrap().ip());
             let named = access(vec![permit(None, &meant.to_string(), "*")]);
             assert_eq!(ask(&named, destination, "10.0.0.1"), Ok(()), "{destination}");
+        }
+    }
+
+    #[test]
+    fn a_client_on_this_machine_is_called_only_if_it_is_named() {
+        let named = || permit(None, "192.0.2.7", "*");
+        for (permits, client, wanted) in [
+            (vec![], "10.0.0.1:2000", true),
+            (vec![], "127.0.0.1:2000", false),
+            (vec![], "192.0.2.7:2000", false),
+            (vec![], "[::ffff:192.0.2.7]:2000", false),
+            (vec![permit(None, "*", "*")], "192.0.2.7:2000", false),
+            (vec![named()], "192.0.2.7:2000", true),
+            (vec![named()], "10.0.0.1:2000", false),
+        ] {
+            let access = access(permits);
+            let client: SocketAddr = client.parse().unwrap();
+            let caller = Caller { client: Some(client.ip()), entrance_port: Some(21) };
+            let asker = Asker { caller, name: None, exit: None };
+            let ours: IpAddr = "192.0.2.7".parse().unwrap();
+            let may = access.may_call(Proxy::Socks, client, &asker, |ip| ip == ours);
+            assert_eq!(may.is_ok(), wanted, "{client}: {may:?}");
         }
     }
 

@@ -60,13 +60,16 @@ pub(super) fn everywhere(
     }
 }
 
-/// A TCP socket to connect to `address` with.
-pub(super) fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+/// A TCP socket to connect to `address` with, from `own` if that is given.
+pub(super) fn stream_socket(address: SocketAddr, own: Option<SocketAddr>) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
+    if let Some(own) = own {
+        socket.bind(&own.into())?;
+    }
     Ok(socket.into())
 }
 

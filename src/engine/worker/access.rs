@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::{debug, warn};
 
+use super::calls::Call;
 use super::client::Client;
 use super::flow::{FLOW_BIT, Flow, Server, Waiting};
 use super::listeners::Purpose;
@@ -54,6 +55,9 @@ pub(super) struct Incoming {
     pub(super) transport: Option<Transport>,
     /// The place of its exit in the plan, once that is chosen.
     pub(super) exit: Option<usize>,
+    /// It is to be led to a client of ours: that is what `client` is then, and where it came in
+    /// `entrance`.
+    pub(super) call: Option<Call>,
 }
 
 impl Incoming {
@@ -204,14 +208,14 @@ impl<D: Driver> Worker<D> {
         Asker { caller, name, exit: incoming.exit }
     }
 
-    fn name_of(&self, caller: &Caller) -> ClientName<'_> {
+    pub(super) fn name_of(&self, caller: &Caller) -> ClientName<'_> {
         caller
             .client
             .map_or(ClientName::None, |client| self.names.get(client.to_canonical(), self.now))
     }
 
     /// Makes something that the stream's data may wait at until the client's name is known.
-    fn hold_stream(&mut self, incoming: &Incoming, client: SocketAddr) {
+    pub(super) fn hold_stream(&mut self, incoming: &Incoming, client: SocketAddr) {
         let Incoming { tunnel, stream, transport, .. } = *incoming;
         let waiter = if transport == Some(Transport::Udp) {
             // Whom it is sent to is not known: what is being looked up is the client.

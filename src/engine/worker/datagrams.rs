@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::{debug, warn};
 
+use super::asked::PortName;
 use super::flow::{Origin, Server};
 use super::gathering::{Came, Gathering, Next, Source};
 use super::listeners::Purpose;
@@ -54,16 +55,21 @@ pub(super) struct Run {
 impl<D: Driver> Worker<D> {
     /// Watches every entrance for datagrams.
     pub(super) fn watch_ports(&mut self) {
-        for number in 0..self.ports.len() {
-            self.watch_source(Source::Port(number));
+        for number in 0..self.ports.entrance_count() {
+            self.watch_source(Source::Port(PortName::Entrance(number)));
         }
     }
 
     /// Asks to be told when a socket has datagrams, or when it is broken.
     pub(super) fn watch_source(&mut self, source: Source) {
         let (socket, token) = match source {
-            Source::Port(number) => {
-                (Fd::clone(&self.ports[number].fd), Kind::PortReady.number(number as u32))
+            Source::Port(name) => {
+                let Some(port) = self.ports.get(name) else { return };
+                let token = match name {
+                    PortName::Entrance(number) => Kind::PortReady.number(number),
+                    PortName::Asked(key) => Kind::AskedReady.of(key),
+                };
+                (Fd::clone(&port.fd), token)
             }
             Source::Flow(key) => match self.flows.get_mut(key).and_then(|flow| flow.socket()) {
                 Some(socket) => (socket, Kind::FlowReady.of(key)),
@@ -101,17 +107,15 @@ impl<D: Driver> Worker<D> {
 
     /// `None`: the socket is no more.
     fn read_into(&mut self, inbox: &mut Inbox, source: Source) -> Option<Next> {
-        let got = match source {
-            Source::Port(number) => inbox.receive(&self.ports[number].fd),
-            Source::Flow(key) => match self.flows.get_mut(key).and_then(|flow| flow.socket()) {
-                Some(socket) => inbox.receive(&socket),
-                None => {
-                    self.counters.stale += 1;
-                    return None;
-                }
-            },
+        let socket = match source {
+            Source::Port(name) => self.ports.get(name).map(|port| Fd::clone(&port.fd)),
+            Source::Flow(key) => self.flows.get_mut(key).and_then(|flow| flow.socket()),
         };
-        let count = match got {
+        let Some(socket) = socket else {
+            self.counters.stale += 1;
+            return None;
+        };
+        let count = match inbox.receive(&socket) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {
@@ -132,7 +136,7 @@ impl<D: Driver> Worker<D> {
             came.bytes += got.payload.len();
             came.datagrams += datagrams(got.payload.len(), got.size_bytes);
             match source {
-                Source::Port(number) => self.client_sent(number, &got),
+                Source::Port(name) => self.client_sent(name, &got),
                 Source::Flow(key) => self.server_answered(key, &got),
             }
         }
@@ -143,7 +147,7 @@ impl<D: Driver> Worker<D> {
             self.watch.came(came.datagrams > 1, now);
         }
         let gathering = match source {
-            Source::Port(number) => &mut self.ports[number].gathering,
+            Source::Port(name) => &mut self.ports.get_mut(name)?.gathering,
             Source::Flow(key) => {
                 if count > 0 {
                     self.flows.use_now(key, now);
@@ -154,9 +158,9 @@ impl<D: Driver> Worker<D> {
         Some(gathering.read(came, now))
     }
 
-    fn client_sent(&mut self, number: usize, got: &Received<'_>) {
+    fn client_sent(&mut self, port: PortName, got: &Received<'_>) {
         let Some(client) = got.from else { return };
-        let origin = Origin { entrance: number as u32, client, own: got.own };
+        let origin = Origin { port, client, own: got.own };
         let count = datagrams(got.payload.len(), got.size_bytes);
         self.counters.datagrams_in += count;
         let found = self.flows.find(&origin).or_else(|| self.begin_flow(origin));
@@ -193,7 +197,7 @@ impl<D: Driver> Worker<D> {
             return self.pass_to_tunnel(key, got);
         }
         let Some(origin) = &flow.origin else { return };
-        let Some(port) = self.ports.get(origin.entrance as usize) else { return };
+        let Some(port) = self.ports.get(origin.port) else { return };
         let (towards, parts) = (origin.towards(), std::iter::once(got.payload));
         let limit = &mut flow.limit;
         let sent = self.outbox.send(&port.fd, Some(&towards), parts, got.size_bytes, limit);
@@ -308,7 +312,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             (Server::Here(socket), _) => (&*socket, None),
-            (Server::Peer, Some(origin)) => match self.ports.get(origin.entrance as usize) {
+            (Server::Peer, Some(origin)) => match self.ports.get(origin.port) {
                 Some(port) => (&port.fd, Some(origin.towards())),
                 None => return self.kit.give_back(run),
             },

@@ -20,6 +20,8 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) target: Target,
+    /// The address of ours to come from, if that matters.
+    pub(super) own: Option<SocketAddr>,
     /// Addresses not yet tried.
     addresses: VecDeque<SocketAddr>,
     /// The one being tried.
@@ -32,7 +34,8 @@ pub(super) struct Dial {
 
 impl Dial {
     pub(super) fn new(target: Target, overall: Option<Moment>) -> Dial {
-        Dial { target, addresses: VecDeque::new(), current: None, last_error: None, overall }
+        let addresses = VecDeque::new();
+        Dial { target, own: None, addresses, current: None, last_error: None, overall }
     }
 
     /// What was found for the target's name.
@@ -62,7 +65,7 @@ impl Dial {
     ) -> Option<Fd> {
         while let Some(address) = self.addresses.pop_front() {
             self.current = Some(address);
-            match net::stream_socket(address) {
+            match net::stream_socket(address, self.own) {
                 Ok(socket) => {
                     congestion.set_before(&socket);
                     let fd: Rc<OwnedFd> = Rc::new(socket);

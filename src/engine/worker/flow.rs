@@ -1,12 +1,13 @@
 //! Flows of datagrams, and the table that finds them: by client, by what completions name them by,
 //! and by how long they have been silent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use hashlink::LinkedHashMap;
 
+use super::asked::PortName;
 use super::gathering::Gathering;
 use super::pieces::Pieces;
 use super::table::{Key, Table};
@@ -23,8 +24,8 @@ pub(super) const FLOW_BIT: u64 = 1 << 61;
 /// Where a flow's client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
-    /// The number of the entrance.
-    pub(super) entrance: u32,
+    /// Where it came in.
+    pub(super) port: PortName,
     /// The client, as the kernel says it.
     pub(super) client: SocketAddr,
     /// The address of ours that it sends to, where the entrance has several.
@@ -110,6 +111,8 @@ const WAITING_RUNS: usize = 64;
 pub(super) struct Flows {
     table: Table<Flow>,
     by_origin: HashMap<Origin, Key>,
+    /// The flows of each port on request, which end with it.
+    by_asked: HashMap<Key, HashSet<Key>>,
     /// The one silent for longest first.
     order: LinkedHashMap<Key, ()>,
     /// The last that was found: datagrams of one client come in a row.
@@ -122,6 +125,7 @@ impl Flows {
         Flows {
             table: Table::new(UDP_FLOWS_MAX + 1),
             by_origin: HashMap::new(),
+            by_asked: HashMap::new(),
             order: LinkedHashMap::new(),
             last: None,
             max,
@@ -160,6 +164,9 @@ impl Flows {
         let key = self.table.insert(flow)?;
         if let Some(origin) = origin {
             self.by_origin.insert(origin, key);
+            if let PortName::Asked(port) = origin.port {
+                self.by_asked.entry(port).or_default().insert(key);
+            }
         }
         self.order.insert(key, ());
         Some(key)
@@ -186,8 +193,21 @@ impl Flows {
         if let Some(origin) = flow.origin {
             self.by_origin.remove(&origin);
             self.last = None;
+            if let PortName::Asked(port) = origin.port
+                && let Some(flows) = self.by_asked.get_mut(&port)
+            {
+                flows.remove(&key);
+                if flows.is_empty() {
+                    self.by_asked.remove(&port);
+                }
+            }
         }
         Some(flow)
+    }
+
+    /// A flow that came in by this port on request, if there is one.
+    pub(super) fn any_of(&self, port: Key) -> Option<Key> {
+        self.by_asked.get(&port)?.iter().next().copied()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
@@ -224,8 +244,12 @@ mod tests {
     use super::*;
 
     fn flow(flows: &mut Flows, port: u16) -> (Origin, Key) {
+        came_at(flows, PortName::Entrance(0), port)
+    }
+
+    fn came_at(flows: &mut Flows, at: PortName, port: u16) -> (Origin, Key) {
         let client = SocketAddr::from(([127, 0, 0, 1], port));
-        let origin = Origin { entrance: 0, client, own: None };
+        let origin = Origin { port: at, client, own: None };
         let mut flow = Flow::new(client, Server::Peer, Moment(u64::from(port)));
         flow.origin = Some(origin);
         (origin, flows.insert(flow).unwrap())
@@ -247,5 +271,22 @@ mod tests {
         assert_eq!(flows.find(&first_origin), Some(first));
         assert_eq!((flows.oldest(), flows.len()), (Some((first, Moment(3))), 1));
         assert!(flows.remove(second).is_none());
+    }
+
+    #[test]
+    fn those_of_a_port_on_request_are_found_by_it() {
+        let mut flows = Flows::new(9);
+        let [one, other] = [Key::unpack(1), Key::unpack(2)];
+        let here = [1, 2].map(|port| came_at(&mut flows, PortName::Asked(one), port).1);
+        let (_, there) = came_at(&mut flows, PortName::Asked(other), 1);
+        flow(&mut flows, 1);
+        let mut ended = Vec::new();
+        while let Some(key) = flows.any_of(one) {
+            flows.remove(key);
+            ended.push(key);
+        }
+        ended.sort_by_key(|key| key.pack());
+        assert_eq!((ended, flows.any_of(other)), (here.to_vec(), Some(there)));
+        assert_eq!((flows.len(), flows.by_asked.len()), (2, 1));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::asked::PortName;
 use super::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
 use super::gathering::Source;
 use super::listeners::Purpose;
@@ -21,15 +22,18 @@ use crate::engine::net;
 use crate::engine::resolver::Resolver;
 use crate::limits::DRAIN_FLOW_MILLIS;
 use crate::params::plan::{LinkPlan, Target};
-use crate::session::{Ended, Moment, OpenError, StreamKey};
+use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 
 impl<D: Driver> Worker<D> {
     /// A client that nobody knows has sent something. `None`: nobody would carry it.
     pub(super) fn begin_flow(&mut self, origin: Origin) -> Option<Key> {
+        if let PortName::Asked(key) = origin.port {
+            return self.begin_asked_flow(key, origin);
+        }
         if self.drain != Drain::No {
             return None;
         }
-        let port = self.ports.get(origin.entrance as usize)?;
+        let port = self.ports.get(origin.port)?;
         let client = net::plain(origin.client);
         let (purpose, address) = (port.purpose, port.address);
         let seat = self.admit_datagrams(client, address.port())?;
@@ -54,17 +58,25 @@ impl<D: Driver> Worker<D> {
                 let mut flow = Flow::new(client, Server::Peer, self.now);
                 flow.origin = Some(origin);
                 flow.seat = seat;
-                self.open_flow(tunnel, flow, entrance)
+                self.open_flow(tunnel, flow, entrance, |session, user| {
+                    session.open_datagrams(user, client, entrance)
+                })
             }
         }
     }
 
     /// Begins a stream for a flow.
-    fn open_flow(&mut self, tunnel_key: Key, flow: Flow, entrance: SocketAddr) -> Option<Key> {
+    pub(super) fn open_flow(
+        &mut self,
+        tunnel_key: Key,
+        flow: Flow,
+        entrance: SocketAddr,
+        open: impl FnOnce(&mut Session, u64) -> Result<StreamKey, OpenError>,
+    ) -> Option<Key> {
         let client = flow.client;
         let key = self.insert_flow(flow)?;
         let opened = match self.tunnels.get_mut(tunnel_key) {
-            Some(tunnel) => tunnel.session.open_datagrams(key.pack() | FLOW_BIT, client, entrance),
+            Some(tunnel) => open(&mut tunnel.session, key.pack() | FLOW_BIT),
             None => Err(OpenError::NotUp),
         };
         match opened {

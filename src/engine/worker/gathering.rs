@@ -4,6 +4,7 @@
 //! woken up and to pass one on costs several times what one more beside it does. It is looked at
 //! from time to time instead, until little has come.
 
+use super::asked::PortName;
 use super::table::Key;
 use crate::limits::{
     DATAGRAM_BACK_OFF_MICROS, DATAGRAM_REST_BYTES_MAX, DATAGRAM_REST_INTERVAL_MICROS,
@@ -14,8 +15,8 @@ use crate::session::Moment;
 /// A socket that datagrams come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// An entrance, by its number.
-    Port(usize),
+    /// Where clients' datagrams come in.
+    Port(PortName),
     /// The server of a flow.
     Flow(Key),
 }

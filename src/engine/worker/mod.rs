@@ -11,6 +11,8 @@
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
 //! moves bulk past the process from socket to socket; [`turn`] closes each turn.
 //!
+//! [`ports`] opens ports that the peer asks for ([`asked`] holds them), [`calls`] connects to clients.
+//!
 //! Exits that are no server at an address: [`unix`] reaches Unix sockets, [`exec`] gives streams to
 //! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there. [`exits`]
 //! knows what an exit has for itself.
@@ -28,6 +30,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 mod access;
+mod asked;
+mod calls;
 mod client;
 mod commands;
 mod connector;
@@ -53,6 +57,7 @@ mod outputs;
 mod pair;
 mod pairs;
 mod pieces;
+mod ports;
 mod proxied;
 mod splice;
 mod streams;
@@ -80,6 +85,7 @@ use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use access::Waiter;
+use asked::{PortName, Ports};
 use connector::Connector;
 pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
@@ -137,6 +143,8 @@ struct Counters {
     datagrams_dropped: u64,
     /// Flows that made room for newer ones.
     flows_evicted: u64,
+    /// Connections at ports on request from others than the client that they are for.
+    strangers: u64,
 }
 
 /// How far the end of the run is.
@@ -173,8 +181,8 @@ pub(super) struct Worker<D> {
     execs: Table<Exec>,
     /// Those of them whose standard error is left alone for a moment.
     muted: Vec<(Moment, Key)>,
-    /// Where clients' datagrams come in.
-    ports: Vec<DatagramPort>,
+    /// Where clients' datagrams come in, and what peers asked for.
+    ports: Ports,
     /// Who exchanges datagrams, here or through a tunnel.
     flows: Flows,
     /// Away while it is being read.
@@ -265,7 +273,7 @@ impl<D: Driver> Worker<D> {
             greetings: Table::new(CONNECTIONS_MAX),
             execs: Table::new(COMMANDS_MAX),
             muted: Vec::new(),
-            ports,
+            ports: Ports::new(ports),
             flows: Flows::new(plan.soxconf.udp_flows),
             inbox: Some(Box::new(Inbox::new()?)),
             outbox: Outbox::default(),
@@ -349,8 +357,12 @@ impl<D: Driver> Worker<D> {
             (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
             (Kind::PortReady, Outcome::Polled(_)) => {
-                self.read_source(Source::Port(token::number(token) as usize));
+                self.read_source(Source::Port(PortName::Entrance(token::number(token))));
             }
+            (Kind::AskedReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(PortName::Asked(key)));
+            }
+            (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
             (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),

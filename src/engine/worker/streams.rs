@@ -18,7 +18,7 @@ use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
 use crate::params::plan::{Target, Transport, Way};
-use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
+use crate::session::{Beside, Ended, Event, NO_ADDRESS, OpenError, Session, StreamKey};
 
 impl<D: Driver> Worker<D> {
     /// Does what the session of a tunnel has said.
@@ -32,13 +32,28 @@ impl<D: Driver> Worker<D> {
                 Event::GoingAway => self.tunnel_leaves(key),
                 Event::Incoming { key: stream, client, entrance, transport, beside: None } => {
                     let tunnel = key;
-                    let exit = None;
-                    self.open_exit(Incoming { tunnel, stream, client, entrance, transport, exit });
+                    let (exit, call) = (None, None);
+                    self.open_exit(Incoming {
+                        tunnel,
+                        stream,
+                        client,
+                        entrance,
+                        transport,
+                        exit,
+                        call,
+                    });
                 }
-                Event::Incoming { .. }
-                | Event::PortAsked { .. }
-                | Event::PortClosed { .. }
-                | Event::PortGiven { .. } => {}
+                Event::Incoming {
+                    key: stream,
+                    transport,
+                    beside: Some(Beside::Call { user, port }),
+                    ..
+                } => self.call_came((key, stream), transport, (user, port)),
+                Event::PortAsked { user, request, transport } => {
+                    self.port_asked(key, user, request, transport);
+                }
+                Event::PortClosed { user, request } => self.port_not_needed(user, request),
+                Event::Incoming { .. } | Event::PortGiven { .. } => {}
                 Event::Opened { .. } => {}
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
@@ -52,14 +67,27 @@ impl<D: Driver> Worker<D> {
 
     /// A client has come in at an entrance.
     pub(super) fn client_came(&mut self, came: Came) {
-        let Came { socket, client, at, unix, .. } = came;
         let Some(&key) = self.up.last() else {
-            net::reset_on_close(&socket);
+            net::reset_on_close(&came.socket);
             let held = self.hold_deadline.is_some_and(|deadline| self.now >= deadline);
             let why = if held { "TIMEOUT=hold has passed" } else { "since just now" };
-            self.log_refused(client, &format!("the tunnel is down ({why})"));
+            self.log_refused(came.client, &format!("the tunnel is down ({why})"));
             return;
         };
+        self.take_client(key, came, |session, user, addresses| {
+            session.open(user, addresses.0, addresses.1)
+        });
+    }
+
+    /// Begins a stream for a client that has come in, by what `open` does with the engine's number
+    /// and the addresses of client and entrance.
+    pub(super) fn take_client(
+        &mut self,
+        key: Key,
+        came: Came,
+        open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
+    ) {
+        let Came { socket, client, at, unix, .. } = came;
         let seat = match self.seats.take(client.ip()) {
             Ok(seat) => seat,
             Err(reason) => return self.turn_away(&socket, client, &reason),
@@ -74,8 +102,10 @@ impl<D: Driver> Worker<D> {
         let own = net::local_address(&socket);
         let entrance = if own == NO_ADDRESS { at } else { own };
         let opened = match self.tunnels.get_mut(key) {
-            Some(tunnel) => tunnel.session.open(local_key.pack(), client.address(), entrance),
-            None => Err(crate::session::OpenError::NotUp),
+            Some(tunnel) => {
+                open(&mut tunnel.session, local_key.pack(), (client.address(), entrance))
+            }
+            None => Err(OpenError::NotUp),
         };
         match opened {
             Ok(stream) => {
@@ -102,6 +132,9 @@ impl<D: Driver> Worker<D> {
 
     /// The peer began a stream: finds its exit and sets out for it.
     pub(super) fn open_exit(&mut self, incoming: Incoming) {
+        if let Some(call) = incoming.call {
+            return self.lead_call(incoming, call);
+        }
         let Some((place, seat)) = self.admit(&incoming) else { return };
         let incoming = Incoming { exit: Some(place), ..incoming };
         let Incoming { tunnel, stream, client, entrance, .. } = incoming;
@@ -288,6 +321,7 @@ impl<D: Driver> Worker<D> {
 
     /// The session has ended the stream; what was delivered is still written.
     fn stream_ended(&mut self, key: Key, how: &Ended) {
+        self.close_asked_of(key);
         let Some(local) = self.locals.get_mut(key) else { return };
         local.stream = None;
         local.input.clear(&mut self.kit.pipes);
@@ -324,6 +358,7 @@ impl<D: Driver> Worker<D> {
 
     /// Ends a local connection with a reset, now. Its session is not told.
     pub(super) fn reset_local(&mut self, key: Key) {
+        self.close_asked_of(key);
         let Some(local) = self.locals.remove(key) else { return };
         if let Some(fd) = local.fd {
             // Closed when what is under way on it has ended.

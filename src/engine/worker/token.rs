@@ -10,6 +10,8 @@ pub(super) enum Kind {
     Wake,
     /// A connection at a listener; the key's slot is the listener's number.
     Accept,
+    /// A connection at a port on request.
+    AskedAccept,
     /// The connector's own dial.
     Dial,
     /// Its command, which carries the tunnel, has ended; the key's slot is its number, here and below.
@@ -51,6 +53,8 @@ pub(super) enum Kind {
     DownBroken,
     /// Datagrams have come to an entrance; the key's slot is its number.
     PortReady,
+    /// They have come to a port on request.
+    AskedReady,
     /// A flow's server has answered.
     FlowReady,
     /// A client whose PROXY header is awaited has said something.
@@ -61,9 +65,10 @@ pub(super) enum Kind {
     ExecExit,
 }
 
-const KINDS: [Kind; 32] = [
+const KINDS: [Kind; 34] = [
     Kind::Wake,
     Kind::Accept,
+    Kind::AskedAccept,
     Kind::Dial,
     Kind::LinkCommandExit,
     Kind::LinkCommandStderr,
@@ -90,6 +95,7 @@ const KINDS: [Kind; 32] = [
     Kind::UpBroken,
     Kind::DownBroken,
     Kind::PortReady,
+    Kind::AskedReady,
     Kind::FlowReady,
     Kind::GreetingReady,
     Kind::ExecStderr,

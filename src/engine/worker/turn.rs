@@ -45,11 +45,12 @@ impl<D: Driver> Worker<D> {
             .then_some(self.farewells_until);
         let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
         let names = self.names.oldest().map(|(_, until)| until);
+        let asked = self.asked_ports_on_time();
         let resting = self.resting.front().map(|&(until, _)| until);
         let (command, execs) = (self.command_on_time(), self.execs_on_time());
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
-            execs,
+            execs, asked,
         ]
         .into_iter()
         .flatten()
