@@ -17,6 +17,11 @@ pub mod kind {
     pub const PING: u8 = 0x08;
     pub const PONG: u8 = 0x09;
     pub const GOING_AWAY: u8 = 0x0A;
+    pub const DATAGRAMS: u8 = 0x0C;
+    pub const LISTEN: u8 = 0x0D;
+    pub const LISTENING: u8 = 0x0E;
+    pub const UNLISTEN: u8 = 0x0F;
+    pub const BESIDE: u8 = 0x10;
 }
 
 /// Flag: the stream's number was given by the sender of the frame.
@@ -72,8 +77,9 @@ impl PeerV1 {
     pub fn join(receptor: SocketAddr) -> PeerV1 {
         let mut peer = Peer { stream: connect(receptor) };
         let mut offering = hello(old_kind::HELLO);
-        // Newest protocol 1, half-close; a window of 1 MiB, 1000 streams.
-        offering.payload.extend(b"SMXU\x01\x01\0\0\x00\x10\0\0\0\0\x03\xe8");
+        // Newest protocol 1; half-close, datagrams, ports on request; a window of 1 MiB, 1000
+        // streams.
+        offering.payload.extend(b"SMXU\x01\x0b\0\0\x00\x10\0\0\0\0\x03\xe8");
         for frame in [offering, hello(old_kind::HELLO_OK), hello(old_kind::HELLO_OK)] {
             peer.send(&frame);
         }
