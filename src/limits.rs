@@ -283,6 +283,10 @@ pub const EXITS_MAX: usize = ENTRANCES_MAX;
 /// Most `PERMIT=` of one process, and of one exit. They are searched for every address that a proxy's client asks for.
 pub const PERMITS_MAX: usize = 256;
 
+/// Most users of `AUTHORIZER=` of one process. All of them are looked at whenever somebody says who
+/// it is.
+pub const USERS_MAX: usize = 1024;
+
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
 

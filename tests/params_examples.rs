@@ -395,6 +395,7 @@ fn demo_help_and_version() {
         "udpflows:N",
         "SERVER=PROXY,-in",
         "PERMIT=",
+        "AUTHORIZER=",
         ",-in:-:-P8023",
         "SERVER=sockmux:commin@com0 SERVER=sockmux:commout@com1",
         "SERVER=sockmux:comm@/dev/ttyUSB0?baud=921600",

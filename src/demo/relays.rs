@@ -167,6 +167,7 @@ fn idle_plan() -> Plan {
         reliable: None,
         maxima: Maxima::default(),
         permits: Vec::new(),
+        authorizers: Vec::new(),
         timeouts: Timeouts { drain: Some(Duration::from_secs(2)), ..Timeouts::default() },
         soxconf: SoxConf::default(),
         notices: Vec::new(),

@@ -1,5 +1,6 @@
 //! Words to plan: every parameter read, then all of them held against each other.
 
+use super::authorizer;
 use super::carrier::{self, Carrier};
 use super::checks;
 use super::error::{Failure, Problem, plain, quoted};
@@ -12,7 +13,9 @@ use super::link::LinkWords;
 use super::maxima::MaximaReader;
 use super::options;
 use super::permit;
-use super::plan::{Entrance, Exit, LinkPlan, Permit, Plan, Target, Transport, UnixEntrance, Way};
+use super::plan::{
+    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Target, Transport, UnixEntrance, Way,
+};
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
 use super::soxconf::SoxConfReader;
@@ -24,8 +27,8 @@ use super::words::Word;
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX};
 
 /// Every parameter that there is.
-const NAMES: [&str; 8] =
-    ["SERVER", "PORT", "DEST", "RELIABLE", "PERMIT", "MAXIMA", "TIMEOUT", "SOXCONF"];
+const NAMES: [&str; 9] =
+    ["SERVER", "PORT", "DEST", "RELIABLE", "PERMIT", "AUTHORIZER", "MAXIMA", "TIMEOUT", "SOXCONF"];
 
 /// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
 /// and the parameters; `files` are those that option lists name.
@@ -61,6 +64,7 @@ struct Draft {
     /// Times of exits, by their places.
     exit_timeouts: Vec<(usize, TimeoutReader)>,
     permits: Vec<Permit>,
+    authorizers: Vec<Authorizer>,
     /// The first exit of each transport that is open to everybody, as written: none behind it of
     /// the same transport is ever used. One of the other is, where the peer says what its streams
     /// carry.
@@ -143,6 +147,7 @@ impl Draft {
             }
             "MAXIMA" => self.maxima.add(value, &mut self.notices),
             "PERMIT" => self.permit(value, word, lookup),
+            "AUTHORIZER" => authorizer::add(value, word, &mut self.authorizers, &mut self.notices),
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
             _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
@@ -243,6 +248,7 @@ impl Draft {
             let source = plain(&first.source);
             self.notices.push(format!("{source} has no effect: no exit is a proxy"));
         }
+        self.notices.extend(authorizer::notices(&self.authorizers, &self.exits));
         if let Some((target, transport, word)) = self.relay.take() {
             return self.finish_relay(target, transport, &word);
         }
@@ -266,6 +272,7 @@ impl Draft {
             reliable: self.reliable,
             maxima: self.maxima.finish(),
             permits: self.permits,
+            authorizers: self.authorizers,
             timeouts,
             soxconf,
             notices: self.notices,
@@ -317,6 +324,7 @@ impl Draft {
             reliable: self.reliable,
             maxima: self.maxima.finish(),
             permits: Vec::new(),
+            authorizers: Vec::new(),
             timeouts: self.timeouts.finish(),
             soxconf: self.soxconf.finish(),
             notices: self.notices,

@@ -1,5 +1,6 @@
 //! What can be wrong with the command line, and how it is said.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::words::Word;
@@ -65,9 +66,29 @@ impl Failure {
     }
 }
 
-/// The user's text made fit for a terminal and a log: control characters escaped, the end of a
-/// very long one cut.
+/// What passwords stand behind, in capitals: the parameter, and its list where the parameter is
+/// misspelled.
+const SECRETS: [&str; 2] = ["AUTHORIZER=", "-LIST{"];
+
+/// The text without what may be a password: `...` stands for it, and for all that is behind it. A
+/// sentence may name the parameter.
+pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
+    // Of the same length as the text.
+    let capitals = text.to_ascii_uppercase();
+    let begins = |end: &usize| capitals[*end..].starts_with(|next: char| !next.is_whitespace());
+    let ends = SECRETS.iter().filter_map(|secret| {
+        capitals.match_indices(secret).map(|(at, _)| at + secret.len()).find(begins)
+    });
+    match ends.min() {
+        Some(end) => Cow::Owned(format!("{}...", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The user's text made fit for a terminal and a log: passwords left out, control characters
+/// escaped, the end of a very long one cut.
 pub(crate) fn plain(text: &str) -> String {
+    let text = without_secrets(text);
     let mut plain = String::new();
     for (count, c) in text.chars().enumerate() {
         if count == QUOTED_CHARS {
@@ -97,5 +118,21 @@ mod tests {
         assert_eq!(quoted("a\x1b[2Jb\n"), "`a\\u{1b}[2Jb\\n`");
         assert_eq!(plain(&"x".repeat(500)).len(), QUOTED_CHARS + 3);
         assert_eq!(plain("größe"), "größe");
+    }
+
+    #[test]
+    fn passwords_are_not_repeated() {
+        for (text, shown) in [
+            ("AUTHORIZER=-list{a:b}:http", "AUTHORIZER=..."),
+            ("authorizer=ab", "authorizer=..."),
+            ("ü AUTHORISER=-list{a:b}", "ü AUTHORISER=-list{..."),
+            ("SERVER=socks,-in(AUTHORIZER=-list{a:b})", "SERVER=socks,-in(AUTHORIZER=..."),
+            ("AUTHORIZER= -list{a:b}", "AUTHORIZER= -list{..."),
+            ("AUTHORIZER= of AUTHORIZER=ab", "AUTHORIZER= of AUTHORIZER=..."),
+            ("by AUTHORIZER= too", "by AUTHORIZER= too"),
+            ("PERMIT=*:*:*", "PERMIT=*:*:*"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
     }
 }

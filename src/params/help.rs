@@ -77,6 +77,11 @@ Exits, where streams of the peer go; the first that matches is taken:
                                Loopback, link-local, multicast and our own ports
                                only where TO has their address or network:
                                PERMIT=socks:*,127.0.0.1:*
+  AUTHORIZER=\"-list{USER:PASSWORD,...}[:PROXIES]\"
+                               users whom socks (5 only) and http let in, and
+                               nobody else; several add up. PROXIES: socks or
+                               http alone. Keep it in a file (+=FILE) that only
+                               you can read: ps shows the command line
   TCP streams take TCP exits, UDP flows UDP exits. A SockMux 0.3 peer does not
   say which it is: there the first exit that matches is taken, so tell them
   apart by CLIENTS.

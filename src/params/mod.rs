@@ -5,7 +5,7 @@
 //!                                                  |- server, exit, carrier, portlist, unix, hostlist
 //!                                                  |- in_list, quotes (`,-in(option list)`)
 //!                                                  |- foreground (options of -Fsockmux)
-//!                                                  |- maxima, timeout, soxconf, permit
+//!                                                  |- maxima, timeout, soxconf, permit, authorizer
 //!                                                  `- link, checks (all of them together)
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! ([`files::Files`]) and looking up the plain names of host lists ([`hostlist::Lookup`]).
 
 mod address;
+mod authorizer;
 pub mod build;
 mod carrier;
 mod checks;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::authorizer::{Authorizer, User};
 use super::hostlist::HostList;
 pub use crate::wire::Transport;
 
@@ -26,6 +27,8 @@ pub struct Plan {
     pub maxima: Maxima,
     /// What proxies may reach. Without any: all but what is this machine's or its network's own.
     pub permits: Vec<Permit>,
+    /// Whom proxies ask for: a proxy that none of these names asks nobody.
+    pub authorizers: Vec<Authorizer>,
     /// All times.
     pub timeouts: Timeouts,
     /// What `SOXCONF=` says of the protocol.

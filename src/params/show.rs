@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::address;
-use super::error::{plain, quoted};
+use super::error::{plain, quoted, without_secrets};
 use super::hostlist::HostList;
 use super::plan::{
-    Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitOptions, FlowControl, LineOptions,
-    LinkPlan, Maxima, Parity, Permit, Plan, ProxyHeader, Target, Timeouts, Transport, UnixEntrance,
-    Way,
+    Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitOptions, FlowControl,
+    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, ProxyHeader, Target, Timeouts, Transport,
+    UnixEntrance, Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -336,6 +336,14 @@ fn proxies(text: &mut String, plan: &Plan) {
     }
     lines.push("loopback, link-local and our own ports only where a list names them".to_owned());
     section(text, "permits", lines);
+    section(text, "users", plan.authorizers.iter().map(users));
+}
+
+/// Names, never passwords.
+fn users(authorizer: &Authorizer) -> String {
+    let names: Vec<_> = authorizer.users.iter().map(|user| plain(&user.name)).collect();
+    let proxies: Vec<_> = authorizer.protocols.iter().map(|proxy| proxy.word()).collect();
+    format!("{}  of {}", names.join(", "), proxies.join(", "))
 }
 
 fn permit_line(permit: &Permit) -> String {
@@ -350,5 +358,5 @@ fn permit_line(permit: &Permit) -> String {
 
 /// Text fit for a terminal but not cut, piece by piece: a plan has to be shown whole.
 fn plain_long(text: &str) -> String {
-    text.split_inclusive(',').map(plain).collect()
+    without_secrets(text).split_inclusive(',').map(plain).collect()
 }

@@ -1,0 +1,228 @@
+//! `AUTHORIZER="-list{user:password,...}[:protoList]"`: users whom proxies ask for. The original has
+//! lists of its own in this form, and other ways to know users, which are not here.
+//!
+//! No message repeats the value: it holds passwords.
+
+use std::fmt;
+
+use super::error::{Problem, plain};
+use super::plan::{Exit, Plan, Proxy, Way};
+use super::words::{Origin, Word};
+use crate::limits::{SOCKS_TEXT_BYTES, USERS_MAX};
+
+/// `AUTHORIZER=`: users whom some proxies let in, and nobody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorizer {
+    /// Of these, which can ask.
+    pub protocols: Vec<Proxy>,
+    /// At least one.
+    pub users: Vec<User>,
+}
+
+/// A user of a proxy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Not empty, without a colon; at most 255 bytes, as SOCKS 5 has it (RFC 1929).
+    pub name: String,
+    /// Not empty; at most 255 bytes.
+    pub password: String,
+}
+
+/// Without the password, which belongs in no log.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    /// The users whom a proxy lets in; `None` is everybody.
+    pub fn users(&self, proxy: Proxy) -> Option<Vec<User>> {
+        let of = self.authorizers.iter().filter(|authorizer| authorizer.protocols.contains(&proxy));
+        let users: Vec<User> = of.flat_map(|authorizer| authorizer.users.clone()).collect();
+        (!users.is_empty()).then_some(users)
+    }
+}
+
+const REMEDY: &str = "write AUTHORIZER=\"-list{user:password,user2:password2}\", or with :socks or \
+                      :http behind it, in quotes for the shell, and better in a file (+=FILE)";
+
+const SHOWN_BY_PS: &str = "the passwords of AUTHORIZER= are shown to everybody on this machine by \
+                           ps: better write it into a file, +=FILE";
+
+/// Proxies that can ask for a user and a password.
+const ASKING: [Proxy; 2] = [Proxy::Socks, Proxy::Http];
+
+/// Adds the users of one `AUTHORIZER=`.
+///
+/// # Errors
+/// As [`parse`], and too many users.
+pub(crate) fn add(
+    value: &str,
+    word: &Word,
+    all: &mut Vec<Authorizer>,
+    notices: &mut Vec<String>,
+) -> Result<(), Problem> {
+    let authorizer = parse(value)?;
+    let before: usize = all.iter().map(|before| before.users.len()).sum();
+    if before + authorizer.users.len() > USERS_MAX {
+        return Err(Problem::new(
+            format!("there are more than {USERS_MAX} users"),
+            "spread them over several processes",
+        ));
+    }
+    if word.origin == Origin::Arguments && !notices.iter().any(|told| told == SHOWN_BY_PS) {
+        notices.push(SHOWN_BY_PS.to_owned());
+    }
+    all.push(authorizer);
+    Ok(())
+}
+
+/// Reads the value of `AUTHORIZER=`. A password may have colons and braces, but no comma.
+///
+/// # Errors
+/// Another form than that of a list, a user without a password or the other way round, one that is
+/// too long for SOCKS, a word that is no proxy's or that of one which cannot ask.
+fn parse(value: &str) -> Result<Authorizer, Problem> {
+    let list = value.strip_prefix("-list{").and_then(|rest| rest.rsplit_once('}'));
+    let Some((users, behind)) = list else {
+        return Err(Problem::new("the value is no list of users", REMEDY));
+    };
+    let protocols = match behind.strip_prefix(':') {
+        Some(words) => protocol_list(words)?,
+        None if behind.is_empty() => ASKING.to_vec(),
+        None => return Err(Problem::new("there is something else behind the list", REMEDY)),
+    };
+    let users = users.split(',').enumerate();
+    let users = users.map(|(index, user)| self::user(user).map_err(|why| wrong(index + 1, why)));
+    Ok(Authorizer { protocols, users: users.collect::<Result<_, _>>()? })
+}
+
+fn user(text: &str) -> Result<User, &'static str> {
+    let (name, password) = text.split_once(':').ok_or("has no colon before the password")?;
+    if name.is_empty() || password.is_empty() {
+        return Err("has an empty name or password");
+    }
+    if name.len().max(password.len()) > SOCKS_TEXT_BYTES {
+        return Err("has a name or password of more than 255 bytes");
+    }
+    if text.contains(char::is_control) {
+        return Err("has a control character");
+    }
+    Ok(User { name: name.to_owned(), password: password.to_owned() })
+}
+
+fn wrong(number: usize, why: &str) -> Problem {
+    Problem::new(format!("user {number} of the list {why}"), REMEDY)
+}
+
+fn protocol_list(text: &str) -> Result<Vec<Proxy>, Problem> {
+    let mut list = Vec::new();
+    for word in text.split(',').map(|word| word.trim().to_ascii_lowercase()) {
+        match (&word[..], Proxy::of_word(&word)) {
+            ("*", _) => list.extend(ASKING),
+            (_, Some(proxy)) if ASKING.contains(&proxy) => list.push(proxy),
+            ("telnet" | "ftp", _) => {
+                return Err(Problem::new(
+                    format!("the {word} proxy cannot ask for a user"),
+                    "leave it out, and say by RELIABLE= or behind its exit which hosts may use it",
+                ));
+            }
+            _ => {
+                return Err(Problem::new(
+                    "there is another word than socks, http and * behind the list",
+                    REMEDY,
+                ));
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// What users are given for that nobody will ever ask, and who is let in without being asked.
+pub(crate) fn notices(authorizers: &[Authorizer], exits: &[Exit]) -> Vec<String> {
+    let proxy_of = |exit: &Exit| match exit.way {
+        Way::Proxy(proxy) => Some(proxy),
+        _ => None,
+    };
+    let mut notices = Vec::new();
+    let is_asked = |proxy: &Proxy| exits.iter().any(|exit| proxy_of(exit) == Some(*proxy));
+    if authorizers.iter().any(|authorizer| !authorizer.protocols.iter().any(is_asked)) {
+        notices.push("AUTHORIZER= has no effect: no exit is a proxy that it is for".to_owned());
+    }
+    if authorizers.is_empty() {
+        return notices;
+    }
+    for exit in exits {
+        if proxy_of(exit).is_some_and(|proxy| !ASKING.contains(&proxy)) {
+            let source = plain(&exit.source);
+            notices.push(format!("{source} asks for no user: AUTHORIZER= is not for it"));
+        }
+    }
+    notices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_users() {
+        use Proxy::{Http, Socks};
+        for (value, protocols, users) in [
+            ("-list{a:b}", &[Socks, Http][..], &[("a", "b")][..]),
+            ("-list{a:b,c:d:e}:socks", &[Socks], &[("a", "b"), ("c", "d:e")]),
+            ("-list{a:}}:HTTP", &[Http], &[("a", "}")]),
+            ("-list{a:{b}:c}: http , socks5", &[Http, Socks], &[("a", "{b}:c")]),
+            ("-list{ü:ß}:*", &[Socks, Http], &[("ü", "ß")]),
+        ] {
+            let read = parse(value).unwrap_or_else(|problem| panic!("{value}: {problem}"));
+            assert_eq!(read.protocols, protocols, "{value}");
+            let read: Vec<_> =
+                read.users.iter().map(|user| (&user.name[..], &user.password[..])).collect();
+            assert_eq!(read, users, "{value}");
+        }
+    }
+
+    #[test]
+    fn several_add_up_to_the_bound() {
+        let (mut all, mut notices) = (Vec::new(), Vec::new());
+        let word = Word::argument("AUTHORIZER=");
+        let half = format!("-list{{{}}}", ["a:b"; USERS_MAX / 2].join(","));
+        for _ in 0..2 {
+            add(&half, &word, &mut all, &mut notices).expect("room");
+        }
+        assert_eq!((all.len(), &notices[..]), (2, &[SHOWN_BY_PS.to_owned()][..]));
+        let message = add("-list{a:b}", &word, &mut all, &mut notices).unwrap_err().to_string();
+        assert!(message.contains("more than 1024 users"), "{message}");
+    }
+
+    #[test]
+    fn faults_are_named_and_passwords_are_not() {
+        let long = format!("-list{{{}:hunter2}}", "a".repeat(256));
+        for (value, wanted) in [
+            ("", "no list of users"),
+            ("hunter2", "no list of users"),
+            ("-list", "no list of users"),
+            ("-lista:hunter2", "no list of users"),
+            ("-list{a:hunter2", "no list of users"),
+            ("-pam", "no list of users"),
+            ("-list{}", "user 1 of the list has no colon"),
+            ("-list{a:hunter2,hunter2}", "user 2 of the list has no colon"),
+            ("-list{a:hunter2,:hunter2}", "user 2 of the list has an empty name"),
+            ("-list{a:}", "user 1 of the list has an empty name or password"),
+            ("-list{a:hunter2\x07}", "control character"),
+            (&long, "more than 255 bytes"),
+            ("-list{a:hunter2}socks", "something else behind the list"),
+            ("-list{a:b},c:hunter2", "something else behind the list"),
+            ("-list{a:b}:hunter2", "another word than socks, http and *"),
+            ("-list{a:b}:", "another word than socks, http and *"),
+            ("-list{a:hunter2}:socks,telnet", "the telnet proxy cannot ask for a user"),
+            ("-list{a:hunter2}:ftp", "the ftp proxy cannot ask for a user"),
+        ] {
+            let message = parse(value).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{value}: {message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `AUTHORIZER=`: users of proxies, and where their passwords may be seen.
+
+use std::ffi::OsString;
+
+use sockmux_uring::params::cli;
+use sockmux_uring::params::plan::{Proxy, User};
+use sockmux_uring::params::show;
+
+#[path = "params/one_file.rs"]
+mod one_file;
+
+use one_file::{OneFile, run, run_with};
+
+const LINE: [&str; 3] = ["-P9000", "SERVER=socks,-in:-:-P1080", "SERVER=http,-in"];
+
+fn with<'w>(words: &[&'w str]) -> Vec<&'w str> {
+    [&LINE, words].concat()
+}
+
+fn user(name: &str, password: &str) -> User {
+    User { name: name.into(), password: password.into() }
+}
+
+fn message(args: &[&str], file: &str) -> String {
+    let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
+    cli::parse(words, &OneFile(file), &mut |_| unreachable!()).unwrap_err().to_string()
+}
+
+#[test]
+fn each_proxy_has_its_users() {
+    let file = "AUTHORIZER=\"-list{a:pw1,b:pw2}\"\nAUTHORIZER=-list{c:pw3}:http\n";
+    let plan = run_with(&with(&["+=users"]), file);
+    assert_eq!(plan.users(Proxy::Socks), Some(vec![user("a", "pw1"), user("b", "pw2")]));
+    let of_http = vec![user("a", "pw1"), user("b", "pw2"), user("c", "pw3")];
+    assert_eq!(plan.users(Proxy::Http), Some(of_http));
+    assert_eq!(plan.users(Proxy::Telnet), None);
+    assert_eq!(plan.notices, [""; 0]);
+    let shown = show::plan(&plan);
+    for line in ["users       a, b  of socks, http\n", "            c  of http\n"] {
+        assert!(shown.contains(line), "{line} is missing in\n{shown}");
+    }
+    for text in [shown, format!("{plan:?}")] {
+        assert!(!text.contains("pw"), "{text}");
+    }
+    assert_eq!(run(&LINE).users(Proxy::Http), None);
+}
+
+#[test]
+fn what_is_not_as_it_seems_is_said() {
+    let plan = run(&with(&["AUTHORIZER=-list{a:secret}"]));
+    assert_eq!(plan.notices.len(), 1);
+    assert!(plan.notices[0].contains("ps"), "{:?}", plan.notices);
+    let shown = show::plan(&plan);
+    assert!(shown.contains("of AUTHORIZER= are shown to everybody"), "{shown}");
+    for (exit, wanted) in [
+        ("DEST=h:1", "AUTHORIZER= has no effect"),
+        ("SERVER=http,-in", "AUTHORIZER= has no effect"),
+        ("SERVER=telnet,-in", "SERVER=telnet,-in asks for no user"),
+    ] {
+        let plan = run_with(&["-P9000", exit, "+=users"], "AUTHORIZER=-list{a:secret}:socks");
+        assert!(plan.notices.iter().any(|notice| notice.contains(wanted)), "{:?}", plan.notices);
+    }
+}
+
+#[test]
+fn no_message_has_a_password() {
+    for (line, wanted) in [
+        ("AUTHORIZER=-list{a:secret", "users:2: AUTHORIZER=...: the value is no list of users"),
+        ("AUTHORIZER=secret", "users:2: AUTHORIZER=...: "),
+        ("AUTHORIZER=-list{secret}", "user 1 of the list has no colon"),
+        ("AUTHORIZER=\"-list{a:secret}", "the quote is not closed"),
+        ("AUTHORISER=-list{a:secret}", "did you mean `AUTHORIZER`?"),
+        ("AUTHORIZER -list{a:secret}", "not NAME=value"),
+        ("-list{a:secret}", "users:2: "),
+        ("-P1 AUTHORIZER=-list{a:secret}", "users:2: "),
+    ] {
+        let message = message(&with(&["+=users"]), &format!("\n{line}\n"));
+        assert!(message.contains(wanted), "{line}: {message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+}
