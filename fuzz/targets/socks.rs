@@ -1,21 +1,26 @@
-//! Any bytes for the SOCKS proxy; the first says whether users are set.
+//! Any bytes for the SOCKS proxy, and as a datagram for a port of it; the first says whether users are
+//! set.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sockmux_uring::endpoint::proxy::Conversation;
 use sockmux_uring::endpoint::proxy::socks::{Socks, SocksConfig};
+use sockmux_uring::params::plan::User;
 
 #[path = "../../tests/core"]
 mod support {
     pub(crate) mod conversation;
-    use sockmux_uring::endpoint::proxy::{Conversation, Step, Unreached};
+    pub(crate) mod socks_datagram;
+    use sockmux_uring::endpoint::proxy::socks::datagram;
+    use sockmux_uring::endpoint::proxy::{Conversation, Step, Then, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((&users, data)) = data.split_first() else { return };
     let make = || {
-        let users = (users & 1 == 1).then(|| vec![("a".into(), "b".into())]);
+        let users = (users & 1 == 1).then(|| vec![User { name: "a".into(), password: "b".into() }]);
         Box::new(Socks::new(SocksConfig { users })) as Box<dyn Conversation>
     };
     support::conversation::run(&make, data);
+    support::socks_datagram::run(data);
 });

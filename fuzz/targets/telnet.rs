@@ -8,7 +8,7 @@ use sockmux_uring::endpoint::proxy::telnet::{Telnet, TelnetConfig};
 #[path = "../../tests/core"]
 mod support {
     pub(crate) mod conversation;
-    use sockmux_uring::endpoint::proxy::{Conversation, Step, Unreached};
+    use sockmux_uring::endpoint::proxy::{Conversation, Step, Then, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -1,33 +1,44 @@
 //! A client that holds a conversation with a proxy, and the engine's part in it. The parent module
 //! says where the types are from.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::{Conversation, Step, Unreached};
+use super::{Conversation, Step, Then, Unreached};
 
 /// Where the servers are that are reached, and we towards them.
 const SERVER: &str = "192.0.2.1:23";
 const OWN: &str = "198.51.100.7:40000";
 
+/// Where ports are that were asked for, and who came in by one.
+const PORT: &str = "203.0.113.9:50000";
+const GUEST: &str = "192.0.2.1:20";
+
 /// Most that a client says. Beyond `limits::PROXY_HEAD_BYTES` the whole is too much at once where
 /// pieces are not.
 const SAID_BYTES_MAX: usize = 32 << 10;
 
-/// How connects are answered.
-#[derive(Debug, Clone, Copy)]
+/// How what is asked for (connects, ports) is answered.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Answers {
-    /// So many fail; the next succeeds.
+    /// So many succeed at first.
+    pub(crate) successes: u32,
+    /// Then so many fail; all others succeed.
     pub(crate) failures: u32,
     /// As soon as they are asked for; else when the client has said everything, and ended.
     pub(crate) at_once: bool,
 }
 
 /// Any bytes for a proxy: the pieces make no difference, and the rules are kept. The first byte says
-/// how connects are answered, the second how long pieces are.
+/// how what it asks for is answered, the second how long pieces are.
 pub(crate) fn run(make: &dyn Fn() -> Box<dyn Conversation>, data: &[u8]) {
     let Some((&[how, piece], said)) = data.split_first_chunk() else { return };
     let said = &said[..said.len().min(SAID_BYTES_MAX)];
-    let answers = Answers { failures: u32::from(how >> 1 & 3), at_once: how & 1 == 1 };
+    let answers = Answers {
+        successes: u32::from(how >> 3 & 3),
+        failures: u32::from(how >> 1 & 3),
+        at_once: how & 1 == 1,
+    };
     let pieces = said.chunks(1 + usize::from(piece));
     let in_pieces = talk(make, pieces, answers);
     let whole = talk(make, [said].into_iter(), Answers { at_once: false, ..answers });
@@ -45,7 +56,8 @@ pub(crate) fn talk<'a>(
         conversation: make(),
         steps: Vec::new(),
         answers,
-        connects: false,
+        asked: VecDeque::new(),
+        ports: Vec::new(),
         connected: false,
         passed: false,
         over: false,
@@ -73,12 +85,30 @@ pub(crate) fn talk<'a>(
     talk.steps
 }
 
+/// What a conversation waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Connected,
+    HostChecked,
+    PortOpened {
+        request: u32,
+        /// Of a port where somebody is waited for.
+        then: Option<Then>,
+    },
+    PortUsed {
+        request: u32,
+        then: Then,
+    },
+}
+
 struct Talk {
     conversation: Box<dyn Conversation>,
     steps: Vec<Step>,
     answers: Answers,
-    /// A connect is asked for and not answered.
-    connects: bool,
+    /// What it has asked for and was not answered.
+    asked: VecDeque<Asked>,
+    /// The numbers of ports that are open or asked for.
+    ports: Vec<u32>,
     connected: bool,
     passed: bool,
     /// It passed or ended: no more steps.
@@ -93,11 +123,21 @@ impl Talk {
             assert!(!self.over, "{step:?} after the end");
             match &step {
                 Step::Connect(target) => {
-                    assert!(!self.connects, "{target} while another is being connected");
-                    assert!(target.port != 0 && (1..=255).contains(&target.host.len()), "{target}");
-                    assert!(!target.host.contains(char::is_control), "{target:?}");
-                    self.connects = true;
+                    let connects = self.asked.contains(&Asked::Connected);
+                    assert!(!connects, "{target} while another is being connected");
+                    assert!(target.port != 0, "{target}");
+                    check_host(&target.host);
+                    self.asked.push_back(Asked::Connected);
                 }
+                Step::CheckHost(target) => {
+                    let checks = self.asked.contains(&Asked::HostChecked);
+                    assert!(!checks, "{target} while another is being checked");
+                    check_host(&target.host);
+                    self.asked.push_back(Asked::HostChecked);
+                }
+                Step::OpenPort { request, .. } => self.ask_port(*request, None),
+                Step::ListenHere { request, then, .. } => self.ask_port(*request, Some(*then)),
+                Step::ClosePort(request) => self.close_port(*request),
                 Step::ToServer(_) | Step::EndServer => assert!(self.connected, "{step:?}"),
                 Step::Pass => {
                     assert!(self.connected);
@@ -120,17 +160,76 @@ impl Talk {
         self.steps.extend(passes);
     }
 
+    fn ask_port(&mut self, request: u32, then: Option<Then>) {
+        assert!(!self.ports.contains(&request), "port {request} is there already");
+        self.ports.push(request);
+        self.asked.push_back(Asked::PortOpened { request, then });
+    }
+
+    fn close_port(&mut self, request: u32) {
+        let at = self.ports.iter().position(|&port| port == request);
+        self.ports.swap_remove(at.unwrap_or_else(|| panic!("there is no port {request}")));
+        let is_other = |asked: &Asked| match asked {
+            Asked::PortOpened { request: of, .. } | Asked::PortUsed { request: of, .. } => {
+                *of != request
+            }
+            Asked::Connected | Asked::HostChecked => true,
+        };
+        self.asked.retain(is_other);
+    }
+
     fn answer(&mut self) {
-        while self.connects && !self.over {
-            self.connects = false;
-            let result = if self.answers.failures == 0 {
-                self.connected = true;
-                Ok((address(SERVER), address(OWN)))
-            } else {
-                self.answers.failures -= 1;
-                Err(Unreached::Refused("nobody listens".into()))
-            };
-            self.tell(|conversation, steps| conversation.connected(result, steps));
+        while !self.over
+            && let Some(asked) = self.asked.pop_front()
+        {
+            let succeeds = self.succeeds();
+            match asked {
+                Asked::Connected => {
+                    self.connected = succeeds;
+                    let servers = (address(SERVER), address(OWN));
+                    let result = if succeeds { Ok(servers) } else { Err(unreached()) };
+                    self.tell(|conversation, steps| conversation.connected(result, steps));
+                }
+                Asked::HostChecked => {
+                    let result =
+                        if succeeds { Ok(vec![address(SERVER)]) } else { Err(unreached()) };
+                    self.tell(|conversation, steps| conversation.host_checked(result, steps));
+                }
+                Asked::PortOpened { request, then } => {
+                    let result = if succeeds { Ok(address(PORT)) } else { Err("no port".into()) };
+                    match then {
+                        Some(then) if succeeds => {
+                            self.asked.push_back(Asked::PortUsed { request, then });
+                        }
+                        None if succeeds => {}
+                        _ => self.close_port(request),
+                    }
+                    self.tell(|conversation, steps| {
+                        conversation.port_opened(request, result, steps);
+                    });
+                }
+                Asked::PortUsed { request, then } => {
+                    let result = if succeeds { Ok(address(GUEST)) } else { Err("nobody".into()) };
+                    self.connected |= succeeds && then == Then::BeServer;
+                    self.close_port(request);
+                    self.tell(|conversation, steps| conversation.port_used(request, result, steps));
+                }
+            }
+        }
+    }
+
+    fn succeeds(&mut self) -> bool {
+        let Answers { successes, failures, .. } = &mut self.answers;
+        match (*successes, *failures) {
+            (0, 0) => true,
+            (0, _) => {
+                *failures -= 1;
+                false
+            }
+            _ => {
+                *successes -= 1;
+                true
+            }
         }
     }
 
@@ -145,11 +244,23 @@ impl Talk {
             conversation.from_client(b"\x05\x01\0quit\r\n", steps);
             conversation.from_server(b"more", steps);
             conversation.connected(Ok((address(SERVER), address(OWN))), steps);
+            conversation.host_checked(Ok(vec![address(SERVER)]), steps);
+            conversation.port_opened(1, Ok(address(PORT)), steps);
+            conversation.port_used(1, Ok(address(GUEST)), steps);
             conversation.server_ended(steps);
             conversation.client_ended(steps);
             conversation.timed_out(steps);
         });
     }
+}
+
+fn check_host(host: &str) {
+    assert!((1..=255).contains(&host.len()), "{host}");
+    assert!(!host.contains(char::is_control), "{host:?}");
+}
+
+fn unreached() -> Unreached {
+    Unreached::Refused("nobody listens".into())
 }
 
 fn address(text: &str) -> SocketAddr {

@@ -5,20 +5,36 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Longest host name as text: RFC 1035 section 2.3.4 leaves 253 of 255 bytes.
 const NAME_BYTES_MAX: usize = 253;
 
-/// The host that a client named, as [`Target`](super::Target) has it: a literal address (IPv6 with
-/// or without brackets; an IPv4 address that is written as an IPv6 one becomes the former), or a
-/// name that may be looked up.
+/// A host as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host<'t> {
+    /// Never an IPv4 address in the form of an IPv6 one.
+    Address(IpAddr),
+    /// One that may be looked up.
+    Name(&'t str),
+}
+
+/// The host that a client named, as [`Target`](super::Target) has it; see [`read`].
+pub(super) fn parse(text: &[u8]) -> Option<String> {
+    Some(match read(text)? {
+        Host::Address(address) => address.to_string(),
+        Host::Name(name) => name.to_owned(),
+    })
+}
+
+/// The host that a client named: a literal address (IPv6 with or without brackets; an IPv4 address
+/// that is written as an IPv6 one becomes the former), or a name that may be looked up.
 ///
 /// `None` is anything else. What ends in a number without being an address (`127.1`, `0x7f000001`,
 /// `2130706433`) is refused too: resolvers read addresses from it that nobody sees in it.
-pub(super) fn parse(text: &[u8]) -> Option<String> {
+pub(super) fn read(text: &[u8]) -> Option<Host<'_>> {
     let text = std::str::from_utf8(text).ok()?;
     if let Some(inner) = text.strip_prefix('[') {
         let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
-        return Some(address_text(address.into()));
+        return Some(Host::Address(IpAddr::from(address).to_canonical()));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(address_text(address));
+        return Some(Host::Address(address.to_canonical()));
     }
     // One dot behind it says that the name is whole.
     let name = text.strip_suffix('.').unwrap_or(text);
@@ -28,7 +44,7 @@ pub(super) fn parse(text: &[u8]) -> Option<String> {
         && name.split('.').all(|label| !label.is_empty())
         && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     let last = name.rsplit('.').next().unwrap_or(name);
-    (proper && !is_number(last)).then(|| text.to_owned())
+    (proper && !is_number(last)).then_some(Host::Name(text))
 }
 
 /// An address as [`Target`](super::Target) has it.

@@ -16,6 +16,7 @@ pub mod socks;
 pub mod telnet;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::net::{IpAddr, SocketAddr};
 

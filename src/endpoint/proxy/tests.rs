@@ -10,6 +10,7 @@ use super::conversation::{Answers, run, talk};
 use super::socks::{Socks, SocksConfig};
 use super::telnet::{Telnet, TelnetConfig};
 use super::{Conversation, Step};
+use crate::params::plan::User;
 
 /// What comes of this, the same for all ways to cut it into three and into single bytes, and for
 /// answers that come early or late.
@@ -18,10 +19,19 @@ pub(super) fn in_every_split(
     said: &[u8],
     failures: u32,
 ) -> Vec<Step> {
-    let late = Answers { failures, at_once: false };
+    answered_in_every_split(make, said, Answers { failures, ..Answers::default() })
+}
+
+/// As [`in_every_split`], for any answers.
+pub(super) fn answered_in_every_split(
+    make: &dyn Fn() -> Box<dyn Conversation>,
+    said: &[u8],
+    answers: Answers,
+) -> Vec<Step> {
+    let late = Answers { at_once: false, ..answers };
     let whole = talk(make, [said].into_iter(), late);
     for at_once in [false, true] {
-        let answers = Answers { failures, at_once };
+        let answers = Answers { at_once, ..answers };
         assert_eq!(talk(make, said.chunks(1), answers), whole, "single bytes, {answers:?}");
         for first in 0..=said.len() {
             for second in first..=said.len() {
@@ -35,7 +45,7 @@ pub(super) fn in_every_split(
 }
 
 fn socks(users: bool) -> Box<dyn Conversation> {
-    let users = users.then(|| vec![("a".into(), "b".into())]);
+    let users = users.then(|| vec![User { name: "a".into(), password: "b".into() }]);
     Box::new(Socks::new(SocksConfig { users }))
 }
 
@@ -64,6 +74,9 @@ const SOCKS_WORDS: &[&[u8]] = &[
     b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50",
     b"\x05\x01\x00\x03\x04host\x00\x50",
     b"\x05\x01\x00\x04",
+    b"\x04\x02\x00\x15\x0a\x00\x00\x01\x00",
+    b"\x05\x02\x00\x03\x04host\x00\x00",
+    b"\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00",
     b"\x00\x00\x00\x00\x00\x00\x00\x00",
     b"early data",
 ];

@@ -1,25 +1,35 @@
 //! The SOCKS proxy: 4, 4a, and 5 (RFC 1928) with or without user and password (RFC 1929).
 //!
-//! CONNECT only: BIND and UDP ASSOCIATE are answered as not supported.
+//! BIND lets one connection in, of the host that the client has named. The port of UDP ASSOCIATE is
+//! opened by the peer, where the client is; its datagrams do not pass the conversation, which only
+//! waits for the client's end.
 
+mod address;
+pub mod datagram;
 mod reply;
 mod request;
 #[cfg(test)]
+#[path = "../../../../tests/core/socks_datagram.rs"]
+mod socks_datagram;
+#[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Conversation, Step, Unreached};
+use super::{Conversation, Lead, Step, Then, Unreached, users};
 use crate::limits::PROXY_HEAD_BYTES;
+use crate::params::plan::User;
 use reply::{Reply, Version};
 use request::{Fault, Password, Request};
 
+/// The number of a conversation's only port.
+const PORT: u32 = 1;
+
 /// Who may use the proxy.
 pub struct SocksConfig {
-    /// Users and their passwords. With some only SOCKS 5 serves, for 4 has no passwords; `None` is
-    /// everybody.
-    pub users: Option<Vec<(String, String)>>,
+    /// With some only SOCKS 5 serves, for 4 has no passwords; `None` is everybody.
+    pub users: Option<Vec<User>>,
 }
 
 /// One client's talk with the SOCKS proxy.
@@ -40,7 +50,22 @@ enum State {
     /// 5: the request is awaited.
     Request,
     Connecting(Version),
+    Binding(Version, Bind),
+    /// UDP ASSOCIATE: the peer is to open the port.
+    Opening,
+    /// The port is there for as long as the client is.
+    Associated,
     Over,
+}
+
+/// How far BIND is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bind {
+    /// May the host that the client has named be reached?
+    Checking,
+    Opening,
+    /// The client has the first answer.
+    Waiting,
 }
 
 impl Socks {
@@ -65,11 +90,16 @@ impl Socks {
                 },
                 State::Password => self.read_password(steps),
                 State::Request => self.read_request(Version::Five, steps),
-                State::Connecting(version) => {
+                State::Connecting(version) | State::Binding(version, _) => {
                     if self.held.len() > PROXY_HEAD_BYTES {
                         let why = "more data than is kept came before the answer";
                         self.refuse(version, Reply::Failure, why, steps);
                     }
+                    None
+                }
+                State::Opening | State::Associated => {
+                    // What is said beside the datagrams has no meaning.
+                    self.held = Vec::new();
                     None
                 }
                 State::Over => None,
@@ -107,7 +137,7 @@ impl Socks {
         let why = match request::password(&self.held) {
             Ok(whole) => {
                 let (Password { user, password }, bytes) = whole?;
-                if self.config.knows(user, password) {
+                if self.config.know(user, password) {
                     steps.push(Step::ToClient(reply::password(true)));
                     self.state = State::Request;
                     return Some(bytes);
@@ -135,22 +165,33 @@ impl Socks {
             }
         };
         if version == Version::Four && self.config.users.is_some() {
-            let why = "has no passwords, and users are set";
-            self.refuse(version, Reply::NotAllowed, why, steps);
+            steps.push(Step::ToClient(reply::no_such_user()));
+            steps.push(Step::Note(
+                "SOCKS 4 is refused: it has no passwords, and users are set".into(),
+            ));
+            self.end(Step::EndClient, steps);
             return None;
         }
-        match request {
+        self.state = match request {
             Request::Connect(target) => {
                 steps.push(Step::Connect(target));
-                self.state = State::Connecting(version);
-                Some(bytes)
+                State::Connecting(version)
+            }
+            Request::Bind(target) => {
+                steps.push(Step::CheckHost(target));
+                State::Binding(version, Bind::Checking)
+            }
+            Request::Associate => {
+                steps.push(Step::OpenPort { request: PORT, lead: Lead::SocksDatagrams });
+                State::Opening
             }
             Request::Other(command) => {
                 let why = format!("command {command} is not supported");
                 self.refuse(version, Reply::CommandNotSupported, &why, steps);
-                None
+                return None;
             }
-        }
+        };
+        Some(bytes)
     }
 
     /// Says no to the request, and why to the log.
@@ -158,6 +199,24 @@ impl Socks {
         steps.push(Step::ToClient(reply::request(version, reply, None)));
         steps.push(Step::Note(format!("SOCKS {version}: {why}")));
         self.end(Step::EndClient, steps);
+    }
+
+    /// The server was not reached, which who has tried it has logged.
+    fn not_reached(&mut self, version: Version, why: &Unreached, steps: &mut Vec<Step>) {
+        steps.push(Step::ToClient(reply::request(version, why.into(), None)));
+        self.end(Step::EndClient, steps);
+    }
+
+    /// The server is there, at (or for the client behind) this address, and bytes pass.
+    fn pass(&mut self, version: Version, address: SocketAddr, steps: &mut Vec<Step>) {
+        steps.push(Step::ToClient(reply::request(version, Reply::Granted, Some(address))));
+        if !self.held.is_empty() {
+            steps.push(Step::ToServer(std::mem::take(&mut self.held)));
+        }
+        if self.client_ended {
+            steps.push(Step::EndServer);
+        }
+        self.end(Step::Pass, steps);
     }
 
     fn end(&mut self, how: Step, steps: &mut Vec<Step>) {
@@ -177,7 +236,7 @@ impl Conversation for Socks {
 
     fn client_ended(&mut self, steps: &mut Vec<Step>) {
         self.client_ended = true;
-        if self.awaits_client() {
+        if self.awaits_client() || self.state == State::Associated {
             self.end(Step::EndClient, steps);
         }
     }
@@ -189,27 +248,81 @@ impl Conversation for Socks {
     ) {
         let State::Connecting(version) = self.state else { return };
         match result {
-            Ok((_, own)) => {
-                let granted = reply::request(version, Reply::Granted, Some(own));
-                steps.push(Step::ToClient(granted));
-                if !self.held.is_empty() {
-                    steps.push(Step::ToServer(std::mem::take(&mut self.held)));
-                }
-                if self.client_ended {
-                    steps.push(Step::EndServer);
-                }
-                self.end(Step::Pass, steps);
+            Ok((_, own)) => self.pass(version, own, steps),
+            Err(why) => self.not_reached(version, &why, steps),
+        }
+    }
+
+    fn host_checked(&mut self, result: Result<Vec<SocketAddr>, Unreached>, steps: &mut Vec<Step>) {
+        let State::Binding(version, Bind::Checking) = self.state else { return };
+        let addresses = match result {
+            Ok(addresses) => addresses,
+            Err(why) => return self.not_reached(version, &why, steps),
+        };
+        // The client has to be told ours towards it, for which 4 has no room if it is IPv6.
+        let fits = |ip: &IpAddr| version == Version::Five || ip.is_ipv4();
+        match addresses.iter().map(|address| address.ip().to_canonical()).find(fits) {
+            Some(from) => {
+                let then = Then::BeServer;
+                steps.push(Step::ListenHere { request: PORT, own: None, from, then });
+                self.state = State::Binding(version, Bind::Opening);
             }
-            // Who did not let the client through has logged it.
-            Err(unreached) => {
-                let reply = reply::request(version, Reply::from(&unreached), None);
-                steps.push(Step::ToClient(reply));
-                self.end(Step::EndClient, steps);
+            None => {
+                let why = "the host that will connect has no IPv4 address";
+                self.refuse(version, Reply::HostUnreachable, why, steps);
             }
         }
     }
 
-    /// Nothing: the answer to a connect is the end of the conversation.
+    fn port_opened(
+        &mut self,
+        _request: u32,
+        result: Result<SocketAddr, String>,
+        steps: &mut Vec<Step>,
+    ) {
+        match (self.state, result) {
+            (State::Binding(version, Bind::Opening), Ok(address)) => {
+                steps.push(Step::ToClient(reply::request(version, Reply::Granted, Some(address))));
+                self.state = State::Binding(version, Bind::Waiting);
+            }
+            (State::Binding(version, Bind::Opening), Err(why)) => {
+                let why = format!("no port for BIND: {why}");
+                self.refuse(version, Reply::Failure, &why, steps);
+            }
+            (State::Opening, Ok(address)) => {
+                let granted = reply::request(Version::Five, Reply::Granted, Some(address));
+                steps.push(Step::ToClient(granted));
+                self.state = State::Associated;
+                if self.client_ended {
+                    self.end(Step::EndClient, steps);
+                }
+            }
+            // As if it were not known here: that makes a client do without.
+            (State::Opening, Err(why)) => {
+                let why = format!("no port for UDP ASSOCIATE: {why}");
+                self.refuse(Version::Five, Reply::CommandNotSupported, &why, steps);
+            }
+            _ => {}
+        }
+    }
+
+    fn port_used(
+        &mut self,
+        _request: u32,
+        result: Result<SocketAddr, String>,
+        steps: &mut Vec<Step>,
+    ) {
+        let State::Binding(version, Bind::Waiting) = self.state else { return };
+        match result {
+            Ok(from) => self.pass(version, from, steps),
+            Err(why) => {
+                let why = format!("nobody came in by BIND: {why}");
+                self.refuse(version, Reply::TimedOut, &why, steps);
+            }
+        }
+    }
+
+    /// Nothing: with a server the conversation is over.
     fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<Step>) {}
 
     /// As [`Self::from_server`].
@@ -224,18 +337,14 @@ impl Conversation for Socks {
     fn awaits_client(&self) -> bool {
         matches!(self.state, State::First | State::Password | State::Request)
     }
+
+    fn takes_client(&self) -> bool {
+        !matches!(self.state, State::Binding(..))
+    }
 }
 
 impl SocksConfig {
-    /// Looks at every user and every byte, so that the time taken tells nothing of a password but
-    /// whether its length is right.
-    fn knows(&self, user: &[u8], password: &[u8]) -> bool {
-        let same = |a: &[u8], b: &[u8]| {
-            a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
-        };
-        let users = self.users.iter().flatten();
-        users.fold(false, |known, (name, secret)| {
-            known | (same(user, name.as_bytes()) & same(password, secret.as_bytes()))
-        })
+    fn know(&self, user: &[u8], password: &[u8]) -> bool {
+        users::known(self.users.as_deref().unwrap_or_default(), user, password)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::address;
 use crate::endpoint::proxy::Unreached;
 
 /// Method of RFC 1928 section 3: no authentication.
@@ -62,26 +63,31 @@ pub(super) fn password(known: bool) -> Vec<u8> {
     vec![1, u8::from(!known)]
 }
 
-/// The answer to a request, with our address towards the server if there is one.
-pub(super) fn request(version: Version, reply: Reply, own: Option<SocketAddr>) -> Vec<u8> {
+/// The answer to a request, with the address that belongs to it if there is one: ours towards the
+/// server, that of a port that was opened, or who has connected to one.
+pub(super) fn request(version: Version, reply: Reply, address: Option<SocketAddr>) -> Vec<u8> {
     let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let own = own.unwrap_or(none);
-    let port = own.port().to_be_bytes();
-    match (version, own.ip().to_canonical()) {
-        (Version::Four, address) => {
+    let address = address.unwrap_or(none);
+    match version {
+        Version::Four => {
             // 90 is "granted", 91 "rejected or failed"; there is no room for an IPv6 address.
             let code = if reply == Reply::Granted { 90 } else { 91 };
-            let octets = match address {
+            let octets = match address.ip().to_canonical() {
                 IpAddr::V4(address) => address.octets(),
                 IpAddr::V6(_) => [0; 4],
             };
-            [&[0, code], &port[..], &octets].concat()
+            [&[0, code], &address.port().to_be_bytes()[..], &octets].concat()
         }
-        (Version::Five, IpAddr::V4(address)) => {
-            [&[5, reply as u8, 0, 1], &address.octets()[..], &port].concat()
-        }
-        (Version::Five, IpAddr::V6(address)) => {
-            [&[5, reply as u8, 0, 4], &address.octets()[..], &port].concat()
+        Version::Five => {
+            let mut said = vec![5, reply as u8, 0];
+            address::write(address, &mut said);
+            said
         }
     }
+}
+
+/// The answer to a request of version 4 where users have to say who they are: 93 is "client and
+/// user do not belong together".
+pub(super) fn no_such_user() -> Vec<u8> {
+    vec![0, 93, 0, 0, 0, 0, 0, 0]
 }

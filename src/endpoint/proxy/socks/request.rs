@@ -1,19 +1,28 @@
 //! What the client says, from bytes. Every reader gives `None` while the message is not whole, and
 //! a fault as soon as it shows, so that it makes no difference in which pieces the bytes come.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
+use super::address::{self, Host, OtherKind};
 use super::reply::Reply;
 use crate::endpoint::proxy::{Target, host};
 use crate::limits::SOCKS_TEXT_BYTES;
 
-/// The command CONNECT, in both versions; 2 is BIND, and 3, in version 5, UDP ASSOCIATE.
+/// Commands of both versions.
 const CONNECT: u8 = 1;
+const BIND: u8 = 2;
+/// UDP ASSOCIATE, of version 5.
+const ASSOCIATE: u8 = 3;
 
 /// What the client asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Connect(Target),
+    /// The host that will connect; the port may be 0, as not known.
+    Bind(Target),
+    /// Where the client will send from is not looked at: the entrance takes the client's own address
+    /// and no other.
+    Associate,
     /// Another command.
     Other(u8),
 }
@@ -70,32 +79,19 @@ pub(super) fn five(bytes: &[u8]) -> Whole<Request> {
         [5, ..] => {}
         [version, ..] => return Err(fault(format!("a request of version {version}"))),
     }
-    let &[_, command, _, kind, ref rest @ ..] = bytes else { return Ok(None) };
-    let address_bytes = match kind {
-        1 => 4,
-        4 => 16,
-        3 => match rest.first() {
-            Some(&length) => 1 + usize::from(length),
-            None => return Ok(None),
-        },
-        other => {
-            let why = format!("addresses of kind {other} are not supported");
-            return Err(Fault { reply: Reply::AddressKindNotSupported, why });
-        }
+    let Some((&[_, command, _], rest)) = bytes.split_first_chunk() else { return Ok(None) };
+    let read = address::read(rest).map_err(|OtherKind(kind)| Fault {
+        reply: Reply::AddressKindNotSupported,
+        why: format!("addresses of kind {kind} are not supported"),
+    })?;
+    let Some((host, port, address_bytes)) = read else { return Ok(None) };
+    let request = match command {
+        CONNECT => connect(self::host(host)?, port)?,
+        BIND => bind(host, port)?,
+        ASSOCIATE => Request::Associate,
+        other => Request::Other(other),
     };
-    let Some((address, [high, low, ..])) = rest.split_at_checked(address_bytes) else {
-        return Ok(None);
-    };
-    let whole_bytes = 4 + address_bytes + 2;
-    if command != CONNECT {
-        return Ok(Some((Request::Other(command), whole_bytes)));
-    }
-    let host = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {
-        (Ok(octets), _) if kind == 1 => host::address_text(Ipv4Addr::from(octets).into()),
-        (_, Ok(octets)) if kind == 4 => host::address_text(Ipv6Addr::from(octets).into()),
-        _ => named(&address[1..])?,
-    };
-    connect(host, [*high, *low], whole_bytes)
+    Ok(Some((request, 3 + address_bytes)))
 }
 
 /// A request of version 4, or of 4a: with an address of 0.0.0.1 to 0.0.0.255, and the host's name
@@ -112,14 +108,14 @@ pub(super) fn four(bytes: &[u8]) -> Whole<Request> {
     } else {
         None
     };
-    if command != CONNECT {
-        return Ok(Some((Request::Other(command), whole_bytes)));
-    }
-    let host = match name {
-        Some(name) => named(name)?,
-        None => host::address_text(Ipv4Addr::new(a, b, c, d).into()),
+    let host = name.map_or(Host::Address(Ipv4Addr::new(a, b, c, d).into()), Host::Text);
+    let port = u16::from_be_bytes([high, low]);
+    let request = match command {
+        CONNECT => connect(self::host(host)?, port)?,
+        BIND => bind(host, port)?,
+        other => Request::Other(other),
     };
-    connect(host, [high, low], whole_bytes)
+    Ok(Some((request, whole_bytes)))
 }
 
 /// The bytes of a text before its NUL.
@@ -132,16 +128,32 @@ fn text_bytes(bytes: &[u8], whose: &str) -> Result<Option<usize>, Fault> {
     }
 }
 
-fn named(name: &[u8]) -> Result<String, Fault> {
-    host::parse(name)
-        .ok_or_else(|| fault(format!("{:?} is not a host", String::from_utf8_lossy(name))))
+fn host(host: Host<'_>) -> Result<String, Fault> {
+    match host {
+        Host::Address(address) => Ok(host::address_text(address)),
+        Host::Text(text) => host::parse(text)
+            .ok_or_else(|| fault(format!("{:?} is not a host", String::from_utf8_lossy(text)))),
+    }
 }
 
-fn connect(host: String, port: [u8; 2], whole_bytes: usize) -> Whole<Request> {
-    match u16::from_be_bytes(port) {
+fn connect(host: String, port: u16) -> Result<Request, Fault> {
+    match port {
         0 => Err(fault(format!("port 0 of {host} cannot be connected to"))),
-        port => Ok(Some((Request::Connect(Target { host, port }), whole_bytes))),
+        port => Ok(Request::Connect(Target { host, port })),
     }
+}
+
+/// Nobody is let in whom the client has not named: a port for all the world would be one that the
+/// world does not know of. The port is that of the server which the client talks to already, and
+/// clients that do not know it say 0.
+fn bind(host: Host<'_>, port: u16) -> Result<Request, Fault> {
+    let is_empty = matches!(host, Host::Text([]));
+    let host = if is_empty { String::new() } else { self::host(host)? };
+    if is_empty || host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+        let why = "BIND needs the host that will connect".to_owned();
+        return Err(Fault { reply: Reply::NotAllowed, why });
+    }
+    Ok(Request::Bind(Target { host, port }))
 }
 
 fn fault(why: String) -> Fault {

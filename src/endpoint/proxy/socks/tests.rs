@@ -1,3 +1,5 @@
+mod ports;
+
 use super::*;
 use crate::endpoint::proxy::Target;
 use crate::endpoint::proxy::tests::in_every_split;
@@ -7,7 +9,8 @@ fn open() -> Box<dyn Conversation> {
 }
 
 fn guarded() -> Box<dyn Conversation> {
-    let users = [("me", "secret"), ("you", "")].map(|(user, word)| (user.into(), word.into()));
+    let users = [("me", "secret"), ("you", "")]
+        .map(|(name, password)| User { name: name.into(), password: password.into() });
     Box::new(Socks::new(SocksConfig { users: Some(users.to_vec()) }))
 }
 
@@ -123,15 +126,15 @@ fn methods_that_will_not_do() {
         assert_eq!(steps[2..], [Step::EndClient]);
     }
     let steps = in_every_split(&guarded, b"\x04\x01\x00\x50\x7f\x00\x00\x01me\x00", 0);
-    let note = Step::Note("SOCKS 4: has no passwords, and users are set".into());
-    assert_eq!(steps, [to_client(&[REJECTED_4]), note, Step::EndClient]);
+    let note = Step::Note("SOCKS 4 is refused: it has no passwords, and users are set".into());
+    let refused = to_client(&[&[0, 93, 0, 0, 0, 0, 0, 0]]);
+    assert_eq!(steps, [refused, note, Step::EndClient]);
 }
 
 #[test]
 fn requests_that_are_refused() {
     for (request, code, why) in [
-        (&b"\x05\x02\x00\x03\x01h\x00\x01"[..], 7, "command 2 is not supported"),
-        (b"\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", 7, "command 3 is not supported"),
+        (&b"\x05\x04\x00\x03\x01h\x00\x01"[..], 7, "command 4 is not supported"),
         (b"\x05\x00\x00\x03\x00\x00\x01", 7, "command 0 is not supported"),
         (b"\x05\x01\x00\x02", 8, "addresses of kind 2 are not supported"),
         (b"\x05\x01\x00\x03\x00\x00\x01", 1, "\"\" is not a host"),
@@ -148,7 +151,7 @@ fn requests_that_are_refused() {
     let long_user = [&b"\x04\x01\x00\x01\x7f\x00\x00\x01"[..], &long].concat();
     let long_host = [&b"\x04\x01\x00\x01\x00\x00\x00\x01\x00"[..], &long].concat();
     for (request, why) in [
-        (&b"\x04\x02\x00\x01\x7f\x00\x00\x01\x00"[..], "command 2 is not supported"),
+        (&b"\x04\x00\x00\x01\x7f\x00\x00\x01\x00"[..], "command 0 is not supported"),
         (b"\x04\x01\x00\x00\x7f\x00\x00\x01\x00", "port 0 of 127.0.0.1 cannot be connected to"),
         (b"\x04\x01\x00\x01\x00\x00\x00\x01\x00\x00", "\"\" is not a host"),
         (b"\x04\x01\x00\x01\x00\x00\x00\x01\x00a b\x00", "\"a b\" is not a host"),

@@ -1,0 +1,21 @@
+//! Any bytes as a datagram with the header of SOCKS. The parent module says where the reader is
+//! from.
+
+use super::datagram::{HEADER_BYTES_MAX, To, read, write};
+
+/// The reader does not panic, its header alone is read as the same, and an address that it reads is
+/// written so that it is read as the same.
+pub(crate) fn run(datagram: &[u8]) {
+    let Ok((to, header_bytes)) = read(datagram) else { return };
+    assert!(header_bytes <= HEADER_BYTES_MAX.min(datagram.len()));
+    assert_eq!(read(&datagram[..header_bytes]), Ok((to, header_bytes)));
+    match to {
+        To::Address(address) => {
+            assert_ne!(address.port(), 0);
+            let mut header = Vec::new();
+            write(address, &mut header);
+            assert_eq!(read(&header), Ok((To::Address(address), header.len())));
+        }
+        To::Name(name, port) => assert!(port != 0 && (1..=255).contains(&name.len())),
+    }
+}
