@@ -108,6 +108,62 @@ fn curl_through_every_proxy(protocol: Protocol) {
 }
 
 #[test]
+fn users_have_to_say_who_they_are() {
+    let (server, tls) = nginx::start_with_tls();
+    std::fs::write(server.dir().join("www/file"), "for users").expect("written");
+    let cert = server.dir().join("cert.pem");
+    let users = server.dir().join("users");
+    let lists = "AUTHORIZER=\"-list{me:secret,you:a:b}\"\nAUTHORIZER=-list{web:word}:http\n";
+    std::fs::write(&users, lists).expect("written");
+    let proxies = Proxies::start(Protocol::V1, &[PERMIT, &format!("+={}", users.display())]);
+    let socks = format!("socks5h://{}", proxies.socks);
+    let old_socks = format!("socks4a://{}", proxies.socks);
+    let http = format!("http://{}", proxies.http);
+    let plain = format!("http://localhost:{}/file", server.address().port());
+    let by_tls = format!("https://localhost:{}/file", tls.port());
+    let ask = |proxy: &str, user: Option<&str>, words: &[&str]| {
+        let mut curl = curl();
+        curl.args(["--fail", "--max-time", "30", "-x", proxy, "--cacert"]).arg(&cert);
+        if let Some(user) = user {
+            curl.args(["--proxy-user", user]);
+        }
+        curl.args(words).output().expect("curl runs")
+    };
+    for (proxy, user, url) in [
+        (&socks, "me:secret", &plain),
+        (&socks, "you:a:b", &by_tls),
+        (&http, "me:secret", &plain),
+        (&http, "web:word", &plain),
+        (&http, "you:a:b", &by_tls),
+    ] {
+        // The second request is on the same connection, where curl can have it so.
+        let output = ask(proxy, Some(user), &[url, url]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, "for usersfor users", "{proxy} {user} {url}: {output:?}");
+    }
+    for (proxy, user, url, reason) in [
+        (&socks, Some("me:wrong"), &plain, "user \"me\" refused"),
+        (&socks, Some("web:word"), &plain, "user \"web\" refused"),
+        (&socks, None, &plain, "without user and password is refused"),
+        (&old_socks, Some("me:secret"), &plain, "SOCKS 4 is refused"),
+        (&http, Some("you:wrong"), &plain, "user \"you\" refused"),
+        (&http, Some("nobody:secret"), &by_tls, "user \"nobody\" refused"),
+        (&http, None, &plain, "has to be told a user"),
+        (&http, None, &by_tls, "has to be told a user"),
+    ] {
+        let output = ask(proxy, user, &[url, "-w", "%{http_code} %{http_connect}"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && !said.contains("for users"), "{user:?}: {output:?}");
+        assert_eq!(said.contains("407"), *proxy == http, "{user:?}: {output:?}");
+        proxies.tunnel.receptor.wait_for_event(reason, 1, |event| {
+            event["reason"].as_str().is_some_and(|told| told.contains(reason))
+        });
+    }
+    let log = proxies.tunnel.receptor.log_text();
+    assert!(!["secret", "a:b", "wrong"].iter().any(|word| log.contains(word)), "{log}");
+}
+
+#[test]
 fn one_connection_to_the_http_proxy_serves_several_hosts() {
     let (server, _) = nginx::start_with_tls();
     for name in ["a", "b"] {

@@ -12,6 +12,6 @@ mod support {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let make = || Box::new(Http::new(HttpConfig { via: "relay".into() })) as Box<dyn Conversation>;
+    let make = || Box::new(Http::new(HttpConfig { via: "relay".into(), users: None })) as Box<dyn Conversation>;
     support::http_script::run(&make, data);
 });

@@ -284,7 +284,7 @@ impl<D: Driver> Worker<D> {
             seats: Seats::new(plan.maxima),
             destinations: exits::destinations(&plan, own),
             exits: Exits::new(&plan),
-            proxies: Proxies::new(),
+            proxies: Proxies::new(&plan),
             closing: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
             kit: Kit::new()?,

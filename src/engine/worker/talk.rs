@@ -10,7 +10,7 @@ use crate::endpoint::proxy::socks::{Socks, SocksConfig};
 use crate::endpoint::proxy::telnet::{Telnet, TelnetConfig};
 use crate::endpoint::proxy::{Conversation, Unreached};
 use crate::engine::net;
-use crate::params::plan::{Proxy, Target};
+use crate::params::plan::{Plan, Proxy, Target};
 use crate::session::Moment;
 
 /// A stream that is asked where to go.
@@ -74,11 +74,11 @@ pub(super) struct Proxies {
 }
 
 impl Proxies {
-    pub(super) fn new() -> Proxies {
+    pub(super) fn new(plan: &Plan) -> Proxies {
         let host = net::hostname();
         Proxies {
-            socks: Arc::new(SocksConfig { users: None }),
-            http: Arc::new(HttpConfig { via: host.clone() }),
+            socks: Arc::new(SocksConfig { users: plan.users(Proxy::Socks) }),
+            http: Arc::new(HttpConfig { via: host.clone(), users: plan.users(Proxy::Http) }),
             telnet: TelnetConfig { banner_host: host },
         }
     }

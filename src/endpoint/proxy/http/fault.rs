@@ -9,6 +9,7 @@ use crate::endpoint::proxy::Unreached;
 pub(super) enum Status {
     BadRequest,
     Forbidden,
+    AuthenticationRequired,
     RequestTimeout,
     ContentTooLarge,
     FieldsTooLarge,
@@ -23,6 +24,7 @@ impl Status {
         match self {
             Status::BadRequest => "400 Bad Request",
             Status::Forbidden => "403 Forbidden",
+            Status::AuthenticationRequired => "407 Proxy Authentication Required",
             Status::RequestTimeout => "408 Request Timeout",
             Status::ContentTooLarge => "413 Content Too Large",
             Status::FieldsTooLarge => "431 Request Header Fields Too Large",
@@ -55,6 +57,16 @@ impl Fault {
         Fault::new(Status::BadGateway, why)
     }
 
+    /// What else the status has to say: RFC 9110 section 11.7.1, RFC 7617 section 2.
+    fn fields(&self) -> &'static str {
+        match self.status {
+            Status::AuthenticationRequired => {
+                "Proxy-Authenticate: Basic realm=\"sockmux-uring\", charset=\"UTF-8\"\r\n"
+            }
+            _ => "",
+        }
+    }
+
     /// The whole answer, after which the connection is closed. Plain text, which no browser is to
     /// take for anything else: what the client asked for may be quoted in it.
     pub(super) fn answer(&self, with_content: bool) -> Vec<u8> {
@@ -63,7 +75,8 @@ impl Fault {
             format!("{line}\n\n{}\n\nThis is the HTTP proxy of sockmux-uring.\n", self.why);
         let mut answer = format!(
             "HTTP/1.1 {line}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             X-Content-Type-Options: nosniff\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+             X-Content-Type-Options: nosniff\r\n{}Content-Length: {}\r\nConnection: close\r\n\r\n",
+            self.fields(),
             content.len()
         );
         if with_content {

@@ -5,6 +5,7 @@
 //! checked and written anew; bodies pass. What could be understood in two ways is refused.
 
 mod address;
+mod authorization;
 mod body;
 mod exchange;
 mod fault;
@@ -22,16 +23,19 @@ use std::sync::Arc;
 
 use super::{Conversation, Step, Target, Unreached, say};
 use crate::limits::HTTP_HELD_BYTES;
+use crate::params::plan::User;
 use exchange::{Answer, Exchange};
 use fault::{Fault, Status};
 use held::Held;
 use request::Asked;
 use scan::Scan;
 
-/// What the proxy calls itself.
+/// What the proxy calls itself, and who may use it.
 pub struct HttpConfig {
     /// For the field `Via`: a host's name or any other word of RFC 9110's `token`.
     pub via: String,
+    /// `None` is everybody.
+    pub users: Option<Vec<User>>,
 }
 
 /// One client's talk with the HTTP proxy.
@@ -111,7 +115,7 @@ impl Http {
             Ok(None) => Err(Fault::bad("the client ended in the middle of a request's head")),
             Ok(Some(place)) => {
                 let end = place.end;
-                let asked = request::read(&self.held.bytes()[place], &self.config.via);
+                let asked = request::read(&self.held.bytes()[place], &self.config);
                 self.held.use_up(end);
                 self.scan = Scan::default();
                 asked

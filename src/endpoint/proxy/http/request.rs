@@ -2,7 +2,9 @@
 
 use httparse::{EMPTY_HEADER, Error, Request, Status as Parsed};
 
+use super::HttpConfig;
 use super::address::{is_host, resource, tunnel};
+use super::authorization;
 use super::body::Framing;
 use super::fault::{Fault, Status};
 use super::fields::{BadFields, Fields, Length, is_token, write_field, write_length, write_via};
@@ -49,8 +51,8 @@ pub(super) fn begins(at: usize, byte: u8) -> bool {
     at > 0 || is_token(byte)
 }
 
-/// Reads a whole head. `via` is what we call ourselves.
-pub(super) fn read(head: &[u8], via: &str) -> Result<Asked, Fault> {
+/// Reads a whole head.
+pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
     let mut fields = [EMPTY_HEADER; HTTP_FIELDS_MAX];
     let mut request = Request::new(&mut fields);
     let parsed = request.parse(head).map_err(|error| not_parsed(error, head))?;
@@ -64,6 +66,9 @@ pub(super) fn read(head: &[u8], via: &str) -> Result<Asked, Fault> {
     }
     let fields = Fields::new(request.headers, minor).map_err(bad_fields)?;
     check_host(&fields, minor)?;
+    if let Some(users) = &config.users {
+        authorization::check(&fields, users)?;
+    }
     if method == "CONNECT" {
         // RFC 9110 section 9.3.6: such a body has no meaning, so nobody knows where it ends.
         return match fields.length {
@@ -95,7 +100,7 @@ pub(super) fn read(head: &[u8], via: &str) -> Result<Asked, Fault> {
         write_field("Max-Forwards", &hops, &mut head);
     }
     write_length(fields.length, &mut head);
-    write_via(minor, via, &mut head);
+    write_via(minor, &config.via, &mut head);
     match &upgrade {
         Some(to) => {
             write_field("Connection", b"upgrade", &mut head);

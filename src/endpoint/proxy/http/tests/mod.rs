@@ -5,20 +5,26 @@ mod any;
 mod kept;
 mod refused;
 mod requests;
+mod users;
 
 use super::{Http, HttpConfig};
 use crate::endpoint::proxy::http_script::{Event, Outcome, play, play_split};
 use crate::endpoint::proxy::{Conversation, Step, Target};
 
 fn http() -> Box<dyn Conversation> {
-    Box::new(Http::new(HttpConfig { via: "relay".into() }))
+    Box::new(Http::new(HttpConfig { via: "relay".into(), users: None }))
 }
 
 /// What comes of a script: the same for every cut of every event's bytes in two, and for all of
 /// them in single bytes.
 fn outcome(events: &[Event<'_>]) -> Outcome {
-    let whole = play(&http, events, usize::MAX);
-    assert_eq!(play(&http, events, 1), whole, "single bytes: {events:?}");
+    outcome_of(&http, events)
+}
+
+/// As [`outcome`], of another proxy.
+fn outcome_of(make: &dyn Fn() -> Box<dyn Conversation>, events: &[Event<'_>]) -> Outcome {
+    let whole = play(make, events, usize::MAX);
+    assert_eq!(play(make, events, 1), whole, "single bytes: {events:?}");
     for (cut, event) in events.iter().enumerate() {
         let (Event::Client(bytes) | Event::Server(bytes)) = event else { continue };
         for at in 0..=bytes.len() {
@@ -29,7 +35,7 @@ fn outcome(events: &[Event<'_>]) -> Outcome {
                 let (first, second) = <[u8]>::split_at(bytes, at);
                 vec![first, second]
             };
-            let steps = play_split(&http, events, split);
+            let steps = play_split(make, events, split);
             assert_eq!(steps, whole, "event {cut} cut at {at}: {events:?}");
         }
     }
