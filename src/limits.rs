@@ -360,8 +360,8 @@ pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;
 pub const ROUND_TRIP_QUIET_BYTES: u64 = 64 << 10;
 
 /// SockMux 1: ports that an exit may have asked of its peer for one stream without an answer, and
-/// that are open for one at once. FTP and SOCKS need one at a time; a client that gives up one for
-/// the next may have two under way.
+/// those that a stream has at once, there and here. FTP and SOCKS need one at a time; a client that
+/// gives up one for the next may have two under way.
 pub const PORTS_PER_STREAM: usize = 4;
 
 /// SockMux 1: credit that a peer may hold for one stream. Beyond it the peer is broken.
@@ -678,3 +678,21 @@ pub const PORT_WAIT_SECS: u64 = 60;
 /// Lowest port of a client's host that is connected to for a server: below are the services that
 /// FTP's PORT must not be turned against (RFC 2577, section 3).
 pub const CALLED_PORT_MIN: u16 = 1024;
+
+/// Destinations that one flow of SOCKS remembers having sent to, the last ones: answers come from
+/// them within seconds, and a resolver or a game talks to a few dozen in that time.
+pub const DESTINATIONS_PER_FLOW: usize = 64;
+
+/// Names of destinations that one flow of SOCKS has looked up, or is looking up. A client that asks
+/// by name usually means one or two servers.
+pub const NAMES_PER_FLOW: usize = 16;
+
+/// How long such a name is not looked up again, in seconds: nothing that the system's resolver says
+/// tells how long it holds, and less than this is rare.
+pub const NAME_HOLD_SECS: u64 = 30;
+
+/// Datagrams of one flow of SOCKS that wait for their destination's name, and their bytes: what a
+/// client sends before the first answer, or one of the largest.
+pub const NAMELESS_DATAGRAMS: usize = 8;
+/// See [`NAMELESS_DATAGRAMS`].
+pub const NAMELESS_BYTES: usize = 64 << 10;

@@ -81,7 +81,7 @@ impl Destinations {
         destination: SocketAddr,
         name: &str,
         asker: &Asker,
-        is_ours: impl FnMut(IpAddr) -> bool,
+        is_ours: impl Fn(IpAddr) -> bool,
     ) -> Result<(), String> {
         let kind = self.refused_kind(meant(destination.ip()), destination.port(), is_ours);
         self.judge(proxy, destination, name, asker, kind)
@@ -145,18 +145,47 @@ impl Destinations {
         }
     }
 
+    /// Those of the addresses of a name that may be reached, see [`Self::may`].
+    ///
+    /// # Errors
+    /// Why not, where none may.
+    pub fn permitted(
+        &self,
+        proxy: Proxy,
+        mut addresses: Vec<SocketAddr>,
+        name: &str,
+        asker: &Asker,
+        is_ours: impl Fn(IpAddr) -> bool,
+    ) -> Result<Vec<SocketAddr>, String> {
+        let mut denied = None;
+        addresses.retain(|&address| {
+            let may = self.may(proxy, address, name, asker, &is_ours);
+            may.map_err(|why| denied = Some(why)).is_ok()
+        });
+        match denied {
+            Some(why) if addresses.is_empty() => Err(why),
+            _ => Ok(addresses),
+        }
+    }
+
+    /// Whether this process listens there. `is_ours` as for [`Self::may`].
+    pub fn is_own(&self, address: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> bool {
+        let (ip, port) = (meant(address.ip()), address.port());
+        self.own.iter().any(|own| {
+            let at = own.ip().to_canonical();
+            own.port() == port && (at == ip || (at.is_unspecified() && is_ours(ip)))
+        })
+    }
+
     /// What makes an address one that has to be named.
     fn refused_kind(
         &self,
         ip: IpAddr,
         port: u16,
-        mut is_ours: impl FnMut(IpAddr) -> bool,
+        is_ours: impl Fn(IpAddr) -> bool,
     ) -> Option<&'static str> {
-        let mut listens = |own: &SocketAddr| {
-            let at = own.ip().to_canonical();
-            own.port() == port && (at == ip || (at.is_unspecified() && is_ours(ip)))
-        };
-        kind(ip).or_else(|| self.own.iter().any(&mut listens).then_some("a port of this relay"))
+        let is_own = || self.is_own(SocketAddr::new(ip, port), is_ours);
+        kind(ip).or_else(|| is_own().then_some("a port of this relay"))
     }
 }
 
@@ -287,6 +316,23 @@ mod tests {
             let may = access.may_call(Proxy::Socks, client, &asker, |ip| ip == ours);
             assert_eq!(may.is_ok(), wanted, "{client}: {may:?}");
         }
+    }
+
+    #[test]
+    fn of_a_name_s_addresses_those_that_may_be_reached_are_left() {
+        let access = access(vec![]);
+        let caller = Caller { client: None, entrance_port: None };
+        let asker = Asker { caller, name: None, exit: None };
+        let permitted = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
+            access.permitted(Proxy::Socks, addresses, "name", &asker, |_| false)
+        };
+        let left = permitted(&["127.0.0.1:80", "10.0.0.1:80", "[::1]:80"]);
+        assert_eq!(left, Ok(vec!["10.0.0.1:80".parse().unwrap()]));
+        assert!(permitted(&["127.0.0.1:80", "[::1]:80"]).unwrap_err().contains("loopback"));
+        let is_own = |at: &str| access.is_own(at.parse().unwrap(), |ip| ip.is_loopback());
+        assert!(is_own("127.0.0.1:9000") && is_own("[::ffff:192.0.2.7]:9002"));
+        assert!(!is_own("192.0.2.9:9000") && !is_own("127.0.0.1:80"));
     }
 
     #[test]

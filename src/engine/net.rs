@@ -126,6 +126,16 @@ pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// An address as it is sent to on that socket, which may be one of IPv6 for both families.
+pub(super) fn as_seen_by(fd: &OwnedFd, address: SocketAddr) -> SocketAddr {
+    match (address.ip(), SockRef::from(fd).domain()) {
+        (IpAddr::V4(v4), Ok(Domain::IPV6)) => {
+            SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), address.port())
+        }
+        _ => address,
+    }
+}
+
 /// Ends what we send; the peer reads end of data. An error says that it is ended already.
 pub(super) fn shut_down_write(fd: &OwnedFd) {
     let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Write);
@@ -203,6 +213,18 @@ pub(super) fn raise_descriptor_limit() -> u64 {
 /// Whether an address is one of this machine's: only those can be bound.
 pub(super) fn is_ours(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The address of ours that packets to `ip` have. Nothing is sent.
+pub(super) fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
+    let any = match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Any port but 0 will do.
+    socket.connect((ip, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// The machine's name, for the hello.

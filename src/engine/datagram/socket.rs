@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::engine::net;
 use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
 
 /// A socket for whoever sends to `address`. One on every address of the machine also says which of
@@ -32,6 +33,19 @@ pub(in crate::engine) fn connected(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new(address, DATAGRAM_EXIT_BYTES)?;
     socket.connect(&address.into())?;
     Ok(socket.into())
+}
+
+/// A socket that sends to any address, and hears of anybody: of both families where the machine has
+/// them. Nothing that a packet meets on its way shows at it.
+pub(in crate::engine) fn unconnected() -> io::Result<OwnedFd> {
+    net::everywhere(0, |address| {
+        let socket = new(address, DATAGRAM_EXIT_BYTES)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    })
 }
 
 fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {

@@ -166,7 +166,7 @@ impl<D: Driver> Worker<D> {
             }
         };
         let reason = match chosen {
-            Ok(Some((exit, true))) => match self.take_seats(exit, &caller) {
+            Ok(Some((exit, true))) => match self.take_seats(Some(exit), caller.client) {
                 Ok(seat) => return Some((exit, seat)),
                 Err(reason) => reason,
             },

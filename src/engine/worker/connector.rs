@@ -30,6 +30,9 @@ use crate::session::Moment;
 const CONNECTOR_BIT: u64 = 1 << 63;
 /// The next one tells those of pairs.
 pub(super) const PAIR_BIT: u64 = 1 << 62;
+/// Tells what is asked beside the server: a host that a conversation asks about; with a flow's bit,
+/// a destination that its datagrams name.
+pub(super) const BESIDE_BIT: u64 = 1 << 60;
 
 /// How the connector comes by its link.
 #[derive(Debug)]
@@ -229,6 +232,12 @@ impl<D: Driver> Worker<D> {
         if token & PAIR_BIT != 0 {
             self.pair_resolved(Key::unpack(token), addresses);
             return;
+        }
+        if token & BESIDE_BIT != 0 {
+            return match token & FLOW_BIT {
+                0 => self.host_resolved(Key::unpack(token), addresses),
+                _ => self.destination_resolved(token, addresses),
+            };
         }
         if token & FLOW_BIT != 0 {
             self.flow_resolved(Key::unpack(token), addresses);

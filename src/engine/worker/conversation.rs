@@ -34,16 +34,8 @@ impl<D: Driver> Worker<D> {
         seat: Option<Seat>,
         proxy: Proxy,
     ) {
-        let talk = Talk {
-            conversation: self.proxies.begin(proxy),
-            proxy,
-            asker: self.asker(incoming),
-            server: Server::None,
-            held: Pieces::default(),
-            held_bytes: 0,
-            client_ended: false,
-            awaited_since: None,
-        };
+        let conversation = self.proxies.begin(proxy);
+        let talk = Talk::new(conversation, proxy, self.asker(incoming), true);
         let stage = Stage::Talking(Box::new(talk));
         let Some(key) = self.begin_exit(incoming, seat, None, stage) else { return };
         if let Some(local) = self.locals.get_mut(key) {
@@ -70,6 +62,16 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn tell(
+        &mut self,
+        key: Key,
+        what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>),
+    ) {
+        self.tell_one(key, what);
+        self.tell_answers(key);
+    }
+
+    /// As [`Self::tell`], without what can be answered at once of that which is then asked for.
+    pub(super) fn tell_one(
         &mut self,
         key: Key,
         what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>),
@@ -149,13 +151,12 @@ impl<D: Driver> Worker<D> {
             Step::ToServer(bytes) => self.say_to_server(key, &bytes),
             Step::Connect(target) => self.leave_server(key, Server::Closing(target)),
             Step::Pass => self.pass(key),
-            Step::OpenPort { request, .. } | Step::ListenHere { request, .. } => {
-                let refused = Err(String::from("not built"));
-                self.tell(key, |conversation, steps| {
-                    conversation.port_opened(request, refused, steps);
-                });
+            Step::OpenPort { request, lead } => self.open_port(key, request, lead),
+            Step::ClosePort(request) => self.close_port(key, request),
+            Step::ListenHere { request, own, from, then } => {
+                self.listen_here(key, request, own, (from, then));
             }
-            Step::ClosePort(_) | Step::CheckHost(_) => {}
+            Step::CheckHost(target) => self.check_host(key, target),
             Step::EndServer => {
                 if let Some(local) = self.locals.get_mut(key) {
                     local.end_after_output = true;
@@ -255,6 +256,7 @@ impl<D: Driver> Worker<D> {
 
     /// The conversation is over, and bytes pass.
     fn pass(&mut self, key: Key) {
+        self.close_ports(key);
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = std::mem::replace(&mut local.stage, Stage::Open) else { return };
         local.copy_only = false;
@@ -279,6 +281,7 @@ impl<D: Driver> Worker<D> {
     fn end_client(&mut self, key: Key) {
         let now = self.now;
         self.leave_server(key, Server::Over);
+        self.close_ports(key);
         let Some(local) = self.locals.get_mut(key) else { return };
         let patience = match self.drain {
             Drain::No => self.plan.timeouts_of(local.exit).linger,

@@ -186,13 +186,16 @@ impl<D: Driver> Worker<D> {
                 }
                 self.send_run(key, run, got.size_bytes);
             }
-            Server::Peer => {}
+            Server::Anywhere(_) | Server::Peer => {}
         }
     }
 
     fn server_answered(&mut self, key: Key, got: &Received<'_>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         self.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
+        if matches!(flow.server, Server::Anywhere(_)) {
+            return self.anywhere_answered(key, got);
+        }
         if flow.stream.is_some() {
             return self.pass_to_tunnel(key, got);
         }
@@ -218,7 +221,13 @@ impl<D: Driver> Worker<D> {
     }
 
     /// `kept`: the payload in a buffer that may be held.
-    fn queue_run(&mut self, key: Key, size_bytes: u32, payload: &[u8], kept: Option<Chunk>) {
+    pub(super) fn queue_run(
+        &mut self,
+        key: Key,
+        size_bytes: u32,
+        payload: &[u8],
+        kept: Option<Chunk>,
+    ) {
         let now = self.now;
         let bytes = payload.len();
         let Some(flow) = self.flows.get_mut(key) else { return };
@@ -312,6 +321,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             (Server::Here(socket), _) => (&*socket, None),
+            (Server::Anywhere(_), _) => return self.send_anywhere(key, run, size_bytes),
             (Server::Peer, Some(origin)) => match self.ports.get(origin.port) {
                 Some(port) => (&port.fd, Some(origin.towards())),
                 None => return self.kit.give_back(run),
@@ -346,6 +356,6 @@ impl<D: Driver> Worker<D> {
 }
 
 /// How many datagrams a run has.
-fn datagrams(bytes: usize, size_bytes: u32) -> u64 {
+pub(super) fn datagrams(bytes: usize, size_bytes: u32) -> u64 {
     (bytes as u64).div_ceil(u64::from(size_bytes.max(1))).max(1)
 }

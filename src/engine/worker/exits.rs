@@ -2,7 +2,7 @@
 //! reach, how many streams there may be through them. Times are asked for by
 //! [`crate::params::plan::Plan::timeouts_of`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Worker;
 use crate::endpoint::destinations::Destinations;
@@ -71,8 +71,15 @@ impl<D: Driver> Worker<D> {
     ///
     /// # Errors
     /// The reason to refuse the stream.
-    pub(super) fn take_seats(&self, exit: usize, caller: &Caller) -> Result<Option<Seat>, String> {
-        let seat = self.seats.take(caller.client)?;
-        Ok(Seat::both(seat, self.exits.seats[exit].take(caller.client)?))
+    pub(super) fn take_seats(
+        &self,
+        exit: Option<usize>,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Seat>, String> {
+        let seat = self.seats.take(client)?;
+        match exit {
+            Some(exit) => Ok(Seat::both(seat, self.exits.seats[exit].take(client)?)),
+            None => Ok(seat),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use hashlink::LinkedHashMap;
 
+use super::anywhere::Anywhere;
 use super::asked::PortName;
 use super::gathering::Gathering;
 use super::pieces::Pieces;
@@ -48,6 +49,8 @@ pub(super) enum Server {
     Unknown(Box<Waiting>),
     /// Here: a socket that is connected to it.
     Here(Fd),
+    /// Here: wherever each datagram says.
+    Anywhere(Box<Anywhere>),
 }
 
 /// One client's datagrams, and the answers to them.
@@ -234,6 +237,7 @@ impl Flow {
     pub(super) fn socket(&self) -> Option<Fd> {
         match &self.server {
             Server::Here(fd) => Some(Rc::clone(fd)),
+            Server::Anywhere(anywhere) => Some(Rc::clone(&anywhere.socket)),
             Server::Peer | Server::Unknown(_) => None,
         }
     }

@@ -107,7 +107,7 @@ impl<D: Driver> Worker<D> {
         self.flows.insert(flow)
     }
 
-    fn evict_flow(&mut self) {
+    pub(super) fn evict_flow(&mut self) {
         if let Some((oldest, _)) = self.flows.oldest() {
             self.counters.flows_evicted += 1;
             self.end_flow(oldest, "evicted by a newer flow (SOXCONF=udpflows)");
@@ -179,7 +179,7 @@ impl<D: Driver> Worker<D> {
         let (client, stream) = (flow.client, flow.stream);
         let reason = match &flow.server {
             Server::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
-            Server::Here(_) | Server::Peer => error.to_string(),
+            Server::Here(_) | Server::Anywhere(_) | Server::Peer => error.to_string(),
         };
         self.forget_flow(key);
         if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
@@ -224,6 +224,7 @@ impl<D: Driver> Worker<D> {
         flow.queue.clear(&mut self.kit.pipes);
         match flow.server {
             Server::Here(socket) => self.driver.cancel_all(&socket),
+            Server::Anywhere(anywhere) => self.driver.cancel_all(&anywhere.socket),
             Server::Unknown(mut waiting) => {
                 waiting.take().into_iter().for_each(|(run, _)| self.kit.give_back(run));
             }

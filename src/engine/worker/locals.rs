@@ -207,6 +207,7 @@ impl<D: Driver> Worker<D> {
     /// A local socket is broken.
     pub(super) fn local_failed(&mut self, key: Key, what: &'static str, error: &io::Error) {
         self.close_asked_of(key);
+        self.close_ports(key);
         let Some(local) = self.locals.get_mut(key) else { return };
         debug!(client = %local.client, %error, what, "local connection failed");
         let (tunnel, stream) = (local.tunnel, local.stream);

@@ -14,8 +14,10 @@
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them), [`calls`] connects to clients.
 //!
 //! Exits that are no server at an address: [`unix`] reaches Unix sockets, [`exec`] gives streams to
-//! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there. [`exits`]
-//! knows what an exit has for itself.
+//! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there. What
+//! comes beside such a stream: [`beside`] has what ports at the peer lead in, [`here`] who connects
+//! to one of ours, [`associations`] and [`anywhere`] datagrams that name their destinations.
+//! [`exits`] knows what an exit has for itself.
 //!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
@@ -30,7 +32,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 mod access;
+mod anywhere;
 mod asked;
+mod associations;
+mod beside;
 mod calls;
 mod client;
 mod commands;
@@ -45,6 +50,7 @@ mod flows;
 mod gathering;
 mod greetings;
 mod halves;
+mod here;
 mod kit;
 mod lines;
 mod links;
@@ -78,8 +84,8 @@ use super::resolver::Resolver;
 use crate::endpoint::destinations::Destinations;
 use crate::endpoint::seats::Seats;
 use crate::limits::{
-    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, STREAMS_MAX, TUNNELS_MAX,
-    WINDOW_BYTES,
+    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, PORTS_ON_REQUEST_MAX, STREAMS_MAX,
+    TUNNELS_MAX, WINDOW_BYTES,
 };
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
@@ -94,6 +100,7 @@ use exits::Exits;
 use flow::Flows;
 use gathering::Source;
 use greetings::Greeting;
+use here::Here;
 use kit::Kit;
 pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
@@ -203,6 +210,10 @@ pub(super) struct Worker<D> {
     proxies: Proxies,
     /// Conversations whose last server is about to be gone.
     closing: Vec<Key>,
+    /// Ports that conversations listen at.
+    heres: Table<Here>,
+    /// Where a run of datagrams stands in one piece for a moment.
+    straight: Vec<u8>,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
     kit: Kit,
@@ -286,6 +297,8 @@ impl<D: Driver> Worker<D> {
             exits: Exits::new(&plan),
             proxies: Proxies::new(&plan),
             closing: Vec::new(),
+            heres: Table::new(PORTS_ON_REQUEST_MAX),
+            straight: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
             kit: Kit::new()?,
             dirty_locals: Vec::new(),
@@ -381,6 +394,7 @@ impl<D: Driver> Worker<D> {
             (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
             (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
             (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
+            (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
             (kind, outcome) => self.take_in_pair(kind, key, outcome),
         }
     }

@@ -82,17 +82,19 @@ impl<D: Driver> Worker<D> {
         let Stage::Talking(talk) = &mut local.stage else { return };
         let Server::Dialing { dial, failure } = &mut talk.server else { return };
         match found {
-            Ok(mut addresses) => {
-                let (proxy, asker, mut denied) = (talk.proxy, &talk.asker, None);
-                addresses.retain(|&address| {
-                    let name = &dial.target.host;
-                    let may = self.destinations.may(proxy, address, name, asker, net::is_ours);
-                    may.map_err(|why| denied = Some(why)).is_ok()
-                });
-                if let (true, Some(why)) = (addresses.is_empty(), denied) {
-                    return self.not_reached(key, Unreached::NotPermitted(why));
+            Ok(addresses) => {
+                let (name, asker) = (&dial.target.host, &talk.asker);
+                let permitted = match talk.is_judged {
+                    true => {
+                        let access = &self.destinations;
+                        access.permitted(talk.proxy, addresses, name, asker, net::is_ours)
+                    }
+                    false => Ok(addresses),
+                };
+                match permitted {
+                    Ok(addresses) => dial.resolved(Ok(addresses)),
+                    Err(why) => return self.not_reached(key, Unreached::NotPermitted(why)),
                 }
-                dial.resolved(Ok(addresses));
             }
             Err(error) => {
                 *failure = Unreached::NameNotFound;

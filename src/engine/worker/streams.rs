@@ -53,7 +53,23 @@ impl<D: Driver> Worker<D> {
                     self.port_asked(key, user, request, transport);
                 }
                 Event::PortClosed { user, request } => self.port_not_needed(user, request),
-                Event::Incoming { .. } | Event::PortGiven { .. } => {}
+                Event::Incoming {
+                    key: stream,
+                    client,
+                    entrance,
+                    transport,
+                    beside: Some(Beside::Port { user, request }),
+                } => {
+                    let tunnel = key;
+                    let (exit, call) = (None, None);
+                    self.came_by_port(
+                        Incoming { tunnel, stream, client, entrance, transport, exit, call },
+                        (user, request),
+                    );
+                }
+                Event::PortGiven { user, request, result } => {
+                    self.port_given(Key::unpack(user), request, result);
+                }
                 Event::Opened { .. } => {}
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
@@ -359,6 +375,7 @@ impl<D: Driver> Worker<D> {
     /// Ends a local connection with a reset, now. Its session is not told.
     pub(super) fn reset_local(&mut self, key: Key) {
         self.close_asked_of(key);
+        self.close_ports(key);
         let Some(local) = self.locals.remove(key) else { return };
         if let Some(fd) = local.fd {
             // Closed when what is under way on it has ended.

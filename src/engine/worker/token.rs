@@ -63,9 +63,11 @@ pub(super) enum Kind {
     ExecStderr,
     /// A command of an exit has ended.
     ExecExit,
+    /// A connection at a port that a conversation listens at.
+    HereAccept,
 }
 
-const KINDS: [Kind; 34] = [
+const KINDS: [Kind; 35] = [
     Kind::Wake,
     Kind::Accept,
     Kind::AskedAccept,
@@ -100,6 +102,7 @@ const KINDS: [Kind; 34] = [
     Kind::GreetingReady,
     Kind::ExecStderr,
     Kind::ExecExit,
+    Kind::HereAccept,
 ];
 
 impl Kind {

@@ -87,7 +87,7 @@ impl<D: Driver> Worker<D> {
 
     fn sweep_is_wanted(&self) -> bool {
         let any = self.locals.len() + self.pairs.len() > 0;
-        let others = self.greetings.len() + self.execs.len();
+        let others = self.greetings.len() + self.execs.len() + self.heres.len();
         self.timed + others > 0 || (self.exits.end_silent && any)
     }
 
@@ -121,6 +121,7 @@ impl<D: Driver> Worker<D> {
         self.sweep_pairs();
         self.sweep_greetings();
         self.sweep_execs();
+        self.sweep_heres();
         for key in calm {
             self.calm_down(key);
         }
