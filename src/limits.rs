@@ -654,6 +654,21 @@ pub const TELNET_FAILURES_MAX: u32 = 3;
 /// return key for longer.
 pub const TELNET_PROMPTS_MAX: u32 = 64;
 
+/// Longest line of FTP, a command or a line of a reply, in bytes with its end. A path may have 4096
+/// (`PATH_MAX`), and a reply doubles the quotes in it.
+pub const FTP_LINE_BYTES: usize = 8 << 10;
+
+/// Commands of an FTP client that wait for their replies. Most clients send one at a time, those that
+/// log in with one packet four or five.
+pub const FTP_PENDING_MAX: usize = 32;
+
+/// Commands that the FTP proxy itself answers one after another, without a word of the server between
+/// them. Nobody needs as many, and nobody has to read what they are answered.
+pub const FTP_OWN_ANSWERS_MAX: u32 = 64;
+
+/// Lowest port that an FTP data connection may lead to: services live below (RFC 2577, section 3).
+pub const FTP_DATA_PORT_MIN: u16 = 1024;
+
 /// Fields of one head of HTTP, and names that its `Connection` lists. Browsers send some 20; the
 /// servers that we know take about 100.
 pub const HTTP_FIELDS_MAX: usize = 128;

@@ -52,6 +52,14 @@ pub(super) fn address_text(address: IpAddr) -> String {
     address.to_canonical().to_string()
 }
 
+/// Splits `host:port`; an IPv6 address has to be in brackets before a port.
+pub(super) fn split_port(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
 /// A port to connect to, in digits.
 pub(super) fn port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());

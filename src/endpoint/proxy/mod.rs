@@ -7,6 +7,10 @@
 #[cfg(test)]
 #[path = "../../../tests/core/conversation.rs"]
 mod conversation;
+pub mod ftp;
+#[cfg(test)]
+#[path = "../../../tests/core/ftp_script.rs"]
+mod ftp_script;
 mod host;
 pub mod http;
 #[cfg(test)]

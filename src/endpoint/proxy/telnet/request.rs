@@ -26,7 +26,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Request, String> {
     let (named, port) = match (words.next(), words.next(), words.next()) {
         (None, ..) => return Ok(Request::Nothing),
         (Some("quit" | "exit"), None, _) => return Ok(Request::Quit),
-        (Some(one), None, _) => split_port(one),
+        (Some(one), None, _) => host::split_port(one),
         (Some(host), port, None) => (host, port),
         _ => return Err(format!("{} is more than a host and a port", shown(&text))),
     };
@@ -38,14 +38,6 @@ pub(super) fn parse(line: &[u8]) -> Result<Request, String> {
             .ok_or_else(|| format!("{} is not a port; say a number, 1 to 65535", shown(port)))?,
     };
     Ok(Request::Connect(Target { host, port }))
-}
-
-/// Splits `host:port`; an IPv6 address has to be in brackets before a port.
-fn split_port(text: &str) -> (&str, Option<&str>) {
-    match text.rsplit_once(':') {
-        Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),
-        _ => (text, None),
-    }
 }
 
 fn shown(text: &str) -> String {
