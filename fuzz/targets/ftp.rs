@@ -1,0 +1,14 @@
+//! Any client and any server of FTP, by a script.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/core"]
+mod support {
+    pub(crate) mod ftp_script;
+    use sockmux_uring::endpoint::proxy::{Conversation, Lead, Step, Target, Then, Unreached, ftp};
+}
+
+fuzz_target!(|data: &[u8]| {
+    support::ftp_script::run(data);
+});
