@@ -84,7 +84,9 @@ fn times_are_the_processs_where_the_list_says_nothing_wherever_they_stand() {
 #[test]
 fn a_list_without_words_says_nothing() {
     for word in ["SERVER=http,-in()", "SERVER=http,-in( )", "SERVER=http,-in"] {
-        let ExitOptions { permits, reliable, maxima, timeouts } = exit(word, &[]).options;
+        let ExitOptions { permits, reliable, authorizers, maxima, timeouts } =
+            exit(word, &[]).options;
+        assert_eq!(authorizers, []);
         assert!(permits.is_empty() && reliable.is_none() && timeouts.is_none());
         assert_eq!(maxima, Maxima::default());
     }
@@ -147,8 +149,9 @@ fn files_hold_options_of_an_exit() {
 }
 
 /// What may stand in a list, as every message about what may not says it.
-const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, MAXIMA=conpch and \
-                         delegated, TIMEOUT=con, io, ask and lin, SERVER=proto://host and +=FILE";
+const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, AUTHORIZER=, \
+                         MAXIMA=conpch and delegated, TIMEOUT=con, io, ask and lin, \
+                         SERVER=proto://host and +=FILE";
 const OUTSIDE: &str = "give it to the process itself, outside of the parentheses";
 const OTHER_EXIT: &str = "only a server for this very exit may be named in its option list; write \
                           SERVER=proto://host[:port] there, and give another exit to the process \

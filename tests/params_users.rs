@@ -30,10 +30,9 @@ fn message(args: &[&str], file: &str) -> String {
 fn each_proxy_has_its_users() {
     let file = "AUTHORIZER=\"-list{a:pw1,b:pw2}\"\nAUTHORIZER=-list{c:pw3}:http\n";
     let plan = run_with(&with(&["+=users"]), file);
-    assert_eq!(plan.users(Proxy::Socks), Some(vec![user("a", "pw1"), user("b", "pw2")]));
+    assert_eq!(plan.users(0, Proxy::Socks), Some(vec![user("a", "pw1"), user("b", "pw2")]));
     let of_http = vec![user("a", "pw1"), user("b", "pw2"), user("c", "pw3")];
-    assert_eq!(plan.users(Proxy::Http), Some(of_http));
-    assert_eq!(plan.users(Proxy::Telnet), None);
+    assert_eq!(plan.users(1, Proxy::Http), Some(of_http));
     assert_eq!(plan.notices, [""; 0]);
     let shown = show::plan(&plan);
     for line in ["users       a, b  of socks, http\n", "            c  of http\n"] {
@@ -42,7 +41,37 @@ fn each_proxy_has_its_users() {
     for text in [shown, format!("{plan:?}")] {
         assert!(!text.contains("pw"), "{text}");
     }
-    assert_eq!(run(&LINE).users(Proxy::Http), None);
+    assert_eq!(run(&LINE).users(1, Proxy::Http), None);
+}
+
+#[test]
+fn an_exit_has_its_own_users() {
+    let exit = "SERVER=socks,-in(+=users):-:-P1081";
+    let file = "AUTHORIZER=-list{c:pw3,d:pw4}\n";
+    let plan = run_with(&["-P9000", "SERVER=socks,-in:-:-P1080", exit], file);
+    assert_eq!(plan.users(0, Proxy::Socks), None);
+    assert_eq!(plan.users(1, Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
+    assert_eq!(plan.notices, [""; 0]);
+    let shown = show::plan(&plan);
+    assert!(shown.contains("   users c, d  of socks, http\n"), "{shown}");
+    // In place of the process's, of whom nobody is asked for then.
+    let plan = run_with(&["-P9000", exit, "AUTHORIZER=-list{a:pw1}"], file);
+    assert_eq!(plan.users(0, Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
+    let notices = ["shown to everybody", "AUTHORIZER= has no effect"];
+    assert!(
+        notices.iter().all(|wanted| plan.notices.iter().any(|notice| notice.contains(wanted))),
+        "{:?}",
+        plan.notices
+    );
+    for (exit, wanted) in [
+        ("SERVER=telnet,-in(+=users)", "AUTHORIZER= names users of a proxy that this exit is not"),
+        ("SERVER=tcprelay://h:1,-in(+=users)", "AUTHORIZER= names users"),
+        ("SERVER=socks,-in(AUTHORIZER=-list{a:pw1)", "AUTHORIZER=...: the value is no list"),
+    ] {
+        let message = message(&["-P9000", exit], file);
+        assert!(message.contains(wanted), "{exit}: {message}");
+        assert!(!message.contains("pw"), "{message}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod support {
     pub(crate) mod one_file;
 }
 
-use sockmux_uring::params::plan::{Plan, ProxyHeader, Transport, UnixEntrance, Way};
+use sockmux_uring::params::plan::{Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way};
 use sockmux_uring::params::show;
 use support::one_file::{run, run_with};
 
@@ -54,6 +54,58 @@ fn ports_that_follow_the_entrance() {
     ];
     assert_eq!(ways(&plan), wanted);
     assert_eq!(plan.exits[2].transport(), Transport::Udp);
+}
+
+#[test]
+fn ftp_servers_and_the_ftp_proxy() {
+    let plan = run(&[
+        "-P1",
+        "SERVER=ftp://h,-in:-:-P21",
+        "SERVER=ftp://[::1]:2121,-in:-:-P2121",
+        "SERVER=ftps://h,-in:-:-P990",
+        "DEST=h:21:-P22",
+        "SERVER=ftp,-in",
+        "PERMIT=ftp:10.0.0.0/8:*",
+    ]);
+    let at = |host: &str, port| Target { host: host.into(), port };
+    let server = |port| Way::Server { target: at("h", port), transport: Transport::Tcp };
+    let wanted = [
+        Way::Ftp(at("h", 21)),
+        Way::Ftp(at("::1", 2121)),
+        server(990),
+        server(21),
+        Way::Proxy(Proxy::Ftp),
+    ];
+    assert_eq!(ways(&plan), wanted);
+    assert_eq!(plan.permits[0].protocols, Some(vec![Proxy::Ftp]));
+    let notice = "SERVER=ftps://h,-in:-:-P990 carries FTP commands only";
+    assert!(plan.notices.iter().any(|said| said.starts_with(notice)), "{:?}", plan.notices);
+    assert_eq!(plan.notices.len(), 1);
+    let shown = show::plan(&plan);
+    for line in [
+        "exits       1. ftp://h:21, data connections too  for -P21",
+        "            2. ftp://[::1]:2121, data connections too  for -P2121",
+        "            3. ftps://h:990  for -P990",
+        "            5. ftp proxy: where each client asks to go  for everybody",
+        "permits     ftp to 10.0.0.0/8  for *",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "no `{line}` in\n{shown}");
+    }
+}
+
+#[test]
+fn ftp_clients_are_judged_where_they_come_in() {
+    let plan = run(&["-P1", "PORT=21", "PERMIT=ftp:127.0.0.1:*"]);
+    assert_eq!(plan.notices, [""; 0]);
+    let shown = show::plan(&plan);
+    assert!(shown.contains("permits     ftp to 127.0.0.1  for *"), "{shown}");
+    assert_eq!(run(&["-P1", "PORT=21", "PERMIT=*:*:*"]).notices, [""; 0]);
+    for words in
+        [&["-P1", "PORT=21", "PERMIT=http:*:*"][..], &["-P1", "DEST=h:1", "PERMIT=ftp:*:*"]]
+    {
+        let notices = run(words).notices;
+        assert!(notices[0].contains("has no effect"), "{notices:?}");
+    }
 }
 
 #[test]

@@ -64,9 +64,7 @@ impl Destinations {
 
     /// Those of them that speak of a proxy.
     fn of(&self, proxy: Proxy, exit: Option<usize>) -> impl Iterator<Item = &Permit> {
-        self.all(exit).iter().filter(move |permit| {
-            permit.protocols.as_ref().is_none_or(|list| list.contains(&proxy))
-        })
+        self.all(exit).iter().filter(move |permit| permit.is_of(proxy))
     }
 
     /// May it reach that address? `name` is what the client called it, which has led to that

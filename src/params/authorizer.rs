@@ -7,7 +7,6 @@ use std::fmt;
 
 use super::error::{Problem, plain};
 use super::plan::{Exit, Plan, Proxy, Way};
-use super::words::{Origin, Word};
 use crate::limits::{SOCKS_TEXT_BYTES, USERS_MAX};
 
 /// `AUTHORIZER=`: users whom some proxies let in, and nobody else.
@@ -36,9 +35,12 @@ impl fmt::Debug for User {
 }
 
 impl Plan {
-    /// The users whom a proxy lets in; `None` is everybody.
-    pub fn users(&self, proxy: Proxy) -> Option<Vec<User>> {
-        let of = self.authorizers.iter().filter(|authorizer| authorizer.protocols.contains(&proxy));
+    /// The users whom the exit at this place lets in, which is such a proxy; `None` is everybody.
+    /// Its own lists stand in place of the process's.
+    pub fn users(&self, exit: usize, proxy: Proxy) -> Option<Vec<User>> {
+        let own = &self.exits[exit].options.authorizers;
+        let all = if own.is_empty() { &self.authorizers } else { own };
+        let of = all.iter().filter(|authorizer| authorizer.protocols.contains(&proxy));
         let users: Vec<User> = of.flat_map(|authorizer| authorizer.users.clone()).collect();
         (!users.is_empty()).then_some(users)
     }
@@ -53,13 +55,13 @@ const SHOWN_BY_PS: &str = "the passwords of AUTHORIZER= are shown to everybody o
 /// Proxies that can ask for a user and a password.
 const ASKING: [Proxy; 2] = [Proxy::Socks, Proxy::Http];
 
-/// Adds the users of one `AUTHORIZER=`.
+/// Adds the users of one `AUTHORIZER=`, which is shown to everybody if it was given as an argument.
 ///
 /// # Errors
 /// As [`parse`], and too many users.
 pub(crate) fn add(
     value: &str,
-    word: &Word,
+    is_shown: bool,
     all: &mut Vec<Authorizer>,
     notices: &mut Vec<String>,
 ) -> Result<(), Problem> {
@@ -71,7 +73,7 @@ pub(crate) fn add(
             "spread them over several processes",
         ));
     }
-    if word.origin == Origin::Arguments && !notices.iter().any(|told| told == SHOWN_BY_PS) {
+    if is_shown && !notices.iter().any(|told| told == SHOWN_BY_PS) {
         notices.push(SHOWN_BY_PS.to_owned());
     }
     all.push(authorizer);
@@ -146,7 +148,8 @@ pub(crate) fn notices(authorizers: &[Authorizer], exits: &[Exit]) -> Vec<String>
         _ => None,
     };
     let mut notices = Vec::new();
-    let is_asked = |proxy: &Proxy| exits.iter().any(|exit| proxy_of(exit) == Some(*proxy));
+    let asks = |exit: &Exit| exit.options.authorizers.is_empty().then(|| proxy_of(exit)).flatten();
+    let is_asked = |proxy: &Proxy| exits.iter().any(|exit| asks(exit) == Some(*proxy));
     if authorizers.iter().any(|authorizer| !authorizer.protocols.iter().any(is_asked)) {
         notices.push("AUTHORIZER= has no effect: no exit is a proxy that it is for".to_owned());
     }
@@ -187,13 +190,12 @@ mod tests {
     #[test]
     fn several_add_up_to_the_bound() {
         let (mut all, mut notices) = (Vec::new(), Vec::new());
-        let word = Word::argument("AUTHORIZER=");
         let half = format!("-list{{{}}}", ["a:b"; USERS_MAX / 2].join(","));
         for _ in 0..2 {
-            add(&half, &word, &mut all, &mut notices).expect("room");
+            add(&half, true, &mut all, &mut notices).expect("room");
         }
         assert_eq!((all.len(), &notices[..]), (2, &[SHOWN_BY_PS.to_owned()][..]));
-        let message = add("-list{a:b}", &word, &mut all, &mut notices).unwrap_err().to_string();
+        let message = add("-list{a:b}", true, &mut all, &mut notices).unwrap_err().to_string();
         assert!(message.contains("more than 1024 users"), "{message}");
     }
 

@@ -14,7 +14,7 @@ use super::maxima::MaximaReader;
 use super::options;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Target, Transport, UnixEntrance, Way,
+    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Proxy, Target, Transport, UnixEntrance, Way,
 };
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
@@ -122,7 +122,7 @@ impl Draft {
                 let server = server::parse_server(value, &mut |words| {
                     let words = in_list::expand(words, word, files)?;
                     let named;
-                    (list, named) = in_list::read(&words, lookup)?;
+                    (list, named) = in_list::read(&words, word, lookup)?;
                     Ok(named)
                 })?;
                 match server {
@@ -147,7 +147,10 @@ impl Draft {
             }
             "MAXIMA" => self.maxima.add(value, &mut self.notices),
             "PERMIT" => self.permit(value, word, lookup),
-            "AUTHORIZER" => authorizer::add(value, word, &mut self.authorizers, &mut self.notices),
+            "AUTHORIZER" => {
+                let is_shown = word.is_argument();
+                authorizer::add(value, is_shown, &mut self.authorizers, &mut self.notices)
+            }
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
             _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
@@ -203,8 +206,11 @@ impl Draft {
         let ExitWords { protocol, way, proxy_header, clients } = exit;
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
         self.notices.append(&mut list.notices);
-        let asks = matches!(way, Way::Proxy(_)) || protocol == "ftp";
-        let (options, timeouts) = list.finish(asks)?;
+        let proxy = match way {
+            Way::Proxy(proxy) => Some(proxy),
+            _ => None,
+        };
+        let (options, timeouts) = list.finish(proxy)?;
         self.exit_timeouts.extend(timeouts.map(|timeouts| (self.exits.len(), timeouts)));
         let source = word.text.clone();
         let exit = Exit { protocol, way, proxy_header, clients, options, source };
@@ -232,7 +238,7 @@ impl Draft {
                  the port of its -P element"
             ));
         }
-        if exit.protocol == "ftp" {
+        if exit.protocol == "ftps" {
             self.notices.push(format!(
                 "{source} carries FTP commands only: data connections are not forwarded"
             ));
@@ -242,7 +248,10 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Plan, Failure> {
-        if let Some(first) = self.permits.first()
+        // What clients of FTP are called for is judged where they came in.
+        let calls = !self.entrances.is_empty();
+        let is_void = |permit: &&Permit| !(calls && permit.is_of(Proxy::Ftp));
+        if let Some(first) = self.permits.iter().find(is_void)
             && !self.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_)))
         {
             let source = plain(&first.source);

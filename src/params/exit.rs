@@ -29,7 +29,27 @@ pub(crate) fn of_server(
     let (server, given) = options::split(server);
     let (way, transport) = way_to(&protocol, server)?;
     let proxy_header = header(given, transport)?;
+    let way = if protocol == "ftp" { to_ftp(way, server, given)? } else { way };
     Ok(ExitWords { protocol, way, proxy_header, clients })
+}
+
+/// An FTP server is reached with its data connections, which is done for what can be done only.
+fn to_ftp(way: Way, server: &str, given: Option<&str>) -> Result<Way, Problem> {
+    let remedy = |instead: &str| {
+        let why = "it passes the commands alone, and data connections are not forwarded";
+        format!("leave it out, or write SERVER=tcprelay://{instead},-in: {why}")
+    };
+    if let Some(given) = given {
+        return Err(Problem::new(
+            format!("ftp:// takes no options ({})", quoted(given)),
+            remedy(&format!("host:21?{}", plain(given))),
+        ));
+    }
+    match way {
+        Way::Server { target, transport: Transport::Tcp } => Ok(Way::Ftp(target)),
+        Way::Server { .. } => Err(Problem::new("FTP is never UDP", "leave /udp out")),
+        _ => Err(Problem::new("the port of ftp:// is one of the server's", remedy(&plain(server)))),
+    }
 }
 
 /// `exec:command`; `clients` is what followed behind `,-in`.
@@ -198,6 +218,10 @@ pub(crate) mod tests {
     pub(crate) fn exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
         let target = Target { host: host.into(), port };
         of(protocol, Way::Server { target, transport: Transport::Tcp }, clients)
+    }
+
+    pub(crate) fn ftp(host: &str, port: u16) -> ExitWords {
+        of("ftp", Way::Ftp(Target { host: host.into(), port }), None)
     }
 
     pub(crate) fn udp_exit(

@@ -62,13 +62,19 @@ Exits, where streams of the peer go; the first that matches is taken:
                                its errors go to our log. It ends with the
                                stream. In its environment: REMOTE_HOST,
                                REMOTE_PORT, LOCAL_PORT (the entrance's)
+  SERVER=ftp://HOST[:PORT],-in[:-:CLIENTS]
+                               an FTP server with its data connections, passive
+                               and active, unencrypted. Both ends have to speak
+                               SockMux 1
   SERVER=PROXY,-in[:-:CLIENTS]
-                               a proxy: socks (4, 4a and 5), http, telnet. It
-                               connects where each client asks it to
+                               a proxy: socks (4, 4a and 5), http, telnet, ftp
+                               (as USER NAME@HOST[:PORT]). It connects where
+                               each client asks it to
   SERVER=\"...,-in(OPTION LIST)[:-:CLIENTS]\"
                                for this exit alone, words between blanks (quote
-                               '...' what has some): PERMIT= (in place of the
-                               process's), RELIABLE= and MAXIMA= (besides them),
+                               '...' what has some): PERMIT= and AUTHORIZER= (in
+                               place of the process's), RELIABLE= and MAXIMA=
+                               (besides them),
                                TIMEOUT=con,io,ask,lin, +=FILE; and for PROTO,-in
                                SERVER=PROTO://HOST[:PORT]
   PERMIT=PROXIES:TO:CLIENTS    what proxies may reach, for whom; TO is a host

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use super::authorizer;
 use super::error::{Problem, plain, quoted};
 use super::exit::ExitWords;
 use super::files::{self, Files};
 use super::hostlist::{HostList, Lookup};
 use super::maxima::MaximaReader;
 use super::permit;
-use super::plan::{ExitOptions, Permit};
+use super::plan::{Authorizer, ExitOptions, Permit, Proxy};
 use super::server::{self, Server};
 use super::suggest;
 use super::timeout::TimeoutReader;
@@ -18,11 +19,12 @@ use super::words::{Origin, Word};
 use crate::limits::PERMITS_MAX;
 
 /// What may stand there.
-const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, MAXIMA=conpch and \
-                         delegated, TIMEOUT=con, io, ask and lin, SERVER=proto://host and +=FILE";
+const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, AUTHORIZER=, \
+                         MAXIMA=conpch and delegated, TIMEOUT=con, io, ask and lin, \
+                         SERVER=proto://host and +=FILE";
 
 /// Names that may stand there.
-const NAMES: [&str; 5] = ["PERMIT", "RELIABLE", "MAXIMA", "TIMEOUT", "SERVER"];
+const NAMES: [&str; 6] = ["PERMIT", "RELIABLE", "AUTHORIZER", "MAXIMA", "TIMEOUT", "SERVER"];
 
 /// What can be given, but to the process only.
 const OF_PROCESS: [&str; 3] = ["PORT", "DEST", "SOXCONF"];
@@ -32,6 +34,7 @@ const OF_PROCESS: [&str; 3] = ["PORT", "DEST", "SOXCONF"];
 pub(crate) struct InList {
     permits: Vec<Permit>,
     reliable: Option<HostList>,
+    authorizers: Vec<Authorizer>,
     maxima: MaximaReader,
     timeouts: Option<TimeoutReader>,
     /// What has no effect, one sentence each.
@@ -56,17 +59,19 @@ pub(crate) fn expand(
     files::expand_beside(beside.map(Path::to_owned), words, files)
 }
 
-/// Reads the words of an option list; and the server that it names, as an exit.
+/// Reads the words of an option list of the parameter `of`; and the server that it names, as an
+/// exit.
 ///
 /// # Errors
 /// The first word that is wrong or cannot stand there, with the file and line where it stands.
 pub(crate) fn read(
     words: &[Word],
+    of: &Word,
     lookup: &mut Lookup<'_>,
 ) -> Result<(InList, Option<ExitWords>), Problem> {
     let (mut list, mut named) = (InList::default(), None);
     for word in words {
-        list.add(word, &mut named, lookup).map_err(|problem| problem.in_word(word))?;
+        list.add(word, of, &mut named, lookup).map_err(|problem| problem.in_word(word))?;
     }
     Ok((list, named))
 }
@@ -75,6 +80,7 @@ impl InList {
     fn add(
         &mut self,
         word: &Word,
+        of: &Word,
         named: &mut Option<ExitWords>,
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
@@ -93,6 +99,10 @@ impl InList {
             "RELIABLE" => {
                 HostList::add_to(&mut self.reliable, HostList::parse(value, lookup)?);
                 Ok(())
+            }
+            "AUTHORIZER" => {
+                let is_shown = word.is_argument() && of.is_argument();
+                authorizer::add(value, is_shown, &mut self.authorizers, &mut self.notices)
             }
             "MAXIMA" => self.maxima.add(value, &mut self.notices),
             "TIMEOUT" => {
@@ -124,9 +134,16 @@ impl InList {
     /// What has no meaning for such an exit.
     pub(crate) fn finish(
         self,
-        asks: bool,
+        proxy: Option<Proxy>,
     ) -> Result<(ExitOptions, Option<TimeoutReader>), Problem> {
-        if let Some(permit) = self.permits.first().filter(|_| !asks) {
+        let is_for = |list: &Authorizer| proxy.is_some_and(|proxy| list.protocols.contains(&proxy));
+        if !self.authorizers.iter().all(is_for) {
+            return Err(Problem::new(
+                "AUTHORIZER= names users of a proxy that this exit is not",
+                "leave it out: SERVER=socks,-in(...) and SERVER=http,-in(...) can ask for users",
+            ));
+        }
+        if let Some(permit) = self.permits.first().filter(|_| proxy.is_none()) {
             return Err(Problem::new(
                 format!(
                     "{} says what a proxy may reach, and this exit is none",
@@ -135,9 +152,9 @@ impl InList {
                 "leave it out, or name no server, as in SERVER=http,-in(PERMIT=http:*:*)",
             ));
         }
-        let InList { permits, reliable, maxima, timeouts, .. } = self;
+        let InList { permits, reliable, authorizers, maxima, timeouts, .. } = self;
         let maxima = maxima.finish();
-        Ok((ExitOptions { permits, reliable, maxima, timeouts: None }, timeouts))
+        Ok((ExitOptions { permits, reliable, authorizers, maxima, timeouts: None }, timeouts))
     }
 }
 

@@ -60,11 +60,11 @@ fn protocol_list(text: &str) -> Result<Option<Vec<Proxy>>, Problem> {
             ("*", _) => return Ok(None),
             (_, Some(proxy)) => list.push(proxy),
             (word, None) => {
-                let nearest = suggest::nearest(word, ["socks", "http", "telnet"]);
+                let nearest = suggest::nearest(word, ["socks", "http", "telnet", "ftp"]);
                 let or = nearest.map(|word| format!("; did you mean `{}`?", plain(word)));
                 return Err(Problem::new(
                     format!("{} is no proxy's protocol", quoted(word)),
-                    format!("give socks, http, telnet or *{}", or.unwrap_or_default()),
+                    format!("give socks, http, telnet, ftp or *{}", or.unwrap_or_default()),
                 ));
             }
         }
@@ -91,6 +91,7 @@ mod tests {
                 "[::1],__1",
                 "[fe80::]/10",
             ),
+            ("FTP:10.0.0.1,-P21:*", Some(vec![Proxy::Ftp]), "10.0.0.1,-P21", "*"),
             ("telnet,*:-P23:-P127.0.0.1:8023", None, "-P23", "-P127.0.0.1:8023"),
         ] {
             let permit = read(value).unwrap_or_else(|problem| panic!("{value}: {problem}"));
@@ -108,7 +109,7 @@ mod tests {
             ("socks:*", "has not three parts"),
             ("socks:[::1", "has not three parts"),
             ("sock:*:*", "did you mean `socks`?"),
-            ("ftp:*:*", "`ftp` is no proxy's protocol"),
+            ("gopher:*:*", "`gopher` is no proxy's protocol"),
             (":*:*", "`` is no proxy's protocol"),
             ("*::*", "an empty host"),
             ("*:*:", "an empty host"),

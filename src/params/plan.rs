@@ -230,6 +230,8 @@ pub struct ExitOptions {
     pub permits: Vec<Permit>,
     /// Whose streams are taken, of those whom the process's list lets in. `None` is everybody.
     pub reliable: Option<HostList>,
+    /// Whom this proxy lets in, in place of the process's lists. Without any, those hold.
+    pub authorizers: Vec<Authorizer>,
     /// How many streams there may be at once through this exit, besides the process's numbers.
     pub maxima: Maxima,
     /// All times as they are for its streams, where some are not the process's. Only those to
@@ -249,7 +251,7 @@ impl Exit {
     /// The server that it leads to, if it leads to one by name.
     pub fn target(&self) -> Option<&Target> {
         match &self.way {
-            Way::Server { target, .. } => Some(target),
+            Way::Server { target, .. } | Way::Ftp(target) => Some(target),
             _ => None,
         }
     }
@@ -279,6 +281,8 @@ pub enum Way {
     Unix(PathBuf),
     /// Nowhere by itself: it asks its client.
     Proxy(Proxy),
+    /// An FTP server, with its data connections.
+    Ftp(Target),
     /// Each stream is given to a command on its descriptors 0 and 1.
     Command(String),
 }
@@ -292,6 +296,8 @@ pub enum Proxy {
     Http,
     /// Telnet: a prompt for a host.
     Telnet,
+    /// FTP: the host in the user's name.
+    Ftp,
 }
 
 impl Proxy {
@@ -301,6 +307,7 @@ impl Proxy {
             "socks" | "socks4" | "socks5" => Proxy::Socks,
             "http" => Proxy::Http,
             "telnet" => Proxy::Telnet,
+            "ftp" => Proxy::Ftp,
             _ => return None,
         })
     }
@@ -311,6 +318,7 @@ impl Proxy {
             Proxy::Socks => "socks",
             Proxy::Http => "http",
             Proxy::Telnet => "telnet",
+            Proxy::Ftp => "ftp",
         }
     }
 }
@@ -326,6 +334,13 @@ pub struct Permit {
     pub sources: HostList,
     /// The parameter as written, for messages.
     pub source: String,
+}
+
+impl Permit {
+    /// Whether it is about this proxy.
+    pub fn is_of(&self, proxy: Proxy) -> bool {
+        self.protocols.as_ref().is_none_or(|list| list.contains(&proxy))
+    }
 }
 
 /// `?proxy=`: the version of the PROXY header that a server is sent before its stream.

@@ -182,7 +182,7 @@ fn no_host(url: &str) -> Problem {
             format!("a proxy ({} without a server)", quoted(&format!("{protocol},-in"))),
             format!(
                 "name the server, as in SERVER={protocol}://host,-in; the proxies are socks,-in \
-                 http,-in and telnet,-in"
+                 http,-in telnet,-in and ftp,-in"
             ),
         ),
         Err(_) => Problem::new(
@@ -242,7 +242,7 @@ fn behind_in(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::exit::tests::{exit, of, same_port, udp_exit, with};
+    use crate::params::exit::tests::{exit, ftp, of, same_port, udp_exit, with};
     use crate::params::plan::{ProxyHeader, Transport};
 
     #[test]
@@ -259,6 +259,11 @@ mod tests {
             ("SOCKS5,-in", Server::Exit(of("socks", Way::Proxy(Proxy::Socks), None))),
             ("http,-in:-:-P80", Server::Exit(of("http", Way::Proxy(Proxy::Http), Some("-P80")))),
             ("telnet,-in", Server::Exit(of("telnet", Way::Proxy(Proxy::Telnet), None))),
+            ("ftp,-in:-:-P21", Server::Exit(of("ftp", Way::Proxy(Proxy::Ftp), Some("-P21")))),
+            ("ftp://hostX,-in", Server::Exit(ftp("hostX", 21))),
+            ("FTP://[::1]:2121/,-in", Server::Exit(ftp("::1", 2121))),
+            ("ftps://hostX,-in", Server::Exit(exit("ftps", "hostX", 990, None))),
+            ("tcprelay://hostX:21,-in", Server::Exit(exit("tcprelay", "hostX", 21, None))),
             ("telnet://hostX,-in", Server::Exit(exit("telnet", "hostX", 23, None))),
             ("HTTP://hostX/,-in", Server::Exit(exit("http", "hostX", 80, None))),
             ("http://[::1],-in", Server::Exit(exit("http", "::1", 80, None))),

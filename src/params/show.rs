@@ -8,8 +8,8 @@ use super::error::{plain, quoted, without_secrets};
 use super::hostlist::HostList;
 use super::plan::{
     Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitOptions, FlowControl,
-    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, ProxyHeader, Target, Timeouts, Transport,
-    UnixEntrance, Way,
+    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Target, Timeouts,
+    Transport, UnixEntrance, Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -286,6 +286,7 @@ fn exit_lines(number: usize, exit: &Exit, process: &Timeouts) -> Vec<String> {
             };
             format!("{protocol}://{}{}", address::show(Some(host), port), suffix(*transport))
         }
+        Way::Ftp(target) => format!("{protocol}://{target}, data connections too"),
         Way::Proxy(_) => format!("{protocol} proxy: where each client asks to go"),
         Way::Unix(path) => plain_long(&format!("unix:{}", path.display())),
         Way::Command(command) => plain_long(&format!("exec:{command}")),
@@ -303,11 +304,12 @@ fn exit_lines(number: usize, exit: &Exit, process: &Timeouts) -> Vec<String> {
 
 /// What an exit has for itself, below it.
 fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
-    let ExitOptions { permits, reliable, maxima, timeouts } = options;
+    let ExitOptions { permits, reliable, authorizers, maxima, timeouts } = options;
     let mut lines: Vec<_> =
         reliable.iter().map(|list| format!("   only {}", who(Some(list)))).collect();
     lines.extend(reliable.iter().flat_map(name_lines));
     lines.extend(maxima_lines(maxima).map(|line| format!("   {line}")));
+    lines.extend(authorizers.iter().map(|list| format!("   users {}", users(list))));
     lines.extend(permits.iter().map(|permit| format!("   permits {}", permit_line(permit))));
     let own = timeouts.as_ref().unwrap_or(process);
     let times = [
@@ -325,9 +327,12 @@ fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
     lines
 }
 
-/// What proxies may reach, if there are any.
+/// What proxies may reach, if there are any; and where clients that come in here may be called to,
+/// by FTP servers behind the peer.
 fn proxies(text: &mut String, plan: &Plan) {
-    if !plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
+    let calls =
+        !plan.entrances.is_empty() && plan.permits.iter().any(|permit| permit.is_of(Proxy::Ftp));
+    if !calls && !plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
         return;
     }
     let mut lines: Vec<_> = plan.permits.iter().map(permit_line).collect();

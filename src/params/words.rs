@@ -33,6 +33,11 @@ impl Word {
     pub fn argument(text: impl Into<String>) -> Self {
         Word { text: text.into(), origin: Origin::Arguments }
     }
+
+    /// Whether it stands in no file.
+    pub(crate) fn is_argument(&self) -> bool {
+        self.origin == Origin::Arguments
+    }
 }
 
 /// As it begins a message: `FILE:line: text`, or the text alone for an argument.

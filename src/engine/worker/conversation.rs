@@ -23,7 +23,7 @@ use crate::endpoint::seats::Seat;
 use crate::engine::chunk::Chunk;
 use crate::engine::driver::Driver;
 use crate::limits::{LEAVE_MILLIS, PROXY_PIECE_BYTES, PROXY_WAITING_BYTES};
-use crate::params::plan::Proxy;
+use crate::params::plan::{Proxy, Way};
 use crate::session::NO_ADDRESS;
 
 impl<D: Driver> Worker<D> {
@@ -32,10 +32,13 @@ impl<D: Driver> Worker<D> {
         &mut self,
         incoming: &Incoming,
         seat: Option<Seat>,
-        proxy: Proxy,
+        (exit, proxy): (usize, Proxy),
     ) {
-        let conversation = self.proxies.begin(proxy);
-        let talk = Talk::new(conversation, proxy, self.asker(incoming), true);
+        let client = incoming.caller().client;
+        let conversation = self.proxies.begin(exit, client);
+        // Where the exit itself names the server, its operator has permitted it.
+        let is_judged = matches!(self.plan.exits[exit].way, Way::Proxy(_));
+        let talk = Talk::new(conversation, proxy, self.asker(incoming), is_judged);
         let stage = Stage::Talking(Box::new(talk));
         let Some(key) = self.begin_exit(incoming, seat, None, stage) else { return };
         if let Some(local) = self.locals.get_mut(key) {

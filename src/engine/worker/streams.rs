@@ -17,7 +17,7 @@ use crate::endpoint::{proxy_header, routing};
 use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
-use crate::params::plan::{Target, Transport, Way};
+use crate::params::plan::{Proxy, Target, Transport, Way};
 use crate::session::{Beside, Ended, Event, NO_ADDRESS, OpenError, Session, StreamKey};
 
 impl<D: Driver> Worker<D> {
@@ -163,7 +163,10 @@ impl<D: Driver> Worker<D> {
             Way::SamePort { host, offset, .. } => {
                 routing::at_port_of(host, *offset, &incoming.caller())
             }
-            &Way::Proxy(proxy) => return self.open_conversation(&incoming, seat, proxy),
+            &Way::Proxy(proxy) => {
+                return self.open_conversation(&incoming, seat, (place, proxy));
+            }
+            Way::Ftp(_) => return self.open_conversation(&incoming, seat, (place, Proxy::Ftp)),
             Way::Unix(path) => {
                 let path = Rc::from(path.as_path());
                 return self.open_unix_exit(&incoming, seat, header, path);

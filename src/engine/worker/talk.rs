@@ -1,19 +1,20 @@
 //! A stream whose client is asked where to go, as the worker holds it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::dial::Dial;
 use super::pieces::Pieces;
 use super::table::Key;
 use crate::endpoint::destinations::Asker;
+use crate::endpoint::proxy::ftp::{Ftp, FtpConfig};
 use crate::endpoint::proxy::http::{Http, HttpConfig};
 use crate::endpoint::proxy::socks::{Socks, SocksConfig};
 use crate::endpoint::proxy::telnet::{Telnet, TelnetConfig};
 use crate::endpoint::proxy::{Conversation, Lead, Unreached};
 use crate::engine::net;
-use crate::params::plan::{Plan, Proxy, Target};
+use crate::params::plan::{Plan, Proxy, Target, Way};
 use crate::session::Moment;
 
 /// A stream that is asked where to go.
@@ -114,29 +115,61 @@ impl Talk {
     }
 }
 
+/// What the conversations of an exit begin with.
+enum Beginning {
+    Socks(Arc<SocksConfig>),
+    Http(Arc<HttpConfig>),
+    Telnet(TelnetConfig),
+    Ftp(FtpConfig),
+}
+
+impl Beginning {
+    /// `None`: it asks nobody.
+    fn of(plan: &Plan, exit: usize, host: &str) -> Option<Beginning> {
+        let banner_host = host.to_owned();
+        let proxy = match &plan.exits[exit].way {
+            Way::Proxy(proxy) => *proxy,
+            Way::Ftp(server) => {
+                return Some(Beginning::Ftp(FtpConfig {
+                    server: Some(server.clone()),
+                    banner_host,
+                }));
+            }
+            _ => return None,
+        };
+        let users = plan.users(exit, proxy);
+        Some(match proxy {
+            Proxy::Socks => Beginning::Socks(Arc::new(SocksConfig { users })),
+            Proxy::Http => Beginning::Http(Arc::new(HttpConfig { via: banner_host, users })),
+            Proxy::Telnet => Beginning::Telnet(TelnetConfig { banner_host }),
+            Proxy::Ftp => Beginning::Ftp(FtpConfig { server: None, banner_host }),
+        })
+    }
+}
+
 /// What conversations begin with.
 pub(super) struct Proxies {
-    socks: Arc<SocksConfig>,
-    http: Arc<HttpConfig>,
-    telnet: TelnetConfig,
+    /// By the exit's place in the plan.
+    exits: Vec<Option<Beginning>>,
 }
 
 impl Proxies {
     pub(super) fn new(plan: &Plan) -> Proxies {
         let host = net::hostname();
-        Proxies {
-            socks: Arc::new(SocksConfig { users: plan.users(Proxy::Socks) }),
-            http: Arc::new(HttpConfig { via: host.clone(), users: plan.users(Proxy::Http) }),
-            telnet: TelnetConfig { banner_host: host },
-        }
+        let of = |exit| Beginning::of(plan, exit, &host);
+        Proxies { exits: (0..plan.exits.len()).map(of).collect() }
     }
 
-    /// A conversation with a new client.
-    pub(super) fn begin(&self, proxy: Proxy) -> Box<dyn Conversation> {
-        match proxy {
-            Proxy::Socks => Box::new(Socks::new(Arc::clone(&self.socks))),
-            Proxy::Http => Box::new(Http::new(Arc::clone(&self.http))),
-            Proxy::Telnet => Box::new(Telnet::new(self.telnet.clone())),
+    /// A conversation with a new client of an exit.
+    ///
+    /// # Panics
+    /// If the exit asks nobody.
+    pub(super) fn begin(&self, exit: usize, client: Option<IpAddr>) -> Box<dyn Conversation> {
+        match self.exits[exit].as_ref().expect("an exit that asks its clients") {
+            Beginning::Socks(config) => Box::new(Socks::new(Arc::clone(config))),
+            Beginning::Http(config) => Box::new(Http::new(Arc::clone(config))),
+            Beginning::Telnet(config) => Box::new(Telnet::new(config.clone())),
+            Beginning::Ftp(config) => Box::new(Ftp::new(config.clone(), client)),
         }
     }
 }
