@@ -9,6 +9,7 @@
 pub mod datagrams;
 pub mod delay_line;
 pub mod engine;
+pub mod entrance;
 pub mod fifos;
 pub mod link_proxy;
 pub mod log;

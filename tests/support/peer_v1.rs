@@ -27,6 +27,11 @@ pub mod kind {
 /// Flag: the stream's number was given by the sender of the frame.
 pub const SENDERS: u16 = 1;
 
+/// Flags of the offer.
+pub const HALF_CLOSE: u8 = 1;
+pub const DATAGRAMS: u8 = 2;
+pub const PORTS: u8 = 8;
+
 /// First byte of every frame.
 const MAGIC: u8 = 0xB1;
 
@@ -75,11 +80,17 @@ pub struct PeerV1(pub Peer);
 impl PeerV1 {
     /// Connects to a receptor, offers SockMux 1 in the hello and takes the receptor's hello.
     pub fn join(receptor: SocketAddr) -> PeerV1 {
+        PeerV1::join_offering(HALF_CLOSE | DATAGRAMS | PORTS, receptor)
+    }
+
+    /// As [`PeerV1::join`], with these flags in the offer.
+    pub fn join_offering(flags: u8, receptor: SocketAddr) -> PeerV1 {
         let mut peer = Peer { stream: connect(receptor) };
         let mut offering = hello(old_kind::HELLO);
-        // Newest protocol 1; half-close, datagrams, ports on request; a window of 1 MiB, 1000
-        // streams.
-        offering.payload.extend(b"SMXU\x01\x0b\0\0\x00\x10\0\0\0\0\x03\xe8");
+        // Newest protocol 1, flags; a window of 1 MiB, 1000 streams.
+        offering.payload.extend(b"SMXU\x01");
+        offering.payload.push(flags);
+        offering.payload.extend(b"\0\0\x00\x10\0\0\0\0\x03\xe8");
         for frame in [offering, hello(old_kind::HELLO_OK), hello(old_kind::HELLO_OK)] {
             peer.send(&frame);
         }

@@ -22,7 +22,7 @@ use crate::session::{NO_ADDRESS, StreamKey};
 use crate::wire::Transport;
 
 /// For whom the peer's exit calls, by what `PERMIT=` says of it.
-const CALLER: Proxy = Proxy::Socks;
+const CALLER: Proxy = Proxy::Ftp;
 
 /// Who is to be called.
 #[derive(Debug, Clone, Copy)]
