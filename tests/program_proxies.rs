@@ -19,6 +19,7 @@ use support::{DEADLINE, eventually};
 in_both_protocols!(
     curl_through_every_proxy,
     a_large_upload_through_the_http_proxy,
+    a_browsers_load_on_connections_that_are_kept,
     data_ahead_of_the_answer_arrives_and_ends_are_passed,
     a_telnet_client_is_asked_and_connected,
     a_hundred_half_open_ones_do_not_hurt_one_that_works,
@@ -183,6 +184,49 @@ fn one_connection_to_the_http_proxy_serves_several_hosts() {
     let answers: Vec<&str> = said.lines().filter(|line| line.contains(" 200 ")).collect();
     assert_eq!(answers, ["a 200 1", "b 200 0", "b 200 0", "a 200 0"], "{said}");
     assert!(said.contains(" 404 0\n"), "{said}");
+}
+
+/// Asks for one file after the other, and counts the answers after which a connection is closed.
+/// One that is closed without a word is an error that wrk counts itself.
+const WRK_SCRIPT: &str = r#"
+local sizes = { "small", "middle", "large" }
+local asked = 0
+closed = 0
+function request()
+    asked = asked + 1
+    return wrk.format("GET", FILES .. sizes[asked % #sizes + 1])
+end
+function response(_, headers)
+    if (headers["Connection"] or ""):lower() == "close" then closed = closed + 1 end
+end
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+function done(summary)
+    for _, thread in ipairs(threads) do closed = closed + thread:get("closed") end
+    print(("%d served, %d closed"):format(summary.requests, closed))
+end
+"#;
+
+/// What a browser does, fifty times at once.
+fn a_browsers_load_on_connections_that_are_kept(protocol: Protocol) {
+    const CONNECTIONS: u64 = 50;
+    let server = nginx::start();
+    for (name, bytes) in [("small", 300), ("middle", 20_000), ("large", 150_000)] {
+        pattern_file(&server.dir().join("www").join(name), 93, bytes);
+    }
+    let script = server.dir().join("browsers.lua");
+    let (host, files) = (server.address(), format!("http://{}/", server.address()));
+    let given = format!("wrk.headers[\"Host\"] = \"{host}\"\nlocal FILES = \"{files}\"\n");
+    std::fs::write(&script, given + WRK_SCRIPT).expect("written");
+    let proxies = Proxies::start(protocol, &[PERMIT]);
+    let mut wrk = Command::new(program("wrk", "wrk"));
+    wrk.args(["-t1", "-d2s", &format!("-c{CONNECTIONS}"), "-s"]).arg(&script);
+    let said = run(wrk.arg(format!("http://{}/", proxies.http)));
+    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    let served = said.lines().find_map(|line| line.strip_suffix(" served, 0 closed"));
+    let served: u64 = served.unwrap_or_else(|| panic!("{said}")).parse().expect("a figure");
+    println!("{} requests a second", served / 2);
+    assert!(served >= CONNECTIONS * 4, "{said}");
 }
 
 /// The upload is faster than the server: it waits, and nothing of it is refused or lost.
