@@ -38,6 +38,9 @@ fn dig_asks_a_name_server() {
     );
     let (idle, entrance) = (tunnel.receptor.descriptors(), tunnel.entrance());
     let dig = program("dig", "bind9-dnsutils");
+    // An address that no other run of this has at the same time, and so ports that nobody has.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 64 | high, middle, low);
     let next = Mutex::new(0..SOURCES);
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -46,11 +49,10 @@ fn dig_asks_a_name_server() {
                     let questions = (0..QUESTIONS_EACH).map(|nth| question(nth * SOURCES + source));
                     let (names, addresses): (Vec<_>, Vec<_>) =
                         questions.map(|(name, address)| (name, address.to_string())).unzip();
-                    // An address and ports that nobody else has.
                     let said = run(Command::new(&dig)
                         .arg(format!("@{}", entrance.ip()))
                         .args(["-p", &entrance.port().to_string()])
-                        .args(["-b", &format!("127.0.0.9#{}", 20_000 + source)])
+                        .args(["-b", &format!("{own}#{}", 20_000 + source)])
                         .args(["+short", "+tries=5", "+timeout=5"])
                         .args(names));
                     assert_eq!(said.lines().collect::<Vec<_>>(), addresses, "source {source}");
