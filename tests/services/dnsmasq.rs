@@ -5,12 +5,13 @@ use std::process::Command;
 
 use super::{Service, free_address, new_dir, program};
 
-/// Starts a server that knows the addresses of these names, and asks nobody for others.
+/// Starts a server that knows the addresses of these names, and asks nobody for others. It can also
+/// be reached as `localhost`.
 pub fn start(names: impl Iterator<Item = (String, Ipv4Addr)>) -> Service {
     let dir = new_dir();
     let address = free_address();
     let mut conf = format!(
-        "port={}\nlisten-address={}\nbind-interfaces\nno-resolv\nno-hosts\npid-file\n",
+        "port={}\nlisten-address={},127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\npid-file\n",
         address.port(),
         address.ip()
     );

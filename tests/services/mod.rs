@@ -10,6 +10,7 @@ pub mod nginx;
 pub mod postgres;
 pub mod redis;
 pub mod sshd;
+pub mod vsftpd;
 pub mod wireguard;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -99,6 +100,16 @@ pub fn new_dir() -> TempDir {
     tempfile::Builder::new().prefix("sockmux-uring-").tempdir().expect("a temporary directory")
 }
 
+/// Makes `cert.pem` and `key.pem` in this directory: for `localhost`, and signed by nobody else.
+fn new_certificate(dir: &Path) {
+    let mut openssl = Command::new(program("openssl", "openssl"));
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    openssl.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
+    openssl.arg("-keyout").arg(dir.join("key.pem"));
+    run(openssl.arg("-out").arg(dir.join("cert.pem")));
+}
+
 /// Finds `name` where programs of Debian's `package` are. Panics with the package's name.
 pub fn program(name: &str, package: &str) -> PathBuf {
     let mut places: Vec<PathBuf> = std::env::var_os("PATH")
@@ -139,7 +150,8 @@ pub fn run(command: &mut Command) -> String {
     said
 }
 
-fn output_of(command: &mut Command) -> Output {
+/// Runs a client to its end within [`CLIENT_DEADLINE`]; panics when it takes longer.
+pub fn output_of(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let child = command.spawn().unwrap_or_else(|e| panic!("{command:?} does not start: {e}"));
     let group = Pid::from_child(&child);
@@ -162,6 +174,15 @@ fn output_of(command: &mut Command) -> Output {
         String::from_utf8_lossy(&output.stderr)
     );
     output
+}
+
+/// How many ports the process has open that anybody may come in by (`-t` for TCP, `-u` for UDP), as
+/// the kernel has it.
+pub fn open_ports(of: u32, kind: &str) -> usize {
+    let mut ss = Command::new(program("ss", "iproute2"));
+    let said = run(ss.args(["--no-header", "--listening", "--numeric", "--processes", kind]));
+    let owner = format!("pid={of},");
+    said.lines().filter(|line| line.contains(&owner)).count()
 }
 
 /// The SHA-256 of a file, by the program that a user would take.

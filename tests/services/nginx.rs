@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Service, free_address, new_dir, program, run};
+use super::{Service, free_address, new_certificate, new_dir, program};
 
 /// Starts a server with an empty `www`.
 pub fn start() -> Service {
@@ -68,12 +68,7 @@ pub fn start_with_tls() -> (Service, SocketAddr) {
     let dir = new_dir();
     let (address, tls) = (free_address(), free_address());
     let path = dir.path().display();
-    let mut openssl = Command::new(program("openssl", "openssl"));
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-    openssl.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
-    openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
-    openssl.arg("-keyout").arg(dir.path().join("key.pem"));
-    run(openssl.arg("-out").arg(dir.path().join("cert.pem")));
+    new_certificate(dir.path());
     let (port, tls_port) = (address.port(), tls.port());
     let more = format!(
         "listen 127.0.0.1:{port};
