@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use support::DEADLINE;
 use support::entrance::{BESIDES, CONTROL, Entrance, PORT, TCP, address, socks_request, v4};
@@ -106,6 +107,33 @@ fn a_connection_that_comes_by_a_port_is_led_to_the_server_and_outlives_the_strea
     assert_eq!(entrance.peer.receive_data(first, 4), b"more");
     entrance.peer.send(&Frame::new(kind::END, first, b""));
     assert_eq!(entrance.peer.receive_kind(kind::END).stream, first);
+}
+
+/// The control connection of a long transfer says nothing meanwhile.
+#[test]
+fn a_control_connection_is_not_silent_while_its_data_comes() {
+    let (ftp, data) = (Ftp::start(), Server::echo());
+    let mut entrance = Entrance::start(&[&ftp.url(), "TIMEOUT=io:1"]);
+    entrance.open(b"PASV\r\n");
+    let mut server = ftp.accept();
+    assert_eq!(entrance.peer.receive_data(CONTROL, 11), b"220 ready\r\n");
+    assert_eq!(line(&mut server), "PASV\r\n");
+    write!(server, "227 Here ({}).\r\n", commas(v4(data.address()))).expect("sent");
+    let request = entrance.asked(TCP);
+    entrance.give(request);
+    assert_eq!(entrance.peer.receive_kind(kind::DATA).stream, CONTROL);
+    entrance.come(BESIDES[0], request, TCP);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        entrance.peer.send(&Frame::new(kind::DATA, BESIDES[0], b"data"));
+        assert_eq!(entrance.peer.receive_data(BESIDES[0], 4), b"data");
+    }
+    entrance.say(b"NOOP\r\n");
+    assert_eq!(line(&mut server), "NOOP\r\n");
+    // Then both are, and end.
+    let mut ended = [0; 2].map(|_| entrance.peer.receive_kind(kind::RESET).stream);
+    ended.sort_unstable();
+    assert_eq!(ended, [CONTROL, BESIDES[0]]);
 }
 
 #[test]

@@ -80,18 +80,6 @@ impl<D: Driver> Worker<D> {
             self.send_one(key, datagram);
         }
         self.straight = bytes;
-        self.keep_talk_awake(key);
-    }
-
-    /// The conversation has not been idle while its datagrams come and go.
-    fn keep_talk_awake(&mut self, key: Key) {
-        let now = self.now;
-        if let Some(anywhere) = self.anywhere(key) {
-            let talk = anywhere.talk;
-            if let Some(local) = self.locals.get_mut(talk) {
-                local.last_data = now;
-            }
-        }
     }
 
     fn anywhere(&mut self, key: Key) -> Option<&mut Anywhere> {
@@ -238,7 +226,6 @@ impl<D: Driver> Worker<D> {
             self.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
             return;
         };
-        self.keep_talk_awake(key);
         let mut header = Vec::new();
         datagram::write(from, &mut header);
         let size_bytes = header.len() as u32 + got.size_bytes;

@@ -160,7 +160,9 @@ impl<D: Driver> Worker<D> {
         let talk = Key::unpack(user);
         incoming.exit = self.talk(talk).and_then(|talk| talk.asker.exit);
         match self.admit_by_port(&incoming, talk, request) {
-            Ok((Lead::Server(server), seat)) => self.lead_to_server(&incoming, seat, server),
+            Ok((Lead::Server(server), seat)) => {
+                self.lead_to_server(&incoming, talk, seat, server);
+            }
             Ok((Lead::SocksDatagrams, seat)) => {
                 if let Some(asker) = self.asker_of(talk) {
                     self.open_association(&incoming, (talk, asker), seat);
@@ -202,12 +204,21 @@ impl<D: Driver> Worker<D> {
         Ok((lead, seat))
     }
 
-    fn lead_to_server(&mut self, incoming: &Incoming, seat: Option<Seat>, server: SocketAddr) {
+    fn lead_to_server(
+        &mut self,
+        incoming: &Incoming,
+        talk: Key,
+        seat: Option<Seat>,
+        server: SocketAddr,
+    ) {
         let overall =
             self.plan.timeouts_of(incoming.exit).connect.map(|connect| self.now.after(connect));
         let target = Target { host: server.ip().to_string(), port: server.port() };
         let stage = Stage::Dialing(Box::new(Dial::new(target, overall)));
         let Some(key) = self.begin_exit(incoming, seat, None, stage) else { return };
+        if let Some(local) = self.locals.get_mut(key) {
+            local.beside = Some(talk);
+        }
         debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
         self.local_resolved(key, Ok(vec![server]));
     }

@@ -98,6 +98,9 @@ impl<D: Driver> Worker<D> {
         dial.own = Some(own);
         let stage = Stage::Dialing(Box::new(dial));
         let Some(key) = self.begin_exit(&incoming, seat, None, stage) else { return };
+        if let Some(local) = self.locals.get_mut(key) {
+            local.beside = Some(call.owner);
+        }
         debug!(%client, "call");
         self.local_resolved(key, Ok(vec![client]));
     }

@@ -130,6 +130,7 @@ impl<D: Driver> Worker<D> {
         let seat = self.take_seats(exit, client.ip())?;
         let mut local = Local::new(tunnel_key, Stage::Open, client, self.now);
         local.exit = exit;
+        local.beside = Some(talk);
         local.fd = Some(Rc::clone(socket));
         local.seat = seat;
         let key = self.locals.insert(local).ok_or("too many connections are open here")?;

@@ -93,6 +93,8 @@ pub(super) struct Local {
     /// The place of its exit in the plan, for what that has for itself; none of a client's that came
     /// in here.
     pub(super) exit: Option<usize>,
+    /// The control connection whose affair this one is: that is not silent while this carries data.
+    pub(super) beside: Option<Key>,
     /// The client, here or at the peer: for the log.
     pub(super) client: Client,
     /// Given back with all the rest.
@@ -150,6 +152,7 @@ impl Local {
             stream: None,
             stage,
             exit: None,
+            beside: None,
             client: client.into(),
             seat: None,
             header: None,

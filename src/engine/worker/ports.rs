@@ -230,7 +230,7 @@ impl<D: Driver> Worker<D> {
             client: Client::Address(client),
             unix: false,
         };
-        self.take_client(tunnel, came, |session, user, addresses| {
+        self.take_client(tunnel, came, Some(owner), |session, user, addresses| {
             session.open_beside(user, (stream, request), addresses, Transport::Tcp)
         });
     }

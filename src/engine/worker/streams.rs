@@ -90,7 +90,7 @@ impl<D: Driver> Worker<D> {
             self.log_refused(came.client, &format!("the tunnel is down ({why})"));
             return;
         };
-        self.take_client(key, came, |session, user, addresses| {
+        self.take_client(key, came, None, |session, user, addresses| {
             session.open(user, addresses.0, addresses.1)
         });
     }
@@ -101,6 +101,7 @@ impl<D: Driver> Worker<D> {
         &mut self,
         key: Key,
         came: Came,
+        beside: Option<Key>,
         open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
     ) {
         let Came { socket, client, at, unix, .. } = came;
@@ -108,7 +109,8 @@ impl<D: Driver> Worker<D> {
             Ok(seat) => seat,
             Err(reason) => return self.turn_away(&socket, client, &reason),
         };
-        let local = Local::new(key, Stage::Open, client, self.now);
+        let mut local = Local::new(key, Stage::Open, client, self.now);
+        local.beside = beside;
         let Some(local_key) = self.locals.insert(local) else {
             net::reset_on_close(&socket);
             self.log_refused(client, "too many connections are open here");

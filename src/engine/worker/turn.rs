@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
+use super::asked::PortName;
+use super::flow::{Flow, Server};
 use super::local::{Pace, Stage};
 use super::{Counters, Drain, Key, Stopped, Tunnel, Worker};
 use crate::engine::driver::{BufferClass, Driver};
@@ -98,6 +100,9 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let now = self.now;
+        if self.exits.end_silent {
+            self.wake_controls();
+        }
         self.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
         let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
@@ -127,6 +132,31 @@ impl<D: Driver> Worker<D> {
         }
         for key in due {
             self.patience_over(key);
+        }
+    }
+
+    /// What goes beside a control connection is its data, too: it is as silent as all of them.
+    fn wake_controls(&mut self) {
+        let mut used: Vec<(Key, Moment)> = Vec::new();
+        let of_locals = self.locals.iter();
+        used.extend(of_locals.filter_map(|(_, local)| Some((local.beside?, local.last_data))));
+        let of_flows = self.flows.iter();
+        used.extend(
+            of_flows.filter_map(|(_, flow)| Some((self.control_of(flow)?, flow.last_used))),
+        );
+        for (control, when) in used {
+            if let Some(local) = self.locals.get_mut(control) {
+                local.last_data = local.last_data.max(when);
+            }
+        }
+    }
+
+    /// The control connection whose port a flow has come in by.
+    fn control_of(&self, flow: &Flow) -> Option<Key> {
+        match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
+            (Server::Anywhere(anywhere), _) => Some(anywhere.talk),
+            (_, Some(PortName::Asked(port))) => Some(self.ports.asked.get(port)?.owner),
+            _ => None,
         }
     }
 
