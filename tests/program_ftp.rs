@@ -329,7 +329,7 @@ fn only_the_clients_own_host_is_called() {
 fn a_peer_that_opens_no_ports_is_told_of() {
     let ftp = Ftp::start_with(Protocol::V03, &[ENTRANCE, PERMIT]);
     let mut control = ftp.control();
-    for command in ["PASV", "EPSV"] {
+    for command in ["PASV", "EPSV", "PORT 127,0,0,1,100,0", "EPRT |1|127.0.0.1|25600|"] {
         let said = control.says(command, "425 ");
         assert!(said.contains("SockMux 1"), "{said}");
     }
@@ -353,6 +353,6 @@ fn the_client_names_its_server() {
     }
     // Another host of this machine, which nothing permits.
     let mut control = Control::of(tunnel.entrance());
-    let said = control.says(&format!("USER {USER}@127.0.0.4"), "530 ");
+    let said = control.says(&format!("USER {USER}@127.0.0.4"), "421 ");
     assert!(said.contains("loopback"), "{said}");
 }

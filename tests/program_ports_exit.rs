@@ -114,9 +114,10 @@ fn a_connection_that_comes_by_a_port_is_led_to_the_server_and_outlives_the_strea
 fn a_control_connection_is_not_silent_while_its_data_comes() {
     let (ftp, data) = (Ftp::start(), Server::echo());
     let mut entrance = Entrance::start(&[&ftp.url(), "TIMEOUT=io:1"]);
-    entrance.open(b"PASV\r\n");
+    entrance.open(b"");
     let mut server = ftp.accept();
     assert_eq!(entrance.peer.receive_data(CONTROL, 11), b"220 ready\r\n");
+    entrance.say(b"PASV\r\n");
     assert_eq!(line(&mut server), "PASV\r\n");
     write!(server, "227 Here ({}).\r\n", commas(v4(data.address()))).expect("sent");
     let request = entrance.asked(TCP);
@@ -127,6 +128,8 @@ fn a_control_connection_is_not_silent_while_its_data_comes() {
     while begun.elapsed() < Duration::from_secs(3) {
         entrance.peer.send(&Frame::new(kind::DATA, BESIDES[0], b"data"));
         assert_eq!(entrance.peer.receive_data(BESIDES[0], 4), b"data");
+        // A slow transfer; and no more than the peer may send without being told that it was taken.
+        std::thread::sleep(Duration::from_millis(50));
     }
     entrance.say(b"NOOP\r\n");
     assert_eq!(line(&mut server), "NOOP\r\n");

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use services::{dnsmasq, open_ports};
 use support::datagrams::{Client, DatagramServer};
 use support::net::{Ended, check_echo, connect, connect_from, read_to_end_of, refused};
@@ -319,12 +321,13 @@ fn bind_by_socks_4(protocol: Protocol) {
         assert_eq!(code, GRANTED);
         from
     });
-    // A client that goes away takes its port with it.
+    // A client that breaks off takes its port with it.
     let mut client = connect(tunnel.entrance());
     client.write_all(b"\x04\x02\x00\x15\x7f\x00\x00\x01\0").expect("sent");
     assert_eq!(answer_4(&mut client).0, GRANTED);
     let ports = || open_ports(tunnel.receptor.pid(), "-t");
     assert_eq!(ports(), 2);
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("it will be reset");
     drop(client);
     assert!(eventually(DEADLINE, || ports() == 1), "{} ports", ports());
 }

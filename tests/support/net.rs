@@ -1,7 +1,9 @@
 //! Client sockets that never wait for ever, and addresses.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -98,6 +100,13 @@ pub fn check_new_echo(address: SocketAddr, seed: u64, count: u64) {
 /// outgoing connection before it is used; choose another address of 127.0.0.0/8 where that
 /// matters, because no connection of these tests starts there.
 pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
-    let listener = TcpListener::bind((IpAddr::from(ip), 0)).expect("loopback can be bound");
-    listener.local_addr().expect("a bound socket has an address")
+    /// A number may be free again before it is used: it is given out once.
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((IpAddr::from(ip), 0)).expect("loopback can be bound");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        if GIVEN.lock().expect("nobody panics with it").insert(address) {
+            return address;
+        }
+    }
 }

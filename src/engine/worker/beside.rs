@@ -25,7 +25,7 @@ use crate::params::plan::{Target, Transport};
 use crate::session::NO_ADDRESS;
 
 /// What a conversation is told for a port that it asks for in vain.
-const NO_PORTS: &str = "the peer opens no ports: both ends have to speak SockMux 1";
+pub(super) const NO_PORTS: &str = "the peer opens no ports: both ends have to speak SockMux 1";
 /// The same.
 const TOO_MANY: &str = "too many ports are open for this connection";
 /// What is said to a stream that comes in by a port of nobody's.
@@ -67,6 +67,12 @@ impl<D: Driver> Worker<D> {
         full
     }
 
+    /// Whether the peer of a conversation opens ports, and calls clients.
+    pub(super) fn peer_opens_ports(&self, key: Key) -> bool {
+        let tunnel = self.locals.get(key).and_then(|local| self.tunnels.get(local.tunnel));
+        tunnel.is_some_and(|tunnel| tunnel.session.peer_opens_ports())
+    }
+
     /// The peer is to open a port for the conversation's client.
     pub(super) fn open_port(&mut self, key: Key, request: u32, lead: Lead) {
         if self.has_many_ports(key, request) {
@@ -91,13 +97,14 @@ impl<D: Driver> Worker<D> {
             Lead::Server(_) => crate::wire::Transport::Tcp,
             Lead::SocksDatagrams => crate::wire::Transport::Udp,
         };
-        let Some(local) = self.locals.get(key) else { return Err(NO_PORTS.to_owned()) };
+        if !self.peer_opens_ports(key) {
+            return Err(NO_PORTS.to_owned());
+        }
+        let Some(local) = self.locals.get(key) else { return Err(NOBODY.to_owned()) };
         let (tunnel, stream) = (local.tunnel, local.stream);
         let asked = match (self.tunnels.get_mut(tunnel), stream) {
-            (Some(tunnel), Some(stream)) if tunnel.session.peer_opens_ports() => {
-                tunnel.session.ask_port(stream, request, transport)
-            }
-            _ => return Err(NO_PORTS.to_owned()),
+            (Some(tunnel), Some(stream)) => tunnel.session.ask_port(stream, request, transport),
+            _ => return Err(NOBODY.to_owned()),
         };
         self.mark_tunnel(tunnel);
         asked.map_err(|error| error.to_string())

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::beside::NO_PORTS;
 use super::local::{Local, Reading, Stage};
 use super::talk::{Answer, Place, Server, Talk};
 use super::token::Kind;
@@ -60,6 +61,10 @@ impl<D: Driver> Worker<D> {
         own: Option<IpAddr>,
         (from, then): (IpAddr, Then),
     ) -> io::Result<SocketAddr> {
+        // Better said now than when a server has connected in vain.
+        if matches!(then, Then::CallClient(_)) && !self.peer_opens_ports(talk) {
+            return Err(io::Error::other(NO_PORTS));
+        }
         let own = own.map_or_else(|| net::address_towards(from), Ok)?.to_canonical();
         let fd = Rc::new(net::listen(SocketAddr::new(own, 0))?);
         let address = net::local_address(&fd);
