@@ -319,7 +319,8 @@ fn only_the_clients_own_host_is_called() {
     // Without a word of the operator at their end, clients on the tunnel's machine are not called.
     let ftp = Ftp::start_with(Protocol::V1, &[ENTRANCE]);
     fs::write(ftp.server.files().join("given"), "given").expect("written");
-    let output = output_of(ftp.curl("given").args(["-P", "-"]));
+    // It waits for a minute else.
+    let output = output_of(ftp.curl("given").args(["-P", "-", "-m", "5"]));
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert_eq!(run(&mut ftp.curl("given")), "given");
     ftp.check_no_port_is_left();
@@ -336,7 +337,7 @@ fn a_peer_that_opens_no_ports_is_told_of() {
     // What needs no data connection works.
     control.says("MKD taken/new", "257 ");
     assert!(ftp.server.taken().join("new").is_dir());
-    assert!(!output_of(ftp.curl("").args(["-P", "-"])).status.success());
+    assert!(!output_of(ftp.curl("").args(["-P", "-", "-m", "5"])).status.success());
 }
 
 /// `USER name@host`, as proxies of FTP have always been asked.

@@ -9,7 +9,8 @@
 //! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what
 //! the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
-//! moves bulk past the process from socket to socket; [`turn`] closes each turn.
+//! moves bulk past the process from socket to socket. [`completions`] begins each turn, [`turn`]
+//! closes it; [`refusals`] keeps what is refused from flooding the log.
 //!
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them), [`calls`] connects to clients.
 //!
@@ -29,7 +30,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{info, warn};
+use tracing::info;
 
 mod access;
 mod anywhere;
@@ -39,6 +40,7 @@ mod beside;
 mod calls;
 mod client;
 mod commands;
+mod completions;
 mod connector;
 mod conversation;
 mod datagrams;
@@ -65,6 +67,7 @@ mod pairs;
 mod pieces;
 mod ports;
 mod proxied;
+mod refusals;
 mod splice;
 mod streams;
 mod table;
@@ -78,7 +81,7 @@ mod watch;
 
 use super::congestion::Choice;
 use super::datagram::{Inbox, Outbox};
-use super::driver::{BufferClass, Completion, Driver, Fd, Outcome, RecvMode};
+use super::driver::{BufferClass, Completion, Driver, Fd, RecvMode};
 use super::net;
 use super::resolver::Resolver;
 use crate::endpoint::destinations::Destinations;
@@ -91,7 +94,7 @@ use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use access::Waiter;
-use asked::{PortName, Ports};
+use asked::Ports;
 use connector::Connector;
 pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
@@ -106,6 +109,7 @@ pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
 use names::Names;
 use pair::{Pair, Way};
+use refusals::RefusalLog;
 use table::{Key, Table};
 use talk::Proxies;
 use token::Kind;
@@ -247,14 +251,6 @@ pub(super) struct Worker<D> {
     scratch: Vec<Key>,
 }
 
-/// Keeps a flood of refused streams out of the log.
-#[derive(Debug, Default)]
-struct RefusalLog {
-    second: u64,
-    logged: u32,
-    kept_back: u64,
-}
-
 impl<D: Driver> Worker<D> {
     pub(super) fn new(
         driver: D,
@@ -347,78 +343,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn take_in(&mut self, completion: Completion) {
-        let Completion { token, more, outcome } = completion;
-        let (kind, key) = token::read(token);
-        match (kind, outcome) {
-            (Kind::LocalReceive, Outcome::Received(got)) => self.local_received(key, more, got),
-            (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
-                self.bulk_receives -= 1;
-                self.local_received(key, more, got);
-            }
-            (Kind::LocalSend, Outcome::Sent { result, gather }) => {
-                self.local_sent(key, result, gather);
-            }
-            (Kind::LinkReceive, Outcome::Received(got)) => self.link_received(key, more, got),
-            (Kind::LinkSend, Outcome::Sent { result, gather }) => {
-                self.link_sent(key, result, gather);
-            }
-            (Kind::Accept, Outcome::Accepted(got)) => {
-                self.accepted(token::number(token) as usize, more, got);
-            }
-            (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
-            (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
-            (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
-            (Kind::PortReady, Outcome::Polled(_)) => {
-                self.read_source(Source::Port(PortName::Entrance(token::number(token))));
-            }
-            (Kind::AskedReady, Outcome::Polled(_)) => {
-                self.read_source(Source::Port(PortName::Asked(key)));
-            }
-            (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
-            (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
-            (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
-            (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
-            (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
-            (Kind::LinkCommandExit, Outcome::Polled(_)) => {
-                self.command_exited(token::number(token));
-            }
-            (Kind::LinkCommandStderr, Outcome::Polled(Ok(_))) => {
-                self.command_said(token::number(token));
-            }
-            (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
-            (Kind::Dial, Outcome::Connected(result)) => {
-                self.link_connected(token::number(token), result);
-            }
-            (Kind::Wake, Outcome::Received(got)) => self.woken(more, got),
-            (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
-            (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
-            (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
-            (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
-            (kind, outcome) => self.take_in_pair(kind, key, outcome),
-        }
-    }
-
-    /// Bytes for the worker itself: `s` from a stop handle or `X` from a signal ask for the end,
-    /// anything else is the resolver's.
-    fn woken(&mut self, more: bool, got: io::Result<Option<super::chunk::Chunk>>) {
-        let bytes = match &got {
-            Ok(Some(chunk)) => &chunk[..],
-            _ => &[],
-        };
-        let stops = bytes.iter().filter(|&&b| b != b'r').count();
-        for _ in 0..stops {
-            self.stop();
-        }
-        while let Some(answer) = self.resolver.answer() {
-            self.resolved(answer);
-        }
-        if !more {
-            let token = Kind::Wake.number(0);
-            self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, token);
-        }
-    }
-
     fn stop(&mut self) {
         match self.drain {
             Drain::No => {
@@ -463,32 +387,5 @@ impl<D: Driver> Worker<D> {
             keepalive: self.plan.timeouts.keepalive,
             linger: self.plan.timeouts.linger,
         }
-    }
-
-    /// Logs a refused stream, unless many were in this second.
-    fn log_refused(&mut self, client: impl std::fmt::Display, reason: &str) {
-        if self.may_log_refusal() {
-            warn!(client = %client, reason, "stream refused");
-        }
-    }
-
-    /// Counts a refusal. `false`: many were in this second.
-    fn may_log_refusal(&mut self) -> bool {
-        let second = self.now.0 / 1_000_000;
-        if second != self.refusals.second {
-            if self.refusals.kept_back > 0 {
-                warn!(
-                    count = self.refusals.kept_back,
-                    "more streams refused, not logged one by one"
-                );
-            }
-            self.refusals = RefusalLog { second, ..RefusalLog::default() };
-        }
-        let may = self.refusals.logged < crate::limits::REFUSALS_LOGGED_PER_SECOND;
-        match may {
-            true => self.refusals.logged += 1,
-            false => self.refusals.kept_back += 1,
-        }
-        may
     }
 }

@@ -1,0 +1,84 @@
+//! Completions: each is handed to whoever it is for.
+
+use std::io;
+
+use super::Worker;
+use super::asked::PortName;
+use super::gathering::Source;
+use super::token::{self, Kind};
+use crate::engine::chunk::Chunk;
+use crate::engine::driver::{BufferClass, Completion, Driver, Outcome, RecvMode};
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn take_in(&mut self, completion: Completion) {
+        let Completion { token, more, outcome } = completion;
+        let (kind, key) = token::read(token);
+        match (kind, outcome) {
+            (Kind::LocalReceive, Outcome::Received(got)) => self.local_received(key, more, got),
+            (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
+                self.bulk_receives -= 1;
+                self.local_received(key, more, got);
+            }
+            (Kind::LocalSend, Outcome::Sent { result, gather }) => {
+                self.local_sent(key, result, gather);
+            }
+            (Kind::LinkReceive, Outcome::Received(got)) => self.link_received(key, more, got),
+            (Kind::LinkSend, Outcome::Sent { result, gather }) => {
+                self.link_sent(key, result, gather);
+            }
+            (Kind::Accept, Outcome::Accepted(got)) => {
+                self.accepted(token::number(token) as usize, more, got);
+            }
+            (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
+            (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
+            (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
+            (Kind::PortReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(PortName::Entrance(token::number(token))));
+            }
+            (Kind::AskedReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(PortName::Asked(key)));
+            }
+            (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
+            (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
+            (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
+            (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
+            (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
+            (Kind::LinkCommandExit, Outcome::Polled(_)) => {
+                self.command_exited(token::number(token));
+            }
+            (Kind::LinkCommandStderr, Outcome::Polled(Ok(_))) => {
+                self.command_said(token::number(token));
+            }
+            (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
+            (Kind::Dial, Outcome::Connected(result)) => {
+                self.link_connected(token::number(token), result);
+            }
+            (Kind::Wake, Outcome::Received(got)) => self.woken(more, got),
+            (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
+            (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
+            (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
+            (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
+            (kind, outcome) => self.take_in_pair(kind, key, outcome),
+        }
+    }
+
+    /// Bytes for the worker itself: `s` from a stop handle or `X` from a signal ask for the end,
+    /// anything else is the resolver's.
+    fn woken(&mut self, more: bool, got: io::Result<Option<Chunk>>) {
+        let bytes = match &got {
+            Ok(Some(chunk)) => &chunk[..],
+            _ => &[],
+        };
+        let stops = bytes.iter().filter(|&&b| b != b'r').count();
+        for _ in 0..stops {
+            self.stop();
+        }
+        while let Some(answer) = self.resolver.answer() {
+            self.resolved(answer);
+        }
+        if !more {
+            let token = Kind::Wake.number(0);
+            self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, token);
+        }
+    }
+}
