@@ -195,14 +195,30 @@ fn bulk_alone_uses_whole_frames_and_beside_others_a_millisecond_each() {
     assert_eq!(narrow.frame, LANE_QUANTUM_BYTES);
 }
 
-#[test]
-fn bulk_beside_a_keystroke_is_sent_in_frames_of_a_millisecond() {
+/// The longest frame of bulk behind ten frames of another stream, of so many bytes each.
+fn longest_behind_small_ones(bytes: u64) -> u64 {
     let mut drain = Drain::new(1, 100_000_000, &[0, 1 << 20]);
     drain.run(100 << 20, 1);
-    for _ in 0..10 {
-        drain.session.data_ready(drain.keys[0], SMALL_FRAME_BYTES);
+    let behind_one = |_| {
+        drain.session.data_ready(drain.keys[0], bytes);
         while drain.turn() != Some(0) {}
         drain.run(1, 1);
-        assert!(drain.frame <= 110_000, "{} bytes", drain.frame);
+        drain.frame
+    };
+    (0..10).map(behind_one).max().expect("ten")
+}
+
+#[test]
+fn bulk_beside_a_keystroke_is_sent_in_frames_of_a_millisecond() {
+    for bytes in [1, SMALL_FRAME_BYTES - 1] {
+        let longest = longest_behind_small_ones(bytes);
+        assert!(longest <= 110_000, "{longest} bytes behind {bytes}");
     }
+}
+
+/// A receive that filled a small buffer was no keystroke: a request that began so waited for half a
+/// round trip too long.
+#[test]
+fn the_beginning_of_more_is_no_keystroke() {
+    assert_eq!(longest_behind_small_ones(SMALL_FRAME_BYTES), 1 << 20);
 }

@@ -163,6 +163,20 @@ fn curl_gets_and_puts_in_every_way() {
     ftp.check_no_port_is_left();
 }
 
+/// The server's addresses are of IPv4, the client's of IPv6: each is told of its own kind.
+#[test]
+fn a_client_of_ipv6_meets_a_server_of_ipv4() {
+    let ftp = Ftp::start_with(Protocol::V1, &["PORT=[::1]:0", "PERMIT=ftp:[::1]:*"]);
+    let given = ftp.given("given", 103);
+    for way in WAYS {
+        let got = ftp.path("got");
+        run(ftp.curl("given").args(way).arg("-o").arg(&got));
+        assert_eq!(sha256(&got), given, "{way:?}");
+        fs::remove_file(&got).expect("it is there");
+    }
+    ftp.check_no_port_is_left();
+}
+
 #[test]
 fn curl_continues_where_it_was_and_meets_what_is_not_there() {
     let ftp = Ftp::start();

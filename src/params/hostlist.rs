@@ -65,7 +65,8 @@ impl HostList {
             if host.is_empty() {
                 return Err(Problem::new(
                     format!("an empty host in the list {}", quoted(text)),
-                    "give host[,host]..., as in 192.168.0.0/16,!192.168.0.1 or -P8023",
+                    "give host[,host]..., as in 192.168.0.0/16,!192.168.0.1 or -P8023, and an IPv6 \
+                     address in brackets, [::1]",
                 ));
             }
             rules.push(Rule { shuts_out, test: HostTest::parse(host, lookup)? });

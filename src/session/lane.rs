@@ -64,7 +64,9 @@ impl Lane {
     /// A frame with payload passed, either way; `was_small` is the stream's memory of whether
     /// the frame before it was small, too.
     pub(super) fn passed(&mut self, bytes: u64, was_small: &mut bool) {
-        let small = bytes <= SMALL_FRAME_BYTES;
+        // One that is as large as small frames get is the beginning of more: what a receive into a
+        // small buffer has left behind comes next.
+        let small = bytes < SMALL_FRAME_BYTES;
         if small && *was_small {
             self.typed_at = Some(self.now);
         }
