@@ -17,7 +17,7 @@ use support::net::{
 use support::pattern::Pattern;
 use support::program::Program;
 use support::servers::{Exchange, Server};
-use support::{DEADLINE, eventually};
+use support::{DEADLINE, eventually, wait_until_still};
 
 /// Within this the program has ended when nothing is left to wait for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
@@ -216,17 +216,6 @@ fn send_counting(mut stream: &TcpStream, seed: u64, total_bytes: u64, sent: &Ato
             return;
         }
         sent.store(pattern.offset(), Ordering::SeqCst);
-    }
-}
-
-/// Waits until a count has not grown for a while: whoever makes it grow is blocked.
-fn wait_until_still(count: impl Fn() -> u64) {
-    const STILL: Duration = Duration::from_millis(500);
-    loop {
-        let before = count();
-        if !eventually(STILL, || count() != before) {
-            return;
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use support::pattern::Pattern;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::{Exchange, Server};
 use support::tunnel::{Tunnel, start_connector, start_receptor};
-use support::{DEADLINE, eventually};
+use support::{DEADLINE, eventually, wait_until_still};
 
 /// What a process may grow by while so many of its streams stand still: the window of each, which
 /// its peer had been allowed to send; the receive buffers (6 MB), touched for the first time; and
@@ -83,17 +83,6 @@ fn source(seed: u64, total_bytes: u64) -> (Server, Arc<AtomicU64>) {
     (server, sent)
 }
 
-/// Waits until `count` has not grown for a while: whoever makes it grow is blocked.
-fn wait_until_still(count: &AtomicU64) -> u64 {
-    const STILL: Duration = Duration::from_millis(500);
-    loop {
-        let before = count.load(Ordering::SeqCst);
-        if !eventually(STILL, || count.load(Ordering::SeqCst) != before) {
-            return before;
-        }
-    }
-}
-
 fn a_client_that_stops_reading_holds_up_only_itself(protocol: Protocol) {
     const STALLED_BYTES: u64 = 64 << 20;
     const READ_FIRST_BYTES: u64 = 1 << 20;
@@ -121,7 +110,7 @@ fn a_client_that_stops_reading_holds_up_only_itself(protocol: Protocol) {
     let mut slow = connect(slow_entrance);
     let mut expected = Pattern::new(1);
     expected.receive(&mut slow, READ_FIRST_BYTES).expect("the first bytes");
-    let stalled_at = wait_until_still(&sent);
+    let stalled_at = wait_until_still(|| sent.load(Ordering::SeqCst));
     assert!(stalled_at < STALLED_BYTES, "the server is not held up: it has sent everything");
 
     Exchange { seed: 8, up_bytes: OTHER_BYTES, down_bytes: OTHER_BYTES }.run(other_entrance);
@@ -158,7 +147,7 @@ fn a_server_that_stops_reading_holds_up_only_its_stream(protocol: Protocol) {
             }
         });
         let before = [tunnel.receptor.rss_bytes(), tunnel.connector.rss_bytes()];
-        let stalled_at = wait_until_still(&sent);
+        let stalled_at = wait_until_still(|| sent.load(Ordering::SeqCst));
         assert!(stalled_at < BYTES, "the client is not held up: it has sent everything");
         for (program, before) in [&tunnel.receptor, &tunnel.connector].into_iter().zip(before) {
             let grown = program.rss_bytes().saturating_sub(before);
@@ -175,7 +164,7 @@ fn memory_is_bounded_with_a_hundred_clients_that_do_not_read(protocol: Protocol)
     let echo_before = [tunnel.receptor.rss_bytes(), tunnel.connector.rss_bytes()];
     let stalled: Vec<TcpStream> = (0..100).map(|_| connect(tunnel.entrance())).collect();
     assert!(eventually(DEADLINE, || server.served() == stalled.len()));
-    wait_until_still(&sent);
+    wait_until_still(|| sent.load(Ordering::SeqCst));
     for (program, before) in [&tunnel.receptor, &tunnel.connector].into_iter().zip(echo_before) {
         let grown = program.rss_bytes().saturating_sub(before);
         assert!(grown <= rss_growth_bytes_max(stalled.len()), "memory grew by {grown} bytes");

@@ -32,6 +32,21 @@ use std::time::{Duration, Instant};
 /// debug build on a busy machine of two cores; reached only when something is broken.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long what is blocked is looked at. A kernel that has to drop what a full socket was sent sends it
+/// again after 0.2 s, 0.4 and 0.8: for so long nothing moves although nobody is blocked.
+const STILL: Duration = Duration::from_secs(2);
+
+/// Waits until `count` has not grown for a while, whoever makes it grow being blocked, and says what it
+/// is then.
+pub fn wait_until_still(count: impl Fn() -> u64) -> u64 {
+    loop {
+        let before = count();
+        if !eventually(STILL, || count() != before) {
+            return before;
+        }
+    }
+}
+
 /// Asks `condition` again and again until it holds. True as soon as it does, false when
 /// `deadline` has passed.
 pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
