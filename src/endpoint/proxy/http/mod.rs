@@ -106,6 +106,7 @@ impl Http {
 
     /// Begins to serve the next request, if its head is there. Whether there is more to do.
     fn take_request(&mut self, steps: &mut Vec<Step>) -> bool {
+        let mut head_only = false;
         let asked = match self.scan.find(self.held.bytes(), request::begins) {
             Ok(None) if !self.client_ended => return false,
             Ok(None) if !self.scan.has_begun() => {
@@ -115,7 +116,9 @@ impl Http {
             Ok(None) => Err(Fault::bad("the client ended in the middle of a request's head")),
             Ok(Some(place)) => {
                 let end = place.end;
-                let asked = request::read(&self.held.bytes()[place], &self.config);
+                let head = &self.held.bytes()[place];
+                head_only = request::is_for_head(head);
+                let asked = request::read(head, &self.config);
                 self.held.use_up(end);
                 self.scan = Scan::default();
                 asked
@@ -123,7 +126,7 @@ impl Http {
             Err(why) => Err(request::no_head(why)),
         };
         match asked {
-            Err(fault) => self.fail(fault, steps),
+            Err(fault) => self.refuse(fault, !head_only, steps),
             Ok(Asked::Tunnel(target)) => {
                 self.server = None;
                 steps.push(Step::Connect(target));
@@ -222,6 +225,11 @@ impl Http {
             State::Serving(exchange) | State::Connecting(exchange) => !exchange.terms.head_only,
             State::Asking | State::Tunnelling => true,
         };
+        self.refuse(fault, with_content, steps);
+    }
+
+    /// Answers why not, and that was all.
+    fn refuse(&mut self, fault: Fault, with_content: bool, steps: &mut Vec<Step>) {
         say(&fault.answer(with_content), steps);
         steps.push(Step::Note(fault.why.into_owned()));
         self.end(Step::EndClient, steps);

@@ -51,6 +51,12 @@ pub(super) fn begins(at: usize, byte: u8) -> bool {
     at > 0 || is_token(byte)
 }
 
+/// Whether an answer to this head has no content, whatever else is wrong with it: RFC 9110 section
+/// 9.3.2.
+pub(super) fn is_for_head(head: &[u8]) -> bool {
+    head.starts_with(b"HEAD ")
+}
+
 /// Reads a whole head.
 pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
     let mut fields = [EMPTY_HEADER; HTTP_FIELDS_MAX];

@@ -42,6 +42,23 @@ fn requests_that_are_no_requests_for_a_proxy() {
     }
 }
 
+#[test]
+fn an_answer_to_head_has_no_content() {
+    for (request, expected) in [
+        ("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", "400"),
+        ("HEAD https://h/ HTTP/1.1\r\nHost: h\r\n\r\n", "501"),
+        ("HEAD http://h/ HTTP/2.0\r\nHost: h\r\n\r\n", "505"),
+    ] {
+        let outcome = outcome(&[client(request)]);
+        let said = text(&outcome.to_client);
+        assert!(said.starts_with(&format!("HTTP/1.1 {expected} ")), "{said}");
+        assert!(said.ends_with("\r\n\r\n"), "{said}");
+        assert!(said.contains("\r\nContent-Length: "), "{said}");
+        assert_eq!(outcome.others.last(), Some(&Step::EndClient));
+        assert!(reached_nobody(&outcome), "{request}");
+    }
+}
+
 /// What another reader could see another request in.
 #[test]
 fn smuggling() {

@@ -60,6 +60,15 @@ fn nobody_else_is_served() {
     assert!(reached_nobody(&outcome));
 }
 
+#[test]
+fn head_is_asked_without_content() {
+    let request = get("").replace("GET ", "HEAD ");
+    let outcome = outcome_of(&guarded, &[client(&request)]);
+    let said = text(&outcome.to_client);
+    assert!(said.starts_with("HTTP/1.1 407 ") && said.ends_with("\r\n\r\n"), "{said}");
+    assert_eq!(outcome.others.last(), Some(&Step::EndClient));
+}
+
 /// That one request was a user's says nothing of the next on the same connection.
 #[test]
 fn every_request_is_asked() {
