@@ -246,6 +246,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("-P1 TIMEOUT=udp:soon", "TIMEOUT=udp:soon: `soon` is not a time", "0 is never"),
     ("-P1 SOXCONF=udpflows:0", "SOXCONF=udpflows:0: `0` is not a number of UDP flows", "give 1 to 16000"),
     ("-P1 SOXCONF=udpflows:16001", "`16001` is not a number of UDP flows", "give 1 to 16000"),
+    ("-P1 SOXCONF=ports:20-30", "SOXCONF=ports:20-30: `20-30` is no range of ports", "as in ports:20000-20099"),
     ("-P1 SOXCONF=cript:no", "SOXCONF=cript:no: `cript` is not known", "did you mean `crypt`?"),
     // bare words
     ("-P1 9023", "9023: not NAME=value", "write PORT=9023"),
@@ -371,6 +372,7 @@ fn word() -> impl Strategy<Value = String> {
         Just("packsize:16k".to_owned()),
         Just("udprelay".to_owned()),
         Just("udpflows:9".to_owned()),
+        Just("ports:2000-3000".to_owned()),
         Just("10.0.0.[1-9]".to_owned()),
         "[-,:!*/.\\[\\]_]",
         "[0-9]{1,6}",

@@ -393,6 +393,7 @@ fn demo_help_and_version() {
         "DEST=hostU:53/udp",
         "-P:53/udp SERVER=udprelay://hostU:53",
         "udpflows:N",
+        "ports:FIRST-LAST",
         "SERVER=PROXY,-in",
         "PERMIT=",
         "AUTHORIZER=",

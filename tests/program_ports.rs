@@ -184,6 +184,32 @@ fn a_port_is_for_one_connection_of_the_client_and_for_nobody_else() {
     exit.port(7, BYTES);
 }
 
+/// Two ports, one behind the other, that nobody uses: below those that the kernel gives.
+fn two_ports() -> (u16, u16) {
+    let begin = 20_000 + (std::process::id() % 1_000) as u16 * 10;
+    let is_free = |port: u16| {
+        TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+    };
+    let first = (begin..32_000).find(|&port| is_free(port) && is_free(port + 1)).expect("ports");
+    (first, first + 1)
+}
+
+#[test]
+fn ports_are_opened_where_the_firewall_lets_them_be() {
+    let (first, last) = two_ports();
+    let range = format!("SOXCONF=ports:{first}-{last}");
+    let mut exit = Exit::with(&["PORT=127.0.0.1:0", &range], connect);
+    assert_eq!([exit.port(1, BYTES).port(), exit.port(2, BYTES).port()], [first, last]);
+    let why = exit.ask(3, BYTES).unwrap_err();
+    let wanted = format!("127.0.0.1: all ports of {range} are in use");
+    assert!(why.ends_with(&wanted), "{why}");
+    // Datagrams have numbers of their own.
+    assert_eq!([exit.port(3, DATAGRAMS).port(), exit.port(4, DATAGRAMS).port()], [first, last]);
+    exit.about(kind::UNLISTEN, &2u32.to_be_bytes());
+    assert_eq!(exit.port(5, BYTES).port(), last);
+}
+
 #[test]
 fn a_port_that_is_not_needed_is_closed() {
     let mut exit = Exit::start();

@@ -112,7 +112,9 @@ More:
                                ours: protocol:1|0.3 (1 where the peer knows it),
                                congestion:auto|system|NAME,
                                bulk:auto|copy|splice,
-                               udpflows:N (UDP flows at once: 4096; 1 to 16000)
+                               udpflows:N (UDP flows at once: 4096; 1 to 16000),
+                               ports:FIRST-LAST (where ports are opened for FTP
+                               and SOCKS; else the kernel chooses)
   +=FILE                       read options and parameters, one a line
 
 Examples, one line for each of two hosts X and Y:

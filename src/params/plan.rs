@@ -2,6 +2,7 @@
 //! parses text of the user's.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -423,6 +424,9 @@ pub struct SoxConf {
     /// `udpflows` (ours): flows of datagrams at once, of the process; the one that was silent for
     /// longest makes room for a new one.
     pub udp_flows: usize,
+    /// `ports` (ours): where ports on request are opened, and those at which conversations listen.
+    /// `None`: the kernel chooses.
+    pub request_ports: Option<RangeInclusive<u16>>,
 }
 
 /// How payload in bulk is moved.
@@ -458,6 +462,7 @@ impl Default for SoxConf {
             congestion: Congestion::Auto,
             bulk: Bulk::Auto,
             udp_flows: crate::limits::UDP_FLOWS,
+            request_ports: None,
         }
     }
 }

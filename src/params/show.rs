@@ -91,6 +91,7 @@ pub fn plan(plan: &Plan) -> String {
     );
     sockets(&mut text, plan);
     flows(&mut text, plan);
+    request_ports(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -220,6 +221,14 @@ fn flows(text: &mut String, plan: &Plan) {
     let count = plan.soxconf.udp_flows;
     let idle = "the one silent for longest makes room for a new one";
     section(text, "udp flows", [format!("at most {count}; {idle}")]);
+}
+
+/// Where ports on request are opened, if that is said.
+fn request_ports(text: &mut String, plan: &Plan) {
+    if let Some(ports) = &plan.soxconf.request_ports {
+        let (first, last) = (ports.start(), ports.end());
+        section(text, "ports", [format!("on request: {first}-{last}")]);
+    }
 }
 
 fn notices(text: &mut String, plan: &Plan) {

@@ -1,13 +1,24 @@
 //! `SOXCONF=what[:value][,what[:value]]*`: choices of the wire protocol.
 
+use std::ops::RangeInclusive;
+
 use super::error::{Problem, plain, quoted};
 use super::plan::{Bulk, Congestion, SoxConf};
 use super::suggest;
 use crate::limits::UDP_FLOWS_MAX;
 
 /// What has a meaning here.
-const ITEMS: [&str; 8] =
-    ["crypt", "packsize", "nodelay", "noconndata", "protocol", "congestion", "bulk", "udpflows"];
+const ITEMS: [&str; 9] = [
+    "crypt",
+    "packsize",
+    "nodelay",
+    "noconndata",
+    "protocol",
+    "congestion",
+    "bulk",
+    "udpflows",
+    "ports",
+];
 
 /// Items of the original that are passed over.
 const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
@@ -21,6 +32,9 @@ const PACKET_BYTES_MIN: u16 = 129;
 
 /// Largest packet size, header included: beyond it the original drops the tunnel.
 const PACKET_BYTES_MAX: u16 = 16_384;
+
+/// Least port that is opened on request: what is below belongs to services (RFC 2577 section 4).
+const REQUEST_PORT_MIN: u16 = 1024;
 
 /// `SOXCONF=` parameters while they are read.
 #[derive(Debug, Default)]
@@ -117,6 +131,16 @@ impl SoxConfReader {
                 }
                 self.conf.udp_flows = flows;
             }
+            ("ports", value) => {
+                let ports = request_ports(value.unwrap_or_default())?;
+                let before = self.conf.request_ports.replace(ports.clone());
+                if let Some(before) = before.filter(|before| *before != ports) {
+                    return Err(Problem::new(
+                        format!("ports is already set to {}-{}", before.start(), before.end()),
+                        "keep one of the two ranges",
+                    ));
+                }
+            }
             (what, _) if IGNORED.contains(&what) => {
                 notice("this program has nothing of the kind");
             }
@@ -162,6 +186,21 @@ fn udp_flows(text: &str) -> Result<usize, Problem> {
         _ => Err(Problem::new(
             format!("{} is not a number of UDP flows", quoted(text)),
             format!("give 1 to {UDP_FLOWS_MAX}, as in udpflows:1000"),
+        )),
+    }
+}
+
+fn request_ports(text: &str) -> Result<RangeInclusive<u16>, Problem> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|&port: &u16| digits && port >= REQUEST_PORT_MIN)
+    };
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err(Problem::new(
+            format!("{} is no range of ports", quoted(text)),
+            format!("give FIRST-LAST within {REQUEST_PORT_MIN} to 65535, as in ports:20000-20099"),
         )),
     }
 }
@@ -236,6 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn ports_on_request() {
+        for (values, wanted) in [
+            (&["nodelay"][..], None),
+            (&["ports:1024-65535"], Some(1024..=65_535)),
+            (&["ports:2121"], Some(2121..=2121)),
+            (&["ports:2121", "ports:2121-2121"], Some(2121..=2121)),
+        ] {
+            assert_eq!(read(values).unwrap().0.request_ports, wanted, "{values:?}");
+        }
+    }
+
+    #[test]
     fn the_newest_protocol() {
         for (values, newest_protocol) in [
             (&["packsize:1k"][..], 1),
@@ -271,6 +322,16 @@ mod tests {
             ("udpflows:1k", "`1k` is not"),
             ("udpflows:99999999999999999999", "is not a number"),
             ("udpflows:1,udpflows:2", "already set to 1"),
+            ("ports", "`` is no range of ports"),
+            ("ports:1023-2000", "give FIRST-LAST within 1024 to 65535"),
+            ("ports:2000-65536", "`2000-65536` is no range"),
+            ("ports:2001-2000", "`2001-2000` is no range"),
+            ("ports:2000-", "`2000-` is no range"),
+            ("ports:-2000", "`-2000` is no range"),
+            ("ports:2000-2001-2002", "is no range"),
+            ("ports:+2000", "is no range"),
+            ("ports:2000-2009,ports:2000", "already set to 2000-2009"),
+            ("port:2000", "did you mean `ports`?"),
             ("protocol", "`` is no protocol of ours"),
             ("protocol:0", "give protocol:1"),
         ] {

@@ -66,7 +66,7 @@ impl<D: Driver> Worker<D> {
             return Err(io::Error::other(NO_PORTS));
         }
         let own = own.map_or_else(|| net::address_towards(from), Ok)?.to_canonical();
-        let fd = Rc::new(net::listen(SocketAddr::new(own, 0))?);
+        let fd = Rc::new(self.port_range.open(SocketAddr::new(own, 0), net::listen)?);
         let address = net::local_address(&fd);
         let until = self.now.after(Duration::from_secs(PORT_WAIT_SECS));
         let here = Here { fd: Rc::clone(&fd), talk, request, from, then, until };

@@ -12,7 +12,7 @@
 //! moves bulk past the process from socket to socket. [`completions`] begins each turn, [`turn`]
 //! closes it; [`refusals`] keeps what is refused from flooding the log.
 //!
-//! [`ports`] opens ports that the peer asks for ([`asked`] holds them), [`calls`] connects to clients.
+//! [`ports`] opens ports that the peer asks for ([`asked`] holds them, [`port_range`] says where), [`calls`] connects to clients.
 //!
 //! Exits that are no server at an address: [`unix`] reaches Unix sockets, [`exec`] gives streams to
 //! commands, [`conversation`] asks clients where they want to go and [`proxied`] goes there. What
@@ -65,6 +65,7 @@ mod outputs;
 mod pair;
 mod pairs;
 mod pieces;
+mod port_range;
 mod ports;
 mod proxied;
 mod refusals;
@@ -109,6 +110,7 @@ pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
 use names::Names;
 use pair::{Pair, Way};
+use port_range::PortRange;
 use refusals::RefusalLog;
 use table::{Key, Table};
 use talk::Proxies;
@@ -194,6 +196,8 @@ pub(super) struct Worker<D> {
     muted: Vec<(Moment, Key)>,
     /// Where clients' datagrams come in, and what peers asked for.
     ports: Ports,
+    /// Where ports on request are opened, and those of conversations.
+    port_range: PortRange,
     /// Who exchanges datagrams, here or through a tunnel.
     flows: Flows,
     /// Away while it is being read.
@@ -281,6 +285,7 @@ impl<D: Driver> Worker<D> {
             execs: Table::new(COMMANDS_MAX),
             muted: Vec::new(),
             ports: Ports::new(ports),
+            port_range: PortRange::new(plan.soxconf.request_ports.clone()),
             flows: Flows::new(plan.soxconf.udp_flows),
             inbox: Some(Box::new(Inbox::new()?)),
             outbox: Outbox::default(),

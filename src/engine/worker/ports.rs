@@ -100,19 +100,18 @@ impl<D: Driver> Worker<D> {
         request: u32,
         transport: Transport,
     ) -> Result<SocketAddr, String> {
-        let Guest { client, mut own } = self.guest(owner)?;
+        let Guest { client, own } = self.guest(owner)?;
         self.ports.asked.may_add(owner, request)?;
-        own.set_port(0);
         let failed = |error: io::Error| format!("no port can be opened at {}: {error}", own.ip());
         let (socket, address) = match transport {
             Transport::Tcp => {
-                let fd = net::listen(own).map_err(failed)?;
+                let fd = self.port_range.open(own, net::listen).map_err(failed)?;
                 self.congestion.set_before(&fd);
                 let address = net::local_address(&fd);
                 (AskedSocket::Listener(Fd::new(fd)), address)
             }
             Transport::Udp => {
-                let fd = datagram::bind(own).map_err(failed)?;
+                let fd = self.port_range.open(own, datagram::bind).map_err(failed)?;
                 let port = DatagramPort::new(fd, Purpose::Entrance);
                 let address = port.address;
                 (AskedSocket::Datagrams(port), address)
