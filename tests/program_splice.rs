@@ -211,6 +211,57 @@ fn a_reader_that_stands_still_in_bulk_holds_up_only_itself() {
     }
 }
 
+/// Readers that stand still in bulk hold pipes, which are few: one that flows gets them, and what stood
+/// in them arrives all the same.
+#[test]
+fn streams_that_stand_still_give_their_pipes_to_one_that_flows() {
+    const STILL: u64 = 30;
+    const STILL_BYTES: u64 = 10 << 20;
+    const FLOWING_BYTES: u64 = 100 << 20;
+    let go = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&go);
+    let server = Server::start("127.0.0.1:0", move |mut stream| {
+        let mut seed = [0];
+        stream.read_exact(&mut seed)?;
+        let bytes = match seed {
+            [0] => FLOWING_BYTES,
+            _ => {
+                assert!(eventually(DEADLINE, || gate.load(Ordering::SeqCst)));
+                STILL_BYTES
+            }
+        };
+        Pattern::new(seed[0].into()).receive(&mut stream, bytes)?;
+        stream.write_all(b"k")
+    });
+    let words = ["SOXCONF=bulk:splice", "-vv"].map(String::from);
+    let destination = [format!("DEST={}", server.address())];
+    let tunnel = Tunnel::start(
+        Protocol::V1,
+        &[&destination[..], &words].concat(),
+        &[&[String::from("PORT=127.0.0.1:0")][..], &words].concat(),
+    );
+    let entrance = tunnel.entrance();
+    let upload = move |seed: u8, bytes: u64| {
+        let mut stream: TcpStream = connect(entrance);
+        stream.write_all(&[seed]).expect("sent");
+        Pattern::new(seed.into()).send(&mut stream, bytes).expect("sent");
+        stream.read_exact(&mut [0]).expect("the verdict");
+    };
+    let said = "pipes of streams that stand still";
+    std::thread::scope(|scope| {
+        for seed in 1..=STILL as u8 {
+            scope.spawn(move || upload(seed, STILL_BYTES));
+        }
+        let told = || [&tunnel.connector, &tunnel.receptor].iter().any(|end| end.count(said) > 0);
+        // As often as it takes for the others to have come to stand still.
+        assert!(eventually(DEADLINE, || {
+            upload(0, FLOWING_BYTES);
+            told()
+        }));
+        go.store(true, Ordering::SeqCst);
+    });
+}
+
 #[test]
 fn nothing_is_left_open_when_spliced_streams_have_ended() {
     const STREAMS: u64 = 40;

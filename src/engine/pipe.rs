@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
+use super::chunk::ChunkMut;
+use super::direct;
 use crate::limits::{PIPE_BYTES, PIPE_BYTES_MIN, PIPES_MAX};
 
 /// A pipe, and how much stands in it.
@@ -73,6 +75,23 @@ impl Pipe {
         let moved = splice(&self.reader, to, most_bytes)?;
         self.held_bytes.set(held_bytes - moved);
         Ok(moved)
+    }
+}
+
+impl Pipe {
+    /// Copies what comes next in the pipe, up to `most_bytes`, behind what `buffer` holds.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the pipe.
+    ///
+    /// # Panics
+    /// With nothing in the pipe, as [`Pipe::drain`].
+    pub(super) fn copy_out(&self, buffer: &mut ChunkMut, most_bytes: usize) -> io::Result<usize> {
+        let held_bytes = self.held_bytes.get();
+        assert!(most_bytes > 0 && most_bytes <= held_bytes, "more than the pipe holds");
+        let copied = direct::read(&self.reader, buffer, most_bytes)?;
+        self.held_bytes.set(held_bytes - copied);
+        Ok(copied)
     }
 }
 

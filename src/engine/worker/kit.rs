@@ -173,6 +173,18 @@ impl Kit {
         true
     }
 
+    /// Copies what stands in the pipes of an output into buffers of the pool, as long as half of them
+    /// are left for others.
+    ///
+    /// # Errors
+    /// A pipe cannot be read.
+    pub(super) fn empty_pipes(&mut self, output: &mut Pieces) -> io::Result<()> {
+        let Kit { pool, pipes, .. } = self;
+        output.leave_pipes(pipes, || {
+            (pool.free() > pool.capacity() / 2).then(|| pool.take()).flatten()
+        })
+    }
+
     /// Copies all that is left of a gather into buffers of the pool, so that those it came in can
     /// go back. `false`: the pool is used up.
     pub(super) fn keep(&self, gather: &mut Gather) -> bool {

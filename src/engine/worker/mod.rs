@@ -9,7 +9,7 @@
 //! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what
 //! the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
-//! moves bulk past the process from socket to socket. [`completions`] begins each turn, [`turn`]
+//! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up. [`completions`] begins each turn, [`turn`]
 //! closes it; [`refusals`] keeps what is refused from flooding the log.
 //!
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them, [`port_range`] says where), [`calls`] connects to clients.
@@ -70,6 +70,7 @@ mod ports;
 mod proxied;
 mod refusals;
 mod splice;
+mod stalled;
 mod streams;
 mod table;
 mod talk;
@@ -251,6 +252,8 @@ pub(super) struct Worker<D> {
     farewells_until: Moment,
     counters: Counters,
     watch: Watch,
+    /// When pipes of stalled streams were last looked for.
+    pipes_looked_for: Moment,
     /// Keys collected for a sweep, kept for its memory.
     scratch: Vec<Key>,
 }
@@ -317,6 +320,7 @@ impl<D: Driver> Worker<D> {
             farewells_until: now,
             counters: Counters::default(),
             watch: Watch::default(),
+            pipes_looked_for: now,
             scratch: Vec::new(),
             plan,
         })

@@ -2,9 +2,10 @@
 //! stretches that stand in a pipe.
 
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 
-use crate::engine::chunk::Chunk;
+use crate::engine::chunk::{Chunk, ChunkMut};
 use crate::engine::pipe::{Pipe, Pipes};
 use crate::limits::{PIPE_BYTES, SPLICE_BYTES_MIN, STREAM_PIPES_MAX};
 
@@ -168,6 +169,54 @@ impl Pieces {
         self.pipes.drain(..).for_each(|pipe| pipes.give_back(pipe));
     }
 
+    /// How many pipes it has.
+    pub(super) fn pipe_count(&self) -> usize {
+        self.pipes.len()
+    }
+
+    /// Copies what stands in pipes into buffers that `take` gives, as far as it does, and lets go of
+    /// the pipes that are empty then. All that pipes hold has to be in the queue.
+    ///
+    /// # Errors
+    /// A pipe cannot be read.
+    pub(super) fn leave_pipes(
+        &mut self,
+        pipes: &mut Pipes,
+        mut take: impl FnMut() -> Option<ChunkMut>,
+    ) -> io::Result<()> {
+        let queue = self.take_queue();
+        let mut failed = Ok(());
+        for piece in queue {
+            let Piece::Piped(mut left_bytes) = piece else {
+                self.queue.push_back(piece);
+                continue;
+            };
+            while left_bytes > 0
+                && failed.is_ok()
+                && let Some(pipe) = self.pipes.front()
+            {
+                if pipe.held_bytes() == 0 {
+                    self.pipes.pop_front().into_iter().for_each(|empty| pipes.give_back(empty));
+                    continue;
+                }
+                let Some(mut buffer) = take() else { break };
+                let most_bytes = left_bytes.min(pipe.held_bytes());
+                match pipe.copy_out(&mut buffer, most_bytes) {
+                    Ok(bytes) => {
+                        left_bytes -= bytes;
+                        self.push_chunk(buffer.take_written());
+                    }
+                    Err(error) => failed = Err(error),
+                }
+            }
+            if left_bytes > 0 {
+                self.push_piped(left_bytes);
+            }
+        }
+        self.drop_empty(pipes);
+        failed
+    }
+
     /// Whether any of the queue stands in the pipe.
     pub(super) fn uses_pipe(&self) -> bool {
         self.queue.iter().any(|piece| matches!(piece, Piece::Piped(_)))
@@ -182,5 +231,58 @@ impl Pieces {
     /// The queue, to be put in anew; the pipe stays.
     pub(super) fn take_queue(&mut self) -> VecDeque<Piece> {
         std::mem::take(&mut self.queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::chunk::Pool;
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    fn chunk(pool: &Pool, bytes: &[u8]) -> Chunk {
+        let mut buffer = pool.take().unwrap();
+        assert_eq!(buffer.put(bytes), bytes.len());
+        buffer.take_written()
+    }
+
+    fn text(pieces: &Pieces) -> String {
+        let of_piece = |piece: &Piece| match piece {
+            Piece::Chunk(chunk) => String::from_utf8(chunk.to_vec()).unwrap(),
+            Piece::Piped(bytes) => format!("({bytes})"),
+        };
+        pieces.queue.iter().map(of_piece).collect()
+    }
+
+    #[test]
+    fn what_stands_in_pipes_is_copied_in_its_place() {
+        let pool = Pool::new(4096, 16).unwrap();
+        let (mut client, near) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let near = OwnedFd::from(near);
+        let (mut pipes, mut pieces) = (Pipes::default(), Pieces::default());
+        client.write_all(&[[b'x'; 5000].as_slice(), b"hello"].concat()).unwrap();
+        pieces.push_chunk(chunk(&pool, b"<"));
+        assert_eq!(pieces.need_pipe(&mut pipes).unwrap().fill(&near, 5000).unwrap(), 5000);
+        pieces.push_piped(5000);
+        pieces.push_chunk(chunk(&pool, b"|"));
+        assert!(pieces.add_pipe(&mut pipes));
+        assert_eq!(pieces.pipes.back().unwrap().fill(&near, 5).unwrap(), 5);
+        pieces.push_piped(5);
+        pieces.push_chunk(chunk(&pool, b">"));
+        // Fewer buffers than it takes: what was not copied stays where it is.
+        let mut left = 1;
+        let few = |left: &mut u32| {
+            *left = left.checked_sub(1)?;
+            pool.take()
+        };
+        pieces.leave_pipes(&mut pipes, || few(&mut left)).unwrap();
+        assert_eq!(text(&pieces), format!("<{}(904)|(5)>", "x".repeat(4096)));
+        assert_eq!((pieces.pipe_count(), pieces.piped_bytes()), (2, 0));
+        pieces.leave_pipes(&mut pipes, || pool.take()).unwrap();
+        assert_eq!(text(&pieces), format!("<{}|hello>", "x".repeat(5000)));
+        assert_eq!(pieces.pipe_count(), 0);
     }
 }

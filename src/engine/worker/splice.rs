@@ -275,17 +275,17 @@ impl<D: Driver> Worker<D> {
     /// Whether the payload that comes next is much, and for a socket that it can be spliced to.
     fn payload_may_pass(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get(key) else { return false };
-        let Destination::Local(local) = tunnel.destination else { return false };
+        let Destination::Local(local_key) = tunnel.destination else { return false };
         let least = if tunnel.passing { 1 } else { SPLICE_BYTES_MIN };
         if tunnel.copy_only || (tunnel.decoder.payload_left() as usize) < least {
             return false;
         }
-        let Some(local) = self.locals.get_mut(local) else { return false };
+        let Some(local) = self.locals.get_mut(local_key) else { return false };
         let open = matches!(local.stage, Stage::Open) && local.fd.is_some();
         if !open || local.copy_only {
             return false;
         }
-        local.output.need_room(&mut self.kit.pipes).is_some()
+        self.has_pipe_room(local_key)
     }
 
     /// Moves payload of the frame being read from the link into its stream's pipe, and from there
@@ -320,6 +320,9 @@ impl<D: Driver> Worker<D> {
                 }
                 // The pipe takes no more pieces, and its socket nothing from it.
                 if local.output.add_pipe(&mut self.kit.pipes) {
+                    return Passed::Bytes(0);
+                }
+                if self.free_stalled_pipes(local_key) {
                     return Passed::Bytes(0);
                 }
                 self.counters.pipe_full += 1;

@@ -1,0 +1,67 @@
+//! Pipes are few, and those of streams whose readers have stopped are missed by streams that flow. When
+//! one finds no further pipe, what stands in theirs is copied into buffers of our own, where what is
+//! kept for slow readers has its place.
+
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::local::Local;
+use super::{Key, Worker};
+use crate::engine::driver::Driver;
+use crate::limits::{STALLED_MILLIS, STREAM_PIPES_MAX};
+
+impl<D: Driver> Worker<D> {
+    /// Whether more can be spliced to a local socket, if need be by a pipe of one that stands still.
+    pub(super) fn has_pipe_room(&mut self, key: Key) -> bool {
+        let has_room = |worker: &mut Self| {
+            let local = worker.locals.get_mut(key);
+            local.is_some_and(|local| local.output.need_room(&mut worker.kit.pipes).is_some())
+        };
+        has_room(self) || (self.free_stalled_pipes(key) && has_room(self))
+    }
+
+    /// A stream finds no further pipe: takes those of others that have stood still for a while. Whether
+    /// there are more free ones now.
+    pub(super) fn free_stalled_pipes(&mut self, asking: Key) -> bool {
+        const STALLED: Duration = Duration::from_millis(STALLED_MILLIS);
+        let may_have_more = |local: &Local| local.output.pipe_count() < STREAM_PIPES_MAX;
+        if self.now < self.pipes_looked_for.after(STALLED)
+            || !self.locals.get(asking).is_some_and(may_have_more)
+        {
+            return false;
+        }
+        self.pipes_looked_for = self.now;
+        let (now, mut freed) = (self.now, 0);
+        let mut due = std::mem::take(&mut self.scratch);
+        let stands_still = self.locals.iter().filter(|(_, local)| {
+            local.waiting && local.output.pipe().is_some() && local.last_data.after(STALLED) <= now
+        });
+        due.extend(stands_still.map(|(key, _)| key).filter(|&key| key != asking));
+        for key in due.drain(..) {
+            freed += self.empty_pipes_of(key);
+        }
+        self.scratch = due;
+        if freed > 0 {
+            debug!(freed, "pipes of streams that stand still");
+        }
+        freed > 0
+    }
+
+    /// How many pipes it had, if it has none any more.
+    fn empty_pipes_of(&mut self, key: Key) -> usize {
+        let Some(local) = self.locals.get_mut(key) else { return 0 };
+        let before = local.output.pipe_count();
+        match self.kit.empty_pipes(&mut local.output) {
+            Ok(()) => {
+                // What is left is in our own buffers.
+                local.stalled = !local.output.uses_pipe();
+                before - local.output.pipe_count()
+            }
+            Err(error) => {
+                self.local_failed(key, "broken", &error);
+                before
+            }
+        }
+    }
+}
