@@ -1,9 +1,8 @@
 //! Client sockets that never wait for ever, and addresses.
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -96,17 +95,19 @@ pub fn check_new_echo(address: SocketAddr, seed: u64, count: u64) {
     check_echo(&connect(address), seed, count);
 }
 
-/// A port on `ip` that nobody listens on now. On 127.0.0.1 the kernel may hand the number to an
-/// outgoing connection before it is used; choose another address of 127.0.0.0/8 where that
-/// matters, because no connection of these tests starts there.
+/// A port on `ip` that nobody listens on now, and no connection begins at: below those that the kernel
+/// gives. Each is given out once; other tests that run now begin elsewhere.
 pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
-    /// A number may be free again before it is used: it is given out once.
-    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind((IpAddr::from(ip), 0)).expect("loopback can be bound");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        if GIVEN.lock().expect("nobody panics with it").insert(address) {
-            return address;
+    const PORTS: std::ops::Range<u32> = 10_000..20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(331);
+    for _ in PORTS {
+        let nth = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = (PORTS.start + nth % PORTS.len() as u32) as u16;
+        // On any address, since services listen on several.
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return SocketAddr::from((ip, port));
         }
     }
+    panic!("all ports from {} to {} are in use", PORTS.start, PORTS.end);
 }
