@@ -149,7 +149,7 @@ fn a_hundred_at_once_and_none_left_behind() {
     assert_eq!(children(&tunnel.receptor), 100);
     drop(streams);
     are_gone(&tunnel.receptor);
-    assert!(eventually(DEADLINE, || tunnel.receptor.descriptors() == before));
+    assert!(eventually(DEADLINE, || tunnel.receptor.descriptors() <= before));
     // A signal while some run.
     let mark = "sleep 3600.125";
     let others = self::tunnel(Protocol::V1, &format!("trap '' TERM; {mark}"));

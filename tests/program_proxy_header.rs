@@ -217,7 +217,7 @@ fn whoever_sends_no_header_is_reset() {
 fn a_hundred_half_said_headers_do_not_hold_up_others() {
     let (mut tunnel, server) = passing_on(Protocol::V1, "?proxy=v1");
     let entrance = tunnel.entrance();
-    let before = tunnel.connector.descriptors();
+    let before = tunnel.connector.sockets();
     let mut half: Vec<TcpStream> = (0..100).map(|_| connect(entrance)).collect();
     for stream in half.iter_mut().skip(50) {
         stream.write_all(b"PROXY TCP4 192.0.2.7 ").expect("sent");
@@ -232,11 +232,11 @@ fn a_hundred_half_said_headers_do_not_hold_up_others() {
     last.write_all(b"198.51.100.1 1 2\r\n").expect("sent");
     line(&mut last);
     drop((half, last, stream));
-    assert!(eventually(DEADLINE, || tunnel.connector.descriptors() == before));
+    assert!(eventually(DEADLINE, || tunnel.connector.sockets() == before));
     // And nobody waits for them at the end.
     let mut waiting = connect(entrance);
     waiting.write_all(b"PROXY").expect("sent");
-    assert!(eventually(DEADLINE, || tunnel.connector.descriptors() > before));
+    assert!(eventually(DEADLINE, || tunnel.connector.sockets() > before));
     tunnel.connector.terminate();
     assert_eq!(read_to_end_of(&mut waiting, DEADLINE), Ended::Reset);
     assert!(tunnel.connector.wait_exit(DEADLINE).success());

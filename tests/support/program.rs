@@ -236,6 +236,18 @@ impl Program {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
     }
 
+    /// How many of them are sockets. Where bulk passes this says what a stream has left behind: the
+    /// pipes that it was spliced through are kept for the next.
+    pub fn sockets(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let is_socket = |path: std::path::PathBuf| {
+            // One that was closed meanwhile is none.
+            std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        };
+        let entries = descriptors.expect("the process runs").flatten();
+        entries.filter(|entry| is_socket(entry.path())).count()
+    }
+
     /// Panics unless the process uses next to no processor time for a while.
     pub fn check_idle(&self) {
         const SECS: f64 = 2.0;
