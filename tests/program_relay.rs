@@ -17,7 +17,7 @@ use support::net::{
 use support::pattern::Pattern;
 use support::program::Program;
 use support::servers::{Exchange, Server};
-use support::{DEADLINE, eventually, wait_until_still};
+use support::{DEADLINE, STILL, eventually, wait_until_still};
 
 /// Within this the program has ended when nothing is left to wait for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
@@ -219,6 +219,12 @@ fn send_counting(mut stream: &TcpStream, seed: u64, total_bytes: u64, sent: &Ato
     }
 }
 
+/// Sends until for a while nothing more is taken.
+fn send_until_blocked(mut stream: &TcpStream) {
+    stream.set_write_timeout(Some(STILL)).expect("a timeout can be set");
+    while stream.write(&[1; 64 * 1024]).is_ok() {}
+}
+
 /// A client that is blocked because its server does not read is not read itself: its reset is
 /// noticed all the same.
 #[test]
@@ -228,15 +234,7 @@ fn a_reset_behind_a_server_that_does_not_read() {
         let (_relay, entrance) = start_moving(listener.local_addr().expect("an address"), way);
         let client = connect(entrance);
         let (mut server, _) = listener.accept().expect("the relay comes");
-        let sent = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| send_counting(&client, 1, 1 << 30, &sent));
-            wait_until_still(|| sent.load(Ordering::SeqCst));
-            // Ends the sending thread, and with linger resets the connection.
-            let socket = SockRef::from(&client);
-            socket.set_linger(Some(Duration::ZERO)).expect("a linger time can be set");
-            let _ = socket.shutdown(Shutdown::Both);
-        });
+        send_until_blocked(&client);
         reset(client);
         assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Reset, "{way}");
     }

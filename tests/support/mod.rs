@@ -34,7 +34,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long what is blocked is looked at. A kernel that has to drop what a full socket was sent sends it
 /// again after 0.2 s, 0.4 and 0.8: for so long nothing moves although nobody is blocked.
-const STILL: Duration = Duration::from_secs(2);
+pub const STILL: Duration = Duration::from_secs(2);
 
 /// Waits until `count` has not grown for a while, whoever makes it grow being blocked, and says what it
 /// is then.
