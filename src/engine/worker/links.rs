@@ -185,10 +185,14 @@ impl<D: Driver> Worker<D> {
             }
             let bytes = piped.unwrap_or(gather.len_bytes());
             let sent = self.send_now(key, gather, piped.is_some()) && self.pass_out(key);
-            if !sent || bytes >= left_bytes {
+            if !sent {
                 break;
             }
-            left_bytes -= bytes;
+            left_bytes = left_bytes.saturating_sub(bytes);
+            if left_bytes == 0 {
+                self.unfinished_tunnels.push(key);
+                break;
+            }
         }
         self.do_events(key);
         self.read_link(key);

@@ -230,6 +230,8 @@ pub(super) struct Worker<D> {
     dirty_locals: Vec<Key>,
     /// Tunnels that may have something to send.
     dirty_tunnels: Vec<Key>,
+    /// Have more to write than one turn may take.
+    unfinished_tunnels: Vec<Key>,
     /// Local connections that wait for a receive buffer.
     starved_locals: VecDeque<Key>,
     /// Tunnels that wait for one.
@@ -307,6 +309,7 @@ impl<D: Driver> Worker<D> {
             kit: Kit::new()?,
             dirty_locals: Vec::new(),
             dirty_tunnels: Vec::new(),
+            unfinished_tunnels: Vec::new(),
             starved_locals: VecDeque::new(),
             starved_tunnels: Vec::new(),
             starved_halves: Vec::new(),

@@ -33,7 +33,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn time_to_next(&mut self) -> Option<Duration> {
         let dial = self.dial_if_due();
         if !self.dirty_tunnels.is_empty() {
-            // A link was opened just now, and has its hello to send.
+            // A link was opened just now, and has its hello to send; or one has had its share.
             return Some(Duration::ZERO);
         }
         let sessions = self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min();
@@ -204,6 +204,10 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.dirty_tunnels.clear();
+        // Nobody else says when those that had their share go on.
+        while let Some(key) = self.unfinished_tunnels.pop() {
+            self.mark_tunnel(key);
+        }
     }
 
     /// Starts receives again that found no buffer, as far as there are some now.
