@@ -86,11 +86,9 @@ fn bulk_and_echo() -> Server {
     })
 }
 
-/// What one stream has of a clean line, and what it leaves to a keystroke beside it.
-#[test]
-fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
+/// Which part of a clean line one stream fills, and how long keystrokes beside it take to come back.
+fn bulk_and_keystrokes() -> (f64, Vec<Duration>) {
     const SECS: f64 = 4.0;
-    const LATE: Duration = Duration::from_millis(60);
     let (line, server) = (SerialLine::start(clean(), Some(BAUD)), bulk_and_echo());
     let ends = join(&line, "", &server);
     let mut keys = connect(entrance(&ends[0]));
@@ -105,7 +103,6 @@ fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
         pattern.receive(&mut bulk, 100).expect("bulk goes on");
     }
     let rate = (pattern.offset() - before) as f64 / began.elapsed().as_secs_f64();
-    let ratio = rate / BYTES_PER_SEC;
 
     let began = Instant::now();
     let mut waits = Vec::new();
@@ -125,12 +122,22 @@ fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
         }
     });
     waits.sort();
-    let (median, late) =
-        (waits[waits.len() / 2], waits.iter().filter(|&&wait| wait > LATE).count());
-    println!("{ratio:.3} of the line; keystrokes beside it echoed in {median:?}, {late} late");
-    assert!(ratio >= 0.85, "{ratio:.3} of the line");
-    // A machine that is busy otherwise is late by itself now and then.
-    assert!(late <= waits.len() / 10, "{waits:?}");
+    (rate / BYTES_PER_SEC, waits)
+}
+
+#[test]
+fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
+    const LATE: Duration = Duration::from_millis(60);
+    // What else a machine does makes the line slower and keystrokes late, never the other way round.
+    const TRIES: usize = 3;
+    let holds = (0..TRIES).any(|_| {
+        let (ratio, waits) = bulk_and_keystrokes();
+        let late = waits.iter().filter(|&&wait| wait > LATE).count();
+        let median = waits[waits.len() / 2];
+        println!("{ratio:.3} of the line; keystrokes beside it echoed in {median:?}, {late} late");
+        ratio >= 0.85 && late <= waits.len() / 10
+    });
+    assert!(holds, "0.85 of the line, and one keystroke of ten late: not in {TRIES} tries");
 }
 
 /// 20 MB each way and 10,000 messages.
