@@ -13,11 +13,12 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use support::net::{
     Ended, bounded, check_echo, check_new_echo, connect, free_port, is_turned_away, read_to_end_of,
+    reset, send_until_blocked,
 };
 use support::pattern::Pattern;
 use support::program::Program;
 use support::servers::{Exchange, Server};
-use support::{DEADLINE, STILL, eventually, wait_until_still};
+use support::{DEADLINE, eventually, wait_until_still};
 
 /// Within this the program has ended when nothing is left to wait for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
@@ -37,11 +38,6 @@ fn start(server: impl std::fmt::Display, words: &[&str]) -> (Program, SocketAddr
 /// A plain relay that moves bulk in one way.
 fn start_moving(server: SocketAddr, way: &str) -> (Program, SocketAddr) {
     start(server, &[&format!("SOXCONF={way}")])
-}
-
-/// Resets a connection: what was not read, and what has not arrived, is lost.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a linger time can be set");
 }
 
 #[test]
@@ -219,12 +215,6 @@ fn send_counting(mut stream: &TcpStream, seed: u64, total_bytes: u64, sent: &Ato
     }
 }
 
-/// Sends until for a while nothing more is taken.
-fn send_until_blocked(mut stream: &TcpStream) {
-    stream.set_write_timeout(Some(STILL)).expect("a timeout can be set");
-    while stream.write(&[1; 64 * 1024]).is_ok() {}
-}
-
 /// A client that is blocked because its server does not read is not read itself: its reset is
 /// noticed all the same.
 #[test]
@@ -236,6 +226,31 @@ fn a_reset_behind_a_server_that_does_not_read() {
         let (mut server, _) = listener.accept().expect("the relay comes");
         send_until_blocked(&client);
         reset(client);
+        assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Reset, "{way}");
+    }
+}
+
+/// The same where the relay finds the reset and what was sent before it at once.
+#[test]
+fn a_reset_that_is_found_before_what_it_stands_behind() {
+    const BULK_BYTES: u64 = 64 << 20;
+    for way in WAYS {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        SockRef::from(&listener).set_recv_buffer_size(64 << 10).expect("a buffer size can be set");
+        let (relay, entrance) = start_moving(listener.local_addr().expect("an address"), way);
+        let mut client = connect(entrance);
+        let (mut server, _) = listener.accept().expect("the relay comes");
+        // The relay's buffer for the client grows with what comes.
+        std::thread::scope(|scope| {
+            scope.spawn(|| Pattern::new(1).receive(&mut server, BULK_BYTES).expect("data arrives"));
+            Pattern::new(1).send(&mut client, BULK_BYTES).expect("data is sent");
+        });
+        let served = relay.descriptors();
+        relay.pause();
+        send_until_blocked(&client);
+        reset(client);
+        relay.go_on();
+        assert!(eventually(DEADLINE, || relay.descriptors() < served), "{way}");
         assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Reset, "{way}");
     }
 }

@@ -2,13 +2,15 @@
 
 mod support;
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sockmux_uring::limits::WINDOW_BYTES;
-use support::net::{check_echo, check_new_echo, connect};
+use support::net::{
+    Ended, check_echo, check_new_echo, connect, read_to_end_of, reset, send_until_blocked,
+};
 use support::pattern::Pattern;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::{Exchange, Server};
@@ -175,6 +177,19 @@ fn memory_is_bounded_with_a_hundred_clients_that_do_not_read(protocol: Protocol)
     Pattern::new(2).receive(&mut next, 1 << 20).expect("a new stream is served");
 }
 
+fn a_client_that_is_reset_behind_a_server_that_does_not_read(protocol: Protocol) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let tunnel = Tunnel::to(protocol, listener.local_addr().expect("an address"));
+    let before = tunnel.connector.sockets();
+    let client = connect(tunnel.entrance());
+    let (mut server, _) = listener.accept().expect("the tunnel comes");
+    send_until_blocked(&client);
+    reset(client);
+    assert!(eventually(DEADLINE, || tunnel.connector.sockets() <= before), "nobody noticed");
+    // What was delivered before is still the server's.
+    assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Reset);
+}
+
 fn streams_that_come_and_go_do_not_disturb_a_long_one(protocol: Protocol) {
     let server = Server::echo();
     let tunnel = Tunnel::to(protocol, server.address());
@@ -214,6 +229,7 @@ in_both_protocols! {
     a_client_that_stops_reading_holds_up_only_itself,
     a_server_that_stops_reading_holds_up_only_its_stream,
     memory_is_bounded_with_a_hundred_clients_that_do_not_read,
+    a_client_that_is_reset_behind_a_server_that_does_not_read,
     streams_that_come_and_go_do_not_disturb_a_long_one,
     bulk_streams_that_fell_silent_leave_the_buffers_to_others,
 }

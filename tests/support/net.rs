@@ -1,14 +1,14 @@
 //! Client sockets that never wait for ever, and addresses.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
-use super::DEADLINE;
 use super::pattern::Pattern;
+use super::{DEADLINE, STILL};
 
 /// Connects to `address`; every later read and write fails after [`DEADLINE`] instead of hanging.
 pub fn connect(address: SocketAddr) -> TcpStream {
@@ -66,6 +66,17 @@ pub fn read_to_end_of(stream: &mut TcpStream, deadline: Duration) -> Ended {
             Err(e) => panic!("the connection did not end within {deadline:?}: {e}"),
         }
     }
+}
+
+/// Resets a connection: what was not read, and what has not arrived, is lost.
+pub fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a linger time can be set");
+}
+
+/// Sends until for a while nothing more is taken.
+pub fn send_until_blocked(mut stream: &TcpStream) {
+    stream.set_write_timeout(Some(STILL)).expect("a timeout can be set");
+    while stream.write(&[1; 64 * 1024]).is_ok() {}
 }
 
 /// Connects to `address` and panics unless the connection ends without anyone's doing anything.

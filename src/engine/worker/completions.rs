@@ -32,6 +32,7 @@ impl<D: Driver> Worker<D> {
             (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
             (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
+            (Kind::LocalBroken, Outcome::Polled(events)) => self.local_broken(key, events),
             (Kind::PortReady, Outcome::Polled(_)) => {
                 self.read_source(Source::Port(PortName::Entrance(token::number(token))));
             }

@@ -95,6 +95,7 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
+        half.guarded = false;
         // One that is not blocked meets the error by reading, behind the data before it. A hang-up
         // without an error is an end in good order.
         if half.is_blocked() && events.is_ok_and(|events| events & libc::POLLERR as u32 != 0) {
@@ -225,7 +226,10 @@ impl<D: Driver> Worker<D> {
         }
         let Some((half, ..)) = pair.half(way) else { return };
         match stop {
-            Stop::Blocked => half.spliced(SPLICE_TURN_BYTES, bulk),
+            Stop::Blocked => {
+                half.spliced(SPLICE_TURN_BYTES, bulk);
+                self.guard_half(key, way);
+            }
             Stop::Turn => {
                 half.spliced(moved_bytes, bulk);
                 self.watch_half(key, way);

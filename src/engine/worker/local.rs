@@ -115,6 +115,8 @@ pub(super) struct Local {
     pub(super) starved: bool,
     /// The socket has given its end of data.
     pub(super) read_ended: bool,
+    /// It is watched for breaking, which is not noticed by reading while that has to wait.
+    pub(super) guarded: bool,
     /// Received and not yet framed.
     pub(super) input: Pieces,
 
@@ -163,6 +165,7 @@ impl Local {
             copy_only: false,
             starved: false,
             read_ended: false,
+            guarded: false,
             input: Pieces::default(),
             output: Pieces::default(),
             own_bytes: 0,

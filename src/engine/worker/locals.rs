@@ -47,7 +47,7 @@ impl<D: Driver> Worker<D> {
             _ => false,
         };
         if !wanted || self.pipe_is_busy(key) {
-            return;
+            return self.guard_local(key);
         }
         let Some(local) = self.locals.get(key) else { return };
         match local.pace {
@@ -65,6 +65,34 @@ impl<D: Driver> Worker<D> {
             self.driver.poll(fd, events, false, Kind::LocalReady.of(key));
             local.reading = Reading::Watched;
         }
+    }
+
+    /// Asks to be told, once, when a client or server is broken that is not read for now.
+    pub(super) fn guard_local(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if let (Some(fd), Stage::Open, false) = (&local.fd, &local.stage, local.guarded) {
+            local.guarded = true;
+            // Errors and hang-ups are told of unasked.
+            self.driver.poll(fd, 0, false, Kind::LocalBroken.of(key));
+        }
+    }
+
+    pub(super) fn local_broken(&mut self, key: Key, events: io::Result<u32>) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        local.guarded = false;
+        // A hang-up without an error is an end in good order. One that is read meets the error by that,
+        // behind the data before it.
+        let broken = events.is_ok_and(|events| events & libc::POLLERR as u32 != 0);
+        let is_read = local.reading != Reading::Idle || local.starved || local.read_ended;
+        let (Stage::Open, Some(stream)) = (&local.stage, local.stream) else { return };
+        if !broken || is_read {
+            return;
+        }
+        if self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream)) {
+            return self.read_local(key);
+        }
+        let error = io::Error::from(io::ErrorKind::ConnectionReset);
+        self.local_failed(key, "reset", &error);
     }
 
     /// Starts a receive, or waits for a buffer to receive into.

@@ -118,7 +118,7 @@ pub(super) struct Half {
     copies_left: u32,
     /// Holds what was spliced and not yet written.
     pub(super) pipe: Option<Rc<Pipe>>,
-    /// The input is (or was) watched for breaking while the output is blocked.
+    /// The input is watched for breaking while the output is blocked.
     pub(super) guarded: bool,
 }
 

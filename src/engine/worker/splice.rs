@@ -93,6 +93,7 @@ impl<D: Driver> Worker<D> {
             // empty, this is asked again.
             Err(error) if (is_again(&error) || is_refused(&error)) && pipe.held_bytes() > 0 => {
                 self.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
+                self.guard_local(key);
             }
             // The socket was found readable. A splice stops at urgent data for ever, even when that
             // has been taken; a receive goes past it.

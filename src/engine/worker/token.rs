@@ -29,6 +29,8 @@ pub(super) enum Kind {
     LocalReady,
     /// A local socket takes more.
     LocalWritable,
+    /// A local socket is broken, or ended both ways.
+    LocalBroken,
     /// A link has something.
     LinkReady,
     /// A link takes more.
@@ -67,7 +69,7 @@ pub(super) enum Kind {
     HereAccept,
 }
 
-const KINDS: [Kind; 35] = [
+const KINDS: [Kind; 36] = [
     Kind::Wake,
     Kind::Accept,
     Kind::AskedAccept,
@@ -82,6 +84,7 @@ const KINDS: [Kind; 35] = [
     Kind::LocalSend,
     Kind::LocalReady,
     Kind::LocalWritable,
+    Kind::LocalBroken,
     Kind::LinkReady,
     Kind::LinkWritable,
     Kind::LinkBroken,
