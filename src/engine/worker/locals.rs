@@ -80,8 +80,8 @@ impl<D: Driver> Worker<D> {
     pub(super) fn local_broken(&mut self, key: Key, events: io::Result<u32>) {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.guarded = false;
-        // A hang-up without an error is an end in good order. One that is read meets the error by that,
-        // behind the data before it.
+        // A hang-up without an error is an end in good order, also of one direction, which io_uring tells
+        // of unasked. One that is read meets the error by that, behind the data before it.
         let broken = events.is_ok_and(|events| events & libc::POLLERR as u32 != 0);
         let is_read = local.reading != Reading::Idle || local.starved || local.read_ended;
         let (Stage::Open, Some(stream)) = (&local.stage, local.stream) else { return };
