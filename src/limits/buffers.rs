@@ -1,0 +1,51 @@
+//! Buffers that are received into, the pool for what slow readers have not taken, and what is
+//! gathered from both for one send.
+
+/// Small receive buffers: a page each, since interactive messages rarely exceed one, and a TCP
+/// segment or two fit. 512 of them (2 MiB) let every one of 200 streams hold two, with room.
+pub const SMALL_BUFFER_BYTES: u32 = 4 << 10;
+/// See [`SMALL_BUFFER_BYTES`]. A power of two, as the kernel's buffer rings are.
+pub const SMALL_BUFFERS: u16 = 512;
+
+/// Bulk receive buffers: a tunnel moved a seventh more with 256 KiB than with 64 KiB, at a fifth
+/// less CPU (`docs/performance.md`). 64 of them are 16 MiB, used as far as there is bulk.
+pub const BULK_BUFFER_BYTES: u32 = 256 << 10;
+/// See [`BULK_BUFFER_BYTES`]. A power of two, as the kernel's buffer rings are.
+pub const BULK_BUFFERS: u16 = 64;
+
+/// Bulk receive buffers that local sockets may not use, so that the link can always be read: a
+/// tunnel that stops reading because its own buffers wait for the link could wait for ever.
+pub const BULK_BUFFERS_FOR_LINKS: usize = 24;
+
+/// Size of a buffer of the engine's own pool, which holds frame heads and what slow readers have
+/// not taken.
+pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
+
+/// Buffers of the pool: 1 GiB, used only as far as slow readers make it necessary. It is the
+/// bound on what a process holds for them, a thousand whole windows; a stream that finds it used
+/// up is reset.
+pub const POOL_BUFFERS: u32 = 64 << 10;
+
+/// Bytes in one gathered send to the link. Large enough that a bulk stream pays little per send
+/// and little enough that a keystroke does not wait long behind it.
+pub const BATCH_BYTES: usize = 256 << 10;
+
+/// Parts in one gathered send to the link, at most: leaves the kernel's own bound far away.
+pub const BATCH_PARTS: usize = 256;
+
+/// Parts in one gathered send to a local socket.
+pub const LOCAL_PARTS: usize = 64;
+
+/// Most parts of one gathered send: the kernel's own bound for a vector (`UIO_MAXIOV`); a longer
+/// one is refused with `EMSGSIZE`. The rest of a longer list goes with the next send.
+pub const GATHER_PARTS_MAX: usize = 1024;
+
+const _: () = assert!(BATCH_PARTS < GATHER_PARTS_MAX && LOCAL_PARTS < GATHER_PARTS_MAX);
+
+/// Parts a gathered send has room for before it first grows: a batch of frames, each with its
+/// header and payload, of some thirty streams.
+pub const GATHER_PARTS_START: usize = 64;
+
+/// Control frames waiting for the link at which it is read no further, so that a peer that makes
+/// us answer and does not read cannot fill our memory.
+pub const CONTROL_BACKLOG: usize = 1024;

@@ -1,0 +1,60 @@
+//! Connections: those that come in, the persistent one and how it comes back, and how long the
+//! worker waits for what they bring.
+
+/// Default length of the kernel's queue of accepted connections per listener. The kernel cuts it
+/// to `net.core.somaxconn` (4096 by default); clients wait there while the tunnel is down.
+pub const LISTEN_BACKLOG: i32 = 1024;
+
+/// How long a port that is taken is asked for at the start, and how often, in milliseconds. The
+/// kernel takes down the ring of a killed predecessor within tens of them.
+pub const LISTEN_PATIENCE_MILLIS: u64 = 500;
+/// See [`LISTEN_PATIENCE_MILLIS`].
+pub const LISTEN_AGAIN_MILLIS: u64 = 10;
+
+/// How long an entrance pauses when the process is out of descriptors.
+pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
+
+/// Local connections of one process. Each is a descriptor; the process raises its own limit of
+/// those as far as it may.
+pub const CONNECTIONS_MAX: usize = 65_536;
+
+/// Persistent connections that a receptor holds at once.
+pub const TUNNELS_MAX: usize = 1024;
+
+/// Refused streams that are logged one by one in a second; the rest are counted.
+pub const REFUSALS_LOGGED_PER_SECOND: u32 = 20;
+
+/// A path whose round trip is at most this is short: the same machine, rack or datacenter.
+pub const SHORT_PATH_MICROS: u32 = 5_000;
+
+/// Shortest and longest wait before the persistent connection is dialled again. The first dial
+/// after a healthy connection is at once.
+pub const REDIAL_FIRST_MILLIS: u64 = 200;
+/// See [`REDIAL_FIRST_MILLIS`].
+pub const REDIAL_MAX_MILLIS: u64 = 15_000;
+
+/// A persistent connection that was up this long was healthy: the next dial is at once.
+pub const HEALTHY_MILLIS: u64 = 5_000;
+
+/// How often FIFOs are tried that the peer has not opened yet, in milliseconds: soon enough that
+/// nobody notices, seldom enough that waiting for days costs next to nothing.
+pub const LINK_AGAIN_MILLIS: u64 = 50;
+
+/// How often a device or FIFO is tried that is missing or taken, in milliseconds: somebody has to do
+/// something about it.
+pub const DEVICE_AGAIN_MILLIS: u64 = 1_000;
+
+/// How long a worker looks for the next small message before it sleeps, in microseconds: what an
+/// answer takes to come from another program of the machine that has to be woken up for it.
+pub const WATCH_MICROS: u64 = 100;
+
+/// How closely small messages must follow each other for that, in microseconds. It bounds what
+/// looking in vain costs: with fewer than some 7,000 messages a second there is none.
+pub const WATCH_INTERVAL_MICROS: u64 = 140;
+
+/// How often connections with a deadline are looked at.
+pub const SWEEP_MILLIS: u64 = 100;
+
+/// How long a process that drains waits for peers to know of it, before, and to have read its last
+/// bytes, after: more than a socket's buffer takes on a path of 10 Mbit/s.
+pub const LEAVE_MILLIS: u64 = 5_000;

@@ -1,0 +1,42 @@
+//! The drivers: operations in flight, the rings of io_uring, and the turns of epoll.
+
+/// Operations in flight before their table first grows: four for each of 200 streams, and the
+/// entrances.
+pub const OPERATIONS_START: usize = 1024;
+
+/// Operations that can be queued to the ring before the kernel is entered: a turn of the worker
+/// that starts two for each of 200 streams. More are submitted early, never refused.
+pub const URING_SUBMISSION_ENTRIES: u32 = 512;
+
+/// Completions the kernel can queue to us. Multishot operations add without being asked: one per
+/// receive buffer (576), one per accepted connection (up to the listener's backlog), and the end
+/// of every operation. Beyond it the kernel keeps them aside, more slowly, and none is lost.
+pub const URING_COMPLETION_ENTRIES: u32 = 4096;
+
+/// Receive buffers of a class that the kernel has at once, in bytes: it goes through them in turn,
+/// and those of a processor's cache serve better than all. Copied bulk is a tenth faster with 2 MiB
+/// than with all 16 (`docs/performance.md`).
+pub const URING_READY_BYTES: u32 = 2 << 20;
+
+/// Times a submission that the kernel refuses for the moment (`EAGAIN`, `EBUSY`: out of memory, or
+/// completions waiting) is tried again within one wait, reaping in between.
+pub const URING_SUBMIT_TRIES_MAX: u32 = 16;
+
+/// Longest wait for cancelled operations to end when a driver is dropped. They end at once, save
+/// when the kernel is stuck in one; then their memory is given up instead of their safety.
+pub const URING_TEARDOWN_MILLIS: u64 = 2000;
+
+/// Longest wait for a message that a probe of io_uring has sent to itself. It takes microseconds;
+/// a machine stalled for seconds must not be taken for one without io_uring.
+pub const URING_PROBE_MILLIS: u64 = 5000;
+
+/// Descriptors that one look at epoll tells of. The kernel goes on with the others at the next.
+pub const EPOLL_EVENTS_MAX: usize = 256;
+
+/// Receives that a multishot receive of the epoll driver makes in one turn, and connections that an
+/// accept takes: then others have theirs.
+pub const EPOLL_REPEATS_MAX: usize = 8;
+
+/// Turns in a row that the epoll driver may fill with what was done at once, before it looks at what
+/// else has come: a look costs as much as a small receive.
+pub const EPOLL_UNSEEN_TURNS_MAX: u32 = 2;

@@ -1,0 +1,51 @@
+//! Every bound of the program in one place, each with its reason.
+//!
+//! Queues, tables and buffers elsewhere take their size from here, so that the most memory a
+//! process can hold follows from these files alone.
+//!
+//! Files, whose constants are all found here, by their names alone:
+//!
+//! - `params`: the command line, parameter files and the plan.
+//! - `session`: streams, original peers, what is said beside the data, keep-alive and round trip.
+//! - `windows`: what may be on the way in one stream.
+//! - `lane`: frames, and what may be on the way over the whole connection.
+//! - `datagrams`: their queues, buffers and rests.
+//! - `connections`: ports, clients, the persistent connection, and the worker's waits.
+//! - `names`: looking up servers, clients, and the destinations of SOCKS flows.
+//! - `buffers`: what is received into, held for slow readers, and gathered for a send.
+//! - `copying`: sends without a copy, splicing and pipes.
+//! - `drivers`: io_uring and epoll.
+//! - `serial_line`: serial devices, and the link layer over them.
+//! - `commands`: commands as links and as servers.
+//! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and ports on request.
+//! - `demo`: the demo's traffic.
+
+mod buffers;
+mod commands;
+mod connections;
+mod copying;
+mod datagrams;
+mod demo;
+mod drivers;
+mod lane;
+mod names;
+mod params;
+mod proxies;
+mod serial_line;
+mod session;
+mod windows;
+
+pub use self::buffers::*;
+pub use self::commands::*;
+pub use self::connections::*;
+pub use self::copying::*;
+pub use self::datagrams::*;
+pub use self::demo::*;
+pub use self::drivers::*;
+pub use self::lane::*;
+pub use self::names::*;
+pub use self::params::*;
+pub use self::proxies::*;
+pub use self::serial_line::*;
+pub use self::session::*;
+pub use self::windows::*;

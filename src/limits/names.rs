@@ -1,0 +1,44 @@
+//! Names that are looked up: of servers, of clients, and of the destinations that a flow of SOCKS
+//! asks for.
+
+/// Threads that look names up, and how many look-ups may wait for them.
+pub const RESOLVER_THREADS: usize = 4;
+/// See [`RESOLVER_THREADS`].
+pub const RESOLVER_QUEUE: usize = 1024;
+
+/// Addresses of one name that are tried.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Names of clients that are remembered, for host lists with patterns of names: some hundred bytes
+/// each. More clients than that within a minute are asked for again.
+pub const CLIENT_NAMES_MAX: usize = 4096;
+
+/// How long a client's name is taken for known. Short enough that who corrects a name sees it
+/// soon, long enough that a browser's many connections cost one look-up.
+pub const CLIENT_NAME_SECS: u64 = 60;
+
+/// Longest wait for a client's name. A name server that answers at all does within this; the
+/// resolver's own patience is several times as long, and a client would have given up.
+pub const CLIENT_NAME_PATIENCE_SECS: u64 = 5;
+
+/// Connections and streams that wait for their client's name. Each may be a descriptor, or hold
+/// what its client has said already.
+pub const CLIENT_NAMES_WAITING_MAX: usize = 1024;
+
+/// Destinations that one flow of SOCKS remembers having sent to, the last ones: answers come from
+/// them within seconds, and a resolver or a game talks to a few dozen in that time.
+pub const DESTINATIONS_PER_FLOW: usize = 64;
+
+/// Names of destinations that one flow of SOCKS has looked up, or is looking up. A client that asks
+/// by name usually means one or two servers.
+pub const NAMES_PER_FLOW: usize = 16;
+
+/// How long such a name is not looked up again, in seconds: nothing that the system's resolver says
+/// tells how long it holds, and less than this is rare.
+pub const NAME_HOLD_SECS: u64 = 30;
+
+/// Datagrams of one flow of SOCKS that wait for their destination's name, and their bytes: what a
+/// client sends before the first answer, or one of the largest.
+pub const NAMELESS_DATAGRAMS: usize = 8;
+/// See [`NAMELESS_DATAGRAMS`].
+pub const NAMELESS_BYTES: usize = 64 << 10;

@@ -1,0 +1,84 @@
+//! Proxies and the PROXY header: what a client may say, and how long it may take. Besides, the ports
+//! that it may ask for.
+
+use super::WINDOW_BYTES;
+
+/// How long a proxy waits for its client to say what it wants, in seconds: a program says it at
+/// once, and somebody who types a host's name has time to look it up.
+pub const PROXY_ASK_SECS: u64 = 30;
+
+/// Most that a proxy keeps of what its client says ahead, in bytes: a request's head, or what comes
+/// behind it while the server is being connected. Servers of HTTP take heads of 8 to 64 KiB.
+pub const PROXY_HEAD_BYTES: usize = 64 << 10;
+
+/// Most that a proxy is told at once, in bytes, of what its client says: what comes behind a request
+/// is then still in the engine's hands when the request is seen, and waits there.
+pub const PROXY_PIECE_BYTES: usize = 16 << 10;
+
+/// Bytes for its server that wait to be sent at which a proxy listens no more to its client: enough
+/// to keep a fast upload going, and the client's window bounds what waits behind.
+pub const PROXY_WAITING_BYTES: u64 = 64 << 10;
+
+/// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers
+/// put what they know of the client's TLS behind them, certificates left out.
+pub const PROXY_HEADER_BYTES: usize = 4 << 10;
+
+/// Longest user's or host's name in a request of SOCKS 4, in bytes without the NUL. It sets none;
+/// SOCKS 5 (RFC 1928, RFC 1929) has one byte for the length.
+pub const SOCKS_TEXT_BYTES: usize = 255;
+
+/// Longest line that the telnet proxy's client may type, in bytes: a host's name (253), a port, and
+/// room for blanks.
+pub const TELNET_LINE_BYTES: usize = 512;
+
+/// Hosts that the telnet proxy's client may name in vain: then it is told why for the last time.
+pub const TELNET_FAILURES_MAX: u32 = 3;
+
+/// How often the telnet proxy prompts in one conversation, empty lines included: nobody leans on the
+/// return key for longer.
+pub const TELNET_PROMPTS_MAX: u32 = 64;
+
+/// Longest line of FTP, a command or a line of a reply, in bytes with its end. A path may have 4096
+/// (`PATH_MAX`), and a reply doubles the quotes in it.
+pub const FTP_LINE_BYTES: usize = 8 << 10;
+
+/// Commands of an FTP client that wait for their replies. Most clients send one at a time, those that
+/// log in with one packet four or five.
+pub const FTP_PENDING_MAX: usize = 32;
+
+/// Commands that the FTP proxy itself answers one after another, without a word of the server between
+/// them. Nobody needs as many, and nobody has to read what they are answered.
+pub const FTP_OWN_ANSWERS_MAX: u32 = 64;
+
+/// Lowest port that an FTP data connection may lead to: services live below (RFC 2577, section 3).
+pub const FTP_DATA_PORT_MIN: u16 = 1024;
+
+/// Fields of one head of HTTP, and names that its `Connection` lists. Browsers send some 20; the
+/// servers that we know take about 100.
+pub const HTTP_FIELDS_MAX: usize = 128;
+
+/// Longest extension of a chunk, in bytes with the blanks before it. Nobody uses any; some servers
+/// fill up the size with blanks.
+pub const HTTP_EXTENSION_BYTES: usize = 256;
+
+/// Most that the HTTP proxy keeps of what comes behind a request while its server is being
+/// connected, or its answer is on the way: the window that the peer has, so that no upload is
+/// refused because it was fast, and the head that came before it.
+pub const HTTP_HELD_BYTES: usize = WINDOW_BYTES as usize + PROXY_HEAD_BYTES;
+
+/// SockMux 1: ports that an exit may have asked of its peer for one stream without an answer, and
+/// those that a stream has at once, there and here. FTP and SOCKS need one at a time; a client that
+/// gives up one for the next may have two under way.
+pub const PORTS_PER_STREAM: usize = 4;
+
+/// Ports on request at once, of all streams: each is a descriptor, and one of some 28,000 ports that
+/// the kernel has to give. Clients in the middle of a transfer need none any more.
+pub const PORTS_ON_REQUEST_MAX: usize = 1024;
+
+/// How long a TCP port on request waits for its client, in seconds. It connects as soon as it has
+/// heard of the port, over the slowest line within some seconds; most who do not have gone.
+pub const PORT_WAIT_SECS: u64 = 60;
+
+/// Lowest port of a client's host that is connected to for a server: below are the services that
+/// FTP's PORT must not be turned against (RFC 2577, section 3).
+pub const CALLED_PORT_MIN: u16 = 1024;

@@ -1,0 +1,83 @@
+//! Serial lines: the device, and the link layer that repairs what a line loses.
+
+/// How far the rate that a serial device really has may be from the one asked for, in percent. Two
+/// clocks that differ by 5 % sample the last bit of a character wrongly; each side has half of it,
+/// less what its own clock is off.
+pub const SERIAL_RATE_PERCENT: u32 = 2;
+
+/// How long the end of a serial line waits until the device has sent what it was given, in
+/// milliseconds: the last frames at any usual rate. The kernel itself would wait for 30 s when the
+/// other side holds us back.
+pub const SERIAL_DRAIN_MILLIS: u64 = 200;
+/// How often it looks, in milliseconds.
+pub const SERIAL_DRAIN_GLANCE_MILLIS: u64 = 2;
+
+/// Serial line: time between two HELLO, or two SYN to a peer that was up, in microseconds.
+pub const LINE_PROBE_MICROS: u64 = 1_000_000;
+
+/// Serial line: time between two SYN while the peer has not answered, in microseconds.
+pub const LINE_SYN_MICROS: u64 = 250_000;
+
+/// Serial line: longest first packet (HELLO) of a session, in bytes. Ours have at most 112.
+pub const LINE_HELLO_BYTES_MAX: usize = 512;
+
+/// Serial line: longest offer behind a HELLO's text, in bytes. Today's has 16.
+pub const LINE_OFFER_BYTES_MAX: usize = 64;
+
+/// Serial line: most payload bytes of a frame of the link layer. Longer ones save less than a
+/// hundredth of the line, and would hardly pass once it turns bad: what was sent is not cut anew.
+pub const LINE_PAYLOAD_BYTES_MAX: usize = 512;
+
+/// Serial line: payload of a frame when none has been lost, as milliseconds of the line: what is
+/// typed waits for one that has begun. At 115,200 baud these are 207 bytes, whose header is 4 %.
+pub const LINE_FRAME_MILLIS: u64 = 18;
+
+/// Serial line: the least that those milliseconds are taken for, in bytes.
+pub const LINE_PAYLOAD_BYTES_START_MIN: usize = 64;
+
+/// Serial line: least payload of a frame, in bytes, however many are lost: half of it is header then.
+pub const LINE_PAYLOAD_BYTES_MIN: usize = 32;
+
+/// Serial line: bytes over which losses are averaged: some seconds of 115,200 baud.
+pub const LINE_LOSS_BYTES: u64 = 32 << 10;
+
+/// Serial line: bytes without a loss, as if they had been sent, that payload begins with: about 230
+/// in a frame, and more when more have arrived.
+pub const LINE_LOSS_BYTES_FIRST: u64 = 6_600;
+
+/// Serial line: a write of at most so many bytes gets a frame for itself (and others like it), so
+/// that a keystroke does not wait for what is written behind it.
+pub const LINE_SMALL_BYTES: usize = 64;
+
+/// Serial line: frames on the way, and kept by the receiver behind one that is missing. With
+/// sequence numbers of 8 bits at most 127. They are 1.1 s of the line at 115,200 baud: a frame may be
+/// lost several times before its sender has to stop.
+pub const LINE_WINDOW_FRAMES: u8 = 64;
+
+const _: () = assert!(LINE_WINDOW_FRAMES <= 64, "the receiver keeps a bit for each");
+
+/// Serial line: how far ahead of the line its device is given bytes, in microseconds. Devices
+/// buffer kilobytes, which what is typed would wait behind; a busy machine is late by a millisecond
+/// or two.
+pub const LINE_AHEAD_MICROS: u64 = 5_000;
+
+/// Serial line: what may be on the way beyond the shortest round trip seen, in microseconds, besides
+/// four frames: the buffers of both devices. A line that is slower than its number would else fill
+/// them all.
+pub const LINE_QUEUE_MICROS: u64 = 40_000;
+
+/// Serial line: bytes of the stream that wait for the session at least before a frame is refused (to
+/// be sent again). A full window may be added to them.
+pub const LINE_INBOX_BYTES: usize = 64 << 10;
+
+/// Serial line: shortest and longest wait for an acknowledgement, in microseconds, without the time of
+/// three frames: what USB adapters and a busy machine are late by, and what is still noticed soon.
+pub const LINE_RETRY_MICROS_MIN: u64 = 30_000;
+/// See [`LINE_RETRY_MICROS_MIN`].
+pub const LINE_RETRY_MICROS_MAX: u64 = 5_000_000;
+/// Serial line: that wait before any round trip is known, in microseconds.
+pub const LINE_RETRY_MICROS_FIRST: u64 = 300_000;
+
+/// Serial line: with something to be acknowledged and no valid frame from the peer for so long, the
+/// line is dead, in microseconds. Somebody may put a plug back within it.
+pub const LINE_DEAD_MICROS: u64 = 30_000_000;

@@ -1,0 +1,47 @@
+//! How much of each stream may be on the way before its reader has taken any, and how that grows.
+
+#[cfg(doc)]
+use super::POOL_BUFFERS;
+
+/// Bytes of one stream that we take from one of ours before our local socket has taken any.
+/// A megabyte carries 4 GB/s at the 250 us that a loaded loopback tunnel takes to answer, and
+/// 100 MB/s at 10 ms; half of it cost a tenth of the throughput (`docs/performance.md`).
+pub const WINDOW_BYTES: u32 = 1 << 20;
+
+/// Bounds on what a peer's offer may ask us to have on the way in one stream, in bytes.
+pub const PEER_WINDOW_BYTES_MIN: u32 = 64 << 10;
+/// See [`PEER_WINDOW_BYTES_MIN`].
+pub const PEER_WINDOW_BYTES_MAX: u32 = 16 << 20;
+
+const _: () =
+    assert!(PEER_WINDOW_BYTES_MIN <= WINDOW_BYTES && WINDOW_BYTES <= PEER_WINDOW_BYTES_MAX);
+
+/// Packets unacknowledged at which the original stops reading a stream: it goes on while not
+/// more than this many packet sizes are on the way.
+pub const ORIGINAL_WINDOW_PACKETS: u64 = 4;
+
+/// SockMux 1: window that a stream begins with, in bytes, if no less was offered. It is what a
+/// stream that nobody reads can cost; one that is read grows its own (see `session::window`).
+pub const FIRST_WINDOW_BYTES: u32 = 256 << 10;
+
+/// SockMux 1: largest window of one stream, in bytes. It fills 1 Gbit/s at a round trip of 500 ms.
+pub const STREAM_WINDOW_BYTES_MAX: u64 = 64 << 20;
+
+/// SockMux 1: what all streams of a tunnel together may have beyond their first window, in bytes.
+/// With [`POOL_BUFFERS`] as the bound of what slow readers can really hold.
+pub const WINDOW_BUDGET_BYTES: u64 = 128 << 20;
+
+/// SockMux 1: least time that one window is made to last, in microseconds, whatever a ping shows: the
+/// two processes of a loaded machine need it to answer each other.
+pub const WINDOW_LASTS_MICROS_MIN: u64 = 250;
+
+/// SockMux 1: most that a window grows at once, as a multiple. What one half of a window shows of
+/// the path's speed may be a burst.
+pub const WINDOW_GROWTH_MAX: u64 = 8;
+
+/// SockMux 1: credit that a peer may hold for one stream. Beyond it the peer is broken.
+pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
+
+/// Bytes of one stream that are read from its local socket ahead of the link. One bulk receive
+/// buffer: enough to fill a batch, little enough that a blocked link costs little memory.
+pub const READ_AHEAD_BYTES: u64 = 256 << 10;
