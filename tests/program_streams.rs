@@ -190,6 +190,23 @@ fn a_client_that_is_reset_behind_a_server_that_does_not_read(protocol: Protocol)
     assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Reset);
 }
 
+fn a_client_that_is_reset_while_the_link_stands_still(protocol: Protocol) {
+    let server = Server::start("127.0.0.1:0", |mut stream| {
+        std::io::copy(&mut stream, &mut std::io::sink()).map(|_| ())
+    });
+    let tunnel = Tunnel::to(protocol, server.address());
+    let before = [&tunnel.connector, &tunnel.receptor].map(|program| program.sockets());
+    let mut client = connect(tunnel.entrance());
+    Pattern::new(1).send(&mut client, 32 << 20).expect("data is sent");
+    tunnel.receptor.pause();
+    send_until_blocked(&client);
+    reset(client);
+    tunnel.connector.check_idle();
+    assert!(eventually(DEADLINE, || tunnel.connector.sockets() <= before[0]), "nobody noticed");
+    tunnel.receptor.go_on();
+    assert!(eventually(DEADLINE, || tunnel.receptor.sockets() <= before[1]), "nobody was told");
+}
+
 fn streams_that_come_and_go_do_not_disturb_a_long_one(protocol: Protocol) {
     let server = Server::echo();
     let tunnel = Tunnel::to(protocol, server.address());
@@ -230,6 +247,7 @@ in_both_protocols! {
     a_server_that_stops_reading_holds_up_only_its_stream,
     memory_is_bounded_with_a_hundred_clients_that_do_not_read,
     a_client_that_is_reset_behind_a_server_that_does_not_read,
+    a_client_that_is_reset_while_the_link_stands_still,
     streams_that_come_and_go_do_not_disturb_a_long_one,
     bulk_streams_that_fell_silent_leave_the_buffers_to_others,
 }

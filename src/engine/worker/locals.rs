@@ -88,7 +88,9 @@ impl<D: Driver> Worker<D> {
         if !broken || is_read {
             return;
         }
-        if self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream)) {
+        // It may be read again by now; not where its pipe waits for the link.
+        let wanted = self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream));
+        if wanted && !self.pipe_is_busy(key) {
             return self.read_local(key);
         }
         let error = io::Error::from(io::ErrorKind::ConnectionReset);
