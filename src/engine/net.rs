@@ -75,8 +75,15 @@ pub(super) fn stream_socket(address: SocketAddr, own: Option<SocketAddr>) -> io:
 
 /// Sends at once what is written: batching is ours. A socket that is no longer connected may
 /// refuse, and will say so when it is used.
-pub(super) fn set_nodelay(fd: &OwnedFd) {
+fn set_nodelay(fd: &OwnedFd) {
     let _ = SockRef::from(fd).set_tcp_nodelay(true);
+}
+
+/// Sets up the connection of a client or to a server: sends at once, and the kernel asks now and then
+/// whether the other host is still there, as often as the system says (`net.ipv4.tcp_keepalive_time`).
+pub(super) fn set_up_local(fd: &OwnedFd) {
+    set_nodelay(fd);
+    let _ = SockRef::from(fd).set_keepalive(true);
 }
 
 /// Sets up a persistent connection: sends at once, and what is sent and not acknowledged for

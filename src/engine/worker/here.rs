@@ -107,7 +107,7 @@ impl<D: Driver> Worker<D> {
     /// The host that was waited for is there.
     fn here_used(&mut self, key: Key, socket: Fd, server: SocketAddr) {
         let Some(Here { talk, request, then, .. }) = self.forget_here(key) else { return };
-        net::set_nodelay(&socket);
+        net::set_up_local(&socket);
         self.congestion.set_after(&socket);
         let done = match then {
             Then::CallClient(port) => self.call_client(talk, &socket, (server, port)),

@@ -56,7 +56,7 @@ impl<D: Driver> Worker<D> {
             Ok(seat) => seat,
             Err(reason) => return self.turn_away(&client, peer, &reason),
         };
-        net::set_nodelay(&client);
+        net::set_up_local(&client);
         self.congestion.set_after(&client);
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
         let dial = Dial::new(target.clone(), overall);
@@ -116,7 +116,7 @@ impl<D: Driver> Worker<D> {
         let (Some(dial), Some(server)) = (&mut pair.dial, &pair.server) else { return };
         match result {
             Ok(()) => {
-                net::set_nodelay(server);
+                net::set_up_local(server);
                 self.congestion.set_after(server);
                 pair.dial = None;
                 pair.deadline = None;

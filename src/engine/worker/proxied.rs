@@ -135,7 +135,7 @@ impl<D: Driver> Worker<D> {
         let Server::Dialing { dial, failure } = &mut talk.server else { return };
         match (result, &local.fd) {
             (Ok(()), Some(fd)) => {
-                net::set_nodelay(fd);
+                net::set_up_local(fd);
                 self.congestion.set_after(fd);
                 let addresses = (net::peer_address(fd), net::local_address(fd));
                 talk.server = Server::Connected { deaf: false };

@@ -128,7 +128,7 @@ impl<D: Driver> Worker<D> {
         match opened {
             Ok(stream) => {
                 if !unix {
-                    net::set_nodelay(&socket);
+                    net::set_up_local(&socket);
                     self.congestion.set_after(&socket);
                 }
                 debug!(%client, %entrance, "client");
@@ -293,7 +293,7 @@ impl<D: Driver> Worker<D> {
         };
         let said = result.and_then(|()| {
             let Some(fd) = &local.fd else { return Ok(()) };
-            net::set_nodelay(fd);
+            net::set_up_local(fd);
             self.congestion.set_after(fd);
             local.header.as_ref().map_or(Ok(()), |header| net::send_first(fd, header))
         });
