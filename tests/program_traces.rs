@@ -158,6 +158,8 @@ fn play_datagrams(name: &str, flows: usize, binary: End) {
                 let talking: std::thread::ScopedJoinHandle<'_, ()> = talking;
                 talking.join().expect("a client is answered as recorded");
             }
+            // What comes before the hello is done has no tunnel to go by, and is dropped.
+            program.wait_for("tunnel up");
             let client = Client::of(entrance);
             let story = &trace.stories[stream];
             talking = Some(scope.spawn(move || talk(story, binary, &client)));
