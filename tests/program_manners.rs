@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use support::net::{bounded, check_echo, connect, reset};
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
-use support::servers::Server;
+use support::servers::{Server, serve_echo};
 use support::tunnel::Tunnel;
 use support::{DEADLINE, eventually};
 
@@ -52,12 +52,7 @@ fn serve(mut stream: TcpStream, over: &Over) -> std::io::Result<()> {
     let mut random = fastrand::Rng::new();
     stream.read_exact(&mut buffer[..1])?;
     match buffer[0] {
-        ECHO => loop {
-            match stream.read(&mut buffer)? {
-                0 => return Ok(()),
-                bytes => stream.write_all(&buffer[..bytes])?,
-            }
-        },
+        ECHO => return serve_echo(stream),
         // Stands still for a while.
         b's' => {
             std::thread::sleep(Duration::from_millis(random.u64(0..1_000)));

@@ -9,11 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-
 use services::{dnsmasq, open_ports};
 use support::datagrams::{Client, DatagramServer};
-use support::net::{Ended, check_echo, connect, connect_from, read_to_end_of, refused};
+use support::net::{Ended, check_echo, connect, connect_from, read_to_end_of, refused, reset};
 use support::protocol::{Protocol, in_both_protocols};
 use support::tunnel::Tunnel;
 use support::{DEADLINE, eventually};
@@ -327,8 +325,7 @@ fn bind_by_socks_4(protocol: Protocol) {
     assert_eq!(answer_4(&mut client).0, GRANTED);
     let ports = || open_ports(tunnel.receptor.pid(), "-t");
     assert_eq!(ports(), 2);
-    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("it will be reset");
-    drop(client);
+    reset(client);
     assert!(eventually(DEADLINE, || ports() == 1), "{} ports", ports());
 }
 

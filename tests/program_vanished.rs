@@ -4,19 +4,17 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use socket2::{Domain, Socket, Type};
-
-use support::net::{Ended, bounded, connect, read_to_end_of};
+use support::net::{Ended, bounded, connect, connect_from, read_to_end_of};
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
 use support::tunnel::Tunnel;
 use support::{DEADLINE, network};
 
 /// The host that goes.
-const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const HOST: &str = "192.0.2.7";
+const HERE: &str = "127.0.0.1";
 
 /// A network with that host, where it is asked for after seconds instead of hours.
 fn enter_network() {
@@ -26,14 +24,6 @@ fn enter_network() {
         let path = format!("/proc/sys/net/ipv4/tcp_keepalive_{name}");
         std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
     }
-}
-
-/// Connects from an address of its own.
-fn connect_from(ip: IpAddr, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::new(ip, 0).into()).expect("the address is there");
-    socket.connect_timeout(&to.into(), DEADLINE).expect("the entrance listens");
-    bounded(socket.into())
 }
 
 /// One of two that are connected loses its host: the other is told.
@@ -46,7 +36,7 @@ fn whoever_is_left_is_told(gone: &mut TcpStream, left: &mut TcpStream) {
     assert_eq!(read_to_end_of(left, DEADLINE), Ended::Reset);
 }
 
-fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
+fn listen(ip: &str) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((ip, 0)).expect("the address is there");
     let address = listener.local_addr().expect("an address");
     (listener, address)
@@ -56,7 +46,7 @@ fn the_client_is_gone(protocol: Protocol) {
     enter_network();
     let (listener, address) = listen(HERE);
     let tunnel = Tunnel::to(protocol, address);
-    let mut client = connect_from(HOST, tunnel.entrance());
+    let mut client = connect_from(HOST, tunnel.entrance()).expect("connected");
     let (server, _) = listener.accept().expect("the tunnel comes");
     whoever_is_left_is_told(&mut client, &mut bounded(server));
 }
@@ -78,7 +68,7 @@ fn a_plain_relays_client_is_gone() {
     let (listener, address) = listen(HERE);
     let relay =
         Program::start(&[String::from("-P127.0.0.1:0"), format!("SERVER=tcprelay://{address}")]);
-    let mut client = connect_from(HOST, relay.address_of("entrance listening"));
+    let mut client = connect_from(HOST, relay.address_of("entrance listening")).expect("connected");
     let (server, _) = listener.accept().expect("the relay comes");
     whoever_is_left_is_told(&mut client, &mut bounded(server));
 }

@@ -76,9 +76,7 @@ impl Pipe {
         self.held_bytes.set(held_bytes - moved);
         Ok(moved)
     }
-}
 
-impl Pipe {
     /// Copies what comes next in the pipe, up to `most_bytes`, behind what `buffer` holds.
     ///
     /// # Errors

@@ -98,7 +98,8 @@ impl Drop for Server {
     }
 }
 
-fn serve_echo(mut stream: TcpStream) -> std::io::Result<()> {
+/// Sends back what comes, until end of data.
+pub fn serve_echo(mut stream: TcpStream) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let got = stream.read(&mut buffer)?;

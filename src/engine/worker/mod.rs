@@ -9,8 +9,9 @@
 //! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what
 //! the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
-//! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up. [`completions`] begins each turn, [`turn`]
-//! closes it; [`refusals`] keeps what is refused from flooding the log.
+//! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up.
+//! [`completions`] begins each turn, [`turn`] closes it; [`refusals`] keeps what is refused from
+//! flooding the log.
 //!
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them, [`port_range`] says where), [`calls`] connects to clients.
 //!
