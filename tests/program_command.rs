@@ -5,7 +5,6 @@ mod services;
 mod support;
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use serde_json::Value;
 use services::{Service, postgres, run, sshd};
@@ -190,16 +189,31 @@ fn the_command_ends_with_us() {
         assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
         assert!(is_gone(shell), "{carrier}");
     }
-    let mut near = start("exec sleep 1000", &["TIMEOUT=acc:0"]);
-    let sleep = process(&near, 1);
-    assert!(eventually(DEADLINE, || names(sleep).contains("sleep")));
-    near.kill_9();
-    assert!(is_gone(sleep));
+    // Killed, and nothing can be said to it: `name` is what it has started by then.
+    for (carrier, name) in [("exec sleep 1000", "sleep"), ("sleep 1000 | tac | sort", "tac")] {
+        let mut near = start(carrier, &["TIMEOUT=acc:0"]);
+        let shell = process(&near, 1);
+        let has_begun = || members(shell).iter().any(|(_, comm)| comm.trim() == name);
+        assert!(eventually(DEADLINE, has_begun), "{:?}", members(shell));
+        let all = members(shell);
+        near.kill_9();
+        for (process, name) in all {
+            assert!(is_gone(process), "{name}");
+        }
+    }
 }
 
-fn names(process: u64) -> String {
-    let path = format!("/proc/{process}/comm");
-    std::fs::read_to_string(Path::new(&path)).unwrap_or_default()
+/// The processes of a group, with their names.
+fn members(group: u64) -> Vec<(u64, String)> {
+    let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
+    let member = |process: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let is_of = fields.split_whitespace().nth(2) == Some(&group.to_string());
+        let name = std::fs::read_to_string(process.path().join("comm")).ok()?;
+        is_of.then_some((process.file_name().to_str()?.parse().ok()?, name))
+    };
+    processes.filter_map(member).collect()
 }
 
 /// What a command starts in the background holds its standard output, and yet the tunnel ends.

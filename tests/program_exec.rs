@@ -2,14 +2,17 @@
 
 mod support;
 
+use std::fs::DirEntry;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use support::net::{check_echo, check_new_echo, connect, refused, reset};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
-use support::tunnel::Tunnel;
+use support::tunnel::{Tunnel, start_connector};
 use support::{DEADLINE, eventually};
 
 /// A tunnel whose receptor gives streams to `command`.
@@ -25,17 +28,34 @@ fn all_of(mut stream: &TcpStream) -> String {
     all
 }
 
-/// Processes whose parent is this program.
-fn children(program: &Program) -> usize {
+/// Processes whose parent is this program: its commands, and what ends them if it cannot.
+fn all_children(program: &Program) -> Vec<(Pid, String)> {
     let parent = program.pid().to_string();
     let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
-    processes
-        .filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok())
-        .filter(|stat| {
-            let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-            fields.split_whitespace().nth(1) == Some(&parent)
-        })
-        .count()
+    let child = |process: DirEntry| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let words = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let number = process.file_name().to_str()?.parse().ok()?;
+        let is_ours = fields.split_whitespace().nth(1) == Some(&parent);
+        is_ours.then_some((Pid::from_raw(number)?, words))
+    };
+    processes.filter_map(child).collect()
+}
+
+/// Those of them that end commands.
+fn watchdogs(program: &Program) -> Vec<Pid> {
+    let children = all_children(program).into_iter();
+    children.filter(|(_, words)| is_watchdog(words)).map(|(pid, _)| pid).collect()
+}
+
+fn is_watchdog(words: &str) -> bool {
+    words.contains("\0watchdog\0")
+}
+
+/// How many commands of this program there are.
+fn children(program: &Program) -> usize {
+    all_children(program).iter().filter(|(_, words)| !is_watchdog(words)).count()
 }
 
 fn are_gone(program: &Program) {
@@ -47,7 +67,8 @@ fn runs(mark: &str) -> bool {
     let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
     processes
         .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
-        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        // The words end with a NUL each.
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .any(|line| line.contains(mark) && !line.contains("SERVER=exec:"))
 }
 
@@ -137,6 +158,9 @@ fn a_client_that_goes_takes_its_command_along() {
 fn a_hundred_at_once_and_none_left_behind() {
     let mut tunnel = tunnel(Protocol::V1, "cat");
     let entrance = tunnel.entrance();
+    // With the first command comes what ends all of them.
+    check_new_echo(entrance, 1, 1);
+    are_gone(&tunnel.receptor);
     let before = tunnel.receptor.descriptors();
     let streams: Vec<_> = (0..100).map(|_| connect(entrance)).collect();
     std::thread::scope(|scope| {
@@ -183,13 +207,52 @@ fn more_than_may_run_at_once_are_refused() {
     check_new_echo(entrance, 2, 1000);
 }
 
+/// All that a command has started goes too, whatever it thinks of SIGTERM.
 #[test]
 fn commands_go_with_a_program_that_is_killed() {
-    let mark = "sleep 3600.25";
-    let Tunnel { mut receptor, connector, .. } = tunnel(Protocol::V1, mark);
-    let entrance: SocketAddr = connector.address_of("entrance listening");
-    let _stream = connect(entrance);
+    for (mark, command) in [
+        ("sleep 3600.25", "sleep 3600.25"),
+        ("sleep 3600.26", "sleep 3600.26 | cat"),
+        ("sleep 3600.27", "(trap '' TERM; sleep 3600.27; :) | sh -c 'sleep 3600.27; :'"),
+    ] {
+        let Tunnel { mut receptor, connector, .. } = tunnel(Protocol::V1, command);
+        let entrance: SocketAddr = connector.address_of("entrance listening");
+        let _stream = connect(entrance);
+        assert!(eventually(DEADLINE, || runs(mark)));
+        receptor.kill_9();
+        assert!(eventually(DEADLINE, || !runs(mark)), "{command}");
+    }
+}
+
+/// What is started beside the commands, to end them, ends as well, and is there again if it was ended.
+#[test]
+fn the_watchdog_of_commands_leaves_nothing_behind() {
+    let mark = "sleep 3600.28";
+    let mut tunnel = tunnel(Protocol::V1, mark);
+    assert_eq!(watchdogs(&tunnel.receptor).len(), 0);
+    let _first = connect(tunnel.entrance());
     assert!(eventually(DEADLINE, || runs(mark)));
-    receptor.kill_9();
+    let [watchdog] = watchdogs(&tunnel.receptor)[..] else { panic!("one for all commands") };
+    kill_process(watchdog, Signal::KILL).expect("it runs");
+    let _second = connect(tunnel.entrance());
+    assert!(eventually(DEADLINE, || children(&tunnel.receptor) == 2));
+    let [watchdog] = watchdogs(&tunnel.receptor)[..] else { panic!("a new one") };
+    tunnel.receptor.kill_9();
     assert!(eventually(DEADLINE, || !runs(mark)));
+    assert!(eventually(DEADLINE, || test_kill_process(watchdog).is_err()));
+}
+
+/// Whatever the program ignores, or was started to.
+#[test]
+fn commands_have_no_signal_ignored_or_blocked() {
+    let exit = "SERVER=exec:exec grep -E 'Sig(Ign|Blk)' /proc/self/status,-in";
+    let receptor = Program::start_after("trap '' HUP TERM USR2 TSTP", &["-P127.0.0.1:0", exit]);
+    let address = receptor.address_of("receptor listening");
+    let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
+    let all = all_of(&connect(connector.address_of("entrance listening")));
+    // Two of the C library's own cannot be set by anybody.
+    const LIBRARYS: u64 = 0b11 << 31;
+    let of_line = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    let signals: Vec<_> = all.lines().map(|line| of_line(line).map(|s| s & !LIBRARYS)).collect();
+    assert_eq!(signals, [Some(0), Some(0)], "{all}");
 }

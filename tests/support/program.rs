@@ -77,6 +77,14 @@ impl Program {
         })
     }
 
+    /// Starts the program by a shell that has run `script` before.
+    pub fn start_after(script: &str, words: &[&str]) -> Program {
+        let (program, leg) = (command(), Leg::current());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]).arg(program.get_program());
+        Program::start_command(shell, words, Some(leg.engine()), |command| leg.spawn(command))
+    }
+
     fn start_by(
         words: &[&str],
         engine: Option<&'static str>,

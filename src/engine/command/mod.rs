@@ -9,17 +9,18 @@
 //! - **Standard error** is a pipe to us. Its lines are for our log; they are bounded in length and
 //!   number, and a command that floods it is read no faster than [`COMMAND_STDERR_BYTES`] each
 //!   [`COMMAND_STDERR_REST_MILLIS`], and waits.
-//! - **Signals** are at their defaults, but for those that we were started to ignore. The command and
-//!   whatever it starts are a process group of their own, which is not the one of the terminal: a
-//!   password cannot be typed there.
+//! - **Signals** are at their defaults and none is blocked, whatever we ignore or were started to
+//!   ignore. The command and whatever it starts are a process group of their own, which is not the
+//!   one of the terminal: a password cannot be typed there.
 //! - **Its end**: SIGTERM to the group, SIGKILL to what is left of it. When we die without a word,
-//!   the kernel sends SIGTERM to the shell, or to the command where the shell has made itself into
-//!   it; everything else sees its standard input end.
+//!   the [`Watchdog`] does that.
 
 mod stderr;
+mod watchdog;
 
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -34,6 +35,7 @@ use rustix::process::{
 use tracing::warn;
 
 use self::stderr::Lines;
+pub use self::watchdog::Watchdog;
 use super::driver::Fd;
 use crate::limits::{
     COMMAND_GRACE_MILLIS, COMMAND_REAP_MILLIS, COMMAND_STDERR_BYTES, COMMAND_STDERR_REST_MILLIS,
@@ -47,6 +49,7 @@ use crate::limits::{
 pub struct RunningCommand {
     child: Child,
     group: Pid,
+    watchdog: Watchdog,
     pidfd: Fd,
     stderr: Fd,
     lines: Lines,
@@ -73,8 +76,8 @@ impl RunningCommand {
     ///
     /// # Errors
     /// What the system says: no descriptors or no processes are left.
-    pub fn start(command: &str) -> io::Result<(RunningCommand, OwnedFd)> {
-        RunningCommand::start_with(command, &[])
+    pub fn start(watchdog: &Watchdog, command: &str) -> io::Result<(RunningCommand, OwnedFd)> {
+        RunningCommand::start_with(watchdog, command, &[])
     }
 
     /// As [`RunningCommand::start`], with these variables in its environment; those without a value
@@ -83,6 +86,7 @@ impl RunningCommand {
     /// # Errors
     /// As of [`RunningCommand::start`].
     pub fn start_with(
+        watchdog: &Watchdog,
         command: &str,
         environment: &[(&str, Option<String>)],
     ) -> io::Result<(RunningCommand, OwnedFd)> {
@@ -90,17 +94,25 @@ impl RunningCommand {
         ours.set_nonblocking(true)?;
         let (stderr, their_stderr) = io::pipe()?;
         rustix::io::ioctl_fionbio(&stderr, true)?;
-        let child = spawn(command, environment, theirs.into(), their_stderr.into())?;
-        let group = Pid::from_child(&child);
-        let running = RunningCommand::follow(child, group, stderr)?;
+        let known_by = watchdog.socket()?;
+        let child = spawn(command, environment, (theirs.into(), their_stderr.into()), known_by)
+            .inspect_err(|_| watchdog.failed())?;
+        let running = RunningCommand::follow(child, watchdog, stderr)?;
         Ok((running, ours.into()))
     }
 
-    fn follow(mut child: Child, group: Pid, stderr: PipeReader) -> io::Result<RunningCommand> {
+    fn follow(
+        mut child: Child,
+        watchdog: &Watchdog,
+        stderr: PipeReader,
+    ) -> io::Result<RunningCommand> {
+        let group = Pid::from_child(&child);
+        watchdog.began(group);
         match pidfd_open(group, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(RunningCommand {
                 child,
                 group,
+                watchdog: watchdog.clone(),
                 pidfd: Rc::new(pidfd),
                 stderr: Rc::new(stderr.into()),
                 lines: Lines::new(),
@@ -109,6 +121,7 @@ impl RunningCommand {
             }),
             Err(error) => {
                 let _ = kill_process_group(group, Signal::KILL);
+                watchdog.ended(group);
                 child.wait()?;
                 Err(error.into())
             }
@@ -224,6 +237,7 @@ impl RunningCommand {
 impl Drop for RunningCommand {
     fn drop(&mut self) {
         self.kill();
+        self.watchdog.ended(self.group);
         if self.wait(COMMAND_REAP_MILLIS) {
             let _ = self.child.wait();
         } else {
@@ -249,8 +263,8 @@ pub fn describe(status: ExitStatus) -> String {
 fn spawn(
     command: &str,
     environment: &[(&str, Option<String>)],
-    socket: OwnedFd,
-    stderr: OwnedFd,
+    (socket, stderr): (OwnedFd, OwnedFd),
+    known_by: RawFd,
 ) -> io::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).process_group(0);
@@ -263,14 +277,39 @@ fn spawn(
     shell.stdin(socket.try_clone()?).stdout(socket).stderr(Stdio::from(stderr));
     let parent = getpid();
     let before_exec = move || {
+        reset_signals()?;
+        // Should somebody kill the watchdog first, the shell at least goes with us.
         set_parent_process_death_signal(Some(Signal::TERM))?;
         // Had we died before that, nothing would come any more.
-        if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+        if getppid() != Some(parent) {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        // By the command itself: whoever kills us now does not find one that nobody knows.
+        watchdog::tell_own_group(known_by)
     };
     // SAFETY: between fork and exec only what is safe in a signal handler may be called. These are
-    // two system calls, which allocate nothing and take no lock; neither does an error of a number.
+    // system calls, which allocate nothing and take no lock; neither does an error of a number.
     unsafe { shell.pre_exec(before_exec) };
     shell.spawn()
+}
+
+/// Sets every signal to its default and lets all of them come, for a process of another program.
+/// Handlers of ours end with exec by themselves; what is ignored would go on to be.
+///
+/// May be called between fork and exec: system calls, nothing allocated, no lock.
+fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // Those that cannot be set (SIGKILL, SIGSTOP, and two of the C library's) are refused.
+        // SAFETY: no handler is set; this process has one thread and is about to be another program.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: the first call fills `none`, and the second reads it; it is ours until both are over.
+    let set = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

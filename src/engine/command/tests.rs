@@ -7,7 +7,8 @@ use super::*;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn start(command: &str) -> (RunningCommand, UnixStream) {
-    let (running, socket) = RunningCommand::start(command).expect("it starts");
+    let (running, socket) =
+        RunningCommand::start(&Watchdog::default(), command).expect("it starts");
     let socket = UnixStream::from(socket);
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -147,7 +148,8 @@ fn a_stopped_one_ends_too() {
 #[test]
 fn it_ends_with_the_thread_that_started_it() {
     let starter = thread::spawn(|| {
-        let (running, socket) = RunningCommand::start("exec sleep 1000").unwrap();
+        let (running, socket) =
+            RunningCommand::start(&Watchdog::default(), "exec sleep 1000").unwrap();
         let pidfd = running.pidfd.try_clone().unwrap();
         // As if killed: nothing is said to the command.
         std::mem::forget(running);

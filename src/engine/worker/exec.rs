@@ -51,13 +51,14 @@ impl<D: Driver> Worker<D> {
         }
         let title: Box<str> = command.chars().take(COMMAND_NAME_CHARS).collect();
         let environment = environment(&incoming.caller(), client);
-        let (running, socket) = match RunningCommand::start_with(command, &environment) {
-            Ok(started) => started,
-            Err(error) => {
-                let reason = format!("exec:{title}: cannot be started: {error}");
-                return self.refuse_stream(tunnel, stream, name, &reason, false);
-            }
-        };
+        let (running, socket) =
+            match RunningCommand::start_with(&self.watchdog, command, &environment) {
+                Ok(started) => started,
+                Err(error) => {
+                    let reason = format!("exec:{title}: cannot be started: {error}");
+                    return self.refuse_stream(tunnel, stream, name, &reason, false);
+                }
+            };
         let Some(local) = self.begin_exit(incoming, seat, None, Stage::Open) else { return };
         debug!(client = %name, command = &*title, process = running.process_id(), "exit");
         let began = self.now;

@@ -82,6 +82,7 @@ mod turn;
 mod unix;
 mod watch;
 
+use super::command::Watchdog;
 use super::congestion::Choice;
 use super::datagram::{Inbox, Outbox};
 use super::driver::{BufferClass, Completion, Driver, Fd, RecvMode};
@@ -192,6 +193,8 @@ pub(super) struct Worker<D> {
     pairs: Table<Pair>,
     /// Clients whose PROXY header is awaited.
     greetings: Table<Greeting>,
+    /// Ends commands if this process is killed.
+    watchdog: Watchdog,
     /// Commands that streams were given to.
     execs: Table<Exec>,
     /// Those of them whose standard error is left alone for a moment.
@@ -288,6 +291,7 @@ impl<D: Driver> Worker<D> {
             locals: Table::new(CONNECTIONS_MAX),
             pairs: Table::new(CONNECTIONS_MAX),
             greetings: Table::new(CONNECTIONS_MAX),
+            watchdog: Watchdog::default(),
             execs: Table::new(COMMANDS_MAX),
             muted: Vec::new(),
             ports: Ports::new(ports),
