@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use support::net::{
     bounded, check_echo, check_new_echo, connect, free_port, is_turned_away, read_to_end_of,
 };
 use support::pattern::Pattern;
+use support::peer::Peer;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
 use support::tunnel::{Tunnel, start_connector, start_receptor};
@@ -238,6 +239,27 @@ fn clients_are_reset_when_the_tunnel_stays_down() {
     read_to_end_of(&mut client, DEADLINE);
     // And so is one that comes later: at once.
     is_turned_away(connector.address_of("entrance listening"));
+}
+
+/// A peer that is restarted again and again, as by an operator who looks for the right words. Its own
+/// connector dials ten milliseconds later.
+#[test]
+fn a_tunnel_that_was_up_for_a_moment_only_is_dialled_again_at_once() {
+    const RESTARTS: usize = 6;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
+    let mut peer = Peer::accept(&listener);
+    let mut waits = Vec::new();
+    for nth in 1..=RESTARTS {
+        connector.wait_for_nth("tunnel up", nth);
+        drop(peer);
+        let lost = Instant::now();
+        peer = Peer::accept(&listener);
+        waits.push(lost.elapsed());
+    }
+    let slow = waits.iter().filter(|wait| **wait > Duration::from_millis(500)).count();
+    assert_eq!(slow, 0, "{waits:?}");
 }
 
 in_both_protocols! {

@@ -2,22 +2,27 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use support::DEADLINE;
 use support::datagrams::{Client, DatagramServer};
 use support::net::{check_echo, connect, free_port, read_to_end_of};
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
 use support::tunnel::{Tunnel, start_connector, start_receptor};
+use support::{DEADLINE, eventually};
 
 /// Within this the program has ended when nothing is left to wait for.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// As [`ENDS_WITHIN`] where flows of datagrams have to be silent for a second first.
 const SILENT_WITHIN: Duration = Duration::from_secs(4);
+
+/// Within this a client is served that had to wait for the other end to come back.
+const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Panics unless a [`Server::named`] this says who it is.
 fn expect_line(stream: &mut TcpStream, name: &str) {
@@ -175,6 +180,97 @@ fn new_clients_go_through_the_tunnel_that_stays() {
     drop(open);
     assert_eq!(second.wait_exit(DEADLINE).code(), Some(0));
     assert_eq!(receptor.count("stream refused"), 0);
+}
+
+/// Who has served a client of a [`Crowd`], when it had come, and when it was served.
+type Served = (String, Instant, Instant);
+
+/// Clients that come one after the other while an end of the tunnel is being restarted.
+struct Crowd {
+    clients: Vec<std::thread::JoinHandle<Served>>,
+    come: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    const CLIENTS: usize = 200;
+
+    /// They begin to come to `entrance`, some milliseconds after each other. Each says something at once, and
+    /// waits until a [`Server::named`] has said who it is and what the client said.
+    fn come(entrance: SocketAddr) -> Crowd {
+        let come = Arc::new(AtomicUsize::new(0));
+        let client = |nth: usize| {
+            let come = Arc::clone(&come);
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(3) * nth as u32);
+                let stream = connect(entrance);
+                let came = Instant::now();
+                come.fetch_add(1, Ordering::SeqCst);
+                writeln!(&stream, "client {nth}").expect("a client may speak at once");
+                let mut lines = BufReader::new(&stream).lines();
+                let mut line = || lines.next().expect("an answer").expect("a whole answer");
+                let (server, said) = (line(), line());
+                assert_eq!(said, format!("client {nth}"));
+                (server, came, Instant::now())
+            })
+        };
+        Crowd { clients: (0..Crowd::CLIENTS).map(client).collect(), come }
+    }
+
+    /// Waits until so many have come.
+    fn wait_for(&self, count: usize) {
+        let come = || self.come.load(Ordering::SeqCst) >= count;
+        assert!(eventually(DEADLINE, come), "only {:?} clients could come", self.come);
+    }
+
+    /// Waits until all were served, and says by whom. Panics where one had to wait for long after it
+    /// had come and the end that was restarted was back.
+    fn served(self, back: Instant) -> Vec<String> {
+        let mut by = Vec::new();
+        for client in self.clients {
+            let (server, came, served) = client.join().expect("a client that is served");
+            let waited = served.saturating_duration_since(came.max(back));
+            assert!(waited < SERVED_WITHIN, "a client waited for {waited:?}");
+            by.push(server);
+        }
+        by
+    }
+}
+
+/// The exit's end is stopped with a stream open and clients coming, and its successor started, at the
+/// address of either end's choice: the connector's or the receptor's.
+fn nobody_waits_for_long_while_the_exits_end_is_restarted(protocol: Protocol) {
+    let (old, new) = (Server::named("old"), Server::named("new"));
+    let start = |server: &Server, at: &str| {
+        let receptor = start_receptor(at, &[format!("DEST={}", server.address())]);
+        (receptor.address_of("receptor listening"), receptor)
+    };
+    let (address, mut leaving) = start(&old, "127.0.0.2:0");
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
+    let entrance = connector.address_of("entrance listening");
+    connector.wait_for("tunnel up");
+    let mut open = connect(entrance);
+    expect_line(&mut open, "old");
+
+    let crowd = Crowd::come(entrance);
+    crowd.wait_for(20);
+    leaving.terminate();
+    leaving.wait_for("draining");
+    let (_, _successor) = start(&new, &address.to_string());
+    let by = crowd.served(Instant::now());
+
+    assert!(by.iter().any(|server| server == "new"));
+    assert_eq!(connector.count("stream refused"), 0);
+    // The stream of before is where it was, and both ends know that it is.
+    assert_eq!(connector.count("tunnel down"), 0);
+    check_echo(&open, 1, 4 << 20);
+    drop(open);
+    assert_eq!(leaving.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(leaving.wait_for("stopped")["how"], "Drained");
+}
+
+#[test]
+fn clients_are_served_at_once_while_the_exits_end_is_restarted() {
+    nobody_waits_for_long_while_the_exits_end_is_restarted(Protocol::V1);
 }
 
 in_both_protocols! {

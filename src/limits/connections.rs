@@ -33,8 +33,18 @@ pub const REDIAL_FIRST_MILLIS: u64 = 200;
 /// See [`REDIAL_FIRST_MILLIS`].
 pub const REDIAL_MAX_MILLIS: u64 = 15_000;
 
-/// A persistent connection that was up this long was healthy: the next dial is at once.
+/// How long a dial waits, on average, that follows one in vain where a tunnel was up a moment ago: a
+/// peer that is being restarted is back within some tens of milliseconds.
+pub const REDIAL_SOON_MILLIS: u64 = 50;
+/// How many dials follow each other so soon before the waits grow: a second of them.
+pub const REDIAL_SOON_TIMES: u32 = 20;
+
+/// A tunnel that was up this long has lasted.
 pub const HEALTHY_MILLIS: u64 = 5_000;
+
+/// Tunnels in a row that came up and did not last, whose loss is followed by a dial at once all the
+/// same. A peer that says hello and drops for ever is dialled at once so many times and no more.
+pub const SHORT_LIVES_MAX: u32 = 8;
 
 /// How often FIFOs are tried that the peer has not opened yet, in milliseconds: soon enough that
 /// nobody notices, seldom enough that waiting for days costs next to nothing.
@@ -54,6 +64,20 @@ pub const WATCH_INTERVAL_MICROS: u64 = 140;
 
 /// How often connections with a deadline are looked at.
 pub const SWEEP_MILLIS: u64 = 100;
+
+/// How long open streams may take to end after SIGTERM, unless `TIMEOUT=drain` says otherwise: less
+/// than what `docker stop` and its like wait before they kill ([`STOP_GRACE_SECS`]).
+pub const DRAIN_SECS: u64 = 8;
+/// How long the least patient of those who stop processes waits by default: `docker stop` and Compose.
+/// Kubernetes waits for 30 s, systemd for 90.
+pub const STOP_GRACE_SECS: u64 = 10;
+/// How long clients wait for a tunnel, unless `TIMEOUT=hold` says otherwise: as long as people wait
+/// before they try again.
+pub const HOLD_SECS: u64 = 30;
+
+// A peer that is restarted may drain for so long before its successor can be there: clients are still
+// waiting then.
+const _: () = assert!(DRAIN_SECS + 1 < STOP_GRACE_SECS && 2 * DRAIN_SECS < HOLD_SECS);
 
 /// How long a process that drains waits for peers to know of it, before, and to have read its last
 /// bytes, after: more than a socket's buffer takes on a path of 10 Mbit/s.

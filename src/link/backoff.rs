@@ -1,23 +1,38 @@
-//! When to dial again: capped exponential backoff with full jitter. Pure.
+//! When to dial again: at once and soon after a tunnel that was up, then capped exponential backoff
+//! with full jitter. Pure.
 
 use std::time::Duration;
 
-use crate::limits::{HEALTHY_MILLIS, REDIAL_FIRST_MILLIS, REDIAL_MAX_MILLIS};
+use crate::limits::{
+    HEALTHY_MILLIS, REDIAL_FIRST_MILLIS, REDIAL_MAX_MILLIS, REDIAL_SOON_MILLIS, REDIAL_SOON_TIMES,
+    SHORT_LIVES_MAX,
+};
 
 /// Counts failures in a row.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     failures: u32,
+    /// Tunnels in a row that came up and were lost soon.
+    short_lives: u32,
+    /// Dials left that follow each other soon: the peer was there a moment ago.
+    soon_left: u32,
 }
 
 impl Backoff {
-    /// A connection that was up for `up` is gone. One that was healthy forgives the failures
-    /// before it; one that was not counts as a failure itself, so that a peer that accepts and
-    /// drops at once is not dialled in a tight loop.
-    pub fn lost(&mut self, up: Duration) {
-        if up >= Duration::from_millis(HEALTHY_MILLIS) {
+    /// A connection is gone. `up`: how long its tunnel was up; `None`: the hello was never
+    /// completed, which is a failure. A tunnel that was up forgives the failures before it: its peer
+    /// is being restarted, or the path broke. A peer that says hello and drops again and again is no
+    /// better than one that is not there: its short lives are forgiven a few times in a row, until
+    /// one of its tunnels lasts.
+    pub fn lost(&mut self, up: Option<Duration>) {
+        let Some(up) = up else { return };
+        let lasted = up >= Duration::from_millis(HEALTHY_MILLIS);
+        self.short_lives = if lasted { 0 } else { self.short_lives.saturating_add(1) };
+        let forgiven = self.short_lives <= SHORT_LIVES_MAX;
+        if forgiven {
             self.failures = 0;
         }
+        self.soon_left = if forgiven { REDIAL_SOON_TIMES } else { 0 };
     }
 
     /// How long to wait before the next dial. `random` is any number, evenly spread: it places
@@ -28,6 +43,10 @@ impl Backoff {
             self.failures = 1;
             return Duration::ZERO;
         };
+        if let Some(left) = self.soon_left.checked_sub(1) {
+            self.soon_left = left;
+            return Duration::from_millis(REDIAL_SOON_MILLIS / 2 + random % REDIAL_SOON_MILLIS);
+        }
         let bound =
             REDIAL_FIRST_MILLIS.saturating_mul(1 << doublings.min(20)).min(REDIAL_MAX_MILLIS);
         self.failures = self.failures.saturating_add(1);
@@ -39,13 +58,16 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    const LASTED: Option<Duration> = Some(Duration::from_millis(HEALTHY_MILLIS));
+    const SHORT: Option<Duration> = Some(Duration::from_millis(10));
+
     #[test]
     fn the_first_dial_after_a_healthy_connection_is_at_once() {
         let mut backoff = Backoff::default();
         for random in 0..10 {
             backoff.next(random);
         }
-        backoff.lost(Duration::from_millis(HEALTHY_MILLIS));
+        backoff.lost(LASTED);
         assert_eq!(backoff.next(7), Duration::ZERO);
     }
 
@@ -64,10 +86,56 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_drops_at_once_is_no_success() {
+    fn a_connection_that_drops_before_its_hello_is_no_success() {
         let mut backoff = Backoff::default();
         backoff.next(0);
-        backoff.lost(Duration::from_millis(10));
+        backoff.lost(None);
         assert!(backoff.next(0) > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_short_life_is_forgiven_a_few_times() {
+        let mut backoff = Backoff::default();
+        for attempt in 0..10 {
+            backoff.next(attempt);
+        }
+        for _ in 0..SHORT_LIVES_MAX {
+            backoff.lost(SHORT);
+            assert_eq!(backoff.next(u64::MAX), Duration::ZERO);
+        }
+    }
+
+    /// As while its successor starts: not at once, but so soon that nobody waits for long.
+    #[test]
+    fn a_peer_that_was_there_a_moment_ago_is_dialled_again_soon() {
+        let mut backoff = Backoff::default();
+        backoff.lost(SHORT);
+        backoff.next(0);
+        let random = (0..).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let waits = random.take(REDIAL_SOON_TIMES as usize).map(|random| backoff.next(random));
+        let whole: Duration = waits
+            .inspect(|wait| assert!(*wait < Duration::from_millis(2 * REDIAL_SOON_MILLIS)))
+            .sum();
+        assert!(whole < Duration::from_millis(2_000), "{whole:?}");
+        assert!(
+            backoff.next(REDIAL_FIRST_MILLIS - 1) >= Duration::from_millis(REDIAL_FIRST_MILLIS)
+        );
+    }
+
+    #[test]
+    fn a_peer_that_says_hello_and_drops_for_ever_is_backed_off_to() {
+        let mut backoff = Backoff::default();
+        let mut longest = Duration::ZERO;
+        let lives = 60;
+        for _ in 0..lives {
+            backoff.lost(SHORT);
+            longest = longest.max(backoff.next(REDIAL_MAX_MILLIS - 1));
+        }
+        assert!(longest >= Duration::from_millis(REDIAL_MAX_MILLIS), "{longest:?}");
+        // One that lasts is another beginning.
+        backoff.lost(LASTED);
+        assert_eq!(backoff.next(0), Duration::ZERO);
+        backoff.lost(SHORT);
+        assert_eq!(backoff.next(0), Duration::ZERO);
     }
 }

@@ -103,7 +103,13 @@ Who is served at all:
   MAXIMA=conpch:N,delegated:N  streams at once of one client, of all together
 
 More:
-  TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: hold, keepalive, drain,
+  TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: keepalive,
+                               drain (8; what open streams have after SIGTERM:
+                               2 s less than until SIGKILL comes, which is 10
+                               from docker stop, 30 from Kubernetes, 90 from
+                               systemd),
+                               hold (30; clients wait so long for a tunnel:
+                               longer than the other end drains),
                                ask (30; a client says where it wants to go, or
                                whose it is),
                                udp (180; a silent UDP flow is then forgotten)

@@ -390,9 +390,9 @@ impl Default for Timeouts {
             linger: secs(30),
             io: None,
             ask: secs(crate::limits::PROXY_ASK_SECS),
-            hold: secs(30),
+            hold: secs(crate::limits::HOLD_SECS),
             keepalive: secs(30),
-            drain: secs(30),
+            drain: secs(crate::limits::DRAIN_SECS),
             udp: secs(180),
         }
     }

@@ -62,6 +62,8 @@ impl Session {
                 }
             }
             Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
+            // Said again it says nothing new.
+            Frame::GoingAway { .. } if self.peer_leaves => {}
             Frame::GoingAway { .. } => {
                 self.peer_leaves = true;
                 self.events.push_back(Event::GoingAway);

@@ -1,9 +1,9 @@
 //! A peer that speaks SockMux 0.3 by hand: frames as a test wants them, right or wrong.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use super::net::connect;
+use super::net::{bounded, connect};
 
 /// Frame types, as far as the tests use them.
 pub mod kind {
@@ -70,14 +70,24 @@ pub fn hello(kind: u8) -> Frame {
 impl Peer {
     /// Connects to a receptor and says hello as the original does.
     pub fn join(receptor: SocketAddr) -> Peer {
-        let mut peer = Peer { stream: connect(receptor) };
+        Peer::greet(connect(receptor))
+    }
+
+    /// The next connector to dial `listener`: says hello to it as the original does.
+    pub fn accept(listener: &TcpListener) -> Peer {
+        let (stream, _) = listener.accept().expect("a connector dials");
+        Peer::greet(bounded(stream))
+    }
+
+    fn greet(stream: TcpStream) -> Peer {
+        let mut peer = Peer { stream };
         for frame in [hello(kind::HELLO), hello(kind::HELLO_OK), hello(kind::HELLO_OK)] {
             peer.send(&frame);
         }
         // One HELLO and two HELLOOK come from each side; what follows is ours to ask for.
         let mut answers = 0;
         while answers < 2 {
-            let frame = peer.receive().expect("the receptor says hello");
+            let frame = peer.receive().expect("the other end says hello");
             answers += u32::from(frame.kind == kind::HELLO_OK);
         }
         peer

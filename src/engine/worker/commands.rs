@@ -67,7 +67,7 @@ impl<D: Driver> Worker<D> {
                 connector.carrier =
                     Some(Carrier { command, socket, rests_until: None, ends: None });
                 connector.state = State::Up;
-                self.begin_tunnel(link);
+                self.begin_own_tunnel(link);
             }
             Err(error) => {
                 let wait = connector.back_off(now);

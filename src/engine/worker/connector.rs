@@ -72,6 +72,9 @@ pub(super) struct Connector {
     /// The command that was started last, until it has ended.
     pub(super) carrier: Option<Carrier>,
     pub(super) state: State,
+    /// The tunnel that it has brought about last. Older ones, whose peers are going away, end by
+    /// themselves.
+    pub(super) tunnel: Option<Key>,
     /// Failures are logged when they change, not each time.
     pub(super) last_logged: String,
     /// Why the last tunnel did not come up, if it did not: told once, since a device is opened again
@@ -109,6 +112,7 @@ impl Connector {
             number: 0,
             carrier: None,
             state: State::Waiting { until: Moment(0) },
+            tunnel: None,
             last_logged: String::new(),
             failed_by: String::new(),
             ended_in_order: false,
@@ -270,7 +274,7 @@ impl<D: Driver> Worker<D> {
             State::Connecting { fd, .. } if result.is_ok() => {
                 connector.last_logged.clear();
                 let name = net::peer_address(&fd).to_string();
-                self.begin_tunnel(Link::socket(fd, name));
+                self.begin_own_tunnel(Link::socket(fd, name));
             }
             State::Connecting { mut dial, .. } => {
                 if let Err(error) = result {
@@ -283,13 +287,35 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The connector's tunnel, which was up since then if it ever was, is gone.
+    /// The connector's link has come about: its tunnel begins.
+    pub(super) fn begin_own_tunnel(&mut self, link: Link) {
+        let tunnel = self.begin_tunnel(link);
+        let Some(connector) = &mut self.connector else { return };
+        connector.tunnel = tunnel;
+        if tunnel.is_none() {
+            // As many as there may be are open: of peers that are going away and never do.
+            self.redial(None);
+        }
+    }
+
+    /// The peer of a tunnel that was up since then is going away: the next one is dialled at once, and
+    /// this one kept for its streams. Where there is one link, that has to end first.
+    pub(super) fn dial_next(&mut self, leaving: Key, up_since: Moment) {
+        let Some(connector) = &self.connector else { return };
+        let dials = matches!(connector.reach, Reach::Dial(_));
+        if dials && connector.tunnel == Some(leaving) && self.drain == Drain::No {
+            self.redial(Some(up_since));
+        }
+    }
+
+    /// The connector's tunnel, which was up since then if it ever was, is gone or to be replaced.
     pub(super) fn redial(&mut self, up_since: Option<Moment>) {
         let now = self.now;
         let leaves = self.leave_command();
         let Some(connector) = &mut self.connector else { return };
-        let up_micros = up_since.map_or(0, |since| now.0 - since.0);
-        connector.backoff.lost(Duration::from_micros(up_micros));
+        connector.tunnel = None;
+        let up = up_since.map(|since| Duration::from_micros(now.0.saturating_sub(since.0)));
+        connector.backoff.lost(up);
         if leaves {
             connector.state = State::Leaving;
             return;

@@ -35,7 +35,7 @@ impl<D: Driver> Worker<D> {
                 if link.may_await_peer() && connector.failed_by.is_empty() {
                     info!(link = %link, "link open; waiting for the peer's hello");
                 }
-                self.begin_tunnel(link);
+                self.begin_own_tunnel(link);
             }
             Err(NotYet::Waits(reason)) => {
                 let wait = Duration::from_millis(LINK_AGAIN_MILLIS);

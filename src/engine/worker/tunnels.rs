@@ -18,8 +18,9 @@ use crate::session::{Config, Session};
 use crate::wire::{Decoder, Protocol};
 
 impl<D: Driver> Worker<D> {
-    /// A persistent connection has come about, by our doing or the peer's.
-    pub(super) fn begin_tunnel(&mut self, link: Link) {
+    /// A persistent connection has come about, by our doing or the peer's. `None`: there is no room
+    /// for it.
+    pub(super) fn begin_tunnel(&mut self, link: Link) -> Option<Key> {
         let patience = self.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
         link.set_up(&self.congestion, patience);
         let serial = link.line().map(|(bytes_per_second, checked)| {
@@ -56,7 +57,7 @@ impl<D: Driver> Worker<D> {
         };
         let Some(key) = self.tunnels.insert(tunnel) else {
             warn!("persistent connection refused: too many are open");
-            return;
+            return None;
         };
         if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
             debug!(peer = %link, "persistent connection");
@@ -66,6 +67,7 @@ impl<D: Driver> Worker<D> {
         }
         self.read_link(key);
         self.mark_tunnel(key);
+        Some(key)
     }
 
     /// Nobody reads any more what we write.
@@ -107,7 +109,7 @@ impl<D: Driver> Worker<D> {
         if let Some(output) = tunnel.link.lone_output() {
             self.driver.cancel_all(output);
         }
-        self.up.retain(|&up| up != key);
+        self.take_down(key);
         let mut orphans = std::mem::take(&mut self.scratch);
         orphans.extend(
             self.locals
@@ -120,11 +122,18 @@ impl<D: Driver> Worker<D> {
         }
         self.scratch = orphans;
         self.forget_flows_of(key);
-        if self.up.is_empty() && was_up {
-            self.hold_clients();
-        }
-        if self.drain == Drain::No {
+        let own = self.connector.as_ref().is_some_and(|c| c.tunnel == Some(key));
+        if own && self.drain == Drain::No {
             self.redial(was_up.then_some(tunnel.began));
+        }
+    }
+
+    /// Clients take the tunnel no more. Without another one they wait from now on.
+    fn take_down(&mut self, key: Key) {
+        let before = self.up.len();
+        self.up.retain(|&up| up != key);
+        if self.up.is_empty() && before > 0 {
+            self.hold_clients();
         }
     }
 
@@ -147,20 +156,22 @@ impl<D: Driver> Worker<D> {
         self.start_accepting(Purpose::Entrance);
     }
 
-    /// The peer takes no new streams: clients wait for another tunnel.
+    /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one
+    /// stays for the streams that it has.
     pub(super) fn tunnel_leaves(&mut self, key: Key) {
-        if let Some(tunnel) = self.tunnels.get(key) {
-            info!(peer = %tunnel.link, "the peer is going away");
-        }
-        self.up.retain(|&up| up != key);
-        if self.up.is_empty() {
-            self.hold_clients();
-        }
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let streams = tunnel.session.stream_count();
+        info!(peer = %tunnel.link, streams, "the peer is going away");
+        let began = tunnel.began;
+        self.take_down(key);
+        self.dial_next(key, began);
     }
 
     pub(super) fn refuse_new_streams(&mut self) {
-        for index in 0..self.up.len() {
-            let key = self.up[index];
+        // Those among them whose own peers are going away.
+        let is_up = |&(_, tunnel): &(Key, &Tunnel)| tunnel.session.is_up();
+        let up: Vec<Key> = self.tunnels.iter().filter(is_up).map(|(key, _)| key).collect();
+        for key in up {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
                 tunnel.session.refuse_new("going away");
                 // The peer is to know now, not with what else there will be to send.
