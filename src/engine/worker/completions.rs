@@ -1,13 +1,10 @@
 //! Completions: each is handed to whoever it is for.
 
-use std::io;
-
 use super::Worker;
 use super::asked::PortName;
 use super::gathering::Source;
 use super::token::{self, Kind};
-use crate::engine::chunk::Chunk;
-use crate::engine::driver::{BufferClass, Completion, Driver, Outcome, RecvMode};
+use crate::engine::driver::{Completion, Driver, Outcome};
 
 impl<D: Driver> Worker<D> {
     pub(super) fn take_in(&mut self, completion: Completion) {
@@ -54,7 +51,7 @@ impl<D: Driver> Worker<D> {
             (Kind::Dial, Outcome::Connected(result)) => {
                 self.link_connected(token::number(token), result);
             }
-            (Kind::Wake, Outcome::Received(got)) => self.woken(more, got),
+            (Kind::Wake, Outcome::Polled(_)) => self.woken(),
             (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
             (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
             (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
@@ -63,23 +60,29 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// Asks to be told when the wake channel has something. It is polled and not received from: a stop
+    /// has to be heard also while no receive buffer is free.
+    pub(super) fn watch_wake(&mut self) {
+        self.driver.poll(&self.wake, libc::POLLIN as u32, false, Kind::Wake.number(0));
+    }
+
     /// Bytes for the worker itself: `s` from a stop handle or `X` from a signal ask for the end,
     /// anything else is the resolver's.
-    fn woken(&mut self, more: bool, got: io::Result<Option<Chunk>>) {
-        let bytes = match &got {
-            Ok(Some(chunk)) => &chunk[..],
-            _ => &[],
+    fn woken(&mut self) {
+        let mut buffer = [0; 64];
+        let got = loop {
+            match rustix::io::read(&self.wake, &mut buffer) {
+                Err(rustix::io::Errno::INTR) => {}
+                got => break got.unwrap_or(0),
+            }
         };
-        let stops = bytes.iter().filter(|&&b| b != b'r').count();
-        for _ in 0..stops {
+        for _ in buffer[..got].iter().filter(|&&byte| byte != b'r') {
             self.stop();
         }
         while let Some(answer) = self.resolver.answer() {
             self.resolved(answer);
         }
-        if !more {
-            let token = Kind::Wake.number(0);
-            self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, token);
-        }
+        // What is left in the channel, the poll tells of at once.
+        self.watch_wake();
     }
 }

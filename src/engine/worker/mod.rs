@@ -85,7 +85,7 @@ mod watch;
 use super::command::Watchdog;
 use super::congestion::Choice;
 use super::datagram::{Inbox, Outbox};
-use super::driver::{BufferClass, Completion, Driver, Fd, RecvMode};
+use super::driver::{Completion, Driver, Fd};
 use super::net;
 use super::resolver::Resolver;
 use crate::endpoint::destinations::Destinations;
@@ -117,7 +117,6 @@ use port_range::PortRange;
 use refusals::RefusalLog;
 use table::{Key, Table};
 use talk::Proxies;
-use token::Kind;
 use tunnel::Tunnel;
 use watch::Watch;
 
@@ -340,7 +339,7 @@ impl<D: Driver> Worker<D> {
     /// When the driver can go on no more. Scope: the process.
     pub(super) fn run(mut self) -> io::Result<Stopped> {
         let mut completions: Vec<Completion> = Vec::with_capacity(256);
-        self.driver.recv(&self.wake, RecvMode::Multishot, BufferClass::Small, Kind::Wake.number(0));
+        self.watch_wake();
         self.start_listening();
         self.watch_ports();
         self.dial_if_due();
