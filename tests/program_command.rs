@@ -12,7 +12,7 @@ use support::engine::Leg;
 use support::net::check_new_echo;
 use support::program::{Program, command};
 use support::servers::{Exchange, Server};
-use support::tunnel::start_receptor;
+use support::tunnel::{check_nothing_is_left, start_receptor};
 use support::{DEADLINE, eventually};
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
@@ -83,6 +83,15 @@ fn socat_to_the_other_end() {
     receptor.wait_for("tunnel down");
     receptor.terminate();
     assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn a_stream_that_has_ended_leaves_nothing() {
+    let server = Server::ends_first();
+    let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
+    let near = start(&format!("socat - TCP:{}", receptor.address_of("receptor listening")), &[]);
+    near.wait_for("tunnel up");
+    check_nothing_is_left([&near, &receptor], entrance(&near));
 }
 
 /// The command line of an ssh that starts such a far end through the server.

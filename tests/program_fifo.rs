@@ -17,6 +17,7 @@ use support::net::check_new_echo;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::{Exchange, Server};
+use support::tunnel::check_nothing_is_left;
 
 /// Exit code when the command line is right and the machine says no.
 const SET_UP_FAILED: i32 = 3;
@@ -81,7 +82,17 @@ fn an_end_that_was_killed_comes_back(protocol: Protocol) {
     check_new_echo(entrance(&near), 3, 100_000);
 }
 
-in_both_protocols!(many_streams_go_both_ways, an_end_that_was_killed_comes_back);
+fn a_stream_that_has_ended_leaves_nothing(protocol: Protocol) {
+    let (server, fifos) = (Server::ends_first(), Fifos::new());
+    let ends = fifos.join(protocol, &[ENTRANCE], &[&exit(&server)]);
+    check_nothing_is_left([&ends[0], &ends[1]], entrance(&ends[0]));
+}
+
+in_both_protocols!(
+    many_streams_go_both_ways,
+    an_end_that_was_killed_comes_back,
+    a_stream_that_has_ended_leaves_nothing,
+);
 
 #[test]
 fn bulk_is_spliced() {

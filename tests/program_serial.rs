@@ -20,6 +20,7 @@ use support::program::Program;
 use support::protocol::Protocol;
 use support::serial_line::{End, Faults, SerialLine};
 use support::servers::{Exchange, Server};
+use support::tunnel::check_nothing_is_left;
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
 
@@ -138,6 +139,13 @@ fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
         ratio >= 0.85 && late <= waits.len() / 10
     });
     assert!(holds, "0.85 of the line, and one keystroke of ten late: not in {TRIES} tries");
+}
+
+#[test]
+fn a_stream_that_has_ended_leaves_nothing() {
+    let (line, server) = (SerialLine::start(clean(), None), Server::ends_first());
+    let ends = join(&line, FAST, &server);
+    check_nothing_is_left([&ends[0], &ends[1]], entrance(&ends[0]));
 }
 
 /// 20 MB each way and 10,000 messages.

@@ -14,6 +14,7 @@ use support::DEADLINE;
 use support::net::{check_new_echo, connect};
 use support::program::Program;
 use support::servers::{Exchange, Server};
+use support::tunnel::check_nothing_is_left;
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
 const FOREGROUND: &str = "-Fsockmux";
@@ -68,6 +69,16 @@ fn bytes_pass_whole_and_both_leave_when_one_is_stopped() {
         for program in [&mut near, &mut far] {
             assert_eq!(program.wait_exit(DEADLINE).code(), Some(0), "{}", program.log_text());
         }
+    }
+}
+
+#[test]
+fn a_stream_that_has_ended_leaves_nothing() {
+    let server = Server::ends_first();
+    let exit = format!("DEST={}", server.address());
+    for join in WAYS {
+        let ends = join(&[ENTRANCE], &[&exit]);
+        check_nothing_is_left([&ends[0], &ends[1]], entrance(&ends[0]));
     }
 }
 

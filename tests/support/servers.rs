@@ -74,6 +74,16 @@ impl Server {
         })
     }
 
+    /// Answers the first byte with `bye`, ends its side, and waits for the client to end.
+    pub fn ends_first() -> Server {
+        Server::start("127.0.0.1:0", |mut stream| {
+            stream.read_exact(&mut [0])?;
+            stream.write_all(b"bye")?;
+            stream.shutdown(Shutdown::Write)?;
+            std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
+        })
+    }
+
     /// Takes and gives patterns both ways at once, as an [`Exchange`] asks for.
     pub fn exchange() -> Server {
         Server::start("127.0.0.1:0", serve_exchange)

@@ -1,8 +1,12 @@
 //! Two programs joined by one persistent connection.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use super::eventually;
 use super::link_proxy::LinkProxy;
+use super::net::connect;
 use super::program::Program;
 use super::protocol::Protocol;
 
@@ -66,6 +70,29 @@ impl Tunnel {
     /// The first entrance of the connector.
     pub fn entrance(&self) -> SocketAddr {
         self.connector.address_of("entrance listening")
+    }
+}
+
+/// Has a few streams, one after another, whose server ends first ([`ends_first`](super::servers::Server::ends_first)). Panics unless
+/// each has soon left no socket at either end, though nothing else goes on there.
+pub fn check_nothing_is_left(ends: [&Program; 2], entrance: SocketAddr) {
+    // Far below the keep-alive's interval, which would bring the turn in which it is noticed.
+    const SOON: Duration = Duration::from_secs(5);
+    for end in ends {
+        end.wait_for("tunnel up");
+    }
+    let sockets = || ends.map(Program::sockets);
+    let before = sockets();
+    for round in 0..3 {
+        let mut client = connect(entrance);
+        client.write_all(b"x").expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("the server's end of data");
+        assert_eq!(answer, "bye");
+        assert!(sockets() != before, "the stream is there until its client ends");
+        drop(client);
+        let back = eventually(SOON, || sockets() == before);
+        assert!(back, "stream {round}: {before:?} sockets before it, {:?} after", sockets());
     }
 }
 

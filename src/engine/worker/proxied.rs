@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use tracing::debug;
 
 use super::dial::Dial;
-use super::local::{Pace, Reading, Stage};
+use super::local::{Local, Pace, Reading, Stage};
 use super::talk::Server;
 use super::token::Kind;
 use super::{Key, Worker};
@@ -39,6 +39,11 @@ impl<D: Driver> Worker<D> {
         local.streak = 0;
     }
 
+    /// Whether [`Self::dial_after_closing`] has something to do.
+    pub(super) fn may_dial_next_server(&self) -> bool {
+        self.closing.iter().any(|&key| self.locals.get(key).is_none_or(is_quiet))
+    }
+
     /// Sets out for the servers of those conversations whose last one is gone by now.
     pub(super) fn dial_after_closing(&mut self) {
         if self.closing.is_empty() {
@@ -46,8 +51,8 @@ impl<D: Driver> Worker<D> {
         }
         for key in std::mem::take(&mut self.closing) {
             let Some(local) = self.locals.get_mut(key) else { continue };
+            let quiet = is_quiet(local);
             let Stage::Talking(talk) = &mut local.stage else { continue };
-            let quiet = local.reading == Reading::Idle && !local.sending;
             match std::mem::replace(&mut talk.server, Server::None) {
                 Server::Closing(target) if quiet => self.dial_server(key, target),
                 server @ Server::Closing(_) => {
@@ -220,4 +225,9 @@ impl<D: Driver> Worker<D> {
         local.own_bytes -= own_bytes;
         bytes - own_bytes
     }
+}
+
+/// Nothing is under way on the socket that it had last.
+fn is_quiet(local: &Local) -> bool {
+    local.reading == Reading::Idle && !local.sending
 }

@@ -32,8 +32,11 @@ impl<D: Driver> Worker<D> {
     /// How long to wait for completions.
     pub(super) fn time_to_next(&mut self) -> Option<Duration> {
         let dial = self.dial_if_due();
-        if !self.dirty_tunnels.is_empty() {
-            // A link was opened just now, and has its hello to send; or one has had its share.
+        let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
+        let asked = self.asked_ports_on_time();
+        let (command, execs) = (self.command_on_time(), self.execs_on_time());
+        // Asked last: each of these may have given somebody something to write.
+        if self.has_work_left() {
             return Some(Duration::ZERO);
         }
         let sessions = self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min();
@@ -45,11 +48,8 @@ impl<D: Driver> Worker<D> {
         };
         let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
             .then_some(self.farewells_until);
-        let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
         let names = self.names.oldest().map(|(_, until)| until);
-        let asked = self.asked_ports_on_time();
         let resting = self.resting.front().map(|&(until, _)| until);
-        let (command, execs) = (self.command_on_time(), self.execs_on_time());
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
             execs, asked,
@@ -58,6 +58,14 @@ impl<D: Driver> Worker<D> {
         .flatten()
         .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.now.0)))
+    }
+
+    /// Something can be done now that no completion and no time will call for: the next turn does it,
+    /// without sleeping.
+    fn has_work_left(&self) -> bool {
+        !self.dirty_locals.is_empty()
+            || !self.dirty_tunnels.is_empty()
+            || self.may_dial_next_server()
     }
 
     fn tunnels_on_time(&mut self) {
@@ -184,16 +192,7 @@ impl<D: Driver> Worker<D> {
 
     /// Writes to every local connection and every tunnel that has something.
     fn write_all(&mut self) {
-        let mut at = 0;
-        while at < self.dirty_locals.len() {
-            let key = self.dirty_locals[at];
-            at += 1;
-            if let Some(local) = self.locals.get_mut(key) {
-                local.dirty = false;
-                self.write_local(key);
-            }
-        }
-        self.dirty_locals.clear();
+        self.write_locals();
         let mut at = 0;
         while at < self.dirty_tunnels.len() {
             let key = self.dirty_tunnels[at];
@@ -204,10 +203,26 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.dirty_tunnels.clear();
+        // A stream may end by its last frame going out. What this pass marks in turn is left to the
+        // next turn.
+        self.write_locals();
         // Nobody else says when those that had their share go on.
         while let Some(key) = self.unfinished_tunnels.pop() {
             self.mark_tunnel(key);
         }
+    }
+
+    fn write_locals(&mut self) {
+        let mut at = 0;
+        while at < self.dirty_locals.len() {
+            let key = self.dirty_locals[at];
+            at += 1;
+            if let Some(local) = self.locals.get_mut(key) {
+                local.dirty = false;
+                self.write_local(key);
+            }
+        }
+        self.dirty_locals.clear();
     }
 
     /// Starts receives again that found no buffer, as far as there are some now.
