@@ -81,14 +81,55 @@ fn what_is_not_as_it_seems_is_said() {
     assert!(plan.notices[0].contains("ps"), "{:?}", plan.notices);
     let shown = show::plan(&plan);
     assert!(shown.contains("of AUTHORIZER= are shown to everybody"), "{shown}");
-    for (exit, wanted) in [
-        ("DEST=h:1", "AUTHORIZER= has no effect"),
-        ("SERVER=http,-in", "AUTHORIZER= has no effect"),
-        ("SERVER=telnet,-in", "SERVER=telnet,-in asks for no user"),
+    let socks = "SERVER=socks,-in";
+    for (exit, list, wanted) in [
+        ("SERVER=telnet,-in:-:-P23", ":socks", "SERVER=telnet,-in:-:-P23 asks for no user"),
+        ("SERVER=http,-in:-:-P80", ":socks5", "SERVER=socks,-in lets in SOCKS 4, which asks"),
     ] {
-        let plan = run_with(&["-P9000", exit, "+=users"], "AUTHORIZER=-list{a:secret}:socks");
+        let file = format!("AUTHORIZER=-list{{a:secret}}{list}");
+        let plan = run_with(&["-P9000", exit, socks, "+=users"], &file);
         assert!(plan.notices.iter().any(|notice| notice.contains(wanted)), "{:?}", plan.notices);
     }
+}
+
+/// Whoever says who the users are relies on it: nobody comes in by a way that asks nobody.
+#[test]
+fn users_that_nobody_would_be_asked_for_are_refused() {
+    let socks = "SERVER=socks,-in:-:-P1080";
+    for (words, list, wanted) in [
+        (&["-P9000", "DEST=h:1"][..], "", "nobody would be asked"),
+        (&["-P9000", "DEST=h:1"], ":socks", "nobody would be asked"),
+        (&["-P9000", "PORT=1"], "", "nobody would be asked"),
+        (&["-P1", "SERVER=tcprelay://h:1"], "", "nobody would be asked"),
+        (&["-P1/udp", "SERVER=udprelay://h:1"], ":http", "nobody would be asked"),
+        (&["-P9000", "SERVER=http,-in"], ":socks", "nobody would be asked"),
+        (&["-P9000", "SERVER=socks4,-in"], ":socks5", "nobody would be asked"),
+        (&["-P9000", socks, "DEST=h:1"], "", "DEST=h:1 can ask for no user, and lets in everybody"),
+        (&["-P9000", socks, "SERVER=ftp://h,-in"], ":*", "SERVER=ftp://h,-in can ask for no user"),
+        (&["-P9000", socks, "SERVER=exec:cat,-in"], "", "SERVER=exec:cat,-in can ask for no user"),
+        (&["-P9000", socks, "SERVER=socks4,-in"], "", "SERVER=socks4,-in can ask for no user"),
+        (&["-P9000", socks, "SERVER=telnet,-in"], "", "SERVER=telnet,-in can ask for no user"),
+    ] {
+        let file = format!("AUTHORIZER=-list{{a:secret}}{list}");
+        let message = message(&[words, &["+=users"]].concat(), &file);
+        assert!(message.contains(wanted), "{words:?}: {message}");
+        assert!(message.contains("users:1: ") && !message.contains("secret"), "{message}");
+    }
+    // Who names the proxies means no other exit.
+    let named = "AUTHORIZER=-list{a:secret}:socks5,http";
+    let plan = run_with(&["-P9000", "SERVER=socks5,-in:-:-P1080", "DEST=h:1", "+=users"], named);
+    assert_eq!(plan.notices, [""; 0]);
+    assert_eq!(plan.users(0, Proxy::Socks5), Some(vec![user("a", "secret")]));
+}
+
+/// Users of SOCKS 5 are none of SOCKS 4, and the other way round.
+#[test]
+fn each_version_of_socks_has_its_users() {
+    let plan = run_with(&["-P1", "SERVER=socks,-in", "+=users"], "AUTHORIZER=-list{a:b}:socks5");
+    assert_eq!(plan.users(0, Proxy::Socks5), Some(vec![user("a", "b")]));
+    assert_eq!(plan.users(0, Proxy::Socks4), None);
+    let plan = run_with(&["-P1", "SERVER=socks,-in", "+=users"], "AUTHORIZER=-list{a:b}:socks");
+    assert_eq!(plan.users(0, Proxy::Socks4), Some(vec![user("a", "b")]));
 }
 
 #[test]

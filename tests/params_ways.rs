@@ -6,9 +6,18 @@ mod support {
     pub(crate) mod one_file;
 }
 
+use std::ffi::OsString;
+
+use sockmux_uring::params::cli;
 use sockmux_uring::params::plan::{Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way};
 use sockmux_uring::params::show;
-use support::one_file::{run, run_with};
+use support::one_file::{OneFile, run, run_with};
+
+/// Why a command line is refused.
+fn refused(args: &[&str]) -> String {
+    let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
+    cli::parse(words, &OneFile(""), &mut |_| unreachable!()).expect_err("refused").to_string()
+}
 
 fn ways(plan: &Plan) -> Vec<Way> {
     plan.exits.iter().map(|exit| exit.way.clone()).collect()
@@ -103,8 +112,37 @@ fn ftp_clients_are_judged_where_they_come_in() {
     for words in
         [&["-P1", "PORT=21", "PERMIT=http:*:*"][..], &["-P1", "DEST=h:1", "PERMIT=ftp:*:*"]]
     {
-        let notices = run(words).notices;
-        assert!(notices[0].contains("has no effect"), "{notices:?}");
+        let message = refused(words);
+        assert!(message.contains("it would shut out nobody"), "{message}");
+    }
+}
+
+/// A list of clients that would shut out nobody may be somebody's only lock.
+#[test]
+fn permits_that_would_have_no_effect_are_refused() {
+    for words in [
+        &["-P1", "SERVER=tcprelay://h:1", "PERMIT=http:*:10.0.0.0/8"][..],
+        &["-P1", "SERVER=tcprelay://h:1", "PERMIT=udprelay:*:10.0.0.0/8"],
+        &["-P1/udp", "SERVER=udprelay://h:1", "PERMIT=tcprelay:*:10.0.0.0/8"],
+        &["-P1", "DEST=h:1", "PERMIT=telnet,socks:*:10.0.0.0/8"],
+        &["-P1", "SERVER=telnet://h,-in", "PERMIT=tcprelay:*:10.0.0.0/8"],
+        // Who comes in at entrances is the peer's exits' business, or that of RELIABLE=.
+        &["-P1", "PORT=1-2", "PERMIT=*:*:10.0.0.0/8"],
+        &["-P1", "PORT=unix:/a", "PERMIT=*:*:10.0.0.0/8"],
+    ] {
+        let message = refused(words);
+        assert!(message.contains("it would shut out nobody"), "{words:?}: {message}");
+        assert!(message.contains("RELIABLE=hosts"), "{words:?}: {message}");
+    }
+    for words in [
+        &["-P1", "SERVER=tcprelay://h:1", "PERMIT=tcprelay,http:*:10.0.0.0/8"][..],
+        &["-P1/udp", "SERVER=udprelay://h:1", "PERMIT=*:*:10.0.0.0/8"],
+        &["-P1", "DEST=h:1", "PERMIT=*:*:10.0.0.0/8", "PERMIT=tcprelay:*:-P80"],
+        &["-P1", "SERVER=ftp://h,-in:-:-P21", "SERVER=exec:cat,-in", "PERMIT=ftp,exec:*:-P7"],
+    ] {
+        let plan = run_with(words, "");
+        assert_eq!(plan.notices, [""; 0], "{words:?}");
+        assert!(show::plan(&plan).contains("   PERMIT= lets in "), "{}", show::plan(&plan));
     }
 }
 

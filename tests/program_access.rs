@@ -25,6 +25,7 @@ in_both_protocols!(
     streams_of_all_clients,
     flows_of_a_client,
     names_at_an_entrance,
+    permitted_clients_at_an_exit,
     names_at_an_exit,
     names_at_an_exit_for_datagrams,
 );
@@ -94,6 +95,58 @@ fn reliable_clients_at_an_exit(protocol: Protocol) {
     }
     served(FIRST, entrance);
     assert_eq!(server.served(), 2);
+}
+
+/// Every kind of exit that is no proxy, by what `PERMIT=` says of its clients.
+fn permitted_clients_at_an_exit(protocol: Protocol) {
+    let (server, datagrams) = (Server::echo(), DatagramServer::echo());
+    let dest = format!("DEST={}", server.address());
+    let exec = "SERVER=exec:exec cat,-in";
+    for (exit, word) in [(&dest[..], "tcprelay"), (exec, "exec"), (&dest, "*")] {
+        let words = [exit, &format!("PERMIT={word}:*:{FIRST}")];
+        let tunnel = Tunnel::start(protocol, &words, &["PORT=127.0.0.1:0"]);
+        served(FIRST, tunnel.entrance());
+        refused(SECOND, tunnel.entrance());
+        for program in [&tunnel.receptor, &tunnel.connector] {
+            says(program, 1, "PERMIT= does not let in client 127.0.0.77");
+        }
+    }
+    let exit = [&format!("DEST={}/udp", datagrams.address()), "PERMIT=udprelay:*:local*"];
+    let tunnel = Tunnel::start(protocol, &exit, &["PORT=127.0.0.1:0/udp"]);
+    unanswered(&Client::from(&format!("{SECOND}:0"), tunnel.entrance()));
+    says(&tunnel.receptor, 1, "PERMIT= does not let in client 127.0.0.77");
+    answered(&Client::of(tunnel.entrance()));
+    // The server of an FTP exit is never reached for a client that is shut out.
+    let ftp = format!("SERVER=ftp://{},-in", server.address());
+    let words = [&ftp[..], "SERVER=socks,-in:-:-P1", "PERMIT=*:*:192.0.2.0/24"];
+    let tunnel = Tunnel::start(protocol, &words, &["PORT=127.0.0.1:0"]);
+    refused(FIRST, tunnel.entrance());
+    says(&tunnel.receptor, 1, "PERMIT= does not let in client 127.0.0.1");
+}
+
+#[test]
+fn permitted_clients_of_a_plain_relay() {
+    let (server, datagrams) = (Server::echo(), DatagramServer::echo());
+    for list in [FIRST, "local*", "127.0.0.0/8,!127.0.0.77"] {
+        let relay = Program::start(&[
+            "-P127.0.0.1:0",
+            &format!("SERVER=tcprelay://{}", server.address()),
+            &format!("PERMIT=*:*:{list}"),
+        ]);
+        let entrance = relay.address_of("entrance listening");
+        refused(SECOND, entrance);
+        says(&relay, 1, "PERMIT= does not let it in");
+        served(FIRST, entrance);
+    }
+    let relay = Program::start(&[
+        "-P127.0.0.1:0/udp",
+        &format!("SERVER=udprelay://{}", datagrams.address()),
+        &format!("PERMIT=udprelay:*:{FIRST}"),
+    ]);
+    let entrance = relay.address_of("entrance listening");
+    unanswered(&Client::from(&format!("{SECOND}:0"), entrance));
+    says(&relay, 1, "PERMIT= does not let it in");
+    answered(&Client::of(entrance));
 }
 
 fn reliable_clients_of_ipv6(protocol: Protocol) {

@@ -114,7 +114,8 @@ fn users_have_to_say_who_they_are() {
     std::fs::write(server.dir().join("www/file"), "for users").expect("written");
     let cert = server.dir().join("cert.pem");
     let users = server.dir().join("users");
-    let lists = "AUTHORIZER=\"-list{me:secret,you:a:b}\"\nAUTHORIZER=-list{web:word}:http\n";
+    let lists =
+        "AUTHORIZER=\"-list{me:secret,you:a:b}:socks,http\"\nAUTHORIZER=-list{web:word}:http\n";
     std::fs::write(&users, lists).expect("written");
     let proxies = Proxies::start(Protocol::V1, &[PERMIT, &format!("+={}", users.display())]);
     let socks = format!("socks5h://{}", proxies.socks);

@@ -13,6 +13,7 @@ use services::{dnsmasq, open_ports};
 use support::datagrams::{Client, DatagramServer};
 use support::net::{Ended, check_echo, connect, connect_from, read_to_end_of, refused, reset};
 use support::protocol::{Protocol, in_both_protocols};
+use support::servers::Server;
 use support::tunnel::Tunnel;
 use support::{DEADLINE, eventually};
 
@@ -27,6 +28,54 @@ const NOTHING_WITHIN: Duration = Duration::from_millis(200);
 fn start(protocol: Protocol, words: &[&str]) -> Tunnel {
     let exit = [&["SERVER=socks,-in"], words].concat();
     Tunnel::start(protocol, &exit, &["PORT=127.0.0.1:0"])
+}
+
+/// What each version is answered that asks for a server: the code, or `None` where it is no longer
+/// spoken to.
+fn answers_of(tunnel: &Tunnel, server: SocketAddr) -> [Option<u8>; 2] {
+    let mut four = connect(tunnel.entrance());
+    let place = &address(server)[1..];
+    four.write_all(&[&[4, 1], &place[4..], &place[..4], &[0]].concat()).expect("sent");
+    let mut said = [0; 8];
+    let four = four.read_exact(&mut said).ok().map(|()| said[1]);
+    let mut five = connect(tunnel.entrance());
+    five.write_all(&[5, 1, 0]).expect("sent");
+    let mut method = [0; 2];
+    five.read_exact(&mut method).expect("a method, or that there is none");
+    if method == [5, 0xff] {
+        return [four, None];
+    }
+    five.write_all(&[&[5, 1, 0], &address(server)[..]].concat()).expect("sent");
+    [four, Some(answer(&mut five).0)]
+}
+
+/// `socks4` and `socks5` mean one version each, at exits and in `PERMIT=`, and `socks` both.
+#[test]
+fn each_word_is_its_own_version() {
+    let server = Server::echo();
+    let (granted, rejected) = (90, 91);
+    for (exit, permit, wanted) in [
+        ("socks", "socks", [Some(granted), Some(0)]),
+        ("socks4", "*", [Some(granted), None]),
+        ("socks4", "socks", [Some(granted), None]),
+        ("socks5", "*", [Some(rejected), Some(0)]),
+        ("socks", "socks4", [Some(granted), Some(2)]),
+        ("socks", "socks5", [Some(rejected), Some(0)]),
+        ("socks5", "socks4,http", [Some(rejected), Some(2)]),
+    ] {
+        let exit = format!("SERVER={exit},-in");
+        let words = [exit, format!("PERMIT={permit}:127.0.0.0/8:*")];
+        let tunnel = Tunnel::start(Protocol::V1, &words, &["PORT=127.0.0.1:0"]);
+        assert_eq!(answers_of(&tunnel, server.address()), wanted, "{words:?}");
+    }
+    // Datagrams go by SOCKS 5.
+    let words = ["SERVER=socks,-in", "PERMIT=socks5:127.0.0.1:*"];
+    let tunnel = Tunnel::start(Protocol::V1, &words, &["PORT=127.0.0.1:0"]);
+    let (_control, port) = associated(&tunnel);
+    let (client, echo) = (Client::of(port), DatagramServer::echo());
+    client.send(&with_header(&address(echo.address()), b"hello"));
+    let answer = client.hears_within(DEADLINE).expect("an answer");
+    assert_eq!(without_header(&answer), (echo.address(), &b"hello"[..]));
 }
 
 /// An IPv4 address and a port, as SOCKS 5 has them in requests, answers and before datagrams.

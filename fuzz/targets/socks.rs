@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&users, data)) = data.split_first() else { return };
     let make = || {
         let users = (users & 1 == 1).then(|| vec![User { name: "a".into(), password: "b".into() }]);
-        Box::new(Socks::new(SocksConfig { users })) as Box<dyn Conversation>
+        Box::new(Socks::new(SocksConfig::from(users))) as Box<dyn Conversation>
     };
     support::conversation::run(&make, data);
     support::socks_datagram::run(data);

@@ -233,7 +233,8 @@ mod tests {
     fn permit(protocols: Option<Vec<Proxy>>, destinations: &str, sources: &str) -> Permit {
         let list = |text| HostList::parse(text, &mut |_| unreachable!()).unwrap();
         let (destinations, sources) = (list(destinations), list(sources));
-        Permit { protocols, destinations, sources, source: String::new() }
+        let (relays, source) = (Vec::new(), String::new());
+        Permit { protocols, relays, destinations, sources, source }
     }
 
     fn access(permits: Vec<Permit>) -> Destinations {

@@ -14,6 +14,8 @@ use crate::limits::{SOCKS_TEXT_BYTES, USERS_MAX};
 pub struct Authorizer {
     /// Of these, which can ask.
     pub protocols: Vec<Proxy>,
+    /// No protocol was named: whatever there is has to ask.
+    pub is_for_all: bool,
     /// At least one.
     pub users: Vec<User>,
 }
@@ -27,6 +29,13 @@ pub struct User {
     pub password: String,
 }
 
+impl Authorizer {
+    /// Whether such a proxy asks for its users.
+    pub fn is_of(&self, proxy: Proxy) -> bool {
+        self.protocols.iter().any(|of| of.meets(proxy))
+    }
+}
+
 /// Without the password, which belongs in no log.
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,12 +44,12 @@ impl fmt::Debug for User {
 }
 
 impl Plan {
-    /// The users whom the exit at this place lets in, which is such a proxy; `None` is everybody.
+    /// The users whom the exit at this place lets in by such a protocol; `None` is everybody.
     /// Its own lists stand in place of the process's.
     pub fn users(&self, exit: usize, proxy: Proxy) -> Option<Vec<User>> {
         let own = &self.exits[exit].options.authorizers;
         let all = if own.is_empty() { &self.authorizers } else { own };
-        let of = all.iter().filter(|authorizer| authorizer.protocols.contains(&proxy));
+        let of = all.iter().filter(|authorizer| authorizer.is_of(proxy));
         let users: Vec<User> = of.flat_map(|authorizer| authorizer.users.clone()).collect();
         (!users.is_empty()).then_some(users)
     }
@@ -90,14 +99,14 @@ fn parse(value: &str) -> Result<Authorizer, Problem> {
     let Some((users, behind)) = list else {
         return Err(Problem::new("the value is no list of users", REMEDY));
     };
-    let protocols = match behind.strip_prefix(':') {
+    let (protocols, is_for_all) = match behind.strip_prefix(':') {
         Some(words) => protocol_list(words)?,
-        None if behind.is_empty() => ASKING.to_vec(),
+        None if behind.is_empty() => (ASKING.to_vec(), true),
         None => return Err(Problem::new("there is something else behind the list", REMEDY)),
     };
     let users = users.split(',').enumerate();
     let users = users.map(|(index, user)| self::user(user).map_err(|why| wrong(index + 1, why)));
-    Ok(Authorizer { protocols, users: users.collect::<Result<_, _>>()? })
+    Ok(Authorizer { protocols, is_for_all, users: users.collect::<Result<_, _>>()? })
 }
 
 fn user(text: &str) -> Result<User, &'static str> {
@@ -118,13 +127,17 @@ fn wrong(number: usize, why: &str) -> Problem {
     Problem::new(format!("user {number} of the list {why}"), REMEDY)
 }
 
-fn protocol_list(text: &str) -> Result<Vec<Proxy>, Problem> {
-    let mut list = Vec::new();
+/// And whether that is whatever there is.
+fn protocol_list(text: &str) -> Result<(Vec<Proxy>, bool), Problem> {
+    let (mut list, mut is_for_all) = (Vec::new(), false);
     for word in text.split(',').map(|word| word.trim().to_ascii_lowercase()) {
         match (&word[..], Proxy::of_word(&word)) {
-            ("*", _) => list.extend(ASKING),
-            (_, Some(proxy)) if ASKING.contains(&proxy) => list.push(proxy),
-            ("telnet" | "ftp", _) => {
+            ("*", _) => {
+                list.extend(ASKING);
+                is_for_all = true;
+            }
+            (_, Some(proxy)) if can_ask(proxy) => list.push(proxy),
+            (_, Some(_)) => {
                 return Err(Problem::new(
                     format!("the {word} proxy cannot ask for a user"),
                     "leave it out, and say by RELIABLE= or behind its exit which hosts may use it",
@@ -138,7 +151,41 @@ fn protocol_list(text: &str) -> Result<Vec<Proxy>, Problem> {
             }
         }
     }
-    Ok(list)
+    Ok((list, is_for_all))
+}
+
+/// SOCKS 4 has a user's name, but no password.
+fn can_ask(proxy: Proxy) -> bool {
+    proxy == Proxy::Socks5 || ASKING.contains(&proxy)
+}
+
+/// Finds an `AUTHORIZER=` that would let in whom it seems to shut out: where it names no proxies, it
+/// is about every exit, and there has to be one that it is about.
+///
+/// # Errors
+/// Which of them, by its place, and why.
+pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (usize, Problem)> {
+    let proxy_of = |exit: &Exit| match exit.way {
+        Way::Proxy(proxy) => Some(proxy),
+        _ => None,
+    };
+    let cannot_ask = |exit: &&Exit| !proxy_of(exit).is_some_and(can_ask);
+    for (place, authorizer) in authorizers.iter().enumerate() {
+        let is_of = |exit: &Exit| proxy_of(exit).is_some_and(|proxy| authorizer.is_of(proxy));
+        if !exits.iter().any(is_of) {
+            let what = "nobody would be asked: no exit is a proxy that it is for";
+            let remedy = "leave it out, and say by RELIABLE=hosts who may connect";
+            return Err((place, Problem::new(what, remedy)));
+        }
+        if let Some(exit) = exits.iter().find(cannot_ask).filter(|_| authorizer.is_for_all) {
+            let what =
+                format!("{} can ask for no user, and lets in everybody", plain(&exit.source));
+            let remedy = "name the proxies that it is for behind the list, as in \
+                          -list{...}:socks,http, or run the other exit in a process of its own";
+            return Err((place, Problem::new(what, remedy)));
+        }
+    }
+    Ok(())
 }
 
 /// What users are given for that nobody will ever ask, and who is let in without being asked.
@@ -149,17 +196,27 @@ pub(crate) fn notices(authorizers: &[Authorizer], exits: &[Exit]) -> Vec<String>
     };
     let mut notices = Vec::new();
     let asks = |exit: &Exit| exit.options.authorizers.is_empty().then(|| proxy_of(exit)).flatten();
-    let is_asked = |proxy: &Proxy| exits.iter().any(|exit| asks(exit) == Some(*proxy));
-    if authorizers.iter().any(|authorizer| !authorizer.protocols.iter().any(is_asked)) {
-        notices.push("AUTHORIZER= has no effect: no exit is a proxy that it is for".to_owned());
-    }
-    if authorizers.is_empty() {
-        return notices;
+    let is_asked = |list: &Authorizer| exits.iter().filter_map(asks).any(|proxy| list.is_of(proxy));
+    if !authorizers.iter().all(is_asked) {
+        let why = "each proxy that it is for has one of its own";
+        notices.push(format!("AUTHORIZER= has no effect: {why}"));
     }
     for exit in exits {
-        if proxy_of(exit).is_some_and(|proxy| !ASKING.contains(&proxy)) {
-            let source = plain(&exit.source);
-            notices.push(format!("{source} asks for no user: AUTHORIZER= is not for it"));
+        let own = &exit.options.authorizers;
+        let all = if own.is_empty() { authorizers } else { own };
+        let has_users = |proxy| all.iter().any(|list| list.is_of(proxy));
+        let source = plain(&exit.source);
+        match proxy_of(exit) {
+            Some(proxy) if !can_ask(proxy) && !all.is_empty() => {
+                notices.push(format!("{source} asks for no user: AUTHORIZER= is not for it"));
+            }
+            Some(Proxy::Socks) if has_users(Proxy::Socks5) && !has_users(Proxy::Socks4) => {
+                notices.push(format!(
+                    "{source} lets in SOCKS 4, which asks for no user: AUTHORIZER= is for SOCKS 5 \
+                     alone; :socks behind the list refuses SOCKS 4"
+                ));
+            }
+            _ => {}
         }
     }
     notices
@@ -171,12 +228,12 @@ mod tests {
 
     #[test]
     fn lists_of_users() {
-        use Proxy::{Http, Socks};
+        use Proxy::{Http, Socks, Socks5};
         for (value, protocols, users) in [
             ("-list{a:b}", &[Socks, Http][..], &[("a", "b")][..]),
             ("-list{a:b,c:d:e}:socks", &[Socks], &[("a", "b"), ("c", "d:e")]),
             ("-list{a:}}:HTTP", &[Http], &[("a", "}")]),
-            ("-list{a:{b}:c}: http , socks5", &[Http, Socks], &[("a", "{b}:c")]),
+            ("-list{a:{b}:c}: http , socks5", &[Http, Socks5], &[("a", "{b}:c")]),
             ("-list{ü:ß}:*", &[Socks, Http], &[("ü", "ß")]),
         ] {
             let read = parse(value).unwrap_or_else(|problem| panic!("{value}: {problem}"));
@@ -221,6 +278,7 @@ mod tests {
             ("-list{a:b}:", "another word than socks, http and *"),
             ("-list{a:hunter2}:socks,telnet", "the telnet proxy cannot ask for a user"),
             ("-list{a:hunter2}:ftp", "the ftp proxy cannot ask for a user"),
+            ("-list{a:hunter2}:socks4", "the socks4 proxy cannot ask for a user"),
         ] {
             let message = parse(value).unwrap_err().to_string();
             assert!(message.contains(wanted), "{value}: {message}");

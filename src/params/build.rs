@@ -14,7 +14,7 @@ use super::maxima::MaximaReader;
 use super::options;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Proxy, Target, Transport, UnixEntrance, Way,
+    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Target, Transport, UnixEntrance, Way,
 };
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
@@ -64,7 +64,9 @@ struct Draft {
     /// Times of exits, by their places.
     exit_timeouts: Vec<(usize, TimeoutReader)>,
     permits: Vec<Permit>,
+    permit_words: Vec<Word>,
     authorizers: Vec<Authorizer>,
+    authorizer_words: Vec<Word>,
     /// The first exit of each transport that is open to everybody, as written: none behind it of
     /// the same transport is ever used. One of the other is, where the peer says what its streams
     /// carry.
@@ -149,7 +151,9 @@ impl Draft {
             "PERMIT" => self.permit(value, word, lookup),
             "AUTHORIZER" => {
                 let is_shown = word.is_argument();
-                authorizer::add(value, is_shown, &mut self.authorizers, &mut self.notices)
+                authorizer::add(value, is_shown, &mut self.authorizers, &mut self.notices)?;
+                self.authorizer_words.push(word.clone());
+                Ok(())
             }
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
@@ -182,6 +186,7 @@ impl Draft {
             return Err(permit::too_many());
         }
         self.permits.push(permit::parse(value, &word.text, lookup)?);
+        self.permit_words.push(word.clone());
         Ok(())
     }
 
@@ -248,19 +253,15 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Plan, Failure> {
-        // What clients of FTP are called for is judged where they came in.
-        let calls = !self.entrances.is_empty();
-        let is_void = |permit: &&Permit| !(calls && permit.is_of(Proxy::Ftp));
-        if let Some(first) = self.permits.iter().find(is_void)
-            && !self.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_)))
-        {
-            let source = plain(&first.source);
-            self.notices.push(format!("{source} has no effect: no exit is a proxy"));
-        }
-        self.notices.extend(authorizer::notices(&self.authorizers, &self.exits));
         if let Some((target, transport, word)) = self.relay.take() {
             return self.finish_relay(target, transport, &word);
         }
+        let has_entrances = !self.entrances.is_empty();
+        permit::check(&self.permits, &self.exits, has_entrances)
+            .map_err(|(place, problem)| Failure::at(&self.permit_words[place], &problem))?;
+        authorizer::check(&self.authorizers, &self.exits)
+            .map_err(|(place, problem)| Failure::at(&self.authorizer_words[place], &problem))?;
+        self.notices.extend(authorizer::notices(&self.authorizers, &self.exits));
         checks::link_transport(&self.link.listen)?;
         if self.entrances.is_empty() && self.unix_entrances.is_empty() && self.exits.is_empty() {
             return Err(self.nothing_flows());
@@ -321,6 +322,10 @@ impl Draft {
                 ),
             ));
         }
+        permit::check_relay(&self.permits, transport.relay_word())
+            .map_err(|(place, problem)| Failure::at(&self.permit_words[place], &problem))?;
+        authorizer::check(&self.authorizers, &[])
+            .map_err(|(place, problem)| Failure::at(&self.authorizer_words[place], &problem))?;
         checks::relay_transport(&self.link.listen, transport, word)?;
         checks::distinct(&self.link.listen)?;
         checks::relay(&self.link.listen, (&target, transport), word)?;
@@ -332,7 +337,7 @@ impl Draft {
             exits: Vec::new(),
             reliable: self.reliable,
             maxima: self.maxima.finish(),
-            permits: Vec::new(),
+            permits: self.permits,
             authorizers: Vec::new(),
             timeouts: self.timeouts.finish(),
             soxconf: self.soxconf.finish(),

@@ -146,10 +146,7 @@ pub(crate) fn of_dest(value: &str) -> Result<ExitWords, Problem> {
     let (port, clients) = split_clients(rest);
     let (port, given) = options::split(port);
     let (port, transport) = split_transport(port);
-    let protocol = match transport {
-        Transport::Tcp => "tcprelay",
-        Transport::Udp => "udprelay",
-    };
+    let protocol = transport.relay_word();
     if port.contains(',') || port.get(1..).is_some_and(|port| port.contains('-')) {
         return Err(Problem::new(
             format!("{} is more than one port", quoted(port)),

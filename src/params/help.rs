@@ -67,7 +67,8 @@ Exits, where streams of the peer go; the first that matches is taken:
                                and active, unencrypted. Both ends have to speak
                                SockMux 1
   SERVER=PROXY,-in[:-:CLIENTS]
-                               a proxy: socks (4, 4a and 5), http, telnet, ftp
+                               a proxy: socks (4, 4a and 5; or socks4,
+                               socks5 for one alone), http, telnet, ftp
                                (as USER NAME@HOST[:PORT]). It connects where
                                each client asks it to
   SERVER=\"...,-in(OPTION LIST)[:-:CLIENTS]\"
@@ -83,10 +84,14 @@ Exits, where streams of the peer go; the first that matches is taken:
                                Loopback, link-local, multicast and our own ports
                                only where TO has their address or network:
                                PERMIT=socks:*,127.0.0.1:*
+                               PROXIES: socks (or socks4, socks5), http, ... At
+                               other exits and plain relays, by * or their word
+                               (tcprelay for DEST=), CLIENTS alone counts
   AUTHORIZER=\"-list{USER:PASSWORD,...}[:PROXIES]\"
                                users whom socks (5 only) and http let in, and
                                nobody else; several add up. PROXIES: socks or
-                               http alone. Keep it in a file (+=FILE) that only
+                               http alone, where there are exits that cannot
+                               ask. Keep it in a file (+=FILE) that only
                                you can read: ps shows the command line
   TCP streams take TCP exits, UDP flows UDP exits. A SockMux 0.3 peer does not
   say which it is: there the first exit that matches is taken, so tell them

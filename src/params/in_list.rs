@@ -136,7 +136,9 @@ impl InList {
         self,
         proxy: Option<Proxy>,
     ) -> Result<(ExitOptions, Option<TimeoutReader>), Problem> {
-        let is_for = |list: &Authorizer| proxy.is_some_and(|proxy| list.protocols.contains(&proxy));
+        let is_for = |list: &Authorizer| {
+            proxy.is_some_and(|proxy| proxy != Proxy::Socks4 && list.is_of(proxy))
+        };
         if !self.authorizers.iter().all(is_for) {
             return Err(Problem::new(
                 "AUTHORIZER= names users of a proxy that this exit is not",

@@ -1,8 +1,10 @@
-//! `PERMIT=protoList:dstHostList:srcHostList`: what proxies may reach, and for whom.
+//! `PERMIT=protoList:dstHostList:srcHostList`: what proxies may reach, and for whom; and who may use
+//! exits and plain relays that lead to one server.
 
 use super::error::{Problem, plain, quoted};
 use super::hostlist::{HostList, Lookup};
-use super::plan::{Permit, Proxy};
+use super::plan::{Exit, Permit, Proxy, Way};
+use super::protocol;
 use super::suggest;
 use crate::limits::PERMITS_MAX;
 
@@ -12,7 +14,7 @@ const REMEDY: &str = "write PERMIT=protoList:dstHostList:srcHostList, as in \
 /// Reads the value of `PERMIT=`. In the list of destinations `-Pport` means the port there.
 ///
 /// # Errors
-/// What is not of three parts, a word that is no proxy's, a host list that cannot be read.
+/// What is not of three parts, a word that is no protocol's, a host list that cannot be read.
 pub(crate) fn parse(value: &str, source: &str, lookup: &mut Lookup<'_>) -> Result<Permit, Problem> {
     let parts = value.split_once(':').and_then(|(protocols, hosts)| {
         let (destinations, sources) = split_list(hosts)?;
@@ -21,8 +23,10 @@ pub(crate) fn parse(value: &str, source: &str, lookup: &mut Lookup<'_>) -> Resul
     let Some((protocols, destinations, sources)) = parts else {
         return Err(Problem::new(format!("{} has not three parts", quoted(value)), REMEDY));
     };
+    let (protocols, relays) = protocol_list(protocols)?;
     Ok(Permit {
-        protocols: protocol_list(protocols)?,
+        protocols,
+        relays,
         destinations: HostList::parse(destinations, lookup)?,
         sources: HostList::parse(sources, lookup)?,
         source: source.to_owned(),
@@ -52,24 +56,82 @@ fn split_list(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// `None` is every proxy.
-fn protocol_list(text: &str) -> Result<Option<Vec<Proxy>>, Problem> {
-    let mut list = Vec::new();
+/// Proxies, where `None` is all of them and everything else; and other words.
+fn protocol_list(text: &str) -> Result<(Option<Vec<Proxy>>, Vec<String>), Problem> {
+    let (mut proxies, mut relays) = (Vec::new(), Vec::new());
     for word in text.split(',').map(str::trim) {
-        match (word, Proxy::of_word(&word.to_ascii_lowercase())) {
-            ("*", _) => return Ok(None),
-            (_, Some(proxy)) => list.push(proxy),
-            (word, None) => {
+        let lower = word.to_ascii_lowercase();
+        match Proxy::of_word(&lower) {
+            _ if lower == "*" => return Ok((None, Vec::new())),
+            Some(proxy) => proxies.push(proxy),
+            None if protocol::is_known(&lower) || OTHERS.contains(&&lower[..]) => {
+                relays.push(lower);
+            }
+            None => {
                 let nearest = suggest::nearest(word, ["socks", "http", "telnet", "ftp"]);
                 let or = nearest.map(|word| format!("; did you mean `{}`?", plain(word)));
                 return Err(Problem::new(
-                    format!("{} is no proxy's protocol", quoted(word)),
-                    format!("give socks, http, telnet, ftp or *{}", or.unwrap_or_default()),
+                    format!("{} is no proxy's protocol, nor an exit's", quoted(word)),
+                    format!(
+                        "give socks, http, telnet, ftp, * or the word of an exit, which is \
+                         tcprelay for DEST={}",
+                        or.unwrap_or_default()
+                    ),
                 ));
             }
         }
     }
-    Ok(Some(list))
+    Ok((Some(proxies), relays))
+}
+
+/// Words of exits without a standard port.
+const OTHERS: [&str; 2] = ["exec", "unix"];
+
+/// Finds a `PERMIT=` that would have no effect: it may have been meant to shut somebody out, so that
+/// is an error. `exits` has the protocol words of what leads to one server.
+///
+/// # Errors
+/// Which of the permits, by its place, and why.
+pub(crate) fn check(
+    permits: &[Permit],
+    exits: &[Exit],
+    has_entrances: bool,
+) -> Result<(), (usize, Problem)> {
+    // With any `PERMIT=` a proxy reaches only what one of them permits: each has an effect.
+    if exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
+        return Ok(());
+    }
+    for (place, permit) in permits.iter().enumerate() {
+        // What clients of FTP are called for is judged where they came in. A list of clients alone
+        // is about who connects.
+        let is_lock = permit.protocols.is_none()
+            && permit.destinations.permits_everybody()
+            && !permit.sources.permits_everybody();
+        let is_for_calls = has_entrances && permit.is_of(Proxy::Ftp) && !is_lock;
+        let is_for_exits = exits.iter().any(|exit| permit.is_of_word(&exit.protocol));
+        if !is_for_calls && !is_for_exits {
+            let what = "it would shut out nobody: it is about no exit of this process";
+            let remedy = "say by RELIABLE=hosts who may connect, or name the protocol of an exit, \
+                          as in PERMIT=tcprelay:*:hosts for DEST=";
+            return Err((place, Problem::new(what, remedy)));
+        }
+    }
+    Ok(())
+}
+
+/// The same for a plain relay of this protocol.
+///
+/// # Errors
+/// As of [`check`].
+pub(crate) fn check_relay(permits: &[Permit], protocol: &str) -> Result<(), (usize, Problem)> {
+    match permits.iter().position(|permit| !permit.is_of_word(protocol)) {
+        None => Ok(()),
+        Some(place) => {
+            let what = "it would shut out nobody: it is not about the plain relay";
+            let remedy = format!("write PERMIT={protocol}:*:hosts, or RELIABLE=hosts");
+            Err((place, Problem::new(what, remedy)))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +149,7 @@ mod tests {
             ("socks:10.0.0.0/8,!10.0.0.1:*", Some(vec![Proxy::Socks]), "10.0.0.0/8,!10.0.0.1", "*"),
             (
                 "http,SOCKS5:[::1],__1:[fe80::]/10",
-                Some(vec![Proxy::Http, Proxy::Socks]),
+                Some(vec![Proxy::Http, Proxy::Socks5]),
                 "[::1],__1",
                 "[fe80::]/10",
             ),
@@ -98,6 +160,20 @@ mod tests {
             assert_eq!(permit.protocols, protocols, "{value}");
             assert_eq!(permit.destinations.to_string(), destinations, "{value}");
             assert_eq!(permit.sources.to_string(), sources, "{value}");
+            assert_eq!(permit.relays, [""; 0], "{value}");
+        }
+        let permit = read("TCPrelay,socks4,exec,redis:*:10.0.0.1").expect("words of exits");
+        assert_eq!(permit.relays, ["tcprelay", "exec", "redis"]);
+        assert_eq!(permit.protocols, Some(vec![Proxy::Socks4]));
+        for (word, wanted) in [
+            ("tcprelay", true),
+            ("udprelay", false),
+            ("socks4", true),
+            ("socks", true),
+            ("socks5", false),
+            ("http", false),
+        ] {
+            assert_eq!(permit.is_of_word(word), wanted, "{word}");
         }
     }
 
@@ -109,7 +185,7 @@ mod tests {
             ("socks:*", "has not three parts"),
             ("socks:[::1", "has not three parts"),
             ("sock:*:*", "did you mean `socks`?"),
-            ("gopher:*:*", "`gopher` is no proxy's protocol"),
+            ("gofer:*:*", "`gofer` is no proxy's protocol"),
             (":*:*", "`` is no proxy's protocol"),
             ("*::*", "an empty host"),
             ("*:*:", "an empty host"),

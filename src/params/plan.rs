@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::authorizer::{Authorizer, User};
-use super::hostlist::HostList;
+use super::hostlist::{ClientName, HostList};
 pub use crate::wire::Transport;
 
 /// Everything one process was told to do.
@@ -43,6 +43,30 @@ impl Plan {
     pub fn timeouts_of(&self, exit: Option<usize>) -> &Timeouts {
         let exit = exit.and_then(|place| self.exits.get(place));
         exit.and_then(|exit| exit.options.timeouts.as_ref()).unwrap_or(&self.timeouts)
+    }
+
+    /// What `PERMIT=` says of a client of something that is no proxy, by its protocol word: one of
+    /// the source lists that are about it lets the client in, if there are any. Where it leads its
+    /// operator has said, so the lists of destinations are not asked. `None`: that depends on the
+    /// client's name.
+    pub fn permits_client(
+        &self,
+        protocol: &str,
+        caller: &Caller,
+        name: ClientName<'_>,
+    ) -> Option<bool> {
+        let about = self.permits.iter().filter(|permit| permit.is_of_word(protocol));
+        let mut verdicts = about.map(|permit| permit.sources.verdict(caller, name)).peekable();
+        if verdicts.peek().is_none() {
+            return Some(true);
+        }
+        // The first yes decides, else whatever a name could still change.
+        let either = |so_far: Option<bool>, verdict: Option<bool>| match (so_far, verdict) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (None, _) | (_, None) => None,
+            _ => Some(false),
+        };
+        verdicts.fold(Some(false), either)
     }
 }
 
@@ -288,11 +312,25 @@ pub enum Way {
     Command(String),
 }
 
+impl Transport {
+    /// The word of what carries it and adds nothing.
+    pub fn relay_word(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcprelay",
+            Transport::Udp => "udprelay",
+        }
+    }
+}
+
 /// How an exit asks its client for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxy {
     /// SOCKS 4, 4a and 5.
     Socks,
+    /// SOCKS 4 and 4a.
+    Socks4,
+    /// SOCKS 5.
+    Socks5,
     /// HTTP: CONNECT, and requests for `http://`.
     Http,
     /// Telnet: a prompt for a host.
@@ -305,7 +343,9 @@ impl Proxy {
     /// By its protocol word, in lower case.
     pub fn of_word(word: &str) -> Option<Proxy> {
         Some(match word {
-            "socks" | "socks4" | "socks5" => Proxy::Socks,
+            "socks" => Proxy::Socks,
+            "socks4" => Proxy::Socks4,
+            "socks5" => Proxy::Socks5,
             "http" => Proxy::Http,
             "telnet" => Proxy::Telnet,
             "ftp" => Proxy::Ftp,
@@ -317,19 +357,30 @@ impl Proxy {
     pub fn word(self) -> &'static str {
         match self {
             Proxy::Socks => "socks",
+            Proxy::Socks4 => "socks4",
+            Proxy::Socks5 => "socks5",
             Proxy::Http => "http",
             Proxy::Telnet => "telnet",
             Proxy::Ftp => "ftp",
         }
     }
+
+    /// Whether what is said of one is about the other too: `socks` is both of its versions.
+    pub fn meets(self, other: Proxy) -> bool {
+        use Proxy::{Socks, Socks4, Socks5};
+        self == other
+            || matches!((self, other), (Socks, Socks4 | Socks5) | (Socks4 | Socks5, Socks))
+    }
 }
 
-/// `PERMIT=`: something that proxies may reach.
+/// `PERMIT=`: something that proxies may reach, and who may use what leads to one server.
 #[derive(Debug, Clone)]
 pub struct Permit {
-    /// Of these; `None` is all.
+    /// Of these proxies, and exits by their words; `None` is all.
     pub protocols: Option<Vec<Proxy>>,
-    /// Where to: the address, and by `-Pport` the port.
+    /// Other words of exits and of plain relays, in lower case.
+    pub relays: Vec<String>,
+    /// Where to: the address, and by `-Pport` the port. Asked for proxies only.
     pub destinations: HostList,
     /// For whom: by client address and remote entrance port.
     pub sources: HostList,
@@ -340,7 +391,15 @@ pub struct Permit {
 impl Permit {
     /// Whether it is about this proxy.
     pub fn is_of(&self, proxy: Proxy) -> bool {
-        self.protocols.as_ref().is_none_or(|list| list.contains(&proxy))
+        self.protocols.as_ref().is_none_or(|list| list.iter().any(|of| of.meets(proxy)))
+    }
+
+    /// Whether it is about what has this protocol word.
+    pub fn is_of_word(&self, word: &str) -> bool {
+        match Proxy::of_word(word) {
+            Some(proxy) => self.is_of(proxy),
+            None => self.protocols.is_none() || self.relays.iter().any(|relay| relay == word),
+        }
     }
 }
 

@@ -196,7 +196,8 @@ fn no_host(url: &str) -> Problem {
 fn at_named(url: &str, named: ExitWords, clients: Option<String>) -> Result<ExitWords, Problem> {
     let word = protocol::word(url)?;
     let of = |word: &str| Proxy::of_word(word);
-    if word != named.protocol && (of(&word).is_none() || of(&word) != of(&named.protocol)) {
+    let meet = |one: Proxy| of(&named.protocol).is_some_and(|other| one.meets(other));
+    if word != named.protocol && !of(&word).is_some_and(meet) {
         return Err(Problem::new(
             format!(
                 "the exit is for {word}, and its option list names a {} server",
@@ -256,7 +257,8 @@ mod tests {
             ("sockmux://[::1]:9000", connector("::1")),
             ("sockmux://__1:9000", connector("::1")),
             ("socks,-in", Server::Exit(of("socks", Way::Proxy(Proxy::Socks), None))),
-            ("SOCKS5,-in", Server::Exit(of("socks", Way::Proxy(Proxy::Socks), None))),
+            ("SOCKS5,-in", Server::Exit(of("socks5", Way::Proxy(Proxy::Socks5), None))),
+            ("socks4,-in", Server::Exit(of("socks4", Way::Proxy(Proxy::Socks4), None))),
             ("http,-in:-:-P80", Server::Exit(of("http", Way::Proxy(Proxy::Http), Some("-P80")))),
             ("telnet,-in", Server::Exit(of("telnet", Way::Proxy(Proxy::Telnet), None))),
             ("ftp,-in:-:-P21", Server::Exit(of("ftp", Way::Proxy(Proxy::Ftp), Some("-P21")))),

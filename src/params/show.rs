@@ -48,7 +48,7 @@ pub fn plan(plan: &Plan) -> String {
     let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
     section(&mut text, "entrances", or_none(ways_in.collect()));
     let exits = plan.exits.iter().enumerate();
-    let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit, &plan.timeouts));
+    let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit, plan));
     section(&mut text, "exits", or_none(exits.collect()));
     clients(&mut text, plan);
     proxies(&mut text, plan);
@@ -137,7 +137,8 @@ fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> 
     section(&mut text, "link", ["none: a plain relay".to_owned()]);
     let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport, proxy_header: false };
     section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
-    section(&mut text, "server", [to + suffix(transport)]);
+    let server = [to + suffix(transport)].into_iter();
+    section(&mut text, "server", server.chain(permitted(plan, transport.relay_word())));
     clients(&mut text, plan);
     let times = &plan.timeouts;
     match transport {
@@ -283,7 +284,7 @@ fn behind_header(proxy_header: bool) -> &'static str {
 }
 
 /// An exit, a line for each name that was looked up for it, and what it has for itself.
-fn exit_lines(number: usize, exit: &Exit, process: &Timeouts) -> Vec<String> {
+fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     let Exit { protocol, way, proxy_header, clients, options, .. } = exit;
     let who = who(clients.as_ref());
     let to = match way {
@@ -307,8 +308,17 @@ fn exit_lines(number: usize, exit: &Exit, process: &Timeouts) -> Vec<String> {
     };
     let mut lines = vec![format!("{number}. {to}  for {who}{header}")];
     lines.extend(clients.iter().flat_map(name_lines));
-    lines.extend(option_lines(options, process));
+    if !matches!(way, Way::Proxy(_)) {
+        lines.extend(permitted(plan, protocol));
+    }
+    lines.extend(option_lines(options, &plan.timeouts));
     lines
+}
+
+/// Whom `PERMIT=` lets in at what is no proxy.
+fn permitted<'p>(plan: &'p Plan, protocol: &'p str) -> impl Iterator<Item = String> + 'p {
+    let about = plan.permits.iter().filter(|permit| permit.is_of_word(protocol));
+    about.map(|permit| format!("   PERMIT= lets in {}", who(Some(&permit.sources))))
 }
 
 /// What an exit has for itself, below it.
@@ -361,10 +371,13 @@ fn users(authorizer: &Authorizer) -> String {
 }
 
 fn permit_line(permit: &Permit) -> String {
-    let Permit { protocols, destinations, sources, .. } = permit;
+    let Permit { protocols, relays, destinations, sources, .. } = permit;
     let protocols = match protocols {
         None => "every proxy".to_owned(),
-        Some(list) => list.iter().map(|proxy| proxy.word()).collect::<Vec<_>>().join(", "),
+        Some(list) => {
+            let proxies = list.iter().map(|proxy| proxy.word());
+            proxies.chain(relays.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
+        }
     };
     let (to, who) = (destinations.to_string(), sources.to_string());
     format!("{protocols} to {}  for {}", plain_long(&to), plain_long(&who))

@@ -24,7 +24,7 @@ mod users;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use crate::params::plan::Target;
+pub use crate::params::plan::{Proxy, Target};
 
 /// What a conversation asks for, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +197,11 @@ pub trait Conversation {
 
     /// Whether a request of the client is awaited: the clock of [`Self::timed_out`] runs.
     fn awaits_client(&self) -> bool;
+
+    /// What the client speaks, where its first bytes decide that and have come.
+    fn speaks(&self) -> Option<Proxy> {
+        None
+    }
 
     /// Whether the client's bytes are of use now. While not, what comes is held: the engine should
     /// not make room for more at the peer, so that at most a window of it comes.

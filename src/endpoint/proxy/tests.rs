@@ -46,7 +46,7 @@ pub(super) fn answered_in_every_split(
 
 fn socks(users: bool) -> Box<dyn Conversation> {
     let users = users.then(|| vec![User { name: "a".into(), password: "b".into() }]);
-    Box::new(Socks::new(SocksConfig { users }))
+    Box::new(Socks::new(SocksConfig::from(users)))
 }
 
 fn telnet() -> Box<dyn Conversation> {

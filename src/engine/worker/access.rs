@@ -26,7 +26,7 @@ use crate::engine::driver::{Driver, Fd};
 use crate::engine::link::Link;
 use crate::engine::net;
 use crate::params::hostlist::ClientName;
-use crate::params::plan::{Caller, Target, Transport};
+use crate::params::plan::{Caller, LinkPlan, Target, Transport};
 use crate::session::{NO_ADDRESS, StreamKey};
 
 /// What is said to who cannot be waited with.
@@ -89,25 +89,21 @@ impl<D: Driver> Worker<D> {
         let Came { client, at, .. } = came;
         let entrance_port = Some(at.port()).filter(|&port| port != 0);
         let caller = Caller { client: client.ip(), entrance_port };
-        match (self.is_reliable(&caller), came.purpose) {
-            (Some(true), Purpose::Receptor) => {
+        match (self.lets_in(&caller, came.purpose), came.purpose) {
+            (Some(Ok(())), Purpose::Receptor) => {
                 self.begin_tunnel(Link::socket(came.socket, client.to_string()));
             }
-            (Some(true), Purpose::Relay) => self.begin_pair(came.socket),
-            (Some(true), Purpose::Entrance) => self.client_came(came),
-            (Some(false), Purpose::Receptor) => {
+            (Some(Ok(())), Purpose::Relay) => self.begin_pair(came.socket),
+            (Some(Ok(())), Purpose::Entrance) => self.client_came(came),
+            (Some(Err(reason)), Purpose::Receptor) => {
                 net::reset_on_close(&came.socket);
                 if self.may_log_refusal() {
-                    let reason = format!(
-                        "RELIABLE= does not let it in: add its address, or -P{} for any peer",
-                        at.port()
-                    );
+                    let port = at.port();
+                    let reason = format!("{reason}: add its address, or -P{port} for any peer");
                     warn!(peer = %client, reason, "tunnel did not come up");
                 }
             }
-            (Some(false), _) => {
-                self.turn_away(&came.socket, client, "RELIABLE= does not let it in");
-            }
+            (Some(Err(reason)), _) => self.turn_away(&came.socket, client, reason),
             (None, _) => {
                 // Only who has an address has a name.
                 if let Some(client) = caller.client {
@@ -128,15 +124,15 @@ impl<D: Driver> Worker<D> {
     pub(super) fn admit_datagrams(
         &mut self,
         client: SocketAddr,
-        port: u16,
+        (port, purpose): (u16, Purpose),
     ) -> Option<Option<Seat>> {
         let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
-        match self.is_reliable(&caller) {
-            Some(true) => match self.seats.take(caller.client) {
+        match self.lets_in(&caller, purpose) {
+            Some(Ok(())) => match self.seats.take(caller.client) {
                 Ok(seat) => return Some(seat),
                 Err(reason) => self.log_refused(client, &reason),
             },
-            Some(false) => self.log_refused(client, "RELIABLE= does not let it in"),
+            Some(Err(reason)) => self.log_refused(client, reason),
             None => self.ask_name(client.ip()),
         }
         None
@@ -166,13 +162,11 @@ impl<D: Driver> Worker<D> {
             }
         };
         let reason = match chosen {
-            Ok(Some((exit, true))) => match self.take_seats(Some(exit), caller.client) {
+            Ok(Some((exit, Ok(())))) => match self.take_seats(Some(exit), caller.client) {
                 Ok(seat) => return Some((exit, seat)),
                 Err(reason) => reason,
             },
-            Ok(Some((_, false))) => {
-                format!("RELIABLE= of its exit does not let in client {}", client.ip())
-            }
+            Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),
             Ok(None) if self.plan.exits.is_empty() => {
                 String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
             }
@@ -188,6 +182,21 @@ impl<D: Driver> Worker<D> {
         };
         self.refuse_stream(tunnel, stream, client, &reason, false);
         None
+    }
+
+    /// What the lists say of who has come in, and why not. `None`: that depends on its name.
+    fn lets_in(&self, caller: &Caller, purpose: Purpose) -> Option<Result<(), &'static str>> {
+        if !self.is_reliable(caller)? {
+            return Some(Err("RELIABLE= does not let it in"));
+        }
+        // Elsewhere `PERMIT=` is about exits.
+        if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&self.plan.link, purpose) {
+            let (word, name) = (transport.relay_word(), self.name_of(caller));
+            if !self.plan.permits_client(word, caller, name)? {
+                return Some(Err("PERMIT= does not let it in"));
+            }
+        }
+        Some(Ok(()))
     }
 
     /// What `RELIABLE=` says of a caller. `None`: that depends on its name.

@@ -127,7 +127,7 @@ impl<D: Driver> Worker<D> {
             Some(may) => may,
             None => {
                 let (name, asker) = (address.ip().to_string(), &anywhere.asker);
-                let may = self.destinations.may(Proxy::Socks, address, &name, asker, net::is_ours);
+                let may = self.destinations.may(Proxy::Socks5, address, &name, asker, net::is_ours);
                 if let Err(why) = &may {
                     anywhere.refuse(address);
                     let client = flow.client;
@@ -194,7 +194,7 @@ impl<D: Driver> Worker<D> {
         let address = match found {
             Ok(addresses) => addresses.into_iter().map(net::plain).find(|&address| {
                 let asker = &anywhere.asker;
-                let may = self.destinations.may(Proxy::Socks, address, host, asker, net::is_ours);
+                let may = self.destinations.may(Proxy::Socks5, address, host, asker, net::is_ours);
                 may.map_err(|denied| why = Some(denied)).is_ok()
             }),
             Err(error) => {

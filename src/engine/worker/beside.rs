@@ -256,7 +256,7 @@ impl<D: Driver> Worker<D> {
             Ok(addresses) => {
                 let (access, name, asker) = (&self.destinations, &target.host, &talk.asker);
                 access
-                    .permitted(talk.proxy, addresses, name, asker, net::is_ours)
+                    .permitted(talk.protocol(), addresses, name, asker, net::is_ours)
                     .map_err(Unreached::NotPermitted)
             }
             Err(error) => Err(Unreached::NameNotFound(format!("name not found: {error}"))),

@@ -42,7 +42,7 @@ pub(super) fn destinations(plan: &Plan, own: Vec<SocketAddr>) -> Destinations {
 }
 
 impl<D: Driver> Worker<D> {
-    /// Whether an exit takes a caller.
+    /// Why an exit does not take a caller, if so.
     ///
     /// # Errors
     /// That depends on the caller's name.
@@ -51,19 +51,24 @@ impl<D: Driver> Worker<D> {
         exit: usize,
         caller: &Caller,
         name: ClientName<'_>,
-    ) -> Result<bool, NameWanted> {
+    ) -> Result<Result<(), &'static str>, NameWanted> {
         let plan = &self.plan.exits[exit];
         if let Some(list) = &plan.options.reliable
             && !list.verdict(caller, name).ok_or(NameWanted)?
         {
-            return Ok(false);
+            return Ok(Err("RELIABLE= of its exit"));
         }
-        // What a proxy may reach may depend on the name too.
         match plan.way {
+            // What a proxy may reach may depend on the name too.
             Way::Proxy(proxy) if self.destinations.want_name(proxy, Some(exit), caller, name) => {
                 Err(NameWanted)
             }
-            _ => Ok(true),
+            Way::Proxy(_) => Ok(Ok(())),
+            _ => {
+                let verdict = self.plan.permits_client(&plan.protocol, caller, name);
+                let permitted = verdict.ok_or(NameWanted)?;
+                Ok(if permitted { Ok(()) } else { Err("PERMIT=") })
+            }
         }
     }
 

@@ -36,7 +36,7 @@ impl<D: Driver> Worker<D> {
         let port = self.ports.get(origin.port)?;
         let client = net::plain(origin.client);
         let (purpose, address) = (port.purpose, port.address);
-        let seat = self.admit_datagrams(client, address.port())?;
+        let seat = self.admit_datagrams(client, (address.port(), purpose))?;
         match purpose {
             Purpose::Relay => {
                 let LinkPlan::Relay { target, .. } = &self.plan.link else { return None };

@@ -85,6 +85,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn server_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = &mut local.stage else { return };
+        let protocol = talk.protocol();
         let Server::Dialing { dial, failure } = &mut talk.server else { return };
         match found {
             Ok(addresses) => {
@@ -92,7 +93,7 @@ impl<D: Driver> Worker<D> {
                 let permitted = match talk.is_judged {
                     true => {
                         let access = &self.destinations;
-                        access.permitted(talk.proxy, addresses, name, asker, net::is_ours)
+                        access.permitted(protocol, addresses, name, asker, net::is_ours)
                     }
                     false => Ok(addresses),
                 };

@@ -109,6 +109,11 @@ impl Talk {
         matches!(self.server, Server::Connected { .. })
     }
 
+    /// What `PERMIT=` is to say of its destinations.
+    pub(super) fn protocol(&self) -> Proxy {
+        self.conversation.speaks().unwrap_or(self.proxy)
+    }
+
     /// It may be told what the client or the server did.
     pub(super) fn listens(&self) -> bool {
         matches!(self.server, Server::None | Server::Connected { .. })
@@ -139,7 +144,14 @@ impl Beginning {
         };
         let users = plan.users(exit, proxy);
         Some(match proxy {
-            Proxy::Socks => Beginning::Socks(Arc::new(SocksConfig { users })),
+            Proxy::Socks | Proxy::Socks4 | Proxy::Socks5 => {
+                let users_of = |version| plan.users(exit, version);
+                Beginning::Socks(Arc::new(SocksConfig {
+                    versions: proxy,
+                    users: users_of(Proxy::Socks5),
+                    four_has_users: users_of(Proxy::Socks4).is_some(),
+                }))
+            }
             Proxy::Http => Beginning::Http(Arc::new(HttpConfig { via: banner_host, users })),
             Proxy::Telnet => Beginning::Telnet(TelnetConfig { banner_host }),
             Proxy::Ftp => Beginning::Ftp(FtpConfig { server: None, banner_host }),

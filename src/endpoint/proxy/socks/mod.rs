@@ -19,23 +19,36 @@ use std::sync::Arc;
 
 use super::{Conversation, Lead, Step, Then, Unreached, users};
 use crate::limits::PROXY_HEAD_BYTES;
-use crate::params::plan::User;
+use crate::params::plan::{Proxy, User};
 use reply::{Reply, Version};
 use request::{Fault, Password, Request};
 
 /// The number of a conversation's only port.
 const PORT: u32 = 1;
 
-/// Who may use the proxy.
+/// Who may use the proxy, and by which version.
 pub struct SocksConfig {
-    /// With some only SOCKS 5 serves, for 4 has no passwords; `None` is everybody.
+    /// One of the versions, or both: [`Proxy::Socks`].
+    pub versions: Proxy,
+    /// Whom SOCKS 5 lets in; `None` is everybody.
     pub users: Option<Vec<User>>,
+    /// There are users for SOCKS 4 too. It has no passwords, so it is refused.
+    pub four_has_users: bool,
+}
+
+/// Both versions, with users for both.
+impl From<Option<Vec<User>>> for SocksConfig {
+    fn from(users: Option<Vec<User>>) -> Self {
+        SocksConfig { versions: Proxy::Socks, four_has_users: users.is_some(), users }
+    }
 }
 
 /// One client's talk with the SOCKS proxy.
 pub struct Socks {
     config: Arc<SocksConfig>,
     state: State,
+    /// That of the client's first byte.
+    version: Option<Version>,
     /// What the client said and was not used yet; early data at the end.
     held: Vec<u8>,
     client_ended: bool,
@@ -71,17 +84,26 @@ enum Bind {
 impl Socks {
     /// The talk with a new client. An `Arc` lets all streams of an exit share what they need.
     pub fn new(config: impl Into<Arc<SocksConfig>>) -> Self {
-        Socks { config: config.into(), state: State::First, held: Vec::new(), client_ended: false }
+        Socks {
+            config: config.into(),
+            state: State::First,
+            version: None,
+            held: Vec::new(),
+            client_ended: false,
+        }
     }
 
     /// Uses up what is held, as far as whole messages go.
     fn read(&mut self, steps: &mut Vec<Step>) {
         loop {
             let taken = match self.state {
-                State::First => match self.held.first() {
+                State::First => match self.held.first().copied() {
                     None => return,
-                    Some(4) => self.read_request(Version::Four, steps),
-                    Some(5) => self.read_methods(steps),
+                    Some(4) if self.serves(Version::Four, steps) => {
+                        self.read_request(Version::Four, steps)
+                    }
+                    Some(5) if self.serves(Version::Five, steps) => self.read_methods(steps),
+                    Some(4 | 5) => None,
                     Some(other) => {
                         let why = format!("neither SOCKS 4 nor 5: the first byte is {other:#04x}");
                         self.end(Step::Reset(why), steps);
@@ -109,6 +131,23 @@ impl Socks {
                 None => return,
             }
         }
+    }
+
+    /// Whether the client's version is served. One that is not is told so in its own terms.
+    fn serves(&mut self, version: Version, steps: &mut Vec<Step>) -> bool {
+        self.version = Some(version);
+        if version.proxy().meets(self.config.versions) {
+            return true;
+        }
+        let (no, other) = match version {
+            Version::Four => (reply::request(version, Reply::Failure, None), Version::Five),
+            Version::Five => (reply::method(reply::NO_METHOD), Version::Four),
+        };
+        steps.push(Step::ToClient(no));
+        steps
+            .push(Step::Note(format!("SOCKS {version} is refused: the exit is for SOCKS {other}")));
+        self.end(Step::EndClient, steps);
+        false
     }
 
     /// The readers give the bytes that a whole message had, and `None` while it is not whole, or
@@ -164,7 +203,7 @@ impl Socks {
                 return None;
             }
         };
-        if version == Version::Four && self.config.users.is_some() {
+        if version == Version::Four && self.config.four_has_users {
             steps.push(Step::ToClient(reply::no_such_user()));
             steps.push(Step::Note(
                 "SOCKS 4 is refused: it has no passwords, and users are set".into(),
@@ -336,6 +375,10 @@ impl Conversation for Socks {
 
     fn awaits_client(&self) -> bool {
         matches!(self.state, State::First | State::Password | State::Request)
+    }
+
+    fn speaks(&self) -> Option<Proxy> {
+        self.version.map(Version::proxy)
     }
 
     fn takes_client(&self) -> bool {

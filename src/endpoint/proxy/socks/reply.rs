@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::address;
 use crate::endpoint::proxy::Unreached;
+use crate::params::plan::Proxy;
 
 /// Method of RFC 1928 section 3: no authentication.
 pub(super) const NO_AUTHENTICATION: u8 = 0;
@@ -19,6 +20,16 @@ pub(super) enum Version {
     /// 4 and 4a.
     Four,
     Five,
+}
+
+impl Version {
+    /// What `PERMIT=` and `AUTHORIZER=` call it.
+    pub(super) fn proxy(self) -> Proxy {
+        match self {
+            Version::Four => Proxy::Socks4,
+            Version::Five => Proxy::Socks5,
+        }
+    }
 }
 
 impl fmt::Display for Version {

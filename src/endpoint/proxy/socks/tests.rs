@@ -5,13 +5,13 @@ use crate::endpoint::proxy::Target;
 use crate::endpoint::proxy::tests::in_every_split;
 
 fn open() -> Box<dyn Conversation> {
-    Box::new(Socks::new(SocksConfig { users: None }))
+    Box::new(Socks::new(SocksConfig::from(None)))
 }
 
 fn guarded() -> Box<dyn Conversation> {
     let users = [("me", "secret"), ("you", "")]
         .map(|(name, password)| User { name: name.into(), password: password.into() });
-    Box::new(Socks::new(SocksConfig { users: Some(users.to_vec()) }))
+    Box::new(Socks::new(SocksConfig::from(Some(users.to_vec()))))
 }
 
 fn connect(host: &str, port: u16) -> Step {
@@ -50,6 +50,43 @@ fn version_4_by_address_and_by_name() {
         let early = Step::ToServer(b"early".into());
         let expected = [target, to_client(&[OWN_4]), early, Step::EndServer, Step::Pass];
         assert_eq!(in_every_split(&open, request, 0), expected);
+    }
+}
+
+#[test]
+fn the_other_version_is_refused_in_its_own_terms() {
+    let of = |versions| {
+        move || {
+            let config = SocksConfig { versions, ..SocksConfig::from(None) };
+            Box::new(Socks::new(config)) as Box<dyn Conversation>
+        }
+    };
+    let note = |version, other| {
+        Step::Note(format!("SOCKS {version} is refused: the exit is for SOCKS {other}"))
+    };
+    let four = b"\x04\x01\x1f\x90\x0a\x00\x00\x01\x00";
+    let refused = in_every_split(&of(Proxy::Socks5), four, 0);
+    assert_eq!(refused, [to_client(&[REJECTED_4]), note(4, 5), Step::EndClient]);
+    let five = b"\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x50";
+    let refused = in_every_split(&of(Proxy::Socks4), five, 0);
+    assert_eq!(refused, [to_client(&[b"\x05\xff"]), note(5, 4), Step::EndClient]);
+    for (versions, request) in [(Proxy::Socks4, &four[..]), (Proxy::Socks5, five)] {
+        assert_eq!(in_every_split(&of(versions), request, 0).last(), Some(&Step::Pass));
+    }
+}
+
+/// Users of SOCKS 5 alone are not asked for by SOCKS 4.
+#[test]
+fn version_4_is_refused_where_it_has_users() {
+    let users = vec![User { name: "me".into(), password: "secret".into() }];
+    for four_has_users in [true, false] {
+        let make = || {
+            let config = SocksConfig { four_has_users, ..SocksConfig::from(Some(users.clone())) };
+            Box::new(Socks::new(config)) as Box<dyn Conversation>
+        };
+        let steps = in_every_split(&make, b"\x04\x01\x1f\x90\x0a\x00\x00\x01\x00", 0);
+        let wanted = if four_has_users { Step::EndClient } else { Step::Pass };
+        assert_eq!(steps.last(), Some(&wanted));
     }
 }
 
