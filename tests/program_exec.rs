@@ -62,6 +62,11 @@ fn are_gone(program: &Program) {
     assert!(eventually(DEADLINE, || children(program) == 0), "{} left", children(program));
 }
 
+/// A command that does nothing for long. No other test, of this run or another, has the same.
+fn mark(number: u32) -> String {
+    format!("sleep 3600.{}{number}", std::process::id())
+}
+
 /// Whether a process runs whose command line has this in it, but for the program itself.
 fn runs(mark: &str) -> bool {
     let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
@@ -145,13 +150,13 @@ fn a_command_that_is_not_there_is_warned_of() {
 #[test]
 fn a_client_that_goes_takes_its_command_along() {
     // It reads nothing, so it does not see the end; its child ignores SIGTERM.
-    const MARK: &str = "sleep 3600.0625";
-    let tunnel = tunnel(Protocol::V1, &format!("(trap '' TERM; {MARK}); exec {MARK}"));
+    let mark = &mark(3);
+    let tunnel = tunnel(Protocol::V1, &format!("(trap '' TERM; {mark}); exec {mark}"));
     let stream = connect(tunnel.entrance());
-    assert!(eventually(DEADLINE, || runs(MARK)));
+    assert!(eventually(DEADLINE, || runs(mark)));
     reset(stream);
     are_gone(&tunnel.receptor);
-    assert!(eventually(DEADLINE, || !runs(MARK)));
+    assert!(eventually(DEADLINE, || !runs(mark)));
 }
 
 #[test]
@@ -173,7 +178,7 @@ fn a_hundred_at_once_and_none_left_behind() {
     are_gone(&tunnel.receptor);
     assert!(eventually(DEADLINE, || tunnel.receptor.descriptors() == before));
     // A signal while some run.
-    let mark = "sleep 3600.125";
+    let mark = &mark(4);
     let others = self::tunnel(Protocol::V1, &format!("trap '' TERM; {mark}"));
     let kept: Vec<_> = (0..10).map(|_| connect(others.entrance())).collect();
     assert!(eventually(DEADLINE, || children(&others.receptor) == 10));
@@ -210,12 +215,13 @@ fn more_than_may_run_at_once_are_refused() {
 /// All that a command has started goes too, whatever it thinks of SIGTERM.
 #[test]
 fn commands_go_with_a_program_that_is_killed() {
-    for (mark, command) in [
-        ("sleep 3600.25", "sleep 3600.25"),
-        ("sleep 3600.26", "sleep 3600.26 | cat"),
-        ("sleep 3600.27", "(trap '' TERM; sleep 3600.27; :) | sh -c 'sleep 3600.27; :'"),
+    let mark = &mark(1);
+    for command in [
+        mark.clone(),
+        format!("{mark} | cat"),
+        format!("(trap '' TERM; {mark}; :) | sh -c '{mark}; :'"),
     ] {
-        let Tunnel { mut receptor, connector, .. } = tunnel(Protocol::V1, command);
+        let Tunnel { mut receptor, connector, .. } = tunnel(Protocol::V1, &command);
         let entrance: SocketAddr = connector.address_of("entrance listening");
         let _stream = connect(entrance);
         assert!(eventually(DEADLINE, || runs(mark)));
@@ -227,19 +233,23 @@ fn commands_go_with_a_program_that_is_killed() {
 /// What is started beside the commands, to end them, ends as well, and is there again if it was ended.
 #[test]
 fn the_watchdog_of_commands_leaves_nothing_behind() {
-    let mark = "sleep 3600.28";
+    let mark = &mark(2);
     let mut tunnel = tunnel(Protocol::V1, mark);
     assert_eq!(watchdogs(&tunnel.receptor).len(), 0);
     let _first = connect(tunnel.entrance());
     assert!(eventually(DEADLINE, || runs(mark)));
     let [watchdog] = watchdogs(&tunnel.receptor)[..] else { panic!("one for all commands") };
     kill_process(watchdog, Signal::KILL).expect("it runs");
-    let _second = connect(tunnel.entrance());
-    assert!(eventually(DEADLINE, || children(&tunnel.receptor) == 2));
+    assert!(eventually(DEADLINE, || watchdogs(&tunnel.receptor).is_empty()));
+    let second = connect(tunnel.entrance());
+    // One that is only being started has the program's name still.
+    let is_back = || watchdogs(&tunnel.receptor).len() == 1 && children(&tunnel.receptor) == 2;
+    assert!(eventually(DEADLINE, is_back));
     let [watchdog] = watchdogs(&tunnel.receptor)[..] else { panic!("a new one") };
     tunnel.receptor.kill_9();
     assert!(eventually(DEADLINE, || !runs(mark)));
     assert!(eventually(DEADLINE, || test_kill_process(watchdog).is_err()));
+    drop(second);
 }
 
 /// Whatever the program ignores, or was started to.

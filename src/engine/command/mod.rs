@@ -90,6 +90,20 @@ impl RunningCommand {
         command: &str,
         environment: &[(&str, Option<String>)],
     ) -> io::Result<(RunningCommand, OwnedFd)> {
+        match RunningCommand::try_start(watchdog, command, environment) {
+            // The watchdog was killed just now; there is another for the next attempt.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {
+                RunningCommand::try_start(watchdog, command, environment)
+            }
+            started => started,
+        }
+    }
+
+    fn try_start(
+        watchdog: &Watchdog,
+        command: &str,
+        environment: &[(&str, Option<String>)],
+    ) -> io::Result<(RunningCommand, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let (stderr, their_stderr) = io::pipe()?;
