@@ -467,7 +467,9 @@ fn an_original_is_sent_no_more_than_it_acknowledges() {
     // It is told of the end by a CLOSE.
     assert!(!session.local_reset(key, "idle"));
     assert_eq!(frames(&mut session), [control(CLOSE)]);
-    session.on_frame(Frame::Closed { to: Name::Ours(2) }, START).expect("its answer");
+    session
+        .on_frame(Frame::Closed { from: Some(7), to: Name::Ours(2) }, START)
+        .expect("its answer");
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("idle"))]);
     assert_eq!((session.stream_count(), session.datagram_cost_bytes()), (0, 0));
 }

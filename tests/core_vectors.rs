@@ -100,8 +100,10 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("refusal", close(None, 3, b"no exit", CloseKind::Refused), &|out| {
         e.close(out, None, 3, "#no exit");
     });
-    case("closed", Frame::Closed { to: Name::Ours(3) }, &|out| e.closed(out, 2, 3));
-    case("closed_refusal", Frame::Closed { to: Name::None }, &|out| e.closed(out, 3, 255));
+    case("closed", Frame::Closed { from: Some(2), to: Name::Ours(3) }, &|out| e.closed(out, 2, 3));
+    case("closed_refusal", Frame::Closed { from: Some(3), to: Name::None }, &|out| {
+        e.closed(out, 3, 255)
+    });
     case("echo", Frame::Ping { ids: none, payload: b"74353842\0" }, &|out| {
         e.ping(out, b"74353842\0");
     });

@@ -40,8 +40,27 @@ pub const PONGS_MAX: usize = 8;
 pub const ACK_DELAY_MICROS: u64 = 20_000;
 
 /// Where the other side has answered already, CLOSE is held back this long after the last byte
-/// of the answer, towards an original peer (see `docs/architecture.md`, half-close).
-pub const ANSWERED_HOLD_MICROS: u64 = 1_000_000;
+/// of the answer, towards an original peer (see `docs/architecture.md`, half-close). An answer that
+/// is under way may pause for as long as a lost packet takes to be sent again, 0.2 s and some, on the
+/// way to us and between two hosts behind the peer. The tunnel's round trip is added to this and to
+/// the next two, since an answer that fills the windows pauses for one each time.
+pub const ANSWERED_HOLD_MICROS: u64 = 500_000;
+
+/// The least of it, when slots run short: what Nagle's algorithm and delayed
+/// acknowledgements together make of one (44 ms), with an original at the other end, which leaves
+/// the first on.
+pub const ANSWERED_HOLD_MICROS_MIN: u64 = 100_000;
+
+/// The same where no answer has come yet, which most servers give within this. Sixty clients that
+/// want none then make way for a hundred more in a second.
+pub const UNANSWERED_HOLD_MICROS_MIN: u64 = 500_000;
+
+/// Streams that are to be free or about to be, towards an original peer: as long as there are fewer,
+/// streams whose CLOSE is only held back end, the longest silent first. So many clients that come
+/// at once find a slot without waiting for a round trip.
+pub const ORIGINAL_STREAMS_SPARE: usize = 8;
+
+const _: () = assert!(ORIGINAL_STREAMS_SPARE < ORIGINAL_STREAMS_MAX as usize);
 
 /// Silence is given up after this many keep-alive intervals: 90 s at the original's 30.
 pub const KEEPALIVE_INTERVALS: u32 = 3;

@@ -61,6 +61,11 @@ impl Lane {
         self.now = now;
     }
 
+    /// The time that was told last.
+    pub(super) fn now(&self) -> Moment {
+        self.now
+    }
+
     /// A frame with payload passed, either way; `was_small` is the stream's memory of whether
     /// the frame before it was small, too.
     pub(super) fn passed(&mut self, bytes: u64, was_small: &mut bool) {

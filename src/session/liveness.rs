@@ -91,6 +91,12 @@ impl Liveness {
         }
     }
 
+    /// 0.3: a stream that was opened then is answered now. That takes a round trip at least, and on a
+    /// quiet tunnel there is no other measure of it.
+    pub(super) fn answered_open(&mut self, began: Moment, now: Moment) {
+        self.measured(Duration::from_micros(now.0.saturating_sub(began.0)), true, now);
+    }
+
     fn silent_since(&self) -> Option<Moment> {
         if self.awaits_peer {
             return None;
@@ -121,12 +127,14 @@ impl Session {
         if let Some(deadline) = self.liveness.hello_deadline {
             return Some(deadline);
         }
-        let holds =
-            self.holds.iter().filter_map(|&key| Some(self.streams.get(key)?.hold?.until)).min();
         // No ping goes out before the hello is done, even where no deadline is set for it.
         let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
         let acks = [self.queues.ack_deadline(), self.lane.tell_at()];
-        [ping, self.liveness.silent_since(), holds].into_iter().chain(acks).flatten().min()
+        [ping, self.liveness.silent_since(), self.next_hold_end()]
+            .into_iter()
+            .chain(acks)
+            .flatten()
+            .min()
     }
 
     /// It is now `now`.

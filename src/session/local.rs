@@ -1,14 +1,13 @@
 //! What the local side of a stream does.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use super::hold::Hold;
 use super::ports::Ports;
 use super::runs::Runs;
-use super::stream::{Hold, LocalEnd, State};
-use super::transmit::Control;
+use super::stream::{LocalEnd, State};
 use super::{Moment, OpenError, Session, StreamKey};
-use crate::limits::{ANSWERED_HOLD_MICROS, READ_AHEAD_BYTES, REASON_BYTES};
+use crate::limits::{READ_AHEAD_BYTES, REASON_BYTES};
 use crate::wire::{self, Protocol, Transport};
 
 impl Session {
@@ -57,15 +56,18 @@ impl Session {
         let key =
             self.streams.insert(state, true, numbering).ok_or(OpenError::TooMany { limit })?;
         self.open_windows(key);
+        let now = self.lane.now();
         if let Some(stream) = self.streams.get_mut(key) {
             stream.user = Some(user);
             stream.addresses = addresses;
+            stream.began = now;
             stream.datagrams = are_datagrams.then(Runs::default);
             stream.ports = beside.map(Ports::of_beside);
             stream.todo.open = true;
         }
         self.counters.opened += 1;
         self.schedule_control(key);
+        self.free_slots();
         Ok(key)
     }
 
@@ -100,7 +102,7 @@ impl Session {
         let Some(to) = stream.peer_id else { return };
         let reason =
             if unreachable && !self.peer_is_ours() { String::new() } else { sayable(reason) };
-        self.outbox.push(Control::Refuse { to, reason });
+        self.push_refusal(to, reason);
     }
 
     /// The engine has read `bytes` more of the stream and holds them.
@@ -144,7 +146,8 @@ impl Session {
         stream.ack_bytes += bytes - uncounted;
         if let Some(hold) = &mut stream.hold {
             // The answer is still coming: hold on.
-            hold.until = now.after(hold.quiet);
+            hold.renew(now);
+            self.free_slots();
         }
         self.schedule_ack(key, now);
     }
@@ -160,6 +163,7 @@ impl Session {
 
     /// The local side has ended its data, and may still take.
     pub fn data_end(&mut self, key: StreamKey, now: Moment) {
+        self.lane.clock(now);
         let half_close = self.half_close();
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
@@ -172,12 +176,8 @@ impl Session {
         if !half_close {
             // CLOSE would end both directions: hold it back while an answer may come. A server
             // (at the side that did not open) that ends its data has answered.
-            let linger = self.config.linger;
             if stream.opener {
-                let whole = linger.unwrap_or(Duration::MAX);
-                let answered = Duration::from_micros(ANSWERED_HOLD_MICROS);
-                let quiet = if stream.answered { whole.min(answered) } else { whole };
-                stream.hold = Some(Hold { quiet, until: now.after(quiet) });
+                stream.hold = Some(Hold::new(stream.answered, now));
                 self.holds.push(key);
             }
         }
@@ -238,8 +238,11 @@ impl Session {
                 // The original drops what its local side has not taken 3 s after CLOSE: wait
                 // until it says that all was taken.
                 let all_taken = ours || stream.unacked_bytes == 0;
-                if stream.hold.is_some() || !all_taken {
+                if !all_taken {
                     return;
+                }
+                if stream.hold.is_some() {
+                    return self.free_slots();
                 }
                 stream.todo.close = true;
             }
@@ -255,37 +258,6 @@ impl Session {
         if self.protocol == Protocol::V03 && stream.opener && both && stream.state == State::Open {
             stream.todo.close = true;
             self.schedule_control(key);
-        }
-    }
-
-    /// Lets go of CLOSEs that have been held back long enough.
-    pub(super) fn end_holds(&mut self, now: Moment) {
-        let mut at = 0;
-        while at < self.holds.len() {
-            let key = self.holds[at];
-            let over = match self.streams.get_mut(key) {
-                None => true,
-                Some(stream) => match &mut stream.hold {
-                    None => true,
-                    Some(hold) if hold.until > now => false,
-                    Some(_) if stream.backlog_bytes == 0 => {
-                        stream.hold = None;
-                        true
-                    }
-                    // Something is still being delivered: a slow client is waited for.
-                    Some(hold) => {
-                        let again = Duration::from_micros(ANSWERED_HOLD_MICROS);
-                        hold.until = now.after(hold.quiet.max(again));
-                        false
-                    }
-                },
-            };
-            if over {
-                self.holds.swap_remove(at);
-                self.check_end(key);
-            } else {
-                at += 1;
-            }
         }
     }
 }

@@ -12,9 +12,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod close;
 mod datagrams;
 mod error;
 mod event;
+mod hold;
 mod lane;
 mod liveness;
 mod local;
@@ -38,6 +40,7 @@ pub use window::Windows;
 use crate::limits;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
+use close::Refusals;
 use lane::Lane;
 use liveness::Liveness;
 use stream::{Numbering, Stream, Streams};
@@ -221,6 +224,8 @@ pub struct Session {
     liveness: Liveness,
     /// Streams whose CLOSE is held back.
     holds: Vec<StreamKey>,
+    /// Towards an original: refusals that it has not answered.
+    refusals: Refusals,
     /// Why streams from the peer are refused, once they are.
     refusing: Option<&'static str>,
     /// SockMux 1: why they will be, once the peer has answered the ping behind GOING_AWAY.
@@ -257,6 +262,7 @@ impl Session {
             events: VecDeque::new(),
             liveness: Liveness::new(&config, now),
             holds: Vec::new(),
+            refusals: Refusals::default(),
             refusing: None,
             leaving: None,
             peer_leaves: false,

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::runs::Runs;
-use super::stream::{LocalEnd, State, Stream};
+use super::stream::{State, Stream};
 use super::transmit::Control;
 use super::{Beside, Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
-use crate::limits::{CREDIT_BYTES_MAX, REASON_BYTES};
-use crate::wire::{CloseKind, Frame, Name, Protocol, Transport};
+use crate::limits::CREDIT_BYTES_MAX;
+use crate::wire::{Frame, Name, Protocol, Transport};
 
 impl Session {
     /// Takes a frame from the peer: where the payload behind it goes, if there is any.
@@ -88,7 +88,7 @@ impl Session {
             }
             Frame::Urgent { to, bytes, .. } => return Ok(self.on_urgent(to, bytes)),
             Frame::Close { from, to, reason, kind } => self.on_close(from, to, reason, kind),
-            Frame::Closed { to } => self.on_closed(to),
+            Frame::Closed { from, to } => self.on_closed(from, to),
             Frame::Ping { ids, payload } => self.outbox.push_pong(ids, payload),
             Frame::Pong { payload } => self.on_pong(payload, now),
             Frame::PacketSize(bytes) => {
@@ -238,6 +238,9 @@ impl Session {
                     return Err(TunnelError::AckOverrun { extra_bytes });
                 };
                 stream.unacked_bytes = rest;
+                if let Some(hold) = stream.hold.as_mut().filter(|_| rest == 0) {
+                    hold.renew(self.lane.now());
+                }
             }
             Protocol::V1 if stream.datagrams.is_some() => {
                 self.counters.unsuited_frames += 1;
@@ -267,8 +270,9 @@ impl Session {
         // Without an id of the peer's no answer could find it.
         let Some(from) = from else { return Ok(None) };
         self.check_number(from)?;
+        self.refusals.remove(from);
         if let Some(reason) = self.refusing {
-            self.outbox.push(Control::Refuse { to: from, reason: String::from(reason) });
+            self.push_refusal(from, String::from(reason));
             return Ok(None);
         }
         Ok(self.let_in(from, (client, entrance), transport, None))
@@ -301,7 +305,7 @@ impl Session {
             .flatten();
         let Some(key) = key else {
             let reason = format!("at most {limit} streams at once are taken here");
-            self.outbox.push(Control::Refuse { to: from, reason });
+            self.push_refusal(from, reason);
             return None;
         };
         self.open_windows(key);
@@ -310,6 +314,7 @@ impl Session {
             stream.datagrams = (transport == Some(Transport::Udp)).then(Runs::default);
         }
         self.counters.accepted += 1;
+        self.free_slots();
         self.events.push_back(Event::Incoming { key, client, entrance, transport, beside });
         Some(key)
     }
@@ -332,9 +337,14 @@ impl Session {
         }
         stream.state = State::Open;
         stream.peer_id = Some(from);
+        let began = stream.began;
+        if let Some(hold) = &mut stream.hold {
+            hold.renew(self.lane.now());
+        }
         if let (Some(user), false) = (stream.user, stream.deaf) {
             self.events.push_back(Event::Opened { user });
         }
+        self.liveness.answered_open(began, self.lane.now());
         self.schedule_control(key);
         self.schedule_data(key);
         self.resume_reading(key);
@@ -355,46 +365,6 @@ impl Session {
         let deaf = stream.deaf || stream.peer_end;
         self.schedule_control(key);
         if deaf { self.discard(bytes) } else { Sink::Urgent(key) }
-    }
-
-    fn on_close(&mut self, from: Option<u32>, to: Name, reason: &[u8], kind: CloseKind) {
-        if self.protocol == Protocol::V03 {
-            // CLOSED is owed whether the stream is known or not.
-            let to = match to {
-                Name::Ours(id) => Some(id),
-                _ => None,
-            };
-            self.outbox.push(Control::Closed { from: to, to: from });
-        }
-        let Some(key) = self.find(to) else { return };
-        let Some(stream) = self.streams.get(key) else { return };
-        if stream.state == State::Closing {
-            // Both sides closed at once: the peer's CLOSED to ours is still to come, and the id
-            // must not be used again before.
-            return;
-        }
-        let reason = String::from_utf8_lossy(&reason[..reason.len().min(REASON_BYTES)]);
-        let how = match kind {
-            CloseKind::Orderly => Ended::Orderly,
-            CloseKind::Reset => Ended::Reset(reason.into_owned()),
-            CloseKind::Refused => Ended::Refused(reason.into_owned()),
-        };
-        self.finish(key, how);
-    }
-
-    fn on_closed(&mut self, to: Name) {
-        // "No id" answers a refusal of ours.
-        let Some(key) = self.streams.by_short(to) else { return };
-        let Some(stream) = self.streams.get(key) else { return };
-        if stream.state != State::Closing {
-            self.counters.unknown_ids += 1;
-            return;
-        }
-        let how = match stream.local_end {
-            LocalEnd::Reset(reason) => Ended::Reset(String::from(reason)),
-            _ => Ended::Orderly,
-        };
-        self.finish(key, how);
     }
 
     /// Takes a stream out, and back what it had of what all share.

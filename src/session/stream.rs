@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use slab::Slab;
 
 use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
 use crate::session::Moment;
+use crate::session::hold::Hold;
 use crate::session::ports::Ports;
 use crate::session::runs::Runs;
 use crate::session::turns::Share;
@@ -64,14 +64,6 @@ impl Todo {
     }
 }
 
-/// CLOSE is held back until nothing has come for the local side for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hold {
-    /// How long that is.
-    pub(super) quiet: Duration,
-    pub(super) until: Moment,
-}
-
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -121,6 +113,8 @@ pub(super) struct Stream {
     pub(super) allowance_bytes: u64,
     /// SockMux 1: the window that is kept open for it.
     pub(super) window_bytes: u64,
+    /// When it was opened, if it began here.
+    pub(super) began: Moment,
     /// SockMux 1: when more was last allowed.
     pub(super) granted_at: Moment,
     /// SockMux 1: when the first byte behind that came.
@@ -185,7 +179,6 @@ impl Streams {
         self.slots.len()
     }
 
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
         self.slots.iter().map(|(_, stream)| stream)
     }
@@ -235,6 +228,7 @@ impl Streams {
             ack_bytes: 0,
             allowance_bytes: 0,
             window_bytes: 0,
+            began: Moment::default(),
             granted_at: Moment::default(),
             filling_since: None,
             peer_end: false,
@@ -292,6 +286,14 @@ impl Streams {
         let Name::Ours(id) = name else { return None };
         let index = self.by_id.get(id as usize)?.checked_sub(1)?;
         Some(StreamKey { index, generation: self.slots[index as usize].generation })
+    }
+
+    /// The stream that the peer began under this id of its own, in 0.3. Looks at all of them.
+    pub(super) fn of_peer(&self, id: u32) -> Option<StreamKey> {
+        let mut streams = self.slots.iter();
+        let is_it = |stream: &Stream| !stream.opener && stream.peer_id == Some(id);
+        let (index, stream) = streams.find(|(_, stream)| is_it(stream))?;
+        Some(StreamKey { index: index as u32, generation: stream.generation })
     }
 
     /// The stream that a frame of SockMux 1 means.

@@ -173,6 +173,8 @@ pub enum Frame<'a> {
     },
     /// Answers [`Frame::Close`].
     Closed {
+        /// The sender's id; none when it answers for a stream that it does not know by one.
+        from: Option<u32>,
         /// The receiver's id.
         to: Name,
     },

@@ -105,7 +105,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
         10 => return close(choice, out, from, to),
         11 => {
             Encoder.closed(out, from, to);
-            Frame::Closed { to: Name::Ours(u32::from(to)) }
+            Frame::Closed { from: Some(u32::from(from)), to: Name::Ours(u32::from(to)) }
         }
         12 => {
             let text = text(choice, 100);

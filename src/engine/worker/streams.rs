@@ -319,9 +319,13 @@ impl<D: Driver> Worker<D> {
             net::send_urgent(fd, byte);
         }
         local.header = None;
-        local.stage = Stage::Open;
         local.deadline = None;
         let (tunnel, stream) = (local.tunnel, local.stream);
+        // The client may have left meanwhile: what it said is delivered all the same.
+        local.stage = match stream {
+            Some(_) => Stage::Open,
+            None => Stage::Flushing { then_reset: false },
+        };
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session.accept(stream, server, own);
         }
@@ -350,6 +354,11 @@ impl<D: Driver> Worker<D> {
         match how {
             Ended::Orderly => {
                 debug!(%client, "stream ended");
+                let sets_out = matches!(local.stage, Stage::Dialing(_) | Stage::Knocking(..));
+                if sets_out && !local.output_is_empty() {
+                    // What its client has said is still to reach the server.
+                    return;
+                }
                 self.flush_and_close(key, false);
             }
             Ended::Reset(reason) => {

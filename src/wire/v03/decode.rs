@@ -226,7 +226,7 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
         }
         kind::SENT_OOB => Frame::UrgentTaken,
         kind::CLOSE => close(from, to, until_nul(payload)),
-        kind::CLOSED => Frame::Closed { to },
+        kind::CLOSED => Frame::Closed { from, to },
         kind::ECHO => Frame::Ping { ids, payload },
         kind::ECHO_OK => Frame::Pong { payload },
         kind::CRYPT_ON => Frame::CipherOn,
