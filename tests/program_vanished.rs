@@ -21,8 +21,7 @@ fn enter_network() {
     network::enter_new(65_536);
     network::ip(&format!("addr add {HOST}/32 dev lo"));
     for (name, value) in [("time", "1"), ("intvl", "1"), ("probes", "2")] {
-        let path = format!("/proc/sys/net/ipv4/tcp_keepalive_{name}");
-        std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
+        network::sysctl(&format!("net.ipv4.tcp_keepalive_{name}"), value);
     }
 }
 

@@ -46,6 +46,29 @@ pub const HEALTHY_MILLIS: u64 = 5_000;
 /// same. A peer that says hello and drops for ever is dialled at once so many times and no more.
 pub const SHORT_LIVES_MAX: u32 = 8;
 
+/// How long the address of a name that is connected to has for itself before the next one is tried
+/// beside it, in milliseconds: what RFC 8305 recommends. Most paths of the Internet are shorter.
+pub const ATTEMPT_DELAY_MILLIS: u64 = 250;
+
+/// The least of that, where `TIMEOUT=con` leaves less: RFC 8305 allows none below.
+pub const ATTEMPT_DELAY_MIN_MILLIS: u64 = 10;
+
+/// Addresses of one name that are connected to at once. Each is a socket, and somebody who names a
+/// proxy's server causes so many packets at once.
+pub const ATTEMPTS_AT_ONCE: usize = 4;
+
+/// How long each of them has, before it goes for the next one, where `TIMEOUT=con` says nothing: a
+/// packet that is lost is sent again after a second.
+pub const ATTEMPT_TURN_MILLIS: u64 = 2_000;
+
+/// How long an address that did not answer is tried last, in seconds. Long enough that its silence
+/// costs a busy relay next to nothing, short enough that one that is back is used again soon.
+pub const SILENT_ADDRESS_SECS: u64 = 60;
+
+/// Such addresses that are remembered, some 60 bytes each. Of more the oldest are forgotten, and cost
+/// their next connection [`ATTEMPT_DELAY_MILLIS`].
+pub const SILENT_ADDRESSES_MAX: usize = 1024;
+
 /// How often FIFOs are tried that the peer has not opened yet, in milliseconds: soon enough that
 /// nobody notices, seldom enough that waiting for days costs next to nothing.
 pub const LINK_AGAIN_MILLIS: u64 = 50;

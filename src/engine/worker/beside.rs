@@ -11,7 +11,6 @@ use tracing::debug;
 
 use super::access::Incoming;
 use super::connector::BESIDE_BIT;
-use super::dial::Dial;
 use super::local::Stage;
 use super::talk::{Answer, Place, Talk};
 use super::{Key, Worker};
@@ -221,13 +220,13 @@ impl<D: Driver> Worker<D> {
         let overall =
             self.plan.timeouts_of(incoming.exit).connect.map(|connect| self.now.after(connect));
         let target = Target { host: server.ip().to_string(), port: server.port() };
-        let stage = Stage::Dialing(Box::new(Dial::new(target, overall)));
-        let Some(key) = self.begin_exit(incoming, seat, None, stage) else { return };
+        let begun = self.begin_dialled_exit(incoming, seat, None, target, overall);
+        let Some((key, dial)) = begun else { return };
         if let Some(local) = self.locals.get_mut(key) {
             local.beside = Some(talk);
         }
         debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
-        self.local_resolved(key, Ok(vec![server]));
+        self.dial_address(dial, server, None);
     }
 
     /// A conversation wants to know whether a host may be reached.

@@ -9,9 +9,7 @@
 use tracing::debug;
 
 use super::access::Incoming;
-use super::dial::Dial;
 use super::flow::FLOW_BIT;
-use super::local::Stage;
 use super::ports::Guest;
 use super::{Key, Worker};
 use crate::engine::driver::Driver;
@@ -94,14 +92,12 @@ impl<D: Driver> Worker<D> {
         own.set_port(0);
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
         let target = Target { host: client.ip().to_string(), port: client.port() };
-        let mut dial = Dial::new(target, overall);
-        dial.own = Some(own);
-        let stage = Stage::Dialing(Box::new(dial));
-        let Some(key) = self.begin_exit(&incoming, seat, None, stage) else { return };
+        let begun = self.begin_dialled_exit(&incoming, seat, None, target, overall);
+        let Some((key, dial)) = begun else { return };
         if let Some(local) = self.locals.get_mut(key) {
             local.beside = Some(call.owner);
         }
         debug!(%client, "call");
-        self.local_resolved(key, Ok(vec![client]));
+        self.dial_address(dial, client, Some(own));
     }
 }

@@ -26,7 +26,6 @@ impl<D: Driver> Worker<D> {
             (Kind::Accept, Outcome::Accepted(got)) => {
                 self.accepted(token::number(token) as usize, more, got);
             }
-            (Kind::LocalConnect, Outcome::Connected(result)) => self.local_connected(key, result),
             (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
             (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
             (Kind::LocalBroken, Outcome::Polled(events)) => self.local_broken(key, events),
@@ -48,9 +47,7 @@ impl<D: Driver> Worker<D> {
                 self.command_said(token::number(token));
             }
             (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
-            (Kind::Dial, Outcome::Connected(result)) => {
-                self.link_connected(token::number(token), result);
-            }
+            (Kind::Connect, Outcome::Connected(result)) => self.attempt_ended(key, result),
             (Kind::Wake, Outcome::Polled(_)) => self.woken(),
             (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
             (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),

@@ -4,34 +4,28 @@
 //! are in [`super::commands`].
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
 use super::commands::{self, Carrier};
-use super::dial::Dial;
+use super::dial::{DialError, Owner};
 use super::flow::FLOW_BIT;
-use super::token::Kind;
 use super::{Drain, Worker};
 use crate::engine::device::Device;
 use crate::engine::driver::{Driver, Fd};
 use crate::engine::fifo::FifoPair;
 use crate::engine::link::Link;
 use crate::engine::net;
-use crate::engine::resolver::{Answer, Resolver};
+use crate::engine::resolver::Answer;
 use crate::engine::worker::table::Key;
 use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
 use crate::link::backoff::Backoff;
 use crate::params::plan::Target;
 use crate::session::Moment;
 
-/// The highest bit of a resolver's token tells the connector's questions from those of exits.
-const CONNECTOR_BIT: u64 = 1 << 63;
-/// The next one tells those of pairs.
-pub(super) const PAIR_BIT: u64 = 1 << 62;
-/// Tells what is asked beside the server: a host that a conversation asks about; with a flow's bit,
-/// a destination that its datagrams name.
+/// Tells from a dial's look-up in the resolver's token what is asked beside the server: a host that a
+/// conversation asks about; with a flow's bit, a destination that its datagrams name.
 pub(super) const BESIDE_BIT: u64 = 1 << 60;
 
 /// How the connector comes by its link.
@@ -67,7 +61,7 @@ impl fmt::Display for Reach {
 pub(super) struct Connector {
     pub(super) reach: Reach,
     backoff: Backoff,
-    /// Numbers the dials and commands, so that a late end of an old one is known.
+    /// Numbers the commands, so that a late end of an old one is known.
     number: u32,
     /// The command that was started last, until it has ended.
     pub(super) carrier: Option<Carrier>,
@@ -89,14 +83,8 @@ pub(super) enum State {
     Waiting {
         until: Moment,
     },
-    Resolving {
-        dial: Dial,
-    },
-    Connecting {
-        dial: Dial,
-        fd: Fd,
-        deadline: Option<Moment>,
-    },
+    /// The dial is in progress.
+    Dialing,
     Up,
     /// The tunnel is over, and the command that carried it not yet.
     Leaving,
@@ -148,8 +136,8 @@ impl<D: Driver> Worker<D> {
     /// Dials if it is time to; when to ask again.
     pub(super) fn dial_if_due(&mut self) -> Option<Moment> {
         let now = self.now;
-        let connector = self.connector.as_mut()?;
-        match &mut connector.state {
+        let connector = self.connector.as_ref()?;
+        match &connector.state {
             State::Waiting { until } if *until > now => return Some(*until),
             State::Waiting { .. } if self.drain != Drain::No => return None,
             State::Waiting { .. } => match &connector.reach {
@@ -160,64 +148,35 @@ impl<D: Driver> Worker<D> {
                 Reach::Fifos(_) | Reach::Device(_) | Reach::Given(_) => self.open_link(),
                 Reach::Command(_) => self.start_command(),
             },
-            State::Connecting { deadline: Some(deadline), .. } if *deadline <= now => {
-                let up = State::Up;
-                if let State::Connecting { mut dial, fd, .. } =
-                    std::mem::replace(&mut connector.state, up)
-                {
-                    self.driver.cancel_all(&fd);
-                    dial.timed_out(now);
-                    connector.number = connector.number.wrapping_add(1);
-                    self.start_dial(dial);
-                }
-            }
-            State::Connecting { deadline, .. } => return *deadline,
-            State::Resolving { .. } | State::Up | State::Leaving | State::Over => return None,
+            State::Dialing | State::Up | State::Leaving | State::Over => return None,
         }
         match self.connector.as_ref().map(|connector| &connector.state)? {
             State::Waiting { until } => Some(*until),
-            State::Connecting { deadline, .. } => *deadline,
             _ => None,
         }
     }
 
     fn dial(&mut self, target: Target) {
         let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
-        let mut dial = Dial::new(target.clone(), overall);
+        let dial = self.new_dial(Owner::Connector, target, overall);
         let Some(connector) = &mut self.connector else { return };
-        connector.number = connector.number.wrapping_add(1);
-        if let Some(address) = Resolver::literal(&target) {
-            dial.resolved(Ok(vec![address]));
-            return self.start_dial(dial);
-        }
-        let token = CONNECTOR_BIT | u64::from(connector.number);
-        match self.resolver.ask(token, &target) {
-            Ok(()) => connector.state = State::Resolving { dial },
-            Err(error) => {
-                dial.resolved(Err(error));
-                self.dial_failed(&dial);
+        match dial {
+            Some(dial) => {
+                connector.state = State::Dialing;
+                self.begin_dial(dial);
+            }
+            None => {
+                connector.back_off(self.now);
             }
         }
     }
 
-    fn start_dial(&mut self, mut dial: Dial) {
-        let now = self.now;
-        let Some(connector) = &mut self.connector else { return };
-        let token = Kind::Dial.number(connector.number);
-        match dial.start(&mut self.driver, &self.congestion, token) {
-            Some(fd) => {
-                let deadline = dial.deadline(now);
-                connector.state = State::Connecting { dial, fd, deadline };
-            }
-            None => self.dial_failed(&dial),
-        }
-    }
-
-    fn dial_failed(&mut self, dial: &Dial) {
+    /// The peer cannot be reached.
+    pub(super) fn link_not_connected(&mut self, error: &DialError) {
         let now = self.now;
         let Some(connector) = &mut self.connector else { return };
         let wait = connector.back_off(now);
-        let reason = dial.reason();
+        let reason = error.to_string();
         if reason == connector.last_logged {
             debug!(%reason, wait_secs = wait.as_secs_f32(), "cannot connect");
         } else {
@@ -226,17 +185,12 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// An answer of the resolver: for the connector, for an exit, a pair or a flow, or a client's
-    /// name.
+    /// An answer of the resolver: for a dial or a flow, or a client's name.
     pub(super) fn resolved(&mut self, answer: Answer) {
         let (token, addresses) = match answer {
             Answer::Addresses { token, addresses } => (token, addresses),
             Answer::Client { client, name } => return self.name_found(client, name),
         };
-        if token & PAIR_BIT != 0 {
-            self.pair_resolved(Key::unpack(token), addresses);
-            return;
-        }
         if token & BESIDE_BIT != 0 {
             return match token & FLOW_BIT {
                 0 => self.host_resolved(Key::unpack(token), addresses),
@@ -247,44 +201,16 @@ impl<D: Driver> Worker<D> {
             self.flow_resolved(Key::unpack(token), addresses);
             return;
         }
-        if token & CONNECTOR_BIT == 0 {
-            self.local_resolved(Key::unpack(token), addresses);
-            return;
-        }
-        let Some(connector) = &mut self.connector else { return };
-        if token as u32 != connector.number {
-            return;
-        }
-        let up = State::Up;
-        match std::mem::replace(&mut connector.state, up) {
-            State::Resolving { mut dial } => {
-                dial.resolved(addresses);
-                self.start_dial(dial);
-            }
-            other => connector.state = other,
-        }
+        self.dial_resolved(Key::unpack(token), addresses);
     }
 
-    pub(super) fn link_connected(&mut self, number: u32, result: io::Result<()>) {
+    /// The peer is reached.
+    pub(super) fn link_connected(&mut self, fd: Fd) {
         let Some(connector) = &mut self.connector else { return };
-        if number != connector.number {
-            return;
-        }
-        match std::mem::replace(&mut connector.state, State::Up) {
-            State::Connecting { fd, .. } if result.is_ok() => {
-                connector.last_logged.clear();
-                let name = net::peer_address(&fd).to_string();
-                self.begin_own_tunnel(Link::socket(fd, name));
-            }
-            State::Connecting { mut dial, .. } => {
-                if let Err(error) = result {
-                    dial.failed(error);
-                }
-                connector.number = connector.number.wrapping_add(1);
-                self.start_dial(dial);
-            }
-            other => connector.state = other,
-        }
+        connector.last_logged.clear();
+        connector.state = State::Up;
+        let name = net::peer_address(&fd).to_string();
+        self.begin_own_tunnel(Link::socket(fd, name));
     }
 
     /// The connector's link has come about: its tunnel begins.

@@ -18,7 +18,7 @@ use super::local::{Local, Stage};
 use super::pieces::Pieces;
 use super::talk::{Server, Talk};
 use super::{Drain, Key, Worker};
-use crate::endpoint::proxy::{Conversation, Step, Unreached};
+use crate::endpoint::proxy::{Conversation, Step};
 use crate::endpoint::seats::Seat;
 use crate::engine::chunk::Chunk;
 use crate::engine::driver::Driver;
@@ -309,14 +309,9 @@ impl<D: Driver> Worker<D> {
         let Stage::Talking(talk) = &mut local.stage else { return };
         let asked_long =
             talk.awaited_since.is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));
-        match (&mut talk.server, local.fd.take()) {
-            (Server::Dialing { dial, failure }, Some(fd)) => {
-                *failure = Unreached::TimedOut;
-                dial.timed_out(now);
-                self.driver.cancel_all(&fd);
-                return self.try_server(key);
-            }
-            (_, fd) => local.fd = fd,
+        if matches!(talk.server, Server::Dialing(_)) {
+            // That has TIMEOUT=con.
+            return;
         }
         if asked_long {
             self.converse(key, |conversation, steps| conversation.timed_out(steps));

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::client::Client;
-use super::dial::Dial;
 use super::pieces::Pieces;
 use super::table::Key;
 use super::talk::Talk;
@@ -19,8 +18,8 @@ use crate::session::{Moment, StreamKey};
 pub(super) enum Stage {
     /// An exit that is to be chosen when the client's name is known.
     Asking,
-    /// An exit that has not reached its server.
-    Dialing(Box<Dial>),
+    /// An exit that has not reached its server: its dial, once that has begun.
+    Dialing(Option<Key>),
     /// An exit whose Unix socket takes no more clients for now: asked again until this time.
     Knocking(Rc<Path>, Option<Moment>),
     /// An exit whose client is asked where to go.
@@ -84,7 +83,7 @@ pub(super) enum Pace {
 /// One local connection.
 #[derive(Debug)]
 pub(super) struct Local {
-    /// None while a name is looked up, and when draining.
+    /// None until an exit has reached its server, and when draining.
     pub(super) fd: Option<Fd>,
     pub(super) tunnel: Key,
     /// None once the session has ended the stream.

@@ -246,15 +246,14 @@ impl<D: Driver> Worker<D> {
             net::reset_on_close(&fd);
             self.driver.cancel_all(&fd);
         }
+        let stage = std::mem::replace(&mut local.stage, Stage::Draining);
+        self.forget_dial_of(&stage);
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
             (Some(tunnel), Some(stream)) => tunnel.session.local_reset(stream, what),
             _ => false,
         };
-        if keep {
-            if let Some(local) = self.locals.get_mut(key) {
-                local.stage = Stage::Draining;
-            }
-        } else {
+        // Else what it had sent still goes to the link.
+        if !keep {
             self.locals.remove(key);
         }
         self.mark_tunnel(tunnel);

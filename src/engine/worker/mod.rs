@@ -10,6 +10,7 @@
 //! the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
 //! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up.
+//! [`dialer`] connects to whatever any of them has to reach, as [`dial`] says.
 //! [`completions`] begins each turn, [`turn`] closes it; [`refusals`] keeps what is refused from
 //! flooding the log.
 //!
@@ -46,6 +47,7 @@ mod connector;
 mod conversation;
 mod datagrams;
 mod dial;
+mod dialer;
 mod exec;
 mod exits;
 mod flow;
@@ -102,6 +104,7 @@ use asked::Ports;
 use connector::Connector;
 pub(super) use connector::Reach;
 pub(super) use datagrams::DatagramPort;
+use dialer::Dialer;
 use exec::Exec;
 use exits::Exits;
 use flow::Flows;
@@ -212,6 +215,7 @@ pub(super) struct Worker<D> {
     /// A datagram that a tunnel cannot carry was told of.
     told_too_big: bool,
     resolver: Resolver,
+    dialer: Dialer,
     /// What clients are called, where that matters.
     names: Names<Waiter>,
     seats: Seats,
@@ -301,6 +305,7 @@ impl<D: Driver> Worker<D> {
             resting: VecDeque::new(),
             told_too_big: false,
             resolver: Resolver::new(resolver_wake),
+            dialer: Dialer::new(),
             names: Names::new(plan.timeouts.connect),
             seats: Seats::new(plan.maxima),
             destinations: exits::destinations(&plan, own),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::dial::Dial;
+use super::table::Key;
 use super::token::Kind;
 use crate::endpoint::seats::Seat;
 use crate::engine::driver::Fd;
@@ -202,29 +202,26 @@ pub(super) struct Pair {
     pub(super) client: Fd,
     /// Given back with all the rest.
     pub(super) seat: Option<Seat>,
-    /// None while a name is looked up.
+    /// None until it is reached.
     pub(super) server: Option<Fd>,
-    /// Until the server is reached.
-    pub(super) dial: Option<Box<Dial>>,
+    /// The dial for the server, until that is reached.
+    pub(super) dial: Option<Key>,
     pub(super) up: Half,
     pub(super) down: Half,
-    /// When patience with the server's address ends.
-    pub(super) deadline: Option<Moment>,
     /// Last data either way.
     pub(super) last_data: Moment,
 }
 
 impl Pair {
-    pub(super) fn new(peer: SocketAddr, client: Fd, dial: Dial, now: Moment) -> Pair {
+    pub(super) fn new(peer: SocketAddr, client: Fd, now: Moment) -> Pair {
         Pair {
             peer,
             client,
             seat: None,
             server: None,
-            dial: Some(Box::new(dial)),
+            dial: None,
             up: Half::new(),
             down: Half::new(),
-            deadline: None,
             last_data: now,
         }
     }

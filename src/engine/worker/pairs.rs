@@ -1,20 +1,19 @@
 //! A plain relay: each client that comes in is joined with a server that is dialled for it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tracing::debug;
 
-use super::connector::PAIR_BIT;
-use super::dial::Dial;
+use super::dial::{DialError, Owner};
 use super::pair::{Pair, Way};
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::engine::driver::{Driver, Fd, Outcome};
 use crate::engine::net;
-use crate::engine::resolver::Resolver;
 use crate::params::plan::LinkPlan;
+
+const TOO_MANY: &str = "too many connections are open here";
 
 impl<D: Driver> Worker<D> {
     /// A completion that concerns a pair.
@@ -39,7 +38,6 @@ impl<D: Driver> Worker<D> {
             (Kind::DownBroken, Outcome::Polled(events)) => {
                 self.half_broken(key, Way::Down, events);
             }
-            (Kind::PairConnect, Outcome::Connected(result)) => self.pair_connected(key, result),
             (kind, outcome) => {
                 debug_assert!(false, "{kind:?} completed with {outcome:?}");
                 self.counters.stale += 1;
@@ -58,114 +56,53 @@ impl<D: Driver> Worker<D> {
         };
         net::set_up_local(&client);
         self.congestion.set_after(&client);
-        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
-        let dial = Dial::new(target.clone(), overall);
-        let Some(key) = self.pairs.insert(Pair::new(peer, Rc::clone(&client), dial, self.now))
-        else {
+        let Some(key) = self.pairs.insert(Pair::new(peer, Rc::clone(&client), self.now)) else {
             net::reset_on_close(&client);
-            self.log_refused(peer, "too many connections are open here");
+            self.log_refused(peer, TOO_MANY);
             return;
         };
+        let overall = self.plan.timeouts.connect.map(|connect| self.now.after(connect));
+        let dial = self.new_dial(Owner::Pair(key), target, overall);
         if let Some(pair) = self.pairs.get_mut(key) {
             pair.seat = seat;
+            pair.dial = dial;
         }
         debug!(client = %peer, "client");
-        if let Some(address) = Resolver::literal(&target) {
-            self.pair_resolved(key, Ok(vec![address]));
-        } else if let Err(error) = self.resolver.ask(PAIR_BIT | key.pack(), &target) {
-            self.pair_resolved(key, Err(error));
-        }
-    }
-
-    /// The addresses of a pair's server.
-    pub(super) fn pair_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
-        let Some(pair) = self.pairs.get_mut(key) else {
-            self.counters.stale += 1;
-            return;
-        };
-        if let Some(dial) = &mut pair.dial {
-            dial.resolved(found);
-        }
-        self.dial_pair(key);
-    }
-
-    /// Tries the server's next address.
-    fn dial_pair(&mut self, key: Key) {
-        let now = self.now;
-        let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some(dial) = &mut pair.dial else { return };
-        match dial.start(&mut self.driver, &self.congestion, Kind::PairConnect.of(key)) {
-            Some(fd) => {
-                pair.server = Some(fd);
-                pair.deadline = dial.deadline(now);
-                self.timed += usize::from(pair.deadline.is_some());
-            }
+        match dial {
+            Some(dial) => self.begin_dial(dial),
             None => {
-                let (peer, reason) = (pair.peer, dial.reason());
                 self.reset_pair(key);
-                self.log_refused(peer, &reason);
+                self.log_refused(peer, TOO_MANY);
             }
         }
     }
 
-    fn pair_connected(&mut self, key: Key, result: io::Result<()>) {
-        let Some(pair) = self.pairs.get_mut(key) else {
-            self.counters.stale += 1;
-            return;
-        };
-        let (Some(dial), Some(server)) = (&mut pair.dial, &pair.server) else { return };
-        match result {
-            Ok(()) => {
-                net::set_up_local(server);
-                self.congestion.set_after(server);
-                pair.dial = None;
-                pair.deadline = None;
-                pair.last_data = self.now;
-                self.advance_half(key, Way::Up);
-                self.advance_half(key, Way::Down);
-            }
-            // Patience with this address had ended, and another is being tried.
-            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
-            Err(error) => {
-                dial.failed(error);
-                pair.server = None;
-                self.dial_pair(key);
-            }
-        }
-    }
-
-    /// Ends pairs whose patience is over.
-    pub(super) fn sweep_pairs(&mut self) {
-        let now = self.now;
-        let idle = self.plan.timeouts.io;
-        let mut due = Vec::new();
-        for (key, pair) in self.pairs.iter() {
-            match pair.deadline {
-                Some(deadline) if deadline <= now => due.push(key),
-                Some(_) => self.timed += 1,
-                None if idle.is_some_and(|idle| pair.last_data.after(idle) <= now) => {
-                    due.push(key);
-                }
-                None => {}
-            }
-        }
-        for key in due {
-            self.pair_patience_over(key);
-        }
-    }
-
-    fn pair_patience_over(&mut self, key: Key) {
-        let now = self.now;
+    /// The server of a pair is reached.
+    pub(super) fn pair_connected(&mut self, key: Key, server: Fd) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        match (&mut pair.dial, pair.deadline.take()) {
-            (Some(dial), Some(_)) => {
-                dial.timed_out(now);
-                if let Some(fd) = pair.server.take() {
-                    self.driver.cancel_all(&fd);
-                }
-                self.dial_pair(key);
-            }
-            _ => self.pair_failed(key, &io::Error::from(io::ErrorKind::TimedOut)),
+        pair.server = Some(server);
+        pair.dial = None;
+        pair.last_data = self.now;
+        self.advance_half(key, Way::Up);
+        self.advance_half(key, Way::Down);
+    }
+
+    /// The server of a pair cannot be reached.
+    pub(super) fn pair_not_connected(&mut self, key: Key, error: &DialError) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        pair.dial = None;
+        let peer = pair.peer;
+        self.reset_pair(key);
+        self.log_refused(peer, &error.to_string());
+    }
+
+    /// Ends pairs that have been silent for too long. One that is being dialled has `TIMEOUT=con`.
+    pub(super) fn sweep_pairs(&mut self) {
+        let (now, Some(idle)) = (self.now, self.plan.timeouts.io) else { return };
+        let is_due = |pair: &Pair| pair.dial.is_none() && pair.last_data.after(idle) <= now;
+        let due = self.pairs.iter().filter(|(_, pair)| is_due(pair)).map(|(key, _)| key);
+        for key in due.collect::<Vec<_>>() {
+            self.pair_failed(key, &io::Error::from(io::ErrorKind::TimedOut));
         }
     }
 
@@ -179,6 +116,9 @@ impl<D: Driver> Worker<D> {
 
     fn reset_pair(&mut self, key: Key) {
         let Some(pair) = self.pairs.remove(key) else { return };
+        if let Some(dial) = pair.dial {
+            self.forget_dial(dial);
+        }
         pair.reset_on_close();
         // Closed when what is under way on them has ended.
         self.driver.cancel_all(&pair.client);

@@ -2,20 +2,17 @@
 //! it. See [`super::conversation`].
 
 use std::io;
-use std::net::SocketAddr;
 
 use tracing::debug;
 
-use super::dial::Dial;
+use super::dial::Owner;
 use super::local::{Local, Pace, Reading, Stage};
 use super::talk::Server;
-use super::token::Kind;
 use super::{Key, Worker};
 use crate::endpoint::proxy::Unreached;
 use crate::engine::chunk::Chunk;
-use crate::engine::driver::Driver;
+use crate::engine::driver::{Driver, Fd};
 use crate::engine::net;
-use crate::engine::resolver::Resolver;
 use crate::params::plan::Target;
 
 impl<D: Driver> Worker<D> {
@@ -26,7 +23,11 @@ impl<D: Driver> Worker<D> {
         if matches!(next, Server::Closing(_)) {
             self.closing.push(key);
         }
-        talk.server = next;
+        if let Server::Dialing(dial) = std::mem::replace(&mut talk.server, next) {
+            self.forget_dial(dial);
+        }
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
         talk.awaited_since = None;
         local.deadline = None;
         if let Some(fd) = local.fd.take() {
@@ -66,105 +67,37 @@ impl<D: Driver> Worker<D> {
 
     fn dial_server(&mut self, key: Key, target: Target) {
         let Some(local) = self.locals.get_mut(key) else { return };
-        let connect = self.plan.timeouts_of(local.exit).connect;
-        let overall = connect.map(|connect| self.now.after(connect));
-        let Stage::Talking(talk) = &mut local.stage else { return };
-        let dial = Box::new(Dial::new(target.clone(), overall));
         // The end of the server before is not that of the next.
         local.read_ended = false;
-        talk.server = Server::Dialing { dial, failure: Unreached::Other };
         debug!(client = %local.client, host = %target.host, port = target.port, "proxy connects");
-        if let Some(address) = Resolver::literal(&target) {
-            self.server_resolved(key, Ok(vec![address]));
-        } else if let Err(error) = self.resolver.ask(key.pack(), &target) {
-            self.server_resolved(key, Err(error));
-        }
-    }
-
-    /// The addresses of a conversation's server: those that may be reached are tried.
-    pub(super) fn server_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
+        let connect = self.plan.timeouts_of(local.exit).connect;
+        let overall = connect.map(|connect| self.now.after(connect));
+        let Some(dial) = self.new_dial(Owner::Conversation(key), target, overall) else {
+            let why = String::from("too many connections are open");
+            return self.not_reached(key, Unreached::Other(why));
+        };
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = &mut local.stage else { return };
-        let protocol = talk.protocol();
-        let Server::Dialing { dial, failure } = &mut talk.server else { return };
-        match found {
-            Ok(addresses) => {
-                let (name, asker) = (&dial.target.host, &talk.asker);
-                let permitted = match talk.is_judged {
-                    true => {
-                        let access = &self.destinations;
-                        access.permitted(protocol, addresses, name, asker, net::is_ours)
-                    }
-                    false => Ok(addresses),
-                };
-                match permitted {
-                    Ok(addresses) => dial.resolved(Ok(addresses)),
-                    Err(why) => return self.not_reached(key, Unreached::NotPermitted(why)),
-                }
-            }
-            Err(error) => {
-                *failure = Unreached::NameNotFound;
-                dial.resolved(Err(error));
-            }
-        }
-        self.try_server(key);
+        talk.server = Server::Dialing(dial);
+        self.begin_dial(dial);
     }
 
-    /// Tries the next address of a conversation's server.
-    pub(super) fn try_server(&mut self, key: Key) {
-        let now = self.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
-        let Server::Dialing { dial, failure } = &mut talk.server else { return };
-        match dial.start(&mut self.driver, &self.congestion, Kind::LocalConnect.of(key)) {
-            Some(fd) => {
-                local.fd = Some(fd);
-                let deadline = dial.deadline(now);
-                self.set_deadline(key, deadline);
-            }
-            None => {
-                let unreached = failure(dial.error().to_owned());
-                self.not_reached(key, unreached);
-            }
-        }
-    }
-
-    fn not_reached(&mut self, key: Key, unreached: Unreached) {
+    /// The server of a conversation cannot be reached.
+    pub(super) fn not_reached(&mut self, key: Key, unreached: Unreached) {
         self.leave_server(key, Server::None);
         self.converse(key, |conversation, steps| conversation.connected(Err(unreached), steps));
     }
 
-    /// What became of an attempt.
-    pub(super) fn server_connected(&mut self, key: Key, result: io::Result<()>) {
+    /// The server of a conversation is reached.
+    pub(super) fn server_connected(&mut self, key: Key, server: Fd) {
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = &mut local.stage else { return };
-        let Server::Dialing { dial, failure } = &mut talk.server else { return };
-        match (result, &local.fd) {
-            (Ok(()), Some(fd)) => {
-                net::set_up_local(fd);
-                self.congestion.set_after(fd);
-                let addresses = (net::peer_address(fd), net::local_address(fd));
-                talk.server = Server::Connected { deaf: false };
-                local.deadline = None;
-                self.converse(key, |conversation, steps| {
-                    conversation.connected(Ok(addresses), steps);
-                });
-                self.read_local(key);
-            }
-            (Err(error), _) if error.raw_os_error() == Some(libc::ECANCELED) => {}
-            (result, _) => {
-                if let Err(error) = result {
-                    *failure = match error.kind() {
-                        io::ErrorKind::ConnectionRefused => Unreached::Refused,
-                        io::ErrorKind::TimedOut => Unreached::TimedOut,
-                        _ => Unreached::Other,
-                    };
-                    dial.failed(error);
-                }
-                local.fd = None;
-                self.try_server(key);
-            }
-        }
+        let addresses = (net::peer_address(&server), net::local_address(&server));
+        talk.server = Server::Connected { deaf: false };
+        local.fd = Some(server);
+        local.deadline = None;
+        self.converse(key, |conversation, steps| conversation.connected(Ok(addresses), steps));
+        self.read_local(key);
     }
 
     /// Bytes of the server.

@@ -1,24 +1,21 @@
 //! What a session says is done here: exits are opened, streams end.
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tracing::debug;
 
 use super::access::{Came, Incoming};
-use super::dial::Dial;
+use super::dial::Owner;
 use super::flow::FLOW_BIT;
 use super::local::{Local, Stage};
-use super::token::Kind;
 use super::{Key, Worker};
 use crate::endpoint::seats::Seat;
 use crate::endpoint::{proxy_header, routing};
-use crate::engine::driver::Driver;
+use crate::engine::driver::{Driver, Fd};
 use crate::engine::net;
-use crate::engine::resolver::Resolver;
 use crate::params::plan::{Proxy, Target, Transport, Way};
-use crate::session::{Beside, Ended, Event, NO_ADDRESS, OpenError, Session, StreamKey};
+use crate::session::{Beside, Ended, Event, Moment, NO_ADDRESS, OpenError, Session, StreamKey};
 
 impl<D: Driver> Worker<D> {
     /// Does what the session of a tunnel has said.
@@ -189,10 +186,33 @@ impl<D: Driver> Worker<D> {
         }
         let connect = self.plan.timeouts_of(Some(place)).connect;
         let overall = connect.map(|connect| self.now.after(connect));
-        let stage = Stage::Dialing(Box::new(Dial::new(target.clone(), overall)));
-        let Some(key) = self.begin_exit(&incoming, seat, header, stage) else { return };
         debug!(%client, host = %target.host, port = target.port, "exit");
-        self.find_exit(key, &target);
+        if let Some((_, dial)) = self.begin_dialled_exit(&incoming, seat, header, target, overall) {
+            self.begin_dial(dial);
+        }
+    }
+
+    /// As [`Worker::begin_exit`], with a dial for its server, which is still to begin.
+    pub(super) fn begin_dialled_exit(
+        &mut self,
+        incoming: &Incoming,
+        seat: Option<Seat>,
+        header: Option<Vec<u8>>,
+        target: Target,
+        overall: Option<Moment>,
+    ) -> Option<(Key, Key)> {
+        let key = self.begin_exit(incoming, seat, header, Stage::Dialing(None))?;
+        let dial = self.new_dial(Owner::Exit(key), target, overall);
+        match (dial, self.locals.get_mut(key)) {
+            (Some(dial), Some(local)) => {
+                local.stage = Stage::Dialing(Some(dial));
+                Some((key, dial))
+            }
+            _ => {
+                self.exit_unreachable(key, "too many connections are open");
+                None
+            }
+        }
     }
 
     /// A local connection for a stream that the peer began, with the PROXY header that its server
@@ -221,42 +241,11 @@ impl<D: Driver> Worker<D> {
         Some(key)
     }
 
-    fn find_exit(&mut self, key: Key, target: &Target) {
-        if let Some(address) = Resolver::literal(target) {
-            self.local_resolved(key, Ok(vec![address]));
-        } else if let Err(error) = self.resolver.ask(key.pack(), target) {
-            self.local_resolved(key, Err(error));
-        }
-    }
-
-    /// The addresses of an exit's server.
-    pub(super) fn local_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
-        let Some(local) = self.locals.get_mut(key) else {
-            self.counters.stale += 1;
-            return;
-        };
-        match &mut local.stage {
-            Stage::Dialing(dial) => dial.resolved(found),
-            _ => return self.server_resolved(key, found),
-        }
-        self.dial_local(key);
-    }
-
-    /// Tries the exit's next address.
-    pub(super) fn dial_local(&mut self, key: Key) {
-        let now = self.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Dialing(dial) = &mut local.stage else { return };
-        match dial.start(&mut self.driver, &self.congestion, Kind::LocalConnect.of(key)) {
-            Some(fd) => {
-                local.fd = Some(fd);
-                let deadline = dial.deadline(now);
-                self.set_deadline(key, deadline);
-            }
-            None => {
-                let reason = dial.reason();
-                self.exit_unreachable(key, &reason);
-            }
+    /// The server of an exit is reached.
+    pub(super) fn exit_connected(&mut self, key: Key, server: Fd) {
+        if let Some(local) = self.locals.get_mut(key) {
+            local.fd = Some(server);
+            self.exit_reached(key);
         }
     }
 
@@ -281,33 +270,6 @@ impl<D: Driver> Worker<D> {
         }
         self.mark_tunnel(tunnel);
         self.log_refused(client, reason);
-    }
-
-    pub(super) fn local_connected(&mut self, key: Key, result: io::Result<()>) {
-        let Some(local) = self.locals.get_mut(key) else {
-            self.counters.stale += 1;
-            return;
-        };
-        let Stage::Dialing(dial) = &mut local.stage else {
-            return self.server_connected(key, result);
-        };
-        let said = result.and_then(|()| {
-            let Some(fd) = &local.fd else { return Ok(()) };
-            net::set_up_local(fd);
-            self.congestion.set_after(fd);
-            local.header.as_ref().map_or(Ok(()), |header| net::send_first(fd, header))
-        });
-        match (said, &local.fd) {
-            (Ok(()), Some(_)) => self.exit_reached(key),
-            (Err(error), _) if error.raw_os_error() == Some(libc::ECANCELED) => {}
-            (result, _) => {
-                if let Err(error) = result {
-                    dial.failed(error);
-                }
-                local.fd = None;
-                self.dial_local(key);
-            }
-        }
     }
 
     /// Whoever an exit leads to is there, and knows whose the stream is.
@@ -391,6 +353,7 @@ impl<D: Driver> Worker<D> {
         self.close_asked_of(key);
         self.close_ports(key);
         let Some(local) = self.locals.remove(key) else { return };
+        self.forget_dial_of(&local.stage);
         if let Some(fd) = local.fd {
             // Closed when what is under way on it has ended.
             net::reset_on_close(&fd);

@@ -4,7 +4,7 @@ use slab::Slab;
 
 /// Names an entry: its slot and the generation of what is in it. The key of an entry that is gone
 /// finds nothing, whoever has its slot now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     index: u32,
     generation: u32,

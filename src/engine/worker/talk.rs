@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::dial::Dial;
 use super::pieces::Pieces;
 use super::table::Key;
 use crate::endpoint::destinations::Asker;
@@ -62,11 +61,7 @@ pub(super) enum Server {
     /// Connecting there waits until nothing is under way on the socket of the server before, whose
     /// last words must not be taken for those of the next.
     Closing(Target),
-    Dialing {
-        dial: Box<Dial>,
-        /// What the failure of the last attempt is called.
-        failure: fn(String) -> Unreached,
-    },
+    Dialing(Key),
     Connected {
         /// It takes no more; it may have more to say.
         deaf: bool,

@@ -12,15 +12,14 @@ pub(super) enum Kind {
     Accept,
     /// A connection at a port on request.
     AskedAccept,
-    /// The connector's own dial.
-    Dial,
+    /// An attempt of a dial to connect.
+    Connect,
     /// Its command, which carries the tunnel, has ended; the key's slot is its number, here and below.
     LinkCommandExit,
     /// Its command has written to standard error.
     LinkCommandStderr,
     LinkReceive,
     LinkSend,
-    LocalConnect,
     LocalReceive,
     /// A receive into a bulk buffer: counted, whoever it was for.
     LocalReceiveBulk,
@@ -37,8 +36,6 @@ pub(super) enum Kind {
     LinkWritable,
     /// Nobody reads what is written to a link.
     LinkBroken,
-    /// The server of a pair.
-    PairConnect,
     /// A pair's client has something; and so on, for what the client sends (up) and what the server
     /// does (down).
     UpReady,
@@ -69,16 +66,15 @@ pub(super) enum Kind {
     HereAccept,
 }
 
-const KINDS: [Kind; 36] = [
+const KINDS: [Kind; 34] = [
     Kind::Wake,
     Kind::Accept,
     Kind::AskedAccept,
-    Kind::Dial,
+    Kind::Connect,
     Kind::LinkCommandExit,
     Kind::LinkCommandStderr,
     Kind::LinkReceive,
     Kind::LinkSend,
-    Kind::LocalConnect,
     Kind::LocalReceive,
     Kind::LocalReceiveBulk,
     Kind::LocalSend,
@@ -88,7 +84,6 @@ const KINDS: [Kind; 36] = [
     Kind::LinkReady,
     Kind::LinkWritable,
     Kind::LinkBroken,
-    Kind::PairConnect,
     Kind::UpReady,
     Kind::DownReady,
     Kind::UpReceive,

@@ -22,6 +22,7 @@ impl<D: Driver> Worker<D> {
         // Before anything is written: peers are to hear of flows that end.
         self.flows_on_time();
         self.names_on_time();
+        self.dials_on_time();
         self.sweep_if_due();
         self.dial_after_closing();
         self.write_all();
@@ -49,10 +50,11 @@ impl<D: Driver> Worker<D> {
         let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
             .then_some(self.farewells_until);
         let names = self.names.oldest().map(|(_, until)| until);
+        let dials = self.dialer.next_timeout();
         let resting = self.resting.front().map(|&(until, _)| until);
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
-            execs, asked,
+            execs, asked, dials,
         ]
         .into_iter()
         .flatten()
@@ -169,14 +171,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn patience_over(&mut self, key: Key) {
-        let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
-        if let Stage::Dialing(dial) = &mut local.stage {
-            dial.timed_out(now);
-            if let Some(fd) = local.fd.take() {
-                self.driver.cancel_all(&fd);
-            }
-            self.dial_local(key);
+        if let Stage::Dialing(_) = local.stage {
+            // That has TIMEOUT=con.
             return;
         }
         if let Stage::Knocking(..) = local.stage {

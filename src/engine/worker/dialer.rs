@@ -1,0 +1,285 @@
+//! The dialer: connections to targets, for all who want one. It looks the name up, lets the addresses
+//! race as [`super::dial`] says, and hands over the first that connects; the others are closed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::Worker;
+use super::dial::{Dial, DialError, Owner, SilentAddresses, Step};
+use super::local::Stage;
+use super::table::{Key, Table};
+use super::talk::Server;
+use super::token::Kind;
+use crate::engine::driver::{Driver, Fd};
+use crate::engine::net;
+use crate::engine::resolver::Resolver;
+use crate::limits::{ATTEMPTS_AT_ONCE, CONNECTIONS_MAX};
+use crate::params::plan::Target;
+use crate::session::Moment;
+
+/// Dials at once: one for each connection that there may be, and the connector's.
+const DIALS_MAX: usize = CONNECTIONS_MAX + 1;
+
+/// All dials in progress.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    dials: Table<Dial>,
+    attempts: Table<Attempt>,
+    /// When each dial that waits for time to pass is to be looked at.
+    due: BTreeSet<(Moment, Key)>,
+    silent: SilentAddresses,
+}
+
+/// An attempt in flight.
+#[derive(Debug)]
+struct Attempt {
+    dial: Key,
+    fd: Fd,
+}
+
+impl Dialer {
+    pub(super) fn new() -> Dialer {
+        Dialer {
+            dials: Table::new(DIALS_MAX),
+            attempts: Table::new(DIALS_MAX * ATTEMPTS_AT_ONCE),
+            due: BTreeSet::new(),
+            silent: SilentAddresses::default(),
+        }
+    }
+
+    /// When a dial is to be looked at next.
+    pub(super) fn next_timeout(&self) -> Option<Moment> {
+        self.due.first().map(|&(at, _)| at)
+    }
+
+    fn set_due(&mut self, key: Key, at: Option<Moment>) {
+        let Some(dial) = self.dials.get_mut(key) else { return };
+        let before = std::mem::replace(&mut dial.due, at);
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.due.remove(&(before, key));
+        }
+        if let Some(at) = at {
+            self.due.insert((at, key));
+        }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// A new dial, which begins with [`Worker::begin_dial`] or [`Worker::dial_address`] when its owner
+    /// has noted its key. `None`: there is no room for it.
+    pub(super) fn new_dial(
+        &mut self,
+        owner: Owner,
+        target: Target,
+        overall: Option<Moment>,
+    ) -> Option<Key> {
+        self.dialer.dials.insert(Dial::new(owner, target, overall))
+    }
+
+    /// Looks the target's name up, and sets out for what is found.
+    pub(super) fn begin_dial(&mut self, key: Key) {
+        let Some(dial) = self.dialer.dials.get(key) else { return };
+        if let Some(address) = Resolver::literal(&dial.target) {
+            self.dial_resolved(key, Ok(vec![address]));
+        } else if let Err(error) = self.resolver.ask(key.pack(), &dial.target) {
+            self.dial_resolved(key, Err(error));
+        } else {
+            self.advance_dial(key);
+        }
+    }
+
+    /// Sets out for one address, from `own` if that is given.
+    pub(super) fn dial_address(&mut self, key: Key, address: SocketAddr, own: Option<SocketAddr>) {
+        if let Some(dial) = self.dialer.dials.get_mut(key) {
+            dial.own = own;
+        }
+        self.dial_resolved(key, Ok(vec![address]));
+    }
+
+    /// The addresses of a dial's target.
+    pub(super) fn dial_resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
+        let Some(dial) = self.dialer.dials.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        match found {
+            Err(error) => dial.not_resolved(&error),
+            Ok(addresses) => {
+                let permitted = match dial.owner {
+                    Owner::Conversation(local) => {
+                        match self.locals.get(local).map(|local| &local.stage) {
+                            Some(Stage::Talking(talk)) if talk.is_judged => {
+                                let (name, asker) = (&dial.target.host, &talk.asker);
+                                let access = &self.destinations;
+                                access.permitted(
+                                    talk.protocol(),
+                                    addresses,
+                                    name,
+                                    asker,
+                                    net::is_ours,
+                                )
+                            }
+                            Some(Stage::Talking(_)) => Ok(addresses),
+                            _ => Ok(Vec::new()),
+                        }
+                    }
+                    Owner::Connector | Owner::Exit(_) | Owner::Pair(_) => Ok(addresses),
+                };
+                match permitted {
+                    Ok(mut addresses) => {
+                        self.dialer.silent.put_last(&mut addresses, self.now);
+                        dial.resolved(addresses);
+                    }
+                    Err(why) => dial.not_permitted(why),
+                }
+            }
+        }
+        self.advance_dial(key);
+    }
+
+    /// Does what is to be done for a dial now.
+    fn advance_dial(&mut self, key: Key) {
+        let now = self.now;
+        loop {
+            let Some(dial) = self.dialer.dials.get_mut(key) else { return };
+            match dial.step(now, &mut self.dialer.silent) {
+                Step::Connect(address) => {
+                    if let Err(error) = self.begin_attempt(key, address)
+                        && let Some(dial) = self.dialer.dials.get_mut(key)
+                    {
+                        dial.attempt_failed(address, &error);
+                    }
+                }
+                Step::GiveUp(attempt) => {
+                    dial.ended(attempt);
+                    self.end_attempt(attempt);
+                }
+                Step::Wait(until) => return self.dialer.set_due(key, until),
+                Step::Fail => {
+                    if let Some(dial) = self.take_dial(key) {
+                        self.dial_failed(dial.owner, dial.into_failure());
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin_attempt(&mut self, key: Key, address: SocketAddr) -> io::Result<()> {
+        let Some(dial) = self.dialer.dials.get_mut(key) else { return Ok(()) };
+        let socket = net::stream_socket(address, dial.own)?;
+        self.congestion.set_before(&socket);
+        let fd: Fd = Rc::new(socket);
+        let attempt = Attempt { dial: key, fd: Rc::clone(&fd) };
+        let attempt = self.dialer.attempts.insert(attempt).ok_or(io::ErrorKind::OutOfMemory)?;
+        dial.begun(attempt, address);
+        self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
+        Ok(())
+    }
+
+    /// Gives up an attempt. Its socket is closed when the driver has let go of it.
+    fn end_attempt(&mut self, attempt: Key) {
+        if let Some(attempt) = self.dialer.attempts.remove(attempt) {
+            self.driver.cancel_all(&attempt.fd);
+        }
+    }
+
+    /// What became of an attempt.
+    pub(super) fn attempt_ended(&mut self, attempt: Key, result: io::Result<()>) {
+        // One that has lost is no more in the table, and was asked to end.
+        let Some(Attempt { dial: key, fd }) = self.dialer.attempts.remove(attempt) else { return };
+        let Some(dial) = self.dialer.dials.get_mut(key) else { return };
+        let Some(address) = dial.ended(attempt) else { return };
+        let owner = dial.owner;
+        let greeted = result.and_then(|()| self.greet(owner, &fd));
+        match greeted {
+            Ok(()) => {
+                self.dialer.silent.remove(address);
+                drop(self.take_dial(key));
+                self.dial_succeeded(owner, fd);
+            }
+            Err(error) => {
+                if let Some(dial) = self.dialer.dials.get_mut(key) {
+                    dial.attempt_failed(address, &error);
+                }
+                self.advance_dial(key);
+            }
+        }
+    }
+
+    /// Sets a new connection up, and sends what it begins with.
+    fn greet(&self, owner: Owner, fd: &Fd) -> io::Result<()> {
+        if owner == Owner::Connector {
+            return Ok(());
+        }
+        net::set_up_local(fd);
+        self.congestion.set_after(fd);
+        let header = match owner {
+            Owner::Exit(key) => self.locals.get(key).and_then(|local| local.header.as_ref()),
+            _ => None,
+        };
+        header.map_or(Ok(()), |header| net::send_first(fd, header))
+    }
+
+    fn dial_succeeded(&mut self, owner: Owner, fd: Fd) {
+        match owner {
+            Owner::Connector => self.link_connected(fd),
+            Owner::Exit(key) => self.exit_connected(key, fd),
+            Owner::Conversation(key) => self.server_connected(key, fd),
+            Owner::Pair(key) => self.pair_connected(key, fd),
+        }
+    }
+
+    fn dial_failed(&mut self, owner: Owner, error: DialError) {
+        match owner {
+            Owner::Connector => self.link_not_connected(&error),
+            Owner::Exit(key) => self.exit_unreachable(key, &error.to_string()),
+            Owner::Conversation(key) => self.not_reached(key, error.unreached),
+            Owner::Pair(key) => self.pair_not_connected(key, &error),
+        }
+    }
+
+    /// Ends a dial that its owner wants no more.
+    pub(super) fn forget_dial(&mut self, key: Key) {
+        drop(self.take_dial(key));
+    }
+
+    /// Ends the dial of a local connection, if that is being dialled.
+    pub(super) fn forget_dial_of(&mut self, stage: &Stage) {
+        let dial = match stage {
+            Stage::Dialing(dial) => *dial,
+            Stage::Talking(talk) => match talk.server {
+                Server::Dialing(dial) => Some(dial),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(dial) = dial {
+            self.forget_dial(dial);
+        }
+    }
+
+    fn take_dial(&mut self, key: Key) -> Option<Dial> {
+        self.dialer.set_due(key, None);
+        let dial = self.dialer.dials.remove(key)?;
+        for attempt in dial.racing() {
+            self.end_attempt(attempt);
+        }
+        Some(dial)
+    }
+
+    /// Looks at the dials whose time has come.
+    pub(super) fn dials_on_time(&mut self) {
+        while let Some(&(at, key)) = self.dialer.due.first()
+            && at <= self.now
+        {
+            self.dialer.set_due(key, None);
+            self.advance_dial(key);
+        }
+    }
+}
