@@ -1,13 +1,13 @@
 //! The command: reads its words, and relays until it is stopped.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use sockmux_uring::demo;
 use sockmux_uring::engine::{Inherited, Relay, RunError, Stopped};
-use sockmux_uring::observe;
-use sockmux_uring::params::cli::{self, Command, Engine};
+use sockmux_uring::observe::{self, Log};
+use sockmux_uring::params::cli::{self, Command, Engine, LogFormat};
 use sockmux_uring::params::error::Failure;
 use sockmux_uring::params::files::Disk;
 use sockmux_uring::params::plan::Plan;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os(), &Disk, &mut look_up) {
         Ok(invocation) => invocation,
         Err(failure) => {
-            eprintln!("sockmux-uring: {failure}");
+            observe::complain(&failure.to_string());
             return ExitCode::from(Failure::EXIT_CODE);
         }
     };
@@ -33,40 +33,48 @@ fn main() -> ExitCode {
         Command::Print(text) => print(&text),
         Command::Check(plan) => print(&show::plan(&plan)),
         Command::Demo => demonstrate(invocation.engine),
-        Command::Run(plan) => {
-            observe::start_log(invocation.verbosity, invocation.log);
-            run(plan, invocation.engine)
-        }
+        Command::Run(plan) => run(plan, invocation.engine, invocation.verbosity, invocation.log),
     }
 }
 
-/// A reader that has gone away (`| head`) is no failure.
 fn print(text: &str) -> ExitCode {
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    match observe::print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            observe::complain(&format!("cannot write to standard output: {error}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }
 
 fn demonstrate(engine: Engine) -> ExitCode {
     match demo::run(engine, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sockmux-uring: demo: {error}");
+            observe::complain(&format!("demo: {error}"));
             ExitCode::from(EXIT_FAILED)
         }
     }
 }
 
-fn run(plan: Plan, engine: Engine) -> ExitCode {
+fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode {
+    let log = match Log::start(verbosity, format) {
+        Ok(log) => log,
+        Err(error) => {
+            observe::complain(&format!("cannot start the thread of the log: {error}"));
+            return ExitCode::from(EXIT_SETUP);
+        }
+    };
     match relay(plan, engine) {
         Ok(Stopped::Drained | Stopped::DeadlinePassed(_))
         | Ok(Stopped::LinkEnded { in_order: true }) => ExitCode::SUCCESS,
         Ok(Stopped::LinkEnded { in_order: false }) => {
-            eprintln!("sockmux-uring: the tunnel over standard input and output broke");
+            log.complain("the tunnel over standard input and output broke");
             ExitCode::from(EXIT_FAILED)
         }
         Ok(Stopped::AtOnce) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
-            eprintln!("sockmux-uring: {error}");
+            log.complain(&error.to_string());
             match error {
                 RunError::Setup(_) => ExitCode::from(EXIT_SETUP),
                 RunError::Engine(_) => ExitCode::from(EXIT_FAILED),

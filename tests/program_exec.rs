@@ -147,6 +147,26 @@ fn a_command_that_is_not_there_is_warned_of() {
     assert!(tunnel.receptor.log_text().contains("/nonexistent/server"));
 }
 
+/// Whoever connects brings such lines about, so all commands together have one limit.
+#[test]
+fn what_all_commands_say_is_bounded_and_counted() {
+    const LINES: u64 = 60 * 10;
+    let mut tunnel = tunnel(Protocol::V1, "seq 10 >&2; echo done");
+    for _ in 0..LINES / 10 {
+        assert_eq!(all_of(&connect(tunnel.entrance())), "done\n");
+    }
+    are_gone(&tunnel.receptor);
+    tunnel.receptor.terminate();
+    assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
+    let said = tunnel.receptor.count("command said") as u64;
+    assert!((1..60).contains(&said), "{said} lines");
+    let counts = tunnel.receptor.log_events().into_iter();
+    let counts =
+        counts.filter(|event| event["message"] == "more lines of commands, not logged one by one");
+    let counted: u64 = counts.map(|event| event["count"].as_u64().expect("a count")).sum();
+    assert_eq!(said + counted, LINES);
+}
+
 #[test]
 fn a_client_that_goes_takes_its_command_along() {
     // It reads nothing, so it does not see the end; its child ignores SIGTERM.

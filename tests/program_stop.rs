@@ -70,9 +70,32 @@ fn sigterm_without_streams_ends_at_once(protocol: Protocol) {
     let mut tunnel = Tunnel::to(protocol, free_port([127, 0, 0, 2].into()));
     tunnel.connector.terminate();
     assert_eq!(tunnel.connector.wait_exit(ENDS_WITHIN).code(), Some(0));
-    tunnel.receptor.wait_for("tunnel down");
+    // It was announced, so it is no warning.
+    assert_eq!(tunnel.receptor.wait_for("tunnel down")["level"], "INFO");
     tunnel.receptor.terminate();
     assert_eq!(tunnel.receptor.wait_exit(ENDS_WITHIN).code(), Some(0));
+}
+
+/// A stream is open when the time of the drain is over.
+fn a_drain_that_cuts_a_stream_off_is_a_warning(protocol: Protocol) {
+    let server = Server::echo();
+    let mut tunnel = Tunnel::start(
+        protocol,
+        &[format!("DEST={}", server.address())],
+        &["PORT=127.0.0.1:0", "TIMEOUT=drain:1"],
+    );
+    let stream = connect(tunnel.entrance());
+    check_echo(&stream, 1, 1000);
+    tunnel.connector.terminate();
+    tunnel.connector.wait_exit(DEADLINE);
+    assert_eq!(tunnel.receptor.wait_for("tunnel down")["level"], "WARN");
+}
+
+#[test]
+fn a_peer_that_is_killed_is_a_warning() {
+    let mut tunnel = Tunnel::to(Protocol::V1, free_port([127, 0, 0, 2].into()));
+    tunnel.connector.kill_9();
+    assert_eq!(tunnel.receptor.wait_for("tunnel down")["level"], "WARN");
 }
 
 /// A flow has no end but silence: an entrance has no socket for it that could tell of one.
@@ -276,6 +299,7 @@ fn clients_are_served_at_once_while_the_exits_end_is_restarted() {
 in_both_protocols! {
     sigterm_lets_the_open_stream_finish,
     sigterm_without_streams_ends_at_once,
+    a_drain_that_cuts_a_stream_off_is_a_warning,
     sigterm_waits_no_longer_than_its_timeout,
     sigterm_waits_for_silence_where_a_flow_is_open,
     a_second_sigterm_ends_at_once,

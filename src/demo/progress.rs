@@ -1,7 +1,9 @@
 //! What the user sees while the demo works: one line that is written over on a terminal, else a
 //! line for each phase.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+
+use crate::observe;
 
 /// Progress on standard error. Failing to show it is no failure of the demo.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Progress through `phases` phases.
     pub(super) fn new(phases: usize) -> Self {
-        Progress { phases, done: 0, terminal: io::stderr().is_terminal() }
+        Progress { phases, done: 0, terminal: observe::stderr_is_a_screen() }
     }
 
     /// The next phase begins.

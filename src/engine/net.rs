@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_BACKLOG, LISTEN_PATIENCE_MILLIS};
@@ -124,6 +125,13 @@ pub(super) fn is_hung_up(fd: &OwnedFd) -> bool {
     // SAFETY: the kernel reads and writes the one structure, which is ours, before the call returns.
     let told = unsafe { libc::poll(&mut asked, 1, 0) };
     told > 0 && asked.revents & (libc::POLLHUP | libc::POLLERR) != 0
+}
+
+/// Whether the peer of a socket has ended its side, or all of it.
+pub(super) fn peer_has_ended(fd: &OwnedFd) -> bool {
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut asked = [PollFd::new(fd, PollFlags::RDHUP)];
+    poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().intersects(gone)
 }
 
 /// The socket's own address; a socket without one (it was reset already) has "unspecified".

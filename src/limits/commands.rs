@@ -34,10 +34,6 @@ pub const COMMAND_STDERR_REST_MILLIS: u64 = 16;
 /// Longest line of it that is logged whole. Messages for people are shorter.
 pub const COMMAND_LINE_BYTES: usize = 1024;
 
-/// Most lines of it that are logged in a second. A banner and some errors fit; the log is not there
-/// for more.
-pub const COMMAND_LINES_A_SECOND: u32 = 20;
-
 /// What is logged of the standard error of a command of an exit once that has ended, in bytes: what
 /// a pipe of Linux holds unless told otherwise (pipe(7)), so its last words are no more.
 pub const COMMAND_LAST_WORDS_BYTES: usize = 64 << 10;

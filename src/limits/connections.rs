@@ -21,9 +21,6 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 /// Persistent connections that a receptor holds at once.
 pub const TUNNELS_MAX: usize = 1024;
 
-/// Refused streams that are logged one by one in a second; the rest are counted.
-pub const REFUSALS_LOGGED_PER_SECOND: u32 = 20;
-
 /// A path whose round trip is at most this is short: the same machine, rack or datacenter.
 pub const SHORT_PATH_MICROS: u32 = 5_000;
 

@@ -16,6 +16,7 @@
 //! - `copying`: sends without a copy, splicing and pipes.
 //! - `drivers`: io_uring and epoll.
 //! - `serial_line`: serial devices, and the link layer over them.
+//! - `log`: lines that wait, and those that others can cause.
 //! - `commands`: commands as links and as servers.
 //! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and ports on request.
 //! - `demo`: the demo's traffic.
@@ -28,6 +29,7 @@ mod datagrams;
 mod demo;
 mod drivers;
 mod lane;
+mod log;
 mod names;
 mod params;
 mod proxies;
@@ -43,6 +45,7 @@ pub use self::datagrams::*;
 pub use self::demo::*;
 pub use self::drivers::*;
 pub use self::lane::*;
+pub use self::log::*;
 pub use self::names::*;
 pub use self::params::*;
 pub use self::proxies::*;

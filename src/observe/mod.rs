@@ -1,26 +1,163 @@
-//! What the program says of itself.
+//! What the program says of itself, on standard error.
 
-use std::io::IsTerminal;
+mod writer;
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, dispatcher, warn};
 
+use self::writer::Queue;
+use crate::limits::LOG_EXIT_MILLIS;
 use crate::params::cli::LogFormat;
 
-/// Starts the log on standard error. `verbosity` is how often `-v` was given: none shows what an
-/// operator acts on, one shows every stream, two everything.
-pub fn start_log(verbosity: u8, format: LogFormat) {
-    let level = match verbosity {
-        0 => LevelFilter::INFO,
-        1 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    // A second start (several relays in one process) keeps the first one's log.
-    let _ = match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
+/// The log of the process on standard error. Logging never waits and never fails: a thread of its
+/// own writes the lines, and what it cannot write is counted.
+///
+/// Its end waits until the last lines are written, at most [`LOG_EXIT_MILLIS`].
+#[derive(Debug)]
+pub struct Log {
+    queue: Arc<Queue>,
+}
+
+impl Log {
+    /// Starts the log. `verbosity` is how often `-v` was given: none shows what an operator acts on,
+    /// one shows every stream, two everything.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn start(verbosity: u8, format: LogFormat) -> io::Result<Log> {
+        let level = match verbosity {
+            0 => LevelFilter::INFO,
+            1 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        };
+        let style = Style { level, format, colours: colours_are_wanted() };
+        let log = Log::on(io::stderr(), move |lines| style.lost(lines))?;
+        // A second start (several relays in one process) keeps the first one's log.
+        let _ = dispatcher::set_global_default(style.dispatch(Arc::clone(&log.queue)));
+        Ok(log)
+    }
+
+    fn on(
+        sink: impl AsFd + Send + 'static,
+        lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<Log> {
+        let queue = Arc::new(Queue::default());
+        writer::start(Arc::clone(&queue), sink, lost)?;
+        Ok(Log { queue })
+    }
+
+    /// Adds a line as it is, behind those that were logged before: why the process ends.
+    pub fn complain(&self, text: &str) {
+        self.queue.push(complaint(text).as_bytes());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.close(Duration::from_millis(LOG_EXIT_MILLIS));
+    }
+}
+
+/// Says on standard error why the process does not begin, where there is no log yet. Like the log it
+/// does not fail, and waits for a short time only.
+pub fn complain(text: &str) {
+    match Log::on(io::stderr(), |_| Vec::new()) {
+        Ok(log) => log.complain(text),
+        // No thread can be had: then it is tried once, here.
+        Err(_) => {
+            let _ = io::stderr().write_all(complaint(text).as_bytes());
+        }
+    }
+}
+
+/// Prints to standard output, which may be non-blocking. A reader that has gone away (`| head`) is
+/// no failure.
+///
+/// # Errors
+/// What the system says: the disk is full.
+pub fn print(text: &str) -> io::Result<()> {
+    match writer::write_all(&io::stdout(), text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+fn complaint(text: &str) -> String {
+    format!("sockmux-uring: {text}\n")
+}
+
+/// Whether standard error is a terminal that moves its cursor and clears lines when told to.
+pub(crate) fn stderr_is_a_screen() -> bool {
+    io::stderr().is_terminal() && !is_dumb(env::var_os("TERM").as_deref())
+}
+
+/// Whether lines are coloured: on a terminal that can do so, unless the user wants none
+/// (no-color.org).
+fn colours_are_wanted() -> bool {
+    stderr_is_a_screen() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
+fn is_dumb(term: Option<&OsStr>) -> bool {
+    term.is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// How lines look.
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    level: LevelFilter,
+    format: LogFormat,
+    colours: bool,
+}
+
+impl Style {
+    fn dispatch(self, queue: Arc<Queue>) -> Dispatch {
+        let builder = tracing_subscriber::fmt()
+            .with_max_level(self.level)
+            .with_writer(queue)
+            .with_target(false)
+            .with_ansi(self.colours)
+            // It would be said on standard error.
+            .log_internal_errors(false);
+        match self.format {
+            LogFormat::Text => Dispatch::new(builder.finish()),
+            LogFormat::Json => Dispatch::new(builder.json().flatten_event(true).finish()),
+        }
+    }
+
+    /// The line that tells of lost ones. It does not go through the queue, which may be full.
+    fn lost(self, lines: u64) -> Vec<u8> {
+        let line = Arc::new(Queue::default());
+        dispatcher::with_default(&self.dispatch(Arc::clone(&line)), || {
+            warn!(lines, "log lines are lost here: the log could not be written for a while");
+        });
+        line.take_now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dumb_terminal_is_given_no_colours() {
+        assert!(is_dumb(Some(OsStr::new("dumb"))) && is_dumb(None));
+        assert!(!is_dumb(Some(OsStr::new("xterm-256color"))));
+    }
+
+    #[test]
+    fn lost_lines_are_told_in_the_logs_own_form() {
+        let style = |format| Style { level: LevelFilter::INFO, format, colours: false };
+        let text = String::from_utf8(style(LogFormat::Text).lost(7)).expect("text");
+        assert!(text.contains(" WARN ") && text.ends_with(" lines=7\n"), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&style(LogFormat::Json).lost(7)).expect("JSON");
+        assert_eq!((&json["level"], &json["lines"]), (&"WARN".into(), &7.into()));
+    }
 }

@@ -329,6 +329,11 @@ impl Session {
         self.leaving.is_some()
     }
 
+    /// The peer has told that it is going away.
+    pub fn peer_is_leaving(&self) -> bool {
+        self.peer_leaves
+    }
+
     /// The engine's own number for a stream.
     #[inline]
     pub fn user_of(&self, key: StreamKey) -> Option<u64> {

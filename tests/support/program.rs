@@ -164,6 +164,11 @@ impl Program {
         address.parse().unwrap_or_else(|e| panic!("address in {event}: {e}"))
     }
 
+    /// The events so far.
+    pub fn log_events(&self) -> Vec<Value> {
+        self.log.events()
+    }
+
     /// The log so far, as text.
     pub fn log_text(&self) -> String {
         self.log.text()

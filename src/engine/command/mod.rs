@@ -6,8 +6,8 @@
 //!   what they mean there. Its directory and its environment are ours.
 //! - **Standard input and output** of the command are one stream socket (`AF_UNIX`) to us. Between
 //!   the commands of a pipeline the shell makes pipes of its own.
-//! - **Standard error** is a pipe to us. Its lines are for our log; they are bounded in length and
-//!   number, and a command that floods it is read no faster than [`COMMAND_STDERR_BYTES`] each
+//! - **Standard error** is a pipe to us. Its lines are for our log; they are bounded in length, the
+//!   log bounds those of all commands in number, and a command that floods it is read no faster than [`COMMAND_STDERR_BYTES`] each
 //!   [`COMMAND_STDERR_REST_MILLIS`], and waits.
 //! - **Signals** are at their defaults and none is blocked, whatever we ignore or were started to
 //!   ignore. The command and whatever it starts are a process group of their own, which is not the
@@ -34,6 +34,7 @@ use rustix::process::{
 };
 use tracing::warn;
 
+pub use self::stderr::Line;
 use self::stderr::Lines;
 pub use self::watchdog::Watchdog;
 use super::driver::Fd;
@@ -175,33 +176,26 @@ impl RunningCommand {
     }
 
     /// Reads what is there of standard error, at most [`COMMAND_STDERR_BYTES`], and gives each line
-    /// of it to `tell`, escaped where it is no text and cut where it is long; lines beyond those of
-    /// a second are only counted.
-    pub fn read_stderr(&mut self, mut tell: impl FnMut(&str)) -> StderrState {
+    /// of it to `tell`, escaped where it is no text and cut where it is long. How many are logged is
+    /// for the caller to decide.
+    pub fn read_stderr(&mut self, mut tell: impl FnMut(Line<'_>)) -> StderrState {
         let read = loop {
             match rustix::io::read(&*self.stderr, &mut *self.buffer) {
                 Err(rustix::io::Errno::INTR) => {}
                 read => break read,
             }
         };
-        let now = Instant::now();
         match read {
             Ok(0) => {
-                self.lines.finish(now, &mut tell);
+                self.lines.finish(&mut tell);
                 StderrState::Ended
             }
             Ok(bytes) => {
-                self.lines.add(&self.buffer[..bytes], now, &mut tell);
+                self.lines.add(&self.buffer[..bytes], &mut tell);
                 // After little as after much: single bytes come by the hundred thousand a second.
                 StderrState::Rest(Duration::from_millis(COMMAND_STDERR_REST_MILLIS))
             }
-            Err(rustix::io::Errno::AGAIN) => {
-                self.lines.tell_late(now, &mut tell);
-                match self.lines.due() {
-                    Some(due) => StderrState::Rest(due.saturating_duration_since(now)),
-                    None => StderrState::Wait,
-                }
-            }
+            Err(rustix::io::Errno::AGAIN) => StderrState::Wait,
             // A pipe has no errors of its own.
             Err(_) => StderrState::Ended,
         }

@@ -1,42 +1,25 @@
-//! What a command says on its standard error, as lines for the log.
+//! What a command writes to its standard error, as lines for the log.
 
-use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::fmt;
 
-use crate::limits::{COMMAND_LINE_BYTES, COMMAND_LINES_A_SECOND};
+use crate::limits::COMMAND_LINE_BYTES;
 
-/// The second that lines are counted in.
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Cuts what was read into lines, and keeps back what is too many of them.
+/// Cuts what was read into lines.
 #[derive(Debug)]
 pub(super) struct Lines {
     /// The line that has not ended yet, as far as it is kept.
     line: Vec<u8>,
     /// More of that line came than is kept.
     cut: bool,
-    /// The line as it is logged: here, so that no line allocates one.
-    text: String,
-    /// When the current second of counting began.
-    since: Option<Instant>,
-    told: u32,
-    kept_back: u64,
 }
 
 impl Lines {
     pub(super) fn new() -> Lines {
-        Lines {
-            line: Vec::with_capacity(COMMAND_LINE_BYTES),
-            cut: false,
-            text: String::new(),
-            since: None,
-            told: 0,
-            kept_back: 0,
-        }
+        Lines { line: Vec::with_capacity(COMMAND_LINE_BYTES), cut: false }
     }
 
-    /// What was read at `now`; each line that it ends goes to `tell`.
-    pub(super) fn add(&mut self, bytes: &[u8], now: Instant, tell: &mut impl FnMut(&str)) {
+    /// What was read; each line that it ends goes to `tell`.
+    pub(super) fn add(&mut self, bytes: &[u8], tell: &mut impl FnMut(Line<'_>)) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let (piece, ends) = match piece.strip_suffix(b"\n") {
                 Some(piece) => (piece, true),
@@ -46,94 +29,68 @@ impl Lines {
             self.line.extend_from_slice(&piece[..piece.len().min(room)]);
             self.cut |= piece.len() > room;
             if ends {
-                self.end_line(now, tell);
+                self.end_line(tell);
             }
         }
     }
 
-    /// Nothing more comes: tells the line that has not ended, and of those that were kept back.
-    pub(super) fn finish(&mut self, now: Instant, tell: &mut impl FnMut(&str)) {
+    /// Nothing more comes: tells the line that has not ended.
+    pub(super) fn finish(&mut self, tell: &mut impl FnMut(Line<'_>)) {
         if !self.line.is_empty() {
-            self.end_line(now, tell);
-        }
-        self.tell_kept_back(tell);
-    }
-
-    /// When [`Lines::tell_late`] has something to tell, if anything is kept back.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.since.filter(|_| self.kept_back > 0).map(|since| since + SECOND)
-    }
-
-    /// Tells of lines that were kept back, once their second is over.
-    pub(super) fn tell_late(&mut self, now: Instant, tell: &mut impl FnMut(&str)) {
-        if self.due().is_some_and(|due| due <= now) {
-            self.tell_kept_back(tell);
+            self.end_line(tell);
         }
     }
 
-    fn end_line(&mut self, now: Instant, tell: &mut impl FnMut(&str)) {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SECOND) {
-            self.tell_kept_back(tell);
-            (self.since, self.told) = (Some(now), 0);
-        }
-        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
-        if self.told < COMMAND_LINES_A_SECOND {
-            self.told += 1;
-            self.text.clear();
-            escape(line, &mut self.text);
-            if self.cut {
-                self.text.push_str(" ... (the rest of the line is left out)");
-            }
-            tell(&self.text);
-        } else {
-            self.kept_back += 1;
-        }
+    fn end_line(&mut self, tell: &mut impl FnMut(Line<'_>)) {
+        let bytes = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        tell(Line { bytes, cut: self.cut });
         self.line.clear();
         self.cut = false;
     }
-
-    fn tell_kept_back(&mut self, tell: &mut impl FnMut(&str)) {
-        match std::mem::take(&mut self.kept_back) {
-            0 => {}
-            lines => {
-                self.text.clear();
-                let _ = write!(self.text, "... ({lines} more lines in one second are left out)");
-                tell(&self.text);
-            }
-        }
-    }
 }
 
-/// Text as it is, what is none or would drive a terminal as `\x1b` or `\u{9b}`.
-fn escape(bytes: &[u8], text: &mut String) {
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\t' => text.push(' '),
-                c if c.is_ascii_control() => push_byte(c as u8, text),
-                c if c.is_control() => text.extend(c.escape_unicode()),
-                c => text.push(c),
-            }
-        }
-        chunk.invalid().iter().for_each(|byte| push_byte(*byte, text));
-    }
+/// A line of a command, as it is logged: text as it is, what is none or would drive a terminal as
+/// `\x1b` or `\u{9b}`.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    bytes: &'a [u8],
+    cut: bool,
 }
 
-fn push_byte(byte: u8, text: &mut String) {
-    // Writing to a string cannot fail.
-    let _ = write!(text, "\\x{byte:02x}");
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+
+        for chunk in self.bytes.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\t' => f.write_char(' ')?,
+                    c if c.is_ascii_control() => write!(f, "\\x{:02x}", c as u8)?,
+                    c if c.is_control() => write!(f, "{}", c.escape_unicode())?,
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        match self.cut {
+            true => f.write_str(" ... (the rest of the line is left out)"),
+            false => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Adds the pieces, all at one time, and tells what came of them.
+    /// Adds the pieces, and tells what came of them.
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
-        let (mut lines, now, mut told) = (Lines::new(), Instant::now(), Vec::new());
-        let mut tell = |line: &str| told.push(line.to_owned());
-        pieces.iter().for_each(|piece| lines.add(piece, now, &mut tell));
-        lines.finish(now, &mut tell);
+        let (mut lines, mut told) = (Lines::new(), Vec::new());
+        let mut tell = |line: Line<'_>| told.push(line.to_string());
+        pieces.iter().for_each(|piece| lines.add(piece, &mut tell));
+        lines.finish(&mut tell);
         told
     }
 
@@ -164,25 +121,5 @@ mod tests {
         assert_eq!(told[0].len(), COMMAND_LINE_BYTES + end.len());
         assert!(told[0].ends_with(end));
         assert_eq!((&*told[1], told[2].len()), ("short", COMMAND_LINE_BYTES));
-    }
-
-    #[test]
-    fn too_many_lines_are_counted() {
-        let (mut lines, began, mut told) = (Lines::new(), Instant::now(), Vec::new());
-        let mut tell = |line: &str| told.push(line.to_owned());
-        let most = COMMAND_LINES_A_SECOND as usize;
-        lines.add(&b"x\n".repeat(most + 7), began, &mut tell);
-        assert_eq!(lines.due(), Some(began + SECOND));
-        lines.tell_late(began + SECOND / 2, &mut tell);
-        assert!(lines.due().is_some());
-        lines.tell_late(began + SECOND, &mut tell);
-        assert_eq!(lines.due(), None);
-        // In the next second lines are told again.
-        lines.add(&b"y\n".repeat(most + 1), began + SECOND, &mut tell);
-        lines.add(b"z\n", began + 2 * SECOND, &mut tell);
-        let left_out = |n| format!("... ({n} more lines in one second are left out)");
-        assert_eq!(told.len(), most + 1 + most + 2);
-        assert_eq!(told[most], left_out(7));
-        assert_eq!(told[2 * most + 1..], [left_out(1), "z".to_owned()]);
     }
 }

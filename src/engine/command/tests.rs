@@ -27,7 +27,7 @@ fn read_all(running: &mut RunningCommand, told: &mut Vec<String>) -> (u32, Durat
     loop {
         assert!(began.elapsed() < DEADLINE, "standard error does not end");
         reads += 1;
-        match running.read_stderr(|line| told.push(line.to_owned())) {
+        match running.read_stderr(|line| told.push(line.to_string())) {
             StderrState::Ended => return (reads, began.elapsed()),
             StderrState::Rest(rest) => thread::sleep(rest),
             StderrState::Wait => {
@@ -88,7 +88,7 @@ fn one_that_runs_has_not_exited() {
 }
 
 #[test]
-fn a_flood_of_errors_is_read_slowly_and_logged_little() {
+fn a_flood_of_errors_is_read_slowly() {
     // 2 MiB in lines of 64 bytes.
     let line = "x".repeat(63);
     let (mut running, _socket) = start(&format!("yes {line} | head -c 2097152 >&2"));
@@ -98,13 +98,8 @@ fn a_flood_of_errors_is_read_slowly_and_logged_little() {
     assert!(time > Duration::from_millis(1_900), "2 MiB in {time:?}");
     // One after each rest, and those that find the end.
     assert!(u128::from(reads) <= time.as_millis() / 16 + 2, "{reads} reads in {time:?}");
-    let seconds = time.as_secs() as usize + 1;
-    let lines = told.iter().filter(|told| **told == line).count();
-    assert!(lines <= seconds * 20, "{lines} lines in {time:?}");
-    let left_out =
-        |told: &str| told.strip_prefix("... (")?.split(' ').next()?.parse::<usize>().ok();
-    let counted: usize = told.iter().filter_map(|told| left_out(told)).sum();
-    assert_eq!(lines + counted, 32_768);
+    assert!(told.iter().all(|told| *told == line));
+    assert_eq!(told.len(), 32_768);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::client::Client;
 use super::flow::{FLOW_BIT, Flow, Server, Waiting};
 use super::listeners::Purpose;
 use super::local::{Local, Stage};
+use super::log_limit::Class;
 use super::{Drain, Key, Worker};
 use crate::endpoint::destinations::Asker;
 use crate::endpoint::routing::{self, NameWanted};
@@ -97,7 +98,7 @@ impl<D: Driver> Worker<D> {
             (Some(Ok(())), Purpose::Entrance) => self.client_came(came),
             (Some(Err(reason)), Purpose::Receptor) => {
                 net::reset_on_close(&came.socket);
-                if self.may_log_refusal() {
+                if self.may_log(Class::Stranger) {
                     let port = at.port();
                     let reason = format!("{reason}: add its address, or -P{port} for any peer");
                     warn!(peer = %client, reason, "tunnel did not come up");

@@ -15,6 +15,7 @@ use super::datagrams::datagrams;
 use super::flow::{FLOW_BIT, Flow, Server};
 use super::gathering::Source;
 use super::local::Stage;
+use super::log_limit::Class;
 use super::{Key, Worker};
 use crate::endpoint::destinations::Asker;
 use crate::endpoint::proxy::socks::datagram::{self, To};
@@ -147,7 +148,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn note_refused(&mut self, client: SocketAddr, why: &str) {
-        if self.may_log_refusal() {
+        if self.may_log(Class::Refusal) {
             warn!(%client, reason = why, "datagrams not passed on by the proxy");
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::connector::{Reach, State};
+use super::log_limit::{Class, LogLimit};
 use super::token::Kind;
 use super::{Drain, Worker};
 use crate::engine::command::{RunningCommand, StderrState, describe};
@@ -36,6 +37,17 @@ pub(super) struct Carrier {
 enum Step {
     Terminate,
     Kill,
+}
+
+impl Carrier {
+    /// Logs some of its standard error.
+    fn log_stderr(&mut self, name: &str, limit: &mut LogLimit, now: Moment) -> StderrState {
+        self.command.read_stderr(|line| {
+            if limit.allow(Class::Command, now) {
+                info!(command = name, %line, "command said");
+            }
+        })
+    }
 }
 
 /// The command's name for the log.
@@ -102,12 +114,12 @@ impl<D: Driver> Worker<D> {
         };
         let name = connector.reach.to_string();
         // Its last words.
-        carrier.command.read_stderr(|line| info!(command = %name, "{line}"));
-        let how = describe(status);
-        if status.success() {
-            info!(command = %name, "command ended: {how}");
+        carrier.log_stderr(&name, &mut self.log_limit, self.now);
+        let (ended, status) = (status.success(), describe(status));
+        if ended {
+            info!(command = %name, status, "command ended");
         } else {
-            warn!(command = %name, "command ended: {how}");
+            warn!(command = %name, status, "command ended");
         }
         self.driver.cancel_all(carrier.command.stderr_fd());
         let wait = match connector.state {
@@ -135,7 +147,7 @@ impl<D: Driver> Worker<D> {
         }
         let name = connector.reach.to_string();
         let Some(carrier) = &mut connector.carrier else { return };
-        match carrier.command.read_stderr(|line| info!(command = %name, "{line}")) {
+        match carrier.log_stderr(&name, &mut self.log_limit, now) {
             StderrState::Wait => {
                 let token = Kind::LinkCommandStderr.number(number);
                 self.driver.poll(carrier.command.stderr_fd(), libc::POLLIN as u32, false, token);
@@ -180,7 +192,7 @@ impl<D: Driver> Worker<D> {
         let Some(carrier) = connector.carrier.take() else { return };
         net::shut_down(&carrier.socket);
         if let Some(status) = carrier.command.finish() {
-            info!(command = %connector.reach, "command ended: {}", describe(status));
+            info!(command = %connector.reach, status = describe(status), "command ended");
         }
     }
 

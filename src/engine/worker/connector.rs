@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::commands::{self, Carrier};
 use super::dial::{DialError, Owner};
 use super::flow::FLOW_BIT;
+use super::log_limit::Class;
 use super::{Drain, Worker};
 use crate::engine::device::Device;
 use crate::engine::driver::{Driver, Fd};
@@ -265,7 +266,8 @@ impl<D: Driver> Worker<D> {
             wait = wait.min(Duration::from_millis(DEVICE_AGAIN_MILLIS));
         }
         connector.state = State::Waiting { until: now.after(wait) };
-        if up_since.is_none() && matches!(connector.reach, Reach::Device(_)) {
+        let again = up_since.is_none() && matches!(connector.reach, Reach::Device(_));
+        if again || !self.log_limit.allow(Class::Tunnel, now) {
             debug!(wait_secs = wait.as_secs_f32(), "{doing}");
         } else {
             info!(wait_secs = wait.as_secs_f32(), "{doing}");

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::access::Incoming;
 use super::local::{Local, Stage};
+use super::log_limit::Class;
 use super::pieces::Pieces;
 use super::talk::{Server, Talk};
 use super::{Drain, Key, Worker};
@@ -179,7 +180,7 @@ impl<D: Driver> Worker<D> {
     fn note(&mut self, key: Key, what: &str) {
         let Some(local) = self.locals.get(key) else { return };
         let client = local.client;
-        if self.may_log_refusal() {
+        if self.may_log(Class::Refusal) {
             warn!(%client, reason = what, "not served by the proxy");
         }
     }

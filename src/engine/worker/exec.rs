@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::access::Incoming;
 use super::local::Stage;
+use super::log_limit::{Class, LogLimit};
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::endpoint::seats::Seat;
@@ -89,7 +90,7 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        match command.log_stderr() {
+        match command.log_stderr(&mut self.log_limit, self.now) {
             StderrState::Wait => self.watch_exec(key),
             StderrState::Rest(time) => self.muted.push((self.now.after(time), key)),
             StderrState::Ended => {}
@@ -122,7 +123,7 @@ impl<D: Driver> Worker<D> {
             return;
         };
         for _ in 0..=COMMAND_LAST_WORDS_BYTES / COMMAND_STDERR_BYTES {
-            if !matches!(command.log_stderr(), StderrState::Rest(_)) {
+            if !matches!(command.log_stderr(&mut self.log_limit, now), StderrState::Rest(_)) {
                 break;
             }
         }
@@ -140,7 +141,7 @@ impl<D: Driver> Worker<D> {
         let (title, status) = (&*command.title, describe(status));
         let process = command.running.process_id();
         let client = command.client;
-        if failed && self.may_log_refusal() {
+        if failed && self.may_log(Class::Refusal) {
             warn!(%client, command = title, process, status, "command failed at once");
         } else {
             debug!(%client, command = title, process, status, "command ended");
@@ -186,9 +187,13 @@ impl<D: Driver> Worker<D> {
 
 impl Exec {
     /// Logs some of its standard error.
-    fn log_stderr(&mut self) -> StderrState {
+    fn log_stderr(&mut self, limit: &mut LogLimit, now: Moment) -> StderrState {
         let (title, process) = (&*self.title, self.running.process_id());
-        self.running.read_stderr(|line| info!(command = title, process, line, "command said"))
+        self.running.read_stderr(|line| {
+            if limit.allow(Class::Command, now) {
+                info!(command = title, process, %line, "command said");
+            }
+        })
     }
 }
 

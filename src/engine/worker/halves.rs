@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::warn;
 
+use super::log_limit::Class;
 use super::pair::{Input, Mode, Output, Way};
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
@@ -193,8 +194,10 @@ impl<D: Driver> Worker<D> {
         }
         self.kit.give_back(gather);
         self.counters.spill_exhausted += 1;
-        let free_buffers = self.kit.free_buffers();
-        warn!(client = %pair.peer, free_buffers, "slow readers use up the buffers: connection reset");
+        if self.log_limit.allow(Class::Shortage, self.now) {
+            let free_buffers = self.kit.free_buffers();
+            warn!(client = %pair.peer, free_buffers, "slow readers use up the buffers: connection reset");
+        }
         self.pair_failed(key, &io::Error::from(io::ErrorKind::OutOfMemory));
     }
 

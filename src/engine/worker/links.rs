@@ -89,6 +89,7 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         if let Some(tunnel) = self.tunnels.get_mut(key) {
             tunnel.session.received(now);
+            tunnel.heard = true;
         }
         while !chunk.is_empty() {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return Ok(()) };

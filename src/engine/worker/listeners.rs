@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::access::Came;
 use super::client::Client;
+use super::log_limit::Class;
 use super::token::Kind;
 use super::{Drain, Worker};
 use crate::engine::driver::{Driver, Fd, OpId};
@@ -172,7 +173,9 @@ impl<D: Driver> Worker<D> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    warn!(address = listener.place(), %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
+                    if self.log_limit.allow(Class::Shortage, self.now) {
+                        warn!(address = listener.place(), %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
+                    }
                     let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
                     listener.paused_until = Some(self.now.after(pause));
                     self.listeners_paused = true;

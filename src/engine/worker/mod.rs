@@ -11,8 +11,8 @@
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
 //! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up.
 //! [`dialer`] connects to whatever any of them has to reach, as [`dial`] says.
-//! [`completions`] begins each turn, [`turn`] closes it; [`refusals`] keeps what is refused from
-//! flooding the log.
+//! [`completions`] begins each turn, [`turn`] closes it; [`log_limit`] keeps what others
+//! can cause from filling the log.
 //!
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them, [`port_range`] says where), [`calls`] connects to clients.
 //!
@@ -62,6 +62,7 @@ mod links;
 mod listeners;
 mod local;
 mod locals;
+mod log_limit;
 mod names;
 mod openings;
 mod outputs;
@@ -71,7 +72,6 @@ mod pieces;
 mod port_range;
 mod ports;
 mod proxied;
-mod refusals;
 mod splice;
 mod stalled;
 mod streams;
@@ -114,10 +114,10 @@ use here::Here;
 use kit::Kit;
 pub(super) use listeners::{Listener, Origin, Purpose};
 use local::Local;
+use log_limit::LogLimit;
 use names::Names;
 use pair::{Pair, Way};
 use port_range::PortRange;
-use refusals::RefusalLog;
 use table::{Key, Table};
 use talk::Proxies;
 use tunnel::Tunnel;
@@ -163,6 +163,8 @@ struct Counters {
     flows_evicted: u64,
     /// Connections at ports on request from others than the client that they are for.
     strangers: u64,
+    /// Connections at the receptor's port that ended before their first byte.
+    silent: u64,
 }
 
 /// How far the end of the run is.
@@ -254,7 +256,8 @@ pub(super) struct Worker<D> {
     listeners_paused: bool,
     /// When clients that wait for a tunnel are reset.
     hold_deadline: Option<Moment>,
-    refusals: RefusalLog,
+    /// Keeps what others can cause from filling the log.
+    log_limit: LogLimit,
     drain: Drain,
     /// While draining: until then peers may still tell of streams that they opened before they
     /// knew.
@@ -327,7 +330,7 @@ impl<D: Driver> Worker<D> {
             next_sweep: now,
             listeners_paused: false,
             hold_deadline: hold.map(|hold| now.after(hold)),
-            refusals: RefusalLog::default(),
+            log_limit: LogLimit::new(now),
             drain: Drain::No,
             farewells_until: now,
             counters: Counters::default(),

@@ -9,6 +9,7 @@ use std::io;
 use tracing::warn;
 
 use super::local::Stage;
+use super::log_limit::Class;
 use super::pieces::Piece;
 use super::token::Kind;
 use super::{Key, Worker};
@@ -187,7 +188,9 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn out_of_buffers(&mut self, key: Key) {
         self.counters.spill_exhausted += 1;
-        if let Some(local) = self.locals.get(key) {
+        if self.may_log(Class::Shortage)
+            && let Some(local) = self.locals.get(key)
+        {
             let free_buffers = self.kit.free_buffers();
             warn!(client = %local.client, free_buffers, "slow readers use up the buffers: stream reset");
         }

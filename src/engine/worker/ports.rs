@@ -24,6 +24,7 @@ use super::flow::{FLOW_BIT, Flow, Origin, Server};
 use super::gathering::Source;
 use super::listeners::Purpose;
 use super::local::Stage;
+use super::log_limit::Class;
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::engine::datagram;
@@ -202,7 +203,9 @@ impl<D: Driver> Worker<D> {
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    warn!(%error, "cannot accept at a port on request: raise the limit of open files (ulimit -n)");
+                    if self.may_log(Class::Shortage) {
+                        warn!(%error, "cannot accept at a port on request: raise the limit of open files (ulimit -n)");
+                    }
                     // The client is to know now, not when it is tired of waiting.
                     self.close_asked(key);
                     return;

@@ -72,6 +72,10 @@ pub(super) struct Tunnel {
     /// In the list of those that may have something to send.
     pub(super) dirty: bool,
     pub(super) began: Moment,
+    /// Something has come from the peer.
+    pub(super) heard: bool,
+    /// The peer has closed the link, and nothing was left to do.
+    pub(super) ended_in_order: bool,
 }
 
 impl Tunnel {

@@ -6,6 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::lines::SerialLine;
 use super::local::Reading;
+use super::log_limit::Class;
 use super::token::Kind;
 use super::tunnel::{Destination, LinkPace, Tunnel};
 use super::{Drain, Key, Worker, listeners::Purpose};
@@ -54,9 +55,13 @@ impl<D: Driver> Worker<D> {
             run: None,
             dirty: false,
             began: self.now,
+            heard: false,
+            ended_in_order: false,
         };
         let Some(key) = self.tunnels.insert(tunnel) else {
-            warn!("persistent connection refused: too many are open");
+            if self.may_log(Class::Stranger) {
+                warn!("persistent connection refused: too many are open");
+            }
             return None;
         };
         if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
@@ -81,8 +86,9 @@ impl<D: Driver> Worker<D> {
 
     /// The peer has ended its side of the link.
     pub(super) fn link_ended(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
+        tunnel.ended_in_order = in_order;
         if let Some(connector) = &mut self.connector {
             connector.ended_in_order = in_order;
         }
@@ -93,16 +99,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn drop_tunnel(&mut self, key: Key, reason: &str) {
         let Some(tunnel) = self.tunnels.remove(key) else { return };
         let was_up = tunnel.session.is_up();
-        let streams = tunnel.session.stream_count();
-        if matches!(self.drain, Drain::Leaving(_)) {
-            debug!(peer = %tunnel.link, reason, "tunnel closed");
-        } else if was_up {
-            warn!(peer = %tunnel.link, reason, streams, "tunnel down");
-        } else if self.connector.as_mut().is_some_and(|c| c.fails_as_before(reason)) {
-            debug!(peer = %tunnel.link, reason, "tunnel did not come up");
-        } else {
-            warn!(peer = %tunnel.link, reason, "tunnel did not come up");
-        }
+        self.log_end(&tunnel, reason);
         debug!(counters = ?tunnel.session.counters(), "tunnel counts");
         tunnel.link.shut_down();
         self.driver.cancel_all(tunnel.link.input());
@@ -137,6 +134,39 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// Logs that a tunnel is over, as far as it is news and the peer does not bring too many about.
+    fn log_end(&mut self, tunnel: &Tunnel, reason: &str) {
+        let (peer, session) = (&tunnel.link, &tunnel.session);
+        let streams = session.stream_count();
+        if matches!(self.drain, Drain::Leaving(_)) {
+            debug!(%peer, reason, "tunnel closed");
+        } else if session.is_up() {
+            // An original cannot announce it: it closes when it has nothing left to do.
+            let announced = session.peer_is_leaving() || session.protocol() == Protocol::V03;
+            if !self.may_log(Class::Tunnel) {
+                debug!(%peer, reason, streams, "tunnel down");
+            } else if announced && tunnel.ended_in_order {
+                info!(%peer, reason, streams, "tunnel down");
+            } else {
+                warn!(%peer, reason, streams, "tunnel down");
+            }
+        } else if let Some(connector) = &mut self.connector {
+            if connector.fails_as_before(reason) || !self.may_log(Class::Tunnel) {
+                debug!(%peer, reason, "tunnel did not come up");
+            } else {
+                warn!(%peer, reason, "tunnel did not come up");
+            }
+        } else if !tunnel.heard && net::peer_has_ended(tunnel.link.input()) {
+            // As health checks do.
+            self.count_silent();
+            debug!(%peer, reason, "tunnel did not come up");
+        } else if self.may_log(Class::Stranger) {
+            warn!(%peer, reason, "tunnel did not come up");
+        } else {
+            debug!(%peer, reason, "tunnel did not come up");
+        }
+    }
+
     /// The hello is done: streams may begin.
     pub(super) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
@@ -145,7 +175,11 @@ impl<D: Driver> Worker<D> {
             Protocol::V03 => "0.3",
             Protocol::V1 => "1",
         };
-        info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        if self.log_limit.allow(Class::Tunnel, self.now) {
+            info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        } else {
+            debug!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        }
         if let Some(connector) = &mut self.connector {
             connector.failed_by.clear();
         }
@@ -161,7 +195,9 @@ impl<D: Driver> Worker<D> {
     pub(super) fn tunnel_leaves(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let streams = tunnel.session.stream_count();
-        info!(peer = %tunnel.link, streams, "the peer is going away");
+        if self.log_limit.allow(Class::Tunnel, self.now) {
+            info!(peer = %tunnel.link, streams, "the peer is going away");
+        }
         let began = tunnel.began;
         self.take_down(key);
         self.dial_next(key, began);

@@ -52,9 +52,10 @@ impl<D: Driver> Worker<D> {
         let names = self.names.oldest().map(|(_, until)| until);
         let dials = self.dialer.next_timeout();
         let resting = self.resting.front().map(|&(until, _)| until);
+        let log = self.log_limit_on_time();
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
-            execs, asked, dials,
+            execs, asked, dials, log,
         ]
         .into_iter()
         .flatten()
@@ -300,6 +301,7 @@ impl<D: Driver> Worker<D> {
         if stopped != Stopped::AtOnce {
             self.finish_execs();
         }
+        self.log_limit.log_counts(self.now);
         let Counters {
             spliced_from_local,
             spliced_to_local,
@@ -309,6 +311,7 @@ impl<D: Driver> Worker<D> {
             datagrams_out,
             datagrams_dropped,
             flows_evicted,
+            silent,
             ..
         } = self.counters;
         info!(
@@ -320,6 +323,7 @@ impl<D: Driver> Worker<D> {
             datagrams_out,
             datagrams_dropped,
             flows_evicted,
+            silent_strangers = silent,
             "stopped"
         );
         debug!(driver = ?self.driver.counters(), worker = ?self.counters, "counts");

@@ -1,0 +1,315 @@
+//! Lines between those who log and whoever reads: a bounded queue, and the thread that empties it.
+//!
+//! Whoever logs adds a line to the queue and goes on. The thread writes whole lines, in the order in
+//! which they came. Where that fails (a full disk, a reader that has gone, a closed terminal) or
+//! stands still (a reader that does not read) the lines wait, and are tried again; those that the
+//! queue has no room for are lost and counted, and the count is written where they are missing.
+//!
+//! Standard error may be shared with other programs, so its flags are left as they are: it may be
+//! non-blocking or not.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::limits::{LOG_AGAIN_MILLIS, LOG_QUEUE_BYTES, LOG_RETRY_MILLIS, LOG_WRITE_BYTES};
+
+/// Lines that wait for the thread.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// For the thread: there is something, or the log ends.
+    work: Condvar,
+    /// For who ends the log: the thread has ended.
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<u8>,
+    /// Lines that there was no room for, behind all of `lines`.
+    lost: u64,
+    /// The thread waits for `work`.
+    idle: bool,
+    closing: bool,
+    ended: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What a thread that panicked has left is whole: a line is added by one call.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line, or counts it. Never waits for its being written.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        // While some are lost all are, so that the count stands where they are missing.
+        if state.lost > 0 || state.lines.len() + line.len() > LOG_QUEUE_BYTES {
+            state.lost += 1;
+        } else {
+            state.lines.extend_from_slice(line);
+        }
+        if std::mem::take(&mut state.idle) {
+            self.work.notify_one();
+        }
+    }
+
+    /// No more lines come: waits until the last ones are written, for so long at most.
+    pub(super) fn close(&self, patience: Duration) {
+        let mut state = self.lock();
+        state.closing = true;
+        self.work.notify_one();
+        let _ = self.ended.wait_timeout_while(state, patience, |state| !state.ended);
+    }
+
+    /// Waits for lines and exchanges them for `written`, whose memory is used again; how many were
+    /// lost behind them. `None`: no more come.
+    fn take(&self, written: &mut Vec<u8>) -> Option<u64> {
+        written.clear();
+        let mut state = self.lock();
+        while state.lines.is_empty() && state.lost == 0 {
+            if state.closing {
+                return None;
+            }
+            state.idle = true;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
+        std::mem::swap(&mut state.lines, written);
+        Some(std::mem::take(&mut state.lost))
+    }
+
+    /// Takes what there is.
+    pub(super) fn take_now(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock().lines)
+    }
+
+    /// Rests before another try. The log's end ends the rest, and gives one more try. `false`: that
+    /// was it.
+    fn rest(&self) -> bool {
+        let state = self.lock();
+        let goes_on = !state.closing;
+        let patience = Duration::from_millis(LOG_RETRY_MILLIS);
+        let _ = self.work.wait_timeout_while(state, patience, |state| !state.closing);
+        goes_on
+    }
+}
+
+/// A line goes to the queue by one call: the formatter writes it whole.
+impl Write for &Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts the thread that writes the queue's lines to `sink`, and by `lost` how many are missing.
+pub(super) fn start(
+    queue: Arc<Queue>,
+    sink: impl AsFd + Send + 'static,
+    lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
+) -> io::Result<()> {
+    thread::Builder::new().name(String::from("log")).spawn(move || {
+        // Signals are for the other threads. Those that the kernel sends to who writes would stop
+        // or end the process: SIGTTOU on a terminal whose foreground is another job's, SIGXFSZ at
+        // the limit of a file's size. Blocked, the write succeeds or fails.
+        let _ = SigSet::all().thread_block();
+        write_queue(&queue, &sink, lost);
+        queue.lock().ended = true;
+        queue.ended.notify_all();
+    })?;
+    Ok(())
+}
+
+fn write_queue(queue: &Queue, sink: &impl AsFd, lost: impl Fn(u64) -> Vec<u8>) {
+    let mut lines = Vec::new();
+    while let Some(lost_lines) = queue.take(&mut lines) {
+        if !write_lines(queue, sink, &lines) {
+            return;
+        }
+        if lost_lines > 0 && !write_lines(queue, sink, &lost(lost_lines)) {
+            return;
+        }
+    }
+}
+
+/// Writes all of it, however often that has to be tried. `false`: it cannot be written, and the log
+/// ends.
+fn write_lines(queue: &Queue, sink: &impl AsFd, mut lines: &[u8]) -> bool {
+    while !lines.is_empty() {
+        match write_some(sink, whole_lines(lines)) {
+            // What is left of a line goes first next time.
+            Ok(bytes) => lines = &lines[bytes..],
+            Err(_) if queue.rest() => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// As many whole lines as are written at once; one at least.
+fn whole_lines(lines: &[u8]) -> &[u8] {
+    let most = &lines[..lines.len().min(LOG_WRITE_BYTES)];
+    let end = most.iter().rposition(|byte| *byte == b'\n').or_else(|| {
+        // Longer than that: in one piece all the same.
+        lines.iter().position(|byte| *byte == b'\n')
+    });
+    end.map_or(lines, |end| &lines[..=end])
+}
+
+/// Writes some of it, and waits until some is taken.
+fn write_some(sink: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let mut waited = false;
+    loop {
+        match rustix::io::write(sink, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => return Ok(written),
+            Err(Errno::INTR) => {}
+            // Non-blocking, by somebody else's doing.
+            Err(Errno::AGAIN) => {
+                if std::mem::replace(&mut waited, true) {
+                    thread::sleep(Duration::from_millis(LOG_AGAIN_MILLIS));
+                }
+                let patience = Timespec::try_from(Duration::from_millis(LOG_RETRY_MILLIS)).ok();
+                // An error of the descriptor is told by the next write.
+                let _ = poll(&mut [PollFd::new(sink, PollFlags::OUT)], patience.as_ref());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Writes all of it, waiting for whoever reads it.
+pub(super) fn write_all(sink: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = write_some(sink, bytes)?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::time::Instant;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn line(number: usize) -> String {
+        format!("{number:08} {}\n", "x".repeat(number % 200))
+    }
+
+    /// Fills the queue and more while nobody reads, then reads all that comes until the end.
+    fn stall<R: Read + Send + 'static>(
+        sink: impl AsFd + Send + 'static,
+        reader: impl FnOnce() -> R,
+    ) -> (usize, Vec<String>) {
+        let queue = Arc::new(Queue::default());
+        let lost = |lines| format!("lost {lines}\n").into_bytes();
+        start(Arc::clone(&queue), sink, lost).expect("a thread");
+        let (mut pushed, begun) = (0, Instant::now());
+        while queue.lock().lost < 1_000 {
+            assert!(begun.elapsed() < LONG, "the queue takes everything");
+            queue.push(line(pushed).as_bytes());
+            pushed += 1;
+        }
+        let mut reader = reader();
+        let read = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).expect("text");
+            text
+        });
+        queue.close(LONG);
+        assert!(queue.lock().ended);
+        let text = read.join().expect("read to the end");
+        assert!(text.ends_with('\n'), "the last line is whole");
+        (pushed, text.lines().map(str::to_owned).collect())
+    }
+
+    fn every_line_is_there_or_counted((pushed, lines): (usize, Vec<String>)) {
+        let mut next = 0;
+        for got in lines {
+            match got.strip_prefix("lost ") {
+                Some(lost) => next += lost.parse::<usize>().expect("a count"),
+                None => {
+                    assert_eq!(format!("{got}\n"), line(next));
+                    next += 1;
+                }
+            }
+        }
+        assert_eq!(next, pushed);
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_costs_lines_that_are_counted_and_nobodys_time() {
+        let (reader, sink) = io::pipe().expect("a pipe");
+        every_line_is_there_or_counted(stall(sink, || reader));
+    }
+
+    #[test]
+    fn a_sink_that_somebody_has_made_non_blocking_is_waited_for() {
+        let (reader, sink) = io::pipe().expect("a pipe");
+        rustix::io::ioctl_fionbio(&sink, true).expect("a flag");
+        every_line_is_there_or_counted(stall(sink, || reader));
+    }
+
+    #[test]
+    fn a_reader_that_comes_back_finds_every_line_or_its_count() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("fifo");
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &path, FileType::Fifo, mode, 0).expect("a FIFO");
+        let both = File::options().read(true).write(true).open(&path).expect("a FIFO");
+        let sink = File::options().write(true).open(&path).expect("a FIFO with a reader");
+        drop(both);
+        every_line_is_there_or_counted(stall(sink, || File::open(&path).expect("a FIFO")));
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_ever() {
+        let (reader, sink) = io::pipe().expect("a pipe");
+        let queue = Arc::new(Queue::default());
+        start(Arc::clone(&queue), sink, |_| Vec::new()).expect("a thread");
+        queue.push("x".repeat(LOG_QUEUE_BYTES - 1).as_bytes());
+        let begun = Instant::now();
+        queue.close(Duration::from_millis(50));
+        assert!(begun.elapsed() < LONG / 2 && !queue.lock().ended);
+        drop(reader);
+    }
+
+    #[test]
+    fn what_cannot_be_written_does_not_keep_the_end_waiting() {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let queue = Arc::new(Queue::default());
+        start(Arc::clone(&queue), full, |_| Vec::new()).expect("a thread");
+        queue.push(b"a line\n");
+        queue.close(LONG);
+        assert!(queue.lock().ended);
+    }
+
+    #[test]
+    fn lines_are_written_whole() {
+        let lines = "short\n".repeat(LOG_WRITE_BYTES);
+        let first = whole_lines(lines.as_bytes());
+        assert!(first.len() <= LOG_WRITE_BYTES && first.ends_with(b"\n"));
+        let long = format!("{}\nnext\n", "x".repeat(2 * LOG_WRITE_BYTES));
+        assert_eq!(whole_lines(long.as_bytes()).len(), 2 * LOG_WRITE_BYTES + 1);
+        assert_eq!(whole_lines(b"no end"), b"no end");
+    }
+}

@@ -1,0 +1,245 @@
+//! The log, where it cannot be written, is not read, or would be filled by others.
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use support::engine::Leg;
+use support::net::{check_new_echo, free_port};
+use support::program::command;
+use support::servers::Server;
+use support::{DEADLINE, eventually};
+
+/// Within this a program whose log stands still has ended: it waits a second for its last lines.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The program with its standard error where a test wants it.
+struct Bare(Child);
+
+impl Bare {
+    fn start(words: &[&str], stderr: impl Into<Stdio>) -> Bare {
+        let mut program = command();
+        program.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        Bare(Leg::current().spawn(&mut program).expect("the binary under test starts"))
+    }
+
+    /// A plain relay to an echo server, which logs every client.
+    fn relay(server: &Server, stderr: impl Into<Stdio>) -> (Bare, SocketAddr) {
+        let entrance = free_port(Ipv4Addr::LOCALHOST);
+        let words = [format!("-P{entrance}"), format!("SERVER=tcprelay://{}", server.address())];
+        let relay = Bare::start(&["-v", "--log", "json", &words[0], &words[1]], stderr);
+        let listens = || std::net::TcpStream::connect(entrance).is_ok();
+        assert!(eventually(DEADLINE, listens), "it does not listen");
+        (relay, entrance)
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let mut status = None;
+        let ended = eventually(deadline, || {
+            status = self.0.try_wait().expect("a child");
+            status.is_some()
+        });
+        assert!(ended, "it still runs after {deadline:?}");
+        status.expect("it has ended")
+    }
+
+    /// SIGTERM ends it, although its log is what it is.
+    fn drains(&mut self) {
+        kill_process(self.pid(), Signal::TERM).expect("it runs");
+        assert_eq!(self.wait(ENDS_WITHIN).code(), Some(0));
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Serves so many clients, each of which brings about some lines.
+fn serve(entrance: SocketAddr, clients: u64) {
+    for seed in 0..clients {
+        check_new_echo(entrance, seed, 100);
+    }
+}
+
+/// A pipe that is full.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    rustix::io::ioctl_fionbio(&writer, true).expect("a flag");
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).expect("a flag");
+    (reader, writer)
+}
+
+/// The lines of a log in JSON, each of which has to be one.
+fn events(text: &str) -> Vec<serde_json::Value> {
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+fn clients(events: &[serde_json::Value]) -> usize {
+    events.iter().filter(|event| event["message"] == "connection ended").count()
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_nothing() {
+    let server = Server::echo();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (mut relay, entrance) = Bare::relay(&server, writer);
+    drop(reader);
+    serve(entrance, 20);
+    relay.drains();
+}
+
+#[test]
+fn a_reader_that_stands_still_stops_nothing() {
+    let server = Server::echo();
+    let (reader, writer) = full_pipe();
+    let (mut relay, entrance) = Bare::relay(&server, writer);
+    serve(entrance, 200);
+    relay.drains();
+    drop(reader);
+}
+
+#[test]
+fn a_reader_that_goes_on_misses_nothing() {
+    let server = Server::echo();
+    for non_blocking in [false, true] {
+        let (mut reader, writer) = full_pipe();
+        rustix::io::ioctl_fionbio(&writer, non_blocking).expect("a flag");
+        let (mut relay, entrance) = Bare::relay(&server, writer);
+        serve(entrance, 200);
+        let read = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).expect("text");
+            text
+        });
+        relay.drains();
+        // The first looked whether it listens.
+        assert_eq!(clients(&events(&read.join().expect("read to the end"))), 201);
+    }
+}
+
+fn limit_file_size(relay: &Bare, most: Option<u64>) {
+    let limit = Rlimit { current: most, maximum: None };
+    prlimit(Some(relay.pid()), Resource::Fsize, limit).expect("a child's limits can be set");
+}
+
+fn append_to(path: &Path) -> File {
+    OpenOptions::new().append(true).create(true).open(path).expect("a file")
+}
+
+/// As on a full disk, with a signal besides.
+#[test]
+fn a_file_that_takes_no_more_is_written_again_when_it_does() {
+    let server = Server::echo();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    let (mut relay, entrance) = Bare::relay(&server, append_to(&path));
+    let read = || std::fs::read_to_string(&path).expect("a log");
+    assert!(eventually(DEADLINE, || clients(&events(&read())) == 1));
+    // The next line does not fit.
+    limit_file_size(&relay, Some(read().len() as u64 + 20));
+    serve(entrance, 20);
+    assert!(read().lines().count() > 0);
+    limit_file_size(&relay, None);
+    serve(entrance, 1);
+    relay.drains();
+    assert_eq!(clients(&events(&read())), 22);
+}
+
+#[test]
+fn a_disk_that_stays_full_ends_nothing() {
+    let server = Server::echo();
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let (mut relay, entrance) = Bare::relay(&server, full);
+    serve(entrance, 20);
+    relay.drains();
+}
+
+/// `logger <fifo` was killed and started again.
+#[test]
+fn the_next_reader_of_a_fifo_misses_nothing() {
+    let server = Server::echo();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+    let first = OpenOptions::new().read(true).write(true).open(&path).expect("a FIFO");
+    let writer = OpenOptions::new().write(true).open(&path).expect("a FIFO with a reader");
+    let (mut relay, entrance) = Bare::relay(&server, writer);
+    // What it has not read goes with it.
+    drop(first);
+    serve(entrance, 20);
+    let mut reader = File::open(&path).expect("a FIFO");
+    // It is tried again by itself.
+    let mut text = vec![0];
+    reader.read_exact(&mut text).expect("a log");
+    let read = std::thread::spawn(move || {
+        reader.read_to_end(&mut text).expect("a log");
+        String::from_utf8(text).expect("text")
+    });
+    relay.drains();
+    let clients = clients(&events(&read.join().expect("read to the end")));
+    assert!((20..=21).contains(&clients), "{clients}");
+}
+
+/// The program with these words, whose standard error a shell makes of `redirection`.
+fn exit_code(words: &[&str], redirection: &str) -> Option<i32> {
+    let program = command();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]).arg(program.get_program());
+    shell.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Bare(shell.spawn().expect("a shell")).wait(ENDS_WITHIN).code()
+}
+
+#[test]
+fn messages_that_nobody_takes_leave_the_exit_code_as_it_is() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let taken = format!("-P{}", taken.local_addr().expect("an address"));
+    let cases: [(&[&str], i32); 5] = [
+        (&["PORT=nonsense"], 2),
+        (&["-P127.0.0.1:0", "--frobnicate"], 2),
+        (&["-P127.0.0.1:0", "DEST=127.0.0.1:x", "--check"], 2),
+        (&["-P127.0.0.1:0", "DEST=127.0.0.1:9", "--check"], 0),
+        (&[&taken, "DEST=127.0.0.1:9"], 3),
+    ];
+    for (words, code) in cases {
+        for redirection in ["2>&-", "2>/dev/full", ">&- 2>&-"] {
+            assert_eq!(exit_code(words, redirection), Some(code), "{words:?} {redirection}");
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(Bare::start(words, writer).wait(ENDS_WITHIN).code(), Some(code), "{words:?}");
+        let (_reader, writer) = full_pipe();
+        let begun = Instant::now();
+        assert_eq!(Bare::start(words, writer).wait(ENDS_WITHIN).code(), Some(code), "{words:?}");
+        assert!(begun.elapsed() < ENDS_WITHIN);
+    }
+}
+
+#[test]
+fn what_is_asked_for_and_cannot_be_printed_is_a_failure() {
+    for words in [&["--help"][..], &["-P127.0.0.1:0", "DEST=127.0.0.1:9", "--check"]] {
+        assert_eq!(exit_code(words, ">/dev/full"), Some(1), "{words:?}");
+        // Whoever reads no more has what was wanted.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut program = command();
+        program.args(words).stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
+        let code = Bare(program.spawn().expect("it starts")).wait(ENDS_WITHIN).code();
+        assert_eq!(code, Some(0), "{words:?}");
+    }
+}
