@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use sockmux_uring::demo;
-use sockmux_uring::engine::{Inherited, Relay, RunError, Stopped};
+use sockmux_uring::engine::{Inherited, Relay, RunError, Stopped, signals};
 use sockmux_uring::observe::{self, Log};
 use sockmux_uring::params::cli::{self, Command, Engine, LogFormat};
 use sockmux_uring::params::error::Failure;
@@ -84,10 +84,8 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
 }
 
 fn relay(plan: Plan, engine: Engine) -> Result<Stopped, RunError> {
+    signals::survive()?;
     let relay = Relay::bind_with(plan, Inherited::from_environment()?)?;
-    let stop = relay.stop_handle()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        stop.stop_on_signal(signal)?;
-    }
+    relay.stop_handle()?.hear_signals()?;
     relay.run(engine)
 }

@@ -29,8 +29,8 @@ fn all_of(mut stream: &TcpStream) -> String {
 }
 
 /// Processes whose parent is this program: its commands, and what ends them if it cannot.
-fn all_children(program: &Program) -> Vec<(Pid, String)> {
-    let parent = program.pid().to_string();
+fn all_children(program: u32) -> Vec<(Pid, String)> {
+    let parent = program.to_string();
     let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
     let child = |process: DirEntry| {
         let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
@@ -45,7 +45,7 @@ fn all_children(program: &Program) -> Vec<(Pid, String)> {
 
 /// Those of them that end commands.
 fn watchdogs(program: &Program) -> Vec<Pid> {
-    let children = all_children(program).into_iter();
+    let children = all_children(program.pid()).into_iter();
     children.filter(|(_, words)| is_watchdog(words)).map(|(pid, _)| pid).collect()
 }
 
@@ -55,6 +55,11 @@ fn is_watchdog(words: &str) -> bool {
 
 /// How many commands of this program there are.
 fn children(program: &Program) -> usize {
+    children_of(program.pid())
+}
+
+/// The same, those among them that have ended and that nobody has waited for.
+fn children_of(program: u32) -> usize {
     all_children(program).iter().filter(|(_, words)| !is_watchdog(words)).count()
 }
 
@@ -270,6 +275,29 @@ fn the_watchdog_of_commands_leaves_nothing_behind() {
     assert!(eventually(DEADLINE, || !runs(mark)));
     assert!(eventually(DEADLINE, || test_kill_process(watchdog).is_err()));
     drop(second);
+}
+
+/// What commands leave behind is its, and whoever else would wait for it is not there.
+#[test]
+fn as_process_1_it_waits_for_what_commands_leave_behind() {
+    let exit = "SERVER=exec:sleep 3600; echo done,-in";
+    let receptor = Program::start_as_process_1(&["-P127.0.0.1:0", exit, "-v"]);
+    let address = receptor.address_of("receptor listening");
+    let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
+    let [(init, _)] = &all_children(receptor.pid())[..] else { panic!("one child of unshare") };
+    let init = init.as_raw_nonzero().get() as u32;
+    const STREAMS: usize = 20;
+    for nth in 1..=STREAMS {
+        let stream = connect(connector.address_of("entrance listening"));
+        assert!(eventually(DEADLINE, || children_of(init) == 1));
+        reset(stream);
+        receptor.wait_for_nth("command ended", nth);
+        assert!(eventually(DEADLINE, || children_of(init) == 0), "{:?}", all_children(init));
+    }
+    // As others see it, SIGTERM ends it.
+    kill_process(Pid::from_raw(init as i32).expect("a process"), Signal::TERM).expect("it runs");
+    let mut receptor = receptor;
+    assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
 }
 
 /// Whatever the program ignores, or was started to.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use support::datagrams::{Client, DatagramServer};
 use support::net::{check_echo, connect, free_port, read_to_end_of};
+use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
 use support::tunnel::{Tunnel, start_connector, start_receptor};
@@ -303,4 +304,99 @@ in_both_protocols! {
     sigterm_waits_no_longer_than_its_timeout,
     sigterm_waits_for_silence_where_a_flow_is_open,
     a_second_sigterm_ends_at_once,
+    sigusr1_logs_the_state,
+}
+
+/// Whoever sends one by mistake, or whoever's timer it was.
+#[test]
+fn no_signal_but_those_that_stop_it_ends_the_program() {
+    let server = Server::echo();
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
+    let stream = connect(tunnel.entrance());
+    let named = ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT"].map(String::from);
+    let real_time = [34, 50, 64].map(|number| number.to_string());
+    for end in [&tunnel.connector, &tunnel.receptor] {
+        for (nth, signal) in named.iter().chain(&real_time).enumerate() {
+            end.send_signal(signal);
+            let event = end.wait_for_nth(
+                "signal without a meaning; SIGTERM ends the process, SIGUSR1 logs its state",
+                nth + 1,
+            );
+            if let Some(name) = named.get(nth) {
+                assert_eq!(event["signal"], format!("SIG{name}"));
+            }
+        }
+        // Of these there is nothing to say.
+        for signal in ["PIPE", "XFSZ", "CHLD", "WINCH", "URG", "CONT", "TTOU"] {
+            end.send_signal(signal);
+        }
+        end.send_signal("HUP");
+        end.wait_for_event("nothing to reload", 1, |event| {
+            event["message"].as_str().is_some_and(|m| m.starts_with("SIGHUP: there is nothing to"))
+        });
+    }
+    check_echo(&stream, 1, 100_000);
+    for end in [&tunnel.connector, &tunnel.receptor] {
+        assert_eq!(end.count("draining"), 0);
+    }
+}
+
+#[test]
+fn sigquit_drains_as_sigterm_does() {
+    let server = Server::echo();
+    let mut tunnel = Tunnel::to(Protocol::V1, server.address());
+    let stream = connect(tunnel.entrance());
+    check_echo(&stream, 1, 1000);
+    tunnel.receptor.send_signal("QUIT");
+    tunnel.receptor.wait_for("draining");
+    check_echo(&stream, 2, 100_000);
+    drop(stream);
+    assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
+}
+
+fn sigusr1_logs_the_state(protocol: Protocol) {
+    const BYTES: u64 = 100_000;
+    let server = Server::echo();
+    let mut tunnel = Tunnel::to(protocol, server.address());
+    let streams = [connect(tunnel.entrance()), connect(tunnel.entrance())];
+    for (seed, stream) in streams.iter().enumerate() {
+        check_echo(stream, seed as u64, BYTES);
+    }
+    for end in [&tunnel.connector, &tunnel.receptor] {
+        end.send_signal("USR1");
+        let one = end.wait_for("state of a tunnel");
+        assert_eq!((&one["up"], &one["streams"]), (&true.into(), &2.into()), "{one}");
+        let all = end.wait_for("state");
+        assert_eq!(
+            (&all["tunnels"], &all["up"], &all["streams"]),
+            (&1.into(), &1.into(), &2.into())
+        );
+        for way in ["bytes_in", "bytes_out"] {
+            assert_eq!(one[way], 2 * BYTES, "{one}");
+            assert_eq!(all[way], 2 * BYTES, "{all}");
+        }
+    }
+    // What is over counts among the sum.
+    tunnel.receptor.kill_9();
+    tunnel.connector.wait_for("tunnel down");
+    tunnel.connector.send_signal("USR1");
+    let all = tunnel.connector.wait_for_nth("state", 2);
+    assert_eq!((&all["tunnels"], &all["streams"]), (&0.into(), &0.into()), "{all}");
+    assert_eq!(all["bytes_out"], 2 * BYTES, "{all}");
+}
+
+#[test]
+fn sigusr1_logs_what_a_plain_relay_has_moved() {
+    let server = Server::echo();
+    let words = ["-P127.0.0.1:0".to_owned(), format!("SERVER=tcprelay://{}", server.address())];
+    let relay = Program::start(&words);
+    let stream = connect(relay.address_of("entrance listening"));
+    check_echo(&stream, 1, 4 << 20);
+    relay.send_signal("USR1");
+    let state = relay.wait_for("state");
+    assert_eq!(state["relayed"], 1, "{state}");
+    assert_eq!(
+        (&state["relayed_up"], &state["relayed_down"]),
+        (&(4 << 20).into(), &(4 << 20).into())
+    );
 }

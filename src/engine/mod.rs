@@ -23,6 +23,7 @@ mod region;
 mod relay;
 mod resolver;
 pub mod serial;
+pub mod signals;
 mod slots;
 mod stdio;
 mod unix;

@@ -18,6 +18,7 @@ use super::inherited::Inherited;
 use super::link::LinkError;
 use super::net;
 use super::resolver::look_up;
+use super::signals;
 use super::stdio;
 use super::unix;
 use super::uring;
@@ -110,13 +111,12 @@ impl StopHandle {
         let _ = (&self.wake).write_all(b"s");
     }
 
-    /// Every signal of this kind stops the relay.
+    /// Signals of the process are for this relay from now on.
     ///
     /// # Errors
-    /// When the signal cannot be caught.
-    pub fn stop_on_signal(&self, signal: i32) -> io::Result<()> {
-        signal_hook::low_level::pipe::register(signal, self.wake.try_clone()?)?;
-        Ok(())
+    /// When they cannot be caught.
+    pub fn hear_signals(&self) -> io::Result<()> {
+        signals::send_to(self.wake.try_clone()?)
     }
 }
 

@@ -37,3 +37,7 @@ pub const COMMAND_LINE_BYTES: usize = 1024;
 /// What is logged of the standard error of a command of an exit once that has ended, in bytes: what
 /// a pipe of Linux holds unless told otherwise (pipe(7)), so its last words are no more.
 pub const COMMAND_LAST_WORDS_BYTES: usize = 64 << 10;
+
+/// Processes without a parent that are waited for in one turn of the loop, as process 1 of a
+/// container: some hundred microseconds.
+pub const ORPHANS_AT_ONCE: usize = 256;

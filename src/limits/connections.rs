@@ -102,3 +102,6 @@ const _: () = assert!(DRAIN_SECS + 1 < STOP_GRACE_SECS && 2 * DRAIN_SECS < HOLD_
 /// How long a process that drains waits for peers to know of it, before, and to have read its last
 /// bytes, after: more than a socket's buffer takes on a path of 10 Mbit/s.
 pub const LEAVE_MILLIS: u64 = 5_000;
+
+/// Tunnels that are logged one by one on SIGUSR1: a screen or two; the sum of all follows.
+pub const STATE_TUNNELS_MAX: usize = 64;

@@ -178,5 +178,8 @@ Exit codes:
   3  could not be set up: an address is in use, io_uring is refused, ...
 
 Signals:
-  SIGTERM, SIGINT  take no new streams, let the open ones end (TIMEOUT=drain),
-                   then exit; a second one exits at once";
+  SIGTERM, SIGINT, SIGQUIT
+                   take no new streams, let the open ones end (TIMEOUT=drain),
+                   then exit; a second one exits at once
+  SIGUSR1          logs tunnels, streams and bytes
+  SIGHUP           nothing to reload; the rest (SIGUSR2, SIGALRM, ...) is logged";

@@ -85,6 +85,20 @@ impl Program {
         Program::start_command(shell, words, Some(leg.engine()), |command| leg.spawn(command))
     }
 
+    /// Starts the program as process 1 of a container (a namespace of processes), whose parent is
+    /// what this gives.
+    ///
+    /// # Panics
+    /// If whoever runs the test is not root.
+    pub fn start_as_process_1(words: &[&str]) -> Program {
+        let (program, leg) = (command(), Leg::current());
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+            .arg(program.get_program());
+        Program::start_command(unshare, words, Some(leg.engine()), |command| leg.spawn(command))
+    }
+
     fn start_by(
         words: &[&str],
         engine: Option<&'static str>,
@@ -202,6 +216,13 @@ impl Program {
     /// SIGTERM; does not wait.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Any signal, by its number or name as kill(1) has it.
+    pub fn send_signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", signal, "--", &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -s {signal} {pid}");
     }
 
     /// Waits until the process has ended and its log is read to the end.

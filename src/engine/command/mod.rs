@@ -15,6 +15,7 @@
 //! - **Its end**: SIGTERM to the group, SIGKILL to what is left of it. When we die without a word,
 //!   the [`Watchdog`] does that.
 
+mod orphans;
 mod stderr;
 mod watchdog;
 
@@ -34,6 +35,7 @@ use rustix::process::{
 };
 use tracing::warn;
 
+pub use self::orphans::reap;
 pub use self::stderr::Line;
 use self::stderr::Lines;
 pub use self::watchdog::Watchdog;

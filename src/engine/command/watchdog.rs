@@ -101,13 +101,9 @@ impl Watchdog {
     /// # Errors
     /// What the system says: no descriptors or no processes are left, or there is no shell.
     pub(super) fn socket(&self) -> io::Result<RawFd> {
+        self.look();
         let Shared { process, groups, lost } = &*self.0;
         let mut process = process.borrow_mut();
-        // It may have been killed, by whoever wanted to end something else.
-        let has_ended = |process: &mut Process| !matches!(process.child.try_wait(), Ok(None));
-        if lost.get() || process.as_mut().is_some_and(has_ended) {
-            *process = None;
-        }
         if process.is_none() {
             let new = Process::start()?;
             for group in groups.borrow().iter() {
@@ -120,6 +116,22 @@ impl Watchdog {
             .as_ref()
             .map(|process| process.socket.as_raw_fd())
             .ok_or_else(io::Error::last_os_error)
+    }
+
+    /// Looks whether the process is still there: whoever wanted to end something else may have killed
+    /// it. The next command starts it again.
+    pub fn look(&self) {
+        let Shared { process, lost, .. } = &*self.0;
+        let mut process = process.borrow_mut();
+        let has_ended = |process: &mut Process| !matches!(process.child.try_wait(), Ok(None));
+        if lost.get() || process.as_mut().is_some_and(has_ended) {
+            *process = None;
+        }
+    }
+
+    /// Its number, if it runs: it is no command.
+    pub fn process(&self) -> Option<u32> {
+        self.0.process.borrow().as_ref().map(|process| process.child.id())
     }
 
     /// A command runs, and has told its group itself.

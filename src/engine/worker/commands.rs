@@ -32,6 +32,12 @@ pub(super) struct Carrier {
     ends: Option<(Moment, Step)>,
 }
 
+impl Carrier {
+    pub(super) fn process_id(&self) -> u32 {
+        self.command.process_id()
+    }
+}
+
 /// What ends a command that does not end by itself.
 #[derive(Debug, Clone, Copy)]
 enum Step {

@@ -63,8 +63,7 @@ impl<D: Driver> Worker<D> {
         self.driver.poll(&self.wake, libc::POLLIN as u32, false, Kind::Wake.number(0));
     }
 
-    /// Bytes for the worker itself: `s` from a stop handle or `X` from a signal ask for the end,
-    /// anything else is the resolver's.
+    /// Bytes for the worker itself.
     fn woken(&mut self) {
         let mut buffer = [0; 64];
         let got = loop {
@@ -73,9 +72,7 @@ impl<D: Driver> Worker<D> {
                 got => break got.unwrap_or(0),
             }
         };
-        for _ in buffer[..got].iter().filter(|&&byte| byte != b'r') {
-            self.stop();
-        }
+        self.take_in_wakes(&buffer[..got]);
         while let Some(answer) = self.resolver.answer() {
             self.resolved(answer);
         }

@@ -186,6 +186,10 @@ impl<D: Driver> Worker<D> {
 }
 
 impl Exec {
+    pub(super) fn process_id(&self) -> u32 {
+        self.running.process_id()
+    }
+
     /// Logs some of its standard error.
     fn log_stderr(&mut self, limit: &mut LogLimit, now: Moment) -> StderrState {
         let (title, process) = (&*self.title, self.running.process_id());

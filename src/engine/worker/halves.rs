@@ -125,6 +125,7 @@ impl<D: Driver> Worker<D> {
         match got {
             Ok(Some(chunk)) => {
                 half.received(chunk.len(), bulk);
+                self.counters.relayed(way, chunk.len());
                 let mut gather = self.kit.take_gather();
                 gather.push(chunk);
                 half.output = Output::Sending { stalled: false };
@@ -215,6 +216,7 @@ impl<D: Driver> Worker<D> {
         let before_bytes = pipe.held_bytes();
         let (moved_bytes, stop) = pass(from, &pipe, to);
         self.counters.spliced_from_local += moved_bytes as u64;
+        self.counters.relayed(way, moved_bytes);
         self.counters.spliced_to_local += (before_bytes + moved_bytes - pipe.held_bytes()) as u64;
         match &stop {
             Stop::Blocked => {

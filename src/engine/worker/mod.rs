@@ -72,6 +72,7 @@ mod pieces;
 mod port_range;
 mod ports;
 mod proxied;
+mod signals;
 mod splice;
 mod stalled;
 mod streams;
@@ -161,10 +162,26 @@ struct Counters {
     datagrams_dropped: u64,
     /// Flows that made room for newer ones.
     flows_evicted: u64,
+    /// Payload bytes of tunnels that are over: what they took from the peer, and gave to it.
+    past_bytes_in: u64,
+    past_bytes_out: u64,
+    /// Bytes of a plain relay's clients, and of its servers.
+    relayed_up: u64,
+    relayed_down: u64,
     /// Connections at ports on request from others than the client that they are for.
     strangers: u64,
     /// Connections at the receptor's port that ended before their first byte.
     silent: u64,
+}
+
+impl Counters {
+    /// A plain relay has moved so many bytes.
+    fn relayed(&mut self, way: Way, bytes: usize) {
+        match way {
+            Way::Up => self.relayed_up += bytes as u64,
+            Way::Down => self.relayed_down += bytes as u64,
+        }
+    }
 }
 
 /// How far the end of the run is.
@@ -199,6 +216,8 @@ pub(super) struct Worker<D> {
     greetings: Table<Greeting>,
     /// Ends commands if this process is killed.
     watchdog: Watchdog,
+    /// Processes that others have left to us, as process 1, may be waited for.
+    orphans_wait: bool,
     /// Commands that streams were given to.
     execs: Table<Exec>,
     /// Those of them whose standard error is left alone for a moment.
@@ -298,6 +317,7 @@ impl<D: Driver> Worker<D> {
             pairs: Table::new(CONNECTIONS_MAX),
             greetings: Table::new(CONNECTIONS_MAX),
             watchdog: Watchdog::default(),
+            orphans_wait: false,
             execs: Table::new(COMMANDS_MAX),
             muted: Vec::new(),
             ports: Ports::new(ports),

@@ -100,7 +100,10 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.remove(key) else { return };
         let was_up = tunnel.session.is_up();
         self.log_end(&tunnel, reason);
-        debug!(counters = ?tunnel.session.counters(), "tunnel counts");
+        let counters = tunnel.session.counters();
+        debug!(?counters, "tunnel counts");
+        self.counters.past_bytes_in += counters.payload_bytes_in;
+        self.counters.past_bytes_out += counters.payload_bytes_out;
         tunnel.link.shut_down();
         self.driver.cancel_all(tunnel.link.input());
         if let Some(output) = tunnel.link.lone_output() {

@@ -19,6 +19,7 @@ impl<D: Driver> Worker<D> {
         self.tunnels_on_time();
         self.sources_on_time();
         self.execs_on_time();
+        self.reap_orphans();
         // Before anything is written: peers are to hear of flows that end.
         self.flows_on_time();
         self.names_on_time();
