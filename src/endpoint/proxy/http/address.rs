@@ -23,7 +23,9 @@ pub(super) fn tunnel(text: &str) -> Result<Target, Fault> {
     })
 }
 
-/// Of any other method: `http://host[:port]/path?query`.
+/// Of any other method: `http://[user@]host[:port]/path?query[#fragment]`. The fragment is the
+/// client's own (RFC 9110 section 4.2.5), and what the user's name and password are for stands in
+/// `Authorization` (section 4.2.4): neither goes on.
 pub(super) fn resource<'a>(uri: &'a str, method: &str) -> Result<Resource<'a>, Fault> {
     if uri.starts_with('/') || uri == "*" {
         return Err(Fault::bad(
@@ -40,17 +42,11 @@ pub(super) fn resource<'a>(uri: &'a str, method: &str) -> Result<Resource<'a>, F
             "only http:// addresses are asked for here; for https:// and all else use CONNECT",
         ));
     }
-    if uri.contains('#') {
-        return Err(Fault::bad(
-            "the request's address has a fragment, which stays with the client",
-        ));
-    }
+    let rest = rest.split_once('#').map_or(rest, |(rest, _fragment)| rest);
     let (named, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if named.contains('@') {
-        return Err(Fault::bad(
-            "the request's address has a user's name in it, which belongs in Authorization",
-        ));
-    }
+    let Some(named) = without_user(named) else {
+        return Err(Fault::bad("the request's address has a user's name in it that is none"));
+    };
     let Some(target) = authority(named, Some(HTTP_PORT)) else {
         return Err(Fault::bad("the request's address has no host, or one that cannot be"));
     };
@@ -66,7 +62,16 @@ pub(super) fn resource<'a>(uri: &'a str, method: &str) -> Result<Resource<'a>, F
 /// Whether a field `Host` can be right; what it says has no effect (RFC 9112 section 3.2.2).
 pub(super) fn is_host(value: &[u8]) -> bool {
     let text = std::str::from_utf8(value);
-    text.is_ok_and(|text| text.is_empty() || authority(text, Some(HTTP_PORT)).is_some())
+    let is_named = |text| authority(text, Some(HTTP_PORT)).is_some();
+    text.is_ok_and(|text| text.is_empty() || without_user(text).is_some_and(is_named))
+}
+
+/// What stands behind `user:password@`, if that is there. `None`: it has bytes that RFC 3986 (section
+/// 3.2.1) does not give it, and somebody else might see another host in it.
+fn without_user(text: &str) -> Option<&str> {
+    let Some((user, named)) = text.split_once('@') else { return Some(text) };
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&byte);
+    user.bytes().all(may_stand).then_some(named)
 }
 
 /// `host[:port]`; letters in lower case, so that one server has one name.
@@ -101,6 +106,14 @@ mod tests {
             ("http://[2001:DB8::1]:81", "GET", "2001:db8::1", 81, "[2001:DB8::1]:81", "/"),
             ("http://h", "OPTIONS", "h", 80, "h", "*"),
             ("http://h?", "OPTIONS", "h", 80, "h", "/?"),
+            ("http://h/a#f", "GET", "h", 80, "h", "/a"),
+            ("http://h#f/?@:1", "GET", "h", 80, "h", "/"),
+            ("http://h?q#", "GET", "h", 80, "h", "/?q"),
+            ("http://h#f", "OPTIONS", "h", 80, "h", "*"),
+            ("http://u@h/", "GET", "h", 80, "h", "/"),
+            ("http://u:p%40@h:81/a@b#f", "GET", "h", 81, "h:81", "/a@b"),
+            ("http://u:@[::1]:81/", "GET", "::1", 81, "[::1]:81", "/"),
+            ("http://@h/", "GET", "h", 80, "h", "/"),
         ] {
             let target = Target { host: host.into(), port };
             let expected = Resource { target, authority, path: path.into() };
@@ -127,11 +140,12 @@ mod tests {
             ("http://::1/", BadRequest),
             ("http://[::1/", BadRequest),
             ("http://[::1]x/", BadRequest),
-            ("http://u@h/", BadRequest),
-            ("http://u:p@h/", BadRequest),
+            ("http://u@v@h/", BadRequest),
+            ("http://u@", BadRequest),
+            ("http://u@:80/", BadRequest),
+            ("http://u[@h/", BadRequest),
+            ("http://#@h/", BadRequest),
             ("http://h\\@other/", BadRequest),
-            ("http://h/#f", BadRequest),
-            ("http://h#f", BadRequest),
             ("http://127.1/", BadRequest),
             ("http://a%2eb/", BadRequest),
             ("https://h/", NotImplemented),

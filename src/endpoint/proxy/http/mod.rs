@@ -3,6 +3,14 @@
 //! A client may ask for any number of resources, one after the other, ahead of the answers too. One
 //! server is connected at a time, and stays so while the next request is for it. Heads are read,
 //! checked and written anew; bodies pass. What could be understood in two ways is refused.
+//!
+//! Programs in use are not exact, and are served where nobody could be misled. Taken: an LF alone at
+//! the end of an answer's lines ([`scan`]), a fragment and a user in the request's address and a user in
+//! `Host` (dropped: none of it goes on; see [`address`]), CONNECT without `Host` ([`request`]). Strict:
+//! whatever says where a request ends, since whoever stands before or behind could see another
+//! request in it: CRLF and nothing else at the end of its lines, lengths and codings without a
+//! contradiction, no blanks before a colon, no folded lines, exactly one `Host` of what is passed on, and
+//! chunks to the letter in both directions.
 
 mod address;
 mod authorization;
@@ -28,7 +36,7 @@ use exchange::{Answer, Exchange};
 use fault::{Fault, Status};
 use held::Held;
 use request::Asked;
-use scan::Scan;
+use scan::{LineEnd, Scan};
 
 /// What the proxy calls itself, and who may use it.
 pub struct HttpConfig {
@@ -107,7 +115,7 @@ impl Http {
     /// Begins to serve the next request, if its head is there. Whether there is more to do.
     fn take_request(&mut self, steps: &mut Vec<Step>) -> bool {
         let mut head_only = false;
-        let asked = match self.scan.find(self.held.bytes(), request::begins) {
+        let asked = match self.scan.find(self.held.bytes(), request::begins, LineEnd::Crlf) {
             Ok(None) if !self.client_ended => return false,
             Ok(None) if !self.scan.has_begun() => {
                 self.end(Step::EndClient, steps);

@@ -71,7 +71,7 @@ pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
         return Err(Fault::bad("the request's head has an empty line"));
     }
     let fields = Fields::new(request.headers, minor).map_err(bad_fields)?;
-    check_host(&fields, minor)?;
+    check_host(&fields, minor, method)?;
     if let Some(users) = &config.users {
         authorization::check(&fields, users)?;
     }
@@ -125,11 +125,12 @@ pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
     Ok(Asked::Resource(Forwarded { target: resource.target, head, body, is_repeatable, terms }))
 }
 
-/// Exactly one in HTTP/1.1 (RFC 9112 section 3.2), and never two.
-fn check_host(fields: &Fields<'_>, minor: u8) -> Result<(), Fault> {
+/// Exactly one in HTTP/1.1 (RFC 9112 section 3.2), and never two. CONNECT names its server in the
+/// first line and nothing of its head goes on, so that one without a Host misleads nobody.
+fn check_host(fields: &Fields<'_>, minor: u8, method: &str) -> Result<(), Fault> {
     let mut hosts = fields.values("host");
     match (hosts.next(), hosts.next()) {
-        (None, _) if minor == 0 => Ok(()),
+        (None, _) if minor == 0 || method == "CONNECT" => Ok(()),
         (None, _) => Err(Fault::bad("the request has no Host")),
         (Some(_), Some(_)) => Err(Fault::bad("the request has several Hosts")),
         (Some(host), None) if is_host(host) => Ok(()),

@@ -108,8 +108,9 @@ pub(super) fn read(head: &[u8], terms: Terms, via: &str) -> Result<Answered, Cow
 pub(super) fn no_head(why: NoHead) -> &'static str {
     match why {
         NoHead::Strange => "the server does not answer in HTTP",
-        NoHead::BareLf => "a line of the server's answer ends with LF and not with CRLF",
-        NoHead::BareCr => "the head of the server's answer has a CR that ends no line",
+        NoHead::BareLf | NoHead::BareCr => {
+            "the head of the server's answer has a CR that ends no line"
+        }
         NoHead::TooLong => "the head of the server's answer is too long",
     }
 }

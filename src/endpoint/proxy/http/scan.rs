@@ -1,8 +1,10 @@
 //! Where a head ends, before anything else is made of it.
 //!
-//! RFC 9112 section 2.2 lets a recipient take a bare LF for a line's end, and httparse does. Whoever
-//! stands behind may read it otherwise, which is how requests are smuggled: here a line ends with
-//! CRLF and nothing else does.
+//! RFC 9112 section 2.2 lets a recipient take a bare LF for a line's end, and httparse does. In a
+//! request whoever stands before us may have read it otherwise, which is how requests are smuggled:
+//! there a line ends with CRLF and nothing else does. In an answer an LF alone is taken, as clients
+//! take it and some servers send it: its head is written anew, so nobody behind sees another one, and
+//! it is we who ask, one request after the other.
 
 use std::ops::Range;
 
@@ -17,6 +19,15 @@ pub(super) enum NoHead {
     BareCr,
     /// Longer than [`PROXY_HEAD_BYTES`].
     TooLong,
+}
+
+/// What ends a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LineEnd {
+    /// CRLF and nothing else: requests.
+    Crlf,
+    /// LF alone too: answers.
+    LfToo,
 }
 
 /// What a head may begin with: whether a byte can stand at an offset.
@@ -37,6 +48,7 @@ impl Scan {
         &mut self,
         bytes: &[u8],
         begins: Begins,
+        line_end: LineEnd,
     ) -> Result<Option<Range<usize>>, NoHead> {
         while let Some(&byte) = bytes.get(self.next) {
             let at = self.next;
@@ -45,10 +57,15 @@ impl Scan {
             }
             let behind_cr = at > 0 && bytes[at - 1] == b'\r';
             match byte {
-                b'\n' if !behind_cr => return Err(NoHead::BareLf),
-                b'\n' if at == self.start + 1 => self.start = at + 1,
-                b'\n' if bytes[..at].ends_with(b"\r\n\r") => return Ok(Some(self.start..at + 1)),
-                b'\n' => {}
+                b'\n' if !behind_cr && line_end == LineEnd::Crlf => return Err(NoHead::BareLf),
+                b'\n' => {
+                    let line = at - usize::from(behind_cr);
+                    if line == self.start {
+                        self.start = at + 1;
+                    } else if bytes[line - 1] == b'\n' {
+                        return Ok(Some(self.start..at + 1));
+                    }
+                }
                 _ if behind_cr => return Err(NoHead::BareCr),
                 // That the first line is empty is still possible.
                 b'\r' if at == self.start => {}
@@ -90,10 +107,32 @@ mod tests {
             (b"a\rb", Err(NoHead::BareCr)),
             (b"\rb", Err(NoHead::BareCr)),
         ] {
-            assert_eq!(Scan::default().find(bytes, anything), found, "{bytes:?}");
+            assert_eq!(Scan::default().find(bytes, anything, LineEnd::Crlf), found, "{bytes:?}");
             let mut scan = Scan::default();
-            let piecewise =
-                (0..=bytes.len()).find_map(|end| scan.find(&bytes[..end], anything).transpose());
+            let piecewise = (0..=bytes.len())
+                .find_map(|end| scan.find(&bytes[..end], anything, LineEnd::Crlf).transpose());
+            assert_eq!(piecewise.transpose(), found, "{bytes:?} in pieces");
+        }
+    }
+
+    #[test]
+    fn an_lf_alone_may_end_a_line() {
+        for (bytes, found) in [
+            (&b"a\n"[..], Ok(None)),
+            (b"a\n\n", Ok(Some(0..3))),
+            (b"a\nb\n\nrest\n", Ok(Some(0..5))),
+            (b"a\r\nb\n\r\n", Ok(Some(0..7))),
+            (b"a\nb\r\n\n", Ok(Some(0..6))),
+            (b"\n\r\n\na\n\n", Ok(Some(4..7))),
+            (b"\n\n", Ok(None)),
+            (b"a\r\nb\r\n\r\n", Ok(Some(0..8))),
+            (b"a\r\r\n", Err(NoHead::BareCr)),
+            (b"a\rb", Err(NoHead::BareCr)),
+        ] {
+            assert_eq!(Scan::default().find(bytes, anything, LineEnd::LfToo), found, "{bytes:?}");
+            let mut scan = Scan::default();
+            let mut find = |end| scan.find(&bytes[..end], anything, LineEnd::LfToo).transpose();
+            let piecewise = (0..=bytes.len()).find_map(&mut find);
             assert_eq!(piecewise.transpose(), found, "{bytes:?} in pieces");
         }
     }
@@ -103,8 +142,8 @@ mod tests {
         let mut bytes = vec![b'a'; PROXY_HEAD_BYTES - 4];
         bytes.extend_from_slice(b"\r\n\r\n");
         let whole = Ok(Some(0..PROXY_HEAD_BYTES));
-        assert_eq!(Scan::default().find(&bytes, anything), whole);
+        assert_eq!(Scan::default().find(&bytes, anything, LineEnd::Crlf), whole);
         bytes.insert(0, b'a');
-        assert_eq!(Scan::default().find(&bytes, anything), Err(NoHead::TooLong));
+        assert_eq!(Scan::default().find(&bytes, anything, LineEnd::Crlf), Err(NoHead::TooLong));
     }
 }

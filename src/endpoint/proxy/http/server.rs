@@ -4,7 +4,7 @@ use super::body::Body;
 use super::exchange::Answer;
 use super::fault::Fault;
 use super::response::{self, Answered};
-use super::scan::Scan;
+use super::scan::{LineEnd, Scan};
 use super::{Http, State, say};
 use crate::endpoint::proxy::Step;
 use crate::limits::PROXY_HEAD_BYTES;
@@ -54,7 +54,7 @@ impl Http {
         // One more than a head can have, which is what makes it too long.
         let most = (PROXY_HEAD_BYTES + 1 - before).min(bytes.len());
         self.answer.extend_from_slice(&bytes[..most]);
-        let place = match self.answer_scan.find(&self.answer, response::begins) {
+        let place = match self.answer_scan.find(&self.answer, response::begins, LineEnd::LfToo) {
             Ok(None) => return most,
             Ok(Some(place)) => place,
             Err(why) => {

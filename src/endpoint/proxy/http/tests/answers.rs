@@ -45,6 +45,26 @@ fn answers_are_written_anew() {
             "HTTP/1.1 404 \r\nContent-Length: 0\r\nVia: 1.1 relay\r\n\r\n",
             Then::Kept,
         ),
+        // Lines that end with LF alone, all or some of them.
+        (
+            GET,
+            "HTTP/1.1 200 OK\nContent-Length: 2\nA: b\n\nab",
+            "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 2\r\nVia: 1.1 relay\r\n\r\nab",
+            Then::Kept,
+        ),
+        (
+            GET,
+            "\nHTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\nA: b\nContent-Length: 1\n\r\na",
+            "HTTP/1.1 100 Continue\r\nVia: 1.1 relay\r\n\r\n\
+             HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 1\r\nVia: 1.1 relay\r\n\r\na",
+            Then::Kept,
+        ),
+        (
+            GET,
+            "HTTP/1.0 200 OK\n\nall\n\n",
+            "HTTP/1.1 200 OK\r\nVia: 1.0 relay\r\nConnection: close\r\n\r\nall\n\n",
+            Then::More,
+        ),
         // What is for the server's hop only.
         (
             GET,
@@ -164,7 +184,8 @@ fn answers_that_are_none() {
         "HTTP/1.2 200 OK\r\n\r\n",
         "HTTP/1.1 099 OK\r\n\r\n",
         "HTTP/1.1 2x0 OK\r\n\r\n",
-        "HTTP/1.1 200 OK\n\n",
+        "HTTP/1.1 200 OK\nA: b\n c\n\n",
+        "HTTP/1.1 200 OK\nContent-Length: 1\nTransfer-Encoding: chunked\n\n",
         "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n",
         "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",

@@ -29,6 +29,18 @@ fn heads_are_written_anew() {
             "h:8080",
             "GET /a?b=c HTTP/1.1\r\nHost: H:8080\r\nA: 1\r\na: 2\r\nVia: 1.1 relay\r\n\r\n",
         ),
+        // A fragment and a user are the client's own.
+        (
+            "GET http://u:p@h:81/a?b#c HTTP/1.1\r\nHost: u:p@h:81\r\nA: 1\r\n\r\n",
+            "h:81",
+            "GET /a?b HTTP/1.1\r\nHost: h:81\r\nA: 1\r\nVia: 1.1 relay\r\n\r\n",
+        ),
+        (
+            "GET http://h#/c HTTP/1.0\r\nAuthorization: Basic eDp5\r\n\r\n",
+            "h:80",
+            "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Basic eDp5\r\nVia: 1.0 relay\r\n\
+             Connection: close\r\n\r\n",
+        ),
         // Empty lines before a request, and blanks around values.
         (
             "\r\n\r\nGET http://[::1] HTTP/1.1\r\nHost:\r\nA:\tb \t\r\nB:\r\n\r\n",
@@ -124,6 +136,9 @@ fn connect_makes_a_tunnel() {
     assert_eq!(tunnel.to_client, [&established[..], b"answer"].concat());
     let steps = [connect("h", 443), to_server("early and late"), Step::Pass];
     assert_eq!(tunnel.others, steps);
+    // Nothing of its head goes on, so it may have no Host.
+    let events = [client("CONNECT h:443 HTTP/1.1\r\n\r\n"), Event::Connected, client("late")];
+    assert_eq!(outcome(&events).others, [connect("h", 443), to_server("late"), Step::Pass]);
     // A client that has nothing more to say than what came early.
     let request = "CONNECT [::1]:22 HTTP/1.0\r\nContent-Length: 0\r\n\r\nall";
     let ended = outcome(&[client(request), Event::ClientEnds, Event::Connected]);
