@@ -211,8 +211,9 @@ fn a_plain_relay_of_udp() {
         "SOXCONF=udpflows:100",
     ]);
     let binds = vec![bind("", 53), bind("::1", 54)];
-    let target = Target { host: "hostU".into(), port: 53 };
-    assert_eq!(plan.link, LinkPlan::Relay { binds, target, transport: Transport::Udp });
+    let (target, transport) = (Target { host: "hostU".into(), port: 53 }, Transport::Udp);
+    let server = Way::Server { target, transport };
+    assert_eq!(plan.link, LinkPlan::Relay { binds, server, transport });
     assert!(plan.entrances.is_empty() && plan.exits.is_empty());
     assert_eq!((plan.timeouts.udp, plan.soxconf.udp_flows), (None, 100));
     let wanted = "\
@@ -232,8 +233,9 @@ udp flows   at most 100; the one silent for longest makes room for a new one
 fn a_plain_relay() {
     let plan = run(&["-Ph:8080-8081", "SERVER=tcprelay://[::1]:80", "TIMEOUT=io:60"]);
     let binds = vec![bind("h", 8080), bind("h", 8081)];
-    let target = Target { host: "::1".into(), port: 80 };
-    assert_eq!(plan.link, LinkPlan::Relay { binds, target, transport: Transport::Tcp });
+    let (target, transport) = (Target { host: "::1".into(), port: 80 }, Transport::Tcp);
+    let server = Way::Server { target, transport };
+    assert_eq!(plan.link, LinkPlan::Relay { binds, server, transport });
     assert!(plan.entrances.is_empty() && plan.exits.is_empty());
     let wanted = "\
 link        none: a plain relay

@@ -66,6 +66,29 @@ fn ports_that_follow_the_entrance() {
 }
 
 #[test]
+fn plain_relays_that_follow_the_entrance() {
+    for (words, shown) in [
+        (&["-P21,23,25", "SERVER=tcprelay://h:-/"][..], "server      h:the entrance's port\n"),
+        (&["-P80-81", "SERVER=tcprelay://h:+8000"], "server      h:the entrance's port +8000\n"),
+        (&["-P5353/udp", "SERVER=udprelay://h:-5300"], "h:the entrance's port -5300/udp\n"),
+        (&["-P127.0.0.2:80", "SERVER=tcprelay://127.0.0.1:-"], "the entrance's port\n"),
+    ] {
+        let plan = run(words);
+        assert!(show::plan(&plan).contains(shown), "{}", show::plan(&plan));
+        assert_eq!(plan.notices, [""; 0]);
+    }
+    for (words, wanted) in [
+        (["-P80,1000", "SERVER=tcprelay://h:-80"], "-P80,1000: *:80 and -80, as SERVER="),
+        (["-P60000-60001", "SERVER=tcprelay://h:+6000"], "is no port; give ports that lead to one"),
+        (["-P80", "SERVER=tcprelay://localhost:-"], "would connect to -P80 of this very process"),
+        (["-P80,90", "SERVER=tcprelay://127.0.0.1:+10"], "would connect to -P80,90 of this very"),
+    ] {
+        let message = refused(&words);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
+
+#[test]
 fn ftp_servers_and_the_ftp_proxy() {
     let plan = run(&[
         "-P1",

@@ -54,6 +54,14 @@ fn datagrams_of_every_size_keep_their_boundaries() {
 }
 
 #[test]
+fn the_server_is_at_the_port_of_the_entrance() {
+    let server = DatagramServer::echo();
+    let entrance = format!("127.0.0.9:{}", server.address().port());
+    let (_relay, entrance) = start_on(&entrance, "127.0.0.1:-", &[]);
+    Client::of(entrance).check_echo(b"hello");
+}
+
+#[test]
 fn bursts_keep_order_and_boundaries() {
     /// As many at once as find room in sockets of any system.
     const BURST: u64 = 100;

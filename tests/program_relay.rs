@@ -13,7 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use support::net::{
     Ended, bounded, check_echo, check_new_echo, connect, free_port, is_turned_away, read_to_end_of,
-    reset, send_until_blocked,
+    refused, reset, send_until_blocked,
 };
 use support::pattern::Pattern;
 use support::program::Program;
@@ -58,6 +58,39 @@ fn bulk_both_ways_at_once_in_every_way_of_moving_it() {
             _ => assert!(spliced.iter().all(|&bytes| bytes > Some(BYTES)), "{stopped}"),
         }
     }
+}
+
+/// `SERVER=tcprelay://host:-/`: the port that the client came in by is the server's.
+#[test]
+fn the_server_is_at_the_port_of_the_entrance() {
+    let servers: Vec<_> = (0..2).map(|_| Server::echo()).collect();
+    let ports: Vec<_> = servers.iter().map(|server| server.address().port()).collect();
+    let listen = format!("-P127.0.0.9:{},127.0.0.9:{}", ports[0], ports[1]);
+    let relay = Program::start(&[&listen, "SERVER=tcprelay://127.0.0.1:-/"]);
+    relay.wait_for_nth("entrance listening", 2);
+    for (nth, port) in ports.iter().enumerate() {
+        check_echo(&connect(SocketAddr::new([127, 0, 0, 9].into(), *port)), 1, 300_000);
+        let served: Vec<_> = servers.iter().map(Server::served).collect();
+        assert_eq!(served, [[1, 0], [1, 1]][nth], "port {port}");
+    }
+    // So far above it, or below.
+    let server = servers[0].address();
+    for offset in [7, -7] {
+        let port = (i32::from(server.port()) - offset) as u16;
+        let listen = format!("-P127.0.0.9:{port}");
+        let to = format!("SERVER=tcprelay://127.0.0.1:{offset:+}");
+        let relay = Program::start(&[listen, to]);
+        check_echo(&connect(relay.address_of("entrance listening")), 1, 10_000);
+    }
+}
+
+/// Each connection would beget the next one, until nothing is left.
+#[test]
+fn a_relay_is_not_its_own_client() {
+    let relay = Program::start(&["-P127.0.0.1:0", "SERVER=tcprelay://127.0.0.1:-"]);
+    refused("127.0.0.1", relay.address_of("entrance listening"));
+    let reason = relay.wait_for_reason("stream refused");
+    assert!(reason.contains("a port of this very process"), "{reason}");
 }
 
 /// Messages of every size, so that a direction changes its way of moving bytes again and again.

@@ -175,6 +175,25 @@ impl Destinations {
         })
     }
 
+    /// The addresses of a plain relay's server but for its own ports: each connection would beget the
+    /// next one, until there is room for no more.
+    ///
+    /// # Errors
+    /// There were only such.
+    pub fn but_own(
+        &self,
+        mut addresses: Vec<SocketAddr>,
+        is_ours: impl Fn(IpAddr) -> bool,
+    ) -> Result<Vec<SocketAddr>, String> {
+        let own = addresses.extract_if(.., |address| self.is_own(*address, &is_ours)).last();
+        match own {
+            Some(own) if addresses.is_empty() => {
+                Err(format!("{own} is a port of this very process"))
+            }
+            _ => Ok(addresses),
+        }
+    }
+
     /// What makes an address one that has to be named.
     fn refused_kind(
         &self,

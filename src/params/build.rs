@@ -14,7 +14,7 @@ use super::maxima::MaximaReader;
 use super::options;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Target, Transport, UnixEntrance, Way,
+    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Transport, UnixEntrance, Way,
 };
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
@@ -57,7 +57,7 @@ pub fn plan(
 #[derive(Default)]
 struct Draft {
     link: LinkWords,
-    relay: Option<(Target, Transport, Word)>,
+    relay: Option<(Way, Transport, Word)>,
     entrances: Vec<(Entrance, Word)>,
     unix_entrances: Vec<(UnixEntrance, Word)>,
     exits: Vec<Exit>,
@@ -135,7 +135,7 @@ impl Draft {
                     Server::Connector(target) => self.link.connect(target, word),
                     Server::Carrier(carrier) => self.link.carry(carrier, word),
                     Server::Exit(exit) => self.exit(exit, list, word, lookup),
-                    Server::Relay(target, transport) => self.relay(target, transport, word),
+                    Server::Relay(server, transport) => self.relay(server, transport, word),
                 }
             }
             "DEST" => self.exit(exit::of_dest(value)?, InList::default(), word, lookup),
@@ -190,14 +190,14 @@ impl Draft {
         Ok(())
     }
 
-    fn relay(&mut self, target: Target, transport: Transport, word: &Word) -> Result<(), Problem> {
+    fn relay(&mut self, server: Way, transport: Transport, word: &Word) -> Result<(), Problem> {
         if let Some((_, _, other)) = &self.relay {
             return Err(Problem::new(
                 format!("there is one plain relay already, by {other}"),
                 "leave one of them out, or run a second process",
             ));
         }
-        self.relay = Some((target, transport, word.clone()));
+        self.relay = Some((server, transport, word.clone()));
         Ok(())
     }
 
@@ -253,8 +253,8 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Plan, Failure> {
-        if let Some((target, transport, word)) = self.relay.take() {
-            return self.finish_relay(target, transport, &word);
+        if let Some((server, transport, word)) = self.relay.take() {
+            return self.finish_relay(server, transport, &word);
         }
         let has_entrances = !self.entrances.is_empty();
         permit::check(&self.permits, &self.exits, has_entrances)
@@ -290,12 +290,7 @@ impl Draft {
     }
 
     /// A plain relay: `-P` says where clients come in, and there is nothing else.
-    fn finish_relay(
-        self,
-        target: Target,
-        transport: Transport,
-        word: &Word,
-    ) -> Result<Plan, Failure> {
+    fn finish_relay(self, server: Way, transport: Transport, word: &Word) -> Result<Plan, Failure> {
         let udp = suffix(transport);
         let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
         let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);
@@ -328,10 +323,10 @@ impl Draft {
             .map_err(|(place, problem)| Failure::at(&self.authorizer_words[place], &problem))?;
         checks::relay_transport(&self.link.listen, transport, word)?;
         checks::distinct(&self.link.listen)?;
-        checks::relay(&self.link.listen, (&target, transport), word)?;
+        checks::relay(&self.link.listen, (&server, transport), word)?;
         let binds = self.link.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
         Ok(Plan {
-            link: LinkPlan::Relay { binds, target, transport },
+            link: LinkPlan::Relay { binds, server, transport },
             entrances: Vec::new(),
             unix_entrances: Vec::new(),
             exits: Vec::new(),

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::error::{Failure, Problem, plain};
-use super::plan::{Bind, Entrance, Target, Transport};
+use super::plan::{Bind, Entrance, Target, Transport, Way};
 use super::portlist::{self, PortList, show_bind, show_entrance};
 use super::words::Word;
 
@@ -71,13 +71,13 @@ pub(super) fn connector(
     }
 }
 
-/// A plain relay that would be its own client.
+/// A plain relay that would be its own client, or leads to no port.
 pub(super) fn relay(
     listen: &[(Entrance, Word)],
-    (target, transport): (&Target, Transport),
+    (server, transport): (&Way, Transport),
     word: &Word,
 ) -> Result<(), Failure> {
-    match own_port(listen, target, transport) {
+    let its_own = |target: &Target| match own_port(listen, target, transport) {
         Some(own) => Err(Failure::at(
             word,
             &Problem::new(
@@ -86,7 +86,29 @@ pub(super) fn relay(
             ),
         )),
         None => Ok(()),
+    };
+    let (host, offset) = match server {
+        Way::Server { target, .. } => return its_own(target),
+        Way::SamePort { host, offset, .. } => (host, *offset),
+        _ => return Ok(()),
+    };
+    // A port that the kernel chooses is known when clients come.
+    for (own, own_word) in listen.iter().filter(|(own, _)| own.bind.port != 0) {
+        match u16::try_from(i32::from(own.bind.port) + offset) {
+            Ok(port @ 1..) => its_own(&Target { host: host.clone(), port })?,
+            _ => {
+                let at = show_entrance(own);
+                return Err(Failure::at(
+                    own_word,
+                    &Problem::new(
+                        format!("{at} and {offset:+}, as {word} has it, is no port"),
+                        "give ports that lead to one between 1 and 65535",
+                    ),
+                ));
+            }
+        }
     }
+    Ok(())
 }
 
 /// `-P` of the persistent connection, which is never UDP.

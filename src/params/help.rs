@@ -35,6 +35,8 @@ The persistent connection (one of these):
 Without a persistent connection:
   SERVER=tcprelay://HOST:PORT  plain relay: clients come in by -P[HOST]:PORT
   SERVER=udprelay://HOST:PORT  the same for UDP: -P[HOST]:PORT/udp
+                               PORT may be - for that of -P, +N or -N for one
+                               so much higher or lower
 
 Entrances, where streams begin at this end:
   PORT=PORT[,PORT]...          PORT is [HOST:]NUMBER[-NUMBER][/udp]

@@ -85,12 +85,12 @@ pub enum LinkPlan {
     /// ends when the persistent connection does.
     Stdio,
     /// Plain relay, without a persistent connection: whoever connects to these addresses is joined
-    /// with the target. The plan then has no entrances and no exits.
+    /// with the server. The plan then has no entrances and no exits.
     Relay {
         /// Where clients connect.
         binds: Vec<Bind>,
-        /// Where each of them is connected to.
-        target: Target,
+        /// Where each of them is connected to: [`Way::Server`] or [`Way::SamePort`].
+        server: Way,
         /// What they speak, at both sides.
         transport: Transport,
     },

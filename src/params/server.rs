@@ -22,7 +22,7 @@ pub(crate) enum Server {
     Exit(ExitWords),
     /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay; where clients come in is
     /// said by `-P`.
-    Relay(Target, Transport),
+    Relay(Way, Transport),
 }
 
 const CONNECTOR_REMEDY: &str = "write SERVER=sockmux://host:port";
@@ -101,10 +101,8 @@ fn relay(protocol: &str, server: &str) -> Result<Server, Problem> {
         let what = format!("a plain relay has no options ({})", quoted(given));
         return Err(Problem::new(what, example));
     }
-    match exit::way_to(protocol, server)? {
-        (Way::Server { target, .. }, transport) => Ok(Server::Relay(target, transport)),
-        _ => Err(Problem::new("a plain relay leads to one port", example)),
-    }
+    let (way, transport) = exit::way_to(protocol, server)?;
+    Ok(Server::Relay(way, transport))
 }
 
 /// What follows `sockmux://`: `host:port`.
@@ -249,7 +247,13 @@ mod tests {
     #[test]
     fn every_form_of_server() {
         let connector = |host: &str| Server::Connector(Target { host: host.into(), port: 9000 });
-        let relay = |transport| Server::Relay(Target { host: "h".into(), port: 7 }, transport);
+        let relay = |transport| {
+            let target = Target { host: "h".into(), port: 7 };
+            Server::Relay(Way::Server { target, transport }, transport)
+        };
+        let same_port_relay = |offset, transport| {
+            Server::Relay(Way::SamePort { host: "h".into(), offset, transport }, transport)
+        };
         for (value, wanted) in [
             ("sockmux", Server::Receptor),
             ("sockmux://hostX:9000", connector("hostX")),
@@ -292,6 +296,9 @@ mod tests {
             ("tcprelay://h:7", relay(Transport::Tcp)),
             ("udprelay://h:7", relay(Transport::Udp)),
             ("udprelay://h:7/udp/", relay(Transport::Udp)),
+            ("tcprelay://h:-/", same_port_relay(0, Transport::Tcp)),
+            ("tcprelay://h:+1000", same_port_relay(1000, Transport::Tcp)),
+            ("udprelay://h:-1000/udp/", same_port_relay(-1000, Transport::Udp)),
         ] {
             let mut none = |_| unreachable!("no option list");
             assert_eq!(parse_server(value, &mut none).as_ref(), Ok(&wanted), "{value}");

@@ -8,8 +8,8 @@ use super::error::{plain, quoted, without_secrets};
 use super::hostlist::HostList;
 use super::plan::{
     Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitOptions, FlowControl,
-    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Target, Timeouts,
-    Transport, UnixEntrance, Way,
+    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts, Transport,
+    UnixEntrance, Way,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -40,8 +40,8 @@ pub fn plan(plan: &Plan) -> String {
         LinkPlan::Stdio => {
             section(&mut text, "link", ["standard input and output; ends with them".to_owned()]);
         }
-        LinkPlan::Relay { binds, target, transport } => {
-            return relay(plan, binds, target, *transport);
+        LinkPlan::Relay { binds, server, transport } => {
+            return relay(plan, binds, server, *transport);
         }
     }
     let ways_in = entrances(&plan.entrances).into_iter();
@@ -131,9 +131,13 @@ fn line_options(line: &LineOptions) -> String {
 }
 
 /// A plain relay: what a persistent connection or the other transport would need is not shown.
-fn relay(plan: &Plan, binds: &[Bind], target: &Target, transport: Transport) -> String {
+fn relay(plan: &Plan, binds: &[Bind], server: &Way, transport: Transport) -> String {
     let mut text = String::new();
-    let to = address::show(Some(&target.host), target.port);
+    let to = match server {
+        Way::SamePort { host, offset, .. } => same_port(host, *offset),
+        Way::Server { target, .. } => target.to_string(),
+        _ => String::new(),
+    };
     section(&mut text, "link", ["none: a plain relay".to_owned()]);
     let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport, proxy_header: false };
     section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
@@ -290,11 +294,7 @@ fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     let to = match way {
         Way::Server { target, transport } => format!("{protocol}://{target}{}", suffix(*transport)),
         Way::SamePort { host, offset, transport } => {
-            let port = match offset {
-                0 => "the entrance's port".to_owned(),
-                offset => format!("the entrance's port {offset:+}"),
-            };
-            format!("{protocol}://{}{}", address::show(Some(host), port), suffix(*transport))
+            format!("{protocol}://{}{}", same_port(host, *offset), suffix(*transport))
         }
         Way::Ftp(target) => format!("{protocol}://{target}, data connections too"),
         Way::Proxy(_) => format!("{protocol} proxy: where each client asks to go"),
@@ -313,6 +313,14 @@ fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     }
     lines.extend(option_lines(options, &plan.timeouts));
     lines
+}
+
+fn same_port(host: &str, offset: i32) -> String {
+    let port = match offset {
+        0 => "the entrance's port".to_owned(),
+        offset => format!("the entrance's port {offset:+}"),
+    };
+    address::show(Some(host), port)
 }
 
 /// Whom `PERMIT=` lets in at what is no proxy.

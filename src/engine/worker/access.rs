@@ -94,7 +94,7 @@ impl<D: Driver> Worker<D> {
             (Some(Ok(())), Purpose::Receptor) => {
                 self.begin_tunnel(Link::socket(came.socket, client.to_string()));
             }
-            (Some(Ok(())), Purpose::Relay) => self.begin_pair(came.socket),
+            (Some(Ok(())), Purpose::Relay) => self.begin_pair(came.socket, at),
             (Some(Ok(())), Purpose::Entrance) => self.client_came(came),
             (Some(Err(reason)), Purpose::Receptor) => {
                 net::reset_on_close(&came.socket);

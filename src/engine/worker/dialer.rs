@@ -128,7 +128,8 @@ impl<D: Driver> Worker<D> {
                             _ => Ok(Vec::new()),
                         }
                     }
-                    Owner::Connector | Owner::Exit(_) | Owner::Pair(_) => Ok(addresses),
+                    Owner::Pair(_) => self.destinations.but_own(addresses, net::is_ours),
+                    Owner::Connector | Owner::Exit(_) => Ok(addresses),
                 };
                 match permitted {
                     Ok(mut addresses) => {

@@ -21,7 +21,7 @@ use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::engine::resolver::Resolver;
 use crate::limits::DRAIN_FLOW_MILLIS;
-use crate::params::plan::{LinkPlan, Target};
+use crate::params::plan::Target;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 
 impl<D: Driver> Worker<D> {
@@ -39,8 +39,13 @@ impl<D: Driver> Worker<D> {
         let seat = self.admit_datagrams(client, (address.port(), purpose))?;
         match purpose {
             Purpose::Relay => {
-                let LinkPlan::Relay { target, .. } = &self.plan.link else { return None };
-                let target = target.clone();
+                let target = match self.relay_target(address) {
+                    Ok(target) => target,
+                    Err(reason) => {
+                        self.log_refused(client, &reason);
+                        return None;
+                    }
+                };
                 let mut flow =
                     Flow::new(client, Server::Unknown(Waiting::new(target.clone())), self.now);
                 flow.origin = Some(origin);

@@ -1,6 +1,7 @@
 //! A plain relay: each client that comes in is joined with a server that is dialled for it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tracing::debug;
@@ -9,9 +10,10 @@ use super::dial::{DialError, Owner};
 use super::pair::{Pair, Way};
 use super::token::Kind;
 use super::{Key, Worker};
+use crate::endpoint::routing;
 use crate::engine::driver::{Driver, Fd, Outcome};
 use crate::engine::net;
-use crate::params::plan::LinkPlan;
+use crate::params::plan::{self, Caller, LinkPlan, Target};
 
 const TOO_MANY: &str = "too many connections are open here";
 
@@ -45,11 +47,28 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A client has come in: sets out for its server.
-    pub(super) fn begin_pair(&mut self, client: Fd) {
-        let LinkPlan::Relay { target, .. } = &self.plan.link else { return };
-        let target = target.clone();
+    /// Where the plain relay leads who came in at that address.
+    ///
+    /// # Errors
+    /// Why there is no such port.
+    pub(super) fn relay_target(&self, at: SocketAddr) -> Result<Target, String> {
+        match &self.plan.link {
+            LinkPlan::Relay { server: plan::Way::Server { target, .. }, .. } => Ok(target.clone()),
+            LinkPlan::Relay { server: plan::Way::SamePort { host, offset, .. }, .. } => {
+                let caller = Caller { client: None, entrance_port: Some(at.port()) };
+                routing::at_port_of(host, *offset, &caller)
+            }
+            _ => Err("there is no plain relay".to_owned()),
+        }
+    }
+
+    /// A client has come in, at that address: sets out for its server.
+    pub(super) fn begin_pair(&mut self, client: Fd, at: SocketAddr) {
         let peer = net::peer_address(&client);
+        let target = match self.relay_target(at) {
+            Ok(target) => target,
+            Err(reason) => return self.turn_away(&client, peer, &reason),
+        };
         let seat = match self.seats.take(Some(peer.ip())) {
             Ok(seat) => seat,
             Err(reason) => return self.turn_away(&client, peer, &reason),
