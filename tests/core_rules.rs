@@ -95,6 +95,26 @@ fn a_reset_does_not_wait_for_acknowledgements() {
     assert!(out <= u64::from(WINDOW_BYTES) && out > u64::from(WINDOW_BYTES) - packet, "{out}");
 }
 
+/// What a broken local side had sent goes first, however long that takes, and before CONNECTED, too.
+#[test]
+fn what_came_before_a_break_waits_for_acknowledgements() {
+    let mut session = up(ours(0), ours(0).offer);
+    let key = open(&mut session);
+    let bytes = 2 * u64::from(WINDOW_BYTES);
+    session.data_ready(key, bytes);
+    assert!(session.local_broken(key, "gone"), "its data still goes out");
+    let (mut kinds, mut acknowledged) = (sent(&mut session), 0);
+    while !kinds.contains(&CLOSE) {
+        assert!(kinds.contains(&SEND), "it does not go on: {kinds:?}");
+        let sent_bytes = session.counters().payload_bytes_out;
+        let taken = Frame::Taken { to: Name::Ours(2), bytes: sent_bytes - acknowledged };
+        acknowledged = sent_bytes;
+        session.on_frame(taken, START).expect("SENT");
+        kinds = sent(&mut session);
+    }
+    assert_eq!(session.counters().payload_bytes_out, bytes);
+}
+
 #[test]
 fn close_is_held_back_from_an_original_until_the_answer_has_come() {
     let mut session = up(ours(0), None);

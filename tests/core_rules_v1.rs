@@ -111,6 +111,38 @@ fn what_has_no_credit_at_all_is_dropped_by_a_reset() {
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
 }
 
+/// What a broken local side had sent, and its end of data, go first, however long that takes.
+#[test]
+fn what_came_before_a_break_waits_for_credit() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_WINDOW_BYTES) + 1_000);
+    session.data_end(key, START);
+    assert!(session.local_broken(key, "gone"), "its data still goes out");
+    let (kinds, to) = sent_number(&mut session);
+    assert_eq!(kinds, [OPEN, DATA]);
+    session.on_frame(Frame::Taken { to, bytes: 1_000 }, START).expect("credit");
+    assert_eq!(sent(&mut session), [DATA, END, RESET]);
+    assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
+    assert_eq!(session.counters().payload_bytes_out, u64::from(FIRST_WINDOW_BYTES) + 1_000);
+    assert_eq!(session.stream_count(), 0);
+}
+
+/// The engine has waited long enough.
+#[test]
+fn a_break_whose_peer_takes_nothing_is_a_reset_at_last() {
+    let mut session = up(ours(1), ours(1).offer);
+    let key = open(&mut session);
+    session.data_ready(key, u64::from(FIRST_WINDOW_BYTES) + 1_000);
+    session.data_end(key, START);
+    assert!(session.local_broken(key, "gone"), "its data still goes out");
+    assert_eq!(sent(&mut session), [OPEN, DATA]);
+    assert!(!session.local_reset(key, "gone"), "nothing may go any more");
+    // What is cut has no end in good order.
+    assert_eq!(sent(&mut session), [RESET]);
+    assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
+}
+
 #[test]
 fn a_reset_that_crosses_ours_is_for_nobody() {
     let mut session = up(ours(1), ours(1).offer);

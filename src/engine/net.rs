@@ -119,12 +119,29 @@ pub(super) fn is_internet(fd: &OwnedFd) -> bool {
     SockRef::from(fd).domain().is_ok_and(|domain| domain != Domain::UNIX)
 }
 
-/// Whether whoever was at the other end of a pipe or device has gone.
+/// Bytes written to a socket that have not arrived: not acknowledged by the peer's kernel, or not
+/// read by the peer where that is a Unix socket. None for one that is broken.
+pub(super) fn undelivered_bytes(fd: &OwnedFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one number into `bytes`, before the call returns.
+    let told = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    match usize::try_from(bytes) {
+        Ok(bytes) if told == 0 && bytes > 0 && events_of(fd) & libc::POLLERR == 0 => bytes,
+        _ => 0,
+    }
+}
+
+/// Whether whoever was at the other end of a socket, pipe or device has gone.
 pub(super) fn is_hung_up(fd: &OwnedFd) -> bool {
+    events_of(fd) & (libc::POLLHUP | libc::POLLERR) != 0
+}
+
+/// Hang-ups and errors of a descriptor, as in poll(2).
+fn events_of(fd: &OwnedFd) -> libc::c_short {
     let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: the kernel reads and writes the one structure, which is ours, before the call returns.
     let told = unsafe { libc::poll(&mut asked, 1, 0) };
-    told > 0 && asked.revents & (libc::POLLHUP | libc::POLLERR) != 0
+    if told > 0 { asked.revents } else { 0 }
 }
 
 /// Whether the peer of a socket has ended its side, or all of it.
@@ -196,8 +213,16 @@ pub(super) fn take_urgent(fd: &OwnedFd) -> Option<u8> {
 
 /// Sends a byte as urgent data. What the socket does not take is lost: it is a signal, and the
 /// data around it keeps its order.
-pub(super) fn send_urgent(fd: &OwnedFd, byte: u8) {
-    let _ = SockRef::from(&fd.as_fd()).send_out_of_band(&[byte]);
+///
+/// # Errors
+/// The socket is broken, which the kernel reports once.
+pub(super) fn send_urgent(fd: &OwnedFd, byte: u8) -> io::Result<()> {
+    match SockRef::from(&fd.as_fd()).send_out_of_band(&[byte]) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sends what a connection begins with. A socket that has sent nothing yet takes all of it.

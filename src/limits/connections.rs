@@ -99,6 +99,11 @@ pub const HOLD_SECS: u64 = 30;
 // waiting then.
 const _: () = assert!(DRAIN_SECS + 1 < STOP_GRACE_SECS && 2 * DRAIN_SECS < HOLD_SECS);
 
+/// How long what a broken connection had sent may stand still on its way to the other side before
+/// that is reset, in milliseconds: longer than TCP takes to get over three losses in a row. Nobody
+/// who is connected directly is waited for at all.
+pub const BROKEN_QUIET_MILLIS: u64 = 2_000;
+
 /// How long a process that drains waits for peers to know of it, before, and to have read its last
 /// bytes, after: more than a socket's buffer takes on a path of 10 Mbit/s.
 pub const LEAVE_MILLIS: u64 = 5_000;

@@ -189,7 +189,19 @@ impl Session {
     /// the end without having to read first. `false`: nothing does, and the engine may drop it. So
     /// it is with datagrams always.
     pub fn local_reset(&mut self, key: StreamKey, reason: &'static str) -> bool {
-        let rule = self.send_rule();
+        self.end_by_reset(key, reason, false)
+    }
+
+    /// The local side is broken, and the engine holds all that it had sent: that goes out first, and
+    /// the end of data behind it if there was one, as fast as the peer takes it. A peer that takes
+    /// nothing hears nothing of the end: after some time the engine is to call [`Self::local_reset`].
+    /// `false`: nothing is held, and the engine may forget the stream.
+    pub fn local_broken(&mut self, key: StreamKey, reason: &'static str) -> bool {
+        self.end_by_reset(key, reason, true)
+    }
+
+    fn end_by_reset(&mut self, key: StreamKey, reason: &'static str, whole: bool) -> bool {
+        let (rule, half_close) = (self.send_rule(), self.half_close());
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return false;
@@ -198,6 +210,8 @@ impl Session {
             self.refuse(key, reason, false);
             return false;
         }
+        let had_ended = stream.local_end == LocalEnd::Eof && !stream.end_sent;
+        stream.end_before_reset = whole && half_close && (had_ended || stream.end_before_reset);
         stream.local_end = LocalEnd::Reset(reason);
         stream.hold = None;
         stream.deaf = true;
@@ -208,8 +222,11 @@ impl Session {
             self.datagram_cost_bytes -= runs.cost_bytes();
             *runs = Runs::default();
         }
-        let open = stream.state == State::Open;
-        stream.ready_bytes = if open { stream.ready_bytes.min(rule.sendable(stream)) } else { 0 };
+        if !whole {
+            let open = stream.state == State::Open;
+            let sendable = if open { rule.sendable(stream) } else { 0 };
+            stream.ready_bytes = stream.ready_bytes.min(sendable);
+        }
         let keep = stream.ready_bytes > 0;
         self.holds.retain(|&held| held != key);
         self.check_end(key);
@@ -226,7 +243,13 @@ impl Session {
         }
         match stream.local_end {
             LocalEnd::Not => return,
-            LocalEnd::Reset(_) => stream.todo.close = true,
+            LocalEnd::Reset(_) => {
+                if stream.end_before_reset && !stream.end_sent {
+                    stream.end_sent = true;
+                    stream.todo.end = true;
+                }
+                stream.todo.close = true;
+            }
             LocalEnd::Eof if half_close => {
                 if stream.end_sent {
                     return;

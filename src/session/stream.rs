@@ -90,6 +90,8 @@ pub(super) struct Stream {
     /// Bytes sent that the peer has not acknowledged; first data is not counted.
     pub(super) unacked_bytes: u64,
     pub(super) local_end: LocalEnd,
+    /// The local side has ended its data before it was reset.
+    pub(super) end_before_reset: bool,
     /// The peer has been told of the end of our data.
     pub(super) end_sent: bool,
     /// SockMux 1: bytes that may be sent before the peer allows more.
@@ -217,6 +219,7 @@ impl Streams {
             ready_bytes: 0,
             unacked_bytes: 0,
             local_end: LocalEnd::Not,
+            end_before_reset: false,
             end_sent: false,
             credit_bytes: 0,
             end_gone: false,

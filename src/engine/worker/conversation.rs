@@ -171,7 +171,7 @@ impl<D: Driver> Worker<D> {
             Step::Reset(why) => {
                 self.note(key, &why);
                 let error = io::Error::other(why);
-                self.local_failed(key, "reset by the proxy", &error);
+                self.local_is_empty(key, "reset by the proxy", &error);
             }
             Step::Note(what) => self.note(key, &what),
         }
@@ -201,7 +201,7 @@ impl<D: Driver> Worker<D> {
     fn say_to_server(&mut self, key: Key, bytes: &[u8]) {
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = &local.stage else { return };
-        if !matches!(talk.server, Server::Connected { deaf: false }) {
+        if !matches!(talk.server, Server::Connected { broken: None }) {
             return;
         }
         if !self.kit.has_room_for(bytes.len()) {
@@ -265,14 +265,21 @@ impl<D: Driver> Worker<D> {
         let Stage::Talking(talk) = std::mem::replace(&mut local.stage, Stage::Open) else { return };
         local.copy_only = false;
         local.deadline = None;
-        let Talk { mut held, client_ended, .. } = *talk;
+        let Talk { mut held, client_ended, server, .. } = *talk;
         while let Some(chunk) = held.pop_chunk() {
             local.output.push_chunk(chunk);
         }
         local.end_after_output |= client_ended;
         if local.fd.is_none() {
             let gone = io::Error::from(io::ErrorKind::NotConnected);
-            return self.local_failed(key, "reset", &gone);
+            return self.local_is_empty(key, "reset", &gone);
+        }
+        if let Server::Connected { broken: Some(broken) } = server {
+            local.broken = Some(Box::new(broken));
+            return match local.read_ended {
+                true => self.local_ended(key),
+                false => self.local_takes_no_more(key, None),
+            };
         }
         if local.read_ended {
             self.local_ended(key);

@@ -23,7 +23,11 @@ impl<D: Driver> Worker<D> {
     /// Takes a direction's next step, if nothing is under way that will.
     pub(super) fn advance_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        let Some((half, _, to)) = pair.half(way) else { return };
+        let is_of_broken = pair.broken.as_ref().is_some_and(|side| side.way == way);
+        let is_sent_to = pair
+            .half(way.other())
+            .is_some_and(|(back, ..)| matches!(back.output, Output::Sending { .. }));
+        let Some((half, from, to)) = pair.half(way) else { return };
         if half.output != Output::Idle {
             // The next message may be there as soon as this one is sent.
             if half.is_blocked() && (half.input, half.mode) == (Input::Idle, Mode::Sparse) {
@@ -33,6 +37,9 @@ impl<D: Driver> Worker<D> {
         }
         match (half.input, half.mode) {
             _ if half.pipe.is_some() => self.splice_half(key, way),
+            (Input::Ended, _) if is_of_broken => self.broken_side_ended(key, way),
+            // A send under way may have met a reset, and says so next.
+            (Input::Ended, _) if is_sent_to && net::is_hung_up(from) => {}
             (Input::Ended, _) => {
                 net::shut_down_write(to);
                 half.output = Output::Shut;
@@ -70,9 +77,14 @@ impl<D: Driver> Worker<D> {
         let urgent = libc::POLLPRI as u32;
         if events & urgent != 0
             && let Some(byte) = net::take_urgent(from)
+            && half.output != Output::Broken
+            && let Err(error) = net::send_urgent(to, byte)
         {
-            net::send_urgent(to, byte);
+            self.side_takes_no_more(key, way.other(), Some(&error));
         }
+        let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
+            return;
+        };
         half.input = if events & !urgent != 0 { Input::Ready } else { Input::Idle };
         if half.input == Input::Ready && half.is_blocked() {
             self.guard_half(key, way);
@@ -100,7 +112,7 @@ impl<D: Driver> Worker<D> {
         // One that is not blocked meets the error by reading, behind the data before it. A hang-up
         // without an error is an end in good order.
         if half.is_blocked() && events.is_ok_and(|events| events & libc::POLLERR as u32 != 0) {
-            self.pair_failed(key, &io::Error::from(io::ErrorKind::ConnectionReset));
+            self.side_takes_no_more(key, way, None);
         }
     }
 
@@ -119,10 +131,11 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        pair.last_data = now;
         let Some((half, _, to)) = pair.half(way) else { return };
         half.input = Input::Idle;
         match got {
+            // Nobody takes it.
+            Ok(Some(_)) if half.output == Output::Broken => {}
             Ok(Some(chunk)) => {
                 half.received(chunk.len(), bulk);
                 self.counters.relayed(way, chunk.len());
@@ -130,7 +143,9 @@ impl<D: Driver> Worker<D> {
                 gather.push(chunk);
                 half.output = Output::Sending { stalled: false };
                 self.driver.send(to, gather, SendWait::No, way.kinds().send.of(key));
-                if half.mode != Mode::Sparse {
+                let is_sparse = half.mode == Mode::Sparse;
+                pair.last_data = now;
+                if !is_sparse {
                     self.guard_half(key, way);
                 }
                 self.advance_half(key, way);
@@ -145,7 +160,7 @@ impl<D: Driver> Worker<D> {
                     half.input = Input::Starved;
                     self.starved_halves.push((key, way));
                 }
-                _ => self.pair_failed(key, &error),
+                _ => self.side_is_empty(key, way),
             },
         }
     }
@@ -176,15 +191,24 @@ impl<D: Driver> Worker<D> {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
             Err(error) => {
                 self.kit.give_back(gather);
-                return self.pair_failed(key, &error);
+                return self.side_takes_no_more(key, way.other(), Some(&error));
             }
         };
-        pair.last_data = now;
         gather.advance(bytes);
-        let Some((half, _, to)) = pair.half(way) else { return self.kit.give_back(gather) };
+        if pair.half(way).is_none_or(|(half, ..)| half.output == Output::Broken) {
+            return self.kit.give_back(gather);
+        }
+        if bytes > 0 {
+            pair.last_data = now;
+        }
+        let Some((half, _, to)) = pair.half(way) else { return };
         if gather.is_empty() {
             self.kit.give_back(gather);
             half.output = Output::Idle;
+            let back = pair.half(way.other());
+            if back.is_some_and(|(back, ..)| back.input == Input::Ended) {
+                self.advance_half(key, way.other());
+            }
             return self.advance_half(key, way);
         }
         let stalled = half.output == Output::Sending { stalled: true };
@@ -257,7 +281,8 @@ impl<D: Driver> Worker<D> {
                 half.copy_instead(true);
                 self.receive_half(key, way, BufferClass::Bulk);
             }
-            Stop::Failed(error) => self.pair_failed(key, &error),
+            Stop::ReadFailed => self.side_is_empty(key, way),
+            Stop::WriteFailed(error) => self.side_takes_no_more(key, way.other(), Some(&error)),
         }
     }
 
@@ -267,12 +292,14 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
-        half.output = Output::Idle;
+        if half.output == Output::Full {
+            half.output = Output::Idle;
+        }
         self.advance_half(key, way);
     }
 }
 
-/// Why splicing stopped. In all cases but `Blocked` and `Failed` the pipe is empty.
+/// Why splicing stopped. In all cases but `Blocked` and `WriteFailed` the pipe is empty.
 #[derive(Debug)]
 enum Stop {
     /// Others have their turn.
@@ -285,7 +312,10 @@ enum Stop {
     Blocked,
     /// The input is of a kind that cannot be spliced.
     Unspliceable,
-    Failed(io::Error),
+    /// The input is broken, and has given all.
+    ReadFailed,
+    /// The output is broken.
+    WriteFailed(io::Error),
 }
 
 /// Splices from a socket that was found ready to another, through a pipe that may hold something;
@@ -296,7 +326,7 @@ fn pass(from: &OwnedFd, pipe: &Pipe, to: &OwnedFd) -> (usize, Stop) {
         while pipe.held_bytes() > 0 {
             if let Err(error) = pipe.drain(to, pipe.held_bytes()) {
                 let blocked = error.kind() == io::ErrorKind::WouldBlock;
-                let stop = if blocked { Stop::Blocked } else { Stop::Failed(error) };
+                let stop = if blocked { Stop::Blocked } else { Stop::WriteFailed(error) };
                 return (moved_bytes, stop);
             }
         }
@@ -310,7 +340,7 @@ fn pass(from: &OwnedFd, pipe: &Pipe, to: &OwnedFd) -> (usize, Stop) {
                 let stop = match error.raw_os_error() {
                     Some(libc::EAGAIN) => Stop::Empty,
                     Some(libc::EINVAL) => Stop::Unspliceable,
-                    _ => Stop::Failed(error),
+                    _ => Stop::ReadFailed,
                 };
                 return (moved_bytes, stop);
             }

@@ -169,7 +169,7 @@ impl<D: Driver> Worker<D> {
         let is_free = local.fd.is_none() && local.reading == Reading::Idle && !local.sending;
         match &mut local.stage {
             Stage::Talking(talk) if is_free && matches!(talk.server, Server::None) => {
-                talk.server = Server::Connected { deaf: false };
+                talk.server = Server::Connected { broken: None };
                 local.fd = Some(Rc::clone(socket));
                 local.read_ended = false;
                 Ok(())

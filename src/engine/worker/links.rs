@@ -235,9 +235,12 @@ impl<D: Driver> Worker<D> {
                         let (pipe, left_bytes) = (Rc::clone(pipe), piped);
                         tunnel.outgoing = Some(Outgoing { local: user, pipe, left_bytes });
                     }
-                    if matches!(local.stage, Stage::Draining) && local.input.is_empty() {
-                        // What a reset connection had left has gone out.
-                        self.locals.remove(user);
+                    if matches!(local.stage, Stage::Draining) {
+                        local.last_data = self.now;
+                        if local.input.is_empty() {
+                            // What a broken connection had left has gone out.
+                            self.locals.remove(user);
+                        }
                     }
                 }
             }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use super::broken::Broken;
 use super::client::Client;
 use super::pieces::Pieces;
 use super::table::Key;
@@ -31,6 +32,9 @@ pub(super) enum Stage {
         /// Then the connection is reset, not closed.
         then_reset: bool,
     },
+    /// All is written and the connection is to be reset: waiting for what is written to arrive, which
+    /// a reset would drop.
+    Settling,
     /// All is written and the peer has been told: waiting for its end, so that closing does not
     /// reset what is still on its way to it.
     Lingering,
@@ -114,6 +118,10 @@ pub(super) struct Local {
     pub(super) starved: bool,
     /// The socket has given its end of data.
     pub(super) read_ended: bool,
+    /// It has, and may have been reset: the send under way will say.
+    pub(super) end_doubtful: bool,
+    /// It takes no more, and gives what it has left; or it waits for the rest of one like that.
+    pub(super) broken: Option<Box<Broken>>,
     /// It is watched for breaking, which is not noticed by reading while that has to wait.
     pub(super) guarded: bool,
     /// Received and not yet framed.
@@ -164,6 +172,8 @@ impl Local {
             copy_only: false,
             starved: false,
             read_ended: false,
+            end_doubtful: false,
+            broken: None,
             guarded: false,
             input: Pieces::default(),
             output: Pieces::default(),

@@ -6,7 +6,7 @@ use std::io;
 
 use tracing::debug;
 
-use super::local::{Pace, Reading, Stage};
+use super::local::{Local, Pace, Reading, Stage};
 use super::token::Kind;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
@@ -70,7 +70,8 @@ impl<D: Driver> Worker<D> {
     /// Asks to be told, once, when a client or server is broken that is not read for now.
     pub(super) fn guard_local(&mut self, key: Key) {
         let Some(local) = self.locals.get_mut(key) else { return };
-        if let (Some(fd), Stage::Open, false) = (&local.fd, &local.stage, local.guarded) {
+        let knows = local.guarded || local.broken.is_some();
+        if let (Some(fd), Stage::Open, false) = (&local.fd, &local.stage, knows) {
             local.guarded = true;
             // Errors and hang-ups are told of unasked.
             self.driver.poll(fd, 0, false, Kind::LocalBroken.of(key));
@@ -84,17 +85,10 @@ impl<D: Driver> Worker<D> {
         // of unasked. One that is read meets the error by that, behind the data before it.
         let broken = events.is_ok_and(|events| events & libc::POLLERR as u32 != 0);
         let is_read = local.reading != Reading::Idle || local.starved || local.read_ended;
-        let (Stage::Open, Some(stream)) = (&local.stage, local.stream) else { return };
-        if !broken || is_read {
-            return;
+        let is_open = matches!(local.stage, Stage::Open) && local.stream.is_some();
+        if broken && is_open && !is_read {
+            self.local_takes_no_more(key, None);
         }
-        // It may be read again by now; not where its pipe waits for the link.
-        let wanted = self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream));
-        if wanted && !self.pipe_is_busy(key) {
-            return self.read_local(key);
-        }
-        let error = io::Error::from(io::ErrorKind::ConnectionReset);
-        self.local_failed(key, "reset", &error);
     }
 
     /// Starts a receive, or waits for a buffer to receive into.
@@ -219,12 +213,25 @@ impl<D: Driver> Worker<D> {
     pub(super) fn local_ended(&mut self, key: Key) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
+        let is_sent_to = local.sending && !local.waiting;
+        if is_sent_to && local.fd.as_ref().is_some_and(|fd| net::is_hung_up(fd)) {
+            // The send may have met a reset, which the kernel reports once.
+            local.end_doubtful = true;
+            return;
+        }
         local.read_ended = true;
         match (&local.stage, local.stream) {
             (Stage::Open, Some(stream)) => {
                 let tunnel = local.tunnel;
-                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+                let broken = local.broken.as_ref().map(|broken| broken.ends_in_order());
+                if broken != Some(false)
+                    && let Some(tunnel) = self.tunnels.get_mut(tunnel)
+                {
                     tunnel.session.data_end(stream, now);
+                }
+                if broken.is_some() {
+                    let error = io::Error::from(io::ErrorKind::ConnectionReset);
+                    return self.local_is_empty(key, "reset", &error);
                 }
                 self.mark_tunnel(tunnel);
             }
@@ -234,13 +241,17 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A local socket is broken.
-    pub(super) fn local_failed(&mut self, key: Key, what: &'static str, error: &io::Error) {
+    /// Gives up a local socket. The connection that it was of is left, to be drained or removed.
+    pub(super) fn drop_socket(
+        &mut self,
+        key: Key,
+        what: &'static str,
+        error: &io::Error,
+    ) -> Option<&mut Local> {
         self.close_asked_of(key);
         self.close_ports(key);
-        let Some(local) = self.locals.get_mut(key) else { return };
+        let local = self.locals.get_mut(key)?;
         debug!(client = %local.client, %error, what, "local connection failed");
-        let (tunnel, stream) = (local.tunnel, local.stream);
         local.output.clear(&mut self.kit.pipes);
         if let Some(fd) = local.fd.take() {
             net::reset_on_close(&fd);
@@ -248,6 +259,16 @@ impl<D: Driver> Worker<D> {
         }
         let stage = std::mem::replace(&mut local.stage, Stage::Draining);
         self.forget_dial_of(&stage);
+        self.locals.get_mut(key)
+    }
+
+    /// A local connection cannot go on. What it has sent goes to the peer only as far as the peer
+    /// allows it now; see [`Self::local_is_empty`] for all of it.
+    pub(super) fn local_failed(&mut self, key: Key, what: &'static str, error: &io::Error) {
+        let Some(local) = self.drop_socket(key, what, error) else { return };
+        let (tunnel, stream) = (local.tunnel, local.stream);
+        local.broken = None;
+        local.deadline = None;
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
             (Some(tunnel), Some(stream)) => tunnel.session.local_reset(stream, what),
             _ => false,

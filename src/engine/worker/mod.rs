@@ -11,6 +11,7 @@
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
 //! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up.
 //! [`dialer`] connects to whatever any of them has to reach, as [`dial`] says.
+//! [`broken`] delivers what a broken connection had sent before the other side is reset.
 //! [`completions`] begins each turn, [`turn`] closes it; [`log_limit`] keeps what others
 //! can cause from filling the log.
 //!
@@ -39,6 +40,7 @@ mod anywhere;
 mod asked;
 mod associations;
 mod beside;
+mod broken;
 mod calls;
 mod client;
 mod commands;

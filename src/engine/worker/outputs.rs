@@ -27,6 +27,10 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
+        if local.broken.is_some() {
+            // It takes no more. The peer is allowed no more either.
+            return;
+        }
         let waits = local.stalled || local.waiting || !matches!(local.stage, Stage::Open);
         if waits {
             if matches!(local.stage, Stage::Talking(_)) {
@@ -49,7 +53,11 @@ impl<D: Driver> Worker<D> {
         match (&local.stage, &local.fd, bytes.last()) {
             // TCP keeps one urgent byte, the last, and so do we until the server is reached.
             (Stage::Asking | Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
-            (Stage::Open, Some(fd), Some(&byte)) => net::send_urgent(fd, byte),
+            (Stage::Open, Some(fd), Some(&byte)) => {
+                if let Err(error) = net::send_urgent(fd, byte) {
+                    self.local_takes_no_more(key, Some(&error));
+                }
+            }
             _ => {}
         }
     }
@@ -114,12 +122,16 @@ impl<D: Driver> Worker<D> {
         self.driver.poll(fd, libc::POLLOUT as u32, false, Kind::LocalWritable.of(key));
     }
 
-    pub(super) fn local_sent(
-        &mut self,
-        key: Key,
-        result: io::Result<usize>,
-        mut gather: Box<Gather>,
-    ) {
+    pub(super) fn local_sent(&mut self, key: Key, result: io::Result<usize>, gather: Box<Gather>) {
+        let local = self.locals.get_mut(key);
+        let end_doubtful = local.is_some_and(|local| std::mem::take(&mut local.end_doubtful));
+        self.local_took(key, result, gather);
+        if end_doubtful {
+            self.read_local(key);
+        }
+    }
+
+    fn local_took(&mut self, key: Key, result: io::Result<usize>, mut gather: Box<Gather>) {
         let now = self.now;
         let Some(local) = self.locals.get_mut(key) else {
             self.kit.give_back(gather);
@@ -206,7 +218,8 @@ impl<D: Driver> Worker<D> {
         local.stalled = false;
         local.spill = None;
         match local.stage {
-            Stage::Flushing { then_reset: true } => self.reset_local(key),
+            Stage::Flushing { then_reset: true } => self.reset_after_output(key),
+            Stage::Settling => {}
             Stage::Flushing { then_reset: false } if local.read_ended => self.close_local(key),
             Stage::Flushing { then_reset: false } => {
                 if let Some(fd) = &local.fd {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::broken::BrokenSide;
 use super::table::Key;
 use super::token::Kind;
 use crate::endpoint::seats::Seat;
@@ -41,6 +42,14 @@ pub(super) struct Kinds {
 }
 
 impl Way {
+    /// The direction back.
+    pub(super) fn other(self) -> Way {
+        match self {
+            Way::Up => Way::Down,
+            Way::Down => Way::Up,
+        }
+    }
+
     pub(super) fn kinds(self) -> Kinds {
         match self {
             Way::Up => Kinds {
@@ -92,6 +101,8 @@ pub(super) enum Output {
     Full,
     /// It was told the end of data.
     Shut,
+    /// It takes no more: what comes for it is not read.
+    Broken,
 }
 
 /// How the bytes of a direction are moved.
@@ -208,6 +219,8 @@ pub(super) struct Pair {
     pub(super) dial: Option<Key>,
     pub(super) up: Half,
     pub(super) down: Half,
+    /// One side is broken.
+    pub(super) broken: Option<BrokenSide>,
     /// Last data either way.
     pub(super) last_data: Moment,
 }
@@ -222,6 +235,7 @@ impl Pair {
             dial: None,
             up: Half::new(),
             down: Half::new(),
+            broken: None,
             last_data: now,
         }
     }

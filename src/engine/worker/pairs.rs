@@ -115,17 +115,23 @@ impl<D: Driver> Worker<D> {
         self.log_refused(peer, &error.to_string());
     }
 
-    /// Ends pairs that have been silent for too long. One that is being dialled has `TIMEOUT=con`.
+    /// Ends pairs that have been silent for too long, and those of which a broken side has left nothing. One that is being dialled has `TIMEOUT=con`.
     pub(super) fn sweep_pairs(&mut self) {
-        let (now, Some(idle)) = (self.now, self.plan.timeouts.io) else { return };
-        let is_due = |pair: &Pair| pair.dial.is_none() && pair.last_data.after(idle) <= now;
+        let (now, idle) = (self.now, self.plan.timeouts.io);
+        let is_silent = |pair: &Pair| {
+            let over = idle.is_some_and(|idle| pair.last_data.after(idle) <= now);
+            over && pair.dial.is_none()
+        };
+        let is_due = |pair: &Pair| pair.broken.is_some() || is_silent(pair);
         let due = self.pairs.iter().filter(|(_, pair)| is_due(pair)).map(|(key, _)| key);
         for key in due.collect::<Vec<_>>() {
-            self.pair_failed(key, &io::Error::from(io::ErrorKind::TimedOut));
+            if !self.look_at_pair(key) {
+                self.pair_failed(key, &io::Error::from(io::ErrorKind::TimedOut));
+            }
         }
     }
 
-    /// One side is broken: so is the other.
+    /// It cannot go on: both sides are reset, at once.
     pub(super) fn pair_failed(&mut self, key: Key, error: &io::Error) {
         if let Some(pair) = self.pairs.get(key) {
             debug!(client = %pair.peer, %error, "connection failed");
@@ -133,7 +139,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn reset_pair(&mut self, key: Key) {
+    pub(super) fn reset_pair(&mut self, key: Key) {
         let Some(pair) = self.pairs.remove(key) else { return };
         if let Some(dial) = pair.dial {
             self.forget_dial(dial);

@@ -5,6 +5,7 @@ use std::io;
 
 use tracing::debug;
 
+use super::broken::Broken;
 use super::dial::Owner;
 use super::local::{Local, Pace, Reading, Stage};
 use super::talk::Server;
@@ -36,6 +37,7 @@ impl<D: Driver> Worker<D> {
         }
         local.forget_output(&mut self.kit.pipes);
         local.end_after_output = false;
+        local.end_doubtful = false;
         local.pace = Pace::Sparse;
         local.streak = 0;
     }
@@ -93,7 +95,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = &mut local.stage else { return };
         let addresses = (net::peer_address(&server), net::local_address(&server));
-        talk.server = Server::Connected { deaf: false };
+        talk.server = Server::Connected { broken: None };
         local.fd = Some(server);
         local.deadline = None;
         self.converse(key, |conversation, steps| conversation.connected(Ok(addresses), steps));
@@ -119,9 +121,14 @@ impl<D: Driver> Worker<D> {
     /// The server has said all.
     pub(super) fn server_said_all(&mut self, key: Key) {
         let Some(local) = self.locals.get(key) else { return };
-        if let Stage::Talking(talk) = &local.stage
-            && talk.reads_server()
+        let Stage::Talking(talk) = &local.stage else { return };
+        if let Server::Connected { broken: Some(broken) } = &talk.server
+            && !broken.ends_in_order()
         {
+            let error = io::Error::from(io::ErrorKind::ConnectionReset);
+            return self.reading_failed(key, &error);
+        }
+        if talk.reads_server() {
             self.converse(key, |conversation, steps| conversation.server_ended(steps));
         }
     }
@@ -130,7 +137,10 @@ impl<D: Driver> Worker<D> {
     pub(super) fn reading_failed(&mut self, key: Key, error: &io::Error) {
         let Some(local) = self.locals.get(key) else { return };
         let Stage::Talking(talk) = &local.stage else {
-            return self.local_failed(key, "reset", error);
+            return match local.stage {
+                Stage::Open => self.local_is_empty(key, "reset", error),
+                _ => self.local_failed(key, "reset", error),
+            };
         };
         if talk.reads_server() {
             debug!(client = %local.client, %error, "the proxy's server failed");
@@ -141,12 +151,14 @@ impl<D: Driver> Worker<D> {
 
     /// The same: it failed to be written to. A server may have answered before it broke off.
     pub(super) fn writing_failed(&mut self, key: Key, error: &io::Error) {
+        let now = self.now;
         let Some(local) = self.locals.get_mut(key) else { return };
+        let linger = self.plan.timeouts_of(local.exit).linger;
         let Stage::Talking(talk) = &mut local.stage else {
-            return self.local_failed(key, "reset", error);
+            return self.local_takes_no_more(key, Some(error));
         };
-        if let Server::Connected { deaf } = &mut talk.server {
-            *deaf = true;
+        if let Server::Connected { broken } = &mut talk.server {
+            broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);
             local.forget_output(&mut self.kit.pipes);
             self.tell_held(key);
         }

@@ -103,7 +103,7 @@ impl<D: Driver> Worker<D> {
                 self.counters.splice_refused += 1;
                 self.copy_local(key);
             }
-            Err(error) => self.local_failed(key, "reset", &error),
+            Err(error) => self.local_is_empty(key, "reset", &error),
         }
     }
 
@@ -283,7 +283,7 @@ impl<D: Driver> Worker<D> {
         }
         let Some(local) = self.locals.get_mut(local_key) else { return false };
         let open = matches!(local.stage, Stage::Open) && local.fd.is_some();
-        if !open || local.copy_only {
+        if !open || local.copy_only || local.broken.is_some() {
             return false;
         }
         self.has_pipe_room(local_key)
@@ -365,7 +365,7 @@ impl<D: Driver> Worker<D> {
                 false
             }
             result => {
-                self.local_failed(key, "reset", &why(&result));
+                self.local_takes_no_more(key, Some(&why(&result)));
                 false
             }
         }

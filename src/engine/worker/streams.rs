@@ -277,9 +277,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         let Some(fd) = &local.fd else { return };
         let (server, own) = (net::peer_address(fd), net::local_address(fd));
-        if let Some(byte) = local.urgent.take() {
-            net::send_urgent(fd, byte);
-        }
+        let urgent = local.urgent.take().map_or(Ok(()), |byte| net::send_urgent(fd, byte));
         local.header = None;
         local.deadline = None;
         let (tunnel, stream) = (local.tunnel, local.stream);
@@ -292,6 +290,9 @@ impl<D: Driver> Worker<D> {
             tunnel.session.accept(stream, server, own);
         }
         self.mark_tunnel(tunnel);
+        if let Err(error) = urgent {
+            return self.local_takes_no_more(key, Some(&error));
+        }
         self.read_local(key);
         self.mark_local(key);
     }
@@ -338,8 +339,9 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         let linger = self.plan.timeouts_of(local.exit).linger;
         let deadline = if then_reset { linger.map(|linger| self.now.after(linger)) } else { None };
-        if local.fd.is_none() || matches!(local.stage, Stage::Dialing(_) | Stage::Talking(_)) {
-            // Nobody waits for the server any more, or the socket is gone already.
+        let is_broken = local.fd.is_none() || local.broken.is_some();
+        if is_broken || matches!(local.stage, Stage::Dialing(_) | Stage::Talking(_)) {
+            // Nobody waits for the server any more, or the socket takes nothing.
             self.reset_local(key);
             return;
         }

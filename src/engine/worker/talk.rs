@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::broken::Broken;
 use super::pieces::Pieces;
 use super::table::Key;
 use crate::endpoint::destinations::Asker;
@@ -64,7 +65,7 @@ pub(super) enum Server {
     Dialing(Key),
     Connected {
         /// It takes no more; it may have more to say.
-        deaf: bool,
+        broken: Option<Broken>,
     },
     /// The conversation is over, and the client's end awaited.
     Over,

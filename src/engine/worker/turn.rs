@@ -185,6 +185,9 @@ impl<D: Driver> Worker<D> {
         if matches!(local.stage, Stage::Talking(_)) {
             return self.talk_patience_over(key);
         }
+        if self.look_at_broken(key) {
+            return;
+        }
         let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
         self.local_failed(key, "timed out", &over);
     }
