@@ -5,8 +5,10 @@ mod support {
     pub(crate) mod lone;
 }
 
-use sockmux_uring::limits::FIRST_WINDOW_BYTES;
-use sockmux_uring::session::{Ended, Event, OpenError, Session, Sink, StreamKey, TunnelError};
+use sockmux_uring::limits::{FIRST_WINDOW_BYTES, TENTATIVE_BYTES};
+use sockmux_uring::session::{
+    Ended, Event, OpenError, Session, Sink, StreamKey, Transmit, TunnelError,
+};
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
 use sockmux_uring::wire::{CloseKind, Decoder, Frame, Name, Protocol, Step, Transport};
@@ -17,6 +19,10 @@ const DATA: u8 = 0x03;
 const END: u8 = 0x04;
 const RESET: u8 = 0x05;
 const PING: u8 = 0x08;
+const PONG: u8 = 0x09;
+// Of 0.3.
+const CONNECT: u8 = 0x02;
+const ECHO_OK: u8 = 0x49;
 
 fn open(session: &mut Session) -> StreamKey {
     let at = "127.0.0.1:1".parse().expect("an address");
@@ -207,6 +213,95 @@ fn nothing_is_opened_towards_a_peer_that_goes_away() {
     let at = "127.0.0.1:1".parse().expect("an address");
     assert_eq!(session.open(1, at, at), Err(OpenError::GoingAway));
     assert_eq!(session.stream_count(), 1);
+}
+
+/// Its answer says that all streams that began before have been told of, also those that only wait for
+/// their turn to be.
+#[test]
+fn the_answer_to_a_farewell_goes_behind_the_streams_that_have_begun() {
+    for (newest, wanted) in [(1, [OPEN, PONG]), (0, [CONNECT, ECHO_OK])] {
+        let mut session = up(ours(newest), ours(newest).offer);
+        open(&mut session);
+        session.on_frame(Frame::GoingAway { reason: b"drain" }, START).expect("a word");
+        let farewell = Frame::Ping { ids: (255, 255), payload: b"farewell" };
+        session.on_frame(farewell, START).expect("a question");
+        assert_eq!(sent(&mut session), wanted, "SockMux {newest}");
+    }
+}
+
+/// What a peer that may not take it gets before it has: a little, which the engine can keep; what
+/// follows waits for its word, and is not lost.
+#[test]
+fn a_tentative_stream_sends_little_before_it_is_taken() {
+    let at = "127.0.0.1:1".parse().expect("an address");
+    let total = TENTATIVE_BYTES + 10_000;
+    let out = |session: &mut Session| {
+        let (mut head, mut bytes) = (Vec::new(), 0);
+        while let Some(transmit) = session.poll_transmit(&mut head, true) {
+            if let Transmit::Data { bytes: part, .. } = transmit {
+                bytes += part;
+            }
+        }
+        bytes
+    };
+    for newest in [0, 1] {
+        let mut session = up(ours(newest), ours(newest).offer);
+        session.on_frame(Frame::FirstData, START).expect("an option");
+        let key = session.open_tentatively(7, at, at).expect("a stream");
+        session.data_ready(key, total);
+        session.data_end(key, START);
+        assert_eq!(out(&mut session), TENTATIVE_BYTES, "SockMux {newest}");
+        assert!(ends(&mut session).is_empty());
+        let to = match newest {
+            0 => Name::Ours(2),
+            _ => Name::Ours(1 << 20),
+        };
+        let taken = Frame::Opened { from: Some(9), to, first_bytes: 0 };
+        session.on_frame(taken, START).expect("an answer");
+        assert_eq!(out(&mut session), total - TENTATIVE_BYTES, "SockMux {newest}");
+
+        let key = session.open_tentatively(8, at, at).expect("a stream");
+        session.data_ready(key, 10);
+        assert_eq!(out(&mut session), 10);
+        let to = match newest {
+            0 => Name::Ours(3),
+            _ => Name::Ours(1 << 20 | 1),
+        };
+        let reason = b"no exit";
+        let refusal = Frame::Close { from: None, to, reason, kind: CloseKind::NotTaken };
+        session.on_frame(refusal, START).expect("a refusal");
+        let how = Ended::NotTaken { reason: String::from("no exit"), runs: Vec::new() };
+        assert_eq!(ends(&mut session), [how]);
+    }
+}
+
+/// A flow waits with all it has, and gets it back where it is not taken.
+#[test]
+fn tentative_datagrams_wait_and_are_given_back() {
+    let at = "127.0.0.1:1".parse().expect("an address");
+    for (newest, open, to) in [(0, CONNECT, Name::Ours(2)), (1, OPEN, Name::Ours(1 << 20))] {
+        let mut session = up(ours(newest), ours(newest).offer);
+        session.on_frame(Frame::FirstData, START).expect("an option");
+        let key = session.open_datagrams_tentatively(7, at, at).expect("a stream");
+        for (size, bytes) in [(10, 25), (700, 700)] {
+            assert!(session.datagrams_ready(key, size, bytes, START).taken);
+        }
+        assert_eq!(sent(&mut session), [open], "SockMux {newest}");
+        let reason = b"no exit";
+        let refusal = Frame::Close { from: None, to, reason, kind: CloseKind::NotTaken };
+        session.on_frame(refusal, START).expect("a refusal");
+        let runs = vec![(10, 25), (700, 700)];
+        let how = Ended::NotTaken { reason: String::from("no exit"), runs };
+        assert_eq!(ends(&mut session), [how]);
+        assert_eq!(session.datagram_cost_bytes(), 0);
+
+        // One that nobody wants any more is ended without an answer, where the protocol can say so.
+        let key = session.open_datagrams_tentatively(8, at, at).expect("a stream");
+        sent(&mut session);
+        session.local_reset(key, "silent");
+        let wanted: &[u8] = if newest == 1 { &[RESET] } else { &[] };
+        assert_eq!(sent(&mut session), wanted);
+    }
 }
 
 /// Which protocol follows a hello in which we offer one newest protocol and the peer another.

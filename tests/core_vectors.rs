@@ -54,6 +54,7 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     });
     case("packet_size", Frame::PacketSize(16_384), &|out| e.packet_size(out, 16_384));
     case("first_data", Frame::FirstData, &|out| e.first_data(out));
+    case("going_away", Frame::GoingAway { reason: b"drain" }, &|out| e.going_away(out, "drain"));
     let (client, entrance) = (at("127.0.0.1:40000"), at("127.0.0.1:7000"));
     let open = |from, client, entrance, first_bytes| Frame::Open {
         from: Some(from),
@@ -99,6 +100,9 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     });
     case("refusal", close(None, 3, b"no exit", CloseKind::Refused), &|out| {
         e.close(out, None, 3, "#no exit");
+    });
+    case("not_taken", close(None, 3, b"no exit", CloseKind::NotTaken), &|out| {
+        e.not_taken(out, 3, "no exit");
     });
     case("closed", Frame::Closed { from: Some(2), to: Name::Ours(3) }, &|out| e.closed(out, 2, 3));
     case("closed_refusal", Frame::Closed { from: Some(3), to: Name::None }, &|out| {
@@ -173,6 +177,9 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     });
     case("v1_refusal", reset(ours, b"no exit", CloseKind::Refused), &|out| {
         e.refuse(out, number, "no exit");
+    });
+    case("v1_not_taken", reset(ours, b"no exit", CloseKind::NotTaken), &|out| {
+        e.not_taken(out, number, "no exit");
     });
     case("v1_credit", Frame::Taken { to: ours, bytes: 131_072 }, &|out| {
         e.taken(out, other, 131_072);

@@ -56,8 +56,8 @@ fn sigterm_lets_the_open_stream_finish(protocol: Protocol) {
         };
         stopping.terminate();
         stopping.wait_for("draining");
-        // In SockMux 1 the connector knows that the receptor drains, and lets clients wait.
-        if at_connector || protocol == Protocol::V03 {
+        // The connector knows that the receptor drains, and lets clients wait.
+        if at_connector {
             assert!(turned_away(entrance));
         }
         check_echo(&stream, 2, 4 << 20);
@@ -260,8 +260,8 @@ impl Crowd {
     }
 }
 
-/// The exit's end is stopped with a stream open and clients coming, and its successor started, at the
-/// address of either end's choice: the connector's or the receptor's.
+/// The exit's end is stopped with a stream open and clients coming, and its successor is started at
+/// once.
 fn nobody_waits_for_long_while_the_exits_end_is_restarted(protocol: Protocol) {
     let (old, new) = (Server::named("old"), Server::named("new"));
     let start = |server: &Server, at: &str| {
@@ -292,12 +292,8 @@ fn nobody_waits_for_long_while_the_exits_end_is_restarted(protocol: Protocol) {
     assert_eq!(leaving.wait_for("stopped")["how"], "Drained");
 }
 
-#[test]
-fn clients_are_served_at_once_while_the_exits_end_is_restarted() {
-    nobody_waits_for_long_while_the_exits_end_is_restarted(Protocol::V1);
-}
-
 in_both_protocols! {
+    nobody_waits_for_long_while_the_exits_end_is_restarted,
     sigterm_lets_the_open_stream_finish,
     sigterm_without_streams_ends_at_once,
     a_drain_that_cuts_a_stream_off_is_a_warning,

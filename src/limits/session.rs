@@ -15,6 +15,10 @@ pub const ID_REUSE_DISTANCE: u32 = 4;
 
 const _: () = assert!(STREAMS_MAX * ID_REUSE_DISTANCE < 65_535 - 2);
 
+/// Data of a stream that goes out before the peer has taken it, where another tunnel may take it
+/// instead, in bytes: it is kept until then. Most requests fit; what does not waits for a round trip.
+pub const TENTATIVE_BYTES: u64 = 4 << 10;
+
 /// Streams at once towards an original peer. It breaks its tunnel at 62 or 63 (61 where it
 /// connects with one port); two are left as room for streams that both sides open at once.
 pub const ORIGINAL_STREAMS_MAX: u32 = 60;

@@ -41,12 +41,14 @@ impl Refusals {
 }
 
 impl Session {
-    /// Refuses a stream that the peer began under this number.
-    pub(super) fn push_refusal(&mut self, to: u32, reason: String) {
+    /// Refuses a stream that the peer began under this number. `not_taken`: no server was tried, which
+    /// one of ours is told.
+    pub(super) fn push_refusal(&mut self, to: u32, reason: String, not_taken: bool) {
         if self.protocol == Protocol::V03 && !self.peer_is_ours() {
             self.refusals.insert(to);
         }
-        self.outbox.push(Control::Refuse { to, reason });
+        let not_taken = not_taken && self.peer_is_ours();
+        self.outbox.push(Control::Refuse { to, reason, not_taken });
     }
 
     pub(super) fn on_close(&mut self, from: Option<u32>, to: Name, reason: &[u8], kind: CloseKind) {
@@ -86,6 +88,10 @@ impl Session {
             (None, CloseKind::Orderly) => Ended::Orderly,
             (None, CloseKind::Reset) => Ended::Reset(reason.into_owned()),
             (None, CloseKind::Refused) => Ended::Refused(reason.into_owned()),
+            (None, CloseKind::NotTaken) => {
+                let (reason, runs) = (reason.into_owned(), self.take_runs(key));
+                Ended::NotTaken { reason, runs }
+            }
         };
         self.finish(key, how);
     }

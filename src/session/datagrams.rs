@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use super::runs::{Dropped, Run, Runs};
-use super::stream::{LocalEnd, Stream};
+use super::stream::{LocalEnd, State, Stream};
 use super::{Moment, OpenError, SendRule, Session, Sink, StreamKey, Transmit, turns};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_QUEUE_BYTES, SMALL_FRAME_BYTES};
 use crate::wire::{Name, Protocol, Transport};
@@ -45,6 +45,25 @@ impl Session {
         entrance: SocketAddr,
     ) -> Result<StreamKey, OpenError> {
         self.begin(user, (client, entrance), Transport::Udp, None)
+    }
+
+    /// As [`Session::open_datagrams`], where another tunnel may take the stream if this peer does not.
+    /// Datagrams wait until the peer has taken it ([`super::Event::Opened`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_datagrams_tentatively(
+        &mut self,
+        user: u64,
+        client: SocketAddr,
+        entrance: SocketAddr,
+    ) -> Result<StreamKey, OpenError> {
+        let key = self.open_datagrams(user, client, entrance)?;
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.tentative = true;
+            stream.state = State::Opening;
+        }
+        Ok(key)
     }
 
     /// As [`Session::attach`], for a stream that carries datagrams: where the peer did not say so,
@@ -105,6 +124,15 @@ impl Session {
         self.schedule_data(key);
         let Dropped { datagrams, bytes } = dropped;
         Queued { taken, dropped: datagrams, dropped_bytes: bytes, too_big: false }
+    }
+
+    /// Takes out what waits to be sent of a stream of datagrams: size and bytes of each run.
+    pub(super) fn take_runs(&mut self, key: StreamKey) -> Vec<(u32, u32)> {
+        let runs = self.streams.get_mut(key).and_then(|stream| stream.datagrams.as_mut());
+        let Some(runs) = runs else { return Vec::new() };
+        self.datagram_cost_bytes -= runs.cost_bytes();
+        let mut runs = std::mem::take(runs);
+        std::iter::from_fn(|| runs.take(u64::MAX)).map(|run| (run.size_bytes, run.bytes)).collect()
     }
 
     /// What all datagrams that wait cost, in bytes.

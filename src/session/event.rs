@@ -110,8 +110,15 @@ pub enum Ended {
     Orderly,
     /// The other side was reset or gave up.
     Reset(String),
-    /// The peer found no exit, or no server.
+    /// The peer found no server.
     Refused(String),
+    /// The peer has no exit for it, or no room, and has tried no server: another tunnel may take it.
+    NotTaken {
+        /// Why.
+        reason: String,
+        /// Datagrams that still waited: size and bytes of each run of them, oldest first.
+        runs: Vec<(u32, u32)>,
+    },
 }
 
 /// Where the payload behind a frame goes.

@@ -7,7 +7,7 @@ use super::ports::Ports;
 use super::runs::Runs;
 use super::stream::{LocalEnd, State};
 use super::{Moment, OpenError, Session, StreamKey};
-use crate::limits::{READ_AHEAD_BYTES, REASON_BYTES};
+use crate::limits::{READ_AHEAD_BYTES, REASON_BYTES, TENTATIVE_BYTES};
 use crate::wire::{self, Protocol, Transport};
 
 impl Session {
@@ -22,6 +22,44 @@ impl Session {
         entrance: SocketAddr,
     ) -> Result<StreamKey, OpenError> {
         self.begin(user, (client, entrance), Transport::Tcp, None)
+    }
+
+    /// As [`Session::open`], where another tunnel may take the stream if this peer does not. Of its
+    /// data no more than [`TENTATIVE_BYTES`] go out before the peer has taken it
+    /// ([`super::Event::Opened`]): so much the engine keeps, to give it to the other one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_tentatively(
+        &mut self,
+        user: u64,
+        client: SocketAddr,
+        entrance: SocketAddr,
+    ) -> Result<StreamKey, OpenError> {
+        let key = self.open(user, client, entrance)?;
+        let v1 = self.protocol == Protocol::V1;
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.tentative = true;
+            if v1 {
+                // 0.3 waits for the answer with all but first data.
+                stream.held_bytes = stream.credit_bytes.saturating_sub(TENTATIVE_BYTES);
+                stream.credit_bytes -= stream.held_bytes;
+            }
+        }
+        Ok(key)
+    }
+
+    /// The peer has taken a stream of SockMux 1.
+    pub(super) fn taken_by_peer(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if !stream.opener || !std::mem::replace(&mut stream.tentative, false) {
+            return;
+        }
+        stream.credit_bytes += std::mem::take(&mut stream.held_bytes);
+        stream.state = State::Open;
+        self.schedule_data(key);
+        self.resume_reading(key);
+        self.check_end(key);
     }
 
     /// Begins a stream, of bytes or of datagrams, by itself or beside another one.
@@ -95,6 +133,10 @@ impl Session {
     /// A stream that the peer began has no exit, or its server cannot be reached. The key is void
     /// after this. Towards an original peer `unreachable` says it with the original's own words.
     pub fn refuse(&mut self, key: StreamKey, reason: &str, unreachable: bool) {
+        self.end_accepting(key, reason, unreachable, !unreachable);
+    }
+
+    fn end_accepting(&mut self, key: StreamKey, reason: &str, unreachable: bool, not_taken: bool) {
         let Some(stream) = self.remove(key) else {
             self.counters.stale_keys += 1;
             return;
@@ -102,7 +144,7 @@ impl Session {
         let Some(to) = stream.peer_id else { return };
         let reason =
             if unreachable && !self.peer_is_ours() { String::new() } else { sayable(reason) };
-        self.push_refusal(to, reason);
+        self.push_refusal(to, reason, not_taken && stream.tentative);
     }
 
     /// The engine has read `bytes` more of the stream and holds them.
@@ -207,7 +249,7 @@ impl Session {
             return false;
         };
         if stream.state == State::Accepting {
-            self.refuse(key, reason, false);
+            self.end_accepting(key, reason, false, false);
             return false;
         }
         let had_ended = stream.local_end == LocalEnd::Eof && !stream.end_sent;
@@ -235,10 +277,15 @@ impl Session {
 
     /// Asks whether the end of the local side can be told to the peer now.
     pub(super) fn check_end(&mut self, key: StreamKey) {
-        let half_close = self.half_close();
+        let (half_close, protocol) = (self.half_close(), self.protocol);
         let ours = self.peer_is_ours();
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.ready_bytes > 0 || stream.state != State::Open || stream.todo.close {
+        // One of SockMux 1 may be ended before it is answered.
+        let gives_up = stream.state == State::Opening
+            && stream.route(protocol).is_some()
+            && matches!(stream.local_end, LocalEnd::Reset(_));
+        let stands = stream.state == State::Open || gives_up;
+        if stream.ready_bytes > 0 || !stands || stream.todo.close {
             return;
         }
         match stream.local_end {

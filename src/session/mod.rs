@@ -228,10 +228,13 @@ pub struct Session {
     refusals: Refusals,
     /// Why streams from the peer are refused, once they are.
     refusing: Option<&'static str>,
-    /// SockMux 1: why they will be, once the peer has answered the ping behind GOING_AWAY.
+    /// Why they will be, once a peer of ours has answered the ping behind GOING_AWAY.
     leaving: Option<&'static str>,
     /// The peer takes no new streams any more.
     peer_leaves: bool,
+    /// It has asked whether we know, by a ping with these ids. The answer goes out behind the streams
+    /// that have begun here, which it still takes.
+    farewell_asked: Option<(u16, u16)>,
     /// SockMux 1: what streams have beyond their first window, in bytes.
     extra_window_bytes: u64,
     lane: Lane,
@@ -266,6 +269,7 @@ impl Session {
             refusing: None,
             leaving: None,
             peer_leaves: false,
+            farewell_asked: None,
             extra_window_bytes: 0,
             lane: Lane::default(),
             datagram_cost_bytes: 0,
@@ -310,13 +314,13 @@ impl Session {
         &self.counters
     }
 
-    /// Streams from the peer are refused, for this reason: at once in 0.3. In SockMux 1 the peer
-    /// is told, and what it opened before it knew is still taken.
+    /// Streams from the peer are refused, for this reason: an original's at once. One of ours is told,
+    /// and what it opened before it knew is still taken.
     pub fn refuse_new(&mut self, reason: &'static str) {
-        match self.protocol {
-            Protocol::V03 => self.refusing = Some(reason),
-            Protocol::V1 if self.leaving.is_some() || self.refusing.is_some() => {}
-            Protocol::V1 => {
+        match self.peer_is_ours() {
+            _ if self.leaving.is_some() || self.refusing.is_some() => {}
+            false => self.refusing = Some(reason),
+            true => {
                 self.leaving = Some(reason);
                 self.outbox.push(transmit::Control::GoingAway(reason));
                 self.outbox.push(transmit::Control::Farewell);

@@ -251,7 +251,7 @@ impl Session {
                 self.let_in(from, addresses, Some(transport), Some(beside));
             }
             Err(reason) => {
-                self.push_refusal(from, String::from(reason));
+                self.push_refusal(from, String::from(reason), false);
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::liveness::FAREWELL;
 use super::runs::Runs;
 use super::stream::{State, Stream};
 use super::transmit::Control;
@@ -89,6 +90,7 @@ impl Session {
             Frame::Urgent { to, bytes, .. } => return Ok(self.on_urgent(to, bytes)),
             Frame::Close { from, to, reason, kind } => self.on_close(from, to, reason, kind),
             Frame::Closed { from, to } => self.on_closed(from, to),
+            Frame::Ping { ids, payload } if payload == FAREWELL => self.farewell_asked = Some(ids),
             Frame::Ping { ids, payload } => self.outbox.push_pong(ids, payload),
             Frame::Pong { payload } => self.on_pong(payload, now),
             Frame::PacketSize(bytes) => {
@@ -114,14 +116,14 @@ impl Session {
             self.protocol = Protocol::V1;
             // Windows are fitted to the path by its round trip.
             self.ping(now);
-            if let Some(reason) = self.refusing {
-                self.outbox.push(Control::GoingAway(reason));
-            }
         } else {
             self.outbox.push(Control::PacketSize);
             if self.config.first_data {
                 self.outbox.push(Control::FirstData);
             }
+        }
+        if let (Some(reason), true) = (self.refusing, self.peer_is_ours()) {
+            self.outbox.push(Control::GoingAway(reason));
         }
         self.events.push_back(Event::Up { ours: self.peer_is_ours(), protocol: self.protocol });
     }
@@ -272,7 +274,7 @@ impl Session {
         self.check_number(from)?;
         self.refusals.remove(from);
         if let Some(reason) = self.refusing {
-            self.push_refusal(from, String::from(reason));
+            self.push_refusal(from, String::from(reason), true);
             return Ok(None);
         }
         Ok(self.let_in(from, (client, entrance), transport, None))
@@ -305,12 +307,13 @@ impl Session {
             .flatten();
         let Some(key) = key else {
             let reason = format!("at most {limit} streams at once are taken here");
-            self.push_refusal(from, reason);
+            self.push_refusal(from, reason, true);
             return None;
         };
         self.open_windows(key);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.peer_id = Some(from);
+            stream.tentative = beside.is_none();
             stream.datagrams = (transport == Some(Transport::Udp)).then(Runs::default);
         }
         self.counters.accepted += 1;
@@ -328,6 +331,7 @@ impl Session {
             if let (Some(user), true, false) = (stream.user, stream.opener, stream.deaf) {
                 self.events.push_back(Event::Opened { user });
             }
+            self.taken_by_peer(key);
             return Some(key);
         }
         let from = from?;

@@ -96,6 +96,10 @@ pub(super) struct Stream {
     pub(super) end_sent: bool,
     /// SockMux 1: bytes that may be sent before the peer allows more.
     pub(super) credit_bytes: u64,
+    /// Another tunnel may take it, until the peer has, or we have: not what belongs to another stream.
+    pub(super) tentative: bool,
+    /// SockMux 1: what may be sent besides when the peer has.
+    pub(super) held_bytes: u64,
     /// SockMux 1: END has gone out.
     pub(super) end_gone: bool,
     /// The engine was told not to read, and waits for word.
@@ -222,6 +226,8 @@ impl Streams {
             end_before_reset: false,
             end_sent: false,
             credit_bytes: 0,
+            tentative: false,
+            held_bytes: 0,
             end_gone: false,
             read_paused: false,
             answered: false,

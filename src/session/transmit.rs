@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::liveness::FAREWELL;
 use super::stream::{LocalEnd, State};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
-use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES};
+use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
 use crate::wire::{Encoder, Protocol, Route, Transport, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that is no more.
@@ -30,6 +30,8 @@ pub(super) enum Control {
     Refuse {
         to: u32,
         reason: String,
+        /// No server was tried.
+        not_taken: bool,
     },
     Listen {
         to: u32,
@@ -187,6 +189,7 @@ impl Session {
         let transmit = self
             .transmit_tunnel_control(head)
             .or_else(|| self.transmit_stream_control(head))
+            .or_else(|| self.transmit_farewell_pong(head))
             .or_else(|| self.transmit_data(head))
             .or_else(|| self.transmit_lazy_ack(head, in_batch))?;
         self.counters.frames_out += 1;
@@ -207,7 +210,8 @@ impl Session {
                 let short = |id: Option<u32>| id.map_or(none, |id| id as u16);
                 v03::Encoder.closed(head, short(from), short(to));
             }
-            Control::Refuse { to, reason } => encoder.refuse(head, to, &reason),
+            Control::Refuse { to, reason, not_taken: true } => encoder.not_taken(head, to, &reason),
+            Control::Refuse { to, reason, .. } => encoder.refuse(head, to, &reason),
             Control::Listen { to, request, transport } => {
                 v1::listen(head, Route::theirs(to), request, transport);
             }
@@ -216,10 +220,16 @@ impl Session {
                 let result = result.as_ref().map(|&at| at).map_err(String::as_str);
                 v1::listening(head, Route::ours(id), request, result);
             }
-            Control::GoingAway(reason) => v1::going_away(head, reason),
+            Control::GoingAway(reason) => encoder.going_away(head, reason),
             Control::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
             Control::Farewell => encoder.ping(head, FAREWELL),
         }
+        Some(Transmit::Control)
+    }
+
+    fn transmit_farewell_pong(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
+        let ids = self.farewell_asked.take()?;
+        self.encoder().pong(head, ids, FAREWELL);
         Some(Transmit::Control)
     }
 
@@ -335,7 +345,12 @@ impl Session {
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;
                 let text = u64::from(v03::Encoder.open_text_bytes(first, second));
-                self.payload_max().saturating_sub(text).min(data_max)
+                let most = match (stream.tentative, stream.datagrams.is_some()) {
+                    (false, _) => data_max,
+                    (true, false) => data_max.min(TENTATIVE_BYTES),
+                    (true, true) => 0,
+                };
+                self.payload_max().saturating_sub(text).min(most)
             }
             Protocol::V03 => 0,
         }

@@ -33,6 +33,8 @@ pub struct Decoder {
     newest: u8,
     hello_packets: u8,
     reader: Reader,
+    /// See [`v03::Decoder::peer_name`], once SockMux 1 is read.
+    peer_name: String,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,15 @@ impl Decoder {
     /// `newest` is the newest protocol that we offer in our own hello (0 is 0.3).
     pub fn new(newest: u8) -> Decoder {
         let reader = Reader::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
-        Decoder { newest, hello_packets: 0, reader }
+        Decoder { newest, hello_packets: 0, reader, peer_name: String::new() }
+    }
+
+    /// What the peer calls its host, for the log; empty before its hello.
+    pub fn peer_name(&self) -> &str {
+        match &self.reader {
+            Reader::V03 { decoder, .. } => decoder.peer_name(),
+            Reader::V1(_) => &self.peer_name,
+        }
     }
 
     /// Takes bytes from the front of `input`: how many were consumed, and what they were. To be
@@ -58,7 +68,8 @@ impl Decoder {
     pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
         if self.hello_packets == HELLO_PACKETS {
             self.hello_packets += 1;
-            if let Reader::V03 { agreed_v1: true, .. } = self.reader {
+            if let Reader::V03 { agreed_v1: true, decoder } = &self.reader {
+                decoder.peer_name().clone_into(&mut self.peer_name);
                 self.reader = Reader::V1(v1::Decoder::new());
             }
         }
@@ -214,7 +225,9 @@ impl Encoder {
                 let text = reset.map_or(String::from("DO close"), |reason| format!("#{reason}"));
                 v03::Encoder.close(out, Some(short(route.id)), short(route.peer_id), &text);
             }
-            (Protocol::V1, reset) => v1::reset(out, route, false, reset.unwrap_or("closed")),
+            (Protocol::V1, reset) => {
+                v1::reset(out, route, v1::code::RESET, reset.unwrap_or("closed"));
+            }
         }
     }
 
@@ -227,9 +240,23 @@ impl Encoder {
             Protocol::V03 => {
                 v03::Encoder.close(out, None, short(peer_id), &format!("#{reason}"));
             }
-            Protocol::V1 => {
-                v1::reset(out, Route { id: 0, peer_id, opener: false }, true, reason);
-            }
+            Protocol::V1 => v1::reset(out, Route::theirs(peer_id), v1::code::REFUSED, reason),
+        }
+    }
+
+    /// An open is refused, and no server was tried. For a peer of ours.
+    pub fn not_taken(self, out: &mut Vec<u8>, peer_id: u32, reason: &str) {
+        match self.0 {
+            Protocol::V03 => v03::Encoder.not_taken(out, short(peer_id), reason),
+            Protocol::V1 => v1::reset(out, Route::theirs(peer_id), v1::code::NOT_TAKEN, reason),
+        }
+    }
+
+    /// No stream may begin any more. For a peer of ours.
+    pub fn going_away(self, out: &mut Vec<u8>, reason: &str) {
+        match self.0 {
+            Protocol::V03 => v03::Encoder.going_away(out, reason),
+            Protocol::V1 => v1::going_away(out, reason),
         }
     }
 

@@ -270,6 +270,8 @@ pub enum CloseKind {
     Reset,
     /// The open is refused (or no server answered).
     Refused,
+    /// The open is refused, and no server was tried: another tunnel may take it.
+    NotTaken,
 }
 
 /// Bytes that cannot be a frame. Scope: the tunnel, because nothing behind them can be found.

@@ -351,7 +351,7 @@ impl<'a, C: Choice> World<'a, C> {
         }
         let Some((how, by)) = local.ended.as_ref().filter(|_| !local.reset) else { return };
         match how {
-            Ended::Refused(reason) => {
+            Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
                 assert!(local.end == 0 && !local.opened && *by == EndedBy::Close);
                 if reason == LEAVING {
                     return assert!(remote.is_none(), "refused after it was let in");
@@ -422,7 +422,7 @@ impl<'a, C: Choice> World<'a, C> {
             datagrams_dropped: dropped,
             payload_bytes: self.sides.iter().map(|side| side.payload_in).sum(),
             streams: self.sides.iter().map(|side| side.locals.len()).max().unwrap_or(0),
-            refused: ended(|how| matches!(how, Ended::Refused(_))),
+            refused: ended(|how| matches!(how, Ended::Refused(_) | Ended::NotTaken { .. })),
             reset: ended(|how| matches!(how, Ended::Reset(_))),
             most_streams: self.most_streams,
             largest_id: self.sides.iter().map(Side::largest_id).max().unwrap_or(0),

@@ -63,6 +63,9 @@ pub(super) struct Flow {
     pub(super) server: Server,
     /// Given back with all the rest.
     pub(super) seat: Option<Seat>,
+    /// Its stream may have to begin again, by another tunnel: the entrance, and the tunnels whose peers
+    /// have not taken it.
+    pub(super) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
     /// Its stream, unless this is a plain relay's.
     pub(super) stream: Option<(Key, StreamKey)>,
     /// Received and not yet framed.
@@ -225,6 +228,7 @@ impl Flow {
             origin: None,
             server,
             seat: None,
+            tentative: None,
             stream: None,
             queue: Pieces::default(),
             limit: SegmentLimit::default(),

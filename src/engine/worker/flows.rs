@@ -55,7 +55,9 @@ impl<D: Driver> Worker<D> {
                 Some(key)
             }
             Purpose::Entrance | Purpose::Receptor => {
-                let tunnel = *self.up.last()?;
+                if self.up.is_empty() {
+                    return None;
+                }
                 let mut entrance = address;
                 if let Some(own) = origin.own {
                     entrance = net::plain(SocketAddr::new(own, entrance.port()));
@@ -63,9 +65,14 @@ impl<D: Driver> Worker<D> {
                 let mut flow = Flow::new(client, Server::Peer, self.now);
                 flow.origin = Some(origin);
                 flow.seat = seat;
-                self.open_flow(tunnel, flow, entrance, |session, user| {
-                    session.open_datagrams(user, client, entrance)
-                })
+                let key = self.insert_flow(flow)?;
+                match self.begin_flow_by_next(key, Box::new((entrance, Vec::new()))) {
+                    Ok(()) => Some(key),
+                    Err(error) => {
+                        self.flow_not_begun(key, error);
+                        None
+                    }
+                }
             }
         }
     }
@@ -93,15 +100,86 @@ impl<D: Driver> Worker<D> {
                 Some(key)
             }
             Err(error) => {
-                self.flows.remove(key);
-                // The peer takes fewer than we do: the next datagram finds room.
-                if matches!(error, OpenError::TooMany { .. }) {
-                    self.evict_flow();
-                }
-                self.log_refused(client, &error.to_string());
+                self.flow_not_begun(key, error);
                 None
             }
         }
+    }
+
+    /// No tunnel takes a flow.
+    fn flow_not_begun(&mut self, key: Key, error: OpenError) {
+        let Some(flow) = self.flows.remove(key) else { return };
+        // The peer takes fewer than we do: the next datagram finds room.
+        if matches!(error, OpenError::TooMany { .. }) {
+            self.evict_flow();
+        }
+        self.log_refused(flow.client, &error.to_string());
+    }
+
+    /// Begins a flow's stream by the newest tunnel that is up and takes it, of those that have not
+    /// refused it.
+    fn begin_flow_by_next(
+        &mut self,
+        key: Key,
+        tentative: Box<(SocketAddr, Vec<Key>)>,
+    ) -> Result<(), OpenError> {
+        let (entrance, refused_by) = &*tentative;
+        let mut why = OpenError::NotUp;
+        for at in (0..self.up.len()).rev() {
+            let tunnel_key = self.up[at];
+            let Some(flow) = self.flows.get_mut(key) else { return Ok(()) };
+            let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
+            if refused_by.contains(&tunnel_key) {
+                continue;
+            }
+            let (session, user) = (&mut tunnel.session, key.pack() | FLOW_BIT);
+            let is_last = self.up[..at].iter().all(|key| refused_by.contains(key));
+            let opened = match is_last {
+                true => session.open_datagrams(user, flow.client, *entrance),
+                false => session.open_datagrams_tentatively(user, flow.client, *entrance),
+            };
+            match opened {
+                Ok(stream) => {
+                    debug!(client = %flow.client, %entrance, "flow");
+                    flow.stream = Some((tunnel_key, stream));
+                    flow.tentative = (!is_last).then_some(tentative);
+                    return Ok(());
+                }
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    /// The peer has a flow: it is not begun again.
+    pub(super) fn flow_opened(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.tentative = None;
+        }
+    }
+
+    /// The peer has not taken a flow, and has tried no server: begins it again by the next tunnel, with
+    /// the datagrams that waited. `false`: there is none.
+    fn begin_flow_elsewhere(&mut self, key: Key, runs: &[(u32, u32)]) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        let Some(mut tentative) = flow.tentative.take() else { return false };
+        tentative.1.extend(flow.stream.take().map(|(tunnel, _)| tunnel));
+        let waited = std::mem::take(&mut flow.queue);
+        if self.begin_flow_by_next(key, tentative).is_err() {
+            return false;
+        }
+        let mut waiting = Vec::new();
+        waited.copy_front(waited.len_bytes(), &mut waiting);
+        let mut left = &waiting[..];
+        for &(size_bytes, bytes) in runs {
+            let (run, rest) = left.split_at((bytes as usize).min(left.len()));
+            self.queue_run(key, size_bytes, run, None);
+            left = rest;
+        }
+        if let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream) {
+            self.mark_tunnel(tunnel);
+        }
+        true
     }
 
     /// Puts a flow into the table, in place of another if need be.
@@ -213,11 +291,18 @@ impl<D: Driver> Worker<D> {
 
     /// The session has ended a flow's stream.
     pub(super) fn flow_ended(&mut self, key: Key, how: &Ended) {
+        if let Ended::NotTaken { runs, .. } = how
+            && self.begin_flow_elsewhere(key, runs)
+        {
+            return;
+        }
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
         self.forget_flow(key);
         match how {
-            Ended::Refused(reason) => self.log_refused(client, &format!("by the peer: {reason}")),
+            Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
+                self.log_refused(client, &format!("by the peer: {reason}"))
+            }
             Ended::Reset(reason) => debug!(%client, reason, "flow ended by the peer"),
             Ended::Orderly => debug!(%client, "flow ended by the peer"),
         }

@@ -227,6 +227,7 @@ impl<D: Driver> Worker<D> {
                 Transmit::Data { user, bytes, .. } => {
                     let user = Key::unpack(user);
                     let local = self.locals.get_mut(user).expect("streams with data have a local");
+                    local.keep_sent(bytes);
                     let piped = self.kit.append(&mut gather, &mut local.input, bytes);
                     if piped > 0 {
                         let taken = local.input.take_piped(piped);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::broken::Broken;
 use super::client::Client;
+use super::clients::Tentative;
 use super::pieces::Pieces;
 use super::table::Key;
 use super::talk::Talk;
@@ -17,6 +18,8 @@ use crate::session::{Moment, StreamKey};
 /// Where a local connection is in its life.
 #[derive(Debug)]
 pub(super) enum Stage {
+    /// A client that was accepted when the last tunnel was gone already: it waits for the next.
+    Waiting,
     /// An exit that is to be chosen when the client's name is known.
     Asking,
     /// An exit that has not reached its server: its dial, once that has begun.
@@ -100,6 +103,8 @@ pub(super) struct Local {
     pub(super) beside: Option<Key>,
     /// The client, here or at the peer: for the log.
     pub(super) client: Client,
+    /// Its stream may have to begin again, by another tunnel.
+    pub(super) tentative: Option<Box<Tentative>>,
     /// Given back with all the rest.
     pub(super) seat: Option<Seat>,
     /// The PROXY header that the server gets before anything else.
@@ -163,6 +168,7 @@ impl Local {
             exit: None,
             beside: None,
             client: client.into(),
+            tentative: None,
             seat: None,
             header: None,
             reading: Reading::Idle,

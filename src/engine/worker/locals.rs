@@ -290,6 +290,7 @@ impl<D: Driver> Worker<D> {
             && let (Some(byte), Some(stream)) = (net::take_urgent(fd), local.stream)
         {
             let tunnel = local.tunnel;
+            local.keep_urgent(byte);
             if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                 tunnel.session.urgent(stream, byte);
             }

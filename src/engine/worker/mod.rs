@@ -6,8 +6,8 @@
 //!
 //! Files: [`listeners`] take clients and peers in; [`connector`], [`openings`] and [`commands`] bring
 //! the persistent connection about; [`tunnels`] begins and ends tunnels, [`links`] moves bytes
-//! between a link and its session ([`lines`], where that is a serial line); [`streams`] does what
-//! the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
+//! between a link and its session ([`lines`], where that is a serial line); [`clients`] begins their
+//! streams, by one tunnel or the next; [`streams`] does what the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
 //! of clients that send one; [`locals`] reads local sockets, [`outputs`] writes to them, [`splice`]
 //! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up.
 //! [`dialer`] connects to whatever any of them has to reach, as [`dial`] says.
@@ -43,6 +43,7 @@ mod beside;
 mod broken;
 mod calls;
 mod client;
+mod clients;
 mod commands;
 mod completions;
 mod connector;
@@ -275,6 +276,9 @@ pub(super) struct Worker<D> {
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
     listeners_paused: bool,
+    /// Clients that were accepted when the last tunnel was gone already; each is in the table of local
+    /// connections, which bounds them.
+    waiting_clients: Vec<Key>,
     /// When clients that wait for a tunnel are reset.
     hold_deadline: Option<Moment>,
     /// Keeps what others can cause from filling the log.
@@ -351,6 +355,7 @@ impl<D: Driver> Worker<D> {
             timed: 0,
             next_sweep: now,
             listeners_paused: false,
+            waiting_clients: Vec::new(),
             hold_deadline: hold.map(|hold| now.after(hold)),
             log_limit: LogLimit::new(now),
             drain: Drain::No,
@@ -397,6 +402,7 @@ impl<D: Driver> Worker<D> {
                 self.drain = Drain::Until(until);
                 self.farewells_until = self.now.after(Duration::from_millis(LEAVE_MILLIS));
                 self.close_listeners();
+                self.refuse_waiting_clients();
                 self.refuse_new_streams();
                 self.end_idle_conversations();
             }

@@ -35,6 +35,27 @@ impl Pieces {
         self.queue.front_mut()
     }
 
+    /// Bytes in all of it.
+    pub(super) fn len_bytes(&self) -> usize {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Chunk(chunk) => chunk.len(),
+            Piece::Piped(bytes) => *bytes,
+        };
+        self.queue.iter().map(bytes).sum()
+    }
+
+    /// Copies the first `bytes` to the end of `to`. `false`: they do not all stand in chunks.
+    pub(super) fn copy_front(&self, bytes: usize, to: &mut Vec<u8>) -> bool {
+        let mut left = bytes;
+        for piece in &self.queue {
+            let (Piece::Chunk(chunk), true) = (piece, left > 0) else { break };
+            let part = chunk.len().min(left);
+            to.extend_from_slice(&chunk[..part]);
+            left -= part;
+        }
+        left == 0
+    }
+
     /// The next bytes are in the pipe.
     pub(super) fn begins_in_pipe(&self) -> bool {
         matches!(self.queue.front(), Some(Piece::Piped(_)))

@@ -1,11 +1,10 @@
 //! What a session says is done here: exits are opened, streams end.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tracing::debug;
 
-use super::access::{Came, Incoming};
+use super::access::Incoming;
 use super::dial::Owner;
 use super::flow::FLOW_BIT;
 use super::local::{Local, Stage};
@@ -15,7 +14,7 @@ use crate::endpoint::{proxy_header, routing};
 use crate::engine::driver::{Driver, Fd};
 use crate::engine::net;
 use crate::params::plan::{Proxy, Target, Transport, Way};
-use crate::session::{Beside, Ended, Event, Moment, NO_ADDRESS, OpenError, Session, StreamKey};
+use crate::session::{Beside, Ended, Event, Moment, NO_ADDRESS, StreamKey};
 
 impl<D: Driver> Worker<D> {
     /// Does what the session of a tunnel has said.
@@ -67,80 +66,13 @@ impl<D: Driver> Worker<D> {
                 Event::PortGiven { user, request, result } => {
                     self.port_given(Key::unpack(user), request, result);
                 }
-                Event::Opened { .. } => {}
+                Event::Opened { user } => self.stream_opened(user),
                 Event::ReadMore { user } => self.read_local(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
                 Event::Ended { user, how } if user & FLOW_BIT != 0 => {
                     self.flow_ended(Key::unpack(user), &how);
                 }
                 Event::Ended { user, how } => self.stream_ended(Key::unpack(user), &how),
-            }
-        }
-    }
-
-    /// A client has come in at an entrance.
-    pub(super) fn client_came(&mut self, came: Came) {
-        let Some(&key) = self.up.last() else {
-            net::reset_on_close(&came.socket);
-            let held = self.hold_deadline.is_some_and(|deadline| self.now >= deadline);
-            let why = if held { "TIMEOUT=hold has passed" } else { "since just now" };
-            self.log_refused(came.client, &format!("the tunnel is down ({why})"));
-            return;
-        };
-        self.take_client(key, came, None, |session, user, addresses| {
-            session.open(user, addresses.0, addresses.1)
-        });
-    }
-
-    /// Begins a stream for a client that has come in, by what `open` does with the engine's number
-    /// and the addresses of client and entrance.
-    pub(super) fn take_client(
-        &mut self,
-        key: Key,
-        came: Came,
-        beside: Option<Key>,
-        open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
-    ) {
-        let Came { socket, client, at, unix, .. } = came;
-        let seat = match self.seats.take(client.ip()) {
-            Ok(seat) => seat,
-            Err(reason) => return self.turn_away(&socket, client, &reason),
-        };
-        let mut local = Local::new(key, Stage::Open, client, self.now);
-        local.beside = beside;
-        let Some(local_key) = self.locals.insert(local) else {
-            net::reset_on_close(&socket);
-            self.log_refused(client, "too many connections are open here");
-            return;
-        };
-        // The client's own destination, so that an entrance on every address says which it was.
-        let own = net::local_address(&socket);
-        let entrance = if own == NO_ADDRESS { at } else { own };
-        let opened = match self.tunnels.get_mut(key) {
-            Some(tunnel) => {
-                open(&mut tunnel.session, local_key.pack(), (client.address(), entrance))
-            }
-            None => Err(OpenError::NotUp),
-        };
-        match opened {
-            Ok(stream) => {
-                if !unix {
-                    net::set_up_local(&socket);
-                    self.congestion.set_after(&socket);
-                }
-                debug!(%client, %entrance, "client");
-                if let Some(local) = self.locals.get_mut(local_key) {
-                    local.stream = Some(stream);
-                    local.fd = Some(socket);
-                    local.seat = seat;
-                }
-                self.read_local(local_key);
-                self.mark_tunnel(key);
-            }
-            Err(error) => {
-                self.locals.remove(local_key);
-                net::reset_on_close(&socket);
-                self.log_refused(client, &error.to_string());
             }
         }
     }
@@ -309,6 +241,11 @@ impl<D: Driver> Worker<D> {
 
     /// The session has ended the stream; what was delivered is still written.
     fn stream_ended(&mut self, key: Key, how: &Ended) {
+        if let Ended::NotTaken { reason, .. } = how
+            && self.begin_elsewhere(key, reason)
+        {
+            return;
+        }
         self.close_asked_of(key);
         let Some(local) = self.locals.get_mut(key) else { return };
         local.stream = None;
@@ -328,7 +265,7 @@ impl<D: Driver> Worker<D> {
                 debug!(%client, reason, "stream reset by the peer");
                 self.flush_and_close(key, true);
             }
-            Ended::Refused(reason) => {
+            Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
                 self.log_refused(client, &format!("by the peer: {reason}"));
                 self.flush_and_close(key, true);
             }

@@ -14,6 +14,9 @@ pub(super) struct Key {
 const INDEX_BITS: u32 = 24;
 
 impl Key {
+    /// The key of nothing: generations begin at 1.
+    pub(super) const NONE: Key = Key { index: 0, generation: 0 };
+
     /// As one number of 56 bits.
     pub(super) fn pack(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation)

@@ -189,8 +189,36 @@ impl<D: Driver> Worker<D> {
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
+        self.tell_takeover(key);
         self.up.push(key);
         self.start_accepting(Purpose::Entrance);
+        self.serve_waiting_clients();
+    }
+
+    /// Clients take the newest tunnel: whoever may connect here receives them, which its owner is to
+    /// know.
+    fn tell_takeover(&mut self, newest: Key) {
+        let Some(&before) = self.up.last() else { return };
+        if !self.has_entrances() || !self.may_log(Class::Tunnel) {
+            return;
+        }
+        let name = |key| {
+            let tunnel: &Tunnel = self.tunnels.get(key)?;
+            Some(format!("{} ({})", tunnel.link, tunnel.decoder.peer_name()))
+        };
+        let (Some(newest), Some(before)) = (name(newest), name(before)) else { return };
+        warn!(
+            peer = newest,
+            before,
+            "clients go through this newer tunnel from now on, and through the one before \
+             only where its peer has no exit or no room for them"
+        );
+    }
+
+    /// Clients come in here whose streams go through a tunnel.
+    fn has_entrances(&self) -> bool {
+        let of_streams = self.listeners.iter().any(|l| l.purpose == Purpose::Entrance);
+        of_streams || self.ports.entrance_count() > 0
     }
 
     /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one

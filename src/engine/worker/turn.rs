@@ -182,6 +182,9 @@ impl<D: Driver> Worker<D> {
             self.knock(key);
             return;
         }
+        if matches!(local.stage, Stage::Waiting) {
+            return self.waited_in_vain(key);
+        }
         if matches!(local.stage, Stage::Talking(_)) {
             return self.talk_patience_over(key);
         }

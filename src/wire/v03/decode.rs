@@ -1,9 +1,9 @@
 //! Bytes to frames.
 
-use super::text::{read_addresses, read_count, until_nul};
+use super::text::{host_in, read_addresses, read_count, until_nul};
 use super::{
-    HEADER_BYTES, NO_ID, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX, VERSION, id,
-    kind, name, option,
+    HEADER_BYTES, NO_ID, NOT_TAKEN, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX,
+    VERSION, id, kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
 use crate::wire::{CloseKind, Frame, Name, Step, WireError};
@@ -17,6 +17,8 @@ pub struct Decoder {
     state: State,
     /// Control payload of a packet that came in pieces.
     carry: Vec<u8>,
+    /// What the peer calls its host, in the hello.
+    peer_name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,13 @@ impl Decoder {
             header_have: 0,
             state: State::Header,
             carry: Vec::with_capacity(OPEN_TEXT_BYTES),
+            peer_name: String::new(),
         }
+    }
+
+    /// What the peer has called its host in its last hello, for the log; empty before it.
+    pub fn peer_name(&self) -> &str {
+        &self.peer_name
     }
 
     /// Takes bytes from the front of `input`: how many were consumed, and what they were.
@@ -99,6 +107,9 @@ impl Decoder {
                     if self.carry.is_empty() && rest.len() >= missing as usize {
                         self.state = State::Header;
                         let payload = &input[at..at + missing as usize];
+                        if header.kind == kind::HELLO {
+                            self.peer_name = host_in(payload);
+                        }
                         at += missing as usize;
                         return Ok((at, Step::Frame(control(&header, payload)?)));
                     }
@@ -110,6 +121,9 @@ impl Decoder {
                         return Ok((at, Step::More));
                     }
                     self.state = State::Header;
+                    if header.kind == kind::HELLO {
+                        self.peer_name = host_in(&self.carry);
+                    }
                     return Ok((at, Step::Frame(control(&header, &self.carry)?)));
                 }
                 State::OpenText { left } => {
@@ -225,7 +239,7 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
             Frame::Taken { to, bytes }
         }
         kind::SENT_OOB => Frame::UrgentTaken,
-        kind::CLOSE => close(from, to, until_nul(payload)),
+        kind::CLOSE => close(from, to, payload),
         kind::CLOSED => Frame::Closed { from, to },
         kind::ECHO => Frame::Ping { ids, payload },
         kind::ECHO_OK => Frame::Pong { payload },
@@ -235,9 +249,12 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
     })
 }
 
-fn close(from: Option<u32>, to: Name, text: &[u8]) -> Frame<'_> {
+fn close(from: Option<u32>, to: Name, payload: &[u8]) -> Frame<'_> {
+    let text = until_nul(payload);
+    let not_taken = payload.get(text.len() + 1) == Some(&NOT_TAKEN);
     let reason = text.strip_prefix(b"#").unwrap_or(b"");
     let kind = match (from, reason) {
+        (None, _) if not_taken => CloseKind::NotTaken,
         (None, _) => CloseKind::Refused,
         (_, b"") => CloseKind::Orderly,
         _ => CloseKind::Reset,
@@ -258,6 +275,7 @@ fn set_option(payload: &[u8]) -> Frame<'_> {
             }
         }
         [option::FIRST_DATA, on, ..] if on != 0 => Frame::FirstData,
+        [option::GOING_AWAY, ..] => Frame::GoingAway { reason: until_nul(&payload[1..]) },
         _ => Frame::Ignored(kind::SETOPT),
     }
 }
@@ -367,7 +385,9 @@ mod tests {
         assert_eq!(kinds(Some(1), b"DO close"), (CloseKind::Orderly, &b""[..]));
         assert_eq!(kinds(Some(1), b"#reset"), (CloseKind::Reset, &b"reset"[..]));
         assert_eq!(kinds(None, b"No server"), (CloseKind::Refused, &b"No server"[..]));
-        assert_eq!(kinds(None, b"#no exit"), (CloseKind::Refused, &b"no exit"[..]));
+        assert_eq!(kinds(None, b"#no server\0"), (CloseKind::Refused, &b"no server"[..]));
+        assert_eq!(kinds(None, b"#no exit\0\x01"), (CloseKind::NotTaken, &b"no exit"[..]));
+        assert_eq!(kinds(Some(1), b"#reset\0\x01"), (CloseKind::Reset, &b"reset"[..]));
     }
 
     #[test]
@@ -378,6 +398,8 @@ mod tests {
         assert_eq!(set_option(&[3, 0]), Frame::Ignored(0x0a));
         assert_eq!(set_option(&[2, 1, 0]), Frame::FirstData);
         assert_eq!(set_option(&[1; 136]), Frame::Ignored(0x0a));
+        assert_eq!(set_option(b"g\0"), Frame::GoingAway { reason: b"" });
+        assert_eq!(set_option(b"gdrain\0"), Frame::GoingAway { reason: b"drain" });
         assert_eq!(set_option(&[]), Frame::Ignored(0x0a));
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use super::text::addresses_text;
-use super::{NO_ID, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
+use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
 
 /// Writes SockMux 0.3 packets at the end of a buffer. Of a packet with stream payload it writes
 /// what stands before the payload.
@@ -60,6 +60,14 @@ impl Encoder {
     /// SETOPT "first data may ride in CONNECT and CONNECTED".
     pub fn first_data(self, out: &mut Vec<u8>) {
         self.packet(out, kind::SETOPT, NO_ID, NO_ID, &[option::FIRST_DATA, 1, 0]);
+    }
+
+    /// SETOPT "no stream may begin any more", for a peer of ours.
+    pub fn going_away(self, out: &mut Vec<u8>, reason: &str) {
+        self.header(out, kind::SETOPT, NO_ID, NO_ID, reason.len() as u32 + 2);
+        out.push(option::GOING_AWAY);
+        out.extend_from_slice(reason.as_bytes());
+        out.push(0);
     }
 
     /// Bytes that the text of CONNECT or CONNECTED takes out of the packet.
@@ -121,6 +129,15 @@ impl Encoder {
         self.header(out, kind::CLOSE, from.unwrap_or(NO_ID), to, text.len() as u32 + 1);
         out.extend_from_slice(text.as_bytes());
         out.push(0);
+    }
+
+    /// CLOSE that refuses an open for which no server was tried: behind the NUL of its reason it says
+    /// so to a peer of ours.
+    pub fn not_taken(self, out: &mut Vec<u8>, to: u16, reason: &str) {
+        self.header(out, kind::CLOSE, NO_ID, to, reason.len() as u32 + 3);
+        out.push(b'#');
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(&[0, NOT_TAKEN]);
     }
 
     /// CLOSED: the ids of the CLOSE, swapped.

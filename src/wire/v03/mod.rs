@@ -60,7 +60,12 @@ pub(crate) mod kind {
 pub(crate) mod option {
     pub(crate) const FIRST_DATA: u8 = 0x02;
     pub(crate) const PACKET_SIZE: u8 = 0x03;
+    /// Between two of ours: no stream may begin any more. The original knows codes to 4.
+    pub(crate) const GOING_AWAY: u8 = 0x67;
 }
+
+/// Behind the NUL of a refusal's reason, between two of ours: no server was tried.
+const NOT_TAKEN: u8 = 1;
 
 /// The sender's id as the session knows it.
 fn id(field: u16) -> Option<u32> {

@@ -22,7 +22,7 @@ pub fn hello_text(unix_micros: u64, hostname: &str) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let name: String = hostname.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    let name: String = hostname.chars().filter(|c| c.is_ascii_graphic()).take(HOST_BYTES).collect();
     format!(
         "{year:04}{month:02}{day:02}-{:02}{:02}{:02}.{micros:06} {name}",
         second / 3_600,
@@ -30,6 +30,17 @@ pub fn hello_text(unix_micros: u64, hostname: &str) -> String {
         second % 60,
     )
 }
+
+/// The host's name in the text of a hello, as far as it is one: whoever sends it may write what it
+/// likes.
+pub(super) fn host_in(payload: &[u8]) -> String {
+    let text = until_nul(payload);
+    let name = text.iter().position(|&b| b == b' ').map_or(&b""[..], |at| &text[at + 1..]);
+    name.iter().copied().filter(u8::is_ascii_graphic).take(HOST_BYTES).map(char::from).collect()
+}
+
+/// A host's name is cut there, in bytes: as long as Linux lets one be.
+const HOST_BYTES: usize = 64;
 
 /// Appends an address as the original writes it: `1.2.3.4:80`, and `_` for `:` inside an IPv6
 /// address (`__1:80`).
@@ -96,6 +107,20 @@ mod tests {
         assert_eq!(hello_text(1_795_369_808_475_200, "vm"), "20261122-175008.475200 vm");
         assert_eq!(hello_text(0, "a b\0c"), "19700101-000000.000000 abc");
         assert_eq!(hello_text(951_782_400_000_001, "h"), "20000229-000000.000001 h");
+    }
+
+    #[test]
+    fn the_hosts_name_is_read_from_a_hello() {
+        for (payload, name) in [
+            (&b"20261122-175008.475200 vm\0SMXU"[..], "vm"),
+            (b"20020101-000000.000000 a\x1b[31m b\n", "a[31mb"),
+            (b"nothing", ""),
+            (b"", ""),
+        ] {
+            assert_eq!(host_in(payload), name);
+        }
+        assert_eq!(host_in(&[b' '; 1].repeat(2)), "");
+        assert_eq!(host_in(&[&b" "[..], &[b'x'; 999]].concat()).len(), HOST_BYTES);
     }
 
     #[test]

@@ -205,7 +205,11 @@ fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_
         kind::END => Frame::End { to },
         kind::RESET => {
             let code = u16::from_be_bytes([payload[0], payload[1]]);
-            let kind = if code == code::REFUSED { CloseKind::Refused } else { CloseKind::Reset };
+            let kind = match code {
+                code::REFUSED => CloseKind::Refused,
+                code::NOT_TAKEN => CloseKind::NotTaken,
+                _ => CloseKind::Reset,
+            };
             Frame::Close { from: None, to, reason: &payload[2..], kind }
         }
         kind::CREDIT => {
@@ -297,8 +301,9 @@ mod tests {
         encode::end(&mut out, opener);
         encode::ping(&mut out, b"12345678");
         encode::pong(&mut out, b"12345678");
-        encode::reset(&mut out, other, true, "no exit");
-        encode::reset(&mut out, other, false, "gone");
+        encode::reset(&mut out, other, code::NOT_TAKEN, "no exit");
+        encode::reset(&mut out, other, code::REFUSED, "no server");
+        encode::reset(&mut out, other, code::RESET, "gone");
         encode::going_away(&mut out, "drain");
         encode::lane_taken(&mut out, 1 << 40);
         ports::listen(&mut out, other, 7, Transport::Udp);
@@ -310,7 +315,7 @@ mod tests {
         let call = Beside::Call { control: 3, port: 2_000 };
         ports::beside(&mut out, opener, Transport::Tcp, call, (client, entrance));
         let whole = read(&out, out.len()).unwrap();
-        assert_eq!(whole.0.len(), 21, "{:?}", whole.0);
+        assert_eq!(whole.0.len(), 22, "{:?}", whole.0);
         assert_eq!(whole.1, b"firstdata!onetwo3");
         for piece in 1..=64 {
             assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");

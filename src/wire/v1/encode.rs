@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, RUN_BYTES,
-    code, is_run, kind, transport,
+    is_run, kind, transport,
 };
 use crate::wire::{Route, Transport};
 
@@ -77,10 +77,9 @@ pub(crate) fn end(out: &mut Vec<u8>, route: Route) {
 }
 
 /// RESET: the stream is over, for this reason.
-pub(crate) fn reset(out: &mut Vec<u8>, route: Route, refused: bool, reason: &str) {
+pub(crate) fn reset(out: &mut Vec<u8>, route: Route, code: u16, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize - 2)];
     header(out, kind::RESET, route, 2 + reason.len() as u32);
-    let code = if refused { code::REFUSED } else { code::RESET };
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(reason);
 }

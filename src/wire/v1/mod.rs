@@ -88,8 +88,10 @@ pub(crate) mod transport {
 pub(crate) mod code {
     /// The stream's local side was reset or gave up.
     pub(crate) const RESET: u16 = 1;
-    /// The open is refused: no exit, or no server.
+    /// The open is refused: no server behind the exit.
     pub(crate) const REFUSED: u16 = 2;
+    /// The open is refused, and no server was tried: no exit, or no room.
+    pub(crate) const NOT_TAKEN: u16 = 3;
 }
 
 /// Whether so many bytes can be datagrams of this size, of which the last may be shorter. The first
