@@ -1,7 +1,8 @@
-//! The log, where it cannot be written, is not read, or would be filled by others.
+//! The log: where it cannot be written, or is not read, and how its lines look.
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,10 +12,15 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
 use support::engine::Leg;
+use support::log::Log;
 use support::net::{check_new_echo, free_port};
-use support::program::command;
+use support::program::{Program, command};
+use support::protocol::Protocol;
 use support::servers::Server;
+use support::tunnel::Tunnel;
 use support::{DEADLINE, eventually};
 
 /// Within this a program whose log stands still has ended: it waits a second for its last lines.
@@ -85,12 +91,12 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 /// The lines of a log in JSON, each of which has to be one.
-fn events(text: &str) -> Vec<serde_json::Value> {
+fn events(text: &str) -> Vec<Value> {
     let lines = text.lines().filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
-fn clients(events: &[serde_json::Value]) -> usize {
+fn clients(events: &[Value]) -> usize {
     events.iter().filter(|event| event["message"] == "connection ended").count()
 }
 
@@ -241,5 +247,74 @@ fn what_is_asked_for_and_cannot_be_printed_is_a_failure() {
         program.args(words).stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
         let code = Bare(program.spawn().expect("it starts")).wait(ENDS_WITHIN).code();
         assert_eq!(code, Some(0), "{words:?}");
+    }
+}
+
+/// The lines at standard error, a terminal of this kind, until it listens.
+fn on_terminal(environment: &[(&str, &str)]) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).expect("granted");
+    unlockpt(&master).expect("unlocked");
+    let name = ptsname(&master, Vec::new()).expect("a name");
+    let slave = OpenOptions::new().write(true).open(name.to_str().expect("a path")).expect("it");
+    let mut program = command();
+    program.args(["-P127.0.0.1:0", "DEST=127.0.0.1:9"]);
+    program.env_remove("NO_COLOR").env("TERM", "xterm").envs(environment.iter().copied());
+    program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(slave);
+    let child = Bare(Leg::current().spawn(&mut program).expect("it starts"));
+    // Its end is the terminal's.
+    drop(program);
+    let log = Log::follow(File::from(master));
+    let listens = |lines: &[Value]| {
+        lines.iter().any(|l| l.as_str().is_some_and(|l| l.contains("listening"))).then_some(())
+    };
+    log.wait_for(DEADLINE, listens).unwrap_or_else(|| panic!("{}", log.text()));
+    drop(child);
+    log.text()
+}
+
+#[test]
+fn colours_are_for_terminals_and_users_that_want_them() {
+    assert!(on_terminal(&[]).contains('\u{1b}'));
+    // Set to nothing is not set (no-color.org).
+    assert!(on_terminal(&[("NO_COLOR", "")]).contains('\u{1b}'));
+    for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let text = on_terminal(&[(name, value)]);
+        assert!(text.contains("listening") && !text.contains('\u{1b}'), "{text}");
+    }
+}
+
+/// What a client of a tunnel, or of a plain relay, brings about at each verbosity.
+fn messages(tunnel: bool, verbosity: &str) -> BTreeSet<String> {
+    let server = Server::echo();
+    let exit = format!("DEST={}", server.address());
+    let (mut program, other) = match tunnel {
+        true => {
+            let Tunnel { connector, receptor, .. } =
+                Tunnel::start(Protocol::V1, &[&exit, verbosity], &["PORT=127.0.0.1:0"]);
+            (receptor, Some(connector))
+        }
+        false => {
+            let exit = format!("SERVER=tcprelay://{}", server.address());
+            (Program::start(&["-P127.0.0.1:0", &exit, verbosity]), None)
+        }
+    };
+    let entrance = other.as_ref().unwrap_or(&program).address_of("entrance listening");
+    check_new_echo(entrance, 1, 1000);
+    drop(other);
+    program.terminate();
+    assert_eq!(program.wait_exit(DEADLINE).code(), Some(0));
+    let events = program.log_events();
+    let messages = events.iter().map(|event| event["message"].as_str().expect("text").to_owned());
+    messages.collect()
+}
+
+#[test]
+fn each_verbosity_shows_more() {
+    for tunnel in [true, false] {
+        let [much, more] = ["-v", "-vv"].map(|verbosity| messages(tunnel, verbosity));
+        assert!(more.is_superset(&much), "{much:?} {more:?}");
+        assert!(more.len() >= much.len() + 3, "{much:?} {more:?}");
+        assert!(more.contains("connected") && !much.contains("connected"));
     }
 }

@@ -61,6 +61,17 @@ pub enum Mode {
     Checked,
 }
 
+impl Mode {
+    /// Its name for the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Probing => "Probing",
+            Mode::Plain => "Plain",
+            Mode::Checked => "Checked",
+        }
+    }
+}
+
 /// Why a line, and with it the tunnel, is over. It is to be begun anew with another incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {

@@ -27,6 +27,16 @@ pub enum Transport {
     Udp,
 }
 
+impl Transport {
+    /// Its name for the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
+}
+
 /// What a stream has to do with another one, the control stream: see [`Frame::Beside`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beside {

@@ -291,6 +291,19 @@ impl Program {
         assert!(used < SECS / 10.0, "`{}` used {used} s of {SECS} s", self.words);
     }
 
+    /// Panics where a field of the log is what `{:?}` makes of a structure or an `Option`. What
+    /// commands are and say is theirs.
+    fn check_fields(&self) {
+        for event in self.log.events() {
+            let fields = event.as_object().into_iter().flatten();
+            for (name, value) in fields.filter(|(name, _)| !matches!(&***name, "command" | "line"))
+            {
+                let debug = |text: &str| text.contains("Some(") || text.contains(" { ");
+                assert!(!value.as_str().is_some_and(debug), "{name} in {event}");
+            }
+        }
+    }
+
     fn proc_file(&self, name: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{name}", self.pid())).expect("the process runs")
     }
@@ -309,6 +322,7 @@ impl Drop for Program {
             eprintln!("--- log of `{}`\n{text}---", self.words);
         } else {
             assert!(!text.contains("panicked at"), "`{}` panicked:\n{text}", self.words);
+            self.check_fields();
             for event in self.log.events().iter().filter(|e| e["message"] == "engine ready") {
                 let other = self.engine.is_some_and(|engine| event["engine"] != engine);
                 assert!(!other, "`{}` ran on another engine than it should:\n{text}", self.words);

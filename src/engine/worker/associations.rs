@@ -223,7 +223,8 @@ impl<D: Driver> Worker<D> {
         let Some(anywhere) = self.anywhere(key) else { return };
         let from = got.from.map(net::plain).filter(|&from| anywhere.has_sent_to(from));
         let Some(from) = from else {
-            debug!(from = ?got.from, "a datagram of somebody whom nothing was sent to");
+            let from = got.from.map(tracing::field::display);
+            debug!(from, "a datagram of somebody whom nothing was sent to");
             self.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
             return;
         };

@@ -175,7 +175,8 @@ impl<D: Driver> Worker<D> {
                 }
             }
             Err(reason) => {
-                debug!(?transport, request, "a stream by a port on request is refused");
+                let transport = transport.map(Transport::name);
+                debug!(transport, request, "a stream by a port on request is refused");
                 let client = client.unwrap_or(NO_ADDRESS);
                 self.refuse_stream(tunnel, stream, client, &reason, false);
             }

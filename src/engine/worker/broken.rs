@@ -216,7 +216,7 @@ impl<D: Driver> Worker<D> {
             }
             None => {}
         }
-        debug!(client = %pair.peer, ?way, "connection broken");
+        debug!(client = %pair.peer, way = way.name(), "connection broken");
         let broken = Broken::new(now, linger);
         pair.broken = Some(BrokenSide { way, is_empty: false, broken });
         self.timed += 1;

@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use tracing::trace;
+
 use super::Worker;
 use super::dial::{Dial, DialError, Owner, SilentAddresses, Step};
 use super::local::Stage;
@@ -110,6 +112,8 @@ impl<D: Driver> Worker<D> {
         match found {
             Err(error) => dial.not_resolved(&error),
             Ok(addresses) => {
+                let host = &*dial.target.host;
+                trace!(host, port = dial.target.port, addresses = addresses.len(), "dialling");
                 let permitted = match dial.owner {
                     Owner::Conversation(local) => {
                         match self.locals.get(local).map(|local| &local.stage) {
@@ -179,6 +183,7 @@ impl<D: Driver> Worker<D> {
         let attempt = Attempt { dial: key, fd: Rc::clone(&fd) };
         let attempt = self.dialer.attempts.insert(attempt).ok_or(io::ErrorKind::OutOfMemory)?;
         dial.begun(attempt, address);
+        trace!(%address, "connecting");
         self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
         Ok(())
     }
@@ -200,11 +205,13 @@ impl<D: Driver> Worker<D> {
         let greeted = result.and_then(|()| self.greet(owner, &fd));
         match greeted {
             Ok(()) => {
+                trace!(%address, "connected");
                 self.dialer.silent.remove(address);
                 drop(self.take_dial(key));
                 self.dial_succeeded(owner, fd);
             }
             Err(error) => {
+                trace!(%address, %error, "not connected");
                 if let Some(dial) = self.dialer.dials.get_mut(key) {
                     dial.attempt_failed(address, &error);
                 }

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use tracing::warn;
+use tracing::{trace, warn};
 
 use super::log_limit::Class;
 use super::pair::{Input, Mode, Output, Way};
@@ -23,6 +23,7 @@ impl<D: Driver> Worker<D> {
     /// Takes a direction's next step, if nothing is under way that will.
     pub(super) fn advance_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
+        let client = pair.peer;
         let is_of_broken = pair.broken.as_ref().is_some_and(|side| side.way == way);
         let is_sent_to = pair
             .half(way.other())
@@ -41,6 +42,7 @@ impl<D: Driver> Worker<D> {
             // A send under way may have met a reset, and says so next.
             (Input::Ended, _) if is_sent_to && net::is_hung_up(from) => {}
             (Input::Ended, _) => {
+                trace!(%client, way = way.name(), "end of data passed on");
                 net::shut_down_write(to);
                 half.output = Output::Shut;
                 if pair.is_over() {

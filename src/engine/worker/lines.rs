@@ -5,8 +5,9 @@
 
 use std::io;
 
-use tracing::{debug, info};
+use tracing::info;
 
+use super::counts::log_line_counts;
 use super::token::Kind;
 use super::{Drain, Key, Worker};
 use crate::engine::driver::{Driver, Fd};
@@ -189,7 +190,7 @@ impl<D: Driver> Worker<D> {
             let Some(serial) = &mut tunnel.serial else { return };
             if serial.line.mode() != serial.mode {
                 serial.mode = serial.line.mode();
-                info!(link = %tunnel.link, mode = ?serial.mode, "serial line");
+                info!(link = %tunnel.link, mode = serial.mode.name(), "serial line");
             }
             if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
                 return;
@@ -214,6 +215,6 @@ impl<D: Driver> Worker<D> {
 
 impl Drop for SerialLine {
     fn drop(&mut self) {
-        debug!(counters = ?self.line.counters(), "line counts");
+        log_line_counts(&self.line.counters());
     }
 }

@@ -87,6 +87,18 @@ pub(super) enum Pace {
     Spliced,
 }
 
+impl Pace {
+    /// Its name for the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Pace::Sparse => "sparse",
+            Pace::Busy => "busy",
+            Pace::Bulk => "bulk",
+            Pace::Spliced => "spliced",
+        }
+    }
+}
+
 /// One local connection.
 #[derive(Debug)]
 pub(super) struct Local {

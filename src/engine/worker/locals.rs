@@ -4,7 +4,7 @@
 
 use std::io;
 
-use tracing::debug;
+use tracing::{debug, trace};
 
 use super::local::{Local, Pace, Reading, Stage};
 use super::token::Kind;
@@ -170,6 +170,7 @@ impl<D: Driver> Worker<D> {
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
         let quick = now.0 - local.last_data.0 < QUICK_MICROS;
         local.last_data = now;
+        let before = local.pace;
         match local.pace {
             Pace::Sparse | Pace::Busy if full => {
                 local.pace = Pace::Bulk;
@@ -196,6 +197,9 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
+        if local.pace != before {
+            trace!(client = %local.client, mode = local.pace.name(), "read mode");
+        }
         if local.pace != Pace::Busy || !go_on {
             local.reading.cancel(&mut self.driver);
         }
@@ -219,6 +223,7 @@ impl<D: Driver> Worker<D> {
             local.end_doubtful = true;
             return;
         }
+        trace!(client = %local.client, "end of data from the local connection");
         local.read_ended = true;
         match (&local.stage, local.stream) {
             (Stage::Open, Some(stream)) => {

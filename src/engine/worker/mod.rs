@@ -13,7 +13,7 @@
 //! [`dialer`] connects to whatever any of them has to reach, as [`dial`] says.
 //! [`broken`] delivers what a broken connection had sent before the other side is reset.
 //! [`completions`] begins each turn, [`turn`] closes it; [`log_limit`] keeps what others
-//! can cause from filling the log.
+//! can cause from filling the log, [`counts`] logs what was counted.
 //!
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them, [`port_range`] says where), [`calls`] connects to clients.
 //!
@@ -48,6 +48,7 @@ mod commands;
 mod completions;
 mod connector;
 mod conversation;
+mod counts;
 mod datagrams;
 mod dial;
 mod dialer;

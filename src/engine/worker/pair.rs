@@ -32,6 +32,16 @@ pub(super) enum Way {
     Down,
 }
 
+impl Way {
+    /// Its name for the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Way::Up => "up",
+            Way::Down => "down",
+        }
+    }
+}
+
 /// What a direction's operations are called by.
 pub(super) struct Kinds {
     pub(super) ready: Kind,

@@ -130,7 +130,7 @@ impl<D: Driver> Worker<D> {
             }
             None => self.watch_source(Source::Port(PortName::Asked(key))),
         }
-        debug!(%client, %address, ?transport, "port on request");
+        debug!(%client, %address, transport = transport.name(), "port on request");
         Ok(address)
     }
 

@@ -9,6 +9,8 @@
 
 use std::io;
 
+use tracing::trace;
+
 use super::links::is_again;
 use super::local::{Pace, Reading, Stage};
 use super::token::Kind;
@@ -175,6 +177,7 @@ impl<D: Driver> Worker<D> {
         if tunnel.pace == LinkPace::Received {
             tunnel.streak += 1;
             if tunnel.streak >= BIG_FRAMES {
+                trace!(peer = %tunnel.link, "the link is spliced");
                 tunnel.pace = LinkPace::Spliced;
                 tunnel.streak = 0;
                 tunnel.reading.cancel(&mut self.driver);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tracing::debug;
+use tracing::{debug, trace};
 
 use super::access::Incoming;
 use super::dial::Owner;
@@ -235,6 +235,7 @@ impl<D: Driver> Worker<D> {
         if matches!(local.stage, Stage::Talking(_)) {
             return self.client_said_all(key);
         }
+        trace!(client = %local.client, "end of data from the peer");
         local.end_after_output = true;
         self.mark_local(key);
     }

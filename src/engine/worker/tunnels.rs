@@ -9,7 +9,7 @@ use super::local::Reading;
 use super::log_limit::Class;
 use super::token::Kind;
 use super::tunnel::{Destination, LinkPace, Tunnel};
-use super::{Drain, Key, Worker, listeners::Purpose};
+use super::{Drain, Key, Worker, counts, listeners::Purpose};
 use crate::engine::driver::Driver;
 use crate::engine::link::Link;
 use crate::engine::net;
@@ -101,7 +101,7 @@ impl<D: Driver> Worker<D> {
         let was_up = tunnel.session.is_up();
         self.log_end(&tunnel, reason);
         let counters = tunnel.session.counters();
-        debug!(?counters, "tunnel counts");
+        counts::log_tunnel_counts(counters);
         self.counters.past_bytes_in += counters.payload_bytes_in;
         self.counters.past_bytes_out += counters.payload_bytes_out;
         tunnel.link.shut_down();

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info};
-
 use super::asked::PortName;
 use super::flow::{Flow, Server};
 use super::local::{Pace, Stage};
-use super::{Counters, Drain, Key, Stopped, Tunnel, Worker};
+use super::{Drain, Key, Stopped, Tunnel, Worker};
 use crate::engine::driver::{BufferClass, Driver};
 use crate::engine::net;
 use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
@@ -309,31 +307,7 @@ impl<D: Driver> Worker<D> {
             self.finish_execs();
         }
         self.log_limit.log_counts(self.now);
-        let Counters {
-            spliced_from_local,
-            spliced_to_local,
-            pipe_full,
-            splice_refused,
-            datagrams_in,
-            datagrams_out,
-            datagrams_dropped,
-            flows_evicted,
-            silent,
-            ..
-        } = self.counters;
-        info!(
-            how = ?stopped,
-            spliced_from_local,
-            spliced_to_local,
-            splice_fallbacks = pipe_full + splice_refused + self.kit.pipes.refused,
-            datagrams_in,
-            datagrams_out,
-            datagrams_dropped,
-            flows_evicted,
-            silent_strangers = silent,
-            "stopped"
-        );
-        debug!(driver = ?self.driver.counters(), worker = ?self.counters, "counts");
+        self.log_stopped(stopped);
         Some(stopped)
     }
 }
