@@ -5,8 +5,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use support::datagrams::{Client, DatagramServer};
 use support::net::{check_echo, check_new_echo, connect, is_turned_away, reset};
 use support::network::{self, Hosts, SilentAddress, connecting};
 use support::program::Program;
@@ -176,4 +179,122 @@ fn an_exits_attempts_end_with_its_client() {
     assert!(eventually(DEADLINE, || connecting() == 0), "its attempt goes on");
 }
 
-in_both_protocols!(an_exit_goes_on_to_the_next_address, the_connector_goes_on_to_the_next_address,);
+/// A name whose address changes, from that of [`OLD`] to that of [`NEW`].
+const MOVING: &str = "moving.test";
+const OLD: &str = "127.0.0.2";
+const NEW: &str = "127.0.0.4";
+
+/// In a network where the name leads to the old address, until it is set.
+fn enter_before_the_move() -> Hosts {
+    network::enter_new(65_536);
+    Hosts::enter(&[(OLD, MOVING)])
+}
+
+/// Asks again and again, without a pause as long as `TIMEOUT=udp`, until this server answers.
+fn ask_until_answered_by(client: &Client, server: &str) {
+    let answered = || {
+        client.send(b"?");
+        client.hears_within(Duration::from_millis(100)).is_some_and(|got| got == server.as_bytes())
+    };
+    assert!(eventually(DEADLINE, answered), "{server} is not asked");
+}
+
+/// Who sends without a pause is not left with an address that answers no more, nor taken away from one
+/// that does.
+fn silent_datagram_servers_are_looked_up_again(start: impl FnOnce(u16) -> SocketAddr) {
+    let names = enter_before_the_move();
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silent = Arc::clone(&is_silent);
+    let old = DatagramServer::start(&format!("{OLD}:0"), move |socket, _, client| {
+        if !silent.load(Ordering::SeqCst) {
+            let _ = socket.send_to(OLD.as_bytes(), client);
+        }
+    });
+    let port = old.address().port();
+    let new = DatagramServer::start(&format!("{NEW}:{port}"), |socket, _, client| {
+        let _ = socket.send_to(NEW.as_bytes(), client);
+    });
+    let client = Client::of(start(port));
+    ask_until_answered_by(&client, OLD);
+    names.set(&[(NEW, MOVING)]);
+    let until = Instant::now() + 3 * UDP_SILENCE;
+    while Instant::now() < until {
+        client.send(b"?");
+        assert_eq!(client.receive(), OLD.as_bytes());
+    }
+    assert_eq!(new.came(), 0);
+    is_silent.store(true, Ordering::SeqCst);
+    ask_until_answered_by(&client, NEW);
+    // Nothing is sent to both.
+    let came = old.came();
+    ask_until_answered_by(&client, NEW);
+    assert_eq!(old.came(), came);
+}
+
+const UDP_SILENCE: Duration = Duration::from_secs(1);
+const UDP_SILENCE_WORD: &str = "TIMEOUT=udp:1";
+
+#[test]
+fn a_relays_silent_datagram_server_is_looked_up_again() {
+    let mut started = None;
+    silent_datagram_servers_are_looked_up_again(|port| {
+        let words = [
+            "-P127.0.0.1:0/udp".to_owned(),
+            format!("SERVER=udprelay://{MOVING}:{port}"),
+            UDP_SILENCE_WORD.into(),
+        ];
+        let relay = started.insert(Program::start(&words));
+        relay.address_of("entrance listening")
+    });
+}
+
+fn an_exits_silent_datagram_server_is_looked_up_again(protocol: Protocol) {
+    let mut started = None;
+    silent_datagram_servers_are_looked_up_again(|port| {
+        let exit = [format!("DEST={MOVING}:{port}/udp"), UDP_SILENCE_WORD.into()];
+        let entrance = ["PORT=127.0.0.1:0/udp", UDP_SILENCE_WORD];
+        started.insert(Tunnel::start(protocol, &exit, &entrance)).entrance()
+    });
+}
+
+#[test]
+fn a_relays_next_connection_goes_where_the_name_leads() {
+    let names = enter_before_the_move();
+    let old = Server::echo_on(&format!("{OLD}:0"));
+    let port = old.address().port();
+    let new = Server::echo_on(&format!("{NEW}:{port}"));
+    let words = ["-P127.0.0.1:0".to_owned(), format!("SERVER=tcprelay://{MOVING}:{port}")];
+    let relay = Program::start(&words);
+    let entrance = relay.address_of("entrance listening");
+    check_new_echo(entrance, 1, 100);
+    names.set(&[(NEW, MOVING)]);
+    check_new_echo(entrance, 2, 100);
+    assert_eq!([old.served(), new.served()], [1, 1]);
+}
+
+#[test]
+fn the_connector_goes_where_the_name_leads() {
+    let names = enter_before_the_move();
+    let server = Server::echo();
+    let start_receptor = |at: String| {
+        let words = [format!("-P{at}"), format!("DEST={}", server.address())];
+        Program::start(&words)
+    };
+    let mut old = start_receptor(format!("{OLD}:0"));
+    let port = old.address_of("receptor listening").port();
+    let words = [format!("SERVER=sockmux://{MOVING}:{port}"), "PORT=127.0.0.1:0".to_owned()];
+    let connector = Program::start(&words);
+    connector.wait_for("tunnel up");
+    let new = start_receptor(format!("{NEW}:{port}"));
+    new.wait_for("receptor listening");
+    names.set(&[(NEW, MOVING)]);
+    old.kill_9();
+    connector.wait_for_nth("tunnel up", 2);
+    check_new_echo(connector.address_of("entrance listening"), 1, 1000);
+}
+
+in_both_protocols!(
+    an_exits_silent_datagram_server_is_looked_up_again,
+    an_exit_goes_on_to_the_next_address,
+    the_connector_goes_on_to_the_next_address,
+);

@@ -74,23 +74,25 @@ pub(super) fn stream_socket(address: SocketAddr, own: Option<SocketAddr>) -> io:
     Ok(socket.into())
 }
 
-/// Whether it was a local port that a socket to be connected or bound lacked.
-pub(super) fn is_out_of_ports(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN))
+/// Whether a socket that was to be bound to any port, or connected to `address`, found none free here.
+pub(super) fn is_out_of_ports(error: &io::Error, address: SocketAddr) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE | libc::EAGAIN) => true,
+        // A host without an address of that family says the same.
+        Some(libc::EADDRNOTAVAIL) => address.is_ipv4() || address_towards(address.ip()).is_ok(),
+        _ => false,
+    }
 }
 
 /// What helps when there is none.
-pub(super) const OUT_OF_PORTS: &str =
-    "no local port is free; a wider net.ipv4.ip_local_port_range helps";
+const OUT_OF_PORTS: &str = "no local port is free; a wider net.ipv4.ip_local_port_range helps";
 
-/// Why `address` could not be connected to.
+/// Why `address` could not be connected to, or no port be opened there.
 pub(super) fn why_not_connected(error: &io::Error, address: SocketAddr) -> String {
-    // A host without an address of that family says the same.
-    let has_address = || address_towards(address.ip()).is_ok();
-    if is_out_of_ports(error) && (address.is_ipv4() || has_address()) {
-        return format!("{error}: {OUT_OF_PORTS}");
+    match is_out_of_ports(error, address) {
+        true => format!("{error}: {OUT_OF_PORTS}"),
+        false => error.to_string(),
     }
-    error.to_string()
 }
 
 /// Sends at once what is written: batching is ours. A socket that is no longer connected may

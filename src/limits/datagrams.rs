@@ -61,3 +61,7 @@ pub const DATAGRAM_BACK_OFF_MICROS: u64 = 3_000;
 /// How long a flow may be silent while the process drains, in milliseconds: an answer that is on
 /// its way comes sooner.
 pub const DRAIN_FLOW_MILLIS: u64 = 1_000;
+
+/// How long a flow's server may leave a client's datagrams unanswered before its name is looked up again,
+/// in seconds, where `TIMEOUT=udp` sets no time: its default.
+pub const UNANSWERED_SECS: u64 = 180;

@@ -435,8 +435,8 @@ pub struct Timeouts {
     pub keepalive: Option<Duration>,
     /// `drain` (ours): how long SIGTERM waits for open streams.
     pub drain: Option<Duration>,
-    /// `udp` (ours): a flow of datagrams without any for this long either way is forgotten. The
-    /// original's is 180 s.
+    /// `udp` (ours): a flow of datagrams without any for this long either way is forgotten, and one
+    /// without answers looks its server's name up again. The original's is 180 s.
     pub udp: Option<Duration>,
 }
 

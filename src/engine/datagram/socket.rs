@@ -48,6 +48,13 @@ pub(in crate::engine) fn unconnected() -> io::Result<OwnedFd> {
     })
 }
 
+/// Makes the port of a socket that is to be closed free at once: operations in flight may keep the
+/// socket open for a moment.
+pub(in crate::engine) fn free_port(socket: &OwnedFd) {
+    // One that keeps its port frees it when it is closed.
+    let _ = rustix::net::connect_unspec(socket);
+}
+
 fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),

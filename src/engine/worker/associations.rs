@@ -43,12 +43,9 @@ impl<D: Driver> Worker<D> {
     ) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let client = client.unwrap_or(NO_ADDRESS);
-        let socket = match unconnected() {
+        let socket = match self.open_socket(NO_ADDRESS, unconnected) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
-                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-                    self.evict_flow();
-                }
                 return self.refuse_stream(tunnel, stream, client, &error.to_string(), false);
             }
         };

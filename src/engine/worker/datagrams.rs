@@ -178,6 +178,7 @@ impl<D: Driver> Worker<D> {
                 let parts = std::iter::once(got.payload);
                 let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
                 self.count_sent(key, &sent);
+                self.look_up_if_unanswered(key);
             }
             Server::Unknown(_) => {
                 let mut run = self.kit.take_gather();
@@ -192,6 +193,9 @@ impl<D: Driver> Worker<D> {
 
     fn server_answered(&mut self, key: Key, got: &Received<'_>) {
         let Some(flow) = self.flows.get_mut(key) else { return };
+        if let Some(name) = &mut flow.server_name {
+            name.silent_since = self.now;
+        }
         self.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
         if matches!(flow.server, Server::Anywhere(_)) {
             return self.anywhere_answered(key, got);
@@ -332,6 +336,7 @@ impl<D: Driver> Worker<D> {
         let sent = self.outbox.send(socket, towards.as_ref(), parts, size_bytes, &mut flow.limit);
         self.kit.give_back(run);
         self.count_sent(key, &sent);
+        self.look_up_if_unanswered(key);
     }
 
     fn count_sent(&mut self, key: Key, sent: &Sent) {

@@ -53,6 +53,14 @@ pub(super) enum Server {
     Anywhere(Box<Anywhere>),
 }
 
+/// The name of a server that is here, and whether it still leads there.
+#[derive(Debug)]
+pub(super) struct ServerName {
+    pub(super) target: Target,
+    /// Since when the server has not answered, nor the name been looked up.
+    pub(super) silent_since: Moment,
+}
+
 /// One client's datagrams, and the answers to them.
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -61,6 +69,8 @@ pub(super) struct Flow {
     /// Where the client is, if it came in at this end.
     pub(super) origin: Option<Origin>,
     pub(super) server: Server,
+    /// What its server is looked up by again when that does not answer; none where it is an address.
+    pub(super) server_name: Option<Box<ServerName>>,
     /// Given back with all the rest.
     pub(super) seat: Option<Seat>,
     /// Its stream may have to begin again, by another tunnel: the entrance, and the tunnels whose peers
@@ -153,6 +163,12 @@ impl Flows {
         Some((key, self.table.get(key)?.last_used))
     }
 
+    /// The one silent for longest of those that have a socket of their own.
+    pub(super) fn oldest_with_socket(&self) -> Option<Key> {
+        let has_socket = |key| self.table.get(key).is_some_and(Flow::has_socket);
+        self.order.keys().copied().find(|&key| has_socket(key))
+    }
+
     pub(super) fn find(&mut self, origin: &Origin) -> Option<Key> {
         if let Some((last, key)) = &self.last
             && last == origin
@@ -227,6 +243,7 @@ impl Flow {
             client,
             origin: None,
             server,
+            server_name: None,
             seat: None,
             tentative: None,
             stream: None,
@@ -235,6 +252,10 @@ impl Flow {
             gathering: Gathering::default(),
             last_used: now,
         }
+    }
+
+    fn has_socket(&self) -> bool {
+        matches!(self.server, Server::Here(_) | Server::Anywhere(_))
     }
 
     /// The socket to its server, if that is here.

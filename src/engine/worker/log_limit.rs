@@ -30,7 +30,7 @@ pub(super) enum Class {
     Refusal,
     /// A line of a command's standard error; all commands have one limit.
     Command,
-    /// Descriptors or buffers are used up.
+    /// Descriptors, local ports or buffers are used up.
     Shortage,
 }
 
@@ -57,7 +57,9 @@ impl Class {
             Class::Tunnel => "more tunnels came up or went down, not logged one by one",
             Class::Refusal => "more streams refused, not logged one by one",
             Class::Command => "more lines of commands, not logged one by one",
-            Class::Shortage => "more shortages of descriptors or buffers, not logged one by one",
+            Class::Shortage => {
+                "more shortages of descriptors, ports or buffers, not logged one by one"
+            }
         }
     }
 }

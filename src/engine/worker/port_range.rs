@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 /// The ports that may be opened, used in turn: one that was just closed is not used again as long as
 /// there are others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PortRange {
     /// `None`: the kernel chooses.
     ports: Option<RangeInclusive<u16>>,

@@ -103,7 +103,10 @@ impl<D: Driver> Worker<D> {
     ) -> Result<SocketAddr, String> {
         let Guest { client, own } = self.guest(owner)?;
         self.ports.asked.may_add(owner, request)?;
-        let failed = |error: io::Error| format!("no port can be opened at {}: {error}", own.ip());
+        let failed = |error: io::Error| {
+            let why = net::why_not_connected(&error, own);
+            format!("no port can be opened at {}: {why}", own.ip())
+        };
         let (socket, address) = match transport {
             Transport::Tcp => {
                 let fd = self.port_range.open(own, net::listen).map_err(failed)?;
@@ -112,7 +115,10 @@ impl<D: Driver> Worker<D> {
                 (AskedSocket::Listener(Fd::new(fd)), address)
             }
             Transport::Udp => {
-                let fd = self.port_range.open(own, datagram::bind).map_err(failed)?;
+                let mut range = std::mem::take(&mut self.port_range);
+                let opened = self.open_socket(own, || range.open(own, datagram::bind));
+                self.port_range = range;
+                let fd = opened.map_err(failed)?;
                 let port = DatagramPort::new(fd, Purpose::Entrance);
                 let address = port.address;
                 (AskedSocket::Datagrams(port), address)
