@@ -113,6 +113,17 @@ fn what_came_before_a_break_waits_for_acknowledgements() {
         kinds = sent(&mut session);
     }
     assert_eq!(session.counters().payload_bytes_out, bytes);
+    // What a client said that was reset before the peer had answered.
+    let mut session = up(ours(0), ours(0).offer);
+    let at = "127.0.0.1:1".parse().expect("an address");
+    let key = session.open(0, at, at).expect("a stream");
+    sent(&mut session);
+    session.data_ready(key, 10);
+    assert!(session.local_broken(key, "gone"), "its data still goes out");
+    assert!(sent(&mut session).is_empty(), "the peer has not answered");
+    let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
+    session.on_frame(opened, START).expect("CONNECTED");
+    assert_eq!(sent(&mut session), [SEND, CLOSE]);
 }
 
 #[test]

@@ -4,12 +4,12 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use sockmux_uring::limits::{BROKEN_QUIET_MILLIS, FIRST_WINDOW_BYTES};
 use support::net::{Ended, bounded, connect, free_port, read_to_end_of, reset};
 use support::pattern::Pattern;
@@ -162,6 +162,38 @@ fn by_a_unix_socket(protocol: Protocol) {
     let tunnel = Tunnel::start(protocol, &[exit], &["PORT=127.0.0.1:0"]);
     let accept = || listener.accept().expect("the relay comes").0;
     check_answers(&tunnel.receptor, || connect(tunnel.entrance()), accept);
+}
+
+/// A server that takes no more clients for now is asked again and again. Meanwhile its client is reset.
+#[test]
+fn before_the_server_is_reached() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("the socket can be made");
+    let mut waiting = Vec::new();
+    loop {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        socket.set_nonblocking(true).expect("it need not block");
+        match socket.connect(&SockAddr::unix(&path).expect("a path")) {
+            Ok(()) => waiting.push(socket),
+            Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    let exit = format!("DEST=unix:{}", path.display());
+    let tunnel = Tunnel::start(Protocol::V1, &[&exit[..], "-v"], &["PORT=127.0.0.1:0"]);
+    let mut client = connect(tunnel.entrance());
+    client.write_all(&REQUEST).expect("sent");
+    reset(client);
+    tunnel.receptor.wait_for("stream reset by the peer");
+    drop(waiting);
+    let said = || {
+        let (mut server, _) = listener.accept().expect("somebody comes");
+        let mut said = Vec::new();
+        server.read_to_end(&mut said).expect("an end");
+        said
+    };
+    let first = std::iter::repeat_with(said).find(|said| !said.is_empty());
+    assert_eq!(first.expect("the tunnel comes"), REQUEST);
 }
 
 in_both_protocols!(through_a_tunnel, by_a_unix_socket);

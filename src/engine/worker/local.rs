@@ -159,6 +159,8 @@ pub(super) struct Local {
     pub(super) waiting: bool,
     /// In the list of those with output to write.
     pub(super) dirty: bool,
+    /// Its stream was reset before the server was reached: that gets what is left, and is reset.
+    pub(super) reset_when_reached: bool,
     /// Urgent data that came before the server was reached.
     pub(super) urgent: Option<u8>,
     /// When all output is written, the socket is shut down for writing.
@@ -201,6 +203,7 @@ impl Local {
             sending: false,
             waiting: false,
             dirty: false,
+            reset_when_reached: false,
             urgent: None,
             end_after_output: false,
             deadline: None,

@@ -214,10 +214,15 @@ impl<D: Driver> Worker<D> {
         local.deadline = None;
         let (tunnel, stream) = (local.tunnel, local.stream);
         // The client may have left meanwhile: what it said is delivered all the same.
+        let then_reset = local.reset_when_reached;
         local.stage = match stream {
             Some(_) => Stage::Open,
-            None => Stage::Flushing { then_reset: false },
+            None => Stage::Flushing { then_reset },
         };
+        if stream.is_none() && then_reset {
+            let linger = self.plan.timeouts_of(local.exit).linger;
+            self.set_deadline(key, linger.map(|linger| self.now.after(linger)));
+        }
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session.accept(stream, server, own);
         }
@@ -252,19 +257,22 @@ impl<D: Driver> Worker<D> {
         local.stream = None;
         local.input.clear(&mut self.kit.pipes);
         let client = local.client;
+        // What its client has said is still to reach the server.
+        let sets_out = matches!(local.stage, Stage::Dialing(_) | Stage::Knocking(..))
+            && !local.output_is_empty();
         match how {
             Ended::Orderly => {
                 debug!(%client, "stream ended");
-                let sets_out = matches!(local.stage, Stage::Dialing(_) | Stage::Knocking(..));
-                if sets_out && !local.output_is_empty() {
-                    // What its client has said is still to reach the server.
-                    return;
+                if !sets_out {
+                    self.flush_and_close(key, false);
                 }
-                self.flush_and_close(key, false);
             }
             Ended::Reset(reason) => {
                 debug!(%client, reason, "stream reset by the peer");
-                self.flush_and_close(key, true);
+                local.reset_when_reached = sets_out;
+                if !sets_out {
+                    self.flush_and_close(key, true);
+                }
             }
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
                 self.log_refused(client, &format!("by the peer: {reason}"));
