@@ -17,6 +17,24 @@ pub const BULK_BUFFERS: u16 = 64;
 /// tunnel that stops reading because its own buffers wait for the link could wait for ever.
 pub const BULK_BUFFERS_FOR_LINKS: usize = 24;
 
+/// Small receive buffers that are left when payload that waits for the link no longer keeps its own:
+/// it is copied into buffers of the engine's own pool, many messages into one. A message of 100 bytes
+/// keeps forty times its size otherwise, and a link that stands still would soon have them all.
+pub const SMALL_BUFFERS_SCARCE: usize = SMALL_BUFFERS as usize / 4;
+
+/// The same for bulk receive buffers: a quarter of those that local sockets may use, beside those
+/// that they may not.
+pub const BULK_BUFFERS_SCARCE: usize =
+    BULK_BUFFERS_FOR_LINKS + (BULK_BUFFERS as usize - BULK_BUFFERS_FOR_LINKS) / 4;
+
+/// Most payload that is copied out of a bulk buffer for that: what would keep eight times its size.
+pub const PACKED_BYTES_MAX: usize = BULK_BUFFER_BYTES as usize / 8;
+
+/// Pieces of one stream up to which they are copied to where those of the tunnel's other streams stand:
+/// few messages need no buffer of their own. The rest of a stream is put together in buffers of its
+/// own, so that a piece of it is a whole buffer however small the messages are.
+pub const PACKED_TOGETHER_MAX: usize = 8;
+
 /// Size of a buffer of the engine's own pool, which holds frame heads and what slow readers have
 /// not taken.
 pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
@@ -25,6 +43,14 @@ pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
 /// bound on what a process holds for them, a thousand whole windows; a stream that finds it used
 /// up is reset.
 pub const POOL_BUFFERS: u32 = 64 << 10;
+
+/// Part of the pool kept back from slow readers, so that frames can always be written and links be
+/// read ahead: a 64th, 16 MiB.
+pub const POOL_RESERVE_PART: usize = 64;
+
+/// Buffers of the pool without which no frame is begun: its head (an answer to a ping of 64 KiB is the
+/// longest), and one for where that begins. Payload that finds no room there is not copied.
+pub const FRAME_BUFFERS: usize = (64 << 10) / POOL_BUFFER_BYTES as usize + 2;
 
 /// Bytes in one gathered send to the link. Large enough that a bulk stream pays little per send
 /// and little enough that a keystroke does not wait long behind it.

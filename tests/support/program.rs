@@ -258,6 +258,12 @@ impl Program {
         ticks / TICKS_PER_SEC
     }
 
+    /// Whether its main thread waits for something.
+    pub fn is_asleep(&self) -> bool {
+        let stat = self.proc_file("stat");
+        stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('S'))
+    }
+
     /// Lets the process have no more descriptors than this.
     pub fn limit_descriptors(&self, most: u64) {
         let pid = Pid::from_raw(self.pid() as i32);

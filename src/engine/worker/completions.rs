@@ -4,17 +4,19 @@ use super::Worker;
 use super::asked::PortName;
 use super::gathering::Source;
 use super::token::{self, Kind};
-use crate::engine::driver::{Completion, Driver, Outcome};
+use crate::engine::driver::{BufferClass, Completion, Driver, Outcome};
 
 impl<D: Driver> Worker<D> {
     pub(super) fn take_in(&mut self, completion: Completion) {
         let Completion { token, more, outcome } = completion;
         let (kind, key) = token::read(token);
         match (kind, outcome) {
-            (Kind::LocalReceive, Outcome::Received(got)) => self.local_received(key, more, got),
+            (Kind::LocalReceive, Outcome::Received(got)) => {
+                self.local_received(key, BufferClass::Small, more, got);
+            }
             (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
                 self.bulk_receives -= 1;
-                self.local_received(key, more, got);
+                self.local_received(key, BufferClass::Bulk, more, got);
             }
             (Kind::LocalSend, Outcome::Sent { result, gather }) => {
                 self.local_sent(key, result, gather);

@@ -12,6 +12,7 @@ use tracing::{trace, warn};
 
 use super::log_limit::Class;
 use super::pair::{Input, Mode, Output, Way};
+use super::waiters::Waiter;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
 use crate::engine::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
@@ -55,7 +56,7 @@ impl<D: Driver> Worker<D> {
                 self.receive_half(key, way, BufferClass::Bulk);
             }
             (Input::Idle | Input::Ready, Mode::Spliced) => self.splice_half(key, way),
-            (Input::Watched | Input::Receiving | Input::Starved, _) => {}
+            (Input::Watched | Input::Receiving(_) | Input::Starved, _) => {}
         }
     }
 
@@ -122,7 +123,7 @@ impl<D: Driver> Worker<D> {
     fn receive_half(&mut self, key: Key, way: Way, class: BufferClass) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
-        half.input = Input::Receiving;
+        half.input = Input::Receiving(class);
         self.driver.recv(from, RecvMode::Now, class, way.kinds().receive.of(key));
     }
 
@@ -134,7 +135,7 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let Some((half, _, to)) = pair.half(way) else { return };
-        half.input = Input::Idle;
+        let input = std::mem::replace(&mut half.input, Input::Idle);
         match got {
             // Nobody takes it.
             Ok(Some(_)) if half.output == Output::Broken => {}
@@ -159,8 +160,9 @@ impl<D: Driver> Worker<D> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) => self.watch_half(key, way),
                 Some(libc::ENOBUFS) => {
-                    half.input = Input::Starved;
-                    self.starved_halves.push((key, way));
+                    if let Input::Receiving(class) = input {
+                        self.wait_for_buffer(class, Waiter::Half(key, way));
+                    }
                 }
                 _ => self.side_is_empty(key, way),
             },
@@ -171,8 +173,10 @@ impl<D: Driver> Worker<D> {
     pub(super) fn feed_half(&mut self, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, ..)) = pair.half(way) else { return };
-        half.input = Input::Ready;
-        self.advance_half(key, way);
+        if half.input == Input::Starved {
+            half.input = Input::Ready;
+            self.advance_half(key, way);
+        }
     }
 
     pub(super) fn half_sent(

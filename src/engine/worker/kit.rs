@@ -7,14 +7,15 @@ use crate::engine::chunk::{Chunk, ChunkMut, Pool};
 use crate::engine::driver::Gather;
 use crate::engine::link::Link;
 use crate::engine::pipe::Pipes;
-use crate::limits::{COPY_BYTES, POOL_BUFFER_BYTES, POOL_BUFFERS};
-
-/// Buffers kept back from slow readers, so that heads can always be written.
-const POOL_RESERVE: usize = 1024;
+use crate::limits::{
+    COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES, POOL_RESERVE_PART,
+};
 
 /// Buffers and gathers, used again and again.
 pub(super) struct Kit {
     pool: Pool,
+    /// Buffers kept back from slow readers.
+    reserve: usize,
     /// Where heads and small payload are written, one behind the other.
     arena: ChunkMut,
     /// Gathers not in use, boxed as the driver takes them.
@@ -29,12 +30,14 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new() -> io::Result<Kit> {
-        let pool = Pool::new(POOL_BUFFER_BYTES, POOL_BUFFERS)?;
+    /// With a pool of so many buffers.
+    pub(super) fn new(pool_buffers: u32) -> io::Result<Kit> {
+        let pool = Pool::new(POOL_BUFFER_BYTES, pool_buffers)?;
+        let reserve = pool.capacity() / POOL_RESERVE_PART;
         let take = || pool.take().ok_or_else(|| io::Error::other("the buffer pool is empty"));
         let (arena, ahead) = (take()?, take()?);
         let (gathers, head) = (Vec::new(), Vec::with_capacity(512));
-        Ok(Kit { pool, arena, gathers, head, ahead, pipes: Pipes::default() })
+        Ok(Kit { pool, reserve, arena, gathers, head, ahead, pipes: Pipes::default() })
     }
 
     /// Buffers that nobody holds.
@@ -51,12 +54,17 @@ impl Kit {
         self.gathers.push(gather);
     }
 
-    /// Whether a frame can be written now: its head and as much of its payload as is copied.
+    /// Whether a frame can be written now: its head; payload needs no buffers.
     pub(super) fn can_write_frame(&self) -> bool {
-        self.pool.free() >= 4
+        self.pool.free() >= FRAME_BUFFERS
     }
 
-    /// Copies bytes to the end of a batch.
+    /// Whether a link can be read ahead, and frames be written beside.
+    pub(super) fn can_read_ahead(&self) -> bool {
+        self.pool.free() > FRAME_BUFFERS
+    }
+
+    /// Copies bytes to the end of a batch: a head, or what there is [room for](Self::has_room_for).
     pub(super) fn write(&mut self, gather: &mut Gather, mut bytes: &[u8]) {
         loop {
             let took = self.arena.put(bytes);
@@ -71,7 +79,7 @@ impl Kit {
 
     /// Whether so many bytes can be kept, and frames be written beside.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.pool.free() > POOL_RESERVE + bytes / POOL_BUFFER_BYTES as usize
+        self.pool.free() > self.reserve + bytes / POOL_BUFFER_BYTES as usize
     }
 
     /// Copies bytes to the end of a queue.
@@ -94,9 +102,9 @@ impl Kit {
         self.head.clear();
     }
 
-    /// Moves `bytes` from the front of `input` to the end of a batch: small pieces are copied,
-    /// large ones stay where they were received. Ends before what stands in the pipe, and says how
-    /// many bytes are left then.
+    /// Moves `bytes` from the front of `input` to the end of a batch: small pieces are copied, large
+    /// ones stay where they were received, and so do all while the pool is nearly used up. Ends
+    /// before what stands in the pipe, and says how many bytes are left then.
     pub(super) fn append(&mut self, gather: &mut Gather, input: &mut Pieces, bytes: u64) -> usize {
         let mut left = bytes as usize;
         while left > 0 {
@@ -105,7 +113,8 @@ impl Kit {
                 Piece::Chunk(front) => {
                     let part = front.len().min(left);
                     left -= part;
-                    if part <= COPY_BYTES {
+                    let has_room = self.arena.room() >= part || self.pool.free() > FRAME_BUFFERS;
+                    if part <= COPY_BYTES && has_room {
                         self.write(gather, &front[..part]);
                         front.advance(part);
                     } else {
@@ -127,20 +136,21 @@ impl Kit {
         most_bytes: usize,
     ) -> io::Result<Option<Chunk>> {
         if self.ahead.room() < most_bytes {
-            let Some(buffer) = self.pool.take() else {
-                return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-            };
-            self.ahead = buffer;
+            self.ahead = self.take_ahead().ok_or(io::Error::from_raw_os_error(libc::ENOBUFS))?;
         }
         let got = link.receive(&mut self.ahead, most_bytes)?;
         Ok((got > 0).then(|| self.ahead.take_written()))
+    }
+
+    fn take_ahead(&self) -> Option<ChunkMut> {
+        self.can_read_ahead().then(|| self.pool.take()).flatten()
     }
 
     /// A chunk with a copy of the first of `bytes`, and how many they are. `None`: the pool is used
     /// up.
     pub(super) fn chunk_of(&mut self, bytes: &[u8]) -> Option<(Chunk, usize)> {
         if self.ahead.room() == 0 {
-            self.ahead = self.pool.take()?;
+            self.ahead = self.take_ahead()?;
         }
         let took = self.ahead.put(bytes);
         Some((self.ahead.take_written(), took))
@@ -159,7 +169,7 @@ impl Kit {
             let buffer = match tail {
                 Some(buffer) if buffer.room() > 0 => buffer,
                 _ => {
-                    if self.pool.free() <= POOL_RESERVE {
+                    if self.pool.free() <= self.reserve {
                         return false;
                     }
                     let Some(buffer) = self.pool.take() else { return false };
@@ -171,6 +181,22 @@ impl Kit {
             output.join_chunk(buffer.take_written());
         }
         true
+    }
+
+    /// Copies a chunk that waits for the link to the end of `input`, so that its receive buffer can go
+    /// back: a stream's first few behind those of others, into the first of `tails`, the others into
+    /// the second, which is its own. `false`, and nothing is copied, when half of the pool is in use.
+    pub(super) fn pack(
+        &self,
+        chunk: &Chunk,
+        tails: (&mut Option<ChunkMut>, &mut Option<ChunkMut>),
+        input: &mut Pieces,
+    ) -> bool {
+        if self.pool.free() <= self.pool.capacity() / 2 + chunk.len() / POOL_BUFFER_BYTES as usize {
+            return false;
+        }
+        let tail = if input.pieces() < PACKED_TOGETHER_MAX { tails.0 } else { tails.1 };
+        self.spill(chunk, tail, input)
     }
 
     /// Copies what stands in the pipes of an output into buffers of the pool, as long as half of them
@@ -194,5 +220,68 @@ impl Kit {
             gather.push(chunk);
         }
         enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_all_but(kit: &Kit, left: usize) -> Vec<ChunkMut> {
+        let mut taken = Vec::new();
+        while kit.free_buffers() > left {
+            taken.extend(kit.pool.take());
+        }
+        taken
+    }
+
+    /// Messages that each stand in a buffer of its own.
+    fn messages(bytes: &[u8], message_bytes: usize) -> Pieces {
+        let pool = Pool::new(message_bytes as u32, (bytes.len() / message_bytes) as u32).unwrap();
+        let mut pieces = Pieces::default();
+        for message in bytes.chunks(message_bytes) {
+            let mut buffer = pool.take().unwrap();
+            buffer.put(message);
+            pieces.push_chunk(buffer.take_written());
+        }
+        pieces
+    }
+
+    #[test]
+    fn a_frame_of_many_small_pieces_is_written_from_the_last_buffers() {
+        let mut kit = Kit::new(64).unwrap();
+        let _taken = take_all_but(&kit, FRAME_BUFFERS);
+        let bytes: Vec<u8> = (0..256 * COPY_BYTES).map(|n| (n / 7) as u8).collect();
+        let mut pieces = messages(&bytes, COPY_BYTES);
+        let mut gather = kit.take_gather();
+        assert!(kit.can_write_frame());
+        kit.head.extend(b"head");
+        kit.write_head(&mut gather);
+        assert_eq!(kit.append(&mut gather, &mut pieces, bytes.len() as u64), 0);
+        let sent: Vec<u8> = gather.iter().flat_map(|part| part.to_vec()).collect();
+        assert!(sent[..4] == *b"head" && sent[4..] == bytes);
+        assert!(pieces.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_packed_until_half_of_the_pool_is_used() {
+        let kit = Kit::new(64).unwrap();
+        let (mut shared, mut input) = (None, [Pieces::default(), Pieces::default()]);
+        let mut own = [None, None];
+        let message = messages(&[7; 100], 100).pop_chunk().unwrap();
+        let before = kit.free_buffers();
+        for _ in 0..PACKED_TOGETHER_MAX {
+            for (input, own) in input.iter_mut().zip(&mut own) {
+                assert!(kit.pack(&message, (&mut shared, own), input));
+            }
+        }
+        assert_eq!(kit.free_buffers(), before - 1, "the first few of all stand together");
+        for _ in 0..10 * POOL_BUFFER_BYTES as usize / message.len() {
+            kit.pack(&message, (&mut shared, &mut own[0]), &mut input[0]);
+        }
+        assert!(input[0].pieces() < PACKED_TOGETHER_MAX + 20, "the others are put together");
+        assert!(kit.free_buffers() >= before - 13, "in buffers that are filled");
+        let _taken = take_all_but(&kit, kit.pool.capacity() / 2);
+        assert!(!kit.pack(&message, (&mut shared, &mut own[1]), &mut input[1]));
     }
 }

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::counts::log_line_counts;
 use super::token::Kind;
+use super::tunnel::Lack;
 use super::{Drain, Key, Worker};
 use crate::engine::driver::{Driver, Fd};
 use crate::limits::{AHEAD_BYTES_MAX, CONTROL_BACKLOG};
@@ -165,7 +166,8 @@ impl<D: Driver> Worker<D> {
                 Ok(None) => return self.drop_tunnel(key, "the device is gone"),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.starved_tunnels.push(key);
+                    tunnel.starved = Some(Lack::Pool);
+                    self.wait_for_pool(key);
                     break;
                 }
                 Err(error) => {
@@ -202,8 +204,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             let Some((chunk, took)) = self.kit.chunk_of(&serial.inbox) else {
-                self.starved_tunnels.push(key);
-                return;
+                return self.wait_for_pool(key);
             };
             serial.inbox.drain(..took);
             if let Err(error) = self.read_frames(key, chunk) {

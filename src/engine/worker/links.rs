@@ -33,7 +33,7 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
             && !tunnel.serial.as_ref().is_some_and(|serial| serial.is_always_read());
-        if tunnel.reading != Reading::Idle || full {
+        if tunnel.reading != Reading::Idle || tunnel.starved.is_some() || full {
             return;
         }
         match tunnel.pace {
@@ -71,10 +71,7 @@ impl<D: Driver> Worker<D> {
             }
             Ok(None) => return self.link_ended(key),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOBUFS) => {
-                    self.starved_tunnels.push(key);
-                    return;
-                }
+                Some(libc::ENOBUFS) => return self.link_waits_for_buffer(key),
                 Some(libc::ECANCELED) => {}
                 _ => return self.drop_tunnel(key, &format!("receiving from the peer: {error}")),
             },
@@ -236,6 +233,9 @@ impl<D: Driver> Worker<D> {
                         let (pipe, left_bytes) = (Rc::clone(pipe), piped);
                         tunnel.outgoing = Some(Outgoing { local: user, pipe, left_bytes });
                     }
+                    if local.input.is_empty() {
+                        local.packed = None;
+                    }
                     if matches!(local.stage, Stage::Draining) {
                         local.last_data = self.now;
                         if local.input.is_empty() {
@@ -245,6 +245,10 @@ impl<D: Driver> Worker<D> {
                     }
                 }
             }
+        }
+        if gather.is_empty() && !self.kit.can_write_frame() {
+            // There may be something to send all the same.
+            self.wait_for_pool(key);
         }
         (gather, has_runs)
     }

@@ -143,6 +143,8 @@ pub(super) struct Local {
     pub(super) guarded: bool,
     /// Received and not yet framed.
     pub(super) input: Pieces,
+    /// Where more of it is copied to while receive buffers are scarce.
+    pub(super) packed: Option<ChunkMut>,
 
     /// Delivered and not yet written.
     pub(super) output: Pieces,
@@ -196,6 +198,7 @@ impl Local {
             broken: None,
             guarded: false,
             input: Pieces::default(),
+            packed: None,
             output: Pieces::default(),
             own_bytes: 0,
             spill: None,

@@ -8,12 +8,14 @@ use tracing::{debug, trace};
 
 use super::local::{Local, Pace, Reading, Stage};
 use super::token::Kind;
+use super::waiters::Waiter;
 use super::{Key, Worker};
 use crate::engine::chunk::Chunk;
 use crate::engine::driver::{BufferClass, Driver, RecvMode};
 use crate::engine::net;
 use crate::limits::{
-    BULK_BUFFER_BYTES, BULK_BUFFERS_FOR_LINKS, POOL_BUFFER_BYTES, SMALL_BUFFER_BYTES,
+    BULK_BUFFER_BYTES, BULK_BUFFERS_SCARCE, PACKED_BYTES_MAX, POOL_BUFFER_BYTES,
+    SMALL_BUFFER_BYTES, SMALL_BUFFERS_SCARCE,
 };
 use crate::params::plan::Bulk;
 use crate::session::Moment;
@@ -93,18 +95,15 @@ impl<D: Driver> Worker<D> {
 
     /// Starts a receive, or waits for a buffer to receive into.
     fn receive_local(&mut self, key: Key, mode: RecvMode, class: BufferClass) {
+        let kind = match class {
+            BufferClass::Small => Kind::LocalReceive,
+            BufferClass::Bulk => Kind::LocalReceiveBulk,
+        };
+        let has_buffer = self.has_buffer_for(class, Waiter::Local(key));
         let Some(local) = self.locals.get_mut(key) else { return };
         let Some(fd) = &local.fd else { return };
-        let (kind, kept_free) = match class {
-            BufferClass::Small => (Kind::LocalReceive, 0),
-            BufferClass::Bulk => {
-                (Kind::LocalReceiveBulk, BULK_BUFFERS_FOR_LINKS + self.bulk_receives)
-            }
-        };
-        if self.driver.free_buffers(class) <= kept_free {
-            local.starved = true;
-            self.starved_locals.push_back(key);
-            return;
+        if !has_buffer {
+            return self.wait_for_buffer(class, Waiter::Local(key));
         }
         if class == BufferClass::Bulk {
             self.bulk_receives += 1;
@@ -113,7 +112,13 @@ impl<D: Driver> Worker<D> {
         local.reading = Reading::Armed { op, mode, cancelled: false };
     }
 
-    pub(super) fn local_received(&mut self, key: Key, more: bool, got: io::Result<Option<Chunk>>) {
+    pub(super) fn local_received(
+        &mut self,
+        key: Key,
+        class: BufferClass,
+        more: bool,
+        got: io::Result<Option<Chunk>>,
+    ) {
         let Some(local) = self.locals.get_mut(key) else {
             self.counters.stale += 1;
             return;
@@ -126,9 +131,14 @@ impl<D: Driver> Worker<D> {
                 if let (Stage::Open, Some(stream)) = (&local.stage, local.stream) {
                     let bytes = chunk.len();
                     self.watch.came(bytes >= POOL_BUFFER_BYTES as usize, self.now);
-                    local.input.push_chunk(chunk);
                     let tunnel = local.tunnel;
+                    let is_scarce = is_scarce(&self.driver, class, bytes);
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
+                        let Local { input, packed, .. } = local;
+                        let tails = (&mut tunnel.packed, packed);
+                        if !(is_scarce && self.kit.pack(&chunk, tails, input)) {
+                            input.push_chunk(chunk);
+                        }
                         tunnel.session.data_ready(stream, bytes as u64);
                         tunnel.session.may_read(stream)
                     });
@@ -143,10 +153,7 @@ impl<D: Driver> Worker<D> {
             }
             Ok(None) => self.local_ended(key),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOBUFS) => {
-                    local.starved = true;
-                    self.starved_locals.push_back(key);
-                }
+                Some(libc::ENOBUFS) => self.wait_for_buffer(class, Waiter::Local(key)),
                 Some(libc::ECANCELED) => self.read_local(key),
                 Some(libc::EAGAIN) => self.watch_local(key),
                 _ => self.reading_failed(key, &error),
@@ -325,6 +332,18 @@ impl<D: Driver> Worker<D> {
         local.deadline = deadline;
         if deadline.is_some() {
             self.timed += 1;
+        }
+    }
+}
+
+/// Whether so much payload is not to keep the buffer of this class that it came in: few are left, and
+/// it would take little of it.
+#[inline]
+fn is_scarce(driver: &impl Driver, class: BufferClass, bytes: usize) -> bool {
+    match class {
+        BufferClass::Small => driver.free_buffers(class) < SMALL_BUFFERS_SCARCE,
+        BufferClass::Bulk => {
+            bytes <= PACKED_BYTES_MAX && driver.free_buffers(class) < BULK_BUFFERS_SCARCE
         }
     }
 }

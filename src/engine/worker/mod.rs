@@ -12,8 +12,8 @@
 //! moves bulk past the process from socket to socket, by pipes that [`stalled`] streams give up.
 //! [`dialer`] connects to whatever any of them has to reach, as [`dial`] says.
 //! [`broken`] delivers what a broken connection had sent before the other side is reset.
-//! [`completions`] begins each turn, [`turn`] closes it; [`log_limit`] keeps what others
-//! can cause from filling the log, [`counts`] logs what was counted.
+//! [`completions`] begins each turn, [`turn`] closes it; [`waiters`] have found no buffer.
+//! [`log_limit`] keeps what others can cause from filling the log, [`counts`] logs what was counted.
 //!
 //! [`ports`] opens ports that the peer asks for ([`asked`] holds them, [`port_range`] says where), [`calls`] connects to clients.
 //!
@@ -87,6 +87,7 @@ mod tunnel;
 mod tunnels;
 mod turn;
 mod unix;
+mod waiters;
 mod watch;
 
 use super::command::Watchdog;
@@ -98,8 +99,8 @@ use super::resolver::Resolver;
 use crate::endpoint::destinations::Destinations;
 use crate::endpoint::seats::Seats;
 use crate::limits::{
-    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, PORTS_ON_REQUEST_MAX, STREAMS_MAX,
-    TUNNELS_MAX, WINDOW_BYTES,
+    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, PORTS_ON_REQUEST_MAX,
+    STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES,
 };
 use crate::params::plan::{LinkPlan, Plan};
 use crate::session::{Config, Moment};
@@ -126,6 +127,7 @@ use port_range::PortRange;
 use table::{Key, Table};
 use talk::Proxies;
 use tunnel::Tunnel;
+use waiters::Waiters;
 use watch::Watch;
 
 /// How a run ended.
@@ -264,12 +266,8 @@ pub(super) struct Worker<D> {
     dirty_tunnels: Vec<Key>,
     /// Have more to write than one turn may take.
     unfinished_tunnels: Vec<Key>,
-    /// Local connections that wait for a receive buffer.
-    starved_locals: VecDeque<Key>,
-    /// Tunnels that wait for one.
-    starved_tunnels: Vec<Key>,
-    /// Directions of pairs that wait for one.
-    starved_halves: Vec<(Key, Way)>,
+    /// Who waits for a buffer.
+    waiters: Waiters,
     /// Local receives under way that will each take a bulk buffer.
     bulk_receives: usize,
     /// Local connections that the sweep has to look at: those with a deadline and busy ones.
@@ -345,13 +343,11 @@ impl<D: Driver> Worker<D> {
             heres: Table::new(PORTS_ON_REQUEST_MAX),
             straight: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
-            kit: Kit::new()?,
+            kit: Kit::new(POOL_BUFFERS)?,
             dirty_locals: Vec::new(),
             dirty_tunnels: Vec::new(),
             unfinished_tunnels: Vec::new(),
-            starved_locals: VecDeque::new(),
-            starved_tunnels: Vec::new(),
-            starved_halves: Vec::new(),
+            waiters: Waiters::default(),
             bulk_receives: 0,
             timed: 0,
             next_sweep: now,

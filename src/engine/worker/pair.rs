@@ -8,7 +8,7 @@ use super::broken::BrokenSide;
 use super::table::Key;
 use super::token::Kind;
 use crate::endpoint::seats::Seat;
-use crate::engine::driver::Fd;
+use crate::engine::driver::{BufferClass, Fd};
 use crate::engine::net;
 use crate::engine::pipe::Pipe;
 use crate::limits::{SMALL_BUFFER_BYTES, SPLICE_BYTES_MIN};
@@ -89,8 +89,8 @@ pub(super) enum Input {
     Watched,
     /// It has something.
     Ready,
-    /// A receive is under way.
-    Receiving,
+    /// A receive into a buffer of this class is under way.
+    Receiving(BufferClass),
     /// It waits for a buffer to receive into.
     Starved,
     /// It has given its end of data.

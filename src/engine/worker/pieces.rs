@@ -31,6 +31,11 @@ impl Pieces {
         self.queue.is_empty()
     }
 
+    /// How many stretches there are.
+    pub(super) fn pieces(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(super) fn front_mut(&mut self) -> Option<&mut Piece> {
         self.queue.front_mut()
     }

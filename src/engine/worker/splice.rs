@@ -14,7 +14,7 @@ use tracing::trace;
 use super::links::is_again;
 use super::local::{Pace, Reading, Stage};
 use super::token::Kind;
-use super::tunnel::{Destination, LinkPace};
+use super::tunnel::{Destination, Lack, LinkPace};
 use super::{Key, Worker};
 use crate::engine::direct;
 use crate::engine::driver::Driver;
@@ -266,7 +266,8 @@ impl<D: Driver> Worker<D> {
             }
             Err(error) if is_again(&error) => Passed::Nothing,
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                self.starved_tunnels.push(key);
+                tunnel.starved = Some(Lack::Pool);
+                self.wait_for_pool(key);
                 Passed::Nothing
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use super::datagrams::Run;
 use super::lines::SerialLine;
 use super::local::Reading;
 use super::table::Key;
+use crate::engine::chunk::ChunkMut;
 use crate::engine::driver::Gather;
 use crate::engine::link::Link;
 use crate::engine::pipe::Pipe;
@@ -30,6 +31,15 @@ pub(super) enum LinkPace {
     /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced. What
     /// is no socket is always read in this way.
     Spliced,
+}
+
+/// What a link waits for that finds no buffer to read into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// A bulk receive buffer.
+    Receive,
+    /// A buffer of the engine's own pool, to read ahead into.
+    Pool,
 }
 
 /// The spliced end of a frame whose head has been sent.
@@ -58,6 +68,12 @@ pub(super) struct Tunnel {
     pub(super) passing: bool,
     /// Splicing this link was refused: it is copied.
     pub(super) copy_only: bool,
+    /// The link is not read until there is a buffer.
+    pub(super) starved: Option<Lack>,
+    /// In the list of those that wait for the engine's own pool.
+    pub(super) waits_for_pool: bool,
+    /// Where small payload is copied to that waits for the link while receive buffers are scarce.
+    pub(super) packed: Option<ChunkMut>,
     /// A batch is under way, or the link is watched for room.
     pub(super) sending: bool,
     /// The link layer of a serial line.

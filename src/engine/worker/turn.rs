@@ -6,7 +6,7 @@ use super::asked::PortName;
 use super::flow::{Flow, Server};
 use super::local::{Pace, Stage};
 use super::{Drain, Key, Stopped, Tunnel, Worker};
-use crate::engine::driver::{BufferClass, Driver};
+use crate::engine::driver::Driver;
 use crate::engine::net;
 use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
 use crate::session::Moment;
@@ -25,7 +25,7 @@ impl<D: Driver> Worker<D> {
         self.sweep_if_due();
         self.dial_after_closing();
         self.write_all();
-        self.feed_starved();
+        self.feed_waiters();
         self.ended()
     }
 
@@ -68,6 +68,7 @@ impl<D: Driver> Worker<D> {
         !self.dirty_locals.is_empty()
             || !self.dirty_tunnels.is_empty()
             || self.may_dial_next_server()
+            || self.may_feed_any()
     }
 
     fn tunnels_on_time(&mut self) {
@@ -226,26 +227,6 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.dirty_locals.clear();
-    }
-
-    /// Starts receives again that found no buffer, as far as there are some now.
-    fn feed_starved(&mut self) {
-        for (key, way) in std::mem::take(&mut self.starved_halves) {
-            self.feed_half(key, way);
-        }
-        if !self.starved_tunnels.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0 {
-            for key in std::mem::take(&mut self.starved_tunnels) {
-                self.read_link(key);
-            }
-        }
-        for _ in 0..self.starved_locals.len() {
-            let Some(key) = self.starved_locals.pop_front() else { break };
-            if let Some(local) = self.locals.get_mut(key) {
-                local.starved = false;
-                // One that finds no buffer again goes to the end of the list.
-                self.read_local(key);
-            }
-        }
     }
 
     /// Says to every peer that nothing more comes, which tells it to close.

@@ -1,0 +1,192 @@
+//! A peer that is stopped while clients send: whatever runs out at the end that goes on, it sleeps, hears
+//! a SIGTERM, and has lost nothing when the peer goes on.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+use support::net::connect;
+use support::pattern::Pattern;
+use support::program::Program;
+use support::protocol::{Protocol, in_both_protocols};
+use support::servers::Server;
+use support::{DEADLINE, STILL, eventually};
+
+/// Processor time of a process that has nothing to do, in seconds of a second.
+const ASLEEP: f64 = 0.02;
+
+/// What clients write, each as much as is taken and no more than this.
+#[derive(Clone, Copy)]
+struct Load {
+    clients: usize,
+    message_bytes: usize,
+    messages: usize,
+}
+
+/// Several times what there is of small receive buffers.
+const KEYSTROKES: Load = Load { clients: 60, message_bytes: 500, messages: 100 };
+const CRUMBS: Load = Load { clients: 200, message_bytes: 100, messages: 50 };
+/// More than all bulk receive buffers. In SockMux 1 these streams are spliced, and pipes run out.
+const BULK: Load = Load { clients: 60, message_bytes: 64 << 10, messages: usize::MAX };
+
+/// A client and the sequence that it sends behind its seed.
+struct Client {
+    stream: TcpStream,
+    seed: u8,
+    pattern: Pattern,
+    messages_left: usize,
+}
+
+impl Client {
+    /// One that the server knows.
+    fn new(entrance: SocketAddr, seed: u8, messages: usize) -> Client {
+        let mut stream = connect(entrance);
+        stream.write_all(&[seed]).expect("sent");
+        stream.read_exact(&mut [0]).expect("the server's answer");
+        // What is in sockets is not what this is about.
+        SockRef::from(&stream).set_send_buffer_size(4 << 10).expect("a size can be set");
+        stream.set_nonblocking(true).expect("it can be set");
+        Client { stream, seed, pattern: Pattern::new(seed.into()), messages_left: messages }
+    }
+
+    /// Sends a message, or what of it is taken. `false`: nothing is, or it has sent all.
+    fn send(&mut self, bytes: usize) -> bool {
+        if self.messages_left == 0 {
+            return false;
+        }
+        let mut ahead = self.pattern;
+        let taken = match self.stream.write(&ahead.take(bytes)) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => panic!("client {}: {error}", self.seed),
+        };
+        self.pattern.take(taken);
+        self.messages_left -= usize::from(taken > 0);
+        taken > 0
+    }
+}
+
+/// A server that checks what each client sends, and counts what has come of all.
+fn checking(came_bytes: &Arc<AtomicU64>) -> Server {
+    let came_bytes = Arc::clone(came_bytes);
+    Server::start("127.0.0.1:0", move |mut stream| {
+        let mut buffer = [0; 64 << 10];
+        stream.read_exact(&mut buffer[..1])?;
+        let mut pattern = Pattern::new(buffer[0].into());
+        stream.write_all(b"!")?;
+        loop {
+            let bytes = stream.read(&mut buffer)?;
+            if bytes == 0 {
+                return Ok(());
+            }
+            pattern.check(&buffer[..bytes]);
+            came_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+        }
+    })
+}
+
+/// All clients send, each a message in turn, until for a while nothing more is taken of any.
+fn send_until_blocked(clients: &mut [Client], load: Load) {
+    let mut took_any = || {
+        let took = clients.iter_mut().map(|client| usize::from(client.send(load.message_bytes)));
+        took.sum::<usize>() > 0
+    };
+    while eventually(STILL / 4, &mut took_any) {}
+}
+
+/// Panics unless the program sleeps for a second. One that does not is found to run, or to want to,
+/// however little of a busy machine it gets.
+fn check_asleep(program: &Program) {
+    const LOOKS: u32 = 100;
+    let before = program.cpu_secs();
+    let awake = (0..LOOKS).filter(|_| {
+        std::thread::sleep(Duration::from_secs(1) / LOOKS);
+        !program.is_asleep()
+    });
+    let awake = awake.count();
+    let used = program.cpu_secs() - before;
+    // It may wake up for a timer and have to wait for the processor.
+    assert!(
+        awake <= LOOKS as usize / 4 && used <= ASLEEP,
+        "awake at {awake} of {LOOKS} looks, used {used} s"
+    );
+}
+
+/// Two programs joined by a pair of sockets that hold little, of which the second is stopped under this
+/// load; with the clients of the first.
+fn stopped(protocol: Protocol, load: Load, server: &Server) -> ([Program; 2], Vec<Client>) {
+    let (one, other) = UnixStream::pair().expect("a pair of sockets");
+    let ways = ["PORT=127.0.0.1:0".to_owned(), format!("DEST={}", server.address())];
+    let start = |(link, way): (UnixStream, String)| {
+        SockRef::from(&link).set_send_buffer_size(32 << 10).expect("a size can be set");
+        let mut words = vec!["-Fsockmux".to_owned(), way, "TIMEOUT=drain:2".to_owned()];
+        words.extend(protocol.words());
+        let again = link.try_clone().expect("a descriptor");
+        Program::start_with_stdio(&words, OwnedFd::from(link).into(), OwnedFd::from(again).into())
+    };
+    let [here, there] = ways;
+    let ends = [start((one, here)), start((other, there))];
+    let entrance = ends[0].address_of("entrance listening");
+    let seeds = 0..load.clients as u8;
+    let mut clients: Vec<_> =
+        seeds.map(|seed| Client::new(entrance, seed, load.messages)).collect();
+    ends[1].pause();
+    send_until_blocked(&mut clients, load);
+    (ends, clients)
+}
+
+/// Nothing is used up by waiting, and all arrives when the peer goes on, as it was sent.
+fn all_arrives(protocol: Protocol, load: Load) {
+    let came_bytes = Arc::default();
+    let server = checking(&came_bytes);
+    let ([mut near, far], clients) = stopped(protocol, load, &server);
+    check_asleep(&near);
+    let before_bytes = came_bytes.load(Ordering::SeqCst);
+    far.go_on();
+    let sent_bytes: u64 = clients.iter().map(|client| client.pattern.offset()).sum();
+    assert!(before_bytes < sent_bytes / 2, "{before_bytes} of {sent_bytes} bytes did not wait");
+    let all = eventually(DEADLINE, || came_bytes.load(Ordering::SeqCst) == sent_bytes);
+    assert!(all, "{came_bytes:?} of {sent_bytes} bytes arrived");
+    drop(clients);
+    near.terminate();
+    assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(near.wait_for("stopped")["how"], "Drained");
+}
+
+fn keystrokes_wait_at_no_cost_and_arrive(protocol: Protocol) {
+    all_arrives(protocol, KEYSTROKES);
+}
+
+fn crumbs_of_many_wait_at_no_cost_and_arrive(protocol: Protocol) {
+    all_arrives(protocol, CRUMBS);
+}
+
+fn bulk_waits_at_no_cost_and_arrives(protocol: Protocol) {
+    all_arrives(protocol, BULK);
+}
+
+fn a_sigterm_is_heard_while_the_peer_stands_still(protocol: Protocol) {
+    for load in [KEYSTROKES, BULK] {
+        let server = checking(&Arc::default());
+        let ([mut near, _far], _clients) = stopped(protocol, load, &server);
+        near.terminate();
+        near.wait_for("draining");
+        check_asleep(&near);
+        assert_eq!(near.wait_exit(Duration::from_secs(5)).code(), Some(0));
+        assert_eq!(near.wait_for("stopped")["how"], format!("DeadlinePassed({})", load.clients));
+    }
+}
+
+in_both_protocols! {
+    keystrokes_wait_at_no_cost_and_arrive,
+    crumbs_of_many_wait_at_no_cost_and_arrive,
+    bulk_waits_at_no_cost_and_arrives,
+    a_sigterm_is_heard_while_the_peer_stands_still,
+}
