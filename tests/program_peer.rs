@@ -4,9 +4,10 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::net::{Ended, bounded, check_new_echo, connect, read_to_end_of};
+use support::net::{check_new_echo, connect, is_turned_away, read_to_end_of, reset};
+use support::original::{Manners, Original, Service};
 use support::pattern::Pattern;
 use support::peer::{Frame, NO_ID, Peer, hello, kind};
 use support::program::Program;
@@ -17,6 +18,17 @@ use support::{DEADLINE, eventually};
 
 /// The most payload of one 0.3 frame: packet size less header.
 const PAYLOAD_BYTES_MAX: usize = 16384 - 8;
+
+/// Streams that end by a CLOSE of each side, and clients at once.
+const CROSSINGS: usize = 5_000;
+const AT_ONCE: usize = 10;
+
+/// Does this by as many threads as there are clients at once.
+fn at_once(each: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        (0..AT_ONCE).for_each(|_| drop(scope.spawn(&each)));
+    });
+}
 
 /// What the original says when it opens a stream.
 const CONNECT_TEXT: &[u8] = b"98304 127.0.0.1:40000 127.0.0.1:9023\0";
@@ -173,6 +185,7 @@ fn random_bytes_end_a_tunnel_and_nothing_else() {
     let (server, receptor, address) = receptor();
     let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
     connector.wait_for("tunnel up");
+    let before = receptor.sockets();
     for seed in 0..60 {
         // Before the hello, and after it; whole frames with random insides as well.
         let mut bytes = Pattern::new(seed).take(2000 + seed as usize * 13);
@@ -193,40 +206,186 @@ fn random_bytes_end_a_tunnel_and_nothing_else() {
     }
     check_new_echo(connector.address_of("entrance listening"), 1, 1 << 20);
     assert_eq!(connector.count("tunnel down"), 0);
-    let quiet = || receptor.count("tunnel down") + 1 >= receptor.count("tunnel up");
+    // Not all of them are logged one by one.
+    let quiet = || receptor.sockets() <= before;
     assert!(eventually(DEADLINE, quiet), "some tunnels of peers that left are still up");
     assert!(server.served() >= 1);
 }
 
-/// An original breaks its tunnel a few streams beyond: the client that would be one too many is
-/// told, and the sixty go on.
+/// A receptor with an entrance, and an original that has joined it.
+fn entrance(manners: Manners, words: &[&str]) -> (Program, Original, SocketAddr) {
+    let words: Vec<&str> = ["PORT=127.0.0.1:0"].iter().chain(words).copied().collect();
+    let receptor = start_receptor("127.0.0.1:0", &words);
+    let original = Original::connect(receptor.address_of("receptor listening"), manners);
+    receptor.wait_for("tunnel up");
+    let address = receptor.address_of("entrance listening");
+    (receptor, original, address)
+}
+
+/// Asks once and hears the answer.
+fn ping(client: &mut TcpStream) {
+    client.write_all(b"PING\r\n").expect("a client is heard");
+    let mut answer = [0; 7];
+    client.read_exact(&mut answer).expect("a client is answered");
+    assert_eq!(&answer, b"+PONG\r\n");
+}
+
+/// An original breaks its tunnel a few streams beyond: the client that would be one too many waits
+/// until there is room, or for as long as clients wait for a tunnel.
 #[test]
-fn an_original_peer_is_given_sixty_streams_and_the_next_client_is_refused() {
-    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0"]);
-    let mut peer = Peer::join(receptor.address_of("receptor listening"));
-    let entrance = receptor.address_of("entrance listening");
-    let mut streams = Vec::new();
-    for id in 300..360 {
-        let client = connect(entrance);
-        let opened = peer.receive_kind(kind::CONNECT);
-        assert!(opened.sender <= 254, "an original cuts id {}", opened.sender);
-        peer.send(&Frame::new(kind::CONNECTED, id, opened.sender, CONNECT_TEXT));
-        streams.push((client, id, opened.sender));
+fn an_original_peer_is_given_sixty_streams_and_the_next_clients_wait() {
+    let manners = Manners::of(Service::Pong);
+    let (receptor, original, address) = entrance(manners, &[]);
+    let mut clients: Vec<TcpStream> = (0..65).map(|_| connect(address)).collect();
+    clients[..60].iter_mut().for_each(ping);
+    assert_eq!(original.most_streams(), 60);
+    // Each that leaves makes room for the next.
+    for next in 60..65 {
+        reset(clients.remove(0));
+        ping(&mut clients[next - (next - 59)]);
     }
-    let refused = TcpStream::connect_timeout(&entrance, DEADLINE);
-    assert!(
-        refused.map_or(true, |one| read_to_end_of(&mut bounded(one), DEADLINE) == Ended::Reset)
-    );
+    clients.iter_mut().for_each(ping);
+    assert_eq!(original.most_streams(), 60);
+    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
+    original.check();
+}
+
+#[test]
+fn a_client_that_finds_no_room_for_as_long_as_clients_wait_is_reset() {
+    let (receptor, original, address) = entrance(Manners::of(Service::Pong), &["TIMEOUT=hold:1"]);
+    let mut clients: Vec<TcpStream> = (0..60).map(|_| connect(address)).collect();
+    clients.iter_mut().for_each(ping);
+    is_turned_away(address);
     let said = receptor.wait_for_reason("stream refused");
     assert!(said.contains("60 streams"), "{said}");
+    clients.iter_mut().for_each(ping);
+    // There is room again.
+    reset(clients.remove(0));
+    original.wait_ended(1);
+    ping(&mut connect(address));
+    original.check();
+}
 
-    for (client, id, theirs) in &mut streams {
-        client.write_all(b"question").expect("a client is heard");
-        assert_eq!(peer.receive_kind(kind::SEND).receiver, *id);
-        peer.send(&Frame::new(kind::SEND, *id, *theirs, b"answer"));
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).expect("a client is answered");
-        assert_eq!(&answer, b"answer");
+/// Streams at the end of which both sides have sent CLOSE: 253 of them used up all there were.
+#[test]
+fn streams_of_our_clients_end_by_crossing_close_and_the_last_is_served_as_the_first() {
+    let manners = Manners { crosses: true, ..Manners::of(Service::Pong) };
+    let (receptor, original, address) = entrance(manners, &[]);
+    at_once(|| {
+        for _ in 0..CROSSINGS / AT_ONCE {
+            let mut client = connect(address);
+            ping(&mut client);
+            reset(client);
+        }
+    });
+    original.wait_ended(CROSSINGS);
+    ping(&mut connect(address));
+    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
+    original.check();
+}
+
+#[test]
+fn streams_of_its_clients_end_by_crossing_close_and_the_last_is_served_as_the_first() {
+    let server = Server::start("127.0.0.1:0", |mut stream| {
+        stream.read_exact(&mut [0; 4])?;
+        stream.write_all(b"bye")
+    });
+    let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
+    let manners = Manners { crosses: true, ..Manners::of(Service::Sink) };
+    let original = Original::connect(receptor.address_of("receptor listening"), manners);
+    original.wait_up();
+    at_once(|| {
+        for _ in 0..CROSSINGS / AT_ONCE {
+            let client = original.open(b"quit");
+            assert_eq!(original.heard(client, 3), b"bye");
+        }
+    });
+    original.wait_ended(CROSSINGS);
+    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
+    original.check();
+}
+
+/// Its client leaves before our exit has reached its server: what it said arrives all the same.
+#[test]
+fn what_a_client_of_an_original_said_before_it_left_is_delivered() {
+    let (heard, hears) = std::sync::mpsc::channel();
+    let server = Server::start("127.0.0.1:0", move |mut stream| {
+        let mut line = String::new();
+        stream.read_to_string(&mut line)?;
+        heard.send(line).map_err(std::io::Error::other)
+    });
+    let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
+    let mut peer = Peer::join(receptor.address_of("receptor listening"));
+    let frames = [
+        Frame::new(kind::CONNECT, 7, NO_ID, &[CONNECT_TEXT, b"one line\n"].concat()),
+        Frame::new(kind::CLOSE, 7, NO_ID, b"DO close\0"),
+    ];
+    // By one write, so that the receptor reads both before it has connected.
+    peer.stream.write_all(&frames.each_ref().map(Frame::bytes).concat()).expect("sent");
+    let closed = peer.receive_kind(kind::CLOSED);
+    assert_eq!((closed.sender, closed.receiver), (NO_ID, 7));
+    assert_eq!(hears.recv_timeout(DEADLINE).expect("a line"), "one line\n");
+    peer.check_alive(b"after it");
+    assert_eq!(receptor.count("stream refused"), 0);
+}
+
+/// As `redis-cli` does: asks, hears the answer, and closes. CLOSE is held back each time, and there
+/// are slots for all.
+#[test]
+fn short_conversations_that_the_client_closes_are_all_answered() {
+    let (receptor, original, address) = entrance(Manners::of(Service::Pong), &[]);
+    at_once(|| (0..2_000 / AT_ONCE).for_each(|_| ping(&mut connect(address))));
+    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
+    original.check();
+}
+
+/// Clients that say a line, want no answer and close at once.
+#[test]
+fn lines_of_clients_that_close_at_once_are_all_delivered() {
+    let lines = std::env::var("SOCKMUX_TEST_LINES").map_or(300, |n| n.parse().expect("a number"));
+    let (receptor, original, address) = entrance(Manners::of(Service::Sink), &[]);
+    let began = Instant::now();
+    for n in 0..lines {
+        let mut client = connect(address);
+        client.write_all(b"a line\n").expect("a client is heard");
+        drop(client);
+        let due = began + n as u32 * Duration::from_millis(20);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
-    assert_eq!(receptor.count("tunnel down"), 0);
+    original.wait_lines(lines);
+    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
+    assert!(original.most_streams() <= 60);
+    original.check();
+}
+
+/// How long the stream of a client that hears its answer and closes at once is held: for half a second,
+/// so that an answer under way may pause.
+#[test]
+fn the_stream_of_a_client_that_closes_at_once_ends_half_a_second_later() {
+    let (_receptor, original, address) = entrance(Manners::of(Service::Pong), &[]);
+    ping(&mut connect(address));
+    let closed = Instant::now();
+    original.wait_ended(1);
+    let held = closed.elapsed();
+    println!("held for {held:?}");
+    assert!(held > Duration::from_millis(400) && held < Duration::from_secs(2), "{held:?}");
+}
+
+/// Its Nagle waits for our acknowledgement: it sends SENT, and holds back the echo behind it.
+#[test]
+fn a_keystroke_does_not_wait_for_a_delayed_acknowledgement() {
+    let (_receptor, original, address) = entrance(Manners::of(Service::Echo), &[]);
+    let mut client = connect(address);
+    let mut waits: Vec<Duration> = (0..31)
+        .map(|_| {
+            let began = Instant::now();
+            client.write_all(b"x").expect("a client is heard");
+            client.read_exact(&mut [0]).expect("a client is answered");
+            began.elapsed()
+        })
+        .collect();
+    waits.sort();
+    println!("keystrokes echoed in {:?} to {:?}", waits[0], waits[30]);
+    assert!(waits[15] < Duration::from_millis(20), "{waits:?}");
+    original.check();
 }

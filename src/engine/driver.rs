@@ -134,6 +134,9 @@ pub trait Driver {
     /// cancellation.
     fn accept(&mut self, fd: &Fd, token: Token) -> OpId;
 
+    /// Accepts one connection, and leaves all others in the kernel's queue.
+    fn accept_one(&mut self, fd: &Fd, token: Token) -> OpId;
+
     /// Receives into buffers of `class`.
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId;
 

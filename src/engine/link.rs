@@ -147,6 +147,14 @@ impl Link {
         self.serial.as_ref().map(|(port, checked)| (port.bytes_per_second(), *checked))
     }
 
+    /// What has come is acknowledged now and not with what is sent next: for a peer that holds back
+    /// its next packet until then (Nagle's algorithm).
+    pub(super) fn acknowledge_now(&self) {
+        if self.is_socket() {
+            net::acknowledge_now(&self.input);
+        }
+    }
+
     /// Whether the peer cannot see that we end what we send.
     pub(super) fn has_no_end(&self) -> bool {
         self.kind == Kind::Device

@@ -116,6 +116,12 @@ pub(super) fn set_up_link(fd: &OwnedFd, patience: Option<Duration>) {
     let _ = socket.set_tcp_user_timeout(patience);
 }
 
+/// Acknowledges at once what has come on a connection, if that is still to be done. The kernel comes back
+/// to delaying it, so this is for one time.
+pub(super) fn acknowledge_now(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).set_tcp_quickack(true);
+}
+
 /// Whether this is a socket of the network, not of this machine alone.
 pub(super) fn is_internet(fd: &OwnedFd) -> bool {
     SockRef::from(fd).domain().is_ok_and(|domain| domain != Domain::UNIX)

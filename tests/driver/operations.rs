@@ -4,6 +4,7 @@ use super::*;
 
 on_both_drivers!(
     one_accept_takes_many_connections_until_cancelled,
+    a_single_accept_leaves_the_others_in_the_queue,
     a_connection_accepted_for_nobody_is_closed_with_its_completion,
     multishot_receive_goes_on_to_the_end_of_data,
     a_single_receive_takes_what_there_is,
@@ -41,6 +42,28 @@ fn one_accept_takes_many_connections_until_cancelled<D: Subject>() {
     rig.driver.cancel(op);
     assert_eq!(rig.next_error(Token(7)), libc::ECANCELED);
     assert_eq!(rig.driver.in_flight(), 0);
+}
+
+fn a_single_accept_leaves_the_others_in_the_queue<D: Subject>() {
+    let mut rig = Rig::<D>::new();
+    let (listener, address) = listener();
+    let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for client in &clients {
+        assert_eq!(rig.driver.in_flight(), 0);
+        rig.driver.accept_one(&listener, Token(7));
+        let completion = rig.next();
+        assert!(!completion.more);
+        let Outcome::Accepted(Ok(fd)) = completion.outcome else { panic!("{completion:?}") };
+        let accepted = TcpStream::from(fd);
+        assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
+    }
+    // One that finds nobody waits.
+    let op = rig.driver.accept_one(&listener, Token(8));
+    let client = TcpStream::connect(address).unwrap();
+    let completion = rig.next();
+    assert!(matches!(completion.outcome, Outcome::Accepted(Ok(_))), "{completion:?}");
+    rig.driver.cancel(op);
+    drop(client);
 }
 
 fn a_connection_accepted_for_nobody_is_closed_with_its_completion<D: Subject>() {

@@ -15,6 +15,7 @@ pub mod link_proxy;
 pub mod log;
 pub mod net;
 pub mod network;
+pub mod original;
 pub mod pattern;
 pub mod peer;
 pub mod peer_v1;

@@ -57,6 +57,17 @@ impl Frame {
     }
 }
 
+/// The next frame. `None`: there is none any more.
+pub fn read_frame(input: &mut impl Read) -> Option<Frame> {
+    let mut header = [0; HEADER_BYTES];
+    input.read_exact(&mut header).ok()?;
+    assert_eq!(header[0], VERSION, "a frame's version");
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let mut payload = vec![0; usize::from(word(6))];
+    input.read_exact(&mut payload).ok()?;
+    Some(Frame { kind: header[1], sender: word(2), receiver: word(4), payload })
+}
+
 /// A connection to a receptor.
 pub struct Peer {
     pub stream: TcpStream,
@@ -99,13 +110,7 @@ impl Peer {
 
     /// The next frame. `None`: the connection has ended.
     pub fn receive(&mut self) -> Option<Frame> {
-        let mut header = [0; HEADER_BYTES];
-        self.stream.read_exact(&mut header).ok()?;
-        assert_eq!(header[0], VERSION, "a frame's version");
-        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-        let mut payload = vec![0; usize::from(word(6))];
-        self.stream.read_exact(&mut payload).ok()?;
-        Some(Frame { kind: header[1], sender: word(2), receiver: word(4), payload })
+        read_frame(&mut self.stream)
     }
 
     /// The next frame of this kind, leaving out others.

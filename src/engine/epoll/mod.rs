@@ -60,9 +60,16 @@ struct Op {
     what: What,
 }
 
+/// Whether an operation goes on when it has done what it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    Yes,
+    No,
+}
+
 /// What an operation waits to do, with the descriptor that it keeps open.
 enum What {
-    Accept(Fd),
+    Accept(Fd, Repeats),
     /// Multishot; others never wait.
     Receive(Fd, BufferClass),
     Send(Fd, Box<Gather>),
@@ -79,7 +86,7 @@ enum What {
 impl What {
     fn fd(&self) -> Option<&Fd> {
         match self {
-            What::Accept(fd)
+            What::Accept(fd, _)
             | What::Receive(fd, _)
             | What::Send(fd, _)
             | What::Connect(fd)
@@ -91,7 +98,7 @@ impl What {
     /// Its end by an error.
     fn failed(self, error: io::Error) -> Option<Outcome> {
         Some(match self {
-            What::Accept(_) => Outcome::Accepted(Err(error)),
+            What::Accept(..) => Outcome::Accepted(Err(error)),
             What::Receive(..) => Outcome::Received(Err(error)),
             What::Send(_, gather) => Outcome::Sent { result: Err(error), gather },
             What::Connect(_) => Outcome::Connected(Err(error)),
@@ -230,7 +237,14 @@ impl Driver for EpollDriver {
         self.counters.submissions += 1;
         let number = self.descriptors.number_of(fd);
         self.resume_soon(number);
-        self.wait_for(number, IN, token, What::Accept(Fd::clone(fd)))
+        self.wait_for(number, IN, token, What::Accept(Fd::clone(fd), Repeats::Yes))
+    }
+
+    fn accept_one(&mut self, fd: &Fd, token: Token) -> OpId {
+        self.counters.submissions += 1;
+        let number = self.descriptors.number_of(fd);
+        self.resume_soon(number);
+        self.wait_for(number, IN, token, What::Accept(Fd::clone(fd), Repeats::No))
     }
 
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId {

@@ -5,7 +5,7 @@ use std::io;
 use socket2::SockRef;
 
 use super::poller::{self, BROKEN, IN, OUT};
-use super::{EpollDriver, What};
+use super::{EpollDriver, Repeats, What};
 use crate::engine::chunk::Chunk;
 use crate::engine::direct;
 use crate::engine::driver::{BufferClass, Completion, Fd, OpId, Outcome};
@@ -50,7 +50,7 @@ impl EpollDriver {
                     goes_on = matches!(got, Ok(Some(_)));
                     Outcome::Received(got)
                 }
-                What::Accept(ref fd) => {
+                What::Accept(ref fd, repeats) => {
                     if !self.descriptors.get(number).is_readable() {
                         break;
                     }
@@ -60,7 +60,7 @@ impl EpollDriver {
                         self.descriptors.get(number).forget(IN);
                         break;
                     }
-                    goes_on = got.is_ok();
+                    goes_on = got.is_ok() && repeats == Repeats::Yes;
                     Outcome::Accepted(got)
                 }
                 What::Connect(ref fd) => {
@@ -99,7 +99,7 @@ impl EpollDriver {
         if !goes_on {
             return false;
         }
-        let repeats = matches!(what, What::Receive(..) | What::Accept(_));
+        let repeats = matches!(what, What::Receive(..) | What::Accept(..));
         if let Some(op) = self.ops.get_mut(id) {
             op.what = what;
         }

@@ -214,6 +214,15 @@ impl Driver for UringDriver {
         self.start(fd, token, What::Accept, Held::Nothing, entry)
     }
 
+    fn accept_one(&mut self, fd: &Fd, token: Token) -> OpId {
+        // Nobody asks whose address it is.
+        let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let entry = opcode::Accept::new(types::Fd(fd.as_raw_fd()), address, len)
+            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+            .build();
+        self.start(fd, token, What::Accept, Held::Nothing, entry)
+    }
+
     #[inline]
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId {
         let group = self.groups[class as usize].id();

@@ -19,9 +19,6 @@ use crate::engine::net;
 use crate::limits::TENTATIVE_BYTES;
 use crate::session::{NO_ADDRESS, OpenError, Session, StreamKey};
 
-/// Why a client is reset that has waited.
-const HELD: &str = "the tunnel is down (TIMEOUT=hold has passed)";
-
 /// What is needed to begin a stream again.
 #[derive(Debug)]
 pub(super) struct Tentative {
@@ -61,14 +58,17 @@ impl Local {
 impl<D: Driver> Worker<D> {
     /// A client has come in at an entrance.
     pub(super) fn client_came(&mut self, came: Came) {
-        let held = self.hold_deadline.is_some_and(|deadline| self.now >= deadline);
-        if self.up.is_empty() && (held || self.drain != Drain::No) {
-            let why = if held { HELD } else { "the tunnel is down" };
-            return self.turn_away(&came.socket, came.client, why);
+        let has_room = self.has_room();
+        if !has_room && self.hold_is_over() {
+            let why = self.why_held();
+            return self.turn_away(&came.socket, came.client, &why);
+        }
+        if !has_room && self.drain != Drain::No {
+            return self.turn_away(&came.socket, came.client, "the tunnel is down");
         }
         let Some((key, entrance)) = self.seat_client(came, Key::NONE) else { return };
         let tentative = Tentative::new(entrance);
-        if self.up.is_empty() {
+        if !has_room || !self.waiting_clients.is_empty() {
             return self.await_tunnel(key, tentative);
         }
         if let Err(error) = self.begin_by_next(key, tentative) {
@@ -76,19 +76,23 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A client was on its way from the kernel's queue when the last tunnel went: it waits here, for
-    /// as long as those who are still there.
+    /// A client was on its way from the kernel's queue when the last tunnel went, or its last slot: it
+    /// waits here, for as long as those who are still there.
     fn await_tunnel(&mut self, key: Key, tentative: Box<Tentative>) {
+        if !self.clients_held {
+            self.hold_clients();
+        }
         let Some(local) = self.locals.get_mut(key) else { return };
         local.stage = Stage::Waiting;
         local.tentative = Some(tentative);
         self.set_deadline(key, self.hold_deadline);
-        self.waiting_clients.push(key);
+        self.waiting_clients.push_back(key);
     }
 
-    /// A tunnel is up: begins the streams of clients that wait here.
+    /// A tunnel is up and has room: begins the streams of clients that wait here.
     pub(super) fn serve_waiting_clients(&mut self) {
-        for key in std::mem::take(&mut self.waiting_clients) {
+        while self.has_room() {
+            let Some(key) = self.waiting_clients.pop_front() else { return };
             let Some(local) = self.locals.get_mut(key) else { continue };
             let Some(tentative) = local.tentative.take() else { continue };
             local.stage = Stage::Open;
@@ -109,7 +113,8 @@ impl<D: Driver> Worker<D> {
     /// No tunnel has come for a client that waits here.
     pub(super) fn waited_in_vain(&mut self, key: Key) {
         self.waiting_clients.retain(|&waiting| waiting != key);
-        self.refuse_client(key, HELD);
+        let why = self.why_held();
+        self.refuse_client(key, &why);
     }
 
     /// Begins a stream in this tunnel and no other for a client that has come in, by what `open` does

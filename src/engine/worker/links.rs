@@ -61,6 +61,11 @@ impl<D: Driver> Worker<D> {
         }
         match got {
             Ok(Some(chunk)) => {
+                if tunnel.session.is_up() && !tunnel.session.peer_is_ours() {
+                    // An original leaves Nagle on: it says that it has taken a keystroke, and
+                    // holds the echo back behind that. The delay would be 40 ms.
+                    tunnel.link.acknowledge_now();
+                }
                 self.watch.came(chunk.len() >= POOL_BUFFER_BYTES as usize, self.now);
                 if let Err(error) = self.read_frames(key, chunk) {
                     self.drop_tunnel(key, &error.to_string());

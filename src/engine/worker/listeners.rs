@@ -1,8 +1,8 @@
 //! Listening sockets: receptors, where peers come in, and entrances, where clients do.
 //!
-//! An entrance accepts while a tunnel is up. While none is, clients wait in the kernel's queue,
-//! which is bounded and costs nothing, and are served when one comes back; after `TIMEOUT=hold`
-//! those that wait, and those that come, are reset, so that they learn of it.
+//! An entrance accepts while a tunnel is up and has room ([`super::entrances`]). While none has, clients
+//! wait in the kernel's queue, which is bounded and costs nothing, and are served when one has again;
+//! after `TIMEOUT=hold` those that wait, and those that come, are reset, so that they learn of it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -116,17 +116,23 @@ impl<D: Driver> Worker<D> {
         if self.drain != Drain::No {
             return;
         }
+        // Those who do not find room are left in the queue.
+        let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             let idle = listener.accepting.is_none() && listener.paused_until.is_none();
             if listener.purpose == purpose && idle {
                 let token = Kind::Accept.number(number as u32);
-                listener.accepting = Some(self.driver.accept(&listener.fd, token));
+                listener.accepting = Some(match one_by_one {
+                    true => self.driver.accept_one(&listener.fd, token),
+                    false => self.driver.accept(&listener.fd, token),
+                });
             }
         }
     }
 
     /// Leaves clients in the kernel's queue from now on.
     pub(super) fn hold_clients(&mut self) {
+        self.clients_held = true;
         self.hold_deadline = self.plan.timeouts.hold.map(|hold| self.now.after(hold));
         for listener in self.listeners.iter().filter(|l| l.purpose == Purpose::Entrance) {
             if let Some(op) = listener.accepting {
@@ -184,19 +190,19 @@ impl<D: Driver> Worker<D> {
                 _ => debug!(address = listener.place(), %error, "accept failed"),
             },
         }
-        if !more && (purpose != Purpose::Entrance || self.may_take_clients()) {
-            self.start_accepting(purpose);
+        if more {
+            return;
         }
-    }
-
-    /// Clients are taken from the queue: to be served, or to be told that nobody serves.
-    pub(super) fn may_take_clients(&self) -> bool {
-        !self.up.is_empty() || self.hold_deadline.is_some_and(|deadline| self.now >= deadline)
+        if purpose != Purpose::Entrance || self.may_take_clients() {
+            self.start_accepting(purpose);
+        } else if !self.clients_held {
+            self.hold_clients();
+        }
     }
 
     /// Times of listeners; the next one.
     pub(super) fn listeners_on_time(&mut self) -> Option<Moment> {
-        let held = self.up.is_empty() && self.hold_deadline.is_some();
+        let held = self.clients_held && self.hold_deadline.is_some();
         if !self.listeners_paused && !held {
             return None;
         }
@@ -219,17 +225,15 @@ impl<D: Driver> Worker<D> {
         if over {
             self.start_listening();
         }
-        if self.up.is_empty() {
-            match self.hold_deadline {
-                Some(deadline) if deadline > self.now => {
-                    next = Some(next.map_or(deadline, |next| next.min(deadline)));
-                }
-                Some(_) => self.start_accepting(Purpose::Entrance),
-                None => {}
-            }
-        } else if over {
+        if self.clients_held
+            && let Some(deadline) = self.hold_deadline.filter(|&deadline| deadline > self.now)
+        {
+            next = Some(next.map_or(deadline, |next| next.min(deadline)));
+        }
+        if over && self.may_take_clients() {
             self.start_accepting(Purpose::Entrance);
         }
+        self.gate_entrances();
         next
     }
 }

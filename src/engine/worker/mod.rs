@@ -4,7 +4,7 @@
 //! nothing is sent); look at the clock; then write, per local connection what was delivered to it
 //! and per tunnel one batch of frames. So whatever arrived together leaves together.
 //!
-//! Files: [`listeners`] take clients and peers in; [`connector`], [`openings`] and [`commands`] bring
+//! Files: [`listeners`] take clients and peers in, [`entrances`] says when; [`connector`], [`openings`] and [`commands`] bring
 //! the persistent connection about; [`tunnels`] begins and ends tunnels, [`links`] moves bytes
 //! between a link and its session ([`lines`], where that is a serial line); [`clients`] begins their
 //! streams, by one tunnel or the next; [`streams`] does what the session says; [`access`] says who may connect, after [`greetings`] has taken the PROXY header
@@ -52,6 +52,7 @@ mod counts;
 mod datagrams;
 mod dial;
 mod dialer;
+mod entrances;
 mod exec;
 mod exits;
 mod flow;
@@ -275,9 +276,11 @@ pub(super) struct Worker<D> {
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
     listeners_paused: bool,
-    /// Clients that were accepted when the last tunnel was gone already; each is in the table of local
+    /// No tunnel takes clients: they wait.
+    clients_held: bool,
+    /// Those of them that were accepted before that showed; each is in the table of local
     /// connections, which bounds them.
-    waiting_clients: Vec<Key>,
+    waiting_clients: VecDeque<Key>,
     /// When clients that wait for a tunnel are reset.
     hold_deadline: Option<Moment>,
     /// Keeps what others can cause from filling the log.
@@ -352,7 +355,8 @@ impl<D: Driver> Worker<D> {
             timed: 0,
             next_sweep: now,
             listeners_paused: false,
-            waiting_clients: Vec::new(),
+            clients_held: true,
+            waiting_clients: VecDeque::new(),
             hold_deadline: hold.map(|hold| now.after(hold)),
             log_limit: LogLimit::new(now),
             drain: Drain::No,

@@ -24,6 +24,7 @@ impl<D: Driver> Worker<D> {
         self.dials_on_time();
         self.sweep_if_due();
         self.dial_after_closing();
+        self.gate_entrances();
         self.write_all();
         self.feed_waiters();
         self.ended()
@@ -69,6 +70,7 @@ impl<D: Driver> Worker<D> {
             || !self.dirty_tunnels.is_empty()
             || self.may_dial_next_server()
             || self.may_feed_any()
+            || (self.clients_held && self.has_room())
     }
 
     fn tunnels_on_time(&mut self) {
