@@ -104,6 +104,10 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ("!10.0.0.5,-P8023", "10.0.0.5 8023;10.0.0.4 80", "10.0.0.5 80"),
     ("10.0.0.0/8,!-P22", "10.0.0.1 80;10.0.0.1", "10.0.0.1 22;9.9.9.9 80"),
     ("!-P22,!10.0.0.0/8", "9.9.9.9 80", "? 80;9.9.9.9 22;10.0.0.1 80"),
+    // this machine; its neighbours are as its interfaces are
+    (".localnet", "127.0.0.1;127.9.9.9;::1;::ffff:127.0.0.1", "233.252.0.1;ff0e::db8:0:1;?;? 80"),
+    (".LOCALNET,233.252.0.1", "127.0.0.1;233.252.0.1", "233.252.0.2"),
+    ("!.localnet", "233.252.0.1;ff0e::db8:0:1", "127.0.0.1;::1;?"),
     // names, looked up at start
     ("office", "10.1.1.1;2001:db8::1;::ffff:10.1.1.1", "10.1.1.2;::1;?"),
     ("*,!office", "10.1.1.2;::1", "10.1.1.1;2001:db8::1"),
@@ -168,7 +172,11 @@ const FAULTS: &[(&str, &str)] = &[
     ("-P", "`` is not a port"),
     ("-P0", "port 0"),
     ("-P99999", "`99999` is not a port"),
-    ("-", "`-` is not a host"),
+    ("-", "`-` meant the interface that the client came in by"),
+    (
+        "10.0.0.0/.",
+        "the mask `/.` meant the network by the class of its address; write its bits, as in 10.0.0.0/8",
+    ),
     (".example.org", "`.example.org` is not a host; write *.example.org"),
     ("a*b", "`a*b` is not a name pattern; write a name with one * before or after it"),
     ("*mail*", "`*mail*` is not a name pattern"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use support::datagrams::{Client, DatagramServer};
 use support::net::{check_echo, connect_from, free_port, refused};
+use support::network;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
@@ -361,4 +362,59 @@ fn clients_of_a_plain_relay_of_datagrams() {
         relay.log_text().contains("RELIABLE=")
     };
     assert!(eventually(DEADLINE, is_refused), "a client without the name");
+}
+
+/// `.localnet` is what interfaces have when a client comes.
+#[test]
+fn localnet_is_this_machine_and_the_networks_that_it_is_in_now() {
+    network::enter_new(65_536);
+    // Addresses to connect from that no interface is in the network of.
+    for words in [
+        "route add local 198.51.100.0/24 dev lo",
+        "-6 route add local 2001:db8:77::/64 dev lo",
+        "address add 10.77.0.1/24 dev lo",
+    ] {
+        network::ip(words);
+    }
+    std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").expect("a network of our own");
+    let server = Server::echo();
+    let exit = format!("SERVER=tcprelay://{}", server.address());
+    let relay = Program::start(&["-P:0", &exit, "RELIABLE=.localnet"]);
+    let port = relay.address_of("entrance listening").port();
+    let [v4, v6] =
+        ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse().expect("an address"), port));
+    served("127.0.0.1", v4);
+    served("127.9.9.9", v4);
+    served("10.77.0.9", v4);
+    served("::1", v6);
+    for (own, at, address) in
+        [("198.51.100.9", v4, "198.51.100.1/24"), ("2001:db8:77::9", v6, "2001:db8:77::1/64")]
+    {
+        refused(own, at);
+        network::ip(&format!("address add {address} dev lo"));
+        let is_served = || {
+            let stream = connect_from(own, at);
+            stream.is_ok_and(|mut stream| {
+                stream.write_all(b"x").is_ok() && stream.read(&mut [0]).is_ok_and(|got| got == 1)
+            })
+        };
+        assert!(eventually(DEADLINE, is_served), "{own}");
+    }
+}
+
+/// Both ends log it, and each says which of them lacks the exit.
+#[test]
+fn a_stream_without_an_exit_names_the_end_that_lacks_it() {
+    for (exits, words) in [
+        (&["PORT=127.0.0.1:0"][..], "no exit"),
+        (&["DEST=127.0.0.1:1:10.9.9.9"], "no exit for client 127.0.0.1 at entrance port"),
+    ] {
+        let tunnel = Tunnel::start(Protocol::V1, exits, &["PORT=127.0.0.1:0"]);
+        refused("127.0.0.1", tunnel.entrance());
+        for (end, whose) in [(&tunnel.receptor, "this end"), (&tunnel.connector, "the other end")] {
+            let reason = end.wait_for_reason("stream refused");
+            assert!(reason.contains(words), "{reason}");
+            assert!(reason.contains(&format!(": {whose} has n")), "{reason}");
+        }
+    }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use support::net::{Ended, check_new_echo, connect, free_port, is_turned_away, read_to_end_of};
+use support::net::{
+    Ended, check_echo, check_new_echo, connect, free_port, is_turned_away, read_to_end_of,
+};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
@@ -355,4 +357,25 @@ in_both_protocols! {
     a_big_transfer_up_and_down,
     two_thousand_connections_leak_no_descriptor,
     urgent_data_arrives_as_urgent_data,
+}
+
+/// One socket for every address of each family, in either order and over TCP and UDP.
+#[test]
+fn every_address_of_both_families_can_be_listened_on_one_by_one() {
+    let server = Server::echo();
+    let exit = format!("SERVER=tcprelay://{}", server.address());
+    for order in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"], ["127.0.0.1", "[::]"]] {
+        let port = free_port([0, 0, 0, 0].into()).port();
+        let ports = order.map(|host| format!("{host}:{port}")).join(",");
+        let relay = Program::start(&[&format!("-P{ports}"), &exit]);
+        relay.wait_for_nth("entrance listening", 2);
+        for host in ["127.0.0.1", "[::1]"] {
+            let address = format!("{host}:{port}").parse().expect("an address");
+            check_echo(&connect(address), 1, 10_000);
+        }
+    }
+    let port = free_port([0, 0, 0, 0].into()).port();
+    let ports = format!("-P0.0.0.0:{port}/udp,[::]:{port}/udp");
+    let relay = Program::start(&[&ports, "SERVER=udprelay://127.0.0.1:9"]);
+    relay.wait_for_nth("entrance listening", 2);
 }

@@ -14,6 +14,17 @@ use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_BACKLOG, LISTEN_PATIENCE_MILLIS}
 
 /// A listening TCP socket.
 pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    // One socket for both families where every address is meant, and no more than what was asked for
+    // otherwise.
+    listen_as(address, address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// A listening TCP socket for IPv6 alone, where IPv4 has one of its own at that port.
+pub(super) fn listen_v6(address: SocketAddr) -> io::Result<OwnedFd> {
+    listen_as(address, true)
+}
+
+fn listen_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
@@ -21,9 +32,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // One socket for both families where every address is meant, and no more than what was
-        // asked for otherwise.
-        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+        socket.set_only_v6(only_v6)?;
     }
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;

@@ -2,7 +2,7 @@
 //! runs, then the engine on the calling thread.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -149,17 +149,28 @@ impl Relay {
         net::raise_descriptor_limit();
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
         let (mut listeners, mut ports) = (Vec::new(), Vec::new());
+        let ports_of_v4 = PortsOfV4::of(&plan);
         let mut open = |bind: &Bind, transport, parameter, (purpose, header)| match transport {
-            Transport::Tcp => open_port(bind, parameter, &TCP, &mut inherited, |fd, origin| {
-                let mut listener = Listener::new(fd, purpose, origin);
-                listener.proxy_header = header;
-                listeners.push(listener);
-            }),
-            Transport::Udp => {
-                open_port(bind, parameter, &UDP, &mut Inherited::default(), |fd, _| {
+            Transport::Tcp => open_port(
+                bind,
+                parameter,
+                ports_of_v4.opening(bind, transport),
+                &mut inherited,
+                |fd, origin| {
+                    let mut listener = Listener::new(fd, purpose, origin);
+                    listener.proxy_header = header;
+                    listeners.push(listener);
+                },
+            ),
+            Transport::Udp => open_port(
+                bind,
+                parameter,
+                ports_of_v4.opening(bind, transport),
+                &mut Inherited::default(),
+                |fd, _| {
                     ports.push(DatagramPort::new(fd, purpose));
-                })
-            }
+                },
+            ),
         };
         match &plan.link {
             LinkPlan::Listen(binds) => {
@@ -289,7 +300,41 @@ struct Opening {
 }
 
 const TCP: Opening = Opening { suffix: "", at: net::listen };
+const TCP_V6: Opening = Opening { suffix: "", at: net::listen_v6 };
 const UDP: Opening = Opening { suffix: "/udp", at: datagram::bind };
+const UDP_V6: Opening = Opening { suffix: "/udp", at: datagram::bind_v6 };
+
+/// Ports at which the plan has a socket of IPv4's own: one for every address of IPv6 is not for those
+/// of IPv4 then.
+struct PortsOfV4(Vec<(Transport, u16)>);
+
+impl PortsOfV4 {
+    fn of(plan: &Plan) -> PortsOfV4 {
+        let (binds, transport) = match &plan.link {
+            LinkPlan::Listen(binds) => (binds.as_slice(), Transport::Tcp),
+            LinkPlan::Relay { binds, transport, .. } => (binds.as_slice(), *transport),
+            _ => (&[][..], Transport::Tcp),
+        };
+        let link = binds.iter().map(|bind| (transport, bind));
+        let entrances = plan.entrances.iter().map(|entrance| (entrance.transport, &entrance.bind));
+        let is_v4 = |bind: &Bind| bind.host.as_ref().is_some_and(|h| h.parse::<Ipv4Addr>().is_ok());
+        let all = link.chain(entrances).filter(|(_, bind)| bind.port != 0 && is_v4(bind));
+        PortsOfV4(all.map(|(transport, bind)| (transport, bind.port)).collect())
+    }
+
+    /// How such a port is opened.
+    fn opening(&self, bind: &Bind, transport: Transport) -> &'static Opening {
+        let every_v6 = |host: &str| host.parse() == Ok(Ipv6Addr::UNSPECIFIED);
+        let shared =
+            bind.host.as_deref().is_some_and(every_v6) && self.0.contains(&(transport, bind.port));
+        match (transport, shared) {
+            (Transport::Tcp, false) => &TCP,
+            (Transport::Tcp, true) => &TCP_V6,
+            (Transport::Udp, false) => &UDP,
+            (Transport::Udp, true) => &UDP_V6,
+        }
+    }
+}
 
 fn open_port(
     bind: &Bind,

@@ -38,3 +38,7 @@ pub const UDP_FLOWS_MAX: usize = STREAMS_MAX as usize;
 /// Longest time that `TIMEOUT=` takes, in seconds (a year). Longer ones are typing errors, and
 /// the engine may add any time up to this to a clock without overflow. "Never" is 0.
 pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
+
+/// How long what interfaces have (`.localnet`) is taken for known, in milliseconds: a change of theirs
+/// counts within a second, and clients that come by the thousand cost one question.
+pub const LOCALNET_MILLIS: u64 = 1_000;

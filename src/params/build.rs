@@ -27,7 +27,7 @@ use super::words::Word;
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX};
 
 /// Every parameter that there is.
-const NAMES: [&str; 9] =
+pub(super) const NAMES: [&str; 9] =
     ["SERVER", "PORT", "DEST", "RELIABLE", "PERMIT", "AUTHORIZER", "MAXIMA", "TIMEOUT", "SOXCONF"];
 
 /// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
@@ -98,6 +98,11 @@ impl Draft {
                 }
                 let all = if foreground { &mut self.entrances } else { &mut self.link.listen };
                 add_entrances(all, list, word)
+            }
+            // Another entrance of the original's own, as -P is; what has a host was to be an exit.
+            ("-Q", false) if PortList::parse(value).is_ok() && !value.contains(':') => {
+                self.notices.push(format!("{word} without -Fsockmux is -P{}", plain(value)));
+                add_entrances(&mut self.link.listen, listen(word, value)?, word)
             }
             (_, false) => Err(unsupported::without_foreground(option)),
             ("-A", true) => add_entrances(&mut self.link.listen, foreground::accept(value)?, word),

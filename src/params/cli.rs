@@ -8,6 +8,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 use super::build;
 use super::error::{Failure, Problem, plain, quoted};
 use super::files::{self, Files};
+use super::habits;
 use super::help;
 use super::hostlist::Lookup;
 use super::plan::Plan;
@@ -159,7 +160,15 @@ pub fn parse<I>(args: I, files: &dyn Files, lookup: &mut Lookup<'_>) -> Result<I
 where
     I: IntoIterator<Item = OsString>,
 {
-    let args = args.into_iter().map(text).collect::<Result<Vec<String>, _>>()?;
+    let mut args = args.into_iter().map(text).collect::<Result<Vec<String>, _>>()?;
+    if let Some(problem) = habits::problem(&args, &build::NAMES) {
+        return Err(Failure::new(problem.to_string()));
+    }
+    let mut administrative: Vec<String> = habits::each(&args)
+        .filter(|(arg, _)| arg.starts_with('-'))
+        .filter_map(|(arg, _)| unsupported::administrative(arg))
+        .collect();
+    args.retain(|arg| !administrative.contains(arg));
     let options = match parse_options(&args).map_err(Failure::new)? {
         Parsed::Options(options) => options,
         Parsed::Print(text) => {
@@ -176,11 +185,16 @@ where
     let words = options.words.into_iter().map(Word::argument).collect();
     let mut parameters = Vec::new();
     for word in files::expand(words, files)? {
-        if word.origin != Origin::Arguments && word.text.starts_with('-') {
+        if let Some(name) = unsupported::administrative(&word.text) {
+            administrative.push(Word { text: name, origin: word.origin }.to_string());
+        } else if word.origin != Origin::Arguments && word.text.starts_with('-') {
             settings.take(&parse_line(&word)?, &word.origin);
         } else {
             parameters.push(word);
         }
+    }
+    if !administrative.is_empty() {
+        return Err(Failure::new(unsupported::administration(&administrative).to_string()));
     }
     let plan = build::plan(&settings.options, &parameters, files, lookup)?;
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
@@ -255,14 +269,23 @@ fn parse_options<S: AsRef<str>>(args: &[S]) -> Result<Parsed, String> {
         Ok(options) => return Ok(Parsed::Options(options)),
         Err(error) => error,
     };
+    if error.kind() == ErrorKind::DisplayHelp && !args.iter().any(|arg| arg.as_ref() == "--help") {
+        return Ok(Parsed::Print(help::SHORT.to_owned()));
+    }
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Ok(Parsed::Print(error.to_string()));
     }
+    // clap would have it written behind `--`, which makes a parameter of it that is none.
     if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
         && error.kind() == ErrorKind::UnknownArgument
-        && let Some(problem) = unsupported::option(option)
     {
-        return Err(problem.to_string());
+        let remedy = match error.get(ContextKind::SuggestedArg) {
+            Some(ContextValue::String(known)) => format!("did you mean `{known}`?"),
+            _ => "-h lists the most used ones, --help all".to_owned(),
+        };
+        return Err(
+            Problem::new(format!("{} is not an option", quoted(option)), remedy).to_string()
+        );
     }
     // clap repeats what was typed as it is; the lines are its own.
     let message = error.to_string();
@@ -282,6 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn the_short_help_fits_a_screen() {
+        assert!(help::SHORT.lines().count() <= 24, "{}", help::SHORT.lines().count());
+        let print = |args: &[&str]| match parse_options(args) {
+            Ok(Parsed::Print(text)) => text,
+            _ => panic!("{args:?} prints"),
+        };
+        assert_eq!(print(&["sockmux-uring", "-h"]), help::SHORT);
+        assert_eq!(print(&["sockmux-uring", "-P1", "-vh"]), help::SHORT);
+        assert!(print(&["sockmux-uring", "--help"]).ends_with(&format!("{}\n", help::AFTER)));
+    }
+
+    #[test]
     fn the_help_knows_the_limits() {
         let flows = format!("{}; 1 to {}", limits::UDP_FLOWS, limits::UDP_FLOWS_MAX);
         assert!(help::AFTER.contains(&flows), "{flows}");
@@ -289,7 +324,7 @@ mod tests {
 
     #[test]
     fn no_line_of_the_help_is_broken_on_a_usual_terminal() {
-        for line in help::AFTER.lines().chain(help::USAGE.lines()) {
+        for line in help::AFTER.lines().chain(help::USAGE.lines()).chain(help::SHORT.lines()) {
             assert!(line.chars().count() <= 80, "{line}");
         }
     }

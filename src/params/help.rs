@@ -6,6 +6,32 @@ sockmux-uring [OPTIONS] [-P[HOST]:PORT]... [NAME=VALUE | +=FILE]...
        sockmux-uring -Fsockmux [-A | -C | -I -O | -X] [-Q] [-P] [NAME=VALUE]...
        sockmux-uring demo";
 
+/// What `-h` prints: what most need, on one screen of 24 lines and 80 columns.
+pub(crate) const SHORT: &str = "\
+Carry many TCP and UDP flows over one persistent connection (SockMux).
+
+At the host that the other one can connect to, and at the other:
+  sockmux-uring -P:9000 DEST=127.0.0.1:5432
+  sockmux-uring SERVER=sockmux://HOST:9000 PORT=127.0.0.1:15432
+
+  -P[HOST]:PORT               accept the persistent connection here
+  SERVER=sockmux://HOST:PORT  connect it there, again and again
+  PORT=[HOST:]PORT[/udp],...  clients come in here, at either end
+  DEST=HOST:PORT[/udp]        and are connected there, at the other end
+  SERVER=socks,-in            or where they ask to go (also http,-in; ftp,-in)
+  RELIABLE=.localnet          who may connect at all: addresses, names, networks
+  SERVER=tcprelay://HOST:PORT no tunnel: -P is where clients come in
+  +=FILE                      read options and parameters from it, one a line
+
+  -v, -vv                     log more        --log text|json
+  --check                     say what the line means, and exit
+  --engine auto|uring|epoll   what moves the bytes
+  -V, --version
+
+  sockmux-uring demo          see it work, in one process
+  sockmux-uring --help        everything: UDP, FTP, serial lines, commands, ...
+";
+
 /// Parameters, examples, exit codes and signals. No line is longer than 80 characters, so that
 /// none is broken on a usual terminal.
 pub(crate) const AFTER: &str = "\
@@ -101,7 +127,8 @@ Exits, where streams of the peer go; the first that matches is taken:
   CLIENTS is a host list: [!]HOST[/MASK],...  The last element that matches
   decides. HOST is an address, a name, *, 192.168.[0-31].* or -PNUMBER
   (streams that came in by this port of the peer), or *.DOMAIN (DOMAIN too),
-  NAME* (by the name that the client's address has and that has this address).
+  NAME* (by the name that the client's address has and that has this address),
+  or .localnet: this machine and the networks that its interfaces have now.
 
 Who is served at all:
   RELIABLE=CLIENTS             only these: at entrances, where the persistent

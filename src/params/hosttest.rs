@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::address;
 use super::error::{Problem, plain, quoted};
+use super::localnet;
 use super::plan::Caller;
+use super::suggest;
 
 /// Looks up the addresses of a name. Called while the command line is read, never later.
 pub type Lookup<'a> = dyn FnMut(&str) -> io::Result<Vec<IpAddr>> + 'a;
@@ -15,6 +17,8 @@ pub type Lookup<'a> = dyn FnMut(&str) -> io::Result<Vec<IpAddr>> + 'a;
 pub(crate) enum HostTest {
     /// `*`: nothing.
     Everybody,
+    /// `.localnet`: that it is this machine or a neighbour.
+    LocalNet,
     /// `-Pport`: that the stream came in by this port of the peer.
     EntrancePort(u16),
     /// An address with its mask: `(address & mask, mask)`.
@@ -60,6 +64,9 @@ impl HostTest {
         if text == "*" {
             return Ok(HostTest::Everybody);
         }
+        if text.eq_ignore_ascii_case(localnet::WORD) {
+            return Ok(HostTest::LocalNet);
+        }
         if let Some(port) = text.strip_prefix("-P") {
             return entrance_port(port);
         }
@@ -67,6 +74,9 @@ impl HostTest {
             Some((host, mask)) => (host, Some(mask)),
             None => (text, None),
         };
+        if let Some(problem) = originals_own(host, mask) {
+            return Err(problem);
+        }
         match (address::literal(host), mask) {
             (Some(address), mask) => network(address, mask),
             (None, Some(mask)) => Err(Problem::new(
@@ -87,6 +97,7 @@ impl HostTest {
         let client = caller.client.map(|address| address.to_canonical());
         match (self, client) {
             (HostTest::Everybody, _) => true,
+            (HostTest::LocalNet, Some(client)) => localnet::holds(client),
             (HostTest::EntrancePort(port), _) => caller.entrance_port == Some(*port),
             (HostTest::Network4(network, mask), Some(IpAddr::V4(client))) => {
                 client.to_bits() & mask == *network
@@ -120,6 +131,57 @@ impl HostTest {
             HostTest::Pattern4(places) => places.iter().any(|&place| place != (0, 255)),
             _ => true,
         }
+    }
+}
+
+/// Hosts and masks of the original's that say no address: `.` is the host that it runs on, `-` and
+/// `.o` the interface that a client came in or would go out by, and the mask `/.` or `/@` the network
+/// of the address by its class.
+fn originals_own(host: &str, mask: Option<&str>) -> Option<Problem> {
+    let meant = match host {
+        "." => "this host",
+        "-" => "the interface that the client came in by",
+        ".o" => "the interface that leads to the client",
+        _ => {
+            let mask = mask.filter(|mask| mask.starts_with(['.', '@']) && !host.is_empty())?;
+            return Some(Problem::new(
+                format!("the mask {} meant the network by the class of its address", quoted(&format!("/{mask}"))),
+                match address::literal(host) {
+                    Some(IpAddr::V4(v4)) => {
+                        let bits = class_bits(v4);
+                        format!("write its bits, as in {v4}/{bits}, or .localnet for the networks of this machine")
+                    }
+                    _ => "write its bits, as in 192.168.1.0/24 or 2001:db8::/32, or .localnet for the \
+                          networks of this machine"
+                        .to_owned(),
+                },
+            ));
+        }
+    };
+    let whole = match mask {
+        Some(mask) => quoted(&format!("{host}/{mask}")),
+        None => quoted(host),
+    };
+    Some(match mask {
+        Some(_) => Problem::new(
+            format!("{whole} meant the network of {meant}"),
+            "write .localnet for this machine and all networks of its interfaces, or the network, \
+             as in 192.168.1.0/24",
+        ),
+        None => Problem::new(
+            format!("{whole} meant {meant}"),
+            "write its address, as in 127.0.0.1,192.168.1.5, or .localnet for this machine and the \
+             networks of its interfaces",
+        ),
+    })
+}
+
+/// The bits of the network by the class of an address (A, B, C), as it was before masks.
+fn class_bits(address: Ipv4Addr) -> u32 {
+    match address.octets()[0] {
+        0..128 => 8,
+        128..192 => 16,
+        _ => 24,
     }
 }
 
@@ -283,6 +345,12 @@ fn name_pattern(text: &str) -> Result<HostTest, Problem> {
 fn name(text: &str, lookup: &mut Lookup<'_>) -> Result<HostTest, Problem> {
     if text.contains('*') {
         return name_pattern(text);
+    }
+    if text.starts_with('.') && suggest::nearest(text, [localnet::WORD]).is_some() {
+        return Err(Problem::new(
+            format!("{} is not a host", quoted(text)),
+            "did you mean `.localnet`?",
+        ));
     }
     if text.starts_with('.') {
         return Err(Problem::new(

@@ -9,8 +9,9 @@
 //!                                                  `- link, checks (all of them together)
 //! ```
 //!
-//! Pure but for two things, both passed in by the caller: reading parameter files
-//! ([`files::Files`]) and looking up the plain names of host lists ([`hostlist::Lookup`]).
+//! Pure but for three things: reading parameter files ([`files::Files`]) and looking up the plain
+//! names of host lists ([`hostlist::Lookup`]), which the caller passes in, and the networks of this
+//! machine's interfaces, which `.localnet` asks for when a client comes.
 
 mod address;
 mod authorizer;
@@ -22,11 +23,13 @@ pub mod error;
 mod exit;
 pub mod files;
 mod foreground;
+mod habits;
 mod help;
 pub mod hostlist;
 mod hosttest;
 mod in_list;
 mod link;
+mod localnet;
 pub mod maxima;
 mod options;
 mod permit;

@@ -1,16 +1,59 @@
 //! Words of the original that mean nothing here, or not yet: each is refused with the nearest
-//! thing that works.
+//! thing that works. Those that are about the original as a daemon are told of all at once.
 
 use super::error::Problem;
 
-/// An option of the original, by its letter with the dash (`-f`).
-pub(crate) fn option(option: &str) -> Option<Problem> {
-    let (what, nearest) = match option {
-        "-f" => ("-f", "leave it out: the program always stays in the foreground"),
-        "-r" => ("-r", "leave it out and let the service manager restart the program"),
-        _ => return None,
+/// Parameters of the original about its own administration.
+const ADMINISTRATIVE: [&str; 20] = [
+    "ADMIN",
+    "OWNER",
+    "DGROOT",
+    "VARDIR",
+    "LOGDIR",
+    "LOGFILE",
+    "PROTOLOG",
+    "ERRORLOG",
+    "PIDFILE",
+    "DGOPTS",
+    "CRON",
+    "ACTDIR",
+    "TMPDIR",
+    "WORKDIR",
+    "SYSLOG",
+    "UMASK",
+    "SHARE",
+    "CHROOT",
+    "COUNTER",
+    "COUNTERDIR",
+];
+
+/// The name of what is administrative in a word, an option or a parameter.
+pub(crate) fn administrative(word: &str) -> Option<String> {
+    if let Some((name, _)) = word.split_once('=') {
+        return ADMINISTRATIVE.contains(&name).then(|| format!("{name}="));
+    }
+    // -f (-fv) stays in the foreground, -r restarts, -vd, -vt, -vs, -va and -vu are kinds of logs.
+    let is_option = match word.strip_prefix("-v") {
+        Some(kinds) => {
+            kinds.chars().any(|kind| kind != 'v')
+                && kinds.chars().all(|kind| "vdtsau".contains(kind))
+        }
+        None => matches!(word, "-f" | "-fv" | "-r"),
     };
-    Some(Problem::unsupported(what, nearest))
+    is_option.then(|| word.to_owned())
+}
+
+/// Those of them that there are.
+pub(crate) fn administration(words: &[String]) -> Problem {
+    let (is, it) = if words.len() == 1 { ("is", "it") } else { ("are", "them") };
+    Problem::new(
+        format!("{} {is} not supported in this version", words.join(", ")),
+        format!(
+            "leave {it} out: the program stays in the foreground and logs to standard error (-v \
+             says more), and the service manager starts it, under which user and where, restarts \
+             it and keeps its log"
+        ),
+    )
 }
 
 /// An option that means something with `-Fsockmux` only, given without.
@@ -43,9 +86,8 @@ pub(crate) fn parameter(name: &str) -> Option<Problem> {
         | "SOCKMUX" | "MOUNT" | "CMAP" | "RESOLV" | "HOSTS" => {
             "leave it out: SERVER=, PORT=, DEST=, TIMEOUT= and SOXCONF= are what there is"
         }
-        "ADMIN" | "OWNER" | "DGROOT" | "VARDIR" | "LOGDIR" | "LOGFILE" | "PROTOLOG"
-        | "ERRORLOG" | "PIDFILE" | "DGOPTS" | "CRON" => {
-            "leave it out: the log goes to stderr, and the service manager does the rest"
+        name if ADMINISTRATIVE.contains(&name) => {
+            return Some(administration(&[format!("{name}=")]));
         }
         _ => return None,
     };

@@ -49,3 +49,12 @@ impl fmt::Display for Word {
         f.write_str(&plain(&self.text))
     }
 }
+
+/// A word of the user's as it is typed at a shell: between quotes where it needs them.
+pub(crate) fn shell(text: &str) -> String {
+    let safe = |c: char| c.is_alphanumeric() || "-_=:/.,@%+[]".contains(c);
+    match plain(text) {
+        text if text.chars().all(safe) => text,
+        text => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}

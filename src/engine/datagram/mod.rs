@@ -11,7 +11,7 @@ mod socket;
 
 pub(super) use inbox::{Inbox, Received};
 pub(super) use outbox::{Outbox, SegmentLimit, Sent, Towards};
-pub(super) use socket::{bind, connected, free_port, unconnected};
+pub(super) use socket::{bind, bind_v6, connected, free_port, unconnected};
 
 /// The control message of both: a datagram's size within a run. In Linux's `udp.h`.
 const UDP_SEGMENT: libc::c_int = 103;

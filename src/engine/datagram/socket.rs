@@ -13,10 +13,19 @@ use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
 /// A socket for whoever sends to `address`. One on every address of the machine also says which of
 /// them each datagram was sent to, since that is where an answer has to come from.
 pub(in crate::engine) fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    // As for listening sockets: both families where every address is meant.
+    bind_as(address, address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// The same for IPv6 alone, where IPv4 has a socket of its own at that port.
+pub(in crate::engine) fn bind_v6(address: SocketAddr) -> io::Result<OwnedFd> {
+    bind_as(address, true)
+}
+
+fn bind_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     let socket = new(address, DATAGRAM_ENTRANCE_BYTES)?;
     if address.is_ipv6() {
-        // As for listening sockets: both families where every address is meant.
-        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+        socket.set_only_v6(only_v6)?;
     }
     if address.ip().is_unspecified() {
         match address {

@@ -168,13 +168,21 @@ impl<D: Driver> Worker<D> {
                 Err(reason) => reason,
             },
             Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),
-            Ok(None) if self.plan.exits.is_empty() => {
-                String::from("no exit: the peer has neither DEST= nor SERVER=...,-in")
-            }
             Ok(None) => {
-                let port = caller.entrance_port.map_or(String::from("?"), |port| port.to_string());
-                let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
-                format!("no exit for client {} at entrance port {port}{udp}", client.ip())
+                let (what, why) = if self.plan.exits.is_empty() {
+                    (String::from("no exit"), "has neither DEST= nor SERVER=...,-in")
+                } else {
+                    let port = caller.entrance_port.map_or(String::from("?"), |p| p.to_string());
+                    let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
+                    let client = client.ip();
+                    let what = format!("no exit for client {client} at entrance port {port}{udp}");
+                    (what, "has none for it among its DEST= and SERVER=...,-in")
+                };
+                // Both ends log it, and it is this one that can be mended.
+                let reason = format!("{what}: the other end {why}");
+                self.refuse_silently(tunnel, stream, &reason, false);
+                self.log_refused(client, &format!("{what}: this end {why}"));
+                return None;
             }
             Err(NameWanted) => {
                 self.hold_stream(incoming, client);

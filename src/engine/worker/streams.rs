@@ -197,11 +197,22 @@ impl<D: Driver> Worker<D> {
         reason: &str,
         unreachable: bool,
     ) {
+        self.refuse_silently(tunnel, stream, reason, unreachable);
+        self.log_refused(client, reason);
+    }
+
+    /// The same, and nothing of it is logged here.
+    pub(super) fn refuse_silently(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        reason: &str,
+        unreachable: bool,
+    ) {
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
             tunnel.session.refuse(stream, reason, unreachable);
         }
         self.mark_tunnel(tunnel);
-        self.log_refused(client, reason);
     }
 
     /// Whoever an exit leads to is there, and knows whose the stream is.
