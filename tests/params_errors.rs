@@ -176,7 +176,6 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("-P1 SERVER=exec:cat,-in:80", "`:80` is not understood behind ,-in", ",-in:-:192.168.0.0/16"),
     ("-P1 SERVER=http://h?proxy=v3,-in", "`v3` is nothing that proxy can be at an exit", "proxy=v1 or proxy=v2"),
     ("-P1 SERVER=tcprelay://h:1?proxy=v1", "a plain relay has no options (`proxy=v1`)", "make it an exit by ,-in"),
-    ("-P1 SERVER=tcprelay://h:-", "a plain relay leads to one port", "make it an exit by ,-in"),
     ("-P1 SERVER=h:80,-in", "`h:80` names no protocol", "SERVER=tcprelay://h:80,-in"),
     ("-P1 SERVER=telnet://h,-in(+=x", "SERVER=telnet://h,-in(+=x: the parenthesis behind ,-in is not closed", "write ,-in(option list)"),
     ("-P1 SERVER=telnet://h,-in:10.0.0.1", "`:10.0.0.1` is not understood behind ,-in", ",-in:-:192.168.0.0/16"),
