@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
@@ -250,13 +251,35 @@ fn what_is_asked_for_and_cannot_be_printed_is_a_failure() {
     }
 }
 
-/// The lines at standard error, a terminal of this kind, until it listens.
-fn on_terminal(environment: &[(&str, &str)]) -> String {
+/// A terminal: the side that shows what is written, and the other one.
+fn terminal() -> (OwnedFd, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&master).expect("granted");
     unlockpt(&master).expect("unlocked");
     let name = ptsname(&master, Vec::new()).expect("a name");
-    let slave = OpenOptions::new().write(true).open(name.to_str().expect("a path")).expect("it");
+    let flags = OFlags::WRONLY | OFlags::NOCTTY;
+    let slave = rustix::fs::open(name, flags, Mode::empty()).expect("it");
+    (master, slave.into())
+}
+
+#[test]
+fn a_terminal_that_is_stopped_or_closed_ends_nothing() {
+    let server = Server::echo();
+    for close in [false, true] {
+        let (master, slave) = terminal();
+        let (mut relay, entrance) = Bare::relay(&server, slave);
+        // It takes some 4 KiB while nobody reads.
+        serve(entrance, 50);
+        let master = Some(master).filter(|_| !close);
+        serve(entrance, 50);
+        relay.drains();
+        drop(master);
+    }
+}
+
+/// The lines at standard error, a terminal of this kind, until it listens.
+fn on_terminal(environment: &[(&str, &str)]) -> String {
+    let (master, slave) = terminal();
     let mut program = command();
     program.args(["-P127.0.0.1:0", "DEST=127.0.0.1:9"]);
     program.env_remove("NO_COLOR").env("TERM", "xterm").envs(environment.iter().copied());

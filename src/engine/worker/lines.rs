@@ -8,6 +8,7 @@ use std::io;
 use tracing::info;
 
 use super::counts::log_line_counts;
+use super::log_limit::Class;
 use super::token::Kind;
 use super::tunnel::Lack;
 use super::{Drain, Key, Worker};
@@ -192,7 +193,9 @@ impl<D: Driver> Worker<D> {
             let Some(serial) = &mut tunnel.serial else { return };
             if serial.line.mode() != serial.mode {
                 serial.mode = serial.line.mode();
-                info!(link = %tunnel.link, mode = serial.mode.name(), "serial line");
+                if self.log_limit.allow(Class::Tunnel, self.now) {
+                    info!(link = %tunnel.link, mode = serial.mode.name(), "serial line");
+                }
             }
             if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
                 return;

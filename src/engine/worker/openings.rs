@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::connector::{Reach, State};
+use super::log_limit::Class;
 use super::{Stopped, Worker};
 use crate::engine::driver::Driver;
 use crate::engine::link::NotYet;
@@ -32,7 +33,10 @@ impl<D: Driver> Worker<D> {
             Ok(link) => {
                 connector.last_logged.clear();
                 connector.state = State::Up;
-                if link.may_await_peer() && connector.failed_by.is_empty() {
+                if link.may_await_peer()
+                    && connector.failed_by.is_empty()
+                    && self.log_limit.allow(Class::Tunnel, now)
+                {
                     info!(link = %link, "link open; waiting for the peer's hello");
                 }
                 self.begin_own_tunnel(link);
@@ -41,7 +45,9 @@ impl<D: Driver> Worker<D> {
                 let wait = Duration::from_millis(LINK_AGAIN_MILLIS);
                 connector.state = State::Waiting { until: now.after(wait) };
                 if connector.last_logged != WAITING {
-                    info!(link = %name, reason, "{WAITING}");
+                    if self.log_limit.allow(Class::Tunnel, now) {
+                        info!(link = %name, reason, "{WAITING}");
+                    }
                     WAITING.clone_into(&mut connector.last_logged);
                 }
             }
