@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -163,6 +163,21 @@ fn the_time_for_a_connection_is_that_for_all_addresses() {
         reason.ends_with(&format!("no answer in time (TIMEOUT=con) ({SILENT}:{port})")),
         "{reason}"
     );
+}
+
+/// A name server that does not answer is no reason to wait for longer, either.
+#[test]
+fn the_time_for_a_connection_is_that_for_its_name_too() {
+    let names = enter();
+    let name_server = UdpSocket::bind((LIVE, 53)).expect("the port is free in a new network");
+    names.ask(name_server.local_addr().expect("an address").ip());
+    let words = ["-P127.0.0.1:0", "SERVER=tcprelay://other.test:1", "TIMEOUT=con:1"];
+    let relay = Program::start(&words);
+    let began = Instant::now();
+    is_turned_away(relay.address_of("entrance listening"));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let reason = relay.wait_for_reason("stream refused");
+    assert_eq!(reason, "other.test:1: name not found in time (TIMEOUT=con)");
 }
 
 /// Nobody waits any more for a connection that is still being made. (In 0.3 the peer hears of the client's

@@ -1,7 +1,8 @@
 //! A network of the test's own, where it may set what belongs to the whole machine otherwise.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -46,12 +47,19 @@ impl Hosts {
     /// If whoever runs the test is not root.
     pub fn enter(lines: &[(&str, &str)]) -> Hosts {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace is needed: run this as root");
+        run("mount", &["--make-rprivate", "/"]);
         let hosts = Hosts { file: tempfile::NamedTempFile::new().expect("a temporary file") };
         hosts.set(lines);
-        run("mount", &["--make-rprivate", "/"]);
-        let path = hosts.file.path().to_str().expect("a plain path");
-        run("mount", &["--bind", path, "/etc/hosts"]);
+        put_over("/etc/hosts", hosts.file.path());
         hosts
+    }
+
+    /// Other names are asked for at this address, port 53.
+    pub fn ask(&self, name_server: IpAddr) {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), format!("nameserver {name_server}\n")).expect("written");
+        // What is mounted stays when its name goes.
+        put_over("/etc/resolv.conf", file.path());
     }
 
     /// From now on the names are these.
@@ -60,6 +68,10 @@ impl Hosts {
         // In place: the file itself is what is mounted. Whoever reads it meanwhile finds no name.
         std::fs::write(self.file.path(), text).expect("written");
     }
+}
+
+fn put_over(file: &str, by: &Path) {
+    run("mount", &["--bind", by.to_str().expect("a plain path"), file]);
 }
 
 /// Sets a value below `/proc/sys`, for the network of the calling thread.

@@ -56,6 +56,7 @@ mod entrances;
 mod exec;
 mod exits;
 mod flow;
+mod flow_servers;
 mod flows;
 mod gathering;
 mod greetings;
