@@ -9,7 +9,9 @@ mod support {
 use std::ffi::OsString;
 
 use sockmux_uring::params::cli;
-use sockmux_uring::params::plan::{Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way};
+use sockmux_uring::params::plan::{
+    LinkPlan, Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way,
+};
 use sockmux_uring::params::show;
 use support::one_file::{OneFile, run, run_with};
 
@@ -85,6 +87,62 @@ fn plain_relays_that_follow_the_entrance() {
     ] {
         let message = refused(&words);
         assert!(message.contains(wanted), "{message}");
+    }
+}
+
+/// By far the commonest line: a proxy for whom comes in by `-P`.
+#[test]
+fn proxies_without_a_tunnel() {
+    for word in ["http", "socks", "SOCKS4", "socks5", "telnet", "ftp"] {
+        let plan = run(&["-P8080", &format!("SERVER={word}")]);
+        let proxy = Proxy::of_word(&word.to_ascii_lowercase()).expect("a proxy's word");
+        assert_eq!((&plan.link, ways(&plan)), (&LinkPlan::Loopback, vec![Way::Proxy(proxy)]));
+        assert_eq!((plan.entrances.len(), plan.entrances[0].bind.port), (1, 8080));
+        assert_eq!(plan.notices, [""; 0]);
+    }
+    let plan = run(&[
+        "-P127.0.0.1:8080,1080",
+        "SERVER=http:-:-P8080",
+        "SERVER=socks5:-:10.0.0.0/8",
+        "SERVER=ftp://h",
+        "PERMIT=http:*:*",
+    ]);
+    let shown = show::plan(&plan);
+    for line in [
+        "link        none: proxies alone",
+        "entrances   127.0.0.1:8080",
+        "exits       1. http proxy: where each client asks to go  for -P8080",
+        "            2. socks5 proxy: where each client asks to go  for 10.0.0.0/8",
+        "            3. ftp://h:21, data connections too  for everybody",
+        "permits     http to *  for *",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "no `{line}` in\n{shown}");
+    }
+    for absent in ["SockMux", "hold", "keepalive", "acc "] {
+        assert!(!shown.contains(absent), "{absent} in\n{shown}");
+    }
+    // With a persistent connection they are exits, and need to say so.
+    for (words, wanted) in [
+        (&["SERVER=http"][..], "SERVER=http: it is not said where its clients come in"),
+        (
+            &["-P1/udp", "SERVER=socks"],
+            "clients of a proxy come in by TCP, and -P1/udp takes in UDP",
+        ),
+        (
+            &["-P1", "PORT=2", "SERVER=http"],
+            "without a tunnel, which PORT=2 is about; leave PORT=2",
+        ),
+        (&["-P1", "SERVER=http", "DEST=h:1"], "write SERVER=http,-in to make it an exit"),
+        (&["-P1", "SERVER=http", "SERVER=sockmux"], "which SERVER=sockmux is about"),
+        (&["SERVER=sockmux://h:1", "SERVER=socks"], "which SERVER=sockmux://h:1 is about"),
+        (&["-P1", "SERVER=http", "SERVER=tcprelay://h:1"], "which SERVER=http is about"),
+        (&["-P1,1", "SERVER=http"], "are the same port"),
+        (&["-P1", "SERVER=http", "AUTHORIZER=-list{a:b}:socks"], "nobody would be asked"),
+        (&["-P1", "SERVER=ftp://h", "PERMIT=http:*:10.0.0.1"], "it would shut out nobody"),
+        (&["-P1", "SERVER=ftp://"], "`ftp://` names no server"),
+    ] {
+        let message = refused(words);
+        assert!(message.contains(wanted), "{words:?}: {message}");
     }
 }
 

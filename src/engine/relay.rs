@@ -183,12 +183,16 @@ impl Relay {
                     open(bind, *transport, "-P", (Purpose::Relay, false))?;
                 }
             }
-            LinkPlan::Connect(_) | LinkPlan::Device(_) | LinkPlan::Command(_) | LinkPlan::Stdio => {
-            }
+            LinkPlan::Connect(_)
+            | LinkPlan::Device(_)
+            | LinkPlan::Command(_)
+            | LinkPlan::Stdio
+            | LinkPlan::Loopback => {}
         }
+        let parameter = if plan.link == LinkPlan::Loopback { "-P" } else { "PORT=" };
         for entrance in &plan.entrances {
             let what = (Purpose::Entrance, entrance.proxy_header);
-            open(&entrance.bind, entrance.transport, "PORT=", what)?;
+            open(&entrance.bind, entrance.transport, parameter, what)?;
         }
         for listener in &listeners {
             congestion.set_before(&listener.fd);
@@ -272,7 +276,7 @@ impl Relay {
 /// Looks at what is to carry the persistent connection, so that a mistake shows now.
 fn how_to_reach(link: &LinkPlan) -> Result<Option<Reach>, LinkError> {
     Ok(Some(match link {
-        LinkPlan::Listen(_) | LinkPlan::Relay { .. } => return Ok(None),
+        LinkPlan::Listen(_) | LinkPlan::Relay { .. } | LinkPlan::Loopback => return Ok(None),
         LinkPlan::Connect(target) => Reach::Dial(target.clone()),
         LinkPlan::Device(plan::Device::Pair { input, output }) => {
             Reach::Fifos(FifoPair::new(input.clone(), output.clone())?)

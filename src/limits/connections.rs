@@ -82,6 +82,11 @@ pub const WATCH_MICROS: u64 = 100;
 /// looking in vain costs: with fewer than some 7,000 messages a second there is none.
 pub const WATCH_INTERVAL_MICROS: u64 = 140;
 
+/// How long a stream between two sockets of this process may take to come to rest, so that they are
+/// joined without a tunnel between them. Meanwhile they are not read: one whose reader is slow goes on
+/// as it is.
+pub const JOIN_MILLIS: u64 = 200;
+
 /// How often connections with a deadline are looked at.
 pub const SWEEP_MILLIS: u64 = 100;
 

@@ -58,6 +58,8 @@ pub fn plan(
 struct Draft {
     link: LinkWords,
     relay: Option<(Way, Transport, Word)>,
+    /// Proxies without a persistent connection: their exits are among the others.
+    proxies: Vec<Word>,
     entrances: Vec<(Entrance, Word)>,
     unix_entrances: Vec<(UnixEntrance, Word)>,
     exits: Vec<Exit>,
@@ -140,6 +142,10 @@ impl Draft {
                     Server::Connector(target) => self.link.connect(target, word),
                     Server::Carrier(carrier) => self.link.carry(carrier, word),
                     Server::Exit(exit) => self.exit(exit, list, word, lookup),
+                    Server::Proxy(exit) => {
+                        self.proxies.push(word.clone());
+                        self.exit(exit, list, word, lookup)
+                    }
                     Server::Relay(server, transport) => self.relay(server, transport, word),
                 }
             }
@@ -261,24 +267,36 @@ impl Draft {
         if let Some((server, transport, word)) = self.relay.take() {
             return self.finish_relay(server, transport, &word);
         }
+        if let Some(word) = self.proxies.first().cloned() {
+            self.without_link(&word)?;
+        }
         let has_entrances = !self.entrances.is_empty();
         permit::check(&self.permits, &self.exits, has_entrances)
             .map_err(|(place, problem)| Failure::at(&self.permit_words[place], &problem))?;
         authorizer::check(&self.authorizers, &self.exits)
             .map_err(|(place, problem)| Failure::at(&self.authorizer_words[place], &problem))?;
         self.notices.extend(authorizer::notices(&self.authorizers, &self.exits));
-        checks::link_transport(&self.link.listen)?;
+        if self.proxies.is_empty() {
+            checks::link_transport(&self.link.listen)?;
+        }
         if self.entrances.is_empty() && self.unix_entrances.is_empty() && self.exits.is_empty() {
             return Err(self.nothing_flows());
         }
         checks::distinct(&self.entrances)?;
-        let timeouts = self.timeouts.finish();
+        let mut timeouts = self.timeouts.finish();
+        let mut soxconf = self.soxconf.finish();
+        if !self.proxies.is_empty() {
+            // This process is its own peer: of the newest protocol, and never silent.
+            (timeouts.hello, timeouts.keepalive, soxconf.newest_protocol) = (None, None, 1);
+        }
         for (place, own) in self.exit_timeouts {
             self.exits[place].options.timeouts = Some(own.finish_over(&timeouts));
         }
-        let soxconf = self.soxconf.finish();
         let newest_protocol = soxconf.newest_protocol;
-        let link = self.link.finish(&self.entrances, newest_protocol, &mut self.notices)?;
+        let link = match self.proxies.is_empty() {
+            true => self.link.finish(&self.entrances, newest_protocol, &mut self.notices)?,
+            false => LinkPlan::Loopback,
+        };
         Ok(Plan {
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
@@ -292,6 +310,45 @@ impl Draft {
             soxconf,
             notices: self.notices,
         })
+    }
+
+    /// Proxies without a persistent connection: `-P` says where clients come in, and there is nothing
+    /// else.
+    fn without_link(&mut self, word: &Word) -> Result<(), Failure> {
+        let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
+        let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);
+        let is_other = |exit: &&Exit| self.proxies.iter().all(|word| word.text != exit.source);
+        let exit = self.exits.iter().find(is_other).map(|exit| plain(&exit.source));
+        let proxy = plain(&word.text);
+        if let Some(other) = self.link.word().or(entrance).map(|word| plain(&word.text)).or(exit) {
+            return Err(Failure::at(
+                word,
+                &Problem::new(
+                    format!("it serves clients without a tunnel, which {other} is about"),
+                    format!(
+                        "leave {other} out and let clients come in by -P[host]:port, or write \
+                         {proxy},-in to make it an exit for streams of the peer"
+                    ),
+                ),
+            ));
+        }
+        let listen = std::mem::take(&mut self.link.listen);
+        let (what, remedy) = match listen.iter().find(|(own, _)| own.transport == Transport::Udp) {
+            Some((_, udp)) => (
+                format!("clients of a proxy come in by TCP, and {udp} takes in UDP"),
+                "leave /udp out: UDP ASSOCIATE opens its ports by itself".to_owned(),
+            ),
+            None if listen.is_empty() => (
+                "it is not said where its clients come in".to_owned(),
+                format!("add -P[host]:port, as in -P:8080, or write {proxy},-in for an exit"),
+            ),
+            None => {
+                checks::distinct(&listen)?;
+                self.entrances = listen;
+                return Ok(());
+            }
+        };
+        Err(Failure::at(word, &Problem::new(what, remedy)))
     }
 
     /// A plain relay: `-P` says where clients come in, and there is nothing else.

@@ -59,6 +59,9 @@ The persistent connection (one of these):
                                -Q an exit
 
 Without a persistent connection:
+  SERVER=PROXY[:-:CLIENTS]     a proxy: http, socks, socks4, socks5, telnet,
+                               ftp or ftp://HOST; clients come in by
+                               -P[HOST]:PORT
   SERVER=tcprelay://HOST:PORT  plain relay: clients come in by -P[HOST]:PORT
   SERVER=udprelay://HOST:PORT  the same for UDP: -P[HOST]:PORT/udp
                                PORT may be - for that of -P, +N or -N for one

@@ -94,6 +94,9 @@ pub enum LinkPlan {
         /// What they speak, at both sides.
         transport: Transport,
     },
+    /// Proxies without a persistent connection: the streams of the plan's entrances leave by its
+    /// exits, in this very process.
+    Loopback,
 }
 
 /// What of this machine carries the persistent connection.

@@ -23,6 +23,8 @@ pub(crate) enum Server {
     /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay; where clients come in is
     /// said by `-P`.
     Relay(Way, Transport),
+    /// `proto` or `ftp://host`: be a proxy; where clients come in is said by `-P`.
+    Proxy(ExitWords),
 }
 
 const CONNECTOR_REMEDY: &str = "write SERVER=sockmux://host:port";
@@ -63,7 +65,7 @@ pub(crate) fn parse_server(value: &str, list: &mut ListReader<'_>) -> Result<Ser
             Some((protocol @ ("tcprelay" | "udprelay"), server)) if !server.contains(',') => {
                 relay(protocol, server)
             }
-            _ => Err(not_an_exit(value)),
+            _ => own_proxy(value).unwrap_or_else(|| Err(not_an_exit(value))),
         };
     };
     let (clients, named) = behind_in(rest, list)?;
@@ -103,6 +105,26 @@ fn relay(protocol: &str, server: &str) -> Result<Server, Problem> {
     }
     let (way, transport) = exit::way_to(protocol, server)?;
     Ok(Server::Relay(way, transport))
+}
+
+/// `SERVER=proto` and `SERVER=ftp://host`, also with `:-:clients` behind: a proxy for whom comes in by
+/// `-P`. `None`: it is none.
+fn own_proxy(value: &str) -> Option<Result<Server, Problem>> {
+    let (url, clients) = match value.split_once(":-:") {
+        Some((url, clients)) => (url, Some(clients.to_owned())),
+        None => (value, None),
+    };
+    let words = match url.split_once("://") {
+        Some((protocol, "" | "/")) if protocol.eq_ignore_ascii_case("ftp") => {
+            Err(no_host(protocol))
+        }
+        Some((protocol, server)) if protocol.eq_ignore_ascii_case("ftp") => {
+            exit::of_server("ftp".to_owned(), server, clients)
+        }
+        None if Proxy::of_word(&url.to_ascii_lowercase()).is_some() => proxy(url, clients),
+        _ => return None,
+    };
+    Some(words.map(Server::Proxy))
 }
 
 /// What follows `sockmux://`: `host:port`.
@@ -296,6 +318,9 @@ mod tests {
             ("tcprelay://h:7", relay(Transport::Tcp)),
             ("udprelay://h:7", relay(Transport::Udp)),
             ("udprelay://h:7/udp/", relay(Transport::Udp)),
+            ("http", Server::Proxy(of("http", Way::Proxy(Proxy::Http), None))),
+            ("SOCKS4:-:-P80", Server::Proxy(of("socks4", Way::Proxy(Proxy::Socks4), Some("-P80")))),
+            ("ftp://h:2121/", Server::Proxy(ftp("h", 2121))),
             ("tcprelay://h:-/", same_port_relay(0, Transport::Tcp)),
             ("tcprelay://h:+1000", same_port_relay(1000, Transport::Tcp)),
             ("udprelay://h:-1000/udp/", same_port_relay(-1000, Transport::Udp)),

@@ -40,6 +40,7 @@ pub fn plan(plan: &Plan) -> String {
         LinkPlan::Stdio => {
             section(&mut text, "link", ["standard input and output; ends with them".to_owned()]);
         }
+        LinkPlan::Loopback => section(&mut text, "link", ["none: proxies alone".to_owned()]),
         LinkPlan::Relay { binds, server, transport } => {
             return relay(plan, binds, server, *transport);
         }
@@ -58,6 +59,9 @@ pub fn plan(plan: &Plan) -> String {
         || plan.unix_entrances.iter().any(|entrance| entrance.proxy_header)
         || plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_)));
     let ask = asks.then_some(("ask", times.ask, "for what a client has to say first"));
+    let of_link = |(name, ..): &(&str, Option<Duration>, &str)| {
+        plan.link != LinkPlan::Loopback || !["acc", "hold", "keepalive"].contains(name)
+    };
     section(
         &mut text,
         "times",
@@ -75,8 +79,16 @@ pub fn plan(plan: &Plan) -> String {
             ("drain", times.drain, "for open streams after SIGTERM"),
             ("udp", times.udp, UDP_TIME),
         ])
+        .filter(of_link)
         .map(time_line),
     );
+    if plan.link == LinkPlan::Loopback {
+        sockets(&mut text, plan);
+        flows(&mut text, plan);
+        request_ports(&mut text, plan);
+        notices(&mut text, plan);
+        return text;
+    }
     let protocol = match plan.soxconf.newest_protocol {
         0 => "SockMux 0.3",
         _ => "SockMux 1 where the peer offers it too, else 0.3",

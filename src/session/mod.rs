@@ -22,6 +22,7 @@ mod liveness;
 mod local;
 mod ports;
 mod receive;
+mod rest;
 mod runs;
 mod stream;
 mod transmit;
@@ -33,6 +34,7 @@ pub use error::{OpenError, TunnelError};
 pub use event::{Beside, Ended, Event, Sink, Transmit};
 #[doc(hidden)]
 pub use lane::LaneCounts;
+pub use rest::Rest;
 pub use stream::StreamKey;
 #[doc(hidden)]
 pub use window::Windows;

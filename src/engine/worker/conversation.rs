@@ -285,6 +285,7 @@ impl<D: Driver> Worker<D> {
             self.local_ended(key);
         }
         self.mark_local(key);
+        self.join_when_at_rest(key);
         self.read_local(key);
     }
 

@@ -165,6 +165,8 @@ pub(super) struct Local {
     pub(super) reset_when_reached: bool,
     /// Urgent data that came before the server was reached.
     pub(super) urgent: Option<u8>,
+    /// It is left unread: it is about to be joined with the other end of its stream, here.
+    pub(super) joining: bool,
     /// When all output is written, the socket is shut down for writing.
     pub(super) end_after_output: bool,
 
@@ -207,6 +209,7 @@ impl Local {
             waiting: false,
             dirty: false,
             reset_when_reached: false,
+            joining: false,
             urgent: None,
             end_after_output: false,
             deadline: None,

@@ -34,8 +34,8 @@ impl<D: Driver> Worker<D> {
     /// Receives from a local socket, if the session wants more and nothing is under way.
     pub(super) fn read_local(&mut self, key: Key) {
         let Some(local) = self.locals.get_mut(key) else { return };
-        if local.fd.is_none() || local.reading != Reading::Idle || local.read_ended || local.starved
-        {
+        let busy = local.reading != Reading::Idle || local.starved || local.joining;
+        if local.fd.is_none() || busy || local.read_ended {
             return;
         }
         let wanted = match (&local.stage, local.stream) {

@@ -23,6 +23,8 @@
 //! to one of ours, [`associations`] and [`anywhere`] datagrams that name their destinations.
 //! [`exits`] knows what an exit has for itself.
 //!
+//! [`loopback`] lets proxies serve without a persistent connection.
+//!
 //! A plain relay has none of these but listeners: [`pairs`] joins clients with servers, [`halves`]
 //! moves the bytes of each direction.
 
@@ -69,6 +71,7 @@ mod listeners;
 mod local;
 mod locals;
 mod log_limit;
+mod loopback;
 mod names;
 mod openings;
 mod outputs;
@@ -255,6 +258,10 @@ pub(super) struct Worker<D> {
     proxies: Proxies,
     /// Conversations whose last server is about to be gone.
     closing: Vec<Key>,
+    /// Exits whose stream is to be joined with its client, here, until that time.
+    joining: Vec<(Key, Moment)>,
+    /// When this process is joined with itself again.
+    loopback_again: Option<Moment>,
     /// Ports that conversations listen at.
     heres: Table<Here>,
     /// Where a run of datagrams stands in one piece for a moment.
@@ -344,6 +351,8 @@ impl<D: Driver> Worker<D> {
             exits: Exits::new(&plan),
             proxies: Proxies::new(&plan),
             closing: Vec::new(),
+            joining: Vec::new(),
+            loopback_again: None,
             heres: Table::new(PORTS_ON_REQUEST_MAX),
             straight: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
@@ -380,6 +389,7 @@ impl<D: Driver> Worker<D> {
         self.start_listening();
         self.watch_ports();
         self.dial_if_due();
+        self.begin_loopback();
         loop {
             let timeout = self.time_to_next();
             if let Some(time) = self.watch.time(self.now) {

@@ -129,6 +129,7 @@ impl<D: Driver> Worker<D> {
         if own && self.drain == Drain::No {
             self.redial(was_up.then_some(tunnel.began));
         }
+        self.begin_loopback();
     }
 
     /// Clients take the tunnel no more. Without another one they wait from now on.
@@ -175,13 +176,14 @@ impl<D: Driver> Worker<D> {
 
     /// The hello is done: streams may begin.
     pub(super) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
+        let loopback = self.is_loopback();
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let peer_kind = if ours { "sockmux-uring" } else { "original" };
         let protocol = match protocol {
             Protocol::V03 => "0.3",
             Protocol::V1 => "1",
         };
-        if self.log_limit.allow(Class::Tunnel, self.now) {
+        if !loopback && self.log_limit.allow(Class::Tunnel, self.now) {
             info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
         } else {
             debug!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
@@ -227,9 +229,10 @@ impl<D: Driver> Worker<D> {
     /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one
     /// stays for the streams that it has.
     pub(super) fn tunnel_leaves(&mut self, key: Key) {
+        let loopback = self.is_loopback();
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let streams = tunnel.session.stream_count();
-        if self.log_limit.allow(Class::Tunnel, self.now) {
+        if !loopback && self.log_limit.allow(Class::Tunnel, self.now) {
             info!(peer = %tunnel.link, streams, "the peer is going away");
         }
         let began = tunnel.began;

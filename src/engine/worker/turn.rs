@@ -25,6 +25,7 @@ impl<D: Driver> Worker<D> {
         self.sweep_if_due();
         self.dial_after_closing();
         self.gate_entrances();
+        self.join_resting();
         self.write_all();
         self.feed_waiters();
         self.ended()
@@ -50,12 +51,12 @@ impl<D: Driver> Worker<D> {
         let farewells = (matches!(self.drain, Drain::Until(_)) && self.farewells_until > self.now)
             .then_some(self.farewells_until);
         let names = self.names.oldest().map(|(_, until)| until);
-        let dials = self.dialer.next_timeout();
+        let (dials, joins) = (self.dialer.next_timeout(), self.next_join());
         let resting = self.resting.front().map(|&(until, _)| until);
         let log = self.log_limit_on_time();
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
-            execs, asked, dials, log,
+            execs, asked, dials, joins, log,
         ]
         .into_iter()
         .flatten()
