@@ -196,3 +196,22 @@ fn a_flood_of_peers_that_leave_at_once_is_told() {
     assert_eq!(receptor.wait_for("stopped")["silent_strangers"], many);
     assert_eq!(receptor.count(NOT_UP), 0);
 }
+
+/// They hold all descriptors, so the receptor cannot accept, and tries again for as long as they do.
+#[test]
+fn strangers_who_use_up_the_descriptors_are_counted() {
+    let mut receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0", "TIMEOUT=acc:0"]);
+    let address = receptor.address_of("receptor listening");
+    receptor.limit_descriptors(receptor.descriptors() as u64 + 2);
+    let held: Vec<TcpStream> = (0..10).map(|_| connect(address)).collect();
+    let counted = receptor
+        .wait_for("more shortages of descriptors, ports or buffers, not logged one by one")["count"]
+        .as_u64();
+    assert!(counted > Some(0));
+    let lines = receptor.count("cannot accept for now: raise the limit of open files (ulimit -n)");
+    assert!((1..20).contains(&lines), "{lines} lines");
+    drop(held);
+    Peer::join(address).check_alive(b"served when they have gone");
+    receptor.terminate();
+    assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
+}
