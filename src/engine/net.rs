@@ -70,6 +70,13 @@ pub(super) fn everywhere(
     }
 }
 
+/// Takes a connection from the queue of a listening socket that does not block, if there is one.
+pub(super) fn accept_now(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    let (socket, _) = SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
 /// A TCP socket to connect to `address` with, from `own` if that is given.
 pub(super) fn stream_socket(address: SocketAddr, own: Option<SocketAddr>) -> io::Result<OwnedFd> {
     let socket = Socket::new(

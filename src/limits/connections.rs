@@ -96,6 +96,9 @@ pub const DRAIN_SECS: u64 = 8;
 /// How long the least patient of those who stop processes waits by default: `docker stop` and Compose.
 /// Kubernetes waits for 30 s, systemd for 90.
 pub const STOP_GRACE_SECS: u64 = 10;
+/// How long a client that came before SIGTERM may take for its PROXY header: it comes with the
+/// connection, or it is a health check.
+pub const DRAIN_GREETING_MILLIS: u64 = 1_000;
 /// How long clients wait for a tunnel, unless `TIMEOUT=hold` says otherwise: as long as people wait
 /// before they try again.
 pub const HOLD_SECS: u64 = 30;

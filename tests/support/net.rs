@@ -35,6 +35,13 @@ pub fn refused(own: &str, address: SocketAddr) {
     }
 }
 
+/// Panics unless the next line is this one, as of a [`super::servers::Server::named`].
+pub fn expect_line(stream: &mut TcpStream, wanted: &str) {
+    let mut line = vec![0; wanted.len() + 1];
+    stream.read_exact(&mut line).expect("a line");
+    assert_eq!(String::from_utf8_lossy(&line), format!("{wanted}\n"));
+}
+
 /// Bounds every read and write of `stream` by [`DEADLINE`].
 pub fn bounded(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");

@@ -5,6 +5,7 @@
 //! that.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tracing::debug;
@@ -12,11 +13,11 @@ use tracing::debug;
 use super::access::Came;
 use super::client::Client;
 use super::token::Kind;
-use super::{Key, Worker};
+use super::{Drain, Key, Worker};
 use crate::endpoint::proxy_header::{self, Read, Said};
 use crate::engine::driver::{Driver, Fd};
 use crate::engine::net;
-use crate::limits::PROXY_HEADER_BYTES;
+use crate::limits::{DRAIN_GREETING_MILLIS, PROXY_HEADER_BYTES};
 use crate::session::{Moment, NO_ADDRESS};
 
 /// A client whose header is not complete.
@@ -32,7 +33,10 @@ pub(super) struct Greeting {
 impl<D: Driver> Worker<D> {
     /// A client has come in that has to send a header first.
     pub(super) fn begin_greeting(&mut self, came: Came) {
-        let until = self.plan.timeouts.ask.map(|ask| self.now.after(ask));
+        let until = match self.drain {
+            Drain::No => self.plan.timeouts.ask.map(|ask| self.now.after(ask)),
+            _ => Some(self.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS))),
+        };
         let (client, socket) = (came.client, Fd::clone(&came.socket));
         match self.greetings.insert(Greeting { came, taken: Vec::new(), until }) {
             // The header usually comes with the connection.
@@ -100,12 +104,12 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Nobody is served any more.
-    pub(super) fn reset_greetings(&mut self) {
-        let all: Vec<Key> = self.greetings.iter().map(|(key, _)| key).collect();
-        let why = Why::Refused(String::from("going away"));
-        for key in all {
-            self.refuse_greeting(key, &why);
+    /// The process drains: a header that is on its way is still taken, one that does not come is waited
+    /// for no longer.
+    pub(super) fn hurry_greetings(&mut self) {
+        let soon = self.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS));
+        for (_, greeting) in self.greetings.iter_mut() {
+            greeting.until = Some(greeting.until.map_or(soon, |until| until.min(soon)));
         }
     }
 }

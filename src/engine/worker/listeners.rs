@@ -21,7 +21,7 @@ use super::{Drain, Worker};
 use crate::engine::driver::{Driver, Fd, OpId};
 use crate::engine::net;
 use crate::engine::unix::SocketFile;
-use crate::limits::ACCEPT_PAUSE_MILLIS;
+use crate::limits::{ACCEPT_PAUSE_MILLIS, LISTEN_BACKLOG};
 use crate::session::Moment;
 
 /// What comes in at a listener.
@@ -95,6 +95,14 @@ impl Listener {
         self.path.is_some()
     }
 
+    /// Who has connected to it by this socket, and whether a PROXY header comes first.
+    fn came(&self, socket: OwnedFd) -> (Came, bool) {
+        let unix = self.is_unix();
+        let client = Client::of(&socket, unix);
+        let (purpose, at, socket) = (self.purpose, self.address, Rc::new(socket));
+        (Came { purpose, client, at, unix, socket }, self.proxy_header)
+    }
+
     /// Where it listens, for the log.
     pub(in crate::engine) fn place(&self) -> String {
         match &self.path {
@@ -144,37 +152,75 @@ impl<D: Driver> Worker<D> {
     /// Closes all listening sockets: whoever connects from now on is refused by the kernel, or waits
     /// for the next process where the socket is another's, for whom it goes on.
     pub(super) fn close_listeners(&mut self) {
-        for listener in self.listeners.drain(..) {
-            if listener.origin == Origin::Own {
-                net::shut_down(&listener.fd);
+        for (number, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
+            match listener.accepting {
+                // Whom it has taken from the queue by now comes before its end.
+                Some(op) => {
+                    self.driver.cancel(op);
+                    self.closing_listeners.push((number, listener));
+                }
+                None => self.close_listener(listener),
             }
-            self.driver.cancel_all(&listener.fd);
-            // A socket's file goes with its listener, so that the next process can make its own.
         }
-        self.reset_greetings();
+        self.hurry_greetings();
+    }
+
+    /// Closes a listening socket. Who waits in its queue would be reset by that: as far as somebody
+    /// serves them they are taken before.
+    fn close_listener(&mut self, listener: Listener) {
+        if listener.origin == Origin::Own {
+            let serves = match listener.purpose {
+                Purpose::Receptor => false,
+                Purpose::Entrance => !self.up.is_empty(),
+                Purpose::Relay => true,
+            };
+            for _ in 0..if serves { LISTEN_BACKLOG } else { 0 } {
+                let Ok(socket) = net::accept_now(&listener.fd) else { break };
+                self.came_at(listener.came(socket));
+            }
+            net::shut_down(&listener.fd);
+        }
+        self.driver.cancel_all(&listener.fd);
+        // A socket's file goes with its listener, so that the next process can make its own.
+    }
+
+    /// A listener that is being closed had taken somebody from its queue, or has ended.
+    fn accepted_late(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
+        let of = |&(closing, _): &(usize, Listener)| closing == number;
+        let Some(at) = self.closing_listeners.iter().position(of) else { return };
+        let (_, listener) = self.closing_listeners.swap_remove(at);
+        match got {
+            // A peer dials again, and finds the next process.
+            Ok(socket) if listener.purpose == Purpose::Receptor => drop(socket),
+            Ok(socket) => self.came_at(listener.came(socket)),
+            Err(_) => {}
+        }
+        match more {
+            true => self.closing_listeners.push((number, listener)),
+            false => self.close_listener(listener),
+        }
+    }
+
+    /// Somebody has connected to a listener, whose clients begin with a PROXY header or not.
+    fn came_at(&mut self, (came, proxy_header): (Came, bool)) {
+        match proxy_header {
+            true => self.begin_greeting(came),
+            false => self.connection_came(came),
+        }
     }
 
     pub(super) fn accepted(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
-        // Listeners are gone when the worker drains.
-        let Some(listener) = self.listeners.get_mut(number) else { return };
+        let Some(listener) = self.listeners.get_mut(number) else {
+            return self.accepted_late(number, more, got);
+        };
         if !more {
             listener.accepting = None;
         }
         let purpose = listener.purpose;
         match got {
             Ok(socket) => {
-                let unix = listener.is_unix();
-                let came = Came {
-                    purpose,
-                    client: Client::of(&socket, unix),
-                    at: listener.address,
-                    unix,
-                    socket: Rc::new(socket),
-                };
-                match listener.proxy_header {
-                    true => self.begin_greeting(came),
-                    false => self.connection_came(came),
-                }
+                let came = listener.came(socket);
+                self.came_at(came);
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}

@@ -215,6 +215,8 @@ pub(super) struct Worker<D> {
     now: Moment,
     plan: Plan,
     listeners: Vec<Listener>,
+    /// Those that are being closed, by their numbers: their last clients are on their way to us.
+    closing_listeners: Vec<(usize, Listener)>,
     congestion: Choice,
     connector: Option<Connector>,
     tunnels: Table<Tunnel>,
@@ -325,6 +327,7 @@ impl<D: Driver> Worker<D> {
             began: Instant::now(),
             now,
             listeners,
+            closing_listeners: Vec::new(),
             congestion,
             connector: reach.map(Connector::new),
             tunnels: Table::new(TUNNELS_MAX),

@@ -265,7 +265,8 @@ impl<D: Driver> Worker<D> {
                         || !tunnel.is_settled()
                         || (farewells && session.is_leaving())
                 });
-                if self.stream_count() == 0 && !busy {
+                let coming = self.closing_listeners.len() + self.greetings.len() > 0;
+                if self.stream_count() == 0 && !busy && !coming {
                     self.leave(until);
                     if !self.all_have_read() {
                         return None;
