@@ -15,8 +15,8 @@ use tracing::debug;
 use super::local::Stage;
 use super::pair::{Output, Way};
 use super::{Key, Worker};
-use crate::engine::driver::Driver;
-use crate::engine::net;
+use crate::engine::driver::{Driver, Fd};
+use crate::engine::{direct, net};
 use crate::limits::{BROKEN_QUIET_MILLIS, SWEEP_MILLIS};
 use crate::session::Moment;
 
@@ -104,6 +104,14 @@ impl<D: Driver> Worker<D> {
             self.set_deadline(key, Some(next_look(now)));
         }
         self.read_local(key);
+    }
+
+    /// Whether nothing is left in a local socket that is broken, and gets nothing any more.
+    pub(super) fn has_given_all(&self, key: Key) -> bool {
+        let Some(local) = self.locals.get(key) else { return false };
+        let is_open = matches!(local.stage, Stage::Open) && local.stream.is_some();
+        let is_gone = |fd: &Fd| net::is_hung_up(fd) && direct::waiting_bytes(fd) == 0;
+        is_open && local.broken.is_some() && local.fd.as_ref().is_some_and(is_gone)
     }
 
     /// All that a broken local socket had sent has been read: it goes to the peer, as the peer takes

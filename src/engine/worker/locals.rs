@@ -49,7 +49,11 @@ impl<D: Driver> Worker<D> {
             _ => false,
         };
         if !wanted || self.pipe_is_busy(key) {
-            return self.guard_local(key);
+            return match self.has_given_all(key) {
+                // Only its end is left to be read.
+                true => self.receive_local(key, RecvMode::Now, BufferClass::Small),
+                false => self.guard_local(key),
+            };
         }
         let Some(local) = self.locals.get(key) else { return };
         match local.pace {
