@@ -34,6 +34,8 @@ fn own(number: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 3], 10_000 + number as u16))
 }
 
+const LET_GO: &str = "the UDP flow that was silent for longest is let go for a new one";
+
 /// What the log names as helping.
 const REMEDY: &str = "net.ipv4.ip_local_port_range";
 
@@ -70,6 +72,22 @@ fn a_relay_lets_its_most_silent_flow_go() {
         client.check_echo(b"here");
     }
     lets_flows_go(&relay);
+}
+
+/// The same where it is descriptors that are used up.
+#[test]
+fn a_relay_without_descriptors_lets_its_most_silent_flow_go() {
+    let server = DatagramServer::echo();
+    let words = ["-P127.0.0.1:0/udp".to_owned(), format!("SERVER=udprelay://{}", server.address())];
+    let relay = Program::start(&words);
+    let entrance = relay.address_of("entrance listening");
+    Client::of(entrance).check_echo(b"here");
+    relay.limit_descriptors(relay.descriptors() as u64 + 2);
+    let clients: Vec<_> = (0..2 * PORTS).map(|_| Client::of(entrance)).collect();
+    for client in clients.iter().chain(&clients) {
+        client.echo_in_the_end(b"here");
+    }
+    relay.wait_for(LET_GO);
 }
 
 fn an_exit_lets_its_most_silent_flow_go(protocol: Protocol) {
