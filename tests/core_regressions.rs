@@ -115,6 +115,16 @@ fn a_side_that_refuses_from_before_the_hello_says_so_when_it_is_up() {
     assert_eq!(sent(&mut session), [0x41, 0x41, 0x08, 0x0a], "HELLOOK twice, PING, GOING_AWAY");
 }
 
+/// Whatever it means by that option, it goes on opening and taking streams.
+#[test]
+fn an_original_cannot_go_away() {
+    let mut session = up(ours(0), None);
+    session.on_frame(Frame::GoingAway { reason: b"?" }, START).expect("an option");
+    assert_eq!(session.counters().ignored_frames, 1);
+    open(&mut session);
+    assert_eq!(session.stream_count(), 1);
+}
+
 #[test]
 fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
     let mut session = up(ours(0), ours(0).offer);

@@ -63,8 +63,10 @@ impl Session {
                 }
             }
             Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
-            // Said again it says nothing new.
-            Frame::GoingAway { .. } if self.peer_leaves => {}
+            // Said again it says nothing new. No original says it.
+            Frame::GoingAway { .. } if self.peer_leaves || !self.peer_is_ours() => {
+                self.counters.ignored_frames += 1;
+            }
             Frame::GoingAway { .. } => {
                 self.peer_leaves = true;
                 self.events.push_back(Event::GoingAway);

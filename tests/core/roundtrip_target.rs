@@ -199,12 +199,19 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
         }
         6 => {
             let reason = text(choice, u64::from(CONTROL_BYTES_MAX) - 2);
-            let (to, kind) = if choice.below(2) == 0 {
-                e.close(out, route, Some(&reason));
-                (to, CloseKind::Reset)
-            } else {
-                e.refuse(out, number, &reason);
-                (Name::Ours(number), CloseKind::Refused)
+            let (to, kind) = match choice.below(3) {
+                0 => {
+                    e.close(out, route, Some(&reason));
+                    (to, CloseKind::Reset)
+                }
+                1 => {
+                    e.refuse(out, number, &reason);
+                    (Name::Ours(number), CloseKind::Refused)
+                }
+                _ => {
+                    e.not_taken(out, number, &reason);
+                    (Name::Ours(number), CloseKind::NotTaken)
+                }
             };
             let reason = reason.as_bytes();
             return format!("{:?}", Frame::Close { from: None, to, reason, kind });

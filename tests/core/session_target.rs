@@ -8,7 +8,7 @@ use sockmux_uring::limits::{
     WINDOW_BUDGET_BYTES,
 };
 use sockmux_uring::session::{
-    Config, Event, Moment, OpenError, Session, Sink, StreamKey, Transmit,
+    Config, Ended, Event, Moment, OpenError, Session, Sink, StreamKey, Transmit,
 };
 use sockmux_uring::wire::v03::{Encoder, Offer};
 use sockmux_uring::wire::{Decoder, Protocol, Step, Transport};
@@ -166,9 +166,11 @@ impl Engine {
             return;
         }
         let datagrams = carries_datagrams(user);
-        let opened = match datagrams {
-            true => self.session.open_datagrams(user, at, at),
-            false => self.session.open(user, at, at),
+        let opened = match (datagrams, user.is_multiple_of(3)) {
+            (true, false) => self.session.open_datagrams(user, at, at),
+            (true, true) => self.session.open_datagrams_tentatively(user, at, at),
+            (false, false) => self.session.open(user, at, at),
+            (false, true) => self.session.open_tentatively(user, at, at),
         };
         match opened {
             Ok(key) => self.begin(key, true, datagrams),
@@ -319,7 +321,7 @@ impl Engine {
                     assert!(self.session.is_up());
                     self.protocol = protocol;
                 }
-                Event::GoingAway => assert_eq!(self.protocol, Protocol::V1),
+                Event::GoingAway => assert!(self.session.peer_is_ours()),
                 Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
                     self.port_event(&event);
                 }
@@ -345,9 +347,13 @@ impl Engine {
                     assert!(!local.datagrams || matches!(event, Event::Opened { .. }), "{event:?}");
                     assert!(!local.gone && !local.ended, "{event:?} for {local:?}");
                 }
-                Event::Ended { user, .. } => {
+                Event::Ended { user, how } => {
                     let local = &mut self.locals[user as usize];
                     assert!(!local.ended, "a stream ended twice");
+                    if let Ended::NotTaken { runs, .. } = how {
+                        let given_back: u64 = runs.iter().map(|&(_, bytes)| u64::from(bytes)).sum();
+                        assert!(given_back <= local.ready, "{given_back} bytes of {local:?}");
+                    }
                     local.ended = true;
                 }
             }

@@ -48,12 +48,14 @@ impl Engine {
                 payload_bytes = behind;
             }
             12 | 13 => Encoder.close(&mut out, Some(from), to, "DO close"),
-            14 => Encoder.close(&mut out, None, to, "#no"),
+            14 if to & 1 == 0 => Encoder.close(&mut out, None, to, "#no"),
+            14 => Encoder.not_taken(&mut out, to, "no"),
             15 => Encoder.close(&mut out, Some(from), to, "#reset"),
             16 => Encoder.closed(&mut out, from, to),
-            17 => Encoder.ping(&mut out, &[b'x'; 40]),
+            17 if to & 1 == 0 => Encoder.ping(&mut out, &[b'x'; 40]),
+            17 => Encoder.ping(&mut out, b"farewell"),
             18 => Encoder.packet_size(&mut out, 129 + below(16_256) as u16),
-            _ => match below(6) {
+            _ => match below(7) {
                 0 => Encoder.pong(&mut out, (1, 2), b"12\0"),
                 1 => {
                     Encoder.hello_ok(&mut out, (9, 9), "x");
@@ -62,6 +64,7 @@ impl Engine {
                 2 => Encoder.urgent_taken(&mut out, from, to, 3),
                 3 => Encoder.first_data(&mut out),
                 4 => Encoder.hello(&mut out, "again", None),
+                5 => Encoder.going_away(&mut out, "drain"),
                 _ => out.extend_from_slice(&[3, 0x0d, 0, 0, 0, 0, 0, 0]),
             },
         }
@@ -116,9 +119,11 @@ impl Engine {
                 payload_bytes = 1;
             }
             13 => e.close(&mut out, route, Some("reset by the peer")),
-            14 => e.refuse(&mut out, route.peer_id, "no"),
+            14 if bytes.is_multiple_of(2) => e.refuse(&mut out, route.peer_id, "no"),
+            14 => e.not_taken(&mut out, route.peer_id, "no"),
             15 => match choice.below(4) {
-                0 => e.ping(&mut out, &[b'x'; 40]),
+                0 if small & 1 == 0 => e.ping(&mut out, &[b'x'; 40]),
+                0 => e.ping(&mut out, b"farewell"),
                 // More or less than was sent, now and then: the tunnel is over.
                 3 => {
                     let lane = self.session.lane_counts();
