@@ -11,7 +11,7 @@ use services::vsftpd::{Ftpd, USER};
 use services::{new_dir, pattern_file, program, sha256};
 use support::datagrams::{Client, DatagramServer};
 use support::net::{
-    Ended, bounded, check_echo, connect, connect_from, read_to_end_of, refused, reset,
+    Ended, bounded, check_echo, connect, connect_from, free_port, read_to_end_of, refused, reset,
     send_until_blocked,
 };
 use support::program::Program;
@@ -109,18 +109,17 @@ fn several_proxies_and_requests_for_whole_addresses() {
     let server = services::nginx::start();
     let file = server.dir().join("www/file");
     pattern_file(&file, 7, 10_000_000);
-    let relay = Program::start(&[
-        "-P127.0.0.8:8080,127.0.0.8:1080",
-        "SERVER=http:-:-P8080",
-        "SERVER=socks:-:-P1080",
-        PERMIT,
-    ]);
+    let (http, socks) = (free_port([127, 0, 0, 8].into()), free_port([127, 0, 0, 8].into()));
+    let listen = format!("-P{http},{socks}");
+    let named = [(http, "http"), (socks, "socks")]
+        .map(|(at, proxy)| format!("SERVER={proxy}:-:-P{}", at.port()));
+    let mut relay = Program::start(&[&listen, &named[0], &named[1], PERMIT]);
     relay.wait_for_nth("entrance listening", 2);
     let got = new_dir();
     let url = format!("http://{}/file", server.address());
-    for (proxy, times) in [("http://127.0.0.8:8080", 3), ("socks5://127.0.0.8:1080", 1)] {
+    for (proxy, times) in [(format!("http://{http}"), 3), (format!("socks5://{socks}"), 1)] {
         let mut curl = Command::new(program("curl", "curl"));
-        curl.args(["-q", "-sS", "--fail", "--noproxy", "", "-x", proxy]);
+        curl.args(["-q", "-sS", "--fail", "--noproxy", "", "-x", &proxy]);
         for nth in 0..times {
             curl.arg("-o").arg(got.path().join(nth.to_string())).arg(&url);
         }
@@ -129,6 +128,14 @@ fn several_proxies_and_requests_for_whole_addresses() {
             assert_eq!(sha256(&got.path().join(nth.to_string())), sha256(&file), "{proxy} {nth}");
         }
     }
+    // Nobody is bothered with the tunnels inside.
+    relay.terminate();
+    assert_eq!(relay.wait_exit(DEADLINE).code(), Some(0));
+    let told = relay.messages();
+    let wanted =
+        ["engine ready", "entrance listening", "entrance listening", "draining", "stopped"];
+    let since = told.iter().position(|message| message == "engine ready").expect("it started");
+    assert_eq!(told[since..], wanted);
 }
 
 #[test]
@@ -237,6 +244,41 @@ fn a_client_that_does_not_read_stops_its_server() {
     check_echo(&by_socks(entrance, echo.address()), 1, 300_000);
     server.shutdown(Shutdown::Write).expect("half-closed");
     assert_eq!(read_to_end_of(&mut client, DEADLINE), Ended::Eof);
+}
+
+/// What a client has sent ahead of the answer: a server that reads late gets all of it, and so does one
+/// whose client has ended by then.
+#[test]
+fn what_is_sent_ahead_stays_whole() {
+    const BYTES: usize = 200_000;
+    let ahead: Vec<u8> = (0..BYTES).map(|at| (at / 7) as u8).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let at = listener.local_addr().expect("bound");
+    let (relay, entrance) = start(&["SERVER=http", PERMIT]);
+    for ends in [false, true] {
+        let mut client = connect(entrance);
+        write!(client, "CONNECT {at} HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        client.write_all(&ahead).expect("all of it is taken");
+        if ends {
+            client.shutdown(Shutdown::Write).expect("half-closed");
+        }
+        let mut server = bounded(listener.accept().expect("the proxy comes").0);
+        // The end may have been read before there was a server, or not.
+        let become_of = ["client and server are joined", "a stream stays in the tunnel"];
+        let known = || become_of.iter().map(|message| relay.count(message)).sum::<usize>();
+        assert!(eventually(DEADLINE, || known() == 1 + usize::from(ends)));
+        let mut got = vec![0; BYTES];
+        server.read_exact(&mut got).expect("all of it");
+        assert!(got == ahead, "every byte in its place");
+        if ends {
+            assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Eof);
+        }
+        server.write_all(b"answer").expect("sent");
+        server.shutdown(Shutdown::Write).expect("half-closed");
+        let mut said = String::new();
+        client.read_to_string(&mut said).expect("the answer");
+        assert!(said.ends_with("\r\n\r\nanswer"), "{said}");
+    }
 }
 
 #[test]

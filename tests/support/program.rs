@@ -164,6 +164,12 @@ impl Program {
         self.log.events().iter().filter(|event| event["message"] == message).count()
     }
 
+    /// The messages of all events so far, in order.
+    pub fn messages(&self) -> Vec<String> {
+        let events = self.log.events();
+        events.iter().filter_map(|event| event["message"].as_str().map(str::to_owned)).collect()
+    }
+
     /// Waits for the first `message` ("entrance listening", "receptor listening") and gives its
     /// `address` field.
     pub fn address_of(&self, message: &str) -> SocketAddr {

@@ -194,6 +194,10 @@ impl<D: Driver> Worker<D> {
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
+        if loopback && !self.up.is_empty() {
+            // Clients go by one of the two, and there is no other peer to try.
+            return;
+        }
         self.tell_takeover(key);
         self.up.push(key);
         self.start_accepting(Purpose::Entrance);
