@@ -64,14 +64,57 @@ fn an_original_that_does_not_answer_is_greeted_once_more() {
     assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
 }
 
-/// Who answers has said its own HELLO before, and we have not heard it.
+/// Who answers has said its own HELLO before, and we have not heard it. An original does not say it
+/// again: its answer is all that there is, and what it says behind that is not lost.
 #[test]
-fn an_answer_alone_decides_nothing() {
+fn an_answer_alone_is_an_originals_when_no_hello_follows() {
+    let behind = b"\x03\x0arest\x03\x01";
+    for piece in [1, 7, 1_000] {
+        let mut end = End::greeting();
+        end.received(b"noise \x03");
+        for piece in [&original_hello_ok()[..], behind].concat().chunks(piece) {
+            end.received(piece);
+        }
+        // One of ours without checks would say its HELLO again within half a second.
+        assert_eq!(end.pass(LINE_PROBE_MICROS / 2), b"");
+        assert_eq!((end.line.mode(), end.read()), (Mode::Probing, Vec::new()));
+        // An original counts those that it hears: no other goes out meanwhile.
+        assert_eq!(end.pass(LINE_PROBE_MICROS / 2), b"");
+        assert_eq!(end.line.mode(), Mode::Plain);
+        assert_eq!(end.read(), [&original_hello_ok()[..], behind].concat());
+        assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+    }
+}
+
+/// It has clients of its own, and talks.
+#[test]
+fn an_answer_with_much_behind_it_is_an_originals_at_once() {
+    let mut end = End::greeting();
+    let bytes = [&original_hello_ok()[..], &b"\x03\x06 data".repeat(600)].concat();
+    bytes.chunks(100).for_each(|piece| end.received(piece));
+    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.read(), bytes);
+}
+
+/// Of ours, whoever it was for.
+#[test]
+fn an_answer_before_our_first_hello_decides_nothing() {
+    let mut end = End::new(true);
+    end.received(&original_hello_ok());
+    assert_eq!(end.pass(2 * LINE_PROBE_MICROS), b"");
+    assert_eq!(end.line.mode(), Mode::Probing);
+}
+
+#[test]
+fn a_hello_that_follows_an_answer_decides() {
     let mut end = End::greeting();
     end.received(&original_hello_ok());
-    assert_eq!(end.line.mode(), Mode::Probing);
-    assert_eq!(end.read(), b"");
-    assert_eq!(end.pass(3 * LINE_PROBE_MICROS / 2), hello(true));
+    end.pass(LINE_PROBE_MICROS / 2);
+    end.received(&hello(true));
+    assert_eq!(end.line.mode(), Mode::Probing, "our own, sent back");
+    end.received(&hello(false));
+    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.read(), [&hello(false)[..], &original_hello_ok()].concat());
 }
 
 #[test]

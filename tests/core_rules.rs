@@ -10,13 +10,15 @@ mod support {
 use std::time::Duration;
 
 use sockmux_uring::limits::WINDOW_BYTES;
-use sockmux_uring::session::{Event, StreamKey};
+use sockmux_uring::session::{Config, Event, Session, StreamKey};
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{CloseKind, Frame, Name};
 use support::answered::open;
 use support::lone::{START, ours, sent, up};
 use support::original::Pair;
 
+const HELLO: u8 = 0x01;
+const HELLO_OK: u8 = 0x41;
 const SEND: u8 = 0x06;
 const SENT: u8 = 0x46;
 const CLOSE: u8 = 0x08;
@@ -424,4 +426,24 @@ fn close_follows_half_a_second_after_an_answer_and_no_later() {
     pair.wait(1_000);
     pair.settle();
     assert_eq!(pair.session.stream_count(), 0);
+}
+
+/// On a device an original says HELLO once, when it opens it, and answers ours with HELLOOK alone.
+#[test]
+fn an_answer_alone_is_enough_where_it_may_be() {
+    let answer = Frame::HelloOk { ids: (1, 2) };
+    for answer_suffices in [true, false] {
+        let config = Config { answer_suffices, ..ours(1) };
+        let mut session = Session::new(config, START);
+        assert_eq!(sent(&mut session), [HELLO]);
+        session.on_frame(answer, START).expect("HELLOOK");
+        assert_eq!(session.is_up(), answer_suffices);
+        assert!(!session.peer_is_ours());
+        let said = sent(&mut session);
+        assert_eq!(said[0], HELLO_OK, "which is what the original waits for");
+        assert_eq!(said.len(), if answer_suffices { 3 } else { 1 }, "and two options");
+        // A HELLO begins anew.
+        let greeted = session.on_frame(Frame::Hello { ids: (0, 0), offer: None }, START);
+        assert_eq!(greeted.is_err(), answer_suffices);
+    }
 }

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::termios::tcgetattr;
 use services::{run, sshd};
-use support::DEADLINE;
-use support::net::{check_new_echo, connect};
+use support::net::{check_new_echo, connect, reset};
+use support::original::{Manners, Original, Service};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::Protocol;
 use support::serial_line::{End, Faults, SerialLine};
 use support::servers::{Exchange, Server};
 use support::tunnel::check_nothing_is_left;
+use support::{DEADLINE, eventually, wait_until_still};
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
 
@@ -229,6 +230,52 @@ fn without_checks_bytes_pass_plainly() {
     check_new_echo(entrance(&near), 1, 100_000);
     assert_eq!(near.wait_for("serial line")["mode"], "Plain");
     assert_eq!((near.count("tunnel up"), far.count("tunnel up")), (1, 1));
+}
+
+/// An original says HELLO once, when it opens the line, perhaps long before we do; then it answers each of
+/// ours with HELLOOK alone. It is up within two seconds, whoever of the two begins anew.
+#[test]
+fn an_original_that_was_there_first_comes_up_and_comes_back() {
+    const SOON: Duration = Duration::from_secs(2);
+    let line = SerialLine::start(clean(), Some(BAUD));
+    let original = || Original::on_device(&line.path(End::Right), Manners::of(Service::Pong));
+    let mut first = original();
+    let unheard = || line.counts_from(End::Right).unheard > 0;
+    assert!(eventually(DEADLINE, unheard), "its HELLO is lost");
+    let mut near = None;
+    for restart in ["ours was not there", "ours is killed", "the original is killed"] {
+        let ups = match restart {
+            "the original is killed" => {
+                // Not in the middle of a packet.
+                wait_until_still(|| line.counts_from(End::Left).given);
+                drop(first);
+                first = original();
+                2
+            }
+            _ => {
+                near = Some(start(&line, End::Left, "", &[ENTRANCE]));
+                1
+            }
+        };
+        let near = near.as_mut().expect("it was started");
+        near.wait_for("link open; waiting for the peer's hello");
+        let began = Instant::now();
+        near.wait_for_nth("tunnel up", ups);
+        let took = began.elapsed();
+        println!("{restart}: up after {took:?}");
+        assert!(took < SOON, "{restart}: {took:?}");
+        let mut client = connect(entrance(near));
+        client.write_all(b"PING\r\n").expect("sent");
+        let mut answer = [0; 7];
+        client.read_exact(&mut answer).expect("answered");
+        assert_eq!(&answer, b"+PONG\r\n");
+        reset(client);
+        first.wait_ended(1);
+        first.check();
+        if restart == "ours was not there" {
+            near.kill_9();
+        }
+    }
 }
 
 #[test]

@@ -21,6 +21,16 @@ pub const LINE_SYN_MICROS: u64 = 250_000;
 /// Serial line: longest first packet (HELLO) of a session, in bytes. Ours have at most 112.
 pub const LINE_HELLO_BYTES_MAX: usize = 512;
 
+/// Serial line: bytes of a first packet of ours, which is waited for where only an answer has come.
+pub const LINE_HELLO_BYTES_USUAL: usize = 112;
+
+/// Serial line: how much later than it is due that one may be, in microseconds, on a busy machine.
+pub const LINE_ANSWERED_MICROS: u64 = 250_000;
+
+/// Serial line: bytes behind an answer without a HELLO up to which that is waited for. One of ours
+/// says nothing else meanwhile.
+pub const LINE_ANSWERED_BYTES_MAX: usize = 4_096;
+
 /// Serial line: longest offer behind a HELLO's text, in bytes. Today's has 16.
 pub const LINE_OFFER_BYTES_MAX: usize = 64;
 

@@ -23,7 +23,8 @@ mod receive;
 mod send;
 
 use crate::limits::{
-    LINE_DEAD_MICROS, LINE_FRAME_MILLIS, LINE_HELLO_BYTES_MAX, LINE_PAYLOAD_BYTES_MAX,
+    LINE_ANSWERED_BYTES_MAX, LINE_ANSWERED_MICROS, LINE_DEAD_MICROS, LINE_FRAME_MILLIS,
+    LINE_HELLO_BYTES_MAX, LINE_HELLO_BYTES_USUAL, LINE_PAYLOAD_BYTES_MAX,
     LINE_PAYLOAD_BYTES_START_MIN, LINE_PROBE_MICROS,
 };
 use crate::session::Moment;
@@ -116,6 +117,8 @@ pub struct Line {
     payload_bytes_max: usize,
     hello: OwnHello,
     scanner: Scanner,
+    /// Our HELLO was answered: so long the peer's own is waited for.
+    answered_until: Option<Moment>,
     plain: Plain,
     deframer: Deframer,
     handshake: Handshake,
@@ -167,6 +170,7 @@ impl Line {
             payload_bytes_max,
             hello: OwnHello::default(),
             scanner: Scanner::default(),
+            answered_until: None,
             plain: Plain::default(),
             deframer: Deframer::new(),
             handshake: Handshake::new(
@@ -286,7 +290,7 @@ impl Line {
         let before = out.len();
         if self.over.is_none() && self.pacer.room_nanos(now).is_some() {
             match self.mode {
-                Mode::Probing if self.hello.missing_bytes() == 0 && self.hello.again_at <= now => {
+                Mode::Probing if self.hello_at().is_some_and(|at| at <= now) => {
                     out.extend_from_slice(&self.hello.bytes);
                     let left = self.pacer.spend(self.hello.bytes.len(), now);
                     self.hello.again_at = Moment(left.0.saturating_add(LINE_PROBE_MICROS));
@@ -311,7 +315,7 @@ impl Line {
         }
         // What poll_output is waited for with: it has just been tried.
         let output = match self.mode {
-            Mode::Probing => (self.hello.missing_bytes() == 0).then_some(self.hello.again_at),
+            Mode::Probing => self.hello_at(),
             Mode::Plain => self.plain.wakes_at(),
             Mode::Checked => self.ack_at,
         };
@@ -320,7 +324,8 @@ impl Line {
         let output = output.into_iter().flatten().filter(|at| *at > self.now);
         // What on_time does, even if it is late.
         let overdue = match self.mode {
-            Mode::Probing | Mode::Plain => [None; 3],
+            Mode::Plain => [None; 3],
+            Mode::Probing => [self.answered_until, None, None],
             Mode::Checked => {
                 let ask_at = self.is_doubtful().then(|| self.handshake.ask_at()).flatten();
                 [self.sender.retry_at(), self.dead_at(), ask_at]
@@ -336,6 +341,9 @@ impl Line {
     /// [`LineError`] when the tunnel is over.
     pub fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
         self.now = self.now.max(now);
+        if self.mode == Mode::Probing && self.answered_until.is_some_and(|at| at <= self.now) {
+            self.begin_answered();
+        }
         if self.mode == Mode::Checked && self.over.is_none() {
             if self.dead_at().is_some_and(|at| at <= self.now) {
                 self.over = Some(LineError::Silent);
@@ -375,9 +383,43 @@ impl Line {
         let (taken, found, skipped) = self.scanner.take(bytes, &self.hello.bytes);
         self.counters.bytes_skipped += skipped;
         match found {
-            None => return,
+            None => return self.wait_for_hello(),
             Some(Found::Checked) if self.checked => self.begin_checked(),
             Some(_) => self.begin_plain(&bytes[taken..]),
+        }
+        self.scanner.clear();
+    }
+
+    /// When our HELLO goes out next. A peer that has answered has heard it, and an original counts.
+    fn hello_at(&self) -> Option<Moment> {
+        let says = self.hello.missing_bytes() == 0 && self.answered_until.is_none();
+        says.then_some(self.hello.again_at)
+    }
+
+    /// A HELLOOK may have come, to our HELLO: one of ours that sends it has said its own HELLO when we
+    /// did not listen, and says it again within half a second. An original never does.
+    fn wait_for_hello(&mut self) {
+        let [answer, behind, _] = self.scanner.answered();
+        if answer.is_empty() || self.hello.times_sent == 0 {
+            return;
+        }
+        if behind.len() > LINE_ANSWERED_BYTES_MAX {
+            return self.begin_answered();
+        }
+        if self.answered_until.is_none() {
+            let repeat = self.pacer.micros(LINE_HELLO_BYTES_USUAL as u64);
+            let micros = LINE_PROBE_MICROS / 2 + LINE_ANSWERED_MICROS + repeat;
+            self.answered_until = Some(Moment(self.now.0.saturating_add(micros)));
+        }
+    }
+
+    /// It is an original that said HELLO when nobody was there: its answer, and all behind it, is the
+    /// session's.
+    fn begin_answered(&mut self) {
+        self.mode = Mode::Plain;
+        self.handshake.heard(self.now);
+        for bytes in self.scanner.answered() {
+            self.receiver.inbox().extend_from_slice(bytes);
         }
         self.scanner.clear();
     }

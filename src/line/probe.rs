@@ -39,6 +39,8 @@ pub(super) struct Scanner {
     /// The HELLOOK that came before it, to ours, from a peer whose HELLO we have not heard: it is not
     /// said again.
     answer: Vec<u8>,
+    /// What came behind that and was no HELLO, up to `kept`.
+    behind_answer: Vec<u8>,
 }
 
 impl Scanner {
@@ -47,7 +49,7 @@ impl Scanner {
     pub(super) fn take(&mut self, input: &[u8], own: &[u8]) -> (usize, Option<Found>, u64) {
         let (mut taken, mut skipped) = (0, 0);
         loop {
-            let mut start = 0;
+            let (mut start, mut answered_at) = (0, 0);
             let found = loop {
                 match judge(&self.kept[start..]) {
                     Verdict::No => start += 1,
@@ -55,7 +57,9 @@ impl Scanner {
                     Verdict::Answer(len) => {
                         self.answer.clear();
                         self.answer.extend_from_slice(&self.kept[start..][..len]);
+                        self.behind_answer.clear();
                         start += len;
+                        answered_at = start;
                     }
                     Verdict::Whole(_, len) if self.kept[start..][..len] == *own => start += len,
                     Verdict::Whole(found, len) => {
@@ -64,6 +68,9 @@ impl Scanner {
                     }
                 }
             };
+            if !self.answer.is_empty() {
+                self.behind_answer.extend_from_slice(&self.kept[answered_at..start]);
+            }
             self.kept.drain(..start);
             skipped += start as u64;
             if found.is_some() || taken == input.len() {
@@ -80,6 +87,12 @@ impl Scanner {
     pub(super) fn found(&self) -> [&[u8]; 3] {
         let (hello, behind) = self.kept.split_at(self.hello_bytes);
         [hello, &self.answer, behind]
+    }
+
+    /// The HELLOOK that came without a HELLO (nothing, if none did), and all that came behind it, in two
+    /// parts.
+    pub(super) fn answered(&self) -> [&[u8]; 3] {
+        [&self.answer, &self.behind_answer, &self.kept]
     }
 
     /// Forgets all: it has served.

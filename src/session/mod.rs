@@ -80,6 +80,9 @@ pub struct Config {
     pub hello_timeout: Option<Duration>,
     /// The peer may come at any time: nothing is timed before its first byte.
     pub awaits_peer: bool,
+    /// The peer has no more to say than HELLOOK: an original says HELLO once, when it opens its device,
+    /// and we may not have been there to hear it.
+    pub answer_suffices: bool,
     /// Silence after which ECHO is sent.
     pub keepalive: Option<Duration>,
     /// How long CLOSE is held back after end of data towards a peer that knows no half-close.
@@ -104,6 +107,7 @@ impl Default for Config {
             }),
             hello_timeout: Some(Duration::from_secs(15)),
             awaits_peer: false,
+            answer_suffices: false,
             keepalive: Some(Duration::from_secs(30)),
             linger: Some(Duration::from_secs(30)),
         }

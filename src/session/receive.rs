@@ -39,6 +39,8 @@ impl Session {
             }
             Frame::HelloOk { ids } if !self.hello.answered => {
                 self.hello.answered = true;
+                // Its HELLO would stand before its answer, had it one to say.
+                self.hello.greeted |= self.config.answer_suffices;
                 self.outbox.push(Control::HelloOk(ids));
                 self.check_up(now);
             }

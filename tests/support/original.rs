@@ -4,10 +4,18 @@
 //! a fault that ends its tunnel.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use super::DEADLINE;
 use super::peer::{Frame, NO_ID, hello, kind, read_frame};
@@ -92,6 +100,8 @@ struct Shared {
 pub struct Original {
     shared: Arc<Shared>,
     socket: Option<TcpStream>,
+    /// Its device is to be closed.
+    closed: Option<Arc<AtomicBool>>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -116,8 +126,24 @@ impl Original {
         original
     }
 
+    /// It opens a device.
+    pub fn on_device(path: &Path, manners: Manners) -> Original {
+        let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits() as i32;
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let device = Arc::new(opened.expect("a device"));
+        let mut settings = tcgetattr(&device).expect("a terminal");
+        settings.make_raw();
+        tcsetattr(&device, OptionalActions::Now, &settings).expect("settings");
+        let closed = Arc::new(AtomicBool::new(false));
+        let end = Device { device, closed: Arc::clone(&closed) };
+        let manners = Manners { on_device: true, ..manners };
+        let mut original = Original::begin(end.clone(), end, manners);
+        original.closed = Some(closed);
+        original
+    }
+
     /// It reads and writes these, and says HELLO at once.
-    pub fn begin(
+    fn begin(
         mut input: impl Read + Send + 'static,
         output: impl Write + Send + 'static,
         manners: Manners,
@@ -156,7 +182,7 @@ impl Original {
             of_reader.lock().over = true;
             of_reader.changed.notify_all();
         });
-        Original { shared, socket: None, reader: Some(reader) }
+        Original { shared, socket: None, closed: None, reader: Some(reader) }
     }
 
     /// Waits until it is so. Panics when its tunnel has ended, or that takes too long.
@@ -225,10 +251,56 @@ impl Drop for Original {
         if let Some(socket) = &self.socket {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        // A device's reader ends with its device.
-        if let (Some(reader), Some(_)) = (self.reader.take(), &self.socket) {
+        if let Some(closed) = &self.closed {
+            closed.store(true, Ordering::SeqCst);
+        }
+        if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
+    }
+}
+
+/// A device that is read and written with patience, until it is to be closed.
+#[derive(Clone)]
+struct Device {
+    device: Arc<File>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Device {
+    /// Does it when the device is ready, or ends.
+    fn when<T>(
+        &self,
+        ready: PollFlags,
+        mut what: impl FnMut(&File) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
+        loop {
+            match what(&self.device) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+            let glance = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+            poll(&mut [PollFd::new(&*self.device, ready)], Some(&glance))?;
+        }
+    }
+}
+
+impl Read for Device {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.when(PollFlags::IN, |mut device| device.read(buffer))
+    }
+}
+
+impl Write for Device {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.when(PollFlags::OUT, |mut device| device.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -451,6 +451,7 @@ impl<D: Driver> Worker<D> {
             }),
             hello_timeout: self.plan.timeouts.hello,
             awaits_peer: false,
+            answer_suffices: false,
             keepalive: self.plan.timeouts.keepalive,
             linger: self.plan.timeouts.linger,
         }

@@ -27,7 +27,11 @@ impl<D: Driver> Worker<D> {
         let serial = link.line().map(|(bytes_per_second, checked)| {
             Box::new(SerialLine::new(bytes_per_second, checked, self.now))
         });
-        let mut config = Config { awaits_peer: link.may_await_peer(), ..self.session_config() };
+        let mut config = Config {
+            awaits_peer: link.may_await_peer(),
+            answer_suffices: link.has_no_end(),
+            ..self.session_config()
+        };
         if let Some(serial) = &serial {
             config.frame_bytes_max = serial.frame_bytes();
             if let Some(offer) = &mut config.offer {
