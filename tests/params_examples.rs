@@ -476,7 +476,7 @@ fn who_may_connect() {
         plan.reliable.as_ref().is_some_and(|list| list.permits(&caller))
     };
     assert_eq!(["10.0.0.4", "10.0.0.5", "11.0.0.1"].map(permits), [true, false, false]);
-    assert_eq!(plan.maxima, Maxima { per_client: Some(5), together: Some(100) });
+    assert_eq!(plan.maxima, Maxima { per_client: Some(5), together: Some(100), services: None });
     let shown = show::plan(&plan);
     for line in [
         "clients     10.0.0.0/8,*.example.org,!10.0.0.5\n",

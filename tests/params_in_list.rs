@@ -59,7 +59,7 @@ fn each_parameter_is_the_exits_own() {
     assert_eq!(clients.as_ref().map(ToString::to_string).as_deref(), Some("-P80,*.org"));
     assert_eq!(permits(options), ["PERMIT=http:127.0.0.1:*", "PERMIT=http:*:10.0.0.0/8"]);
     assert_eq!(options.reliable.as_ref().unwrap().to_string(), "10.0.0.0/8,!10.0.0.9");
-    assert_eq!(options.maxima, Maxima { per_client: Some(2), together: Some(9) });
+    assert_eq!(options.maxima, Maxima { per_client: Some(2), together: Some(9), services: None });
     let secs = |secs| Some(Duration::from_secs(secs));
     let process = Timeouts { connect: secs(7), ask: secs(8), hold: secs(9), ..Timeouts::default() };
     let own =
@@ -136,7 +136,7 @@ fn files_hold_options_of_an_exit() {
     // Two of them, one with a blank in its name.
     let files = [("a b", "MAXIMA=conpch:1"), ("c", "MAXIMA=delegated:2")];
     let options = exit("SERVER=http://h,-in('+=a b' +=c)", &files).options;
-    assert_eq!(options.maxima, Maxima { per_client: Some(1), together: Some(2) });
+    assert_eq!(options.maxima, Maxima { per_client: Some(1), together: Some(2), services: None });
     // Beside the file that the exit itself stands in.
     let files = [
         ("etc/all", "SERVER=\"http,-in(+=http/main TIMEOUT=io:9)\""),

@@ -203,6 +203,8 @@ in_both_protocols! {
     sigterm_waits_for_silence_where_a_flow_is_open,
     a_second_sigterm_ends_at_once,
     sigusr1_logs_the_state,
+    maxima_service_counts_the_clients_of_an_entrance,
+    maxima_service_counts_the_peers_of_a_receptor_with_exits,
 }
 
 /// Whoever sends one by mistake, or whoever's timer it was.
@@ -297,4 +299,52 @@ fn sigusr1_logs_what_a_plain_relay_has_moved() {
         (&state["relayed_up"], &state["relayed_down"]),
         (&(4 << 20).into(), &(4 << 20).into())
     );
+}
+
+#[test]
+fn maxima_service_ends_a_plain_relay_with_its_last_client() {
+    let server = Server::echo();
+    let exit = format!("SERVER=tcprelay://{}", server.address());
+    let mut relay = Program::start(&["-P127.0.0.1:0", &exit, "MAXIMA=service:2"]);
+    let entrance = relay.address_of("entrance listening");
+    let streams = [connect(entrance), connect(entrance)];
+    for stream in &streams {
+        check_echo(stream, 1, 1000);
+    }
+    assert!(turned_away(entrance));
+    // The others are not disturbed.
+    let [first, second] = streams;
+    drop(first);
+    check_echo(&second, 2, 1 << 20);
+    assert_eq!(relay.count("draining"), 0);
+    drop(second);
+    assert_eq!(relay.wait_exit(DEADLINE).code(), Some(0));
+}
+
+fn maxima_service_counts_the_clients_of_an_entrance(protocol: Protocol) {
+    let server = Server::echo();
+    let words = ["PORT=127.0.0.1:0", "MAXIMA=service:1"];
+    let mut tunnel = Tunnel::start(protocol, &[format!("DEST={}", server.address())], &words);
+    let stream = connect(tunnel.entrance());
+    check_echo(&stream, 1, 1000);
+    assert!(turned_away(tunnel.entrance()));
+    check_echo(&stream, 2, 1 << 20);
+    drop(stream);
+    assert_eq!(tunnel.connector.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(tunnel.receptor.count("draining"), 0);
+}
+
+/// No client comes in at such an end.
+fn maxima_service_counts_the_peers_of_a_receptor_with_exits(protocol: Protocol) {
+    let server = Server::echo();
+    let words = [format!("DEST={}", server.address()), "MAXIMA=service:1".to_owned()];
+    let mut tunnel = Tunnel::start(protocol, &words, &["PORT=127.0.0.1:0"]);
+    for seed in 0..3 {
+        check_echo(&connect(tunnel.entrance()), seed, 1000);
+    }
+    assert!(turned_away(tunnel.address));
+    assert_eq!(tunnel.receptor.count("draining"), 0);
+    tunnel.connector.terminate();
+    tunnel.connector.wait_exit(DEADLINE);
+    assert_eq!(tunnel.receptor.wait_exit(DEADLINE).code(), Some(0));
 }

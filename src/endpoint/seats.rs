@@ -67,7 +67,7 @@ impl Seats {
     /// # Errors
     /// The reason to refuse the stream: all seats are taken.
     pub fn take(&self, client: Option<IpAddr>) -> Result<Option<Seat>, String> {
-        if self.maxima == Maxima::default() {
+        if self.maxima.per_client.is_none() && self.maxima.together.is_none() {
             return Ok(None);
         }
         let unknown = IpAddr::from([0, 0, 0, 0]);
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn each_client_has_its_own_seats() {
-        let seats = Seats::new(Maxima { per_client: Some(2), together: None });
+        let seats = Seats::new(Maxima { per_client: Some(2), together: None, services: None });
         let first = seats.take(client("10.0.0.1")).unwrap();
         let _second = seats.take(client("::ffff:10.0.0.1")).unwrap();
         let reason = seats.take(client("10.0.0.1")).unwrap_err();
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn clients_without_an_address_are_one() {
-        let seats = Seats::new(Maxima { per_client: Some(1), together: None });
+        let seats = Seats::new(Maxima { per_client: Some(1), together: None, services: None });
         let seat = seats.take(None).unwrap();
         assert!(seats.take(None).is_err());
         drop(seat);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn all_clients_share_those_of_all_together() {
-        let seats = Seats::new(Maxima { per_client: None, together: Some(2) });
+        let seats = Seats::new(Maxima { per_client: None, together: Some(2), services: None });
         let held = ["10.0.0.1", "::1"].map(|of| seats.take(client(of)).unwrap());
         let reason = seats.take(client("10.0.0.3")).unwrap_err();
         assert_eq!(reason, "2 streams are open already (MAXIMA=delegated:2)");
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn two_seats_are_held_as_one() {
-        let maxima = Maxima { per_client: Some(1), together: None };
+        let maxima = Maxima { per_client: Some(1), together: None, services: None };
         let all = [Seats::new(maxima), Seats::of_exit(maxima), Seats::of_exit(maxima)];
         let is_free = |seats: &Seats| seats.take(client("10.0.0.1")).is_ok();
         let [a, b, c] = all.each_ref().map(|seats| seats.take(client("10.0.0.1")).unwrap());

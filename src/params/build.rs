@@ -283,6 +283,7 @@ impl Draft {
             return Err(self.nothing_flows());
         }
         checks::distinct(&self.entrances)?;
+        self.services_can_be_counted(&self.entrances)?;
         let mut timeouts = self.timeouts.finish();
         let mut soxconf = self.soxconf.finish();
         if !self.proxies.is_empty() {
@@ -351,6 +352,19 @@ impl Draft {
         Err(Failure::at(word, &Problem::new(what, remedy)))
     }
 
+    /// `MAXIMA=service` counts what comes in, which cannot be datagrams.
+    fn services_can_be_counted(&self, in_by: &[(Entrance, Word)]) -> Result<(), Failure> {
+        let udp = |(entrance, _): &(Entrance, Word)| entrance.transport == Transport::Udp;
+        let only_udp = !in_by.is_empty() && in_by.iter().all(udp) && self.unix_entrances.is_empty();
+        match self.maxima.counts_services() && only_udp {
+            true => Err(Failure::new(
+                "MAXIMA=service counts connections, and only UDP comes in here; leave it out, or \
+                 add an entrance for TCP",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// A plain relay: `-P` says where clients come in, and there is nothing else.
     fn finish_relay(self, server: Way, transport: Transport, word: &Word) -> Result<Plan, Failure> {
         let udp = suffix(transport);
@@ -385,6 +399,7 @@ impl Draft {
             .map_err(|(place, problem)| Failure::at(&self.authorizer_words[place], &problem))?;
         checks::relay_transport(&self.link.listen, transport, word)?;
         checks::distinct(&self.link.listen)?;
+        self.services_can_be_counted(&self.link.listen)?;
         checks::relay(&self.link.listen, (&server, transport), word)?;
         let binds = self.link.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
         Ok(Plan {

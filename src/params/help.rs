@@ -138,6 +138,8 @@ Who is served at all:
                                connection is accepted (-PNUMBER is the port
                                here), and of the peer's streams; several add up
   MAXIMA=conpch:N,delegated:N  streams at once of one client, of all together
+  MAXIMA=service:N             serve N clients, then end; persistent connections
+                               where no client comes in. 1: accept once
 
 More:
   TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: keepalive,

@@ -156,6 +156,9 @@ impl InList {
         }
         let InList { permits, reliable, authorizers, maxima, timeouts, .. } = self;
         let maxima = maxima.finish();
+        if maxima.services.is_some() {
+            return Err(of_process("MAXIMA=service is"));
+        }
         Ok((ExitOptions { permits, reliable, authorizers, maxima, timeouts: None }, timeouts))
     }
 }

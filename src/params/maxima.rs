@@ -1,15 +1,14 @@
-//! `MAXIMA=what:number[,what:number]*`: how many streams there may be at once.
+//! `MAXIMA=what:number[,what:number]*`: how many streams there may be at once, and in all.
 
 use super::error::{Problem, plain, quoted};
 use super::plan::Maxima;
 use super::suggest;
 
 /// What has a meaning here, by the original's words.
-const ITEMS: [&str; 2] = ["conpch", "delegated"];
+const ITEMS: [&str; 3] = ["conpch", "delegated", "service"];
 
 /// Items of the original about its processes, which are passed over.
-const IGNORED: [&str; 7] =
-    ["contask", "ftpcc", "listen", "nntpcc", "service", "standby", "udprelay"];
+const IGNORED: [&str; 6] = ["contask", "ftpcc", "listen", "nntpcc", "standby", "udprelay"];
 
 /// `MAXIMA=` parameters while they are read.
 #[derive(Debug, Default)]
@@ -24,6 +23,11 @@ impl MaximaReader {
     /// An unknown item, a number that is none or 0, an item set twice to different numbers.
     pub fn add(&mut self, value: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
         value.split(',').try_for_each(|item| self.add_item(item.trim(), notices))
+    }
+
+    /// Whether `service` is among them.
+    pub(crate) fn counts_services(&self) -> bool {
+        self.maxima.services.is_some()
     }
 
     /// The numbers in the end.
@@ -41,6 +45,7 @@ impl MaximaReader {
         let place = match what {
             "conpch" => &mut self.maxima.per_client,
             "delegated" => &mut self.maxima.together,
+            "service" => &mut self.maxima.services,
             _ if IGNORED.contains(&what) => {
                 notices.push(format!(
                     "MAXIMA={} has no effect: this program has nothing of the kind",
@@ -98,9 +103,15 @@ mod tests {
             (&["listen:20,standby:3,ftpcc:1"], None, None, 3),
         ] {
             let (maxima, said) = read(values).unwrap();
-            assert_eq!(maxima, Maxima { per_client, together }, "{values:?}");
+            assert_eq!(maxima, Maxima { per_client, together, services: None }, "{values:?}");
             assert_eq!(said.len(), notices, "{said:?}");
         }
+    }
+
+    #[test]
+    fn services_are_counted() {
+        let (maxima, said) = read(&["service:1", "conpch:2"]).unwrap();
+        assert_eq!((maxima.services, said.len()), (Some(1), 0));
     }
 
     #[test]

@@ -468,6 +468,9 @@ pub struct Maxima {
     /// `delegated`: of all clients together. The original counts processes, each of which serves
     /// one client. `None` is as many as fit the tables.
     pub together: Option<u32>,
+    /// `service`: clients, or persistent connections where no client comes in, that are served before
+    /// the process ends; of no exit. `None` is any number.
+    pub services: Option<u32>,
 }
 
 /// `SOXCONF=`: choices of the wire protocol.

@@ -190,10 +190,11 @@ fn clients(text: &mut String, plan: &Plan) {
 }
 
 fn maxima_lines(maxima: &Maxima) -> impl Iterator<Item = String> + use<> {
-    let Maxima { per_client, together } = *maxima;
+    let Maxima { per_client, together, services } = *maxima;
     let of_each = per_client.map(|count| format!("at most {count} streams of each at once"));
     let of_all = together.map(|count| format!("at most {count} streams of all at once"));
-    of_each.into_iter().chain(of_all)
+    let until = services.map(|count| format!("{count} are served, then the process ends"));
+    of_each.into_iter().chain(of_all).chain(until)
 }
 
 /// Whom a list lets in.

@@ -90,7 +90,13 @@ impl<D: Driver> Worker<D> {
         let Came { client, at, .. } = came;
         let entrance_port = Some(at.port()).filter(|&port| port != 0);
         let caller = Caller { client: client.ip(), entrance_port };
-        match (self.lets_in(&caller, came.purpose), came.purpose) {
+        let verdict = self.lets_in(&caller, came.purpose);
+        if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
+            && let Err(reason) = self.count_service(came.purpose)
+        {
+            return self.turn_away(&came.socket, client, &reason);
+        }
+        match (verdict, came.purpose) {
             (Some(Ok(())), Purpose::Receptor) => {
                 self.begin_tunnel(Link::socket(came.socket, client.to_string()));
             }

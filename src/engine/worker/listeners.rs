@@ -58,6 +58,8 @@ pub(in crate::engine) struct Listener {
     /// Clients begin with a PROXY header.
     pub(in crate::engine) proxy_header: bool,
     accepting: Option<OpId>,
+    /// Takes nobody any more, and stays for its number's sake.
+    closed: bool,
     /// Out of descriptors: accepts again then.
     paused_until: Option<Moment>,
 }
@@ -75,6 +77,7 @@ impl Listener {
             _file: None,
             proxy_header: false,
             accepting: None,
+            closed: false,
             paused_until: None,
         }
     }
@@ -88,6 +91,12 @@ impl Listener {
         let origin = if file.is_some() { Origin::Own } else { Origin::Inherited };
         let path = Some(path);
         Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
+    }
+
+    /// Takes nobody any more. True if the socket is to be shut down, which nobody else uses.
+    pub(super) fn close(&mut self) -> bool {
+        self.closed = true;
+        self.origin == Origin::Own
     }
 
     /// Whether it is a Unix socket.
@@ -128,7 +137,7 @@ impl<D: Driver> Worker<D> {
         let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             let idle = listener.accepting.is_none() && listener.paused_until.is_none();
-            if listener.purpose == purpose && idle {
+            if listener.purpose == purpose && idle && !listener.closed {
                 let token = Kind::Accept.number(number as u32);
                 listener.accepting = Some(match one_by_one {
                     true => self.driver.accept_one(&listener.fd, token),
@@ -218,6 +227,8 @@ impl<D: Driver> Worker<D> {
         }
         let purpose = listener.purpose;
         match got {
+            // It was on its way when the last that is served had come.
+            Ok(socket) if listener.closed => net::reset_on_close(&socket),
             Ok(socket) => {
                 let came = listener.came(socket);
                 self.came_at(came);

@@ -81,6 +81,7 @@ mod pieces;
 mod port_range;
 mod ports;
 mod proxied;
+mod services;
 mod signals;
 mod splice;
 mod stalled;
@@ -229,6 +230,8 @@ pub(super) struct Worker<D> {
     greetings: Table<Greeting>,
     /// Ends commands if this process is killed.
     watchdog: Watchdog,
+    /// How many were served, where `MAXIMA=service` counts them.
+    served: u32,
     /// Processes that others have left to us, as process 1, may be waited for.
     orphans_wait: bool,
     /// Commands that streams were given to.
@@ -336,6 +339,7 @@ impl<D: Driver> Worker<D> {
             pairs: Table::new(CONNECTIONS_MAX),
             greetings: Table::new(CONNECTIONS_MAX),
             watchdog: Watchdog::default(),
+            served: 0,
             orphans_wait: false,
             execs: Table::new(COMMANDS_MAX),
             muted: Vec::new(),

@@ -180,6 +180,9 @@ impl<D: Driver> Worker<D> {
 
     /// The hello is done: streams may begin.
     pub(super) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
+        if let Err(reason) = self.count_service(Purpose::Receptor) {
+            return self.drop_tunnel(key, &reason);
+        }
         let loopback = self.is_loopback();
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let peer_kind = if ours { "sockmux-uring" } else { "original" };

@@ -252,6 +252,7 @@ impl<D: Driver> Worker<D> {
 
     /// Is the run over?
     fn ended(&mut self) -> Option<Stopped> {
+        self.end_when_served();
         let stopped = match self.drain {
             Drain::No => self.link_is_over()?,
             Drain::AtOnce => Stopped::AtOnce,
