@@ -223,7 +223,7 @@ entrances   *:53/udp
 server      hostU:53/udp
 clients     everybody
 times       udp       never     without datagrams, then a UDP flow is forgotten
-            drain     8 s       for talking flows after SIGTERM
+            drain     7 s       for talking flows after SIGTERM
 udp flows   at most 100; the one silent for longest makes room for a new one
 ";
     assert_eq!(show::plan(&plan), wanted);
@@ -244,7 +244,7 @@ server      [::1]:80
 clients     everybody
 times       con       10 s      for a connect to the server
             io        60 s      without data, then both connections are reset
-            drain     8 s       for open connections after SIGTERM
+            drain     7 s       for open connections after SIGTERM
 congestion  auto: a plain one on short paths, the system's on long ones
 bulk        auto: spliced where that pays, else copied
 ";
@@ -444,7 +444,7 @@ times       acc       15 s      for the peer's hello
             io        never     without data, then the stream is reset
             hold      30 s      for the persistent connection, then clients are reset
             keepalive 30 s      of silence, then the peer is asked
-            drain     8 s       for open streams after SIGTERM
+            drain     7 s       for open streams after SIGTERM
             udp       180 s     without datagrams, then a UDP flow is forgotten
 protocol    SockMux 1 where the peer offers it too, else 0.3
 packets     0.3: at most 16384 bytes, with first data in CONNECT

@@ -143,8 +143,8 @@ Who is served at all:
 
 More:
   TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: keepalive,
-                               drain (8; what open streams have after SIGTERM:
-                               2 s less than until SIGKILL comes, which is 10
+                               drain (7; what open streams have after SIGTERM:
+                               3 s less than until SIGKILL comes, which is 10
                                from docker stop, 30 from Kubernetes, 90 from
                                systemd),
                                hold (30; clients wait so long for a tunnel:

@@ -173,11 +173,15 @@ impl<D: Driver> Worker<D> {
 
     /// Asks all commands to end, for the end of the process. All of them together have one time of
     /// grace; what is left then is killed with the worker.
-    pub(super) fn finish_execs(&mut self) {
+    pub(super) fn end_execs(&mut self) -> Instant {
         for (_, command) in self.execs.iter() {
             command.running.end();
         }
-        let until = Instant::now() + Duration::from_millis(COMMAND_GRACE_MILLIS);
+        Instant::now() + Duration::from_millis(COMMAND_GRACE_MILLIS)
+    }
+
+    /// Waits for them until then. Those that have not ended are killed.
+    pub(super) fn await_execs(&mut self, until: Instant) {
         for (_, command) in self.execs.iter() {
             let left = until.saturating_duration_since(Instant::now());
             command.running.wait(left.as_millis() as u64);

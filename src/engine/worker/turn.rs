@@ -280,6 +280,8 @@ impl<D: Driver> Worker<D> {
                 }
             }
         };
+        // All commands have the same time to end.
+        let until = (stopped != Stopped::AtOnce).then(|| self.end_execs());
         self.finish_command();
         for (_, local) in self.locals.iter() {
             if let Some(fd) = &local.fd {
@@ -289,8 +291,8 @@ impl<D: Driver> Worker<D> {
         for (_, pair) in self.pairs.iter() {
             pair.reset_on_close();
         }
-        if stopped != Stopped::AtOnce {
-            self.finish_execs();
+        if let Some(until) = until {
+            self.await_execs(until);
         }
         self.log_limit.log_counts(self.now);
         self.log_stopped(stopped);
