@@ -345,7 +345,9 @@ impl Session {
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;
                 let text = u64::from(v03::Encoder.open_text_bytes(first, second));
-                let most = match (stream.tentative, stream.datagrams.is_some()) {
+                // At the exit the peer is not asked any more.
+                let may_begin_again = stream.tentative && stream.opener;
+                let most = match (may_begin_again, stream.datagrams.is_some()) {
                     (false, _) => data_max,
                     (true, false) => data_max.min(TENTATIVE_BYTES),
                     (true, true) => 0,
