@@ -304,6 +304,7 @@ impl fmt::Debug for ChunkMut {
 /// A fixed number of equal buffers to write into. The one that came back last goes out first,
 /// because it is the one still in the processor's cache.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Pool {
     set: Rc<BufferSet>,
 }

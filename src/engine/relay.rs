@@ -266,10 +266,14 @@ impl Relay {
         for port in &self.ports {
             info!(address = %format_args!("{}/udp", port.address), "entrance listening");
         }
+        Ok(self.into_worker(driver)?.run()?)
+    }
+
+    /// Ready to run.
+    pub(super) fn into_worker<D: Driver>(self, driver: D) -> io::Result<Worker<D>> {
         let ways_in = (self.listeners, self.ports);
         let wakes = (self.wait, self.wake);
-        let worker = Worker::new(driver, self.plan, ways_in, self.reach, self.congestion, wakes)?;
-        Ok(worker.run()?)
+        Worker::new(driver, self.plan, ways_in, self.reach, self.congestion, wakes)
     }
 }
 

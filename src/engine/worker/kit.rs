@@ -45,6 +45,12 @@ impl Kit {
         self.pool.free()
     }
 
+    /// A handle to the pool.
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> Pool {
+        self.pool.clone()
+    }
+
     pub(super) fn take_gather(&mut self) -> Box<Gather> {
         self.gathers.pop().unwrap_or_default()
     }

@@ -168,3 +168,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
