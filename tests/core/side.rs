@@ -63,6 +63,8 @@ pub(crate) struct Local {
     pub(crate) taken: u64,
     pub(crate) eof: bool,
     pub(crate) reset: bool,
+    /// The session was given time for what had been read before the reset.
+    pub(crate) broken: bool,
     pub(crate) opened: bool,
     /// Bytes that had been delivered when the peer's end of data came.
     pub(crate) peer_end: Option<u64>,
@@ -328,6 +330,7 @@ impl Side {
             taken: 0,
             eof: false,
             reset: false,
+            broken: false,
             opened: false,
             peer_end: None,
             ended: None,

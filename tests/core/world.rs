@@ -367,6 +367,9 @@ impl<'a, C: Choice> World<'a, C> {
             Ended::Reset(reason) => {
                 assert!(remote.is_some_and(|remote| remote.reset), "reset by nobody: {reason}");
                 assert_eq!(reason, "connection reset by the script");
+                if remote.is_some_and(|remote| remote.broken) && local.flow.is_none() {
+                    assert_eq!(local.delivered, said, "reset before all data came");
+                }
             }
             Ended::Orderly if self.half_close || *by == EndedBy::Close => {
                 let remote = remote.expect("a stream that ended well had two ends");

@@ -111,7 +111,12 @@ impl Side {
         };
         if due {
             local.reset = true;
-            let keep = self.session.local_reset(key, "connection reset by the script");
+            local.broken = matches!(local.script.end, End::ResetAfter(_));
+            let reason = "connection reset by the script";
+            let keep = match local.broken {
+                true => self.session.local_broken(key, reason),
+                false => self.session.local_reset(key, reason),
+            };
             self.locals[user].dropped = !keep;
         }
         due
