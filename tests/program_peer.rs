@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::net::{check_new_echo, connect, is_turned_away, read_to_end_of, reset};
@@ -222,6 +222,18 @@ fn entrance(manners: Manners, words: &[&str]) -> (Program, Original, SocketAddr)
     (receptor, original, address)
 }
 
+/// A connector with an entrance, which has dialled an original.
+fn entrance_of_connector(manners: Manners) -> (Program, Original, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let receptor = listener.local_addr().expect("an address");
+    let words = [format!("SERVER=sockmux://{receptor}"), "PORT=127.0.0.1:0".to_owned()];
+    let connector = Program::start(&words);
+    let original = Original::accept(&listener, manners);
+    connector.wait_for("tunnel up");
+    let address = connector.address_of("entrance listening");
+    (connector, original, address)
+}
+
 /// Asks once and hears the answer.
 fn ping(client: &mut TcpStream) {
     client.write_all(b"PING\r\n").expect("a client is heard");
@@ -270,18 +282,19 @@ fn a_client_that_finds_no_room_for_as_long_as_clients_wait_is_reset() {
 #[test]
 fn streams_of_our_clients_end_by_crossing_close_and_the_last_is_served_as_the_first() {
     let manners = Manners { crosses: true, ..Manners::of(Service::Pong) };
-    let (receptor, original, address) = entrance(manners, &[]);
-    at_once(|| {
-        for _ in 0..CROSSINGS / AT_ONCE {
-            let mut client = connect(address);
-            ping(&mut client);
-            reset(client);
-        }
-    });
-    original.wait_ended(CROSSINGS);
-    ping(&mut connect(address));
-    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
-    original.check();
+    for (ours, original, address) in [entrance(manners, &[]), entrance_of_connector(manners)] {
+        at_once(|| {
+            for _ in 0..CROSSINGS / AT_ONCE {
+                let mut client = connect(address);
+                ping(&mut client);
+                reset(client);
+            }
+        });
+        original.wait_ended(CROSSINGS);
+        ping(&mut connect(address));
+        assert_eq!(ours.count("stream refused") + ours.count("tunnel down"), 0);
+        original.check();
+    }
 }
 
 #[test]
@@ -290,19 +303,26 @@ fn streams_of_its_clients_end_by_crossing_close_and_the_last_is_served_as_the_fi
         stream.read_exact(&mut [0; 4])?;
         stream.write_all(b"bye")
     });
-    let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
+    let exit = format!("DEST={}", server.address());
     let manners = Manners { crosses: true, ..Manners::of(Service::Sink) };
-    let original = Original::connect(receptor.address_of("receptor listening"), manners);
-    original.wait_up();
-    at_once(|| {
-        for _ in 0..CROSSINGS / AT_ONCE {
-            let client = original.open(b"quit");
-            assert_eq!(original.heard(client, 3), b"bye");
-        }
-    });
-    original.wait_ended(CROSSINGS);
-    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
-    original.check();
+    let receptor = start_receptor("127.0.0.1:0", &[&exit]);
+    let to_receptor = Original::connect(receptor.address_of("receptor listening"), manners);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let connector = Program::start(&[&format!("SERVER=sockmux://{address}"), &exit]);
+    let of_connector = Original::accept(&listener, manners);
+    for (ours, original) in [(receptor, to_receptor), (connector, of_connector)] {
+        original.wait_up();
+        at_once(|| {
+            for _ in 0..CROSSINGS / AT_ONCE {
+                let client = original.open(b"quit");
+                assert_eq!(original.heard(client, 3), b"bye");
+            }
+        });
+        original.wait_ended(CROSSINGS);
+        assert_eq!(ours.count("stream refused") + ours.count("tunnel down"), 0);
+        original.check();
+    }
 }
 
 /// Its client leaves before our exit has reached its server: what it said arrives all the same.
@@ -333,10 +353,12 @@ fn what_a_client_of_an_original_said_before_it_left_is_delivered() {
 /// are slots for all.
 #[test]
 fn short_conversations_that_the_client_closes_are_all_answered() {
-    let (receptor, original, address) = entrance(Manners::of(Service::Pong), &[]);
-    at_once(|| (0..2_000 / AT_ONCE).for_each(|_| ping(&mut connect(address))));
-    assert_eq!(receptor.count("stream refused") + receptor.count("tunnel down"), 0);
-    original.check();
+    let manners = Manners::of(Service::Pong);
+    for (ours, original, address) in [entrance(manners, &[]), entrance_of_connector(manners)] {
+        at_once(|| (0..2_000 / AT_ONCE).for_each(|_| ping(&mut connect(address))));
+        assert_eq!(ours.count("stream refused") + ours.count("tunnel down"), 0);
+        original.check();
+    }
 }
 
 /// Clients that say a line, want no answer and close at once.
