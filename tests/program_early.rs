@@ -25,7 +25,7 @@ const WAYS: [&str; 3] = ["SOXCONF=bulk:auto", "SOXCONF=bulk:copy", "SOXCONF=bulk
 const ANSWERS_BYTES: [u64; 2] = [19, 50_000];
 /// A request of which the server reads four bytes.
 const REQUEST: [u8; 1_000] = [b'q'; 1_000];
-const UPLOAD: [u8; 50_000] = [b'u'; 50_000];
+static UPLOAD: [u8; 50_000] = [b'u'; 50_000];
 
 /// When the client sends the rest of its upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ fn check_what_a_client_sent(relay: &Program, entrance: SocketAddr, listener: &Tc
         let mut client = connect(entrance);
         client.write_all(&REQUEST).expect("sent");
         let mut server = accept(listener);
-        server.read_exact(&mut REQUEST.clone()).expect("a request");
+        server.read_exact(&mut [0; REQUEST.len()]).expect("a request");
         server.write_all(&REQUEST).expect("sent");
         client.read_exact(&mut [0; 4]).expect("the answer begins");
         relay.pause();
@@ -110,7 +110,7 @@ fn check_slow_reader(entrance: SocketAddr, listener: &TcpListener) {
     let mut client = bounded(socket.into());
     client.write_all(&REQUEST).expect("sent");
     let mut server = accept(listener);
-    server.read_exact(&mut REQUEST.clone()).expect("a request");
+    server.read_exact(&mut [0; REQUEST.len()]).expect("a request");
     Pattern::new(3).send(&mut server, 50_000).expect("the answer is sent");
     reset(server);
     Pattern::new(3).receive(&mut client, 50_000).expect("the answer, whole");
