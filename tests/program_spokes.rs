@@ -6,9 +6,8 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
-use support::DEADLINE;
 use support::datagrams::{Client, DatagramServer};
-use support::net::{Ended, check_new_echo, connect, read_to_end_of};
+use support::net::{check_new_echo, connect, is_turned_away};
 use support::peer::{Peer, kind};
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
@@ -105,7 +104,7 @@ fn a_client_that_no_connector_has_an_exit_for_is_reset(protocol: Protocol) {
         hub.receptor.wait_for_nth("tunnel up", nth);
         connector
     });
-    assert_eq!(read_to_end_of(&mut connect(entrance), DEADLINE), Ended::Reset);
+    is_turned_away(entrance);
     let reason = hub.receptor.wait_for_reason("stream refused");
     assert!(reason.contains("no exit"), "{reason}");
     assert_eq!(server.served(), 0);
