@@ -182,6 +182,10 @@ impl<D: Driver> Driver for Scarce<D> {
         self.inner.accept(fd, token)
     }
 
+    fn accept_one(&mut self, fd: &Fd, token: Token) -> OpId {
+        self.inner.accept_one(fd, token)
+    }
+
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId {
         self.inner.recv(fd, mode, class, token)
     }
