@@ -229,6 +229,15 @@ udp flows   at most 100; the one silent for longest makes room for a new one
     assert_eq!(show::plan(&plan), wanted);
 }
 
+/// An entrance port of the original's by another letter, where it is no exit of -Fsockmux.
+#[test]
+fn a_port_of_q_is_one_of_p() {
+    let plan = run(&["-P9000", "-Q9001", "DEST=h:1"]);
+    let anywhere = |port| Bind { host: None, port };
+    assert_eq!(plan.link, LinkPlan::Listen(vec![anywhere(9000), anywhere(9001)]));
+    assert!(plan.notices.iter().any(|notice| notice.contains("is -P9001")), "{:?}", plan.notices);
+}
+
 #[test]
 fn a_plain_relay() {
     let plan = run(&["-Ph:8080-8081", "SERVER=tcprelay://[::1]:80", "TIMEOUT=io:60"]);

@@ -181,8 +181,14 @@ mod tests {
         }
         assert!(parse("10.0.0.0/8,-P80").unwrap().widens_hosts_by_port());
         let caller = Caller { client: "127.0.0.1".parse().ok(), entrance_port: Some(80) };
-        for narrow in ["127.0.0.1", "*,127.0.0.0/8", "127.*", "!10.0.0.1,127.0.0.1", "127.0.0.1,*"]
-        {
+        for narrow in [
+            ".localnet",
+            "127.0.0.1",
+            "*,127.0.0.0/8",
+            "127.*",
+            "!10.0.0.1,127.0.0.1",
+            "127.0.0.1,*",
+        ] {
             assert!(parse(narrow).unwrap().singles_out(&caller, ClientName::None), "{narrow}");
         }
         let name = ClientName::Is("a.example.org");
