@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sockmux_uring::limits::{
     FIRST_WINDOW_BYTES, READ_AHEAD_BYTES, STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES,
-    WINDOW_GROWTH_MAX,
+    WINDOW_GROWTH_MAX, WINDOW_SHORT_PATH_BYTES_MAX, WINDOW_SHORT_PATH_BYTES_MIN,
 };
 use sockmux_uring::session::{Event, Moment, Session, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::{Decoder, Frame, Name, Protocol, Step, v1};
@@ -292,4 +292,92 @@ fn a_window_grows_once_for_each_credit_that_goes_out() {
     assert_eq!(said, grown + 2 * u64::from(half));
     let windows = session.windows(key).expect("a stream");
     assert_eq!(windows.allowance_bytes, windows.window_bytes);
+}
+
+/// A session whose ping was answered after this time, a stream that began at it, and the stream's name.
+fn at_a_distance(round_trip: Duration) -> (Session, Moment, StreamKey, Name) {
+    let mut session = up(ours(1), ours(1).offer);
+    let now = START.after(round_trip);
+    let text = format!("{}\0", START.0);
+    session.on_frame(Frame::Pong { payload: text.as_bytes() }, now).expect("its answer");
+    assert_eq!(session.round_trip(), Some(round_trip));
+    let (key, to) = open(&mut session);
+    (session, now, key, to)
+}
+
+/// Half of the window comes and is taken at once, and the credit for it goes out: the window then.
+fn half_a_window(session: &mut Session, key: StreamKey, to: Name, now: Moment) -> u64 {
+    let half = session.windows(key).expect("a stream").window_bytes / 2;
+    session.on_frame(Frame::Data { to, bytes: half as u32 }, now).expect("within the window");
+    session.taken(key, half, now);
+    let mut head = Vec::new();
+    while session.poll_transmit(&mut head, true).is_some() {}
+    let windows = session.windows(key).expect("a stream");
+    assert_eq!(windows.allowance_bytes, windows.window_bytes, "all credit went out");
+    windows.window_bytes
+}
+
+#[test]
+fn bursts_behind_pauses_of_the_scheduler_do_not_make_a_short_path_long() {
+    let (mut session, mut now, key, to) = at_a_distance(Duration::from_micros(50));
+    for _ in 0..1_000 {
+        // Two halves in an instant, then 4 ms of silence.
+        for _ in 0..2 {
+            let window = half_a_window(&mut session, key, to, now);
+            assert!(window <= WINDOW_SHORT_PATH_BYTES_MAX, "{window} bytes of window");
+        }
+        now = now.after(Duration::from_millis(4));
+    }
+    let window = session.windows(key).expect("a stream").window_bytes;
+    assert_eq!(window, WINDOW_SHORT_PATH_BYTES_MAX);
+}
+
+#[test]
+fn a_short_path_that_is_fast_gets_what_it_has_in_flight() {
+    // 5 GB/s at 2 ms: 10 MB.
+    let (mut session, mut now, key, to) = at_a_distance(Duration::from_millis(2));
+    let mut window = 0;
+    for _ in 0..1_000 {
+        window = half_a_window(&mut session, key, to, now);
+        now = now.after(Duration::from_micros(window / 2 / 5_000));
+    }
+    assert!((20_000_000..=80_000_000).contains(&window), "{window} bytes of window");
+}
+
+#[test]
+fn a_window_shrinks_when_its_path_has_become_slow() {
+    let (mut session, mut now, key, to) = at_a_distance(Duration::from_millis(100));
+    for _ in 0..10 {
+        now = now.after(Duration::from_millis(100));
+        half_a_window(&mut session, key, to, now);
+    }
+    assert_eq!(session.windows(key).expect("a stream").window_bytes, STREAM_WINDOW_BYTES_MAX);
+    // 1 MB/s, piece by piece: 100 kB are in flight.
+    let piece = 64 << 10;
+    for _ in 0..2_000 {
+        now = now.after(Duration::from_micros(piece));
+        session.on_frame(Frame::Data { to, bytes: piece as u32 }, now).expect("within the window");
+        session.taken(key, piece, now);
+        while session.poll_transmit(&mut Vec::new(), true).is_some() {}
+    }
+    let window = session.windows(key).expect("a stream").window_bytes;
+    assert_eq!(window, WINDOW_SHORT_PATH_BYTES_MAX);
+    assert_eq!(session.extra_window_bytes(), window - u64::from(FIRST_WINDOW_BYTES));
+}
+
+#[test]
+fn many_busy_streams_of_a_short_path_share_what_it_needs() {
+    let (mut session, mut now, first, to) = at_a_distance(Duration::from_micros(50));
+    let mut streams = vec![(first, to)];
+    streams.extend((0..7).map(|_| open(&mut session)));
+    for _ in 0..100 {
+        for &(key, to) in &streams {
+            half_a_window(&mut session, key, to, now);
+        }
+        now = now.after(Duration::from_millis(1));
+    }
+    for (key, _) in streams {
+        let window = session.windows(key).expect("a stream").window_bytes;
+        assert_eq!(window, WINDOW_SHORT_PATH_BYTES_MIN);
+    }
 }

@@ -35,6 +35,30 @@ pub const WINDOW_BUDGET_BYTES: u64 = 128 << 20;
 /// two processes of a loaded machine need it to answer each other.
 pub const WINDOW_LASTS_MICROS_MIN: u64 = 250;
 
+/// SockMux 1: so many round trips of what its local socket takes fit into a window at most. What a
+/// path of its own queue makes of its round trip does not count (`session::liveness`).
+pub const WINDOW_CEILING_ROUND_TRIPS: u64 = 8;
+
+/// SockMux 1: least time over which the rate of a stream is measured for that, in microseconds: longer
+/// than a process waits for a processor that others use, which is a tick or two of 4 ms.
+pub const WINDOW_RATE_MICROS_MIN: u64 = 10_000;
+
+/// SockMux 1: and so many round trips, so that the beginning of a stream on a long path is over.
+pub const WINDOW_RATE_ROUND_TRIPS: u64 = 4;
+
+/// SockMux 1: window that a stream may have on any path, however short, in bytes. On loopback one
+/// stream was fastest and cheapest with 2 MiB; with more it fills the exit's pipes, and the rest has to
+/// be copied (`docs/performance.md`).
+pub const WINDOW_SHORT_PATH_BYTES_MAX: u64 = 2 << 20;
+
+/// SockMux 1: the same for each of many streams that are busy at once.
+pub const WINDOW_SHORT_PATH_BYTES_MIN: u64 = 1 << 20;
+
+/// SockMux 1: what all windows of a tunnel together may grow by before the least counts, in bytes.
+pub const WINDOWS_SHORT_PATH_BYTES: u64 = 4 << 20;
+
+const _: () = assert!(WINDOW_SHORT_PATH_BYTES_MIN >= WINDOW_BYTES as u64);
+
 /// SockMux 1: most that a window grows at once, as a multiple. What one half of a window shows of
 /// the path's speed may be a burst.
 pub const WINDOW_GROWTH_MAX: u64 = 8;

@@ -186,6 +186,7 @@ impl Session {
         let uncounted = bytes.min(stream.uncounted_bytes);
         stream.uncounted_bytes -= uncounted;
         stream.ack_bytes += bytes - uncounted;
+        stream.rate.taken(bytes);
         if let Some(hold) = &mut stream.hold {
             // The answer is still coming: hold on.
             hold.renew(now);

@@ -11,6 +11,7 @@ use crate::session::hold::Hold;
 use crate::session::ports::Ports;
 use crate::session::runs::Runs;
 use crate::session::turns::Share;
+use crate::session::window::TakenRate;
 use crate::wire::Name;
 use crate::wire::v03::NO_ID;
 
@@ -125,6 +126,8 @@ pub(super) struct Stream {
     pub(super) granted_at: Moment,
     /// SockMux 1: when the first byte behind that came.
     pub(super) filling_since: Option<Moment>,
+    /// SockMux 1: how fast the local socket takes.
+    pub(super) rate: TakenRate,
     /// The peer has told the end of its data.
     pub(super) peer_end: bool,
     /// SockMux 1: the last frame that went out, and the last that came, was small.
@@ -240,6 +243,7 @@ impl Streams {
             began: Moment::default(),
             granted_at: Moment::default(),
             filling_since: None,
+            rate: TakenRate::default(),
             peer_end: false,
             small_out: true,
             small_in: true,

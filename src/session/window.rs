@@ -1,20 +1,59 @@
 //! SockMux 1's windows: how much of each stream the peer may send before our local socket has
 //! taken it.
 //!
-//! A stream begins with the window that we offered. It grows when half of it was used up within
-//! two round trips, which is when it and not the path is what holds the stream back, to eight times
-//! what that half shows the path to have on the way; so it settles at four to eight times. The time
-//! runs from the first byte behind the last credit, so that a stream that was silent in between, or
-//! has just begun, grows with its first burst. All streams of a tunnel share one budget for what they
-//! have beyond their first window.
+//! A stream begins with the window that we offered, and its window follows its path both ways.
+//!
+//! - It grows when half of it was used up within two round trips, which is when it and not the path is
+//!   what holds the stream back, to eight times what that half shows the path to have in flight. The
+//!   time runs from the first byte behind the last credit, so that a stream that was silent in
+//!   between, or has just begun, grows with its first burst.
+//! - On a short path a burst proves little: after a pause of the scheduler half of any window is there
+//!   at once. So it does not grow beyond [`ceiling`]: eight times what the local socket takes in a
+//!   round trip, on average over a time that is longer than such pauses. The round trip is the least
+//!   of late, without the queue that a large window makes itself. What any path may have is bounded
+//!   for all streams together, because what exceeds the exit's pipes has to be copied.
+//! - A window above its ceiling that does not grow shrinks: credit is withheld until it fits.
+//!
+//! All streams of a tunnel share one budget for what they have beyond their first window.
 
 use std::time::Duration;
 
 use super::stream::Stream;
 use super::{Moment, Session, StreamKey, first_window_bytes};
 use crate::limits::{
-    STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES, WINDOW_GROWTH_MAX, WINDOW_LASTS_MICROS_MIN,
+    STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES, WINDOW_CEILING_ROUND_TRIPS, WINDOW_GROWTH_MAX,
+    WINDOW_LASTS_MICROS_MIN, WINDOW_RATE_MICROS_MIN, WINDOW_RATE_ROUND_TRIPS,
+    WINDOW_SHORT_PATH_BYTES_MAX, WINDOW_SHORT_PATH_BYTES_MIN, WINDOWS_SHORT_PATH_BYTES,
 };
+
+/// How fast a stream's local socket takes what comes for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TakenRate {
+    /// When the present measurement began, and what was taken since.
+    since: Moment,
+    bytes: u64,
+    /// What the last measurements showed, in bytes per second.
+    bytes_per_second: u64,
+}
+
+impl TakenRate {
+    #[inline]
+    pub(super) fn taken(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Ends the measurement if it has taken `least_micros`. A slow spell counts by an eighth for each
+    /// time that long.
+    fn measure(&mut self, now: Moment, least_micros: u64) {
+        let micros = now.0.saturating_sub(self.since.0);
+        if micros >= least_micros {
+            let rate = self.bytes.saturating_mul(1_000_000) / micros;
+            let eighths_left = 8_u64.saturating_sub(micros / least_micros);
+            let bytes_per_second = rate.max(self.bytes_per_second / 8 * eighths_left);
+            *self = TakenRate { since: now, bytes: 0, bytes_per_second };
+        }
+    }
+}
 
 /// The windows of one stream, in bytes: for tests, which reckon them on their own.
 #[doc(hidden)]
@@ -70,7 +109,8 @@ impl Session {
     /// Allows the peer more, when half of the window is used up.
     pub(super) fn grant(&mut self, key: StreamKey, now: Moment) {
         let round_trip = self.round_trip();
-        let left = WINDOW_BUDGET_BYTES.saturating_sub(self.extra_window_bytes);
+        let (first_bytes, extra_bytes) = (self.first_window_bytes(), self.extra_window_bytes);
+        let left = WINDOW_BUDGET_BYTES.saturating_sub(extra_bytes);
         let Some(stream) = self.streams.get_mut(key) else { return };
         // What is to be allowed and has not gone out yet takes along whatever comes meanwhile.
         let waits = stream.todo.ack;
@@ -79,18 +119,61 @@ impl Session {
         }
         let began = stream.filling_since.take().unwrap_or(stream.granted_at);
         let micros = now.0.saturating_sub(began.0);
-        let times = round_trip.map_or(1, |round_trip| growth(micros, round_trip));
-        if times > 1 {
-            let room = STREAM_WINDOW_BYTES_MAX.saturating_sub(stream.window_bytes);
-            let more = (stream.window_bytes * (times - 1)).min(room).min(left);
-            stream.window_bytes += more;
-            stream.ack_bytes += more;
-            self.extra_window_bytes += more;
+        if let Some(round_trip) = round_trip {
+            let least_micros = rate_micros(round_trip);
+            if began.0.saturating_sub(stream.granted_at.0) >= least_micros {
+                // It was silent: what came since is measured by itself.
+                stream.rate = TakenRate { since: began, bytes: stream.ack_bytes, ..stream.rate };
+            }
+            stream.rate.measure(now, least_micros);
+            let others_bytes = extra_bytes - stream.window_bytes.saturating_sub(first_bytes);
+            let ceiling_bytes = ceiling(stream.rate.bytes_per_second, round_trip, others_bytes);
+            let times = growth(micros, round_trip);
+            let grows = times > 1;
+            // At the beginning of a long path the rate lags behind what the window allows.
+            let most_bytes = match grows && is_long(round_trip) {
+                true => STREAM_WINDOW_BYTES_MAX,
+                false => ceiling_bytes.max(first_bytes),
+            };
+            if stream.window_bytes > most_bytes {
+                let less = (stream.window_bytes - most_bytes).min(stream.ack_bytes);
+                stream.window_bytes -= less;
+                stream.ack_bytes -= less;
+                self.extra_window_bytes -= less;
+            } else if grows {
+                let room = most_bytes - stream.window_bytes;
+                let more = (stream.window_bytes * (times - 1)).min(room).min(left);
+                stream.window_bytes += more;
+                stream.ack_bytes += more;
+                self.extra_window_bytes += more;
+            }
         }
         stream.granted_at = now;
         stream.todo.ack = true;
         self.schedule_control(key);
     }
+}
+
+/// Whether a path is so long that a burst is no pause of the scheduler.
+fn is_long(round_trip: Duration) -> bool {
+    round_trip.as_micros() as u64 >= WINDOW_RATE_MICROS_MIN
+}
+
+/// How long a rate is measured at least, in microseconds.
+fn rate_micros(round_trip: Duration) -> u64 {
+    (round_trip.as_micros() as u64 * WINDOW_RATE_ROUND_TRIPS).max(WINDOW_RATE_MICROS_MIN)
+}
+
+/// The most that a window may have: what fills the path at this rate several times over, or what any
+/// path may have beside what the windows of the other streams have grown by.
+fn ceiling(bytes_per_second: u64, round_trip: Duration, others_bytes: u64) -> u64 {
+    let short_bytes = WINDOWS_SHORT_PATH_BYTES
+        .saturating_sub(others_bytes)
+        .clamp(WINDOW_SHORT_PATH_BYTES_MIN, WINDOW_SHORT_PATH_BYTES_MAX);
+    let micros = round_trip.as_micros() as u64 * WINDOW_CEILING_ROUND_TRIPS;
+    let path_bytes = u128::from(bytes_per_second) * u128::from(micros) / 1_000_000;
+    let path_bytes = u64::try_from(path_bytes).unwrap_or(u64::MAX);
+    path_bytes.clamp(short_bytes, STREAM_WINDOW_BYTES_MAX)
 }
 
 /// How many times its size a window is to have, half of which was used up within `micros`.
