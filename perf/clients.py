@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 
-from servers import LOOPBACK, REDIS_KEY, VALUE_BYTES
+from servers import REDIS_KEY, VALUE_BYTES
 
 GET = f"GET {REDIS_KEY}\r\n".encode()
 ANSWER_BYTES = len(f"${VALUE_BYTES}\r\n") + VALUE_BYTES + 2
@@ -15,11 +15,11 @@ ANSWER_SECS = 20  # longest wait for one answer
 OPENING_MAX = 200
 
 
-def closed_loop(port, warmup_secs, go_on):
+def closed_loop(address, warmup_secs, go_on):
     """Asks with one GET after the other while `go_on()`: seconds that each answer took, without
     those of the first `warmup_secs`."""
     taken = []
-    with socket.create_connection((LOOPBACK, port), timeout=ANSWER_SECS) as client:
+    with socket.create_connection(address, timeout=ANSWER_SECS) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         warm = time.perf_counter() + warmup_secs
         while go_on():
@@ -41,7 +41,7 @@ def closed_loop(port, warmup_secs, go_on):
 class IdleConnections:
     """`count` connections that have had one answer each and then say nothing."""
 
-    def __init__(self, port, count):
+    def __init__(self, address, count):
         self.sockets = []
         self.poller = select.epoll()
         self.opening = {}
@@ -49,18 +49,18 @@ class IdleConnections:
         try:
             while self.opening or len(self.sockets) < count:
                 while len(self.opening) < OPENING_MAX and len(self.sockets) < count:
-                    self._open(port)
+                    self._open(address)
                 self._step()
         except BaseException:
             self.close()
             raise
         self.secs = time.perf_counter() - started
 
-    def _open(self, port):
+    def _open(self, address):
         client = socket.socket()
         client.setblocking(False)
         self.sockets.append(client)
-        status = client.connect_ex((LOOPBACK, port))
+        status = client.connect_ex(address)
         if status not in (0, errno.EINPROGRESS):
             raise OSError(status, f"connection {len(self.sockets)}: {errno.errorcode[status]}")
         self.opening[client.fileno()] = client

@@ -9,7 +9,7 @@ import time
 
 import clients
 from processes import Client, run_client
-from servers import LOOPBACK, VALUE_BYTES
+from servers import VALUE_BYTES
 
 GIB = 1 << 30
 # Seconds until a bulk stream runs at its usual speed.
@@ -72,7 +72,7 @@ class Redis(Load):
         }
 
     def benchmark(self, way, requests):
-        command = ["redis-benchmark", "-h", LOOPBACK, "-p", str(way.ports["redis"]), "--csv"]
+        command = ["redis-benchmark", "-h", way.address, "-p", str(way.ports["redis"]), "--csv"]
         command += ["-t", "get", "-n", str(requests), *self.words]
         text, client_secs = run_client(command, 60)
         return list(csv.DictReader(io.StringIO(text)))[-1], client_secs
@@ -102,7 +102,7 @@ class Keystroke(Load):
         ends = time.monotonic() + settings.seconds
         try:
             taken = clients.closed_loop(
-                way.ports["redis"], WARMUP_SECS, lambda: time.monotonic() < ends
+                (way.address, way.ports["redis"]), WARMUP_SECS, lambda: time.monotonic() < ends
             )
             beside, _, _ = received(bulk.result(30)[0])
         finally:
@@ -137,7 +137,7 @@ class Idle(Load):
 
     def run(self, way, _servers, _settings):
         before = way.resident_kib()
-        connections = clients.IdleConnections(way.ports["redis"], self.count)
+        connections = clients.IdleConnections((way.address, way.ports["redis"]), self.count)
         try:
             after = way.resident_kib()
         finally:
@@ -167,7 +167,7 @@ class Watch:
 
 
 def iperf3(way, streams, reverse, seconds):
-    command = ["iperf3", "-c", LOOPBACK, "-p", str(way.ports["iperf3"]), "-J"]
+    command = ["iperf3", "-c", way.address, "-p", str(way.ports["iperf3"]), "-J"]
     command += ["-t", str(seconds), "-P", str(streams)]
     return command + (["-R"] if reverse else [])
 

@@ -12,6 +12,7 @@ from relays import find
 def facts(root):
     return {
         "cpu": cpu_model(),
+        "caches": caches(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release(),
@@ -68,6 +69,17 @@ def revision(root):
 def cpu_model():
     match = re.search(r"^model name\s*:\s*(.*)$", read("/proc/cpuinfo"), re.MULTILINE)
     return match.group(1) if match else platform.machine()
+
+
+def caches():
+    """What tells kinds of processors apart where the hypervisor hides the model: "L2 1024K"..."""
+    found = []
+    for index in range(8):
+        base = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
+        level, kind, size = (read(f"{base}/{name}") for name in ("level", "type", "size"))
+        if kind in ("Data", "Unified"):
+            found.append(f"L{level} {size}")
+    return found
 
 
 def read(path):

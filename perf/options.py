@@ -3,6 +3,7 @@
 import argparse
 import os
 
+import hosts
 import loads
 import peers
 
@@ -43,7 +44,18 @@ def parse(description):
     )
     words.add_argument(
         "--congestion", metavar="NAME",
-        help="do not run unless this is the system's congestion control",
+        help="congestion control of everybody; if it is not the system's, the run is in a network "
+        "namespace of its own, which needs root",
+    )
+    words.add_argument(
+        "--mixed-congestion", action="store_true",
+        help="let peers choose their own, as ours does out of the box; else all have to have the "
+        "same, and ours is told to take the system's",
+    )
+    words.add_argument(
+        "--netns", action="store_true",
+        help="client, relays and server in network namespaces of their own, over an MTU of "
+        f"{hosts.MTU_BYTES:,} bytes, instead of on loopback; needs root",
     )
     words.add_argument("--no-write", action="store_true", help="print the table only")
     settings = words.parse_args()

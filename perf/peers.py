@@ -8,21 +8,23 @@ import socket
 import time
 
 import congestion
+import hosts
 import relays
 from processes import CannotStart, free_port
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = hosts.LOOPBACK
 FIRST_ANSWER_SECS = 10  # longest wait for the first answer through a way
 DIRECT = "direct"
 OURS = "ours"
 
 
 class Way:
-    """Where clients connect for each server (`ports`), and the relays on the way. `congestion` is
-    what their connections use, as far as the kernel told."""
+    """Where clients connect for each server (`ports` of `address`), and the relays on the way.
+    `congestion` is what their connections use, as far as the kernel told."""
 
-    def __init__(self, ports, started):
+    def __init__(self, ports, started, address=LOOPBACK):
         self.ports = ports
+        self.address = address
         self.relays = started
         self.congestion = []
 
@@ -56,12 +58,16 @@ class Peer:
 
     def start(self, server_ports, settings):
         """Starts the relays and waits until an answer comes through them."""
-        way = Way(dict(server_ports), [])
+        near, far, server = settings.hosts.near, settings.hosts.far, settings.hosts.server
+        way = Way(dict(server_ports), [], server.address)
+        targets = {name: f"{server.address}:{port}" for name, port in server_ports.items()}
+        places = [(near, far)] if len(self.steps) == 1 else [(far, far), (near, near)]
         try:
-            for step in self.steps:
+            for step, place in zip(self.steps, places):
                 ports = {name: free_port() for name in server_ports}
-                way.relays += step(way.ports, ports, settings)
-                way.ports = ports
+                hop = relays.Hop(targets, ports, *place)
+                way.relays += step(hop, settings)
+                way.ports, way.address, targets = ports, hop.near.address, hop.entrances()
             if "redis" in way.ports:
                 way.congestion = await_answer(self.name, way)
         except CannotStart:
@@ -94,18 +100,22 @@ def known(settings):
     return peers
 
 
+def congestion_of(relay):
+    """The congestion controls of a relay's connections, asked on its host."""
+    with relay.host.inside():
+        return congestion.of_processes(relay.pids())
+
+
 def await_answer(name, way):
     """A tunnel's entrance may listen before its link stands, so listening is not enough. Returns
     the congestion controls of the relays' connections, while there is one through all of them."""
     deadline = time.monotonic() + FIRST_ANSWER_SECS
     while True:
         try:
-            with socket.create_connection((LOOPBACK, way.ports["redis"]), timeout=2) as client:
+            with socket.create_connection((way.address, way.ports["redis"]), timeout=2) as client:
                 client.sendall(b"PING\r\n")
                 if client.recv(64) == b"+PONG\r\n":
-                    return congestion.of_processes(
-                        pid for relay in way.relays for pid in relay.pids()
-                    )
+                    return sorted(set().union(*map(congestion_of, way.relays)))
             problem = "the connection was closed"
         except OSError as error:
             problem = str(error)

@@ -50,15 +50,16 @@ def free_port(kind=socket.SOCK_STREAM):
 
 class Process:
     """One program that listens on `ports` (one or several) and takes datagrams at `udp_ports`, and
-    whatever it forks."""
+    whatever it forks. It runs on `host` (see hosts.py), if one is given."""
 
-    def __init__(self, name, command, ports, udp_ports=()):
+    def __init__(self, name, command, ports, udp_ports=(), host=None):
         self.name = name
+        self.host = host
         self.log = tempfile.TemporaryFile()
         try:
             # A session of its own: Ctrl-C is for the script, which ends the rest in order.
             self.child = subprocess.Popen(
-                command,
+                host.enter(command) if host else command,
                 stdin=subprocess.DEVNULL,
                 stdout=self.log,
                 stderr=self.log,
@@ -68,11 +69,12 @@ class Process:
             self.log.close()
             raise CannotStart(f"{name}: {error.strerror}") from error
         RUNNING.append(self)
-        self._await_listening([ports] if isinstance(ports, int) else list(ports), udp_ports)
+        self.await_listening([ports] if isinstance(ports, int) else list(ports), udp_ports)
 
-    def _await_listening(self, ports, udp_ports):
+    def await_listening(self, ports, udp_ports=()):
+        """Waits until it listens; else ends it."""
         deadline = time.monotonic() + READY_SECS
-        while not all(map(listening, ports)) or not all(map(taking_datagrams, udp_ports)):
+        while not self._listens(ports, udp_ports):
             ended = self.child.poll() is not None
             if ended or time.monotonic() > deadline:
                 how = f"ended with status {self.child.returncode}" if ended else "does not listen"
@@ -80,6 +82,12 @@ class Process:
                 self.stop()
                 raise CannotStart(f"{self.name}: {how}{said}")
             time.sleep(0.01)
+
+    def _listens(self, ports, udp_ports):
+        pid = self.child.pid
+        return all(listening(port, pid) for port in ports) and all(
+            taking_datagrams(port, pid) for port in udp_ports
+        )
 
     def last_words(self):
         """The end of what it printed."""
@@ -131,19 +139,20 @@ def stop_all():
         process.stop()
 
 
-def listening(port):
-    """Whether a socket listens on `port`. Connecting to find out would count as a client."""
-    return any(state == "0A" and own == port for own, state in sockets("tcp"))
+def listening(port, pid="self"):
+    """Whether a socket listens on `port`, on the host of a process. Connecting to find out would
+    count as a client."""
+    return any(state == "0A" and own == port for own, state in sockets("tcp", pid))
 
 
-def taking_datagrams(port):
-    """Whether a UDP socket has `port`."""
-    return any(own == port for own, _ in sockets("udp"))
+def taking_datagrams(port, pid="self"):
+    """Whether a UDP socket has `port`, on the host of a process."""
+    return any(own == port for own, _ in sockets("udp", pid))
 
 
-def sockets(protocol):
+def sockets(protocol, pid):
     """(port, state) of all sockets of IPv4 and IPv6."""
-    for table in (f"/proc/net/{protocol}", f"/proc/net/{protocol}6"):
+    for table in (f"/proc/{pid}/net/{protocol}", f"/proc/{pid}/net/{protocol}6"):
         try:
             with open(table) as lines:
                 rows = [line.split() for line in lines][1:]

@@ -2,6 +2,8 @@
 
 import statistics
 
+import hosts
+
 # Figures of a single measurement that are no figures of their own.
 NOT_SUMMED = {"repetition", "streams_gib", "requests", "answers"}
 
@@ -37,10 +39,15 @@ def summary(results, loads, peers):
 
 
 def markdown(facts, lines, loads):
+    networks = {
+        "loopback": "loopback",
+        "namespaces": f"a network namespace a host, MTU {hosts.MTU_BYTES:,}",
+    }
     on, settings = facts["machine"], facts["settings"]
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     text = [
-        f"{on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB; Linux {on['kernel']}, "
+        f"{', '.join([on['cpu'], *on['caches']])}, {on['cores']} cores, {on['memory_gib']} GiB; "
+        f"{networks[settings['network']]}; Linux {on['kernel']}, "
         f"congestion control {on['congestion_control']}; revision {on['revision']}; "
         f"{facts['date'][:16]}; {versions}.",
         "",

@@ -5,7 +5,6 @@ import socket
 from processes import CannotStart, Process, free_port
 from relays import find
 
-LOOPBACK = "127.0.0.1"
 VALUE_BYTES = 64
 # The key that redis-benchmark asks for when it is not told to vary it.
 REDIS_KEY = "key:__rand_int__"
@@ -13,21 +12,26 @@ REDIS_KEY = "key:__rand_int__"
 SPARE_CLIENTS = 50
 
 
-def start_iperf3(_settings):
+def start_iperf3(settings):
     program = find("iperf3", "iperf3")
     port = free_port()
-    return port, Process("iperf3", [program, "-s", "-B", LOOPBACK, "-p", str(port)], port)
+    host = settings.hosts.server
+    command = [program, "-s", "-B", host.address, "-p", str(port)]
+    return port, Process("iperf3", command, port, host=host)
 
 
 def start_redis(settings):
     program = find("redis-server", "redis-server")
     find("redis-benchmark", "redis-tools")
     port = free_port()
-    command = [program, "--bind", LOOPBACK, "--port", str(port), "--daemonize", "no"]
+    host = settings.hosts.server
+    command = [program, "--bind", host.address, "--port", str(port), "--daemonize", "no"]
     command += ["--save", "", "--appendonly", "no", "--tcp-backlog", "4096"]
+    # Or it answers clients of its own host alone.
+    command += ["--protected-mode", "no"]
     command += ["--maxclients", str(settings.connections_max + SPARE_CLIENTS)]
-    server = Process("redis-server", command, port)
-    with socket.create_connection((LOOPBACK, port), timeout=5) as client:
+    server = Process("redis-server", command, port, host=host)
+    with socket.create_connection((host.address, port), timeout=5) as client:
         client.sendall(f"SET {REDIS_KEY} {'x' * VALUE_BYTES}\r\n".encode())
         answer = client.recv(64)
     if answer != b"+OK\r\n":
