@@ -5,8 +5,8 @@
 //! checked and written anew; bodies pass. What could be understood in two ways is refused.
 //!
 //! Programs in use are not exact, and are served where nobody could be misled. Taken: an LF alone at
-//! the end of an answer's lines ([`scan`]), a fragment and a user in the request's address and a user in
-//! `Host` (dropped: none of it goes on; see [`address`]), CONNECT without `Host` ([`request`]). Strict:
+//! the end of an answer's lines (`scan`), a fragment and a user in the request's address and a user in
+//! `Host` (dropped: none of it goes on; see `address`), CONNECT without `Host` (`request`). Strict:
 //! whatever says where a request ends, since whoever stands before or behind could see another
 //! request in it: CRLF and nothing else at the end of its lines, lengths and codings without a
 //! contradiction, no blanks before a colon, no folded lines, exactly one `Host` of what is passed on, and
