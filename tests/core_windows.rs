@@ -3,156 +3,38 @@
 
 #[path = "core"]
 mod support {
+    pub(crate) mod joined;
     pub(crate) mod lone;
 }
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use sockmux_uring::limits::{
-    FIRST_WINDOW_BYTES, READ_AHEAD_BYTES, STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES,
-    WINDOW_GROWTH_MAX, WINDOW_SHORT_PATH_BYTES_MAX, WINDOW_SHORT_PATH_BYTES_MIN,
+    FIRST_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES, WINDOW_GROWTH_MAX,
+    WINDOW_SHORT_PATH_BYTES_MAX, WINDOW_SHORT_PATH_BYTES_MIN,
 };
-use sockmux_uring::session::{Event, Moment, Session, Sink, StreamKey, Transmit};
-use sockmux_uring::wire::{Decoder, Frame, Name, Protocol, Step, v1};
+use sockmux_uring::session::{Moment, Session, StreamKey};
+use sockmux_uring::wire::{Frame, Name, Protocol, Step, v1};
+use support::joined::{End, Link};
 use support::lone::{START, ours, up};
 
 const ONE_WAY: Duration = Duration::from_millis(50);
-
-/// One direction: what is sent waits for the link, then travels.
-struct Link {
-    bytes_per_sec: u64,
-    free_at: Moment,
-    on_the_way: VecDeque<(Moment, Vec<u8>)>,
-}
-
-impl Link {
-    fn new(bytes_per_sec: u64) -> Link {
-        Link { bytes_per_sec, free_at: START, on_the_way: VecDeque::new() }
-    }
-
-    fn send(&mut self, bytes: Vec<u8>, now: Moment) {
-        let micros = bytes.len() as u64 * 1_000_000 / self.bytes_per_sec;
-        self.free_at = self.free_at.max(now).after(Duration::from_micros(micros));
-        self.on_the_way.push_back((self.free_at.after(ONE_WAY), bytes));
-    }
-
-    fn arrived(&mut self, now: Moment) -> Option<Vec<u8>> {
-        let due = self.on_the_way.front().is_some_and(|(at, _)| *at <= now);
-        due.then(|| self.on_the_way.pop_front()).flatten().map(|(_, bytes)| bytes)
-    }
-}
-
-struct End {
-    session: Session,
-    decoder: Decoder,
-    keys: Vec<StreamKey>,
-    /// Bytes that have come and that nobody has read, by stream.
-    waiting: Vec<u64>,
-    /// Which streams are read.
-    reads: fn(usize) -> bool,
-    delivered_bytes: u64,
-}
-
-impl End {
-    fn new(reads: fn(usize) -> bool) -> End {
-        End {
-            session: Session::new(ours(1), START),
-            decoder: Decoder::new(1),
-            keys: Vec::new(),
-            waiting: Vec::new(),
-            reads,
-            delivered_bytes: 0,
-        }
-    }
-
-    fn receive(&mut self, mut input: &[u8], now: Moment) {
-        self.session.received(now);
-        let mut sink = Sink::Discard;
-        loop {
-            let (n, step) = self.decoder.step(input).expect("SockMux");
-            match step {
-                Step::Frame(frame) => sink = self.session.on_frame(frame, now).expect("no error"),
-                Step::Payload => {
-                    if let Sink::Stream(key) = sink {
-                        let user = self.session.user_of(key).expect("a stream") as usize;
-                        self.delivered_bytes += n as u64;
-                        self.waiting[user] += n as u64;
-                    }
-                }
-                Step::More => return,
-            }
-            input = &input[n..];
-            while let Some(event) = self.session.poll_event() {
-                if let Event::Incoming { key, .. } = event {
-                    let at = "127.0.0.1:1".parse().expect("an address");
-                    self.session.attach(key, self.keys.len() as u64);
-                    self.session.accept(key, at, at);
-                    self.keys.push(key);
-                    self.waiting.push(0);
-                }
-            }
-        }
-    }
-
-    /// Whatever has come is read, where somebody reads.
-    fn take(&mut self, now: Moment) {
-        for (user, waiting) in self.waiting.iter_mut().enumerate() {
-            if (self.reads)(user) && *waiting > 0 {
-                self.session.taken(self.keys[user], std::mem::take(waiting), now);
-            }
-        }
-    }
-
-    /// Whether anything went out.
-    fn transmit(&mut self, link: &mut Link, now: Moment) -> bool {
-        let mut any = false;
-        let mut head = Vec::new();
-        while let Some(transmit) = self.session.poll_transmit(&mut head, true) {
-            if let Transmit::Data { bytes, .. } = transmit {
-                head.resize(head.len() + bytes as usize, 0);
-            }
-            link.send(std::mem::take(&mut head), now);
-            any = true;
-        }
-        any
-    }
-
-    /// Every stream has always more to say.
-    fn write(&mut self) {
-        for &key in &self.keys {
-            while self.session.may_read(key) {
-                self.session.data_ready(key, READ_AHEAD_BYTES);
-            }
-        }
-    }
-
-    fn window_bytes(&self, stream: usize) -> u64 {
-        self.session.windows(self.keys[stream]).expect("a stream").window_bytes
-    }
-}
 
 /// A sender with this many streams and its receiver, run for so many seconds: the receiver, and
 /// what it was delivered in the last of them.
 fn run(bytes_per_sec: u64, streams: u64, seconds: u64, reads: fn(usize) -> bool) -> (End, u64) {
     let (mut sender, mut receiver) = (End::new(|_| true), End::new(reads));
-    let mut links = [Link::new(bytes_per_sec), Link::new(bytes_per_sec)];
+    let mut links = [(); 2].map(|()| Link::new(bytes_per_sec, ONE_WAY));
     let second = Duration::from_secs(1);
     let end = START.after(second * seconds as u32);
     let mut at_last_second = 0;
     let mut now = START;
     while now < end {
-        while let Some(bytes) = links[0].arrived(now) {
-            receiver.receive(&bytes, now);
-            receiver.take(now);
-        }
-        while let Some(bytes) = links[1].arrived(now) {
-            sender.receive(&bytes, now);
-        }
+        receiver.receive(&mut links[0], now);
+        receiver.take(now);
+        sender.receive(&mut links[1], now);
         if sender.keys.is_empty() && sender.session.is_up() {
-            let at = "127.0.0.1:1".parse().expect("an address");
-            let open = |user| sender.session.open(user, at, at).expect("a stream");
-            sender.keys = (0..streams).map(open).collect();
+            (0..streams).for_each(|_| sender.open());
         }
         sender.write();
         while sender.transmit(&mut links[0], now) {
@@ -162,7 +44,7 @@ fn run(bytes_per_sec: u64, streams: u64, seconds: u64, reads: fn(usize) -> bool)
         if now.after(second) < end {
             at_last_second = receiver.delivered_bytes;
         }
-        let next = links.iter().filter_map(|link| Some(link.on_the_way.front()?.0)).min();
+        let next = links.iter().filter_map(Link::next).min();
         let Some(next) = next else { break };
         now = next;
     }
