@@ -103,6 +103,12 @@ pub struct DriverCounters {
     pub enters: u64,
     /// Operations given to the kernel, cancellations included.
     pub submissions: u64,
+    /// Receives among them.
+    pub receives: u64,
+    /// Sends among them.
+    pub sends: u64,
+    /// Polls among them.
+    pub polls: u64,
     /// Completions passed to the worker.
     pub completions: u64,
     /// Cancellations by an id whose operation was already over.

@@ -20,12 +20,22 @@ pub(super) struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
     held_bytes: Cell<usize>,
-    /// How many pipes of the set are open.
-    open: Rc<Cell<usize>>,
+    counts: Rc<PipeCounts>,
+}
+
+/// What all pipes of a set count together.
+#[derive(Debug, Default)]
+pub(super) struct PipeCounts {
+    /// How many are open.
+    open: Cell<usize>,
+    /// Calls of `splice(2)`.
+    pub(super) splices: Cell<u64>,
+    /// Bytes that were copied out.
+    pub(super) copied_bytes: Cell<u64>,
 }
 
 impl Pipe {
-    fn new(open: &Rc<Cell<usize>>) -> io::Result<Pipe> {
+    fn new(counts: &Rc<PipeCounts>) -> io::Result<Pipe> {
         let mut ends = [0; 2];
         // SAFETY: the kernel writes two descriptors into the array, which is ours.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
@@ -41,8 +51,8 @@ impl Pipe {
         if size < PIPE_BYTES_MIN as i32 {
             return Err(io::Error::last_os_error());
         }
-        open.set(open.get() + 1);
-        Ok(Pipe { reader, writer, held_bytes: Cell::new(0), open: Rc::clone(open) })
+        counts.open.set(counts.open.get() + 1);
+        Ok(Pipe { reader, writer, held_bytes: Cell::new(0), counts: Rc::clone(counts) })
     }
 
     /// Bytes in the pipe.
@@ -57,6 +67,7 @@ impl Pipe {
     /// `EAGAIN`: the socket has nothing, or the pipe takes no more. `EINVAL`: this kind of
     /// descriptor cannot be spliced.
     pub(super) fn fill(&self, from: &OwnedFd, most_bytes: usize) -> io::Result<usize> {
+        self.count_splice();
         let moved = splice(from, &self.writer, most_bytes)?;
         self.held_bytes.set(self.held_bytes.get() + moved);
         Ok(moved)
@@ -72,6 +83,7 @@ impl Pipe {
     pub(super) fn drain(&self, to: &OwnedFd, most_bytes: usize) -> io::Result<usize> {
         let held_bytes = self.held_bytes.get();
         assert!(most_bytes > 0 && most_bytes <= held_bytes, "more than the pipe holds");
+        self.count_splice();
         let moved = splice(&self.reader, to, most_bytes)?;
         self.held_bytes.set(held_bytes - moved);
         Ok(moved)
@@ -89,13 +101,20 @@ impl Pipe {
         assert!(most_bytes > 0 && most_bytes <= held_bytes, "more than the pipe holds");
         let copied = direct::read(&self.reader, buffer, most_bytes)?;
         self.held_bytes.set(held_bytes - copied);
+        let copied_bytes = &self.counts.copied_bytes;
+        copied_bytes.set(copied_bytes.get() + copied as u64);
         Ok(copied)
+    }
+
+    #[inline]
+    fn count_splice(&self) {
+        self.counts.splices.set(self.counts.splices.get() + 1);
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
+        self.counts.open.set(self.counts.open.get() - 1);
     }
 }
 
@@ -121,7 +140,7 @@ fn splice(from: &OwnedFd, to: &OwnedFd, most_bytes: usize) -> io::Result<usize> 
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
     free: Vec<Rc<Pipe>>,
-    open: Rc<Cell<usize>>,
+    pub(super) counts: Rc<PipeCounts>,
     /// Times that there was none to be had.
     pub(super) refused: u64,
 }
@@ -132,14 +151,15 @@ impl Pipes {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
-        let made = (self.open.get() < PIPES_MAX).then(|| Pipe::new(&self.open).ok()).flatten();
+        let made =
+            (self.counts.open.get() < PIPES_MAX).then(|| Pipe::new(&self.counts).ok()).flatten();
         self.refused += u64::from(made.is_none());
         made.map(Rc::new)
     }
 
     /// A pipe for a stream that has some already: only while half of all are left for others.
     pub(super) fn take_spare(&mut self) -> Option<Rc<Pipe>> {
-        let used = self.open.get() - self.free.len();
+        let used = self.counts.open.get() - self.free.len();
         if used < PIPES_MAX / 2 { self.take() } else { None }
     }
 
@@ -154,7 +174,7 @@ impl Pipes {
     /// Pipes that are open, in use or not.
     #[cfg(test)]
     fn open(&self) -> usize {
-        self.open.get()
+        self.counts.open.get()
     }
 }
 

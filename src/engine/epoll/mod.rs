@@ -249,6 +249,7 @@ impl Driver for EpollDriver {
 
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId {
         self.counters.submissions += 1;
+        self.counters.receives += 1;
         let number = self.descriptors.number_of(fd);
         match mode {
             RecvMode::Now => {
@@ -264,6 +265,7 @@ impl Driver for EpollDriver {
 
     fn send(&mut self, fd: &Fd, mut gather: Box<Gather>, wait: SendWait, token: Token) -> OpId {
         self.counters.submissions += 1;
+        self.counters.sends += 1;
         let number = self.descriptors.number_of(fd);
         let entry = self.descriptors.get(number);
         let full = entry.is_watched_for(OUT) && !entry.is_writable();
@@ -297,6 +299,7 @@ impl Driver for EpollDriver {
 
     fn poll(&mut self, fd: &Fd, events: u32, multishot: bool, token: Token) -> OpId {
         self.counters.submissions += 1;
+        self.counters.polls += 1;
         let number = self.descriptors.number_of(fd);
         let entry = self.descriptors.get(number);
         // It was so when it was last heard of, and others may have read or written since.

@@ -225,6 +225,7 @@ impl Driver for UringDriver {
 
     #[inline]
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId {
+        self.counters.receives += 1;
         let group = self.groups[class as usize].id();
         let target = types::Fd(fd.as_raw_fd());
         let entry = match mode {
@@ -241,6 +242,7 @@ impl Driver for UringDriver {
 
     #[inline]
     fn send(&mut self, fd: &Fd, mut gather: Box<Gather>, wait: SendWait, token: Token) -> OpId {
+        self.counters.sends += 1;
         let target = types::Fd(fd.as_raw_fd());
         let flags = match wait {
             SendWait::Yes => libc::MSG_NOSIGNAL,
@@ -261,6 +263,7 @@ impl Driver for UringDriver {
     }
 
     fn poll(&mut self, fd: &Fd, events: u32, multishot: bool, token: Token) -> OpId {
+        self.counters.polls += 1;
         let target = types::Fd(fd.as_raw_fd());
         let entry = opcode::PollAdd::new(target, events).multi(multishot).build();
         self.start(fd, token, What::Poll, Held::Nothing, entry)

@@ -18,6 +18,8 @@ impl<D: Driver> Worker<D> {
             Stopped::LinkEnded { in_order } => ("LinkEnded", None, Some(in_order)),
         };
         let Counters {
+            turns,
+            direct_sends,
             stale,
             spill_exhausted,
             spliced_from_local,
@@ -49,7 +51,13 @@ impl<D: Driver> Worker<D> {
             silent_strangers = silent,
             "stopped"
         );
+        let splices = self.kit.pipes.counts.splices.get();
         debug!(
+            turns,
+            splices,
+            direct_sends,
+            ahead_reads = self.kit.ahead_reads,
+            copied_bytes = self.kit.copied_bytes(),
             stale,
             spill_exhausted,
             pipe_full,
@@ -69,6 +77,9 @@ fn log_driver_counts(counters: &DriverCounters) {
     let &DriverCounters {
         enters,
         submissions,
+        receives,
+        sends,
+        polls,
         completions,
         stale,
         no_buffers,
@@ -81,6 +92,9 @@ fn log_driver_counts(counters: &DriverCounters) {
     debug!(
         enters,
         submissions,
+        receives,
+        sends,
+        polls,
         completions,
         stale,
         no_buffers,

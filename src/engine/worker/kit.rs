@@ -1,5 +1,6 @@
 //! What the worker builds batches with: buffers for heads and small payload, empty gathers, pipes.
 
+use std::cell::Cell;
 use std::io;
 
 use super::pieces::{Piece, Pieces};
@@ -27,6 +28,10 @@ pub(super) struct Kit {
     ahead: ChunkMut,
     /// What is spliced passes through these.
     pub(super) pipes: Pipes,
+    /// Times that a link was read ahead.
+    pub(super) ahead_reads: u64,
+    /// Bytes of payload that were copied within the process.
+    copied_bytes: Cell<u64>,
 }
 
 impl Kit {
@@ -37,7 +42,8 @@ impl Kit {
         let take = || pool.take().ok_or_else(|| io::Error::other("the buffer pool is empty"));
         let (arena, ahead) = (take()?, take()?);
         let (gathers, head) = (Vec::new(), Vec::with_capacity(512));
-        Ok(Kit { pool, reserve, arena, gathers, head, ahead, pipes: Pipes::default() })
+        let (pipes, copied_bytes) = (Pipes::default(), Cell::new(0));
+        Ok(Kit { pool, reserve, arena, gathers, head, ahead, pipes, ahead_reads: 0, copied_bytes })
     }
 
     /// Buffers that nobody holds.
@@ -58,6 +64,16 @@ impl Kit {
     pub(super) fn give_back(&mut self, mut gather: Box<Gather>) {
         gather.clear();
         self.gathers.push(gather);
+    }
+
+    /// Bytes of payload that were copied, those that stood in pipes among them.
+    pub(super) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes.get() + self.pipes.counts.copied_bytes.get()
+    }
+
+    #[inline]
+    fn count_copied(&self, bytes: usize) {
+        self.copied_bytes.set(self.copied_bytes.get() + bytes as u64);
     }
 
     /// Whether a frame can be written now: its head; payload needs no buffers.
@@ -90,6 +106,7 @@ impl Kit {
 
     /// Copies bytes to the end of a queue.
     pub(super) fn store(&mut self, mut bytes: &[u8], queue: &mut Pieces) {
+        self.count_copied(bytes.len());
         while !bytes.is_empty() {
             if self.arena.room() == 0 {
                 self.arena = self.pool.take().expect("has_room_for was asked");
@@ -121,6 +138,7 @@ impl Kit {
                     left -= part;
                     let has_room = self.arena.room() >= part || self.pool.free() > FRAME_BUFFERS;
                     if part <= COPY_BYTES && has_room {
+                        self.count_copied(part);
                         self.write(gather, &front[..part]);
                         front.advance(part);
                     } else {
@@ -144,6 +162,7 @@ impl Kit {
         if self.ahead.room() < most_bytes {
             self.ahead = self.take_ahead().ok_or(io::Error::from_raw_os_error(libc::ENOBUFS))?;
         }
+        self.ahead_reads += 1;
         let got = link.receive(&mut self.ahead, most_bytes)?;
         Ok((got > 0).then(|| self.ahead.take_written()))
     }
@@ -183,6 +202,7 @@ impl Kit {
                 }
             };
             let took = buffer.put(bytes);
+            self.count_copied(took);
             bytes = &bytes[took..];
             output.join_chunk(buffer.take_written());
         }

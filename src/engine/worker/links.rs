@@ -263,6 +263,7 @@ impl<D: Driver> Worker<D> {
     /// in the head of a frame with spliced payload.
     pub(super) fn send_now(&mut self, key: Key, mut gather: Box<Gather>, more: bool) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        self.counters.direct_sends += 1;
         match tunnel.link.send(&mut gather, more) {
             Ok(bytes) => gather.advance(bytes),
             Err(error) if is_again(&error) => {}

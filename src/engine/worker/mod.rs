@@ -155,6 +155,11 @@ pub enum Stopped {
 /// What the worker counts beside driver and sessions.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
+    /// Turns of the loop.
+    turns: u64,
+    /// Sends made at once, without the driver: batches that end in a frame's head, and what stands
+    /// before spliced payload.
+    direct_sends: u64,
     /// Completions for something that is gone.
     stale: u64,
     /// Streams reset because buffers for slow readers were used up.
@@ -403,6 +408,7 @@ impl<D: Driver> Worker<D> {
                 self.driver.watch_for(timeout.map_or(time, |timeout| time.min(timeout)));
             }
             self.driver.wait(timeout, &mut completions)?;
+            self.counters.turns += 1;
             self.now = Moment(self.began.elapsed().as_micros() as u64);
             for completion in completions.drain(..) {
                 self.take_in(completion);

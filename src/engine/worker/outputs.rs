@@ -102,6 +102,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             // What follows is spliced, and this is sent with it.
+            self.counters.direct_sends += 1;
             let result = direct::send(fd, &mut gather, true);
             let all = result.as_ref().is_ok_and(|&bytes| bytes == gather.len_bytes());
             self.local_sent(key, result, gather);
