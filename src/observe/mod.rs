@@ -1,5 +1,6 @@
 //! What the program says of itself, on standard error.
 
+mod panics;
 mod writer;
 
 use std::env;
@@ -7,6 +8,7 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -19,7 +21,8 @@ use crate::params::cli::LogFormat;
 /// The log of the process on standard error. Logging never waits and never fails: a thread of its
 /// own writes the lines, and what it cannot write is counted.
 ///
-/// Its end waits until the last lines are written, at most [`LOG_EXIT_MILLIS`].
+/// Its end waits until the last lines are written, at most [`LOG_EXIT_MILLIS`]. So does a panic, which
+/// is logged like all else.
 #[derive(Debug)]
 pub struct Log {
     queue: Arc<Queue>,
@@ -40,7 +43,9 @@ impl Log {
         let style = Style { level, format, colours: colours_are_wanted() };
         let log = Log::on(io::stderr(), move |lines| style.lost(lines))?;
         // A second start (several relays in one process) keeps the first one's log.
-        let _ = dispatcher::set_global_default(style.dispatch(Arc::clone(&log.queue)));
+        if dispatcher::set_global_default(style.dispatch(Arc::clone(&log.queue))).is_ok() {
+            panics::log_all(Arc::clone(&log.queue));
+        }
         Ok(log)
     }
 
@@ -61,7 +66,9 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.queue.close(Duration::from_millis(LOG_EXIT_MILLIS));
+        // A panic of this thread has waited already.
+        let patience_millis = if thread::panicking() { 0 } else { LOG_EXIT_MILLIS };
+        self.queue.close(Duration::from_millis(patience_millis));
     }
 }
 

@@ -26,8 +26,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// For the thread: there is something, or the log ends.
     work: Condvar,
-    /// For who ends the log: the thread has ended.
-    ended: Condvar,
+    /// For who waits for the thread: it has written all, or has ended.
+    written: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +66,13 @@ impl Queue {
         let mut state = self.lock();
         state.closing = true;
         self.work.notify_one();
-        let _ = self.ended.wait_timeout_while(state, patience, |state| !state.ended);
+        let _ = self.written.wait_timeout_while(state, patience, |state| !state.ended);
+    }
+
+    /// Waits until all lines of now are written, for so long at most.
+    pub(super) fn flush(&self, patience: Duration) {
+        let writes = |state: &mut State| !state.idle && !state.ended;
+        let _ = self.written.wait_timeout_while(self.lock(), patience, writes);
     }
 
     /// Waits for lines and exchanges them for `written`, whose memory is used again; how many were
@@ -79,6 +85,7 @@ impl Queue {
                 return None;
             }
             state.idle = true;
+            self.written.notify_all();
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.idle = false;
@@ -127,7 +134,7 @@ pub(super) fn start(
         let _ = SigSet::all().thread_block();
         write_queue(&queue, &sink, lost);
         queue.lock().ended = true;
-        queue.ended.notify_all();
+        queue.written.notify_all();
     })?;
     Ok(())
 }

@@ -206,10 +206,11 @@ Examples, one line for each of two hosts X and Y:
     X$ sockmux-uring -P:53/udp SERVER=udprelay://hostU:53
 
 Exit codes:
-  0  done: drained after a signal, or --check, --help, --version
-  1  failed while running
-  2  the command line is wrong
-  3  could not be set up: an address is in use, io_uring is refused, ...
+  0    done: drained after a signal, or --check, --help, --version
+  1    failed while running
+  2    the command line is wrong
+  3    could not be set up: an address is in use, io_uring is refused, ...
+  101  panicked: a fault of the program, logged; please report it
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT
