@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,7 +18,7 @@ use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
 use support::servers::Server;
-use support::tunnel::{start_connector, start_receptor};
+use support::tunnel::{Tunnel, start_connector, start_receptor};
 use support::{DEADLINE, STILL, eventually};
 
 /// Processor time of a process that has nothing to do, in seconds of a second.
@@ -43,6 +43,9 @@ const BULK: Load =
     Load { clients: 60, message_bytes: 64 << 10, messages: usize::MAX, ..KEYSTROKES };
 /// More than all pipes.
 const SPLICED: Load = Load { word: "SOXCONF=bulk:splice", ..BULK };
+
+/// What needs bulk receive buffers, always.
+const COPIED: Load = Load { word: "SOXCONF=bulk:copy", ..BULK };
 
 /// A client and the sequence that it sends behind its seed.
 struct Client {
@@ -81,23 +84,75 @@ impl Client {
     }
 }
 
+/// Sends all of it through an entrance whose server reads, or panics when that takes long.
+fn passes_at_once(entrance: SocketAddr, seed: u8, came_bytes: &AtomicU64) {
+    /// A wait for buffers is in it, and a slow machine; a peer that is silent is given up much later.
+    const SOON: Duration = Duration::from_secs(3);
+    const BYTES: u64 = 4 << 20;
+    let before_bytes = came_bytes.load(Ordering::SeqCst);
+    let mut client = Client::new(entrance, seed, usize::MAX);
+    let all_came = eventually(SOON, || {
+        let left_bytes = (BYTES - client.pattern.offset()) as usize;
+        client.send(left_bytes.min(BULK.message_bytes));
+        came_bytes.load(Ordering::SeqCst) - before_bytes == BYTES
+    });
+    let came = came_bytes.load(Ordering::SeqCst) - before_bytes;
+    assert!(all_came, "{came} of {BYTES} bytes came, {} were taken", client.pattern.offset());
+}
+
+/// As [`checking`]; what clients with a seed below this send is read only when it is told.
+fn reading_late(came_bytes: &Arc<AtomicU64>, below: u8, reads: &Arc<AtomicBool>) -> Server {
+    let (came_bytes, reads) = (Arc::clone(came_bytes), Arc::clone(reads));
+    Server::start("127.0.0.1:0", move |stream| {
+        check(stream, &came_bytes, |seed| {
+            while seed < below && !reads.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        })
+    })
+}
+
+/// Clients whose server does not read, then one whose server does; at last all arrives.
+fn others_pass(entrance: SocketAddr, came_bytes: &AtomicU64, reads: &AtomicBool) {
+    let mut clients: Vec<_> =
+        (0..COPIED.clients as u8).map(|seed| Client::new(entrance, seed, usize::MAX)).collect();
+    send_until_blocked(&mut clients, COPIED);
+    let before_bytes = came_bytes.load(Ordering::SeqCst);
+    assert_eq!(before_bytes, 0);
+    passes_at_once(entrance, u8::MAX, came_bytes);
+    let passed_bytes = came_bytes.load(Ordering::SeqCst);
+    reads.store(true, Ordering::SeqCst);
+    check_all_arrive(&clients, passed_bytes, came_bytes);
+}
+
+fn check_all_arrive(clients: &[Client], before_bytes: u64, came_bytes: &AtomicU64) {
+    let sent_bytes: u64 = clients.iter().map(|client| client.pattern.offset()).sum();
+    let all = || came_bytes.load(Ordering::SeqCst) - before_bytes == sent_bytes;
+    assert!(eventually(DEADLINE, all), "{came_bytes:?} of {before_bytes} + {sent_bytes} arrived");
+}
+
 /// A server that checks what each client sends, and counts what has come of all.
 fn checking(came_bytes: &Arc<AtomicU64>) -> Server {
     let came_bytes = Arc::clone(came_bytes);
-    Server::start("127.0.0.1:0", move |mut stream| {
-        let mut buffer = [0; 64 << 10];
-        stream.read_exact(&mut buffer[..1])?;
-        let mut pattern = Pattern::new(buffer[0].into());
-        stream.write_all(b"!")?;
-        loop {
-            let bytes = stream.read(&mut buffer)?;
-            if bytes == 0 {
-                return Ok(());
-            }
-            pattern.check(&buffer[..bytes]);
-            came_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+    Server::start("127.0.0.1:0", move |stream| check(stream, &came_bytes, |_| {}))
+}
+
+/// Checks what a client sends, once `wait` returns, which is told the client's seed.
+fn check(mut stream: TcpStream, came_bytes: &AtomicU64, wait: impl Fn(u8)) -> std::io::Result<()> {
+    let mut buffer = [0; 64 << 10];
+    stream.read_exact(&mut buffer[..1])?;
+    let seed = buffer[0];
+    let mut pattern = Pattern::new(seed.into());
+    stream.write_all(b"!")?;
+    wait(seed);
+    loop {
+        let bytes = stream.read(&mut buffer)?;
+        if bytes == 0 {
+            return Ok(());
         }
-    })
+        pattern.check(&buffer[..bytes]);
+        came_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+    }
 }
 
 /// All clients send, each a message in turn, until for a while nothing more is taken of any.
@@ -227,7 +282,51 @@ fn a_sigterm_is_heard_while_the_peer_stands_still(protocol: Protocol) {
     }
 }
 
+fn a_tunnel_that_stands_still_leaves_buffers_to_others(protocol: Protocol) {
+    let came_bytes = Arc::default();
+    let server = checking(&came_bytes);
+    let exit = format!("DEST={}", server.address());
+    let hub = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0", COPIED.word]);
+    let address = hub.address_of("receptor listening");
+    let entrance = hub.address_of("entrance listening");
+    let far = start_connector(protocol, address, &[&exit, COPIED.word]);
+    hub.wait_for("tunnel up");
+    let mut clients: Vec<_> =
+        (0..COPIED.clients as u8).map(|seed| Client::new(entrance, seed, usize::MAX)).collect();
+    far.pause();
+    send_until_blocked(&mut clients, COPIED);
+    let stood_at = came_bytes.load(Ordering::SeqCst);
+    // The newest tunnel takes the clients.
+    let _other = start_connector(protocol, address, &[&exit, COPIED.word]);
+    hub.wait_for_nth("tunnel up", 2);
+    passes_at_once(entrance, u8::MAX, &came_bytes);
+    check_asleep(&hub);
+    let passed_bytes = came_bytes.load(Ordering::SeqCst) - stood_at;
+    far.go_on();
+    check_all_arrive(&clients, passed_bytes, &came_bytes);
+}
+
+fn streams_that_stand_still_leave_buffers_to_others(protocol: Protocol) {
+    let (came_bytes, reads) = Default::default();
+    let server = reading_late(&came_bytes, COPIED.clients as u8, &reads);
+    let exit = format!("DEST={}", server.address());
+    let words = ["PORT=127.0.0.1:0", COPIED.word];
+    let tunnel = Tunnel::start(protocol, &[&exit, COPIED.word], &words);
+    others_pass(tunnel.entrance(), &came_bytes, &reads);
+}
+
+#[test]
+fn pairs_that_stand_still_leave_buffers_to_others() {
+    let (came_bytes, reads) = Default::default();
+    let server = reading_late(&came_bytes, COPIED.clients as u8, &reads);
+    let relay = format!("SERVER=tcprelay://{}", server.address());
+    let relay = Program::start(&["-P127.0.0.1:0", &relay, COPIED.word]);
+    others_pass(relay.address_of("entrance listening"), &came_bytes, &reads);
+}
+
 in_both_protocols! {
+    a_tunnel_that_stands_still_leaves_buffers_to_others,
+    streams_that_stand_still_leave_buffers_to_others,
     keystrokes_wait_at_no_cost_and_arrive,
     crumbs_of_many_wait_at_no_cost_and_arrive,
     bulk_waits_at_no_cost_and_arrives,

@@ -159,6 +159,12 @@ impl Chunk {
         self.start == self.end
     }
 
+    /// Size of the buffer that it keeps, however little of that it is.
+    #[inline]
+    pub(crate) fn buffer_bytes(&self) -> u32 {
+        self.lease.set.buffer_bytes
+    }
+
     /// Drops the first `bytes`.
     ///
     /// # Panics

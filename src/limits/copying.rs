@@ -50,6 +50,6 @@ pub const PIPES_MAX: usize = 48;
 /// milliseconds on a busy machine, is not copied.
 pub const STREAM_PIPES_MAX: usize = 8;
 
-/// How long a stream has moved nothing, in milliseconds, whose pipes are taken for one that finds none;
-/// and how often such are looked for. A server that waits for its processor is back long before.
+/// How long a stream has moved nothing, in milliseconds, whose pipes or bulk receive buffers are taken for
+/// one that finds none; and how often such are looked for. A server that waits for its processor is back long before.
 pub const STALLED_MILLIS: u64 = 100;

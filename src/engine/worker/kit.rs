@@ -9,7 +9,8 @@ use crate::engine::driver::Gather;
 use crate::engine::link::Link;
 use crate::engine::pipe::Pipes;
 use crate::limits::{
-    COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES, POOL_RESERVE_PART,
+    BULK_BUFFER_BYTES, COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES,
+    POOL_RESERVE_PART,
 };
 
 /// Buffers and gathers, used again and again.
@@ -218,11 +219,48 @@ impl Kit {
         tails: (&mut Option<ChunkMut>, &mut Option<ChunkMut>),
         input: &mut Pieces,
     ) -> bool {
-        if self.pool.free() <= self.pool.capacity() / 2 + chunk.len() / POOL_BUFFER_BYTES as usize {
+        if !self.has_half_beside(chunk.len()) {
             return false;
         }
         let tail = if input.pieces() < PACKED_TOGETHER_MAX { tails.0 } else { tails.1 };
         self.spill(chunk, tail, input)
+    }
+
+    /// Whether so much of what waits can be copied, and half of the pool be left for others.
+    pub(super) fn has_half_beside(&self, bytes: usize) -> bool {
+        self.pool.free() > self.pool.capacity() / 2 + bytes / POOL_BUFFER_BYTES as usize
+    }
+
+    /// Copies what stands in bulk receive buffers into buffers of the pool, in its place, as long as
+    /// half of them are left for others. `tail` is the queue's own.
+    pub(super) fn copy_bulk(&self, tail: &mut Option<ChunkMut>, queue: &mut Pieces) {
+        if !queue.holds(is_bulk) {
+            return;
+        }
+        for piece in queue.take_queue() {
+            match piece {
+                Piece::Chunk(chunk) if is_bulk(&chunk) && self.has_half_beside(chunk.len()) => {
+                    let is_copied = self.spill(&chunk, tail, queue);
+                    debug_assert!(is_copied, "half of the pool is more than its reserve");
+                }
+                Piece::Chunk(chunk) => queue.push_chunk(chunk),
+                Piece::Piped(bytes) => queue.push_piped(bytes),
+            }
+        }
+    }
+
+    /// The same with a batch: all of it or, `false`, nothing.
+    pub(super) fn copy_bulk_of_batch(&self, gather: &mut Gather) -> bool {
+        if !self.has_half_beside(gather.len_bytes()) {
+            return false;
+        }
+        let mut batch = Pieces::default();
+        gather.drain().for_each(|chunk| batch.push_chunk(chunk));
+        self.copy_bulk(&mut None, &mut batch);
+        while let Some(chunk) = batch.pop_chunk() {
+            gather.push(chunk);
+        }
+        true
     }
 
     /// Copies what stands in the pipes of an output into buffers of the pool, as long as half of them
@@ -247,6 +285,11 @@ impl Kit {
         }
         enough
     }
+}
+
+/// It keeps a bulk receive buffer, of which there are few.
+fn is_bulk(chunk: &Chunk) -> bool {
+    chunk.buffer_bytes() == BULK_BUFFER_BYTES
 }
 
 #[cfg(test)]
@@ -287,6 +330,36 @@ mod tests {
         let sent: Vec<u8> = gather.iter().flat_map(|part| part.to_vec()).collect();
         assert!(sent[..4] == *b"head" && sent[4..] == bytes);
         assert!(pieces.is_empty());
+    }
+
+    #[test]
+    fn bulk_buffers_come_back_until_half_of_the_pool_is_used() {
+        let kit = Kit::new(64).unwrap();
+        let bulk = Pool::new(BULK_BUFFER_BYTES, 4).unwrap();
+        let mut buffer = bulk.take().unwrap();
+        let bytes: Vec<u8> = (0..BULK_BUFFER_BYTES).map(|n| (n / 7) as u8).collect();
+        buffer.put(&bytes);
+        let (first, mut rest) = (buffer.take_written().split_to(100_000), Pieces::default());
+        drop(buffer);
+        let (mut batch, mut tail) = (Gather::default(), None);
+        batch.push(first.clone());
+        rest.push_chunk(first);
+        assert_eq!(bulk.free(), 3);
+        // Others have half of it.
+        let taken = take_all_but(&kit, kit.pool.capacity() / 2);
+        assert!(!kit.copy_bulk_of_batch(&mut batch));
+        kit.copy_bulk(&mut tail, &mut rest);
+        assert_eq!(bulk.free(), 3);
+        drop(taken);
+        assert!(kit.copy_bulk_of_batch(&mut batch));
+        rest.push_piped(5);
+        kit.copy_bulk(&mut tail, &mut rest);
+        assert_eq!(bulk.free(), 4);
+        let sent: Vec<u8> = batch.iter().flat_map(|part| part.to_vec()).collect();
+        let mut kept = Vec::new();
+        assert!(rest.copy_front(100_000, &mut kept));
+        assert!(sent == bytes[..100_000] && kept == sent);
+        assert_eq!(rest.len_bytes(), 100_005);
     }
 
     #[test]

@@ -112,9 +112,9 @@ impl<D: Driver> Worker<D> {
         match serial.flush(device) {
             Ok(true) => true,
             Ok(false) => {
-                tunnel.sending = true;
                 let token = Kind::LinkWritable.of(key);
                 self.driver.poll(device, libc::POLLOUT as u32, false, token);
+                tunnel.begin_sending(None, self.now);
                 false
             }
             Err(error) => {

@@ -182,8 +182,9 @@ impl<D: Driver> Worker<D> {
                 && piped.is_none()
                 && !has_runs
             {
-                tunnel.sending = true;
-                self.driver.send(socket, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                let token = Kind::LinkSend.of(key);
+                let send = self.driver.send(socket, gather, SendWait::Yes, token);
+                tunnel.begin_sending(Some(send), self.now);
                 break;
             }
             let bytes = piped.unwrap_or(gather.len_bytes());
@@ -277,10 +278,11 @@ impl<D: Driver> Worker<D> {
             self.kit.give_back(gather);
             return true;
         }
-        tunnel.sending = true;
+        let mut send = None;
         match tunnel.link.output() {
             Some(socket) if tunnel.link.is_socket() => {
-                self.driver.send(socket, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                let token = Kind::LinkSend.of(key);
+                send = Some(self.driver.send(socket, gather, SendWait::Yes, token));
             }
             Some(output) => {
                 let token = Kind::LinkWritable.of(key);
@@ -289,6 +291,7 @@ impl<D: Driver> Worker<D> {
             }
             None => self.kit.give_back(gather),
         }
+        tunnel.begin_sending(send, self.now);
         false
     }
 
@@ -303,6 +306,7 @@ impl<D: Driver> Worker<D> {
             self.counters.stale += 1;
             return;
         };
+        tunnel.send = None;
         match result {
             Ok(bytes) => {
                 gather.advance(bytes);
@@ -313,7 +317,18 @@ impl<D: Driver> Worker<D> {
                         self.mark_tunnel(key);
                     }
                 } else if let Some(socket) = tunnel.link.output() {
-                    self.driver.send(socket, gather, SendWait::Yes, Kind::LinkSend.of(key));
+                    let token = Kind::LinkSend.of(key);
+                    let send = self.driver.send(socket, gather, SendWait::Yes, token);
+                    tunnel.begin_sending(Some(send), self.now);
+                }
+            }
+            // The link stands still, and the receive buffers are missed.
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                let is_copied = self.kit.copy_bulk_of_batch(&mut gather);
+                if let Some(socket) = tunnel.link.output() {
+                    let token = Kind::LinkSend.of(key);
+                    let send = self.driver.send(socket, gather, SendWait::Yes, token);
+                    tunnel.send = (!is_copied).then_some(send);
                 }
             }
             Err(error) => {

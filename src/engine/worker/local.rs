@@ -145,6 +145,8 @@ pub(super) struct Local {
     pub(super) input: Pieces,
     /// Where more of it is copied to while receive buffers are scarce.
     pub(super) packed: Option<ChunkMut>,
+    /// When the last of it came.
+    pub(super) received_at: Moment,
 
     /// Delivered and not yet written.
     pub(super) output: Pieces,
@@ -201,6 +203,7 @@ impl Local {
             guarded: false,
             input: Pieces::default(),
             packed: None,
+            received_at: now,
             output: Pieces::default(),
             own_bytes: 0,
             spill: None,

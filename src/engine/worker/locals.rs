@@ -137,10 +137,13 @@ impl<D: Driver> Worker<D> {
                     self.watch.came(bytes >= POOL_BUFFER_BYTES as usize, self.now);
                     let tunnel = local.tunnel;
                     let is_scarce = is_scarce(&self.driver, class, bytes);
+                    let is_missed = class == BufferClass::Bulk && self.waiters.miss_bulk();
+                    local.received_at = self.now;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
+                        let is_in_way = is_missed && tunnel.stands_still(self.now);
                         let Local { input, packed, .. } = local;
                         let tails = (&mut tunnel.packed, packed);
-                        if !(is_scarce && self.kit.pack(&chunk, tails, input)) {
+                        if !((is_scarce || is_in_way) && self.kit.pack(&chunk, tails, input)) {
                             input.push_chunk(chunk);
                         }
                         tunnel.session.data_ready(stream, bytes as u64);

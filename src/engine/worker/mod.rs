@@ -311,6 +311,8 @@ pub(super) struct Worker<D> {
     watch: Watch,
     /// When pipes of stalled streams were last looked for.
     pipes_looked_for: Moment,
+    /// When receive buffers that such hold were.
+    buffers_looked_for: Moment,
     /// Keys collected for a sweep, kept for its memory.
     scratch: Vec<Key>,
 }
@@ -386,6 +388,7 @@ impl<D: Driver> Worker<D> {
             counters: Counters::default(),
             watch: Watch::default(),
             pipes_looked_for: now,
+            buffers_looked_for: now,
             scratch: Vec::new(),
             plan,
         })

@@ -40,6 +40,11 @@ impl Pieces {
         self.queue.front_mut()
     }
 
+    /// Whether it has such a chunk.
+    pub(super) fn holds(&self, such: impl Fn(&Chunk) -> bool) -> bool {
+        self.queue.iter().any(|piece| matches!(piece, Piece::Chunk(chunk) if such(chunk)))
+    }
+
     /// Bytes in all of it.
     pub(super) fn len_bytes(&self) -> usize {
         let bytes = |piece: &Piece| match piece {

@@ -138,9 +138,9 @@ impl<D: Driver> Worker<D> {
                     }
                 }
                 Err(error) if is_again(&error) => {
-                    tunnel.sending = true;
                     let token = Kind::LinkWritable.of(key);
                     self.driver.poll(output, libc::POLLOUT as u32, false, token);
+                    tunnel.begin_sending(None, self.now);
                     return false;
                 }
                 result => {

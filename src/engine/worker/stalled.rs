@@ -1,6 +1,6 @@
-//! Pipes are few, and those of streams whose readers have stopped are missed by streams that flow. When
-//! one finds no further pipe, what stands in theirs is copied into buffers of our own, where what is
-//! kept for slow readers has its place.
+//! Pipes and bulk receive buffers are few, and those of streams whose readers have stopped are missed by
+//! streams that flow. When one finds none, what stands in theirs is copied into buffers of our own,
+//! where what is kept for slow readers has its place.
 
 use std::time::Duration;
 
@@ -8,8 +8,12 @@ use tracing::debug;
 
 use super::local::Local;
 use super::{Key, Worker};
-use crate::engine::driver::Driver;
-use crate::limits::{STALLED_MILLIS, STREAM_PIPES_MAX};
+use crate::engine::driver::{BufferClass, Driver};
+use crate::limits::{BATCH_BYTES, STALLED_MILLIS, STREAM_PIPES_MAX};
+use crate::session::Moment;
+
+/// See [`STALLED_MILLIS`].
+pub(super) const STALLED: Duration = Duration::from_millis(STALLED_MILLIS);
 
 impl<D: Driver> Worker<D> {
     /// Whether more can be spliced to a local socket, if need be by a pipe of one that stands still.
@@ -24,7 +28,6 @@ impl<D: Driver> Worker<D> {
     /// A stream finds no further pipe: takes those of others that have stood still for a while. Whether
     /// there are more free ones now.
     pub(super) fn free_stalled_pipes(&mut self, asking: Key) -> bool {
-        const STALLED: Duration = Duration::from_millis(STALLED_MILLIS);
         let may_have_more = |local: &Local| local.output.pipe_count() < STREAM_PIPES_MAX;
         if self.now < self.pipes_looked_for.after(STALLED)
             || !self.locals.get(asking).is_some_and(may_have_more)
@@ -46,6 +49,42 @@ impl<D: Driver> Worker<D> {
             debug!(freed, "pipes of streams that stand still");
         }
         freed > 0
+    }
+
+    /// When to look for bulk receive buffers that stand still, if somebody waits for one.
+    pub(super) fn next_look_for_buffers(&self) -> Option<Moment> {
+        self.waiters.miss_bulk().then(|| self.buffers_looked_for.after(STALLED))
+    }
+
+    /// Somebody waits for a bulk receive buffer: copies what has waited for links for a while, so
+    /// that the buffers come back.
+    pub(super) fn free_stalled_buffers(&mut self) {
+        if self.next_look_for_buffers().is_none_or(|at| self.now < at) {
+            return;
+        }
+        self.buffers_looked_for = self.now;
+        let before = self.driver.free_buffers(BufferClass::Bulk);
+        for (_, local) in self.locals.iter_mut() {
+            if local.received_at.after(STALLED) <= self.now {
+                self.kit.copy_bulk(&mut local.packed, &mut local.input);
+            }
+        }
+        for (_, tunnel) in self.tunnels.iter_mut() {
+            if let Some(batch) = &mut tunnel.unsent {
+                self.kit.copy_bulk_of_batch(batch);
+            }
+            // A batch is the driver's until its send is over, and is copied then.
+            if tunnel.stands_still(self.now)
+                && self.kit.has_half_beside(BATCH_BYTES)
+                && let Some(send) = tunnel.send.take()
+            {
+                self.driver.cancel(send);
+            }
+        }
+        let freed = self.driver.free_buffers(BufferClass::Bulk).saturating_sub(before);
+        if freed > 0 {
+            debug!(freed, "receive buffers of streams that stand still");
+        }
     }
 
     /// How many pipes it had, if it has none any more.

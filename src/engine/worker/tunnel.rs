@@ -5,9 +5,10 @@ use std::rc::Rc;
 use super::datagrams::Run;
 use super::lines::SerialLine;
 use super::local::Reading;
+use super::stalled::STALLED;
 use super::table::Key;
 use crate::engine::chunk::ChunkMut;
-use crate::engine::driver::Gather;
+use crate::engine::driver::{Gather, OpId};
 use crate::engine::link::Link;
 use crate::engine::pipe::Pipe;
 use crate::session::{Moment, Session};
@@ -76,6 +77,10 @@ pub(super) struct Tunnel {
     pub(super) packed: Option<ChunkMut>,
     /// A batch is under way, or the link is watched for room.
     pub(super) sending: bool,
+    /// Since when the link has taken nothing, if so.
+    pub(super) sending_since: Moment,
+    /// The send of a batch that may stand in receive buffers.
+    pub(super) send: Option<OpId>,
     /// The link layer of a serial line.
     pub(super) serial: Option<Box<SerialLine>>,
     /// What is left of a batch while a link that is no socket is watched for room, or of a frame
@@ -99,6 +104,17 @@ impl Tunnel {
     pub(super) fn next_timeout(&self) -> Option<Moment> {
         let line = self.serial.as_ref().and_then(|serial| serial.next_timeout());
         [self.session.next_timeout(), line].into_iter().flatten().min()
+    }
+
+    /// A batch is under way, or the link is watched for room, from now on.
+    #[inline]
+    pub(super) fn begin_sending(&mut self, send: Option<OpId>, now: Moment) {
+        (self.sending, self.sending_since, self.send) = (true, now, send);
+    }
+
+    /// The link has taken nothing for a while, though there is something for it.
+    pub(super) fn stands_still(&self, now: Moment) -> bool {
+        self.sending && self.sending_since.after(STALLED) <= now
     }
 
     /// Nothing of ours is on its way, as far as can be known here.

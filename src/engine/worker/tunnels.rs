@@ -56,6 +56,8 @@ impl<D: Driver> Worker<D> {
             waits_for_pool: false,
             packed: None,
             sending: false,
+            sending_since: self.now,
+            send: None,
             serial,
             unsent: None,
             outgoing: None,

@@ -27,6 +27,7 @@ impl<D: Driver> Worker<D> {
         self.gate_entrances();
         self.join_resting();
         self.write_all();
+        self.free_stalled_buffers();
         self.feed_waiters();
         self.ended()
     }
@@ -54,9 +55,10 @@ impl<D: Driver> Worker<D> {
         let (dials, joins) = (self.dialer.next_timeout(), self.next_join());
         let resting = self.resting.front().map(|&(until, _)| until);
         let log = self.log_limit_on_time();
+        let missed = self.next_look_for_buffers();
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
-            execs, asked, dials, joins, log,
+            execs, asked, dials, joins, log, missed,
         ]
         .into_iter()
         .flatten()

@@ -40,6 +40,12 @@ impl Waiters {
             BufferClass::Bulk => &mut self.bulk,
         }
     }
+
+    /// Whether anybody waits for a bulk receive buffer.
+    #[inline]
+    pub(super) fn miss_bulk(&self) -> bool {
+        !self.bulk.is_empty() || !self.links.is_empty()
+    }
 }
 
 impl<D: Driver> Worker<D> {

@@ -9,12 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use crate::engine::chunk::{Chunk, ChunkMut, Pool};
 use crate::engine::driver::{
@@ -26,6 +26,7 @@ use crate::engine::relay::{Relay, StopHandle};
 use crate::engine::uring::{UringConfig, UringDriver};
 use crate::engine::worker::Stopped;
 use crate::engine::worker::kit::Kit;
+use crate::limits::BULK_BUFFERS;
 use crate::params::cli::{self, Command};
 use crate::params::files::Disk;
 
@@ -70,6 +71,10 @@ struct Shared {
     /// What is to be used up: a place in [`RESOURCES`].
     wanted: AtomicU8,
     is_used_up: AtomicBool,
+    /// Receive buffers that are taken for that.
+    held: AtomicUsize,
+    /// The relay stands still.
+    is_paused: AtomicBool,
 }
 
 /// A driver that counts turns, and takes all there is of a resource when it is asked to.
@@ -151,6 +156,9 @@ impl<D: Driver> Scarce<D> {
 
 impl<D: Driver> Driver for Scarce<D> {
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
+        while self.shared.is_paused.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
         self.shared.turns.fetch_add(1, Ordering::SeqCst);
         let wanted = RESOURCES[usize::from(self.shared.wanted.load(Ordering::SeqCst))];
         let mut timeout = timeout;
@@ -163,6 +171,7 @@ impl<D: Driver> Driver for Scarce<D> {
         }
         self.take();
         self.shared.is_used_up.store(self.free() == 0, Ordering::SeqCst);
+        self.shared.held.store(self.chunks.len(), Ordering::SeqCst);
         let mut came = Vec::new();
         self.inner.wait(timeout, &mut came)?;
         for completion in came {
@@ -298,6 +307,12 @@ impl End {
         eventually("it is used up", || self.shared.is_used_up.load(Ordering::SeqCst));
     }
 
+    /// It makes no turn beyond the next until it is to go on.
+    fn pause(&self, pause: bool) {
+        self.shared.is_paused.store(pause, Ordering::SeqCst);
+        (&self.control).write_all(b"!").unwrap();
+    }
+
     fn check_asleep(&self, what: &str) {
         eventually(what, || {
             let before = self.shared.turns.load(Ordering::SeqCst);
@@ -342,6 +357,10 @@ fn server() -> (TcpListener, SocketAddr) {
 
 /// Both sides of a few streams that are there.
 fn streams(entrance: SocketAddr, server: &TcpListener) -> Vec<TcpStream> {
+    few_streams(entrance, server, STREAMS)
+}
+
+fn few_streams(entrance: SocketAddr, server: &TcpListener, count: usize) -> Vec<TcpStream> {
     let connect = |_| {
         let client = TcpStream::connect(entrance).unwrap();
         let pair = [client, server.accept().unwrap().0];
@@ -354,7 +373,7 @@ fn streams(entrance: SocketAddr, server: &TcpListener) -> Vec<TcpStream> {
         }
         pair
     };
-    (0..STREAMS).flat_map(connect).collect()
+    (0..count).flat_map(connect).collect()
 }
 
 fn message(number: usize) -> Vec<u8> {
@@ -457,6 +476,50 @@ fn a_stop_is_heard_whatever_is_used_up<D: Subject>() {
     }
 }
 
+fn bytes_from(at: usize, count: usize) -> Vec<u8> {
+    (at..at + count).map(|at| (at / 7) as u8).collect()
+}
+
+/// Sends until for a while nothing more is taken: how much was.
+fn send_until_blocked(mut client: &TcpStream) -> usize {
+    SockRef::from(client).set_send_buffer_size(4 << 10).unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut sent = 0;
+    loop {
+        match client.write(&bytes_from(sent, 64 << 10)) {
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    sent
+}
+
+fn all_buffers_of_a_link_that_stands_still_come_back<D: Subject>() {
+    /// More whole windows than the sockets of a link hold, which in 0.3 nothing else bounds.
+    const SENDERS: usize = 16;
+    let (server, address) = server();
+    let far = End::start::<D>(&["-P127.0.0.1:0", &format!("DEST={address}")]);
+    let link = format!("SERVER=sockmux://{}", far.address);
+    let near = End::start::<D>(&[&link, "PORT=127.0.0.1:0", "SOXCONF=bulk:copy,protocol:0.3"]);
+    let mut sides = few_streams(near.address, &server, SENDERS + 1);
+    far.pause(true);
+    let (senders, late) = sides.split_at_mut(2 * SENDERS);
+    let mut sent: Vec<usize> = senders.chunks(2).map(|pair| send_until_blocked(&pair[0])).collect();
+    near.use_up(Resource::Receive(BufferClass::Bulk));
+    // Somebody lacks one.
+    sent.push(send_until_blocked(&late[0]));
+    let all = usize::from(BULK_BUFFERS);
+    eventually("all are back", || near.shared.held.load(Ordering::SeqCst) == all);
+    near.set(Resource::Nothing);
+    far.pause(false);
+    for (pair, bytes) in sides.chunks_mut(2).zip(sent) {
+        let mut got = vec![0; bytes];
+        pair[1].read_exact(&mut got).expect("all arrives");
+        assert!(got == bytes_from(0, bytes));
+    }
+}
+
 /// Makes tests for both drivers of functions for any.
 macro_rules! on_both_drivers {
     ($($name:ident),* $(,)?) => {
@@ -474,4 +537,5 @@ on_both_drivers!(
     tunnels_over_fifos_go_on_when_it_is_back,
     plain_relays_go_on_when_it_is_back,
     a_stop_is_heard_whatever_is_used_up,
+    all_buffers_of_a_link_that_stands_still_come_back,
 );
