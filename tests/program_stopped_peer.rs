@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use socket2::SockRef;
-use support::net::{check_echo, connect, free_port};
+use support::net::{check_echo, check_new_echo, connect, free_port};
 use support::pattern::Pattern;
 use support::program::Program;
 use support::protocol::{Protocol, in_both_protocols};
@@ -254,6 +254,49 @@ fn clients_beyond_the_descriptors_wait_at_no_cost_and_are_served() {
     }
     connector.terminate();
     assert_eq!(connector.wait_exit(Duration::from_secs(5)).code(), Some(0));
+}
+
+/// Many clients of a program that is short of descriptors are all served, one after the other.
+fn served_although_short(program: &mut Program, entrance: SocketAddr, clients: usize) {
+    let clients: Vec<_> = (0..clients).map(|_| connect(entrance)).collect();
+    program.wait_for_event("that it is short of descriptors", 1, |event| {
+        let says =
+            |text: &str| text.starts_with("cannot accept") || text.starts_with("cannot connect");
+        event["message"].as_str().is_some_and(says)
+    });
+    check_asleep(program);
+    for (seed, client) in clients.into_iter().enumerate() {
+        check_echo(&client, seed as u64, 1_000);
+    }
+    program.terminate();
+    assert_eq!(program.wait_exit(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[test]
+fn clients_of_a_plain_relay_without_descriptors_for_their_servers_are_served() {
+    let server = Server::echo();
+    let target = format!("SERVER=tcprelay://{}", server.address());
+    let mut relay = Program::start(&["-P127.0.0.1:0", &target, "TIMEOUT=con:30"]);
+    let entrance = relay.address_of("entrance listening");
+    // From then on it keeps descriptors.
+    check_new_echo(entrance, 0, 1_000);
+    // More than are kept for servers, so that clients can take all that dials are to have.
+    relay.limit_descriptors(relay.descriptors() as u64 + 14);
+    served_although_short(&mut relay, entrance, 30);
+}
+
+#[test]
+fn streams_of_an_exit_without_descriptors_for_their_servers_are_served() {
+    let server = Server::echo();
+    let address = free_port([127, 0, 0, 2].into()).to_string();
+    let exit = format!("DEST={}", server.address());
+    let mut receptor = start_receptor(&address, &[exit, "TIMEOUT=con:30".to_owned()]);
+    let connector =
+        start_connector(Protocol::V1, address.parse().expect("an address"), &["PORT=127.0.0.1:0"]);
+    let entrance = connector.address_of("entrance listening");
+    receptor.wait_for("tunnel up");
+    receptor.limit_descriptors(receptor.descriptors() as u64 + 2);
+    served_although_short(&mut receptor, entrance, 30);
 }
 
 fn keystrokes_wait_at_no_cost_and_arrive(protocol: Protocol) {

@@ -16,6 +16,14 @@ pub const LISTEN_AGAIN_MILLIS: u64 = 10;
 /// How long an entrance pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
 
+/// Descriptors that are kept for connections to servers, so that clients, who come first, do not take
+/// the last ones: so many are served at once, and those behind them when they end.
+pub const DIAL_DESCRIPTORS: usize = 8;
+
+/// How often connections to servers that wait for a descriptor are looked at, in milliseconds: a try
+/// costs one system call, however many wait.
+pub const DESCRIPTOR_RETRY_MILLIS: u64 = 100;
+
 /// Local connections of one process. Each is a descriptor; the process raises its own limit of
 /// those as far as it may.
 pub const CONNECTIONS_MAX: usize = 65_536;

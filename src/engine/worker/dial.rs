@@ -53,6 +53,8 @@ pub(super) struct Dial {
     resolving: bool,
     /// When it is to be looked at again, as the dialer has noted.
     pub(super) due: Option<Moment>,
+    /// Since when it waits for a descriptor, as the dialer has noted.
+    pub(super) short_since: Option<Moment>,
     /// Why the last attempt that failed did.
     failure: Unreached,
 }
@@ -82,6 +84,7 @@ impl Dial {
             next_at: Moment(0),
             resolving: true,
             due: None,
+            short_since: None,
             failure: Unreached::Other(String::from("no address")),
         }
     }
@@ -95,6 +98,12 @@ impl Dial {
     /// What is to be done now. `silent` learns of addresses that have not answered in time.
     pub(super) fn step(&mut self, now: Moment, silent: &mut SilentAddresses) -> Step {
         if self.overall.is_some_and(|overall| now >= overall) {
+            if self.short_since.is_some() {
+                let why =
+                    "no descriptor was free in time: raise the limit of open files (ulimit -n)";
+                self.fail(None, Unreached::Other, why);
+                return Step::Fail;
+            }
             let late = self.racing.front().map(|&(_, address)| address);
             let why = match self.resolving {
                 true => "name not found in time (TIMEOUT=con)",
@@ -102,6 +111,9 @@ impl Dial {
             };
             self.fail(late, Unreached::TimedOut, why);
             return Step::Fail;
+        }
+        if self.short_since.is_some() {
+            return Step::Wait(self.overall);
         }
         let may_begin = self.racing.is_empty() || now >= self.next_at;
         match self.untried.front() {
@@ -149,6 +161,12 @@ impl Dial {
     pub(super) fn ended(&mut self, attempt: Key) -> Option<SocketAddr> {
         let at = self.racing.iter().position(|&(key, _)| key == attempt)?;
         self.racing.remove(at).map(|(_, address)| address)
+    }
+
+    /// There was no descriptor for an address: it goes first when there is.
+    pub(super) fn put_back(&mut self, address: SocketAddr) {
+        self.untried.push_front(address);
+        self.next_at = Moment(0);
     }
 
     /// An address has failed: the next one's turn is now.
@@ -345,6 +363,23 @@ mod tests {
         assert!(matches!(failure.unreached, Unreached::TimedOut(_)));
         let why = "a.example:80: no answer in time (TIMEOUT=con) (192.0.2.1:80)";
         assert_eq!(failure.to_string(), why);
+    }
+
+    #[test]
+    fn an_address_without_a_descriptor_keeps_its_turn_until_the_time_for_all_is_over() {
+        let mut game = Game::of(2, Some(1));
+        assert_eq!(game.step(0), Step::Connect(address(1)));
+        game.dial.put_back(address(1));
+        game.dial.short_since = Some(Moment(0));
+        assert_eq!(game.step(1), Step::Wait(Some(Moment(SECOND))));
+        game.dial.short_since = None;
+        assert_eq!(game.step(2), Step::Connect(address(1)));
+        game.dial.put_back(address(1));
+        game.dial.short_since = Some(Moment(2));
+        assert_eq!(game.step(SECOND), Step::Fail);
+        let failure = game.dial.into_failure();
+        assert!(matches!(failure.unreached, Unreached::Other(_)));
+        assert!(failure.to_string().contains("no descriptor was free in time"), "{failure}");
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! The dialer: connections to targets, for all who want one. It looks the name up, lets the addresses
-//! race as [`super::dial`] says, and hands over the first that connects; the others are closed.
+//! race as [`super::dial`] says, and hands over the first that connects; the others are closed. A dial
+//! that finds no descriptor waits for one: [`super::descriptors`].
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tracing::trace;
+use tracing::{trace, warn};
 
 use super::Worker;
+use super::descriptors::{Descriptors, is_short};
 use super::dial::{Dial, DialError, Owner, SilentAddresses, Step};
 use super::local::Stage;
+use super::log_limit::Class;
 use super::table::{Key, Table};
 use super::talk::Server;
 use super::token::Kind;
@@ -32,6 +35,7 @@ pub(super) struct Dialer {
     /// When each dial that waits for time to pass is to be looked at.
     due: BTreeSet<(Moment, Key)>,
     silent: SilentAddresses,
+    descriptors: Descriptors,
 }
 
 /// An attempt in flight.
@@ -42,18 +46,21 @@ struct Attempt {
 }
 
 impl Dialer {
-    pub(super) fn new() -> Dialer {
+    /// `serves`: others than the connector dial.
+    pub(super) fn new(serves: bool) -> Dialer {
         Dialer {
             dials: Table::new(DIALS_MAX),
             attempts: Table::new(DIALS_MAX * ATTEMPTS_AT_ONCE),
             due: BTreeSet::new(),
             silent: SilentAddresses::default(),
+            descriptors: Descriptors::new(serves),
         }
     }
 
     /// When a dial is to be looked at next.
     pub(super) fn next_timeout(&self) -> Option<Moment> {
-        self.due.first().map(|&(at, _)| at)
+        let due = self.due.first().map(|&(at, _)| at);
+        due.into_iter().chain(self.descriptors.next_timeout()).min()
     }
 
     fn set_due(&mut self, key: Key, at: Option<Moment>) {
@@ -154,10 +161,8 @@ impl<D: Driver> Worker<D> {
             let Some(dial) = self.dialer.dials.get_mut(key) else { return };
             match dial.step(now, &mut self.dialer.silent) {
                 Step::Connect(address) => {
-                    if let Err(error) = self.begin_attempt(key, address)
-                        && let Some(dial) = self.dialer.dials.get_mut(key)
-                    {
-                        dial.attempt_failed(address, &error);
+                    if let Err(error) = self.begin_attempt(key, address) {
+                        self.not_begun(key, address, &error);
                     }
                 }
                 Step::GiveUp(attempt) => {
@@ -176,16 +181,62 @@ impl<D: Driver> Worker<D> {
     }
 
     fn begin_attempt(&mut self, key: Key, address: SocketAddr) -> io::Result<()> {
-        let Some(dial) = self.dialer.dials.get_mut(key) else { return Ok(()) };
-        let socket = net::stream_socket(address, dial.own)?;
+        let Some(dial) = self.dialer.dials.get(key) else { return Ok(()) };
+        let mut socket = net::stream_socket(address, dial.own);
+        let is_short = socket.as_ref().is_err_and(is_short);
+        if is_short && self.dialer.descriptors.give_up_one(self.now) {
+            socket = net::stream_socket(address, dial.own);
+            if self.dialer.descriptors.are_short() {
+                self.pause_clients();
+            }
+        }
+        let socket = socket?;
         self.congestion.set_before(&socket);
         let fd: Fd = Rc::new(socket);
         let attempt = Attempt { dial: key, fd: Rc::clone(&fd) };
         let attempt = self.dialer.attempts.insert(attempt).ok_or(io::ErrorKind::OutOfMemory)?;
-        dial.begun(attempt, address);
+        if let Some(dial) = self.dialer.dials.get_mut(key) {
+            dial.begun(attempt, address);
+        }
         trace!(%address, "connecting");
         self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
         Ok(())
+    }
+
+    /// An attempt could not be begun: for want of a descriptor it is, later.
+    fn not_begun(&mut self, key: Key, address: SocketAddr, error: &io::Error) {
+        let Some(dial) = self.dialer.dials.get_mut(key) else { return };
+        if !is_short(error) {
+            return dial.attempt_failed(address, error);
+        }
+        dial.put_back(address);
+        dial.short_since = Some(self.now);
+        let begins = !self.dialer.descriptors.any_waits();
+        self.dialer.descriptors.wait(key, self.now);
+        if begins {
+            self.pause_clients();
+            if self.may_log(Class::Shortage) {
+                warn!(%address, %error, "cannot connect for now: raise the limit of open files (ulimit -n)");
+            }
+        }
+    }
+
+    /// There may be descriptors again, for dials that wait and then for clients.
+    fn feed_short_dials(&mut self) {
+        while let Some(key) = self.dialer.descriptors.next_served() {
+            if let Some(dial) = self.dialer.dials.get_mut(key) {
+                dial.short_since = None;
+            }
+            self.advance_dial(key);
+        }
+        if self.dialer.descriptors.look_again(self.now) {
+            self.resume_clients();
+        }
+    }
+
+    /// Clients are left in the kernel's queue: who was accepted before them waits for descriptors.
+    pub(super) fn dials_are_short(&self) -> bool {
+        self.dialer.descriptors.are_short()
     }
 
     /// Gives up an attempt. Its socket is closed when the driver has let go of it.
@@ -275,6 +326,9 @@ impl<D: Driver> Worker<D> {
     fn take_dial(&mut self, key: Key) -> Option<Dial> {
         self.dialer.set_due(key, None);
         let dial = self.dialer.dials.remove(key)?;
+        if let Some(since) = dial.short_since {
+            self.dialer.descriptors.forget(key, since);
+        }
         for attempt in dial.racing() {
             self.end_attempt(attempt);
         }
@@ -288,6 +342,9 @@ impl<D: Driver> Worker<D> {
         {
             self.dialer.set_due(key, None);
             self.advance_dial(key);
+        }
+        if self.dialer.descriptors.next_timeout().is_some_and(|at| at <= self.now) {
+            self.feed_short_dials();
         }
     }
 }

@@ -130,7 +130,8 @@ impl<D: Driver> Worker<D> {
 
     /// Accepts at all listeners of a purpose that do not yet.
     pub(super) fn start_accepting(&mut self, purpose: Purpose) {
-        if self.drain != Drain::No {
+        let clients_wait = purpose != Purpose::Receptor && self.dials_are_short();
+        if self.drain != Drain::No || clients_wait {
             return;
         }
         // Those who do not find room are left in the queue.
@@ -155,6 +156,23 @@ impl<D: Driver> Worker<D> {
             if let Some(op) = listener.accepting {
                 self.driver.cancel(op);
             }
+        }
+    }
+
+    /// Leaves all clients in the kernel's queue while those before them wait for descriptors.
+    pub(super) fn pause_clients(&mut self) {
+        for listener in self.listeners.iter().filter(|l| l.purpose != Purpose::Receptor) {
+            if let Some(op) = listener.accepting {
+                self.driver.cancel(op);
+            }
+        }
+    }
+
+    /// Takes clients again, as far as somebody serves them.
+    pub(super) fn resume_clients(&mut self) {
+        self.start_accepting(Purpose::Relay);
+        if self.may_take_clients() {
+            self.start_accepting(Purpose::Entrance);
         }
     }
 

@@ -52,6 +52,7 @@ mod connector;
 mod conversation;
 mod counts;
 mod datagrams;
+mod descriptors;
 mod dial;
 mod dialer;
 mod entrances;
@@ -330,6 +331,7 @@ impl<D: Driver> Worker<D> {
         // Clients of a plain relay wait for no tunnel.
         let hold =
             if matches!(plan.link, LinkPlan::Relay { .. }) { None } else { plan.timeouts.hold };
+        let serves = !plan.exits.is_empty() || matches!(plan.link, LinkPlan::Relay { .. });
         let own = listeners.iter().map(|listener| listener.address).collect();
         let now = Moment(0);
         Ok(Worker {
@@ -358,7 +360,7 @@ impl<D: Driver> Worker<D> {
             resting: VecDeque::new(),
             told_too_big: false,
             resolver: Resolver::new(resolver_wake),
-            dialer: Dialer::new(),
+            dialer: Dialer::new(serves),
             names: Names::new(plan.timeouts.connect),
             seats: Seats::new(plan.maxima),
             destinations: exits::destinations(&plan, own),
