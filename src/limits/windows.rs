@@ -2,6 +2,7 @@
 
 #[cfg(doc)]
 use super::POOL_BUFFERS;
+use super::{PIPE_BYTES, STREAM_PIPES_MAX};
 
 /// Bytes of one stream that we take from one of ours before our local socket has taken any.
 /// A megabyte carries 4 GB/s at the 250 us that a loaded loopback tunnel takes to answer, and
@@ -46,18 +47,10 @@ pub const WINDOW_RATE_MICROS_MIN: u64 = 10_000;
 /// SockMux 1: and so many round trips, so that the beginning of a stream on a long path is over.
 pub const WINDOW_RATE_ROUND_TRIPS: u64 = 4;
 
-/// SockMux 1: window that a stream may have on any path, however short, in bytes. On loopback one
-/// stream was fastest and cheapest with 2 MiB; with more it fills the exit's pipes, and the rest has to
-/// be copied (`docs/performance.md`).
-pub const WINDOW_SHORT_PATH_BYTES_MAX: u64 = 2 << 20;
-
-/// SockMux 1: the same for each of many streams that are busy at once.
-pub const WINDOW_SHORT_PATH_BYTES_MIN: u64 = 1 << 20;
-
-/// SockMux 1: what all windows of a tunnel together may grow by before the least counts, in bytes.
-pub const WINDOWS_SHORT_PATH_BYTES: u64 = 4 << 20;
-
-const _: () = assert!(WINDOW_SHORT_PATH_BYTES_MIN >= WINDOW_BYTES as u64);
+/// SockMux 1: window that a stream may have on any path, however short, in bytes: half of what its pipes
+/// hold at the exit. On loopback 4 and 6 MiB cost least on one processor and 1 to 2 MiB on another; with
+/// more the pipes fill, and the rest has to be copied (`docs/performance.md`).
+pub const WINDOW_SHORT_PATH_BYTES: u64 = (STREAM_PIPES_MAX * PIPE_BYTES / 2) as u64;
 
 /// SockMux 1: most that a window grows at once, as a multiple. What one half of a window shows of
 /// the path's speed may be a burst.

@@ -10,8 +10,8 @@
 //! - On a short path a burst proves little: after a pause of the scheduler half of any window is there
 //!   at once. So it does not grow beyond [`ceiling`]: eight times what the local socket takes in a
 //!   round trip, on average over a time that is longer than such pauses. The round trip is the least
-//!   of late, without the queue that a large window makes itself. What any path may have is bounded
-//!   for all streams together, because what exceeds the exit's pipes has to be copied.
+//!   of late, without the queue that a large window makes itself. What exceeds the exit's pipes would
+//!   have to be copied, so any path may have half of what they hold.
 //! - A window above its ceiling that does not grow shrinks: credit is withheld until it fits.
 //!
 //! All streams of a tunnel share one budget for what they have beyond their first window.
@@ -23,7 +23,7 @@ use super::{Moment, Session, StreamKey, first_window_bytes};
 use crate::limits::{
     STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES, WINDOW_CEILING_ROUND_TRIPS, WINDOW_GROWTH_MAX,
     WINDOW_LASTS_MICROS_MIN, WINDOW_RATE_MICROS_MIN, WINDOW_RATE_ROUND_TRIPS,
-    WINDOW_SHORT_PATH_BYTES_MAX, WINDOW_SHORT_PATH_BYTES_MIN, WINDOWS_SHORT_PATH_BYTES,
+    WINDOW_SHORT_PATH_BYTES,
 };
 
 /// How fast a stream's local socket takes what comes for it.
@@ -109,8 +109,8 @@ impl Session {
     /// Allows the peer more, when half of the window is used up.
     pub(super) fn grant(&mut self, key: StreamKey, now: Moment) {
         let round_trip = self.round_trip();
-        let (first_bytes, extra_bytes) = (self.first_window_bytes(), self.extra_window_bytes);
-        let left = WINDOW_BUDGET_BYTES.saturating_sub(extra_bytes);
+        let first_bytes = self.first_window_bytes();
+        let left = WINDOW_BUDGET_BYTES.saturating_sub(self.extra_window_bytes);
         let Some(stream) = self.streams.get_mut(key) else { return };
         // What is to be allowed and has not gone out yet takes along whatever comes meanwhile.
         let waits = stream.todo.ack;
@@ -126,8 +126,7 @@ impl Session {
                 stream.rate = TakenRate { since: began, bytes: stream.ack_bytes, ..stream.rate };
             }
             stream.rate.measure(now, least_micros);
-            let others_bytes = extra_bytes - stream.window_bytes.saturating_sub(first_bytes);
-            let ceiling_bytes = ceiling(stream.rate.bytes_per_second, round_trip, others_bytes);
+            let ceiling_bytes = ceiling(stream.rate.bytes_per_second, round_trip);
             let times = growth(micros, round_trip);
             let grows = times > 1;
             // At the beginning of a long path the rate lags behind what the window allows.
@@ -165,15 +164,12 @@ fn rate_micros(round_trip: Duration) -> u64 {
 }
 
 /// The most that a window may have: what fills the path at this rate several times over, or what any
-/// path may have beside what the windows of the other streams have grown by.
-fn ceiling(bytes_per_second: u64, round_trip: Duration, others_bytes: u64) -> u64 {
-    let short_bytes = WINDOWS_SHORT_PATH_BYTES
-        .saturating_sub(others_bytes)
-        .clamp(WINDOW_SHORT_PATH_BYTES_MIN, WINDOW_SHORT_PATH_BYTES_MAX);
+/// path may have.
+fn ceiling(bytes_per_second: u64, round_trip: Duration) -> u64 {
     let micros = round_trip.as_micros() as u64 * WINDOW_CEILING_ROUND_TRIPS;
     let path_bytes = u128::from(bytes_per_second) * u128::from(micros) / 1_000_000;
     let path_bytes = u64::try_from(path_bytes).unwrap_or(u64::MAX);
-    path_bytes.clamp(short_bytes, STREAM_WINDOW_BYTES_MAX)
+    path_bytes.clamp(WINDOW_SHORT_PATH_BYTES, STREAM_WINDOW_BYTES_MAX)
 }
 
 /// How many times its size a window is to have, half of which was used up within `micros`.
