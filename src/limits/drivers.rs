@@ -1,5 +1,7 @@
 //! The drivers: operations in flight, the rings of io_uring, and the turns of epoll.
 
+use super::{BULK_BUFFER_BYTES, SMALL_BUFFER_BYTES, SMALL_BUFFERS};
+
 /// Operations in flight before their table first grows: four for each of 200 streams, and the
 /// entrances.
 pub const OPERATIONS_START: usize = 1024;
@@ -14,9 +16,15 @@ pub const URING_SUBMISSION_ENTRIES: u32 = 512;
 pub const URING_COMPLETION_ENTRIES: u32 = 4096;
 
 /// Receive buffers of a class that the kernel has at once, in bytes: it goes through them in turn,
-/// and those of a processor's cache serve better than all. Copied bulk is a tenth faster with 2 MiB
-/// than with all 16 (`docs/performance.md`).
-pub const URING_READY_BYTES: u32 = 2 << 20;
+/// and those of a processor's cache serve better than all. Copied bulk costs 6 to 10 % less with
+/// 512 KiB than with 2 MiB, and a tenth less with these than with all 16 (`docs/performance.md`).
+pub const URING_READY_BYTES: u32 = 512 << 10;
+
+/// A class of no more than this is given whole: many small streams take one each at once.
+pub const URING_READY_WHOLE_BYTES: u32 = 2 << 20;
+
+const _: () = assert!(SMALL_BUFFER_BYTES * SMALL_BUFFERS as u32 <= URING_READY_WHOLE_BYTES);
+const _: () = assert!(URING_READY_BYTES >= 2 * BULK_BUFFER_BYTES);
 
 /// Times a submission that the kernel refuses for the moment (`EAGAIN`, `EBUSY`: out of memory, or
 /// completions waiting) is tried again within one wait, reaping in between.

@@ -12,7 +12,7 @@ use io_uring::types::BufRingEntry;
 
 use crate::engine::chunk::{BufferSet, Chunk};
 use crate::engine::region::Region;
-use crate::limits::URING_READY_BYTES;
+use crate::limits::{URING_READY_BYTES, URING_READY_WHOLE_BYTES};
 
 /// A buffer group and the ring by which its buffers are given to the kernel.
 #[derive(Debug)]
@@ -50,7 +50,10 @@ impl BufferGroup {
         unsafe {
             submitter.register_buf_ring_with_flags(entries.base().as_ptr() as u64, count, id, 0)?;
         }
-        let ready_max = (URING_READY_BYTES / buffer_bytes).max(1);
+        let ready_max = match buffer_bytes * u32::from(count) <= URING_READY_WHOLE_BYTES {
+            true => u32::from(count),
+            false => (URING_READY_BYTES / buffer_bytes).max(1),
+        };
         let mask = count - 1;
         let mut group = Self { set, entries, id, mask, tail: 0, with_kernel: 0, ready_max };
         group.set.give_back((0..u32::from(count)).rev());
