@@ -255,18 +255,21 @@ impl Relay {
         for notice in &self.plan.notices {
             info!(notice, "notice");
         }
-        for listener in &self.listeners {
-            match listener.purpose {
-                Purpose::Receptor => info!(address = listener.place(), "receptor listening"),
-                Purpose::Entrance | Purpose::Relay => {
-                    info!(address = listener.place(), "entrance listening");
-                }
+        let of_listeners = self
+            .listeners
+            .iter()
+            .map(|listener| (listener.purpose == Purpose::Receptor, listener.place().to_string()));
+        let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address)));
+        let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
+        // Whoever waits for these lines finds everything open that stays open.
+        let worker = self.into_worker(driver)?;
+        for (is_receptor, address) in places {
+            match is_receptor {
+                true => info!(address, "receptor listening"),
+                false => info!(address, "entrance listening"),
             }
         }
-        for port in &self.ports {
-            info!(address = %format_args!("{}/udp", port.address), "entrance listening");
-        }
-        Ok(self.into_worker(driver)?.run()?)
+        Ok(worker.run()?)
     }
 
     /// Ready to run.
