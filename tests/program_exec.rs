@@ -188,10 +188,12 @@ fn a_client_that_goes_takes_its_command_along() {
 fn a_hundred_at_once_and_none_left_behind() {
     let mut tunnel = tunnel(Protocol::V1, "cat");
     let entrance = tunnel.entrance();
-    // With the first command comes what ends all of them.
+    let before_any = tunnel.receptor.descriptors();
+    // With the first command comes what ends all of them, and stays: a socket.
     check_new_echo(entrance, 1, 1);
     are_gone(&tunnel.receptor);
-    let before = tunnel.receptor.descriptors();
+    let before = before_any + 1;
+    assert!(eventually(DEADLINE, || tunnel.receptor.descriptors() == before));
     let streams: Vec<_> = (0..100).map(|_| connect(entrance)).collect();
     std::thread::scope(|scope| {
         for (seed, stream) in streams.iter().enumerate() {
