@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,6 +18,7 @@ use serde_json::Value;
 use support::engine::Leg;
 use support::log::Log;
 use support::net::{check_new_echo, free_port};
+use support::pipes::full_pipe;
 use support::program::{Program, command};
 use support::protocol::Protocol;
 use support::servers::Server;
@@ -80,15 +81,6 @@ fn serve(entrance: SocketAddr, clients: u64) {
     for seed in 0..clients {
         check_new_echo(entrance, seed, 100);
     }
-}
-
-/// A pipe that is full.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().expect("a pipe");
-    rustix::io::ioctl_fionbio(&writer, true).expect("a flag");
-    while writer.write(&[b'\n'; 4096]).is_ok() {}
-    rustix::io::ioctl_fionbio(&writer, false).expect("a flag");
-    (reader, writer)
 }
 
 /// The lines of a log in JSON, each of which has to be one.

@@ -3,11 +3,17 @@
 //! Nothing from outside makes the program panic, so this is a program of its own: it starts itself
 //! again, starts the log as the real one does, and panics.
 
-use std::io::{PipeReader, PipeWriter, Read, Write};
+// Of a crate of its own, `pub` reaches no further than it.
+#[path = "support/pipes.rs"]
+#[allow(unreachable_pub)]
+mod pipes;
+
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use pipes::full_pipe;
 use serde_json::Value;
 use sockmux_uring::limits::LOG_EXIT_MILLIS;
 use sockmux_uring::observe::Log;
@@ -106,13 +112,4 @@ fn a_panic_ends_the_process_while_the_logs_reader_stands_still() {
     let (status, took) = ended_by("json", writer);
     assert_eq!(status.code(), Some(101));
     assert!(took < Duration::from_millis(LOG_EXIT_MILLIS) + SLACK, "it took {took:?}");
-}
-
-/// A pipe that is full.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().expect("a pipe");
-    rustix::io::ioctl_fionbio(&writer, true).expect("a flag");
-    while writer.write(&[b'\n'; 4096]).is_ok() {}
-    rustix::io::ioctl_fionbio(&writer, false).expect("a flag");
-    (reader, writer)
 }

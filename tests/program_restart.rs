@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -74,6 +74,14 @@ impl Crowd {
     }
 }
 
+/// The stream of before the restart goes on to its end, and with it its process.
+fn finishes_whole(open: TcpStream, mut leaving: Program) {
+    check_echo(&open, 1, 4 << 20);
+    drop(open);
+    assert_eq!(leaving.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(leaving.wait_for("stopped")["how"], "Drained");
+}
+
 /// The exit's end is stopped with a stream open and clients coming, and its successor is started at
 /// once.
 fn nobody_waits_for_long_while_the_exits_end_is_restarted(protocol: Protocol) {
@@ -82,7 +90,7 @@ fn nobody_waits_for_long_while_the_exits_end_is_restarted(protocol: Protocol) {
         let receptor = start_receptor(at, &[format!("DEST={}", server.address())]);
         (receptor.address_of("receptor listening"), receptor)
     };
-    let (address, mut leaving) = start(&old, "127.0.0.2:0");
+    let (address, leaving) = start(&old, "127.0.0.2:0");
     let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
     let entrance = connector.address_of("entrance listening");
     connector.wait_for("tunnel up");
@@ -100,10 +108,7 @@ fn nobody_waits_for_long_while_the_exits_end_is_restarted(protocol: Protocol) {
     assert_eq!(connector.count("stream refused"), 0);
     // The stream of before is where it was, and both ends know that it is.
     assert_eq!(connector.count("tunnel down"), 0);
-    check_echo(&open, 1, 4 << 20);
-    drop(open);
-    assert_eq!(leaving.wait_exit(DEADLINE).code(), Some(0));
-    assert_eq!(leaving.wait_for("stopped")["how"], "Drained");
+    finishes_whole(open, leaving);
 }
 
 /// As above, with the exits' end a connector.
@@ -115,7 +120,7 @@ fn nobody_waits_for_long_while_the_exits_connector_is_restarted(protocol: Protoc
     let start = |server: &Server| {
         start_connector(protocol, address, &[format!("DEST={}", server.address())])
     };
-    let mut leaving = start(&old);
+    let leaving = start(&old);
     receptor.wait_for("tunnel up");
     let mut open = connect(entrance);
     expect_line(&mut open, "old");
@@ -130,10 +135,7 @@ fn nobody_waits_for_long_while_the_exits_connector_is_restarted(protocol: Protoc
 
     assert!(by.iter().any(|server| server == "new"));
     assert_eq!(receptor.count("stream refused"), 0);
-    check_echo(&open, 1, 4 << 20);
-    drop(open);
-    assert_eq!(leaving.wait_exit(DEADLINE).code(), Some(0));
-    assert_eq!(leaving.wait_for("stopped")["how"], "Drained");
+    finishes_whole(open, leaving);
 }
 
 /// The end where clients come in is restarted, with sockets that outlive it, as systemd passes them:
@@ -149,7 +151,7 @@ fn nobody_is_lost_while_the_entrances_end_is_restarted(protocol: Protocol) {
         let passed = sockets.each_ref().map(|socket| socket.try_clone().expect("one more").into());
         Program::start_with_sockets(&words, passed, "LISTEN_FDS=2")
     };
-    let mut leaving = start();
+    let leaving = start();
     leaving.wait_for("entrance listening");
     let connector = start_connector(protocol, link, &[&exit]);
     leaving.wait_for("tunnel up");
@@ -167,10 +169,7 @@ fn nobody_is_lost_while_the_entrances_end_is_restarted(protocol: Protocol) {
     for program in [&leaving, &successor, &connector] {
         assert_eq!(program.count("stream refused"), 0);
     }
-    check_echo(&open, 1, 4 << 20);
-    drop(open);
-    assert_eq!(leaving.wait_exit(DEADLINE).code(), Some(0));
-    assert_eq!(leaving.wait_for("stopped")["how"], "Drained");
+    finishes_whole(open, leaving);
 }
 
 /// Clients whom the kernel has taken in before the stop: closing the socket would reset them.

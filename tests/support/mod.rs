@@ -19,6 +19,7 @@ pub mod original;
 pub mod pattern;
 pub mod peer;
 pub mod peer_v1;
+pub mod pipes;
 pub mod program;
 pub mod protocol;
 pub mod replay;
