@@ -6,17 +6,22 @@
 //! client -> entrance -> stream -> session -> frame writer -> link === link -> frame reader -> session -> stream -> exit -> server
 //! ```
 //!
-//! Four layers, each knowing only the one below it: [`params`] turns the command line into a
-//! plan; `wire` turns bytes into frames and back; `session` is one tunnel as a pure state
-//! machine; `engine` is the only place with descriptors, clocks and `unsafe`.
+//! Each layer knows only those below it: [`process`] runs a [`worker`], which is a loop over what the
+//! tunnel consists of; [`session`] is one tunnel as a pure state machine; [`wire`] turns bytes into
+//! frames and back; [`io`] is the only place with descriptors, clocks and `unsafe`. [`cli`] turns the
+//! command line into a plan, [`policy`] says who may do what, [`proxy_proto`] speaks to clients of
+//! proxies.
 
+pub mod cli;
 pub mod demo;
-pub mod endpoint;
-pub mod engine;
+pub mod io;
 pub mod limits;
-pub mod line;
 pub mod link;
 pub mod observe;
-pub mod params;
+pub mod policy;
+pub mod process;
+pub mod proxy_proto;
+pub mod serial_line;
 pub mod session;
 pub mod wire;
+pub mod worker;

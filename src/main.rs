@@ -4,14 +4,16 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
+use sockmux_uring::cli::error::Failure;
+use sockmux_uring::cli::files::Disk;
+use sockmux_uring::cli::invocation::{self, Command, Engine, LogFormat};
+use sockmux_uring::cli::plan::Plan;
+use sockmux_uring::cli::show;
 use sockmux_uring::demo;
-use sockmux_uring::engine::{Inherited, Relay, RunError, Stopped, signals};
+use sockmux_uring::io::{Inherited, signals};
 use sockmux_uring::observe::{self, Log};
-use sockmux_uring::params::cli::{self, Command, Engine, LogFormat};
-use sockmux_uring::params::error::Failure;
-use sockmux_uring::params::files::Disk;
-use sockmux_uring::params::plan::Plan;
-use sockmux_uring::params::show;
+use sockmux_uring::process::{Relay, RunError};
+use sockmux_uring::worker::Stopped;
 
 /// Something failed while the relay ran, its only link broke, or it was stopped twice.
 const EXIT_FAILED: u8 = 1;
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     let mut look_up = |name: &str| -> io::Result<Vec<IpAddr>> {
         Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
     };
-    let invocation = match cli::parse(std::env::args_os(), &Disk, &mut look_up) {
+    let invocation = match invocation::parse(std::env::args_os(), &Disk, &mut look_up) {
         Ok(invocation) => invocation,
         Err(failure) => {
             observe::complain(&failure.to_string());

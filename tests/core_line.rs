@@ -16,7 +16,7 @@ mod support {
 }
 
 use sockmux_uring::limits::{LINE_AHEAD_MICROS, LINE_DEAD_MICROS};
-use sockmux_uring::line::{Line, LineError, Mode};
+use sockmux_uring::serial_line::{Line, LineError, Mode};
 use sockmux_uring::session::{Config, Transmit};
 use sockmux_uring::wire::{Frame, Name};
 use support::choice::Choice as _;

@@ -7,7 +7,7 @@ mod support {
 }
 
 use sockmux_uring::limits::LINE_PROBE_MICROS;
-use sockmux_uring::line::Mode;
+use sockmux_uring::serial_line::Mode;
 use support::line_end::{End, hello, original_hello, original_hello_ok};
 
 /// Everything of an original's hello, and something behind it.

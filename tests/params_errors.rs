@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use sockmux_uring::params::cli::{self, Command, Invocation};
-use sockmux_uring::params::error::Failure;
-use sockmux_uring::params::files::Files;
-use sockmux_uring::params::show;
+use sockmux_uring::cli::error::Failure;
+use sockmux_uring::cli::files::Files;
+use sockmux_uring::cli::invocation::{self, Command, Invocation};
+use sockmux_uring::cli::show;
 
 /// One file with this text, whatever its name.
 struct OneFile<'t>(&'t str);
@@ -27,7 +27,7 @@ fn invoke<S: AsRef<str>>(args: &[S], file: &str) -> Result<Invocation, Failure> 
     let args = args.iter().map(|arg| OsString::from(arg.as_ref()));
     let args = std::iter::once(OsString::from("sockmux-uring")).chain(args);
     let mut lookup = |_: &str| Err(io::Error::other("no such name"));
-    cli::parse(args, &OneFile(file), &mut lookup)
+    invocation::parse(args, &OneFile(file), &mut lookup)
 }
 
 fn message(line: &str) -> String {
@@ -349,7 +349,8 @@ fn faults_in_a_file_name_its_line() {
 fn bytes_that_are_no_text_are_refused() {
     let bad = OsString::from_vec(b"PORT=\xff".to_vec());
     let mut lookup = |_: &str| unreachable!();
-    let failure = cli::parse(["sockmux-uring".into(), bad], &OneFile(""), &mut lookup).unwrap_err();
+    let failure =
+        invocation::parse(["sockmux-uring".into(), bad], &OneFile(""), &mut lookup).unwrap_err();
     assert!(failure.message().contains("`PORT=\u{fffd}` is not UTF-8"), "{failure}");
 }
 

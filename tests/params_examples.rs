@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sockmux_uring::endpoint::routing;
-use sockmux_uring::params::cli::{self, Command, Invocation, LogFormat};
-use sockmux_uring::params::error::Failure;
-use sockmux_uring::params::files::{Disk, Files};
-use sockmux_uring::params::plan::{
+use sockmux_uring::cli::error::Failure;
+use sockmux_uring::cli::files::{Disk, Files};
+use sockmux_uring::cli::invocation::{self, Command, Invocation, LogFormat};
+use sockmux_uring::cli::plan::{
     Bind, Caller, Entrance, Exit, LinkPlan, Maxima, Plan, Proxy, Target, Transport, Way,
 };
-use sockmux_uring::params::show;
+use sockmux_uring::cli::show;
+use sockmux_uring::policy::routing;
 
 /// One file, `conf`.
 struct OneFile(&'static str);
@@ -39,7 +39,7 @@ fn lookup(name: &str) -> io::Result<Vec<IpAddr>> {
 
 fn invoke(args: &[&str], file: &'static str) -> Result<Invocation, Failure> {
     let args = ["sockmux-uring"].iter().chain(args).map(OsString::from);
-    cli::parse(args, &OneFile(file), &mut lookup)
+    invocation::parse(args, &OneFile(file), &mut lookup)
 }
 
 fn run(args: &[&str]) -> Plan {
@@ -349,7 +349,7 @@ fn files_of_the_machine_name_each_other_by_relative_paths() {
 
     let parse = |name: &str| {
         let include = format!("+={}", folder.join(name).display());
-        cli::parse(["sockmux-uring".into(), include.into()], &Disk, &mut lookup)
+        invocation::parse(["sockmux-uring".into(), include.into()], &Disk, &mut lookup)
     };
     let Command::Run(plan) = parse("main.conf").unwrap().command else { panic!() };
     assert_eq!(plan.exits.len(), 1);

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use sockmux_uring::params::error::Problem;
-use sockmux_uring::params::hostlist::{ClientName, HostList};
-use sockmux_uring::params::plan::Caller;
+use sockmux_uring::cli::error::Problem;
+use sockmux_uring::cli::hostlist::{ClientName, HostList};
+use sockmux_uring::cli::plan::Caller;
 
 /// The names that can be looked up.
 fn table(name: &str) -> io::Result<Vec<IpAddr>> {

@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sockmux_uring::params::cli::{self, Command};
-use sockmux_uring::params::files::Files;
-use sockmux_uring::params::plan::{Exit, ExitOptions, Maxima, Plan, Target, Timeouts};
-use sockmux_uring::params::show;
+use sockmux_uring::cli::files::Files;
+use sockmux_uring::cli::invocation::{self, Command};
+use sockmux_uring::cli::plan::{Exit, ExitOptions, Maxima, Plan, Target, Timeouts};
+use sockmux_uring::cli::show;
 
 /// Files by their names.
 struct Table<'t>(&'t [(&'t str, &'t str)]);
@@ -25,7 +25,7 @@ impl Files for Table<'_> {
 
 fn read(words: &[&str], files: &[(&str, &str)]) -> Result<Plan, String> {
     let args = ["sockmux-uring", "-P1"].iter().chain(words).map(OsString::from);
-    match cli::parse(args, &Table(files), &mut |_| Err(io::Error::other("no such name"))) {
+    match invocation::parse(args, &Table(files), &mut |_| Err(io::Error::other("no such name"))) {
         Ok(invocation) => match invocation.command {
             Command::Run(plan) => Ok(plan),
             other => panic!("{words:?}: {other:?}"),

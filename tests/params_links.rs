@@ -6,10 +6,10 @@ mod support {
     pub(crate) mod one_file;
 }
 
-use sockmux_uring::params::plan::{
+use sockmux_uring::cli::plan::{
     Bind, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan, Plan, Target, Transport,
 };
-use sockmux_uring::params::show;
+use sockmux_uring::cli::show;
 use support::one_file::{run, run_with};
 
 fn listen(host: &str, port: u16) -> LinkPlan {

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use sockmux_uring::params::cli;
-use sockmux_uring::params::plan::{Proxy, User};
-use sockmux_uring::params::show;
+use sockmux_uring::cli::invocation;
+use sockmux_uring::cli::plan::{Proxy, User};
+use sockmux_uring::cli::show;
 
 #[path = "params/one_file.rs"]
 mod one_file;
@@ -23,7 +23,7 @@ fn user(name: &str, password: &str) -> User {
 
 fn message(args: &[&str], file: &str) -> String {
     let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
-    cli::parse(words, &OneFile(file), &mut |_| unreachable!()).unwrap_err().to_string()
+    invocation::parse(words, &OneFile(file), &mut |_| unreachable!()).unwrap_err().to_string()
 }
 
 #[test]

@@ -8,17 +8,19 @@ mod support {
 
 use std::ffi::OsString;
 
-use sockmux_uring::params::cli;
-use sockmux_uring::params::plan::{
+use sockmux_uring::cli::invocation;
+use sockmux_uring::cli::plan::{
     LinkPlan, Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way,
 };
-use sockmux_uring::params::show;
+use sockmux_uring::cli::show;
 use support::one_file::{OneFile, run, run_with};
 
 /// Why a command line is refused.
 fn refused(args: &[&str]) -> String {
     let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
-    cli::parse(words, &OneFile(""), &mut |_| unreachable!()).expect_err("refused").to_string()
+    invocation::parse(words, &OneFile(""), &mut |_| unreachable!())
+        .expect_err("refused")
+        .to_string()
 }
 
 fn ways(plan: &Plan) -> Vec<Way> {

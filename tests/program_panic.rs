@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use pipes::full_pipe;
 use serde_json::Value;
+use sockmux_uring::cli::invocation::LogFormat;
 use sockmux_uring::limits::LOG_EXIT_MILLIS;
 use sockmux_uring::observe::Log;
-use sockmux_uring::params::cli::LogFormat;
 
 /// Which panic this process is to have.
 const PANIC: &str = "SOCKMUX_TEST_PANIC";

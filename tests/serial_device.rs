@@ -20,8 +20,8 @@ use rustix::termios::{
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use sockmux_uring::engine::serial::{FileKind, OpenError, SerialPort};
-use sockmux_uring::params::plan::{FlowControl, LineOptions, Parity};
+use sockmux_uring::cli::plan::{FlowControl, LineOptions, Parity};
+use sockmux_uring::io::serial::{FileKind, OpenError, SerialPort};
 use support::pattern::Pattern;
 use support::serial_line::{End, Faults, SerialLine};
 use support::{DEADLINE, eventually};

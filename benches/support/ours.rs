@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
+use sockmux_uring::cli::files::Disk;
+use sockmux_uring::cli::invocation::{self, Command, Engine};
+use sockmux_uring::cli::plan::Plan;
 use sockmux_uring::demo::cpu::Thread;
-use sockmux_uring::engine::Relay;
-use sockmux_uring::params::cli::{self, Command, Engine};
-use sockmux_uring::params::files::Disk;
-use sockmux_uring::params::plan::Plan;
+use sockmux_uring::process::Relay;
 
 use super::way::start;
 
@@ -56,7 +56,7 @@ fn plan(words: &[&str]) -> Result<(Plan, Engine), Box<dyn Error>> {
         Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
     };
     let words = ["sockmux-uring"].iter().chain(words).map(OsString::from);
-    let invocation = cli::parse(words, &Disk, &mut look_up)?;
+    let invocation = invocation::parse(words, &Disk, &mut look_up)?;
     let engine = match invocation.engine {
         Engine::Auto => Engine::Uring,
         named => named,

@@ -2,13 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sockmux_uring::endpoint::proxy::Conversation;
-use sockmux_uring::endpoint::proxy::http::{Http, HttpConfig};
+use sockmux_uring::proxy_proto::Conversation;
+use sockmux_uring::proxy_proto::http::{Http, HttpConfig};
 
 #[path = "../../tests/core"]
 mod support {
     pub(crate) mod http_script;
-    use sockmux_uring::endpoint::proxy::{Conversation, Step, Unreached};
+    use sockmux_uring::proxy_proto::{Conversation, Step, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -3,16 +3,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sockmux_uring::endpoint::proxy::Conversation;
-use sockmux_uring::endpoint::proxy::socks::{Socks, SocksConfig};
-use sockmux_uring::params::plan::User;
+use sockmux_uring::proxy_proto::Conversation;
+use sockmux_uring::proxy_proto::socks::{Socks, SocksConfig};
+use sockmux_uring::cli::plan::User;
 
 #[path = "../../tests/core"]
 mod support {
     pub(crate) mod conversation;
     pub(crate) mod socks_datagram;
-    use sockmux_uring::endpoint::proxy::socks::datagram;
-    use sockmux_uring::endpoint::proxy::{Conversation, Step, Then, Unreached};
+    use sockmux_uring::proxy_proto::socks::datagram;
+    use sockmux_uring::proxy_proto::{Conversation, Step, Then, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -2,13 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sockmux_uring::endpoint::proxy::Conversation;
-use sockmux_uring::endpoint::proxy::telnet::{Telnet, TelnetConfig};
+use sockmux_uring::proxy_proto::Conversation;
+use sockmux_uring::proxy_proto::telnet::{Telnet, TelnetConfig};
 
 #[path = "../../tests/core"]
 mod support {
     pub(crate) mod conversation;
-    use sockmux_uring::endpoint::proxy::{Conversation, Step, Then, Unreached};
+    use sockmux_uring::proxy_proto::{Conversation, Step, Then, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -29,8 +29,8 @@ use report::{BulkRow, LatencyRow, Report};
 use server::Server;
 use traffic::Direction;
 
+use crate::cli::invocation::Engine;
 use crate::limits::DEMO_STALL_SECS;
-use crate::params::cli::Engine;
 
 /// How long each phase lasts.
 #[derive(Debug, Clone, Copy)]

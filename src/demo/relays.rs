@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::DemoError;
 use super::cpu::Thread;
-use crate::engine::{Relay, StopHandle};
-use crate::params::cli::Engine;
-use crate::params::plan::{
+use crate::cli::invocation::Engine;
+use crate::cli::plan::{
     Bind, Entrance, Exit, ExitOptions, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts,
     Transport, Way,
 };
+use crate::process::{Relay, StopHandle};
 
 const LOOPBACK: &str = "127.0.0.1";
 

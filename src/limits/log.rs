@@ -1,6 +1,6 @@
 //! The log: what waits to be written, and how many lines others can cause.
 //!
-//! Whoever may connect can cause lines. All classes together ([`crate::engine`] has five) stay below
+//! Whoever may connect can cause lines. All classes together ([`crate::io`] has five) stay below
 //! 200 lines a minute: their bursts make 112, what comes back of them in a minute 39, the counts of
 //! what was kept back 42.
 

@@ -5,7 +5,7 @@
 //!
 //! Files, whose constants are all found here, by their names alone:
 //!
-//! - `params`: the command line, parameter files and the plan.
+//! - `cli`: the command line, parameter files and the plan.
 //! - `session`: streams, original peers, what is said beside the data, keep-alive and round trip.
 //! - `windows`: what may be on the way in one stream.
 //! - `lane`: frames, and what may be on the way over the whole connection.
@@ -22,6 +22,7 @@
 //! - `demo`: the demo's traffic.
 
 mod buffers;
+mod cli;
 mod commands;
 mod connections;
 mod copying;
@@ -31,13 +32,13 @@ mod drivers;
 mod lane;
 mod log;
 mod names;
-mod params;
 mod proxies;
 mod serial_line;
 mod session;
 mod windows;
 
 pub use self::buffers::*;
+pub use self::cli::*;
 pub use self::commands::*;
 pub use self::connections::*;
 pub use self::copying::*;
@@ -47,7 +48,6 @@ pub use self::drivers::*;
 pub use self::lane::*;
 pub use self::log::*;
 pub use self::names::*;
-pub use self::params::*;
 pub use self::proxies::*;
 pub use self::serial_line::*;
 pub use self::session::*;

@@ -15,8 +15,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, dispatcher, warn};
 
 use self::writer::Queue;
+use crate::cli::invocation::LogFormat;
 use crate::limits::LOG_EXIT_MILLIS;
-use crate::params::cli::LogFormat;
 
 /// The log of the process on standard error. Logging never waits and never fails: a thread of its
 /// own writes the lines, and what it cannot write is counted.

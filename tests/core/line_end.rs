@@ -1,6 +1,6 @@
 //! One end of a serial line by itself.
 
-use sockmux_uring::line::{Config, Line};
+use sockmux_uring::serial_line::{Config, Line};
 use sockmux_uring::session::Moment;
 use sockmux_uring::wire::v03::{Encoder, Offer};
 

@@ -1,7 +1,7 @@
 //! Serial lines with whatever a seed or a fuzzer makes of them.
 
 use sockmux_uring::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX};
-use sockmux_uring::line::{Config, Line};
+use sockmux_uring::serial_line::{Config, Line};
 use sockmux_uring::session::Moment;
 
 use super::bytes::Bytes;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use sockmux_uring::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX};
-use sockmux_uring::line::{Config, Line, LineError};
+use sockmux_uring::serial_line::{Config, Line, LineError};
 use sockmux_uring::session::Moment;
 use sockmux_uring::wire::v03::{Encoder, Offer};
 

@@ -1,8 +1,8 @@
 //! Any bytes as the beginning of a connection with a PROXY header.
 
-use sockmux_uring::endpoint::proxy_header::{Read, Said, read, write};
+use sockmux_uring::cli::plan::ProxyHeader;
 use sockmux_uring::limits::PROXY_HEADER_BYTES;
-use sockmux_uring::params::plan::ProxyHeader;
+use sockmux_uring::proxy_proto::proxy_header::{Read, Said, read, write};
 
 /// The reader does not panic, decides within its bound and not otherwise when more has come, and a
 /// client that it reads is written so that it is read as the same. The first byte says where the

@@ -13,12 +13,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use sockmux_uring::engine::chunk::{Chunk, Pool};
-use sockmux_uring::engine::driver::{
+use sockmux_uring::io::chunk::{Chunk, Pool};
+use sockmux_uring::io::driver::{
     BufferClass, Completion, Driver, Fd, Gather, Outcome, RecvMode, SendWait, Token,
 };
-use sockmux_uring::engine::epoll::{EpollConfig, EpollDriver};
-use sockmux_uring::engine::uring::{UringConfig, UringDriver};
+use sockmux_uring::io::epoll::{EpollConfig, EpollDriver};
+use sockmux_uring::io::uring::{UringConfig, UringDriver};
 
 /// Makes tests for both drivers of functions for any.
 macro_rules! on_both_drivers {

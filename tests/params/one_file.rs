@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sockmux_uring::params::cli::{self, Command};
-use sockmux_uring::params::files::Files;
-use sockmux_uring::params::plan::Plan;
+use sockmux_uring::cli::files::Files;
+use sockmux_uring::cli::invocation::{self, Command};
+use sockmux_uring::cli::plan::Plan;
 
 /// One file with this text, whatever its name.
 pub(crate) struct OneFile<'t>(pub(crate) &'t str);
@@ -23,7 +23,7 @@ impl Files for OneFile<'_> {
 /// The plan of a command line that is right and needs no name looked up.
 pub(crate) fn run_with(args: &[&str], file: &str) -> Plan {
     let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
-    match cli::parse(words, &OneFile(file), &mut |_| unreachable!()) {
+    match invocation::parse(words, &OneFile(file), &mut |_| unreachable!()) {
         Ok(invocation) => match invocation.command {
             Command::Run(plan) => plan,
             other => panic!("{args:?}: {other:?}"),

@@ -29,7 +29,7 @@ pub struct Offer {
     pub half_close: bool,
     /// It takes streams that carry datagrams in SockMux 1.
     pub datagrams: bool,
-    /// On a serial line it speaks the link layer of [`crate::line`]. Says nothing on other links.
+    /// On a serial line it speaks the link layer of [`crate::serial_line`]. Says nothing on other links.
     pub checked_line: bool,
     /// In SockMux 1 it opens ports on request, and takes streams beside others.
     pub ports: bool,

@@ -1,0 +1,47 @@
+//! The command line: words as written, then a resolved and validated [`plan::Plan`].
+//!
+//! ```text
+//! arguments -> invocation (options) -> files (+=FILE) -> build (NAME=value, one by one) -> Plan
+//!                                                  |- server, exit, carrier, portlist, unix, hostlist
+//!                                                  |- in_list, quotes (`,-in(option list)`)
+//!                                                  |- foreground (options of -Fsockmux)
+//!                                                  |- maxima, timeout, soxconf, permit, authorizer
+//!                                                  `- link, checks (all of them together)
+//! ```
+//!
+//! Pure but for three things: reading parameter files ([`files::Files`]) and looking up the plain
+//! names of host lists ([`hostlist::Lookup`]), which the caller passes in, and the networks of this
+//! machine's interfaces, which `.localnet` asks for when a client comes.
+
+mod address;
+mod authorizer;
+pub mod build;
+mod carrier;
+mod checks;
+pub mod error;
+mod exit;
+pub mod files;
+mod foreground;
+mod habits;
+mod help;
+pub mod hostlist;
+mod hosttest;
+mod in_list;
+pub mod invocation;
+mod link;
+mod localnet;
+pub mod maxima;
+mod options;
+mod permit;
+pub mod plan;
+pub mod portlist;
+mod protocol;
+mod quotes;
+mod server;
+pub mod show;
+pub mod soxconf;
+mod suggest;
+pub mod timeout;
+mod unix;
+mod unsupported;
+pub mod words;

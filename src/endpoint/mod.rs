@@ -1,8 +1,0 @@
-//! Endpoints: where streams begin at this end (entrances) and where those of the peer leave
-//! (exits), and how many there may be.
-
-pub mod destinations;
-pub mod proxy;
-pub mod proxy_header;
-pub mod routing;
-pub mod seats;

@@ -1,0 +1,28 @@
+//! Datagrams at the kernel: taken from a socket many at a time, and handed to one in runs.
+//!
+//! A run is datagrams of equal size, one behind the other, of which the last may be shorter. The
+//! kernel gives runs (`UDP_GRO`) and takes them (`UDP_SEGMENT`), each for about the price of one
+//! datagram. Calls are made at once, on sockets that the driver found ready.
+
+mod address;
+mod inbox;
+mod outbox;
+mod socket;
+
+pub(crate) use inbox::{Inbox, Received};
+pub(crate) use outbox::{Outbox, SegmentLimit, Sent, Towards};
+pub(crate) use socket::{bind, bind_v6, connected, free_port, unconnected};
+
+/// The control message of both: a datagram's size within a run. In Linux's `udp.h`.
+const UDP_SEGMENT: libc::c_int = 103;
+/// See [`UDP_SEGMENT`].
+const UDP_GRO: libc::c_int = 104;
+
+/// Room for the control messages of one call: a segment size (24 bytes) and an IPv6 packet info
+/// (40), aligned as their headers have to be.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+/// See [`Control`].
+const CONTROL_BYTES: usize = 64;

@@ -1,0 +1,99 @@
+#![allow(unsafe_code)]
+//! Sockets for datagrams: made and set.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::io::net;
+use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
+
+/// A socket for whoever sends to `address`. One on every address of the machine also says which of
+/// them each datagram was sent to, since that is where an answer has to come from.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    // As for listening sockets: both families where every address is meant.
+    bind_as(address, address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// The same for IPv6 alone, where IPv4 has a socket of its own at that port.
+pub(crate) fn bind_v6(address: SocketAddr) -> io::Result<OwnedFd> {
+    bind_as(address, true)
+}
+
+fn bind_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
+    let socket = new(address, DATAGRAM_ENTRANCE_BYTES)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    if address.ip().is_unspecified() {
+        match address {
+            SocketAddr::V4(_) => set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
+            SocketAddr::V6(_) => set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?,
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A socket that sends to `address` and hears of nobody else.
+pub(crate) fn connected(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new(address, DATAGRAM_EXIT_BYTES)?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A socket that sends to any address, and hears of anybody: of both families where the machine has
+/// them. Nothing that a packet meets on its way shows at it.
+pub(crate) fn unconnected() -> io::Result<OwnedFd> {
+    net::everywhere(0, |address| {
+        let socket = new(address, DATAGRAM_EXIT_BYTES)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    })
+}
+
+/// Makes the port of a socket that is to be closed free at once: operations in flight may keep the
+/// socket open for a moment.
+pub(crate) fn free_port(socket: &OwnedFd) {
+    // One that keeps its port frees it when it is closed.
+    let _ = rustix::net::connect_unspec(socket);
+}
+
+fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM.nonblocking().cloexec(),
+        Some(Protocol::UDP),
+    )?;
+    // Beyond what the system gives everybody where we may; as far as that otherwise.
+    for (force, option) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        let bytes = buffer_bytes as libc::c_int;
+        if set(&socket, libc::SOL_SOCKET, force, bytes).is_err() {
+            set(&socket, libc::SOL_SOCKET, option, bytes)?;
+        }
+    }
+    // A kernel that does not know it gives datagrams one by one.
+    let _ = set(&socket, libc::SOL_UDP, super::UDP_GRO, 1);
+    Ok(socket)
+}
+
+fn set(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads one number, ours, before the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

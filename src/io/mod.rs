@@ -1,0 +1,31 @@
+//! The only place with descriptors, clocks and `unsafe`.
+//!
+//! The worker is written against [`driver::Driver`]: it starts operations and is told of their
+//! ends. How the kernel is asked is the driver's business ([`uring`] or [`epoll`]), and the bytes go
+//! from operation to operation as refcounted [`chunk`]s, never copied on the way.
+
+pub mod chunk;
+pub mod command;
+pub(crate) mod congestion;
+pub(crate) mod datagram;
+pub(crate) mod device;
+pub(crate) mod direct;
+pub mod driver;
+pub mod epoll;
+pub(crate) mod fifo;
+pub(crate) mod gather;
+pub(crate) mod inherited;
+pub(crate) mod link;
+pub(crate) mod net;
+pub(crate) mod pipe;
+pub(crate) mod region;
+pub(crate) mod resolver;
+pub mod serial;
+pub mod signals;
+pub(crate) mod slots;
+pub(crate) mod stdio;
+pub(crate) mod unix;
+pub mod uring;
+
+pub use inherited::Inherited;
+pub use link::LinkError;

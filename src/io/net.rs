@@ -1,0 +1,322 @@
+#![allow(unsafe_code)]
+//! Sockets: made, set and asked, without waiting.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_BACKLOG, LISTEN_PATIENCE_MILLIS};
+
+/// A listening TCP socket.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    // One socket for both families where every address is meant, and no more than what was asked for
+    // otherwise.
+    listen_as(address, address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// A listening TCP socket for IPv6 alone, where IPv4 has one of its own at that port.
+pub(crate) fn listen_v6(address: SocketAddr) -> io::Result<OwnedFd> {
+    listen_as(address, true)
+}
+
+fn listen_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Listens as `listen` does, and goes on trying for a moment while the port is taken (`AddrInUse`): a
+/// process that was killed is gone before the kernel has taken down its ring, which still holds its
+/// ports.
+pub(crate) fn patiently<T>(mut listen: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MILLIS);
+    loop {
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(LISTEN_AGAIN_MILLIS));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A socket opened on every address of the machine: IPv6 and IPv4, or IPv4 alone where the machine
+/// has no IPv6.
+pub(crate) fn everywhere(
+    port: u16,
+    open: impl Fn(SocketAddr) -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    match open(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)) {
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            open(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+        }
+        other => other,
+    }
+}
+
+/// Takes a connection from the queue of a listening socket that does not block, if there is one.
+pub(crate) fn accept_now(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    let (socket, _) = SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A TCP socket to connect to `address` with, from `own` if that is given.
+pub(crate) fn stream_socket(address: SocketAddr, own: Option<SocketAddr>) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if let Some(own) = own {
+        socket.bind(&own.into())?;
+    }
+    Ok(socket.into())
+}
+
+/// Whether a socket that was to be bound to any port, or connected to `address`, found none free here.
+pub(crate) fn is_out_of_ports(error: &io::Error, address: SocketAddr) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE | libc::EAGAIN) => true,
+        // A host without an address of that family says the same.
+        Some(libc::EADDRNOTAVAIL) => address.is_ipv4() || address_towards(address.ip()).is_ok(),
+        _ => false,
+    }
+}
+
+/// What helps when there is none.
+const OUT_OF_PORTS: &str = "no local port is free; a wider net.ipv4.ip_local_port_range helps";
+
+/// Why `address` could not be connected to, or no port be opened there.
+pub(crate) fn why_not_connected(error: &io::Error, address: SocketAddr) -> String {
+    match is_out_of_ports(error, address) {
+        true => format!("{error}: {OUT_OF_PORTS}"),
+        false => error.to_string(),
+    }
+}
+
+/// Sends at once what is written: batching is ours. A socket that is no longer connected may
+/// refuse, and will say so when it is used.
+fn set_nodelay(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).set_tcp_nodelay(true);
+}
+
+/// Sets up the connection of a client or to a server: sends at once, and the kernel asks now and then
+/// whether the other host is still there, as often as the system says (`net.ipv4.tcp_keepalive_time`).
+pub(crate) fn set_up_local(fd: &OwnedFd) {
+    set_nodelay(fd);
+    let _ = SockRef::from(fd).set_keepalive(true);
+}
+
+/// Sets up a persistent connection: sends at once, and what is sent and not acknowledged for
+/// `patience` ends it even when the session's own keep-alive cannot be sent.
+pub(crate) fn set_up_link(fd: &OwnedFd, patience: Option<Duration>) {
+    set_nodelay(fd);
+    let socket = SockRef::from(fd);
+    let _ = socket.set_tcp_user_timeout(patience);
+}
+
+/// Acknowledges at once what has come on a connection, if that is still to be done. The kernel comes back
+/// to delaying it, so this is for one time.
+pub(crate) fn acknowledge_now(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).set_tcp_quickack(true);
+}
+
+/// Whether this is a socket of the network, not of this machine alone.
+pub(crate) fn is_internet(fd: &OwnedFd) -> bool {
+    SockRef::from(fd).domain().is_ok_and(|domain| domain != Domain::UNIX)
+}
+
+/// Bytes written to a socket that have not arrived: not acknowledged by the peer's kernel, or not
+/// read by the peer where that is a Unix socket. None for one that is broken.
+pub(crate) fn undelivered_bytes(fd: &OwnedFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one number into `bytes`, before the call returns.
+    let told = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    match usize::try_from(bytes) {
+        Ok(bytes) if told == 0 && bytes > 0 && events_of(fd) & libc::POLLERR == 0 => bytes,
+        _ => 0,
+    }
+}
+
+/// Whether whoever was at the other end of a socket, pipe or device has gone.
+pub(crate) fn is_hung_up(fd: &OwnedFd) -> bool {
+    events_of(fd) & (libc::POLLHUP | libc::POLLERR) != 0
+}
+
+/// Hang-ups and errors of a descriptor, as in poll(2).
+fn events_of(fd: &OwnedFd) -> libc::c_short {
+    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the kernel reads and writes the one structure, which is ours, before the call returns.
+    let told = unsafe { libc::poll(&mut asked, 1, 0) };
+    if told > 0 { asked.revents } else { 0 }
+}
+
+/// Whether the peer of a socket has ended its side, or all of it.
+pub(crate) fn peer_has_ended(fd: &OwnedFd) -> bool {
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut asked = [PollFd::new(fd, PollFlags::RDHUP)];
+    poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().intersects(gone)
+}
+
+/// The socket's own address; a socket without one (it was reset already) has "unspecified".
+pub(crate) fn local_address(fd: &OwnedFd) -> SocketAddr {
+    address(SockRef::from(fd).local_addr())
+}
+
+/// The address of the socket's peer, as above.
+pub(crate) fn peer_address(fd: &OwnedFd) -> SocketAddr {
+    address(SockRef::from(fd).peer_addr())
+}
+
+fn address(address: io::Result<SockAddr>) -> SocketAddr {
+    let address = address.ok().and_then(|address| address.as_socket());
+    address.map_or(crate::session::NO_ADDRESS, plain)
+}
+
+/// An IPv4 address that an IPv6 socket has said, as what it is.
+pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), address.port()),
+            None => address,
+        },
+        IpAddr::V4(_) => address,
+    }
+}
+
+/// An address as it is sent to on that socket, which may be one of IPv6 for both families.
+pub(crate) fn as_seen_by(fd: &OwnedFd, address: SocketAddr) -> SocketAddr {
+    match (address.ip(), SockRef::from(fd).domain()) {
+        (IpAddr::V4(v4), Ok(Domain::IPV6)) => {
+            SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), address.port())
+        }
+        _ => address,
+    }
+}
+
+/// Ends what we send; the peer reads end of data. An error says that it is ended already.
+pub(crate) fn shut_down_write(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Write);
+}
+
+/// Ends both directions, so that operations in flight complete.
+pub(crate) fn shut_down(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Both);
+}
+
+/// Makes the close that follows a reset.
+pub(crate) fn reset_on_close(fd: &OwnedFd) {
+    let _ = SockRef::from(fd).set_linger(Some(Duration::ZERO));
+}
+
+/// The urgent byte that waits on the socket, if one does.
+pub(crate) fn take_urgent(fd: &OwnedFd) -> Option<u8> {
+    let mut byte = [MaybeUninit::new(0u8)];
+    let got = SockRef::from(fd).recv_out_of_band(&mut byte).ok()?;
+    // SAFETY: the byte was initialised when the array was made, and the call, which is over,
+    // can only have written another into it.
+    (got == 1).then(|| unsafe { byte[0].assume_init() })
+}
+
+/// Sends a byte as urgent data. What the socket does not take is lost: it is a signal, and the
+/// data around it keeps its order.
+///
+/// # Errors
+/// The socket is broken, which the kernel reports once.
+pub(crate) fn send_urgent(fd: &OwnedFd, byte: u8) -> io::Result<()> {
+    match SockRef::from(&fd.as_fd()).send_out_of_band(&[byte]) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sends what a connection begins with. A socket that has sent nothing yet takes all of it.
+pub(crate) fn send_first(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    match SockRef::from(fd).send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Number and user of the process that a Unix socket leads to, as they were when it connected.
+pub(crate) fn peer_process(fd: &OwnedFd) -> Option<(i32, u32)> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len_bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes a structure of this size into `peer`, and the size itself, before
+    // the call returns; both are ours.
+    let told = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len_bytes,
+        )
+    };
+    (told == 0).then_some((peer.pid, peer.uid))
+}
+
+/// Raises the limit of open descriptors as far as the system lets us, and says what it is now.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the structure, which is ours, before the call returns.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return 0;
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+        // SAFETY: the kernel only reads the structure, which lives until the call returns.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
+            return raised.rlim_cur;
+        }
+    }
+    limit.rlim_cur
+}
+
+/// Whether an address is one of this machine's: only those can be bound.
+pub(crate) fn is_ours(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The address of ours that packets to `ip` have. Nothing is sent.
+pub(crate) fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
+    let any = match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Any port but 0 will do.
+    socket.connect((ip, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The machine's name, for the hello.
+pub(crate) fn hostname() -> String {
+    let mut name = [0u8; 256];
+    // SAFETY: the kernel writes at most the length given into the array, which is ours.
+    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
+        return String::from("localhost");
+    }
+    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into_owned()
+}

@@ -1,0 +1,147 @@
+//! Routing: which exit a stream from the peer takes.
+
+use crate::cli::hostlist::ClientName;
+use crate::cli::plan::{Caller, Exit, Target, Transport};
+
+/// Which exit is taken depends on the client's name, which is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameWanted;
+
+/// As [`choose_by_name`], for a caller whose name nobody asks for.
+pub fn choose<'p>(
+    exits: &'p [Exit],
+    caller: &Caller,
+    transport: Option<Transport>,
+) -> Option<&'p Exit> {
+    let place = choose_by_name(exits, caller, ClientName::None, transport).ok().flatten();
+    place.and_then(|place| exits.get(place))
+}
+
+/// The place of the first exit, in the order of the command line, that is for what the stream
+/// carries (all are where the peer does not say) and open to the caller. `None` means that the
+/// stream is to be refused.
+///
+/// # Errors
+/// An exit's list is reached whose verdict depends on the name.
+pub fn choose_by_name(
+    exits: &[Exit],
+    caller: &Caller,
+    name: ClientName<'_>,
+    transport: Option<Transport>,
+) -> Result<Option<usize>, NameWanted> {
+    let fits = |exit: &Exit| transport.is_none_or(|transport| transport == exit.transport());
+    for (place, exit) in exits.iter().enumerate().filter(|(_, exit)| fits(exit)) {
+        let verdict = exit.clients.as_ref().map_or(Some(true), |list| list.verdict(caller, name));
+        if verdict.ok_or(NameWanted)? {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
+}
+
+/// The server at the port of the entrance that the caller came in by, or so far from it.
+///
+/// # Errors
+/// Why there is none, as the peer is told.
+pub fn at_port_of(host: &str, offset: i32, caller: &Caller) -> Result<Target, String> {
+    let Some(entrance_port) = caller.entrance_port else {
+        return Err(format!("no port at {host}: the peer does not say the entrance's"));
+    };
+    match u16::try_from(i32::from(entrance_port) + offset) {
+        Ok(port @ 1..) => Ok(Target { host: host.to_owned(), port }),
+        _ => {
+            Err(format!("no port at {host}: the entrance's {entrance_port} and {offset:+} is none"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::hostlist::HostList;
+    use crate::cli::plan::{ExitOptions, Way};
+
+    fn way(port: u16, transport: Transport) -> Way {
+        Way::Server { target: Target { host: "h".into(), port }, transport }
+    }
+
+    fn port(exit: &Exit) -> Option<u16> {
+        exit.target().map(|target| target.port)
+    }
+
+    fn exit(port: u16, clients: Option<&str>) -> Exit {
+        let list = |text| HostList::parse(text, &mut |_| unreachable!()).unwrap();
+        Exit {
+            protocol: "tcprelay".into(),
+            way: way(port, Transport::Tcp),
+            proxy_header: None,
+            clients: clients.map(list),
+            options: ExitOptions::default(),
+            source: String::new(),
+        }
+    }
+
+    fn taken(exits: &[Exit], client: &str, entrance_port: Option<u16>) -> Option<u16> {
+        let caller = Caller { client: client.parse().ok(), entrance_port };
+        choose(exits, &caller, None).and_then(port)
+    }
+
+    #[test]
+    fn the_first_that_matches_is_taken() {
+        let exits = [exit(1, Some("-P8023")), exit(2, Some("10.0.0.0/8")), exit(3, None)];
+        assert_eq!(taken(&exits, "10.0.0.1", Some(8023)), Some(1));
+        assert_eq!(taken(&exits, "10.0.0.1", Some(80)), Some(2));
+        assert_eq!(taken(&exits, "11.0.0.1", Some(80)), Some(3));
+        assert_eq!(taken(&exits, "unknown", None), Some(3));
+    }
+
+    #[test]
+    fn an_exit_for_datagrams_takes_no_byte_streams() {
+        let udp = Exit { way: way(2, Transport::Udp), ..exit(2, None) };
+        let exits = [exit(1, None), udp];
+        let caller = Caller { client: None, entrance_port: Some(53) };
+        let taken = |transport| choose(&exits, &caller, transport).and_then(port);
+        assert_eq!(taken(Some(Transport::Tcp)), Some(1));
+        assert_eq!(taken(Some(Transport::Udp)), Some(2));
+        assert_eq!(taken(None), Some(1));
+        assert!(choose(&exits[..1], &caller, Some(Transport::Udp)).is_none());
+    }
+
+    #[test]
+    fn a_name_is_wanted_where_an_exit_before_the_others_depends_on_it() {
+        let exits = [exit(1, Some("*.example.org")), exit(2, None)];
+        let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
+        let taken = |client, name| {
+            let place = choose_by_name(&exits, &caller(client), name, None);
+            place.map(|place| place.and_then(|place| port(&exits[place])))
+        };
+        assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
+        assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));
+        assert_eq!(taken("10.0.0.1", ClientName::None), Ok(Some(2)));
+        assert_eq!(taken("unknown", ClientName::Unasked), Ok(Some(2)));
+    }
+
+    #[test]
+    fn ports_that_follow_the_entrance() {
+        let at = |port, offset| {
+            let caller = Caller { client: None, entrance_port: port };
+            at_port_of("h", offset, &caller).map(|target| target.port)
+        };
+        assert_eq!(at(Some(80), 0), Ok(80));
+        assert_eq!(at(Some(80), 8000), Ok(8080));
+        assert_eq!(at(Some(8080), -8000), Ok(80));
+        assert_eq!(at(Some(80), 65_455), Ok(65_535));
+        let said = |port, offset| at(port, offset).unwrap_err();
+        assert_eq!(said(None, 0), "no port at h: the peer does not say the entrance's");
+        assert_eq!(said(Some(80), -80), "no port at h: the entrance's 80 and -80 is none");
+        assert_eq!(said(Some(80), 65_456), "no port at h: the entrance's 80 and +65456 is none");
+    }
+
+    #[test]
+    fn without_a_match_the_stream_is_refused() {
+        let exits = [exit(1, Some("-P8023")), exit(2, Some("10.0.0.0/8"))];
+        assert_eq!(taken(&exits, "11.0.0.1", Some(80)), None);
+        assert_eq!(taken(&exits, "unknown", None), None);
+        assert_eq!(taken(&[], "10.0.0.1", Some(80)), None);
+    }
+}

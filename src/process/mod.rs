@@ -1,0 +1,441 @@
+//! A relay from its plan to its end: listeners first, so that a mistake shows before anything
+//! runs, then the engine on the calling thread.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use tracing::info;
+
+mod engine;
+
+use self::engine::Opened;
+use crate::cli::invocation::Engine;
+use crate::cli::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport, UnixEntrance};
+use crate::io::congestion::Choice;
+use crate::io::datagram;
+use crate::io::device::Device;
+use crate::io::driver::Driver;
+use crate::io::fifo::FifoPair;
+use crate::io::inherited::Inherited;
+use crate::io::link::LinkError;
+use crate::io::net;
+use crate::io::resolver::look_up;
+use crate::io::signals;
+use crate::io::stdio;
+use crate::io::unix;
+use crate::io::uring;
+use crate::worker::{DatagramPort, Listener, Origin, Purpose, Reach, Stopped, Worker};
+
+/// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address} ({parameter}): {error}; {remedy}")]
+    Listen {
+        /// The address, as resolved.
+        address: String,
+        /// The parameter that asked for it.
+        parameter: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The name of a port's host is not known.
+    #[error("cannot listen on {host:?} ({parameter}): {error}; give an address of this machine")]
+    Name {
+        /// The name.
+        host: String,
+        /// The parameter that asked for it.
+        parameter: &'static str,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// A socket that was passed to the process cannot be used.
+    #[error("inherited sockets (LISTEN_FDS): {what}: {why}")]
+    Inherited {
+        /// Which.
+        what: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The kernel does not let us have what the engine needs.
+    #[error("{0}")]
+    Engine(#[from] uring::SetupError),
+    /// What is to carry the persistent connection cannot be used.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The congestion control that was asked for cannot be had.
+    #[error(
+        "SOXCONF=congestion:{name}: {error}; net.ipv4.tcp_allowed_congestion_control names those \
+         that may be chosen, congestion:auto chooses"
+    )]
+    Congestion {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Something of the process itself.
+    #[error("{what}: {error}")]
+    Process {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it could not.
+        error: io::Error,
+    },
+}
+
+/// A running relay broke. Layer: engine; scope: the process.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not begin.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The engine can go on no more.
+    #[error("the engine cannot go on: {0}")]
+    Engine(#[from] io::Error),
+}
+
+/// Stops a relay from another thread. The first stop begins the drain, the second ends at once.
+#[derive(Debug)]
+pub struct StopHandle {
+    wake: UnixStream,
+}
+
+impl StopHandle {
+    /// Asks for the end. A relay that has ended already is not asked.
+    pub fn stop(&self) {
+        let _ = (&self.wake).write_all(b"s");
+    }
+
+    /// Signals of the process are for this relay from now on.
+    ///
+    /// # Errors
+    /// When they cannot be caught.
+    pub fn hear_signals(&self) -> io::Result<()> {
+        signals::send_to(self.wake.try_clone()?)
+    }
+}
+
+/// A relay whose ports are open.
+pub struct Relay {
+    plan: Plan,
+    listeners: Vec<Listener>,
+    ports: Vec<DatagramPort>,
+    congestion: Choice,
+    /// How the persistent connection comes about, where that is not by listening.
+    reach: Option<Reach>,
+    wait: UnixStream,
+    wake: UnixStream,
+}
+
+impl Relay {
+    /// Opens the ports of a plan.
+    ///
+    /// # Errors
+    /// [`SetupError`] naming the parameter and the remedy.
+    pub fn bind(plan: Plan) -> Result<Relay, SetupError> {
+        Relay::bind_with(plan, Inherited::default())
+    }
+
+    /// Opens the ports of a plan, but for those that are open already.
+    ///
+    /// # Errors
+    /// [`SetupError`] naming the parameter and the remedy; one of the open sockets is not asked for.
+    pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
+        net::raise_descriptor_limit();
+        let congestion = choose_congestion(&plan.soxconf.congestion)?;
+        let (mut listeners, mut ports) = (Vec::new(), Vec::new());
+        let ports_of_v4 = PortsOfV4::of(&plan);
+        let mut open = |bind: &Bind, transport, parameter, (purpose, header)| match transport {
+            Transport::Tcp => open_port(
+                bind,
+                parameter,
+                ports_of_v4.opening(bind, transport),
+                &mut inherited,
+                |fd, origin| {
+                    let mut listener = Listener::new(fd, purpose, origin);
+                    listener.proxy_header = header;
+                    listeners.push(listener);
+                },
+            ),
+            Transport::Udp => open_port(
+                bind,
+                parameter,
+                ports_of_v4.opening(bind, transport),
+                &mut Inherited::default(),
+                |fd, _| {
+                    ports.push(DatagramPort::new(fd, purpose));
+                },
+            ),
+        };
+        match &plan.link {
+            LinkPlan::Listen(binds) => {
+                for bind in binds {
+                    open(bind, Transport::Tcp, "-P", (Purpose::Receptor, false))?;
+                }
+            }
+            LinkPlan::Relay { binds, transport, .. } => {
+                for bind in binds {
+                    open(bind, *transport, "-P", (Purpose::Relay, false))?;
+                }
+            }
+            LinkPlan::Connect(_)
+            | LinkPlan::Device(_)
+            | LinkPlan::Command(_)
+            | LinkPlan::Stdio
+            | LinkPlan::Loopback => {}
+        }
+        let parameter = if plan.link == LinkPlan::Loopback { "-P" } else { "PORT=" };
+        for entrance in &plan.entrances {
+            let what = (Purpose::Entrance, entrance.proxy_header);
+            open(&entrance.bind, entrance.transport, parameter, what)?;
+        }
+        for listener in &listeners {
+            congestion.set_before(&listener.fd);
+        }
+        for entrance in &plan.unix_entrances {
+            listeners.push(open_unix(entrance, &mut inherited)?);
+        }
+        inherited.all_taken()?;
+        let reach = how_to_reach(&plan.link)?;
+        let (wait, wake) = UnixStream::pair()
+            .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
+        Ok(Relay { plan, listeners, ports, congestion, reach, wait, wake })
+    }
+
+    /// The addresses where clients come in, in the plan's order; Unix sockets have none.
+    pub fn entrance_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses(|purpose| purpose != Purpose::Receptor)
+    }
+
+    /// The addresses where clients' datagrams come in, in the plan's order.
+    pub fn datagram_addrs(&self) -> Vec<SocketAddr> {
+        self.ports.iter().map(|port| port.address).collect()
+    }
+
+    /// The addresses where persistent connections are accepted.
+    pub fn receptor_addrs(&self) -> Vec<SocketAddr> {
+        self.addresses(|purpose| purpose == Purpose::Receptor)
+    }
+
+    fn addresses(&self, wanted: impl Fn(Purpose) -> bool) -> Vec<SocketAddr> {
+        let listeners = self.listeners.iter().filter(|l| wanted(l.purpose) && !l.is_unix());
+        listeners.map(|l| l.address).collect()
+    }
+
+    /// A handle to stop the relay with.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn stop_handle(&self) -> Result<StopHandle, SetupError> {
+        let wake = self
+            .wake
+            .try_clone()
+            .map_err(|error| SetupError::Process { what: "cannot make a stop handle", error })?;
+        Ok(StopHandle { wake })
+    }
+
+    /// Runs on this thread until stopped.
+    ///
+    /// # Errors
+    /// [`RunError`] when the engine cannot begin or cannot go on.
+    pub fn run(self, engine: Engine) -> Result<Stopped, RunError> {
+        match engine::open(engine)? {
+            Opened::Uring(driver) => self.run_on(*driver),
+            Opened::Epoll(driver) => self.run_on(*driver),
+        }
+    }
+
+    fn run_on(self, driver: impl Driver) -> Result<Stopped, RunError> {
+        info!(engine = driver.name(), congestion = self.congestion.name(), "engine ready");
+        for notice in &self.plan.notices {
+            info!(notice, "notice");
+        }
+        let of_listeners = self
+            .listeners
+            .iter()
+            .map(|listener| (listener.purpose == Purpose::Receptor, listener.place().to_string()));
+        let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address)));
+        let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
+        // Whoever waits for these lines finds everything open that stays open.
+        let worker = self.into_worker(driver)?;
+        for (is_receptor, address) in places {
+            match is_receptor {
+                true => info!(address, "receptor listening"),
+                false => info!(address, "entrance listening"),
+            }
+        }
+        Ok(worker.run()?)
+    }
+
+    /// Ready to run.
+    pub(crate) fn into_worker<D: Driver>(self, driver: D) -> io::Result<Worker<D>> {
+        let ways_in = (self.listeners, self.ports);
+        let wakes = (self.wait, self.wake);
+        Worker::new(driver, self.plan, ways_in, self.reach, self.congestion, wakes)
+    }
+}
+
+/// Looks at what is to carry the persistent connection, so that a mistake shows now.
+fn how_to_reach(link: &LinkPlan) -> Result<Option<Reach>, LinkError> {
+    Ok(Some(match link {
+        LinkPlan::Listen(_) | LinkPlan::Relay { .. } | LinkPlan::Loopback => return Ok(None),
+        LinkPlan::Connect(target) => Reach::Dial(target.clone()),
+        LinkPlan::Device(plan::Device::Pair { input, output }) => {
+            Reach::Fifos(FifoPair::new(input.clone(), output.clone())?)
+        }
+        LinkPlan::Device(plan::Device::Both { path, line }) => {
+            Reach::Device(Device::new(path.clone(), line.clone())?)
+        }
+        LinkPlan::Stdio => Reach::Given(Some(stdio::take()?)),
+        LinkPlan::Command(command) => Reach::Command(command.clone()),
+    }))
+}
+
+fn choose_congestion(wanted: &Congestion) -> Result<Choice, SetupError> {
+    Choice::new(wanted).map_err(|error| match wanted {
+        Congestion::Named(name) => SetupError::Congestion { name: name.clone(), error },
+        _ => SetupError::Process { what: "cannot make a socket", error },
+    })
+}
+
+/// How ports of a transport are opened.
+struct Opening {
+    /// Behind the port in messages.
+    suffix: &'static str,
+    at: fn(SocketAddr) -> io::Result<OwnedFd>,
+}
+
+const TCP: Opening = Opening { suffix: "", at: net::listen };
+const TCP_V6: Opening = Opening { suffix: "", at: net::listen_v6 };
+const UDP: Opening = Opening { suffix: "/udp", at: datagram::bind };
+const UDP_V6: Opening = Opening { suffix: "/udp", at: datagram::bind_v6 };
+
+/// Ports at which the plan has a socket of IPv4's own: one for every address of IPv6 is not for those
+/// of IPv4 then.
+struct PortsOfV4(Vec<(Transport, u16)>);
+
+impl PortsOfV4 {
+    fn of(plan: &Plan) -> PortsOfV4 {
+        let (binds, transport) = match &plan.link {
+            LinkPlan::Listen(binds) => (binds.as_slice(), Transport::Tcp),
+            LinkPlan::Relay { binds, transport, .. } => (binds.as_slice(), *transport),
+            _ => (&[][..], Transport::Tcp),
+        };
+        let link = binds.iter().map(|bind| (transport, bind));
+        let entrances = plan.entrances.iter().map(|entrance| (entrance.transport, &entrance.bind));
+        let is_v4 = |bind: &Bind| bind.host.as_ref().is_some_and(|h| h.parse::<Ipv4Addr>().is_ok());
+        let all = link.chain(entrances).filter(|(_, bind)| bind.port != 0 && is_v4(bind));
+        PortsOfV4(all.map(|(transport, bind)| (transport, bind.port)).collect())
+    }
+
+    /// How such a port is opened.
+    fn opening(&self, bind: &Bind, transport: Transport) -> &'static Opening {
+        let every_v6 = |host: &str| host.parse() == Ok(Ipv6Addr::UNSPECIFIED);
+        let shared =
+            bind.host.as_deref().is_some_and(every_v6) && self.0.contains(&(transport, bind.port));
+        match (transport, shared) {
+            (Transport::Tcp, false) => &TCP,
+            (Transport::Tcp, true) => &TCP_V6,
+            (Transport::Udp, false) => &UDP,
+            (Transport::Udp, true) => &UDP_V6,
+        }
+    }
+}
+
+fn open_port(
+    bind: &Bind,
+    parameter: &'static str,
+    opening: &Opening,
+    inherited: &mut Inherited,
+    mut opened: impl FnMut(OwnedFd, Origin),
+) -> Result<(), SetupError> {
+    let failed = |address: String, error: io::Error| SetupError::Listen {
+        address: address + opening.suffix,
+        parameter,
+        remedy: remedy(&error),
+        error,
+    };
+    let Some(host) = &bind.host else {
+        let everywhere = |address: SocketAddr| address.ip().is_unspecified();
+        let open = inherited.take(|address| everywhere(address) && address.port() == bind.port);
+        if open.is_empty() {
+            let socket = net::patiently(|| net::everywhere(bind.port, opening.at))
+                .map_err(|error| failed(format!("*:{}", bind.port), error))?;
+            opened(socket, Origin::Own);
+        }
+        open.into_iter().for_each(|socket| opened(socket, Origin::Inherited));
+        return Ok(());
+    };
+    let target = Target { host: host.clone(), port: bind.port };
+    let addresses = look_up(&target).map_err(|error| SetupError::Name {
+        host: host.clone(),
+        parameter,
+        error,
+    })?;
+    // A name with addresses of both families listens on each; with port 0 the first one's port.
+    let mut port = bind.port;
+    for mut address in addresses {
+        address.set_port(port);
+        if let Some(socket) = inherited.take(|open| open == address).pop() {
+            opened(socket, Origin::Inherited);
+            continue;
+        }
+        let socket = net::patiently(|| (opening.at)(address))
+            .map_err(|error| failed(address.to_string(), error))?;
+        port = net::local_address(&socket).port();
+        opened(socket, Origin::Own);
+    }
+    Ok(())
+}
+
+/// Makes the socket of an entrance, unless it was passed to the process.
+fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Listener, SetupError> {
+    let UnixEntrance { path, mode, proxy_header } = entrance;
+    let (fd, file) = match inherited.take_unix(path) {
+        Some(fd) => (fd, None),
+        None => {
+            let (fd, file) = net::patiently(|| unix::listen(path, *mode)).map_err(|error| {
+                let remedy = unix_remedy(&error);
+                let address = format!("unix:{}", path.display());
+                SetupError::Listen { address, parameter: "PORT=", error, remedy }
+            })?;
+            (fd, Some(file))
+        }
+    };
+    let mut listener = Listener::unix(fd, path.clone(), file);
+    listener.proxy_header = *proxy_header;
+    Ok(listener)
+}
+
+fn unix_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it or take another path",
+        io::ErrorKind::AlreadyExists => {
+            "it is no socket: remove it yourself, if it is not needed, or take another path"
+        }
+        io::ErrorKind::NotFound => "make its directory first",
+        io::ErrorKind::PermissionDenied => {
+            "let the user of this process write to the directory, and own what is in its place"
+        }
+        _ => remedy(error),
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has the port: stop it or take another port",
+        io::ErrorKind::AddrNotAvailable => "give an address of this machine",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            "raise the limit of open files (ulimit -n)"
+        }
+        _ => "see the message of the system",
+    }
+}

@@ -1,0 +1,393 @@
+//! The SOCKS proxy: 4, 4a, and 5 (RFC 1928) with or without user and password (RFC 1929).
+//!
+//! BIND lets one connection in, of the host that the client has named. The port of UDP ASSOCIATE is
+//! opened by the peer, where the client is; its datagrams do not pass the conversation, which only
+//! waits for the client's end.
+
+mod address;
+pub mod datagram;
+mod reply;
+mod request;
+#[cfg(test)]
+#[path = "../../../tests/core/socks_datagram.rs"]
+mod socks_datagram;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Conversation, Lead, Step, Then, Unreached, users};
+use crate::cli::plan::{Proxy, User};
+use crate::limits::PROXY_HEAD_BYTES;
+use reply::{Reply, Version};
+use request::{Fault, Password, Request};
+
+/// The number of a conversation's only port.
+const PORT: u32 = 1;
+
+/// Who may use the proxy, and by which version.
+pub struct SocksConfig {
+    /// One of the versions, or both: [`Proxy::Socks`].
+    pub versions: Proxy,
+    /// Whom SOCKS 5 lets in; `None` is everybody.
+    pub users: Option<Vec<User>>,
+    /// There are users for SOCKS 4 too. It has no passwords, so it is refused.
+    pub four_has_users: bool,
+}
+
+/// Both versions, with users for both.
+impl From<Option<Vec<User>>> for SocksConfig {
+    fn from(users: Option<Vec<User>>) -> Self {
+        SocksConfig { versions: Proxy::Socks, four_has_users: users.is_some(), users }
+    }
+}
+
+/// One client's talk with the SOCKS proxy.
+pub struct Socks {
+    config: Arc<SocksConfig>,
+    state: State,
+    /// That of the client's first byte.
+    version: Option<Version>,
+    /// What the client said and was not used yet; early data at the end.
+    held: Vec<u8>,
+    client_ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The first message is awaited: of 4 the request, of 5 the methods.
+    First,
+    /// 5: user and password are awaited.
+    Password,
+    /// 5: the request is awaited.
+    Request,
+    Connecting(Version),
+    Binding(Version, Bind),
+    /// UDP ASSOCIATE: the peer is to open the port.
+    Opening,
+    /// The port is there for as long as the client is.
+    Associated,
+    Over,
+}
+
+/// How far BIND is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bind {
+    /// May the host that the client has named be reached?
+    Checking,
+    Opening,
+    /// The client has the first answer.
+    Waiting,
+}
+
+impl Socks {
+    /// The talk with a new client. An `Arc` lets all streams of an exit share what they need.
+    pub fn new(config: impl Into<Arc<SocksConfig>>) -> Self {
+        Socks {
+            config: config.into(),
+            state: State::First,
+            version: None,
+            held: Vec::new(),
+            client_ended: false,
+        }
+    }
+
+    /// Uses up what is held, as far as whole messages go.
+    fn read(&mut self, steps: &mut Vec<Step>) {
+        loop {
+            let taken = match self.state {
+                State::First => match self.held.first().copied() {
+                    None => return,
+                    Some(4) if self.serves(Version::Four, steps) => {
+                        self.read_request(Version::Four, steps)
+                    }
+                    Some(5) if self.serves(Version::Five, steps) => self.read_methods(steps),
+                    Some(4 | 5) => None,
+                    Some(other) => {
+                        let why = format!("neither SOCKS 4 nor 5: the first byte is {other:#04x}");
+                        self.end(Step::Reset(why), steps);
+                        None
+                    }
+                },
+                State::Password => self.read_password(steps),
+                State::Request => self.read_request(Version::Five, steps),
+                State::Connecting(version) | State::Binding(version, _) => {
+                    if self.held.len() > PROXY_HEAD_BYTES {
+                        let why = "more data than is kept came before the answer";
+                        self.refuse(version, Reply::Failure, why, steps);
+                    }
+                    None
+                }
+                State::Opening | State::Associated => {
+                    // What is said beside the datagrams has no meaning.
+                    self.held = Vec::new();
+                    None
+                }
+                State::Over => None,
+            };
+            match taken {
+                Some(bytes) => drop(self.held.drain(..bytes)),
+                None => return,
+            }
+        }
+    }
+
+    /// Whether the client's version is served. One that is not is told so in its own terms.
+    fn serves(&mut self, version: Version, steps: &mut Vec<Step>) -> bool {
+        self.version = Some(version);
+        if version.proxy().meets(self.config.versions) {
+            return true;
+        }
+        let (no, other) = match version {
+            Version::Four => (reply::request(version, Reply::Failure, None), Version::Five),
+            Version::Five => (reply::method(reply::NO_METHOD), Version::Four),
+        };
+        steps.push(Step::ToClient(no));
+        steps
+            .push(Step::Note(format!("SOCKS {version} is refused: the exit is for SOCKS {other}")));
+        self.end(Step::EndClient, steps);
+        false
+    }
+
+    /// The readers give the bytes that a whole message had, and `None` while it is not whole, or
+    /// when it was the last.
+    fn read_methods(&mut self, steps: &mut Vec<Step>) -> Option<usize> {
+        let (methods, bytes) = request::methods(&self.held)?;
+        let (method, next) = match self.config.users {
+            None => (reply::NO_AUTHENTICATION, State::Request),
+            Some(_) => (reply::USER_PASSWORD, State::Password),
+        };
+        if !methods.contains(&method) {
+            steps.push(Step::ToClient(reply::method(reply::NO_METHOD)));
+            steps.push(Step::Note(match method {
+                reply::USER_PASSWORD => "SOCKS 5 without user and password is refused".into(),
+                _ => "SOCKS 5 that insists on authentication is refused: no users are set".into(),
+            }));
+            self.end(Step::EndClient, steps);
+            return None;
+        }
+        steps.push(Step::ToClient(reply::method(method)));
+        self.state = next;
+        Some(bytes)
+    }
+
+    fn read_password(&mut self, steps: &mut Vec<Step>) -> Option<usize> {
+        let why = match request::password(&self.held) {
+            Ok(whole) => {
+                let (Password { user, password }, bytes) = whole?;
+                if self.config.know(user, password) {
+                    steps.push(Step::ToClient(reply::password(true)));
+                    self.state = State::Request;
+                    return Some(bytes);
+                }
+                format!("SOCKS 5: user {:?} refused", String::from_utf8_lossy(user))
+            }
+            Err(Fault { why, .. }) => why,
+        };
+        steps.push(Step::ToClient(reply::password(false)));
+        steps.push(Step::Note(why));
+        self.end(Step::EndClient, steps);
+        None
+    }
+
+    fn read_request(&mut self, version: Version, steps: &mut Vec<Step>) -> Option<usize> {
+        let read = match version {
+            Version::Four => request::four(&self.held),
+            Version::Five => request::five(&self.held),
+        };
+        let (request, bytes) = match read {
+            Ok(whole) => whole?,
+            Err(Fault { reply, why }) => {
+                self.refuse(version, reply, &why, steps);
+                return None;
+            }
+        };
+        if version == Version::Four && self.config.four_has_users {
+            steps.push(Step::ToClient(reply::no_such_user()));
+            steps.push(Step::Note(
+                "SOCKS 4 is refused: it has no passwords, and users are set".into(),
+            ));
+            self.end(Step::EndClient, steps);
+            return None;
+        }
+        self.state = match request {
+            Request::Connect(target) => {
+                steps.push(Step::Connect(target));
+                State::Connecting(version)
+            }
+            Request::Bind(target) => {
+                steps.push(Step::CheckHost(target));
+                State::Binding(version, Bind::Checking)
+            }
+            Request::Associate => {
+                steps.push(Step::OpenPort { request: PORT, lead: Lead::SocksDatagrams });
+                State::Opening
+            }
+            Request::Other(command) => {
+                let why = format!("command {command} is not supported");
+                self.refuse(version, Reply::CommandNotSupported, &why, steps);
+                return None;
+            }
+        };
+        Some(bytes)
+    }
+
+    /// Says no to the request, and why to the log.
+    fn refuse(&mut self, version: Version, reply: Reply, why: &str, steps: &mut Vec<Step>) {
+        steps.push(Step::ToClient(reply::request(version, reply, None)));
+        steps.push(Step::Note(format!("SOCKS {version}: {why}")));
+        self.end(Step::EndClient, steps);
+    }
+
+    /// The server was not reached, which who has tried it has logged.
+    fn not_reached(&mut self, version: Version, why: &Unreached, steps: &mut Vec<Step>) {
+        steps.push(Step::ToClient(reply::request(version, why.into(), None)));
+        self.end(Step::EndClient, steps);
+    }
+
+    /// The server is there, at (or for the client behind) this address, and bytes pass.
+    fn pass(&mut self, version: Version, address: SocketAddr, steps: &mut Vec<Step>) {
+        steps.push(Step::ToClient(reply::request(version, Reply::Granted, Some(address))));
+        if !self.held.is_empty() {
+            steps.push(Step::ToServer(std::mem::take(&mut self.held)));
+        }
+        if self.client_ended {
+            steps.push(Step::EndServer);
+        }
+        self.end(Step::Pass, steps);
+    }
+
+    fn end(&mut self, how: Step, steps: &mut Vec<Step>) {
+        steps.push(how);
+        self.state = State::Over;
+        self.held = Vec::new();
+    }
+}
+
+impl Conversation for Socks {
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+        if self.state != State::Over {
+            self.held.extend_from_slice(bytes);
+            self.read(steps);
+        }
+    }
+
+    fn client_ended(&mut self, steps: &mut Vec<Step>) {
+        self.client_ended = true;
+        if self.awaits_client() || self.state == State::Associated {
+            self.end(Step::EndClient, steps);
+        }
+    }
+
+    fn connected(
+        &mut self,
+        result: Result<(SocketAddr, SocketAddr), Unreached>,
+        steps: &mut Vec<Step>,
+    ) {
+        let State::Connecting(version) = self.state else { return };
+        match result {
+            Ok((_, own)) => self.pass(version, own, steps),
+            Err(why) => self.not_reached(version, &why, steps),
+        }
+    }
+
+    fn host_checked(&mut self, result: Result<Vec<SocketAddr>, Unreached>, steps: &mut Vec<Step>) {
+        let State::Binding(version, Bind::Checking) = self.state else { return };
+        let addresses = match result {
+            Ok(addresses) => addresses,
+            Err(why) => return self.not_reached(version, &why, steps),
+        };
+        // The client has to be told ours towards it, for which 4 has no room if it is IPv6.
+        let fits = |ip: &IpAddr| version == Version::Five || ip.is_ipv4();
+        match addresses.iter().map(|address| address.ip().to_canonical()).find(fits) {
+            Some(from) => {
+                let then = Then::BeServer;
+                steps.push(Step::ListenHere { request: PORT, own: None, from, then });
+                self.state = State::Binding(version, Bind::Opening);
+            }
+            None => {
+                let why = "the host that will connect has no IPv4 address";
+                self.refuse(version, Reply::HostUnreachable, why, steps);
+            }
+        }
+    }
+
+    fn port_opened(
+        &mut self,
+        _request: u32,
+        result: Result<SocketAddr, String>,
+        steps: &mut Vec<Step>,
+    ) {
+        match (self.state, result) {
+            (State::Binding(version, Bind::Opening), Ok(address)) => {
+                steps.push(Step::ToClient(reply::request(version, Reply::Granted, Some(address))));
+                self.state = State::Binding(version, Bind::Waiting);
+            }
+            (State::Binding(version, Bind::Opening), Err(why)) => {
+                let why = format!("no port for BIND: {why}");
+                self.refuse(version, Reply::Failure, &why, steps);
+            }
+            (State::Opening, Ok(address)) => {
+                let granted = reply::request(Version::Five, Reply::Granted, Some(address));
+                steps.push(Step::ToClient(granted));
+                self.state = State::Associated;
+                if self.client_ended {
+                    self.end(Step::EndClient, steps);
+                }
+            }
+            // As if it were not known here: that makes a client do without.
+            (State::Opening, Err(why)) => {
+                let why = format!("no port for UDP ASSOCIATE: {why}");
+                self.refuse(Version::Five, Reply::CommandNotSupported, &why, steps);
+            }
+            _ => {}
+        }
+    }
+
+    fn port_used(
+        &mut self,
+        _request: u32,
+        result: Result<SocketAddr, String>,
+        steps: &mut Vec<Step>,
+    ) {
+        let State::Binding(version, Bind::Waiting) = self.state else { return };
+        match result {
+            Ok(from) => self.pass(version, from, steps),
+            Err(why) => {
+                let why = format!("nobody came in by BIND: {why}");
+                self.refuse(version, Reply::TimedOut, &why, steps);
+            }
+        }
+    }
+
+    /// Nothing: with a server the conversation is over.
+    fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<Step>) {}
+
+    /// As [`Self::from_server`].
+    fn server_ended(&mut self, _steps: &mut Vec<Step>) {}
+
+    fn timed_out(&mut self, steps: &mut Vec<Step>) {
+        if self.awaits_client() {
+            self.end(Step::Reset("the client made no SOCKS request in time".into()), steps);
+        }
+    }
+
+    fn awaits_client(&self) -> bool {
+        matches!(self.state, State::First | State::Password | State::Request)
+    }
+
+    fn speaks(&self) -> Option<Proxy> {
+        self.version.map(Version::proxy)
+    }
+
+    fn takes_client(&self) -> bool {
+        !matches!(self.state, State::Binding(..))
+    }
+}
+
+impl SocksConfig {
+    fn know(&self, user: &[u8], password: &[u8]) -> bool {
+        users::known(self.users.as_deref().unwrap_or_default(), user, password)
+    }
+}

@@ -1,0 +1,162 @@
+//! What is counted, as fields of the log. Each structure is taken apart whole, so that no new count
+//! is forgotten here.
+
+use tracing::{debug, info};
+
+use super::{Counters, Stopped, Worker};
+use crate::io::driver::{Driver, DriverCounters};
+use crate::serial_line;
+use crate::session;
+
+impl<D: Driver> Worker<D> {
+    /// The last lines of a run.
+    pub(super) fn log_stopped(&self, stopped: Stopped) {
+        let (how, streams_reset, in_order) = match stopped {
+            Stopped::Drained => ("Drained", None, None),
+            Stopped::DeadlinePassed(streams) => ("DeadlinePassed", Some(streams), None),
+            Stopped::AtOnce => ("AtOnce", None, None),
+            Stopped::LinkEnded { in_order } => ("LinkEnded", None, Some(in_order)),
+        };
+        let Counters {
+            turns,
+            direct_sends,
+            stale,
+            spill_exhausted,
+            spliced_from_local,
+            spliced_to_local,
+            pipe_full,
+            splice_refused,
+            datagrams_in,
+            datagrams_out,
+            datagrams_dropped,
+            flows_evicted,
+            past_bytes_in,
+            past_bytes_out,
+            relayed_up,
+            relayed_down,
+            strangers,
+            silent,
+        } = self.cx.counters;
+        info!(
+            how,
+            streams_reset,
+            in_order,
+            spliced_from_local,
+            spliced_to_local,
+            splice_fallbacks = pipe_full + splice_refused + self.cx.buffers.pipes.refused,
+            datagrams_in,
+            datagrams_out,
+            datagrams_dropped,
+            flows_evicted,
+            silent_strangers = silent,
+            "stopped"
+        );
+        let splices = self.cx.buffers.pipes.counts.splices.get();
+        debug!(
+            turns,
+            splices,
+            direct_sends,
+            ahead_reads = self.cx.buffers.ahead_reads,
+            copied_bytes = self.cx.buffers.copied_bytes(),
+            stale,
+            spill_exhausted,
+            pipe_full,
+            splice_refused,
+            past_bytes_in,
+            past_bytes_out,
+            relayed_up,
+            relayed_down,
+            strangers,
+            "counts"
+        );
+        log_driver_counts(self.cx.driver.counters());
+    }
+}
+
+fn log_driver_counts(counters: &DriverCounters) {
+    let &DriverCounters {
+        enters,
+        submissions,
+        receives,
+        sends,
+        polls,
+        completions,
+        stale,
+        no_buffers,
+        queue_full,
+        overflows,
+        retries,
+        zero_copy_sends,
+        zero_copy_copied,
+    } = counters;
+    debug!(
+        enters,
+        submissions,
+        receives,
+        sends,
+        polls,
+        completions,
+        stale,
+        no_buffers,
+        queue_full,
+        overflows,
+        retries,
+        zero_copy_sends,
+        zero_copy_copied,
+        "driver counts"
+    );
+}
+
+/// The counts of a tunnel that is over.
+pub(super) fn log_tunnel_counts(counters: &session::Counters) {
+    let &session::Counters {
+        frames_in,
+        frames_out,
+        payload_bytes_in,
+        payload_bytes_out,
+        discarded_bytes,
+        ignored_frames,
+        unsuited_frames,
+        unknown_ids,
+        stale_keys,
+        opened,
+        accepted,
+    } = counters;
+    debug!(
+        frames_in,
+        frames_out,
+        payload_bytes_in,
+        payload_bytes_out,
+        discarded_bytes,
+        ignored_frames,
+        unsuited_frames,
+        unknown_ids,
+        stale_keys,
+        opened,
+        accepted,
+        "tunnel counts"
+    );
+}
+
+/// The counts of a serial line that is over.
+pub(super) fn log_line_counts(counters: &serial_line::Counters) {
+    let &serial_line::Counters {
+        frames_sent,
+        frames_retransmitted,
+        frames_received,
+        frames_damaged,
+        duplicates,
+        frames_refused,
+        bytes_skipped,
+    } = counters;
+    debug!(
+        frames_sent,
+        frames_retransmitted,
+        frames_received,
+        frames_damaged,
+        duplicates,
+        frames_refused,
+        bytes_skipped,
+        "line counts"
+    );
+}

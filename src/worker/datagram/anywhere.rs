@@ -1,0 +1,284 @@
+//! A flow whose datagrams each name their destination, as those of SOCKS do (RFC 1928, section 7):
+//! what it remembers of them.
+//!
+//! An answer is taken only from an address that the flow has lately sent to, as a NAT does that
+//! filters by address and port: the client could not tell whether it had asked for anything else,
+//! and whoever found the port could send to it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hashlink::LinkedHashMap;
+
+use crate::io::driver::Fd;
+use crate::limits::{
+    DESTINATIONS_PER_FLOW, NAME_HOLD_SECS, NAMELESS_BYTES, NAMELESS_DATAGRAMS, NAMES_PER_FLOW,
+};
+use crate::policy::destinations::Asker;
+use crate::session::Moment;
+use crate::worker::table::Key;
+
+/// The other side of such a flow.
+#[derive(Debug)]
+pub(in crate::worker) struct Anywhere {
+    /// Sends to any address, of either family.
+    pub(in crate::worker) socket: Fd,
+    /// The conversation that has asked for the port, which it lives as long as.
+    pub(in crate::worker) talk: Key,
+    pub(in crate::worker) asker: Asker,
+    /// The addresses sent to, the one that was used last at the end; with whether they may be
+    /// reached by address: else, a name has led there.
+    sent_to: LinkedHashMap<SocketAddr, bool>,
+    /// The last address that may not be reached.
+    refused: Option<SocketAddr>,
+    /// Their places are what look-ups are known by.
+    names: Vec<Name>,
+    waiting: VecDeque<(usize, Vec<u8>)>,
+    waiting_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Name {
+    host: String,
+    port: u16,
+    found: Found,
+    since: Moment,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Being looked up.
+    NotYet,
+    Address(SocketAddr),
+    /// There is no address that may be reached.
+    Nothing,
+}
+
+/// What is known of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Known {
+    /// Send it there.
+    Address(SocketAddr),
+    /// Drop it.
+    Refused,
+    /// The name at this place is being looked up: keep the datagram.
+    NotYet(usize),
+    /// It is to be looked up, and has this place.
+    Unknown(usize),
+}
+
+impl Anywhere {
+    pub(in crate::worker) fn new(socket: Fd, talk: Key, asker: Asker) -> Anywhere {
+        Anywhere {
+            socket,
+            talk,
+            asker,
+            sent_to: LinkedHashMap::new(),
+            refused: None,
+            names: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Whether an address may be reached. `None`: that is to be asked.
+    pub(in crate::worker) fn may_reach(&self, address: SocketAddr) -> Option<bool> {
+        match self.sent_to.get(&address) {
+            Some(true) => Some(true),
+            _ => (self.refused == Some(address)).then_some(false),
+        }
+    }
+
+    /// An address may not be reached.
+    pub(in crate::worker) fn refuse(&mut self, address: SocketAddr) {
+        self.refused = Some(address);
+    }
+
+    /// Something is sent there: its answers are let in, in place of those of whom nothing was sent
+    /// to for longest.
+    pub(in crate::worker) fn send_to(&mut self, address: SocketAddr, by_address: bool) {
+        if self.sent_to.back().is_some_and(|(&last, &by)| last == address && by >= by_address) {
+            return;
+        }
+        let before = self.sent_to.remove(&address).unwrap_or(false);
+        self.sent_to.insert(address, before || by_address);
+        if self.sent_to.len() > DESTINATIONS_PER_FLOW {
+            self.sent_to.pop_front();
+        }
+    }
+
+    /// Whether an answer may come from there.
+    pub(in crate::worker) fn has_sent_to(&self, address: SocketAddr) -> bool {
+        self.sent_to.contains_key(&address)
+    }
+
+    /// What is known of a name. `None`: too many are being looked up.
+    pub(in crate::worker) fn look_up(
+        &mut self,
+        host: &str,
+        port: u16,
+        now: Moment,
+    ) -> Option<Known> {
+        let hold = Duration::from_secs(NAME_HOLD_SECS);
+        let is_it = |name: &Name| name.port == port && name.host.eq_ignore_ascii_case(host);
+        if let Some(place) = self.names.iter().position(is_it) {
+            let name = &mut self.names[place];
+            return Some(match name.found {
+                Found::NotYet => Known::NotYet(place),
+                _ if name.since.after(hold) <= now => {
+                    name.found = Found::NotYet;
+                    Known::Unknown(place)
+                }
+                Found::Address(address) => Known::Address(address),
+                Found::Nothing => Known::Refused,
+            });
+        }
+        let name = Name { host: host.to_owned(), port, found: Found::NotYet, since: now };
+        if self.names.len() < NAMES_PER_FLOW {
+            self.names.push(name);
+            return Some(Known::Unknown(self.names.len() - 1));
+        }
+        // One that is being looked up keeps its place: what is found would be taken for another's.
+        let known = self.names.iter().enumerate().filter(|(_, name)| name.found != Found::NotYet);
+        let (place, _) = known.min_by_key(|(_, name)| name.since)?;
+        self.names[place] = name;
+        Some(Known::Unknown(place))
+    }
+
+    /// The name that is being looked up at a place.
+    pub(in crate::worker) fn name(&self, place: usize) -> Option<(&str, u16)> {
+        let name = self.names.get(place).filter(|name| name.found == Found::NotYet)?;
+        Some((&name.host, name.port))
+    }
+
+    /// A name was looked up: its address, if it has one that may be reached.
+    pub(in crate::worker) fn found(
+        &mut self,
+        place: usize,
+        address: Option<SocketAddr>,
+        now: Moment,
+    ) {
+        if let Some(name) = self.names.get_mut(place) {
+            name.found = address.map_or(Found::Nothing, Found::Address);
+            name.since = now;
+        }
+    }
+
+    /// Keeps a datagram until the name at a place is known. How many had to go for it.
+    pub(in crate::worker) fn keep(&mut self, place: usize, payload: &[u8]) -> u64 {
+        self.waiting_bytes += payload.len();
+        self.waiting.push_back((place, payload.to_vec()));
+        let mut gone = 0;
+        while self.waiting.len() > NAMELESS_DATAGRAMS || self.waiting_bytes > NAMELESS_BYTES {
+            let Some((_, payload)) = self.waiting.pop_front() else { break };
+            self.waiting_bytes -= payload.len();
+            gone += 1;
+        }
+        gone
+    }
+
+    /// Those that have waited for the name at a place.
+    pub(in crate::worker) fn take(&mut self, place: usize) -> Vec<Vec<u8>> {
+        let (taken, left) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|&(of, _)| of == place);
+        self.waiting = left;
+        let taken: VecDeque<(usize, Vec<u8>)> = taken;
+        let taken: Vec<_> = taken.into_iter().map(|(_, payload)| payload).collect();
+        self.waiting_bytes -= taken.iter().map(Vec::len).sum::<usize>();
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::cli::plan::Caller;
+
+    fn anywhere() -> Anywhere {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let caller = Caller { client: None, entrance_port: None };
+        let asker = Asker { caller, name: None, exit: None };
+        Anywhere::new(Rc::new(OwnedFd::from(socket)), Key::unpack(0), asker)
+    }
+
+    fn address(port: usize) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port as u16))
+    }
+
+    #[test]
+    fn answers_come_from_those_last_sent_to() {
+        let mut anywhere = anywhere();
+        assert!(!anywhere.has_sent_to(address(1)));
+        for port in 1..=DESTINATIONS_PER_FLOW {
+            anywhere.send_to(address(port), true);
+        }
+        anywhere.send_to(address(1), true);
+        anywhere.send_to(address(1000), true);
+        let known = [1, 2, 3, 1000].map(|port| anywhere.has_sent_to(address(port)));
+        assert_eq!(known, [true, false, true, true]);
+        assert_eq!(anywhere.sent_to.len(), DESTINATIONS_PER_FLOW);
+    }
+
+    #[test]
+    fn where_a_name_may_lead_an_address_may_not() {
+        let mut anywhere = anywhere();
+        anywhere.send_to(address(1), false);
+        assert_eq!(anywhere.may_reach(address(1)), None);
+        anywhere.refuse(address(1));
+        assert_eq!(anywhere.may_reach(address(1)), Some(false));
+        assert!(anywhere.has_sent_to(address(1)));
+        anywhere.send_to(address(2), true);
+        anywhere.send_to(address(2), false);
+        assert_eq!(anywhere.may_reach(address(2)), Some(true));
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_in_a_while() {
+        let mut anywhere = anywhere();
+        let later = |secs: u64| Moment(0).after(Duration::from_secs(secs));
+        assert_eq!(anywhere.look_up("a.example", 53, later(0)), Some(Known::Unknown(0)));
+        assert_eq!(anywhere.look_up("A.example", 53, later(99)), Some(Known::NotYet(0)));
+        assert_eq!(anywhere.look_up("a.example", 54, later(0)), Some(Known::Unknown(1)));
+        assert_eq!(anywhere.name(0), Some(("a.example", 53)));
+        anywhere.found(0, Some(address(53)), later(100));
+        anywhere.found(1, None, later(100));
+        let soon = later(99 + NAME_HOLD_SECS);
+        let known = Known::Address(address(53));
+        assert_eq!(anywhere.look_up("a.example", 53, soon), Some(known));
+        assert_eq!(anywhere.look_up("a.example", 54, soon), Some(Known::Refused));
+        assert_eq!(anywhere.name(0), None);
+        let late = later(100 + NAME_HOLD_SECS);
+        assert_eq!(anywhere.look_up("a.example", 53, late), Some(Known::Unknown(0)));
+    }
+
+    #[test]
+    fn a_name_that_is_being_looked_up_keeps_its_place() {
+        let mut anywhere = anywhere();
+        for port in 0..NAMES_PER_FLOW {
+            let known = anywhere.look_up("a.example", port as u16, Moment(port as u64));
+            assert_eq!(known, Some(Known::Unknown(port)));
+        }
+        assert_eq!(anywhere.look_up("b.example", 1, Moment(100)), None);
+        anywhere.found(7, None, Moment(200));
+        anywhere.found(8, None, Moment(100));
+        assert_eq!(anywhere.look_up("b.example", 1, Moment(300)), Some(Known::Unknown(8)));
+        assert_eq!(anywhere.name(8), Some(("b.example", 1)));
+    }
+
+    #[test]
+    fn what_waits_for_a_name_is_bounded() {
+        let mut anywhere = anywhere();
+        for byte in 0..NAMELESS_DATAGRAMS as u8 {
+            assert_eq!(anywhere.keep(usize::from(byte % 2), &[byte]), 0);
+        }
+        assert_eq!(anywhere.keep(1, &[99]), 1);
+        assert_eq!(anywhere.take(0), [vec![2], vec![4], vec![6]]);
+        assert_eq!(anywhere.take(0), Vec::<Vec<u8>>::new());
+        assert_eq!(anywhere.keep(0, &vec![0; NAMELESS_BYTES]), 5);
+        assert_eq!((anywhere.waiting.len(), anywhere.waiting_bytes), (1, NAMELESS_BYTES));
+    }
+}

@@ -1,0 +1,285 @@
+//! Flows of SOCKS: their datagrams come in by a port that the peer has opened on request, and each
+//! begins with where it is to go ([`datagram`]). Every destination is judged as a connection to it
+//! would be. See [`crate::worker::datagram::anywhere`] for what such a flow remembers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tracing::{debug, warn};
+
+use crate::cli::plan::{Proxy, Target};
+use crate::io::datagram::{Received, Towards, unconnected};
+use crate::io::driver::{Driver, Gather};
+use crate::io::net;
+use crate::limits::{DATAGRAM_BYTES_MAX, NAMES_PER_FLOW};
+use crate::policy::destinations::Asker;
+use crate::policy::seats::Seat;
+use crate::proxy_proto::socks::datagram::{self, To};
+use crate::session::NO_ADDRESS;
+use crate::worker::datagram::anywhere::{Anywhere, Known};
+use crate::worker::datagram::coalesce::Source;
+use crate::worker::datagram::datagrams::datagrams;
+use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server};
+use crate::worker::ingress::access::Incoming;
+use crate::worker::log_limit::Class;
+use crate::worker::stream::local::Stage;
+use crate::worker::tunnel::connector::BESIDE_BIT;
+use crate::worker::{Key, Worker};
+
+/// Where the place of a flow's name stands in the resolver's token, above the flow's key.
+const PLACE_SHIFT: u32 = 56;
+
+// The places fit between the keys and the bits that tell tokens apart.
+const _: () = assert!(((NAMES_PER_FLOW - 1) as u64) << PLACE_SHIFT < BESIDE_BIT);
+
+impl<D: Driver> Worker<D> {
+    /// The client of a conversation sends datagrams by its port.
+    pub(in crate::worker) fn open_association(
+        &mut self,
+        incoming: &Incoming,
+        (talk, asker): (Key, Asker),
+        seat: Option<Seat>,
+    ) {
+        let Incoming { tunnel, stream, client, .. } = *incoming;
+        let client = client.unwrap_or(NO_ADDRESS);
+        let socket = match self.open_socket(NO_ADDRESS, unconnected) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => {
+                return self.refuse_stream(tunnel, stream, client, &error.to_string(), false);
+            }
+        };
+        let anywhere = Box::new(Anywhere::new(socket, talk, asker));
+        let mut flow = Flow::new(client, Server::Anywhere(anywhere), self.cx.now);
+        flow.stream = Some((tunnel, stream));
+        flow.seat = seat;
+        let Some(key) = self.insert_flow(flow) else {
+            return self.refuse_stream(tunnel, stream, client, "too many flows are open", false);
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+            tunnel.session.accept(stream, NO_ADDRESS, NO_ADDRESS);
+        }
+        self.mark_tunnel(tunnel);
+        debug!(%client, "datagrams by a port on request");
+        self.watch_source(Source::Flow(key));
+    }
+
+    /// A run that names its destinations.
+    pub(in crate::worker) fn send_anywhere(&mut self, key: Key, run: Box<Gather>, size_bytes: u32) {
+        let mut bytes = std::mem::take(&mut self.straight);
+        bytes.clear();
+        run.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        self.cx.buffers.give_back(run);
+        if bytes.is_empty() {
+            self.cx.counters.datagrams_dropped += 1;
+        }
+        for datagram in bytes.chunks(size_bytes.max(1) as usize) {
+            self.send_one(key, datagram);
+        }
+        self.straight = bytes;
+    }
+
+    fn anywhere(&mut self, key: Key) -> Option<&mut Anywhere> {
+        match &mut self.flows.get_mut(key)?.server {
+            Server::Anywhere(anywhere) => Some(anywhere),
+            _ => None,
+        }
+    }
+
+    /// Sends one datagram to where it says, or keeps it for as long as that is looked up.
+    fn send_one(&mut self, key: Key, bytes: &[u8]) {
+        let now = self.cx.now;
+        let (to, header_bytes) = match datagram::read(bytes) {
+            Ok(read) => read,
+            Err(why) => {
+                debug!(%why, "a datagram without a destination");
+                self.cx.counters.datagrams_dropped += 1;
+                return;
+            }
+        };
+        let payload = &bytes[header_bytes..];
+        let Some(anywhere) = self.anywhere(key) else { return };
+        let known = match to {
+            To::Address(address) => return self.send_if_permitted(key, address, payload),
+            To::Name(host, port) => anywhere.look_up(host, port, now),
+        };
+        match known {
+            Some(Known::Address(address)) => self.send_payload(key, address, payload),
+            Some(Known::NotYet(place)) => {
+                self.cx.counters.datagrams_dropped += anywhere.keep(place, payload);
+            }
+            Some(Known::Unknown(place)) => {
+                self.cx.counters.datagrams_dropped += anywhere.keep(place, payload);
+                self.ask_destination(key, place);
+            }
+            Some(Known::Refused) | None => self.cx.counters.datagrams_dropped += 1,
+        }
+    }
+
+    /// Sends to an address that stood in the datagram itself.
+    fn send_if_permitted(&mut self, key: Key, address: SocketAddr, payload: &[u8]) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Server::Anywhere(anywhere) = &mut flow.server else { return };
+        let may = match anywhere.may_reach(address) {
+            Some(may) => may,
+            None => {
+                let (name, asker) = (address.ip().to_string(), &anywhere.asker);
+                let may =
+                    self.cx.destinations.may(Proxy::Socks5, address, &name, asker, net::is_ours);
+                if let Err(why) = &may {
+                    anywhere.refuse(address);
+                    let client = flow.client;
+                    self.note_refused(client, why);
+                }
+                may.is_ok()
+            }
+        };
+        if !may {
+            self.cx.counters.datagrams_dropped += 1;
+            return;
+        }
+        if let Some(anywhere) = self.anywhere(key) {
+            anywhere.send_to(address, true);
+        }
+        self.send_payload(key, address, payload);
+    }
+
+    fn note_refused(&mut self, client: SocketAddr, why: &str) {
+        if self.cx.may_log(Class::Refusal) {
+            warn!(%client, reason = why, "datagrams not passed on by the proxy");
+        }
+    }
+
+    fn send_payload(&mut self, key: Key, address: SocketAddr, payload: &[u8]) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Server::Anywhere(anywhere) = &mut flow.server else { return };
+        anywhere.send_to(address, false);
+        let to = net::as_seen_by(&anywhere.socket, address);
+        let (towards, size_bytes) = (Towards { to, own: None }, payload.len() as u32);
+        let parts = std::iter::once(payload);
+        let limit = &mut flow.limit;
+        let sent = self.outbox.send(&anywhere.socket, Some(&towards), parts, size_bytes, limit);
+        self.cx.counters.datagrams_out += sent.datagrams;
+        self.cx.counters.datagrams_dropped += sent.dropped;
+        if let Some(error) = sent.error {
+            debug!(%error, server = %address, "datagram not sent");
+        }
+    }
+
+    /// Looks up the name at a place.
+    fn ask_destination(&mut self, key: Key, place: usize) {
+        let Some(anywhere) = self.anywhere(key) else { return };
+        let Some((host, port)) = anywhere.name(place) else { return };
+        let target = Target { host: host.to_owned(), port };
+        let token = FLOW_BIT | BESIDE_BIT | (place as u64) << PLACE_SHIFT | key.pack();
+        if let Err(error) = self.cx.resolver.ask(token, &target) {
+            self.destination_resolved(token, Err(error));
+        }
+    }
+
+    /// What a flow's name leads to: the first address that may be reached is it.
+    pub(in crate::worker) fn destination_resolved(
+        &mut self,
+        token: u64,
+        found: io::Result<Vec<SocketAddr>>,
+    ) {
+        let key = Key::unpack(token);
+        let place = (token >> PLACE_SHIFT) as usize % NAMES_PER_FLOW;
+        let Some(flow) = self.flows.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
+        };
+        let client = flow.client;
+        let Server::Anywhere(anywhere) = &mut flow.server else { return };
+        let Some((host, _)) = anywhere.name(place) else { return };
+        let mut why = None;
+        let address = match found {
+            Ok(addresses) => addresses.into_iter().map(net::plain).find(|&address| {
+                let asker = &anywhere.asker;
+                let may =
+                    self.cx.destinations.may(Proxy::Socks5, address, host, asker, net::is_ours);
+                may.map_err(|denied| why = Some(denied)).is_ok()
+            }),
+            Err(error) => {
+                why = Some(format!("{host}: name not found: {error}"));
+                None
+            }
+        };
+        anywhere.found(place, address, self.cx.now);
+        let waiting = anywhere.take(place);
+        match address {
+            Some(address) => {
+                for payload in waiting {
+                    self.send_payload(key, address, &payload);
+                }
+            }
+            None => {
+                self.cx.counters.datagrams_dropped += waiting.len() as u64;
+                self.note_refused(client, why.as_deref().unwrap_or("no address"));
+            }
+        }
+    }
+
+    /// Answers have come to a flow's socket: each goes on with where it is from.
+    pub(in crate::worker) fn anywhere_answered(&mut self, key: Key, got: &Received<'_>) {
+        let Some(anywhere) = self.anywhere(key) else { return };
+        let from = got.from.map(net::plain).filter(|&from| anywhere.has_sent_to(from));
+        let Some(from) = from else {
+            let from = got.from.map(tracing::field::display);
+            debug!(from, "a datagram of somebody whom nothing was sent to");
+            self.cx.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
+            return;
+        };
+        let mut header = Vec::new();
+        datagram::write(from, &mut header);
+        let size_bytes = header.len() as u32 + got.size_bytes;
+        if size_bytes > DATAGRAM_BYTES_MAX {
+            debug!(%from, bytes = got.size_bytes, "a datagram too long for one with a header");
+            self.cx.counters.datagrams_dropped += 1;
+            return;
+        }
+        let mut run = std::mem::take(&mut self.straight);
+        // An empty datagram has a header, too.
+        let mut rest = Some(got.payload);
+        while let Some(left) = rest.take() {
+            run.clear();
+            let mut next = left;
+            loop {
+                let (one, behind) = next.split_at(next.len().min(got.size_bytes as usize));
+                run.extend_from_slice(&header);
+                run.extend_from_slice(one);
+                next = behind;
+                if next.is_empty() {
+                    break;
+                }
+                if run.len() + size_bytes as usize > DATAGRAM_BYTES_MAX as usize {
+                    rest = Some(next);
+                    break;
+                }
+            }
+            self.queue_run(key, size_bytes, &run, None);
+        }
+        self.straight = run;
+    }
+
+    /// A conversation is over: with it end the flows of its ports.
+    pub(in crate::worker) fn end_associations(&mut self, talk: Key) {
+        let of_it = |flow: &Flow| match &flow.server {
+            Server::Anywhere(anywhere) => anywhere.talk == talk,
+            _ => false,
+        };
+        let flows = self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key);
+        for key in flows.collect::<Vec<_>>() {
+            self.end_flow(key, "the connection that asked for its port has ended");
+        }
+    }
+
+    /// Whom the datagrams of a conversation's client are judged by.
+    pub(in crate::worker) fn asker_of(&self, talk: Key) -> Option<Asker> {
+        match &self.locals.get(talk)?.stage {
+            Stage::Talking(talk) => Some(talk.asker.clone()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The way of datagrams: from the entrances' sockets and the flows' own to sessions, from sessions
+//! to those sockets; in a plain relay from one to the other. Whatever cannot go on at once, or be
+//! kept by the session within its bounds, is dropped and counted: nobody ever waits for it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use tracing::{debug, warn};
+
+use crate::io::chunk::Chunk;
+use crate::io::datagram::{Inbox, Received, Sent};
+use crate::io::driver::{Driver, Fd, Gather};
+use crate::io::net;
+use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
+use crate::session::StreamKey;
+use crate::wire::Protocol;
+use crate::worker::datagram::coalesce::{Came, Gathering, Next, Source};
+use crate::worker::datagram::flow::{Origin, Server};
+use crate::worker::forward::asked::PortName;
+use crate::worker::ingress::listeners::Purpose;
+use crate::worker::token::Kind;
+use crate::worker::tunnel::Destination;
+use crate::worker::{Key, Worker};
+
+/// A socket where clients' datagrams come in.
+#[derive(Debug)]
+pub(crate) struct DatagramPort {
+    pub(crate) fd: Fd,
+    pub(crate) address: SocketAddr,
+    pub(crate) purpose: Purpose,
+    gathering: Gathering,
+}
+
+impl DatagramPort {
+    pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
+        let address = net::local_address(&fd);
+        DatagramPort { fd: Fd::new(fd), address, purpose, gathering: Gathering::default() }
+    }
+}
+
+/// A run that is coming in from the link.
+#[derive(Debug)]
+pub(in crate::worker) struct Run {
+    pub(in crate::worker) flow: Key,
+    pub(in crate::worker) stream: StreamKey,
+    /// 0.3: the peer is told of it.
+    pub(in crate::worker) is_counted: bool,
+    pub(in crate::worker) size_bytes: u32,
+    /// Bytes that are to come.
+    pub(in crate::worker) left_bytes: u32,
+    pub(in crate::worker) parts: Box<Gather>,
+}
+
+impl<D: Driver> Worker<D> {
+    /// Watches every entrance for datagrams.
+    pub(in crate::worker) fn watch_ports(&mut self) {
+        for number in 0..self.ports.entrance_count() {
+            self.watch_source(Source::Port(PortName::Entrance(number)));
+        }
+    }
+
+    /// Asks to be told when a socket has datagrams, or when it is broken.
+    pub(in crate::worker) fn watch_source(&mut self, source: Source) {
+        let (socket, token) = match source {
+            Source::Port(name) => {
+                let Some(port) = self.ports.get(name) else { return };
+                let token = match name {
+                    PortName::Entrance(number) => Kind::PortReady.number(number),
+                    PortName::Asked(key) => Kind::AskedReady.of(key),
+                };
+                (Fd::clone(&port.fd), token)
+            }
+            Source::Flow(key) => match self.flows.get_mut(key).and_then(|flow| flow.socket()) {
+                Some(socket) => (socket, Kind::FlowReady.of(key)),
+                None => return,
+            },
+        };
+        self.cx.driver.poll(&socket, libc::POLLIN as u32, false, token);
+    }
+
+    /// Reads sockets whose rest is over, each once.
+    pub(in crate::worker) fn sources_on_time(&mut self) {
+        for _ in 0..self.resting.len() {
+            match self.resting.front() {
+                Some(&(until, source)) if until <= self.cx.now => {
+                    self.resting.pop_front();
+                    self.read_source(source);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Takes what has come to a socket, as much as one turn may.
+    pub(in crate::worker) fn read_source(&mut self, source: Source) {
+        let Some(mut inbox) = self.inbox.take() else { return };
+        let next = self.read_into(&mut inbox, source);
+        self.inbox = Some(inbox);
+        match next {
+            Some(Next::Watch) => self.watch_source(source),
+            // Taken up in the next turn at the earliest: others have theirs.
+            Some(Next::Rest(until)) => self.resting.push_back((until, source)),
+            None => {}
+        }
+    }
+
+    /// `None`: the socket is no more.
+    fn read_into(&mut self, inbox: &mut Inbox, source: Source) -> Option<Next> {
+        let socket = match source {
+            Source::Port(name) => self.ports.get(name).map(|port| Fd::clone(&port.fd)),
+            Source::Flow(key) => self.flows.get_mut(key).and_then(|flow| flow.socket()),
+        };
+        let Some(socket) = socket else {
+            self.cx.counters.stale += 1;
+            return None;
+        };
+        let count = match inbox.receive(&socket) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                if let Source::Flow(key) = source
+                    && error.kind() == io::ErrorKind::ConnectionRefused
+                {
+                    self.no_server(key);
+                    return None;
+                }
+                debug!(%error, "receiving datagrams");
+                0
+            }
+        };
+        let dropped = self.cx.counters.datagrams_dropped;
+        let mut came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
+        for at in 0..count {
+            let got = inbox.get(at);
+            came.bytes += got.payload.len();
+            came.datagrams += datagrams(got.payload.len(), got.size_bytes);
+            match source {
+                Source::Port(name) => self.client_sent(name, &got),
+                Source::Flow(key) => self.server_answered(key, &got),
+            }
+        }
+        came.dropped = self.cx.counters.datagrams_dropped > dropped;
+        let now = self.cx.now;
+        if count > 0 {
+            // Several: nobody waits for the answer to one.
+            self.cx.busy_poll.came(came.datagrams > 1, now);
+        }
+        let gathering = match source {
+            Source::Port(name) => &mut self.ports.get_mut(name)?.gathering,
+            Source::Flow(key) => {
+                if count > 0 {
+                    self.flows.use_now(key, now);
+                }
+                &mut self.flows.get_mut(key)?.gathering
+            }
+        };
+        Some(gathering.read(came, now))
+    }
+
+    fn client_sent(&mut self, port: PortName, got: &Received<'_>) {
+        let Some(client) = got.from else { return };
+        let origin = Origin { port, client, own: got.own };
+        let count = datagrams(got.payload.len(), got.size_bytes);
+        self.cx.counters.datagrams_in += count;
+        let found = self.flows.find(&origin).or_else(|| self.begin_flow(origin));
+        let Some(key) = found else {
+            self.cx.counters.datagrams_dropped += count;
+            return;
+        };
+        self.flows.use_now(key, self.cx.now);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.stream.is_some() {
+            return self.pass_to_tunnel(key, got);
+        }
+        match &mut flow.server {
+            Server::Here(socket) => {
+                let parts = std::iter::once(got.payload);
+                let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
+                self.count_sent(key, &sent);
+                self.look_up_if_unanswered(key);
+            }
+            Server::Unknown(_) => {
+                let mut run = self.cx.buffers.take_gather();
+                if self.cx.buffers.has_room_for(got.payload.len()) {
+                    self.cx.buffers.write(&mut run, got.payload);
+                }
+                self.send_run(key, run, got.size_bytes);
+            }
+            Server::Anywhere(_) | Server::Peer => {}
+        }
+    }
+
+    fn server_answered(&mut self, key: Key, got: &Received<'_>) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if let Some(name) = &mut flow.server_name {
+            name.silent_since = self.cx.now;
+        }
+        self.cx.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
+        if matches!(flow.server, Server::Anywhere(_)) {
+            return self.anywhere_answered(key, got);
+        }
+        if flow.stream.is_some() {
+            return self.pass_to_tunnel(key, got);
+        }
+        let Some(origin) = &flow.origin else { return };
+        let Some(port) = self.ports.get(origin.port) else { return };
+        let (towards, parts) = (origin.towards(), std::iter::once(got.payload));
+        let limit = &mut flow.limit;
+        let sent = self.outbox.send(&port.fd, Some(&towards), parts, got.size_bytes, limit);
+        self.count_sent(key, &sent);
+    }
+
+    /// Gives what was received to the session of its flow: one run, or two where it has more bytes
+    /// than a run may, which happens over IPv6.
+    fn pass_to_tunnel(&mut self, key: Key, got: &Received<'_>) {
+        let size_bytes = got.size_bytes;
+        let fit = (DATAGRAM_BYTES_MAX / size_bytes.max(1) * size_bytes) as usize;
+        if got.payload.len() <= fit || fit == 0 {
+            return self.queue_run(key, size_bytes, got.payload, got.keep());
+        }
+        let (first, rest) = got.payload.split_at(fit);
+        self.queue_run(key, size_bytes, first, None);
+        self.queue_run(key, size_bytes, rest, None);
+    }
+
+    /// `kept`: the payload in a buffer that may be held.
+    pub(in crate::worker) fn queue_run(
+        &mut self,
+        key: Key,
+        size_bytes: u32,
+        payload: &[u8],
+        kept: Option<Chunk>,
+    ) {
+        let now = self.cx.now;
+        let bytes = payload.len();
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some((tunnel_key, stream)) = flow.stream else { return };
+        let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
+        if !self.cx.buffers.has_room_for(bytes) {
+            self.cx.counters.datagrams_dropped += datagrams(bytes, size_bytes);
+            return;
+        }
+        let queued = tunnel.session.datagrams_ready(stream, size_bytes, bytes as u32, now);
+        self.cx.counters.datagrams_dropped += queued.dropped;
+        flow.queue.drop_chunks(queued.dropped_bytes as usize);
+        if queued.taken {
+            match kept {
+                Some(chunk) => flow.queue.push_chunk(chunk),
+                None => self.cx.buffers.store(payload, &mut flow.queue),
+            }
+        }
+        if queued.too_big && !std::mem::replace(&mut self.told_too_big, true) {
+            let client = flow.client;
+            warn!(
+                %client,
+                bytes = size_bytes,
+                "a datagram is longer than this tunnel carries: dropped (said once)"
+            );
+        }
+        self.mark_tunnel(tunnel_key);
+    }
+
+    /// The head of a run has come from the link: the size of its datagrams, and their sum.
+    pub(in crate::worker) fn run_begins(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        flow: u64,
+        (size_bytes, bytes): (u32, u32),
+    ) {
+        let parts = self.cx.buffers.take_gather();
+        let Some(tunnel) = self.tunnels.get_mut(tunnel) else {
+            return self.cx.buffers.give_back(parts);
+        };
+        let is_counted = tunnel.session.protocol() == Protocol::V03;
+        let flow = Key::unpack(flow);
+        let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
+        tunnel.destination = Destination::Flow;
+        if bytes == 0 {
+            self.run_came(run);
+        } else {
+            tunnel.run = Some(run);
+        }
+    }
+
+    /// More of a run has come from the link.
+    pub(in crate::worker) fn run_continues(&mut self, tunnel: Key, payload: Chunk) {
+        let Some(tunnel) = self.tunnels.get_mut(tunnel) else { return };
+        let Some(run) = &mut tunnel.run else { return };
+        run.left_bytes -= payload.len() as u32;
+        run.parts.push(payload);
+        if run.left_bytes == 0
+            && let Some(run) = tunnel.run.take()
+        {
+            self.run_came(run);
+        }
+    }
+
+    /// All of a run has come from the link.
+    fn run_came(&mut self, run: Run) {
+        let now = self.cx.now;
+        let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
+        self.flows.use_now(key, now);
+        if parts.len_bytes() > size_bytes as usize {
+            self.cx.busy_poll.came(true, now);
+        }
+        if is_counted
+            && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)
+            && let Some(tunnel) = self.tunnels.get_mut(tunnel)
+        {
+            tunnel.session.taken(stream, parts.len_bytes() as u64, now);
+        }
+        self.send_run(key, parts, size_bytes);
+    }
+
+    /// Sends a run to the client or to the server here, or keeps it for as long as that is looked
+    /// up.
+    pub(in crate::worker) fn send_run(&mut self, key: Key, run: Box<Gather>, size_bytes: u32) {
+        let Some(flow) = self.flows.get_mut(key) else { return self.cx.buffers.give_back(run) };
+        let (socket, towards) = match (&mut flow.server, &flow.origin) {
+            (Server::Unknown(waiting), _) => {
+                for (gone, size_bytes) in waiting.push(run, size_bytes) {
+                    self.cx.counters.datagrams_dropped += datagrams(gone.len_bytes(), size_bytes);
+                    self.cx.buffers.give_back(gone);
+                }
+                return;
+            }
+            (Server::Here(socket), _) => (&*socket, None),
+            (Server::Anywhere(_), _) => return self.send_anywhere(key, run, size_bytes),
+            (Server::Peer, Some(origin)) => match self.ports.get(origin.port) {
+                Some(port) => (&port.fd, Some(origin.towards())),
+                None => return self.cx.buffers.give_back(run),
+            },
+            (Server::Peer, None) => return self.cx.buffers.give_back(run),
+        };
+        let parts = run.iter().map(|chunk| &chunk[..]);
+        let sent = self.outbox.send(socket, towards.as_ref(), parts, size_bytes, &mut flow.limit);
+        self.cx.buffers.give_back(run);
+        self.count_sent(key, &sent);
+        self.look_up_if_unanswered(key);
+    }
+
+    fn count_sent(&mut self, key: Key, sent: &Sent) {
+        self.cx.counters.datagrams_out += sent.datagrams;
+        self.cx.counters.datagrams_dropped += sent.dropped;
+        match &sent.error {
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.no_server(key),
+            Some(error) => debug!(%error, dropped = sent.dropped, "datagrams not sent"),
+            None => {}
+        }
+    }
+
+    /// The server's machine has said that nobody listens there.
+    fn no_server(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let client = flow.client;
+        let server = flow.socket().map(|socket| net::peer_address(&socket));
+        self.end_flow(key, "nobody listens at the server's port");
+        let server = server.unwrap_or(crate::session::NO_ADDRESS);
+        self.cx.log_refused(client, &format!("nobody listens at {server}/udp (port unreachable)"));
+    }
+}
+
+/// How many datagrams a run has.
+pub(in crate::worker) fn datagrams(bytes: usize, size_bytes: u32) -> u64 {
+    (bytes as u64).div_ceil(u64::from(size_bytes.max(1))).max(1)
+}

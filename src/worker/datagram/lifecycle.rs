@@ -1,0 +1,290 @@
+//! The life of a flow: it begins with a datagram from a client that nobody knows, here or at the
+//! peer, and ends when it is silent, evicted, refused or ended by the peer. It holds nothing that a
+//! new one could not make good: the next datagram begins it anew.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::cli::plan::Target;
+use crate::io::driver::Driver;
+use crate::io::net;
+use crate::limits::DRAIN_FLOW_MILLIS;
+use crate::policy::seats::Seat;
+use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
+use crate::worker::datagram::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
+use crate::worker::forward::asked::PortName;
+use crate::worker::ingress::listeners::Purpose;
+use crate::worker::{Drain, Key, Worker};
+
+impl<D: Driver> Worker<D> {
+    /// A client that nobody knows has sent something. `None`: nobody would carry it.
+    pub(in crate::worker) fn begin_flow(&mut self, origin: Origin) -> Option<Key> {
+        if let PortName::Asked(key) = origin.port {
+            return self.begin_asked_flow(key, origin);
+        }
+        if self.drain != Drain::No {
+            return None;
+        }
+        let port = self.ports.get(origin.port)?;
+        let client = net::plain(origin.client);
+        let (purpose, address) = (port.purpose, port.address);
+        let seat = self.admit_datagrams(client, (address.port(), purpose))?;
+        match purpose {
+            Purpose::Relay => {
+                let target = match self.relay_target(address) {
+                    Ok(target) => target,
+                    Err(reason) => {
+                        self.cx.log_refused(client, &reason);
+                        return None;
+                    }
+                };
+                let mut flow =
+                    Flow::new(client, Server::Unknown(Waiting::new(target.clone())), self.cx.now);
+                flow.origin = Some(origin);
+                flow.seat = seat;
+                let key = self.insert_flow(flow)?;
+                self.find_server(key, &target);
+                Some(key)
+            }
+            Purpose::Entrance | Purpose::Receptor => {
+                if self.up.is_empty() {
+                    return None;
+                }
+                let mut entrance = address;
+                if let Some(own) = origin.own {
+                    entrance = net::plain(SocketAddr::new(own, entrance.port()));
+                }
+                let mut flow = Flow::new(client, Server::Peer, self.cx.now);
+                flow.origin = Some(origin);
+                flow.seat = seat;
+                let key = self.insert_flow(flow)?;
+                match self.begin_flow_by_next(key, Box::new((entrance, Vec::new()))) {
+                    Ok(()) => Some(key),
+                    Err(error) => {
+                        self.flow_not_begun(key, error);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins a stream for a flow.
+    pub(in crate::worker) fn open_flow(
+        &mut self,
+        tunnel_key: Key,
+        flow: Flow,
+        entrance: SocketAddr,
+        open: impl FnOnce(&mut Session, u64) -> Result<StreamKey, OpenError>,
+    ) -> Option<Key> {
+        let client = flow.client;
+        let key = self.insert_flow(flow)?;
+        let opened = match self.tunnels.get_mut(tunnel_key) {
+            Some(tunnel) => open(&mut tunnel.session, key.pack() | FLOW_BIT),
+            None => Err(OpenError::NotUp),
+        };
+        match opened {
+            Ok(stream) => {
+                debug!(%client, %entrance, "flow");
+                if let Some(flow) = self.flows.get_mut(key) {
+                    flow.stream = Some((tunnel_key, stream));
+                }
+                Some(key)
+            }
+            Err(error) => {
+                self.flow_not_begun(key, error);
+                None
+            }
+        }
+    }
+
+    /// No tunnel takes a flow.
+    fn flow_not_begun(&mut self, key: Key, error: OpenError) {
+        let Some(flow) = self.flows.remove(key) else { return };
+        // The peer takes fewer than we do: the next datagram finds room.
+        if matches!(error, OpenError::TooMany { .. }) {
+            self.evict_flow();
+        }
+        self.cx.log_refused(flow.client, &error.to_string());
+    }
+
+    /// Begins a flow's stream by the newest tunnel that is up and takes it, of those that have not
+    /// refused it.
+    fn begin_flow_by_next(
+        &mut self,
+        key: Key,
+        tentative: Box<(SocketAddr, Vec<Key>)>,
+    ) -> Result<(), OpenError> {
+        let (entrance, refused_by) = &*tentative;
+        let mut why = OpenError::NotUp;
+        for at in (0..self.up.len()).rev() {
+            let tunnel_key = self.up[at];
+            let Some(flow) = self.flows.get_mut(key) else { return Ok(()) };
+            let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
+            if refused_by.contains(&tunnel_key) {
+                continue;
+            }
+            let (session, user) = (&mut tunnel.session, key.pack() | FLOW_BIT);
+            let is_last = self.up[..at].iter().all(|key| refused_by.contains(key));
+            let opened = match is_last {
+                true => session.open_datagrams(user, flow.client, *entrance),
+                false => session.open_datagrams_tentatively(user, flow.client, *entrance),
+            };
+            match opened {
+                Ok(stream) => {
+                    debug!(client = %flow.client, %entrance, "flow");
+                    flow.stream = Some((tunnel_key, stream));
+                    flow.tentative = (!is_last).then_some(tentative);
+                    return Ok(());
+                }
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    /// The peer has a flow: it is not begun again.
+    pub(in crate::worker) fn flow_opened(&mut self, key: Key) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.tentative = None;
+        }
+    }
+
+    /// The peer has not taken a flow, and has tried no server: begins it again by the next tunnel, with
+    /// the datagrams that waited. `false`: there is none.
+    fn begin_flow_elsewhere(&mut self, key: Key, runs: &[(u32, u32)]) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        let Some(mut tentative) = flow.tentative.take() else { return false };
+        tentative.1.extend(flow.stream.take().map(|(tunnel, _)| tunnel));
+        let waited = std::mem::take(&mut flow.queue);
+        if self.begin_flow_by_next(key, tentative).is_err() {
+            return false;
+        }
+        let mut waiting = Vec::new();
+        waited.copy_front(waited.len_bytes(), &mut waiting);
+        let mut left = &waiting[..];
+        for &(size_bytes, bytes) in runs {
+            let (run, rest) = left.split_at((bytes as usize).min(left.len()));
+            self.queue_run(key, size_bytes, run, None);
+            left = rest;
+        }
+        if let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream) {
+            self.mark_tunnel(tunnel);
+        }
+        true
+    }
+
+    /// Puts a flow into the table, in place of another if need be.
+    pub(in crate::worker) fn insert_flow(&mut self, flow: Flow) -> Option<Key> {
+        if self.flows.is_full() {
+            self.evict_flow();
+        }
+        self.flows.insert(flow)
+    }
+
+    pub(in crate::worker) fn evict_flow(&mut self) {
+        if let Some((oldest, _)) = self.flows.oldest() {
+            self.cx.counters.flows_evicted += 1;
+            self.end_flow(oldest, "evicted by a newer flow (SOXCONF=udpflows)");
+        }
+    }
+
+    /// The peer began a flow, whose exit is this target.
+    pub(in crate::worker) fn open_exit_flow(
+        &mut self,
+        (tunnel_key, stream): (Key, StreamKey),
+        client: SocketAddr,
+        seat: Option<Seat>,
+        target: &Target,
+    ) {
+        let server = Server::Unknown(Waiting::new(target.clone()));
+        let mut flow = Flow::new(client, server, self.cx.now);
+        flow.stream = Some((tunnel_key, stream));
+        flow.seat = seat;
+        let Some(key) = self.insert_flow(flow) else {
+            self.refuse_stream(tunnel_key, stream, client, "too many flows are open", false);
+            return;
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+            tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+        }
+        debug!(%client, host = %target.host, port = target.port, "flow's exit");
+        self.find_server(key, target);
+    }
+
+    /// A flow that is to be no more, for this reason: its stream ends, too.
+    pub(in crate::worker) fn end_flow(&mut self, key: Key, reason: &'static str) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let stream = flow.stream;
+        debug!(client = %flow.client, reason, "flow ended");
+        self.forget_flow(key);
+        if let Some((tunnel_key, stream)) = stream {
+            if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+                tunnel.session.local_reset(stream, reason);
+            }
+            self.mark_tunnel(tunnel_key);
+        }
+    }
+
+    /// The session has ended a flow's stream.
+    pub(in crate::worker) fn flow_ended(&mut self, key: Key, how: &Ended) {
+        if let Ended::NotTaken { runs, .. } = how
+            && self.begin_flow_elsewhere(key, runs)
+        {
+            return;
+        }
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let client = flow.client;
+        self.forget_flow(key);
+        match how {
+            Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
+                self.cx.log_refused(client, &format!("by the peer: {reason}"))
+            }
+            Ended::Reset(reason) => debug!(%client, reason, "flow ended by the peer"),
+            Ended::Orderly => debug!(%client, "flow ended by the peer"),
+        }
+    }
+
+    /// Takes a flow out of the table. Its session is not told.
+    pub(in crate::worker) fn forget_flow(&mut self, key: Key) {
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        flow.queue.clear(&mut self.cx.buffers.pipes);
+        match flow.server {
+            Server::Here(socket) => self.cx.driver.cancel_all(&socket),
+            Server::Anywhere(anywhere) => self.cx.driver.cancel_all(&anywhere.socket),
+            Server::Unknown(mut waiting) => {
+                waiting.take().into_iter().for_each(|(run, _)| self.cx.buffers.give_back(run));
+            }
+            Server::Peer => {}
+        }
+    }
+
+    /// A tunnel is gone, and its flows with it.
+    pub(in crate::worker) fn forget_flows_of(&mut self, tunnel: Key) {
+        let mut gone = std::mem::take(&mut self.cx.scratch);
+        let of_it = |flow: &Flow| flow.stream.is_some_and(|(of, _)| of == tunnel);
+        gone.extend(self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key));
+        for key in gone.drain(..) {
+            self.forget_flow(key);
+        }
+        self.cx.scratch = gone;
+    }
+
+    /// Ends flows that have been silent for too long; when to look again.
+    pub(in crate::worker) fn flows_on_time(&mut self) -> Option<Moment> {
+        let patience = match self.drain {
+            Drain::No => self.cx.plan.timeouts.udp?,
+            _ => Duration::from_millis(DRAIN_FLOW_MILLIS),
+        };
+        while let Some((key, last_used)) = self.flows.oldest() {
+            let until = last_used.after(patience);
+            if until > self.cx.now {
+                return Some(until);
+            }
+            self.end_flow(key, "silent for too long (TIMEOUT=udp)");
+        }
+        None
+    }
+}

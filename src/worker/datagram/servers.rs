@@ -1,0 +1,199 @@
+//! The servers of flows here: found by their names, reached from sockets of the flows' own, and looked up
+//! again when they do not answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::cli::plan::Target;
+use crate::io::datagram::{self, SegmentLimit};
+use crate::io::driver::Driver;
+use crate::io::net;
+use crate::io::resolver::Resolver;
+use crate::limits::UNANSWERED_SECS;
+use crate::worker::datagram::coalesce::Source;
+use crate::worker::datagram::flow::{FLOW_BIT, Server, ServerName};
+use crate::worker::log_limit::Class;
+use crate::worker::{Key, Worker};
+
+impl<D: Driver> Worker<D> {
+    /// Looks up where a flow's server is.
+    pub(in crate::worker) fn find_server(&mut self, key: Key, target: &Target) {
+        if let Some(address) = Resolver::literal(target) {
+            self.flow_resolved(key, Ok(vec![address]));
+        } else if let Err(error) = self.cx.resolver.ask(FLOW_BIT | key.pack(), target) {
+            self.flow_resolved(key, Err(error));
+        }
+    }
+
+    /// The addresses of a flow's server: the first that a packet could be sent to is it. Whether
+    /// anybody is there cannot be asked.
+    pub(in crate::worker) fn flow_resolved(
+        &mut self,
+        key: Key,
+        found: io::Result<Vec<SocketAddr>>,
+    ) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
+        };
+        if let Server::Here(socket) = &flow.server {
+            let current = net::peer_address(socket);
+            return self.server_looked_up_again(key, current, found);
+        }
+        let socket = match self.first_that_can_be_sent_to(found, None) {
+            Ok(Some(socket)) => Rc::new(socket),
+            Ok(None) => return,
+            Err(error) => return self.flow_unreachable(key, &error),
+        };
+        let now = self.cx.now;
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
+        let before = std::mem::replace(&mut flow.server, Server::Here(socket));
+        if let Server::Unknown(waiting) = &before
+            && Resolver::literal(&waiting.target).is_none()
+        {
+            let target = waiting.target.clone();
+            flow.server_name = Some(Box::new(ServerName { target, silent_since: now }));
+        }
+        if let Some((tunnel_key, stream)) = flow.stream {
+            if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+                tunnel.session.accept(stream, server, own);
+            }
+            self.mark_tunnel(tunnel_key);
+        }
+        self.watch_source(Source::Flow(key));
+        if let Server::Unknown(mut waiting) = before {
+            for (run, size_bytes) in waiting.take() {
+                self.send_run(key, run, size_bytes);
+            }
+        }
+    }
+
+    /// A socket to the first of the addresses that a packet could be sent to, or why there is none.
+    /// `Ok(None)`: that is the `current` one.
+    fn first_that_can_be_sent_to(
+        &mut self,
+        found: io::Result<Vec<SocketAddr>>,
+        current: Option<SocketAddr>,
+    ) -> io::Result<Option<OwnedFd>> {
+        let mut addresses =
+            found.map_err(|error| io::Error::other(format!("name not found: {error}")))?;
+        let place = addresses.iter().position(|&address| current == Some(address));
+        addresses.truncate(place.unwrap_or(addresses.len()));
+        let opened = match addresses.first() {
+            Some(&first) => self.open_socket(first, || connected_to_one_of(&addresses)),
+            None => Err(io::Error::other("no address")),
+        };
+        match (opened, place) {
+            (Ok(socket), _) => Ok(Some(socket)),
+            (Err(_), Some(_)) => Ok(None),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// A flow whose server cannot be sent to.
+    fn flow_unreachable(&mut self, key: Key, error: &io::Error) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (client, stream) = (flow.client, flow.stream);
+        let reason = match &flow.server {
+            Server::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
+            Server::Here(_) | Server::Anywhere(_) | Server::Peer => error.to_string(),
+        };
+        self.forget_flow(key);
+        match stream {
+            Some((tunnel, stream)) => self.refuse_stream(tunnel, stream, client, &reason, true),
+            None => self.cx.log_refused(client, &reason),
+        }
+    }
+
+    /// Something was sent to a flow's server: its name is looked up again if nothing has come back for
+    /// `TIMEOUT=udp`.
+    #[inline]
+    pub(in crate::worker) fn look_up_if_unanswered(&mut self, key: Key) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(name) = &mut flow.server_name else { return };
+        let patience = self.cx.plan.timeouts.udp.unwrap_or(Duration::from_secs(UNANSWERED_SECS));
+        if name.silent_since.after(patience) > self.cx.now {
+            return;
+        }
+        name.silent_since = self.cx.now;
+        if let Err(error) = self.cx.resolver.ask(FLOW_BIT | key.pack(), &name.target) {
+            debug!(client = %flow.client, %error, "cannot look a silent server up again");
+        }
+    }
+
+    /// What the name of a flow's silent server leads to now: a new flow's server would be the first.
+    fn server_looked_up_again(
+        &mut self,
+        key: Key,
+        current: SocketAddr,
+        found: io::Result<Vec<SocketAddr>>,
+    ) {
+        let found = self.first_that_can_be_sent_to(found, Some(current));
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let client = flow.client;
+        match found {
+            Ok(None) => {}
+            Err(error) => debug!(%client, %error, "a silent server's name leads nowhere now"),
+            Ok(Some(socket)) => {
+                let server = net::peer_address(&socket);
+                debug!(%client, %current, %server, "a silent server's name leads elsewhere now");
+                flow.limit = SegmentLimit::default();
+                let before = std::mem::replace(&mut flow.server, Server::Here(Rc::new(socket)));
+                if let Server::Here(socket) = before {
+                    // With the end of what watches the old socket the new one is read and watched. One
+                    // that rests is not watched, and the new one read when the rest is over.
+                    self.cx.driver.cancel_all(&socket);
+                }
+            }
+        }
+    }
+
+    /// Opens a socket for datagrams to or at `address`. Where no local port is free for it, or no
+    /// descriptor, the flow that was silent for longest is let go: its port serves at once, its
+    /// descriptor the next datagram.
+    pub(in crate::worker) fn open_socket(
+        &mut self,
+        address: SocketAddr,
+        mut open: impl FnMut() -> io::Result<OwnedFd>,
+    ) -> io::Result<OwnedFd> {
+        let error = match open() {
+            Err(error) => error,
+            opened => return opened,
+        };
+        let no_port = net::is_out_of_ports(&error, address);
+        if !no_port && !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            return Err(error);
+        }
+        let error = io::Error::other(net::why_not_connected(&error, address));
+        let Some(oldest) = self.flows.oldest_with_socket() else { return Err(error) };
+        if self.cx.may_log(Class::Shortage) {
+            warn!(reason = %error, "the UDP flow that was silent for longest is let go for a new one");
+        }
+        if let Some(socket) = self.flows.get_mut(oldest).and_then(|flow| flow.socket()) {
+            datagram::free_port(&socket);
+        }
+        self.cx.counters.flows_evicted += 1;
+        self.end_flow(oldest, "let go for a newer flow: no local port or descriptor was free");
+        if no_port { open().map_err(|_| error) } else { Err(error) }
+    }
+}
+
+/// A socket to the first of the addresses that a packet could be sent to. The lack of a port is what is
+/// reported first, since something can be done about it.
+fn connected_to_one_of(addresses: &[SocketAddr]) -> io::Result<OwnedFd> {
+    let (mut last, mut no_port) = (None, None);
+    for &address in addresses {
+        match datagram::connected(address) {
+            Err(error) if net::is_out_of_ports(&error, address) => no_port = Some(error),
+            Err(error) => last = Some(error),
+            opened => return opened,
+        }
+    }
+    Err(no_port.or(last).unwrap_or_else(|| io::Error::other("no address")))
+}

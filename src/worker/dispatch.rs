@@ -1,0 +1,84 @@
+//! Completions: each is handed to whoever it is for.
+
+use super::Worker;
+use super::token::{self, Kind};
+use crate::io::driver::{BufferClass, Completion, Driver, Outcome};
+use crate::worker::datagram::coalesce::Source;
+use crate::worker::forward::asked::PortName;
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn take_in(&mut self, completion: Completion) {
+        let Completion { token, more, outcome } = completion;
+        let (kind, key) = token::read(token);
+        match (kind, outcome) {
+            (Kind::LocalReceive, Outcome::Received(got)) => {
+                self.local_received(key, BufferClass::Small, more, got);
+            }
+            (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
+                self.bulk_receives -= 1;
+                self.local_received(key, BufferClass::Bulk, more, got);
+            }
+            (Kind::LocalSend, Outcome::Sent { result, gather }) => {
+                self.local_sent(key, result, gather);
+            }
+            (Kind::LinkReceive, Outcome::Received(got)) => self.link_received(key, more, got),
+            (Kind::LinkSend, Outcome::Sent { result, gather }) => {
+                self.link_sent(key, result, gather);
+            }
+            (Kind::Accept, Outcome::Accepted(got)) => {
+                self.accepted(token::number(token) as usize, more, got);
+            }
+            (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
+            (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
+            (Kind::LocalBroken, Outcome::Polled(events)) => self.local_broken(key, events),
+            (Kind::PortReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(PortName::Entrance(token::number(token))));
+            }
+            (Kind::AskedReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(PortName::Asked(key)));
+            }
+            (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
+            (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
+            (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
+            (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
+            (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
+            (Kind::LinkCommandExit, Outcome::Polled(_)) => {
+                self.command_exited(token::number(token));
+            }
+            (Kind::LinkCommandStderr, Outcome::Polled(Ok(_))) => {
+                self.command_said(token::number(token));
+            }
+            (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
+            (Kind::Connect, Outcome::Connected(result)) => self.attempt_ended(key, result),
+            (Kind::Wake, Outcome::Polled(_)) => self.woken(),
+            (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
+            (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
+            (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
+            (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
+            (kind, outcome) => self.take_in_pair(kind, key, outcome),
+        }
+    }
+
+    /// Asks to be told when the wake channel has something. It is polled and not received from: a stop
+    /// has to be heard also while no receive buffer is free.
+    pub(super) fn watch_wake(&mut self) {
+        self.cx.driver.poll(&self.wake, libc::POLLIN as u32, false, Kind::Wake.number(0));
+    }
+
+    /// Bytes for the worker itself.
+    fn woken(&mut self) {
+        let mut buffer = [0; 64];
+        let got = loop {
+            match rustix::io::read(&self.wake, &mut buffer) {
+                Err(rustix::io::Errno::INTR) => {}
+                got => break got.unwrap_or(0),
+            }
+        };
+        self.take_in_wakes(&buffer[..got]);
+        while let Some(answer) = self.cx.resolver.answer() {
+            self.resolved(answer);
+        }
+        // What is left in the channel, the poll tells of at once.
+        self.watch_wake();
+    }
+}

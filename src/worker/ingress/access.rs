@@ -1,0 +1,380 @@
+//! Who may connect: `RELIABLE=`, exits' host lists and `MAXIMA=`, where connections, datagrams and
+//! streams of the peer come in. Where a verdict depends on the client's name, it is looked up first:
+//! a connection waits in our hands, a stream with what its client says meanwhile. Datagrams at an
+//! entrance are dropped: the next ones find the answer.
+//!
+//! Behind `?proxy=accept` it is not the socket's own address that is judged, but the one that the
+//! header names: whoever can connect to such a port may say who it is. Clients of Unix sockets have
+//! no address; host lists take them as clients that are not known.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use tracing::{debug, warn};
+
+use crate::cli::hostlist::ClientName;
+use crate::cli::plan::{Caller, LinkPlan, Target, Transport};
+use crate::io::driver::{Driver, Fd};
+use crate::io::link::Link;
+use crate::io::net;
+use crate::policy::destinations::Asker;
+use crate::policy::routing::{self, NameWanted};
+use crate::policy::seats::Seat;
+use crate::session::{NO_ADDRESS, StreamKey};
+use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server, Waiting};
+use crate::worker::forward::callback::Call;
+use crate::worker::ingress::listeners::Purpose;
+use crate::worker::log_limit::Class;
+use crate::worker::stream::client::Client;
+use crate::worker::stream::local::{Local, Stage};
+use crate::worker::{Drain, Key, Worker};
+
+/// What is said to who cannot be waited with.
+const TOO_MANY: &str = "too many clients' names are being looked up";
+
+/// A connection that has come in at a listener.
+#[derive(Debug)]
+pub(in crate::worker) struct Came {
+    pub(in crate::worker) socket: Fd,
+    pub(in crate::worker) purpose: Purpose,
+    /// Who is judged: where clients come behind a PROXY header, the one that it names.
+    pub(in crate::worker) client: Client,
+    /// The address that the listener has; unspecified for a Unix socket.
+    pub(in crate::worker) at: SocketAddr,
+    /// It is a Unix socket.
+    pub(in crate::worker) unix: bool,
+}
+
+/// A stream that the peer began.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::worker) struct Incoming {
+    pub(in crate::worker) tunnel: Key,
+    pub(in crate::worker) stream: StreamKey,
+    pub(in crate::worker) client: Option<SocketAddr>,
+    pub(in crate::worker) entrance: Option<SocketAddr>,
+    pub(in crate::worker) transport: Option<Transport>,
+    /// The place of its exit in the plan, once that is chosen.
+    pub(in crate::worker) exit: Option<usize>,
+    /// It is to be led to a client of ours: that is what `client` is then, and where it came in
+    /// `entrance`.
+    pub(in crate::worker) call: Option<Call>,
+}
+
+impl Incoming {
+    /// Whom host lists judge. Who has no address (a client of a Unix socket) is said to have the
+    /// unspecified one, and an entrance without a port to have port 0.
+    pub(in crate::worker) fn caller(&self) -> Caller {
+        let client = self.client.map(|client| client.ip());
+        Caller {
+            client: client.filter(|client| !client.is_unspecified()),
+            entrance_port: self.entrance.map(|entrance| entrance.port()).filter(|&port| port != 0),
+        }
+    }
+}
+
+/// Who goes on when the client's name is known.
+#[derive(Debug)]
+pub(in crate::worker) enum Waiter {
+    /// A connection that came in at a listener.
+    Connection(Came),
+    /// A stream, for which this local connection without a server holds the place.
+    Stream(Key, Incoming),
+    /// A stream of datagrams, for which this flow without a server does.
+    Flow(Key, Incoming),
+}
+
+impl<D: Driver> Worker<D> {
+    /// Somebody has connected at a listener, and said whose the connection is where that is asked.
+    pub(in crate::worker) fn connection_came(&mut self, came: Came) {
+        let Came { client, at, .. } = came;
+        let entrance_port = Some(at.port()).filter(|&port| port != 0);
+        let caller = Caller { client: client.ip(), entrance_port };
+        let verdict = self.lets_in(&caller, came.purpose);
+        if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
+            && let Err(reason) = self.count_service(came.purpose)
+        {
+            return self.turn_away(&came.socket, client, &reason);
+        }
+        match (verdict, came.purpose) {
+            (Some(Ok(())), Purpose::Receptor) => {
+                self.begin_tunnel(Link::socket(came.socket, client.to_string()));
+            }
+            (Some(Ok(())), Purpose::Relay) => self.begin_pair(came.socket, at),
+            (Some(Ok(())), Purpose::Entrance) => self.client_came(came),
+            (Some(Err(reason)), Purpose::Receptor) => {
+                net::reset_on_close(&came.socket);
+                if self.cx.may_log(Class::Stranger) {
+                    let port = at.port();
+                    let reason = format!("{reason}: add its address, or -P{port} for any peer");
+                    warn!(peer = %client, reason, "tunnel did not come up");
+                }
+            }
+            (Some(Err(reason)), _) => self.turn_away(&came.socket, client, reason),
+            (None, _) => {
+                // Only who has an address has a name.
+                if let Some(client) = caller.client {
+                    self.await_name(client, Waiter::Connection(came));
+                }
+            }
+        }
+    }
+
+    /// Resets a client's connection, which its caller then drops.
+    pub(in crate::worker) fn turn_away(
+        &mut self,
+        socket: &OwnedFd,
+        client: impl Display,
+        reason: &str,
+    ) {
+        net::reset_on_close(socket);
+        self.cx.log_refused(client, reason);
+    }
+
+    /// Datagrams have come to an entrance from a client that nobody knows. `None`: not to be
+    /// carried, or not yet.
+    pub(in crate::worker) fn admit_datagrams(
+        &mut self,
+        client: SocketAddr,
+        (port, purpose): (u16, Purpose),
+    ) -> Option<Option<Seat>> {
+        let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
+        match self.lets_in(&caller, purpose) {
+            Some(Ok(())) => match self.cx.seats.take(caller.client) {
+                Ok(seat) => return Some(seat),
+                Err(reason) => self.cx.log_refused(client, &reason),
+            },
+            Some(Err(reason)) => self.cx.log_refused(client, reason),
+            None => self.ask_name(client.ip()),
+        }
+        None
+    }
+
+    /// The place of a stream's exit in the plan, and the stream's seat. `None`: it was refused, or
+    /// waits for its client's name.
+    pub(in crate::worker) fn admit(
+        &mut self,
+        incoming: &Incoming,
+    ) -> Option<(usize, Option<Seat>)> {
+        let Incoming { tunnel, stream, client, transport, .. } = *incoming;
+        let caller = incoming.caller();
+        let client = client.unwrap_or(NO_ADDRESS);
+        let chosen = match self.is_reliable(&caller) {
+            None => Err(NameWanted),
+            Some(false) => {
+                let reason = format!("RELIABLE= does not let in client {}", client.ip());
+                self.refuse_stream(tunnel, stream, client, &reason, false);
+                return None;
+            }
+            Some(true) => {
+                let name = self.name_of(&caller);
+                let chosen = routing::choose_by_name(&self.cx.plan.exits, &caller, name, transport);
+                chosen.and_then(|exit| {
+                    let taken =
+                        exit.map(|exit| self.exit_takes(exit, &caller, name)).transpose()?;
+                    Ok(exit.zip(taken))
+                })
+            }
+        };
+        let reason = match chosen {
+            Ok(Some((exit, Ok(())))) => match self.take_seats(Some(exit), caller.client) {
+                Ok(seat) => return Some((exit, seat)),
+                Err(reason) => reason,
+            },
+            Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),
+            Ok(None) => {
+                let (what, why) = if self.cx.plan.exits.is_empty() {
+                    (String::from("no exit"), "has neither DEST= nor SERVER=...,-in")
+                } else {
+                    let port = caller.entrance_port.map_or(String::from("?"), |p| p.to_string());
+                    let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
+                    let client = client.ip();
+                    let what = format!("no exit for client {client} at entrance port {port}{udp}");
+                    (what, "has none for it among its DEST= and SERVER=...,-in")
+                };
+                // Both ends log it, and it is this one that can be mended.
+                let reason = format!("{what}: the other end {why}");
+                self.refuse_silently(tunnel, stream, &reason, false);
+                self.cx.log_refused(client, &format!("{what}: this end {why}"));
+                return None;
+            }
+            Err(NameWanted) => {
+                self.hold_stream(incoming, client);
+                return None;
+            }
+        };
+        self.refuse_stream(tunnel, stream, client, &reason, false);
+        None
+    }
+
+    /// What the lists say of who has come in, and why not. `None`: that depends on its name.
+    fn lets_in(&self, caller: &Caller, purpose: Purpose) -> Option<Result<(), &'static str>> {
+        if !self.is_reliable(caller)? {
+            return Some(Err("RELIABLE= does not let it in"));
+        }
+        // Elsewhere `PERMIT=` is about exits.
+        if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&self.cx.plan.link, purpose) {
+            let (word, name) = (transport.relay_word(), self.name_of(caller));
+            if !self.cx.plan.permits_client(word, caller, name)? {
+                return Some(Err("PERMIT= does not let it in"));
+            }
+        }
+        Some(Ok(()))
+    }
+
+    /// What `RELIABLE=` says of a caller. `None`: that depends on its name.
+    fn is_reliable(&self, caller: &Caller) -> Option<bool> {
+        match &self.cx.plan.reliable {
+            Some(list) => list.verdict(caller, self.name_of(caller)),
+            None => Some(true),
+        }
+    }
+
+    /// The client of a stream whose exit is a proxy, for [`crate::policy::destinations`].
+    pub(in crate::worker) fn asker(&self, incoming: &Incoming) -> Asker {
+        let caller = incoming.caller();
+        let name = match self.name_of(&caller) {
+            ClientName::Is(name) => Some(name.to_owned()),
+            ClientName::Unasked | ClientName::None => None,
+        };
+        Asker { caller, name, exit: incoming.exit }
+    }
+
+    pub(in crate::worker) fn name_of(&self, caller: &Caller) -> ClientName<'_> {
+        caller
+            .client
+            .map_or(ClientName::None, |client| self.names.get(client.to_canonical(), self.cx.now))
+    }
+
+    /// Makes something that the stream's data may wait at until the client's name is known.
+    pub(in crate::worker) fn hold_stream(&mut self, incoming: &Incoming, client: SocketAddr) {
+        let Incoming { tunnel, stream, transport, .. } = *incoming;
+        let waiter = if transport == Some(Transport::Udp) {
+            // Whom it is sent to is not known: what is being looked up is the client.
+            let target = Target { host: client.ip().to_string(), port: client.port() };
+            let mut flow = Flow::new(client, Server::Unknown(Waiting::new(target)), self.cx.now);
+            flow.stream = Some((tunnel, stream));
+            self.insert_flow(flow).map(|key| Waiter::Flow(key, *incoming))
+        } else {
+            let mut local = Local::new(tunnel, Stage::Asking, client, self.cx.now);
+            local.stream = Some(stream);
+            self.locals.insert(local).map(|key| Waiter::Stream(key, *incoming))
+        };
+        let Some(waiter) = waiter else {
+            self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
+            return;
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            match waiter {
+                Waiter::Flow(key, _) => {
+                    tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+                }
+                Waiter::Stream(key, _) => tunnel.session.attach(stream, key.pack()),
+                Waiter::Connection(_) => {}
+            }
+        }
+        self.await_name(client.ip(), waiter);
+    }
+
+    fn await_name(&mut self, client: IpAddr, waiter: Waiter) {
+        match self.names.wait(client.to_canonical(), waiter, self.cx.now) {
+            Ok(()) => self.ask_name(client),
+            Err(Waiter::Connection(came)) => {
+                self.turn_away(&came.socket, came.client, TOO_MANY);
+            }
+            Err(Waiter::Stream(key, incoming)) => {
+                self.locals.remove(key);
+                self.refuse_waiting(&incoming);
+            }
+            Err(Waiter::Flow(key, incoming)) => {
+                self.forget_flow(key);
+                self.refuse_waiting(&incoming);
+            }
+        }
+    }
+
+    fn refuse_waiting(&mut self, incoming: &Incoming) {
+        let client = incoming.client.unwrap_or(NO_ADDRESS);
+        self.refuse_stream(incoming.tunnel, incoming.stream, client, TOO_MANY, false);
+    }
+
+    /// Looks a client's name up, unless that is being done.
+    fn ask_name(&mut self, client: IpAddr) {
+        let client = client.to_canonical();
+        if self.names.begin(client, self.cx.now)
+            && let Err(error) = self.cx.resolver.ask_name(client)
+        {
+            debug!(%client, %error, "cannot look up a client's name");
+            self.name_found(client, None);
+        }
+    }
+
+    /// A client's name, or that it has none: those who waited for it go on.
+    pub(in crate::worker) fn name_found(&mut self, client: IpAddr, name: Option<String>) {
+        debug!(%client, name, "name of a client");
+        self.names.found(client, name, self.cx.now);
+        while let Some(waiter) = self.names.take(client) {
+            match waiter {
+                Waiter::Connection(came) if self.drain != Drain::No => {
+                    net::reset_on_close(&came.socket);
+                }
+                Waiter::Connection(came) => self.connection_came(came),
+                Waiter::Stream(key, incoming) => self.go_on_with_stream(key, incoming),
+                Waiter::Flow(key, incoming) => self.go_on_with_flow(key, incoming),
+            }
+        }
+    }
+
+    /// Those whose patience with a name is over go on without it.
+    pub(in crate::worker) fn names_on_time(&mut self) {
+        while let Some((client, until)) = self.names.oldest()
+            && until <= self.cx.now
+        {
+            self.name_found(client, None);
+        }
+    }
+
+    /// Opens the exit of a stream that has waited, and gives it what was delivered meanwhile.
+    fn go_on_with_stream(&mut self, key: Key, incoming: Incoming) {
+        // Gone where the stream has ended.
+        let Some(mut held) = self.locals.remove(key) else { return };
+        self.open_exit(incoming);
+        match self.user_of(&incoming) {
+            Some(user) if user & FLOW_BIT == 0 => {
+                let key = Key::unpack(user);
+                if self.is_talking(key) {
+                    return self.client_had_said(key, &mut held);
+                }
+                if let Some(local) = self.locals.get_mut(key) {
+                    std::mem::swap(&mut local.output, &mut held.output);
+                    std::mem::swap(&mut local.spill, &mut held.spill);
+                    local.urgent = held.urgent;
+                    local.end_after_output = held.end_after_output;
+                    self.mark_local(key);
+                }
+            }
+            _ => {}
+        }
+        held.output.clear(&mut self.cx.buffers.pipes);
+    }
+
+    fn go_on_with_flow(&mut self, key: Key, incoming: Incoming) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Server::Unknown(waiting) = &mut flow.server else { return };
+        let runs = waiting.take();
+        self.forget_flow(key);
+        self.open_exit(incoming);
+        let key = self.user_of(&incoming).map(Key::unpack);
+        for (run, size_bytes) in runs {
+            match key {
+                Some(key) => self.send_run(key, run, size_bytes),
+                None => self.cx.buffers.give_back(run),
+            }
+        }
+    }
+
+    /// What a stream is attached to.
+    fn user_of(&mut self, incoming: &Incoming) -> Option<u64> {
+        self.tunnels.get_mut(incoming.tunnel)?.session.user_of(incoming.stream)
+    }
+}

@@ -1,0 +1,315 @@
+//! Listening sockets: receptors, where peers come in, and entrances, where clients do.
+//!
+//! An entrance accepts while a tunnel is up and has room ([`crate::worker::ingress::entrances`]). While none has, clients
+//! wait in the kernel's queue, which is bounded and costs nothing, and are served when one has again;
+//! after `TIMEOUT=hold` those that wait, and those that come, are reset, so that they learn of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::io::driver::{Driver, Fd, OpId};
+use crate::io::net;
+use crate::io::unix::SocketFile;
+use crate::limits::{ACCEPT_PAUSE_MILLIS, LISTEN_BACKLOG};
+use crate::session::Moment;
+use crate::worker::ingress::access::Came;
+use crate::worker::log_limit::Class;
+use crate::worker::stream::client::Client;
+use crate::worker::token::Kind;
+use crate::worker::{Drain, Worker};
+
+/// What comes in at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Persistent connections.
+    Receptor,
+    /// Clients whose streams go through a tunnel.
+    Entrance,
+    /// Clients of a plain relay.
+    Relay,
+}
+
+/// Who has opened a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This process.
+    Own,
+    /// Another, which may use it again when this one has gone.
+    Inherited,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) fd: Fd,
+    pub(crate) address: SocketAddr,
+    pub(crate) purpose: Purpose,
+    origin: Origin,
+    /// Where a Unix socket stands.
+    path: Option<PathBuf>,
+    /// Its file, if this process has made it.
+    _file: Option<SocketFile>,
+    /// Clients begin with a PROXY header.
+    pub(crate) proxy_header: bool,
+    accepting: Option<OpId>,
+    /// Takes nobody any more, and stays for its number's sake.
+    closed: bool,
+    /// Out of descriptors: accepts again then.
+    paused_until: Option<Moment>,
+}
+
+impl Listener {
+    pub(crate) fn new(fd: OwnedFd, purpose: Purpose, origin: Origin) -> Listener {
+        let address = net::local_address(&fd);
+        let fd = Rc::new(fd);
+        Listener {
+            fd,
+            address,
+            purpose,
+            origin,
+            path: None,
+            _file: None,
+            proxy_header: false,
+            accepting: None,
+            closed: false,
+            paused_until: None,
+        }
+    }
+
+    /// An entrance at a Unix socket. `file` is there if this process has made it.
+    pub(crate) fn unix(fd: OwnedFd, path: PathBuf, file: Option<SocketFile>) -> Listener {
+        let origin = if file.is_some() { Origin::Own } else { Origin::Inherited };
+        let path = Some(path);
+        Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
+    }
+
+    /// Takes nobody any more. True if the socket is to be shut down, which nobody else uses.
+    pub(in crate::worker) fn close(&mut self) -> bool {
+        self.closed = true;
+        self.origin == Origin::Own
+    }
+
+    /// Whether it is a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Who has connected to it by this socket, and whether a PROXY header comes first.
+    fn came(&self, socket: OwnedFd) -> (Came, bool) {
+        let unix = self.is_unix();
+        let client = Client::of(&socket, unix);
+        let (purpose, at, socket) = (self.purpose, self.address, Rc::new(socket));
+        (Came { purpose, client, at, unix, socket }, self.proxy_header)
+    }
+
+    /// Where it listens, for the log.
+    pub(crate) fn place(&self) -> String {
+        match &self.path {
+            Some(path) => format!("unix:{}", path.display()),
+            None => self.address.to_string(),
+        }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Accepts wherever that does not depend on a tunnel.
+    pub(in crate::worker) fn start_listening(&mut self) {
+        self.start_accepting(Purpose::Receptor);
+        self.start_accepting(Purpose::Relay);
+    }
+
+    /// Accepts at all listeners of a purpose that do not yet.
+    pub(in crate::worker) fn start_accepting(&mut self, purpose: Purpose) {
+        let clients_wait = purpose != Purpose::Receptor && self.dials_are_short();
+        if self.drain != Drain::No || clients_wait {
+            return;
+        }
+        // Those who do not find room are left in the queue.
+        let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
+        for (number, listener) in self.listeners.iter_mut().enumerate() {
+            let idle = listener.accepting.is_none() && listener.paused_until.is_none();
+            if listener.purpose == purpose && idle && !listener.closed {
+                let token = Kind::Accept.number(number as u32);
+                listener.accepting = Some(match one_by_one {
+                    true => self.cx.driver.accept_one(&listener.fd, token),
+                    false => self.cx.driver.accept(&listener.fd, token),
+                });
+            }
+        }
+    }
+
+    /// Leaves clients in the kernel's queue from now on.
+    pub(in crate::worker) fn hold_clients(&mut self) {
+        self.clients_held = true;
+        self.hold_deadline = self.cx.plan.timeouts.hold.map(|hold| self.cx.now.after(hold));
+        for listener in self.listeners.iter().filter(|l| l.purpose == Purpose::Entrance) {
+            if let Some(op) = listener.accepting {
+                self.cx.driver.cancel(op);
+            }
+        }
+    }
+
+    /// Leaves all clients in the kernel's queue while those before them wait for descriptors.
+    pub(in crate::worker) fn pause_clients(&mut self) {
+        for listener in self.listeners.iter().filter(|l| l.purpose != Purpose::Receptor) {
+            if let Some(op) = listener.accepting {
+                self.cx.driver.cancel(op);
+            }
+        }
+    }
+
+    /// Takes clients again, as far as somebody serves them.
+    pub(in crate::worker) fn resume_clients(&mut self) {
+        self.start_accepting(Purpose::Relay);
+        if self.may_take_clients() {
+            self.start_accepting(Purpose::Entrance);
+        }
+    }
+
+    /// Closes all listening sockets: whoever connects from now on is refused by the kernel, or waits
+    /// for the next process where the socket is another's, for whom it goes on.
+    pub(in crate::worker) fn close_listeners(&mut self) {
+        for (number, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
+            match listener.accepting {
+                // Whom it has taken from the queue by now comes before its end.
+                Some(op) => {
+                    self.cx.driver.cancel(op);
+                    self.closing_listeners.push((number, listener));
+                }
+                None => self.close_listener(listener),
+            }
+        }
+        self.hurry_greetings();
+    }
+
+    /// Closes a listening socket. Who waits in its queue would be reset by that: as far as somebody
+    /// serves them they are taken before.
+    fn close_listener(&mut self, listener: Listener) {
+        if listener.origin == Origin::Own {
+            let serves = match listener.purpose {
+                Purpose::Receptor => false,
+                Purpose::Entrance => !self.up.is_empty(),
+                Purpose::Relay => true,
+            };
+            for _ in 0..if serves { LISTEN_BACKLOG } else { 0 } {
+                let Ok(socket) = net::accept_now(&listener.fd) else { break };
+                self.came_at(listener.came(socket));
+            }
+            net::shut_down(&listener.fd);
+        }
+        self.cx.driver.cancel_all(&listener.fd);
+        // A socket's file goes with its listener, so that the next process can make its own.
+    }
+
+    /// A listener that is being closed had taken somebody from its queue, or has ended.
+    fn accepted_late(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
+        let of = |&(closing, _): &(usize, Listener)| closing == number;
+        let Some(at) = self.closing_listeners.iter().position(of) else { return };
+        let (_, listener) = self.closing_listeners.swap_remove(at);
+        match got {
+            // A peer dials again, and finds the next process.
+            Ok(socket) if listener.purpose == Purpose::Receptor => drop(socket),
+            Ok(socket) => self.came_at(listener.came(socket)),
+            Err(_) => {}
+        }
+        match more {
+            true => self.closing_listeners.push((number, listener)),
+            false => self.close_listener(listener),
+        }
+    }
+
+    /// Somebody has connected to a listener, whose clients begin with a PROXY header or not.
+    fn came_at(&mut self, (came, proxy_header): (Came, bool)) {
+        match proxy_header {
+            true => self.begin_greeting(came),
+            false => self.connection_came(came),
+        }
+    }
+
+    pub(in crate::worker) fn accepted(
+        &mut self,
+        number: usize,
+        more: bool,
+        got: io::Result<OwnedFd>,
+    ) {
+        let Some(listener) = self.listeners.get_mut(number) else {
+            return self.accepted_late(number, more, got);
+        };
+        if !more {
+            listener.accepting = None;
+        }
+        let purpose = listener.purpose;
+        match got {
+            // It was on its way when the last that is served had come.
+            Ok(socket) if listener.closed => net::reset_on_close(&socket),
+            Ok(socket) => {
+                let came = listener.came(socket);
+                self.came_at(came);
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECANCELED) => {}
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    if self.cx.log_limit.allow(Class::Shortage, self.cx.now) {
+                        warn!(address = listener.place(), %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
+                    }
+                    let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
+                    listener.paused_until = Some(self.cx.now.after(pause));
+                    self.listeners_paused = true;
+                }
+                // The client was gone before we came to it.
+                _ => debug!(address = listener.place(), %error, "accept failed"),
+            },
+        }
+        if more {
+            return;
+        }
+        if purpose != Purpose::Entrance || self.may_take_clients() {
+            self.start_accepting(purpose);
+        } else if !self.clients_held {
+            self.hold_clients();
+        }
+    }
+
+    /// Times of listeners; the next one.
+    pub(in crate::worker) fn listeners_on_time(&mut self) -> Option<Moment> {
+        let held = self.clients_held && self.hold_deadline.is_some();
+        if !self.listeners_paused && !held {
+            return None;
+        }
+        self.listeners_paused = false;
+        let mut next = None;
+        let mut over = false;
+        for listener in &mut self.listeners {
+            match listener.paused_until {
+                Some(until) if until <= self.cx.now => {
+                    listener.paused_until = None;
+                    over = true;
+                }
+                Some(until) => {
+                    self.listeners_paused = true;
+                    next = Some(next.map_or(until, |next: Moment| next.min(until)));
+                }
+                None => {}
+            }
+        }
+        if over {
+            self.start_listening();
+        }
+        if self.clients_held
+            && let Some(deadline) = self.hold_deadline.filter(|&deadline| deadline > self.cx.now)
+        {
+            next = Some(next.map_or(deadline, |next| next.min(deadline)));
+        }
+        if over && self.may_take_clients() {
+            self.start_accepting(Purpose::Entrance);
+        }
+        self.gate_entrances();
+        next
+    }
+}

@@ -1,0 +1,174 @@
+//! Names of clients: what is known of them for a while, and who waits until one is.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hashlink::LinkedHashMap;
+
+use crate::cli::hostlist::ClientName;
+use crate::limits::{
+    CLIENT_NAME_PATIENCE_SECS, CLIENT_NAME_SECS, CLIENT_NAMES_MAX, CLIENT_NAMES_WAITING_MAX,
+};
+use crate::session::Moment;
+
+#[derive(Debug)]
+struct Waiting<W> {
+    client: IpAddr,
+    until: Moment,
+    waiter: W,
+}
+
+/// What is known of a client's name, and until when.
+#[derive(Debug)]
+struct Known {
+    name: Name,
+    until: Moment,
+}
+
+#[derive(Debug)]
+enum Name {
+    /// It is being looked up.
+    Asked,
+    /// It cannot be found, or does not lead back to the client.
+    None,
+    Is(Box<str>),
+}
+
+/// The names of the process's clients, and those (`W`) who wait for one.
+#[derive(Debug)]
+pub(in crate::worker) struct Names<W> {
+    /// The one that was asked for first in front.
+    known: LinkedHashMap<IpAddr, Known>,
+    /// All have the same patience: the one that came first in front.
+    waiting: VecDeque<Waiting<W>>,
+    patience: Duration,
+}
+
+impl<W> Names<W> {
+    /// `connect` is `TIMEOUT=con`, beyond which nobody is to wait for a name either.
+    pub(in crate::worker) fn new(connect: Option<Duration>) -> Names<W> {
+        let patience = Duration::from_secs(CLIENT_NAME_PATIENCE_SECS);
+        let patience = connect.map_or(patience, |connect| connect.min(patience));
+        Names { known: LinkedHashMap::new(), waiting: VecDeque::new(), patience }
+    }
+
+    /// What is known of a client's name.
+    pub(in crate::worker) fn get(&self, client: IpAddr, now: Moment) -> ClientName<'_> {
+        match self.known.get(&client) {
+            Some(known) if known.until > now => match &known.name {
+                Name::Asked => ClientName::Unasked,
+                Name::None => ClientName::None,
+                Name::Is(name) => ClientName::Is(name),
+            },
+            _ => ClientName::Unasked,
+        }
+    }
+
+    /// True when the name has to be looked up now: it is then known to be.
+    pub(in crate::worker) fn begin(&mut self, client: IpAddr, now: Moment) -> bool {
+        let known = self.known.get(&client);
+        if known.is_some_and(|known| known.until > now) {
+            return false;
+        }
+        self.keep(client, Name::Asked, now.after(self.patience));
+        true
+    }
+
+    /// What was found. Nobody waits for it from now on who is not taken by [`Names::take`].
+    pub(in crate::worker) fn found(&mut self, client: IpAddr, name: Option<String>, now: Moment) {
+        let name = name.map_or(Name::None, |name| Name::Is(name.into()));
+        self.keep(client, name, now.after(Duration::from_secs(CLIENT_NAME_SECS)));
+    }
+
+    fn keep(&mut self, client: IpAddr, name: Name, until: Moment) {
+        // Behind the others: what is known for longest goes first.
+        self.known.remove(&client);
+        while self.known.len() >= CLIENT_NAMES_MAX {
+            self.known.pop_front();
+        }
+        self.known.insert(client, Known { name, until });
+    }
+
+    /// Lets somebody wait for a client's name. Those who are one too many come back.
+    pub(in crate::worker) fn wait(
+        &mut self,
+        client: IpAddr,
+        waiter: W,
+        now: Moment,
+    ) -> Result<(), W> {
+        if self.waiting.len() >= CLIENT_NAMES_WAITING_MAX {
+            return Err(waiter);
+        }
+        self.waiting.push_back(Waiting { client, until: now.after(self.patience), waiter });
+        Ok(())
+    }
+
+    /// Somebody who waits for this client's name, and waits no more.
+    pub(in crate::worker) fn take(&mut self, client: IpAddr) -> Option<W> {
+        let at = self.waiting.iter().position(|waiting| waiting.client == client)?;
+        Some(self.waiting.remove(at)?.waiter)
+    }
+
+    /// Whose name is waited for longest, and until when.
+    pub(in crate::worker) fn oldest(&self) -> Option<(IpAddr, Moment)> {
+        self.waiting.front().map(|waiting| (waiting.client, waiting.until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn client(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_and_known_for_a_while() {
+        let mut names = Names::<usize>::new(None);
+        let now = Moment(0);
+        assert_eq!(names.get(client(1), now), ClientName::Unasked);
+        assert!(names.begin(client(1), now));
+        assert!(!names.begin(client(1), now));
+        assert_eq!(names.get(client(1), now), ClientName::Unasked);
+        names.found(client(1), Some(String::from("a.example.org")), now);
+        names.found(client(2), None, now);
+        assert_eq!(names.get(client(1), now), ClientName::Is("a.example.org"));
+        assert_eq!(names.get(client(2), now), ClientName::None);
+        let later = Moment(CLIENT_NAME_SECS * SECOND);
+        assert_eq!(names.get(client(1), later), ClientName::Unasked);
+        assert!(names.begin(client(1), later));
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_is_asked_for_again() {
+        let mut names = Names::<usize>::new(Some(Duration::from_secs(2)));
+        assert!(names.begin(client(1), Moment(0)));
+        assert!(!names.begin(client(1), Moment(2 * SECOND - 1)));
+        assert!(names.begin(client(1), Moment(2 * SECOND)));
+    }
+
+    #[test]
+    fn names_and_those_who_wait_are_bounded() {
+        let mut names = Names::<usize>::new(None);
+        for number in 0..CLIENT_NAMES_MAX as u32 + 10 {
+            names.found(IpAddr::V4(number.into()), None, Moment(0));
+        }
+        assert_eq!(names.known.len(), CLIENT_NAMES_MAX);
+        assert_eq!(names.get(IpAddr::V4(9.into()), Moment(0)), ClientName::Unasked);
+        assert_eq!(names.get(IpAddr::V4(10.into()), Moment(0)), ClientName::None);
+        for number in 0..CLIENT_NAMES_WAITING_MAX {
+            assert_eq!(names.wait(client(1), number, Moment(0)), Ok(()));
+        }
+        assert_eq!(names.wait(client(2), 7, Moment(0)), Err(7));
+        assert!(names.take(client(2)).is_none());
+        assert_eq!(names.oldest(), Some((client(1), Moment(CLIENT_NAME_PATIENCE_SECS * SECOND))));
+        for number in 0..CLIENT_NAMES_WAITING_MAX {
+            assert_eq!(names.take(client(1)), Some(number));
+        }
+        assert_eq!((names.take(client(1)), names.oldest()), (None, None));
+    }
+}

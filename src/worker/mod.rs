@@ -1,0 +1,397 @@
+//! The worker: one thread, one driver, one loop.
+//!
+//! A turn of the loop: wait for completions; take each one in (bytes go into sessions and queues,
+//! nothing is sent); look at the clock; then write, per local connection what was delivered to it
+//! and per tunnel one batch of frames. So whatever arrived together leaves together.
+//!
+//! [`dispatch`] hands each completion to the room it is for; [`turn`] looks at the clock and writes.
+//! The rooms: [`ingress`] takes clients and peers in, [`tunnel`] has the persistent connections,
+//! [`stream`] what their streams begin and end at, [`proxy`] the exits that ask clients where to go,
+//! [`forward`] the ports that peers ask for, [`datagram`] flows of UDP, [`relay`] the plain relay.
+//! [`dialer`] connects for all of them; [`waiters`] have found no buffer; [`log_limit`] keeps what
+//! others can cause from filling the log, [`counts`] logs what was counted.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use tracing::info;
+
+mod buffers;
+mod busy_poll;
+mod context;
+mod counts;
+mod datagram;
+mod descriptors;
+mod dialer;
+mod dispatch;
+mod forward;
+mod ingress;
+mod log_limit;
+mod proxy;
+mod relay;
+mod services;
+mod signals;
+mod stream;
+mod table;
+mod token;
+mod tunnel;
+mod turn;
+mod waiters;
+
+use crate::cli::plan::{LinkPlan, Plan};
+use crate::io::command::Watchdog;
+use crate::io::congestion::Choice;
+use crate::io::datagram::{Inbox, Outbox};
+use crate::io::driver::{Completion, Driver, Fd};
+use crate::io::net;
+use crate::io::resolver::Resolver;
+use crate::limits::{
+    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, PORTS_ON_REQUEST_MAX,
+    STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES,
+};
+use crate::session::{Config, Moment};
+use crate::wire::v03::{Offer, hello_text};
+use buffers::Buffers;
+use context::Cx;
+use datagram::coalesce::Source;
+pub(crate) use datagram::datagrams::DatagramPort;
+use datagram::flow::Flows;
+use dialer::Dialer;
+use forward::asked::Ports;
+use forward::port_range::PortRange;
+use ingress::access::Waiter;
+use ingress::greetings::Greeting;
+pub(crate) use ingress::listeners::{Listener, Origin, Purpose};
+use ingress::names::Names;
+use proxy::here::Here;
+use proxy::talk::Proxies;
+use relay::pair::{Pair, Way};
+use stream::exec::Exec;
+use stream::exits::{self, Exits};
+use stream::local::Local;
+use table::{Key, Table};
+use tunnel::Tunnel;
+use tunnel::connector::Connector;
+pub(crate) use tunnel::connector::Reach;
+use waiters::Waiters;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to, and all streams had ended.
+    Drained,
+    /// It was asked to, and the time for open streams was over: so many were reset.
+    DeadlinePassed(usize),
+    /// It was asked twice: at once.
+    AtOnce,
+    /// Its only link, which was given to it, has ended.
+    LinkEnded {
+        /// The tunnel was up, nothing was left to do, and it was the peer that ended it.
+        in_order: bool,
+    },
+}
+
+/// What the worker counts beside driver and sessions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    /// Turns of the loop.
+    turns: u64,
+    /// Sends made at once, without the driver: batches that end in a frame's head, and what stands
+    /// before spliced payload.
+    direct_sends: u64,
+    /// Completions for something that is gone.
+    stale: u64,
+    /// Streams reset because buffers for slow readers were used up.
+    spill_exhausted: u64,
+    /// Payload bytes that were spliced from local sockets (those of a plain relay among them), and
+    /// to them.
+    spliced_from_local: u64,
+    spliced_to_local: u64,
+    /// Fallbacks from splicing to copying: a pipe with room took no more pieces.
+    pipe_full: u64,
+    /// The same: the socket cannot be spliced.
+    splice_refused: u64,
+    /// Datagrams that came from sockets, and that were given to some.
+    datagrams_in: u64,
+    datagrams_out: u64,
+    /// Datagrams that went no further: no tunnel, no room, or not taken by a socket.
+    datagrams_dropped: u64,
+    /// Flows that made room for newer ones.
+    flows_evicted: u64,
+    /// Payload bytes of tunnels that are over: what they took from the peer, and gave to it.
+    past_bytes_in: u64,
+    past_bytes_out: u64,
+    /// Bytes of a plain relay's clients, and of its servers.
+    relayed_up: u64,
+    relayed_down: u64,
+    /// Connections at ports on request from others than the client that they are for.
+    strangers: u64,
+    /// Connections at the receptor's port that ended before their first byte.
+    silent: u64,
+}
+
+impl Counters {
+    /// A plain relay has moved so many bytes.
+    fn relayed(&mut self, way: Way, bytes: usize) {
+        match way {
+            Way::Up => self.relayed_up += bytes as u64,
+            Way::Down => self.relayed_down += bytes as u64,
+        }
+    }
+}
+
+/// How far the end of the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// Since a stop; until this time at most.
+    Until(Option<Moment>),
+    /// All streams have ended, and we have said our last; until the peers have read it, which
+    /// they show by closing, or until this time at most. A process that exited at once would lose
+    /// what its sockets still hold: whatever the peer sends then is answered with a reset.
+    Leaving(Moment),
+    AtOnce,
+}
+
+/// The loop and all it holds.
+pub(crate) struct Worker<D> {
+    cx: Cx<D>,
+    listeners: Vec<Listener>,
+    /// Those that are being closed, by their numbers: their last clients are on their way to us.
+    closing_listeners: Vec<(usize, Listener)>,
+    connector: Option<Connector>,
+    tunnels: Table<Tunnel>,
+    /// Tunnels whose hello is done, in the order in which it was.
+    up: Vec<Key>,
+    locals: Table<Local>,
+    /// What a plain relay has joined.
+    pairs: Table<Pair>,
+    /// Clients whose PROXY header is awaited.
+    greetings: Table<Greeting>,
+    /// Ends commands if this process is killed.
+    watchdog: Watchdog,
+    /// How many were served, where `MAXIMA=service` counts them.
+    served: u32,
+    /// Processes that others have left to us, as process 1, may be waited for.
+    orphans_wait: bool,
+    /// Commands that streams were given to.
+    execs: Table<Exec>,
+    /// Those of them whose standard error is left alone for a moment.
+    muted: Vec<(Moment, Key)>,
+    /// Where clients' datagrams come in, and what peers asked for.
+    ports: Ports,
+    /// Where ports on request are opened, and those of conversations.
+    port_range: PortRange,
+    /// Who exchanges datagrams, here or through a tunnel.
+    flows: Flows,
+    /// Away while it is being read.
+    inbox: Option<Box<Inbox>>,
+    outbox: Outbox,
+    /// Sockets that are left alone for a moment, so that datagrams gather there.
+    resting: VecDeque<(Moment, Source)>,
+    /// A datagram that a tunnel cannot carry was told of.
+    told_too_big: bool,
+    dialer: Dialer,
+    /// What clients are called, where that matters.
+    names: Names<Waiter>,
+    /// What exits have for themselves.
+    exits: Exits,
+    proxies: Proxies,
+    /// Conversations whose last server is about to be gone.
+    closing: Vec<Key>,
+    /// Exits whose stream is to be joined with its client, here, until that time.
+    joining: Vec<(Key, Moment)>,
+    /// When this process is joined with itself again.
+    loopback_again: Option<Moment>,
+    /// Ports that conversations listen at.
+    heres: Table<Here>,
+    /// Where a run of datagrams stands in one piece for a moment.
+    straight: Vec<u8>,
+    /// Where a byte comes for every signal, stop and answer of the resolver.
+    wake: Fd,
+    /// Local connections with output to write.
+    dirty_locals: Vec<Key>,
+    /// Tunnels that may have something to send.
+    dirty_tunnels: Vec<Key>,
+    /// Have more to write than one turn may take.
+    unfinished_tunnels: Vec<Key>,
+    /// Who waits for a buffer.
+    waiters: Waiters,
+    /// Local receives under way that will each take a bulk buffer.
+    bulk_receives: usize,
+    /// Local connections that the sweep has to look at: those with a deadline and busy ones.
+    timed: usize,
+    next_sweep: Moment,
+    /// A listener is out of descriptors, or was.
+    listeners_paused: bool,
+    /// No tunnel takes clients: they wait.
+    clients_held: bool,
+    /// Those of them that were accepted before that showed; each is in the table of local
+    /// connections, which bounds them.
+    waiting_clients: VecDeque<Key>,
+    /// When clients that wait for a tunnel are reset.
+    hold_deadline: Option<Moment>,
+    drain: Drain,
+    /// While draining: until then peers may still tell of streams that they opened before they
+    /// knew.
+    farewells_until: Moment,
+    /// When pipes of stalled streams were last looked for.
+    pipes_looked_for: Moment,
+    /// When receive buffers that such hold were.
+    buffers_looked_for: Moment,
+}
+
+impl<D: Driver> Worker<D> {
+    pub(crate) fn new(
+        driver: D,
+        plan: Plan,
+        (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
+        reach: Option<Reach>,
+        congestion: Choice,
+        (wake, resolver_wake): (UnixStream, UnixStream),
+    ) -> io::Result<Worker<D>> {
+        wake.set_nonblocking(true)?;
+        // Clients of a plain relay wait for no tunnel.
+        let hold =
+            if matches!(plan.link, LinkPlan::Relay { .. }) { None } else { plan.timeouts.hold };
+        let serves = !plan.exits.is_empty() || matches!(plan.link, LinkPlan::Relay { .. });
+        let own = listeners.iter().map(|listener| listener.address).collect();
+        let destinations = exits::destinations(&plan, own);
+        let now = Moment(0);
+        Ok(Worker {
+            listeners,
+            closing_listeners: Vec::new(),
+            connector: reach.map(Connector::new),
+            tunnels: Table::new(TUNNELS_MAX),
+            up: Vec::new(),
+            locals: Table::new(CONNECTIONS_MAX),
+            pairs: Table::new(CONNECTIONS_MAX),
+            greetings: Table::new(CONNECTIONS_MAX),
+            watchdog: Watchdog::default(),
+            served: 0,
+            orphans_wait: false,
+            execs: Table::new(COMMANDS_MAX),
+            muted: Vec::new(),
+            ports: Ports::new(ports),
+            port_range: PortRange::new(plan.soxconf.request_ports.clone()),
+            flows: Flows::new(plan.soxconf.udp_flows),
+            inbox: Some(Box::new(Inbox::new()?)),
+            outbox: Outbox::default(),
+            resting: VecDeque::new(),
+            told_too_big: false,
+            dialer: Dialer::new(serves),
+            names: Names::new(plan.timeouts.connect),
+            exits: Exits::new(&plan),
+            proxies: Proxies::new(&plan),
+            closing: Vec::new(),
+            joining: Vec::new(),
+            loopback_again: None,
+            heres: Table::new(PORTS_ON_REQUEST_MAX),
+            straight: Vec::new(),
+            wake: Rc::new(OwnedFd::from(wake)),
+            dirty_locals: Vec::new(),
+            dirty_tunnels: Vec::new(),
+            unfinished_tunnels: Vec::new(),
+            waiters: Waiters::default(),
+            bulk_receives: 0,
+            timed: 0,
+            next_sweep: now,
+            listeners_paused: false,
+            clients_held: true,
+            waiting_clients: VecDeque::new(),
+            hold_deadline: hold.map(|hold| now.after(hold)),
+            drain: Drain::No,
+            farewells_until: now,
+            pipes_looked_for: now,
+            buffers_looked_for: now,
+            cx: Cx::new(
+                driver,
+                plan,
+                Buffers::new(POOL_BUFFERS)?,
+                congestion,
+                Resolver::new(resolver_wake),
+                destinations,
+            ),
+        })
+    }
+
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// When the driver can go on no more. Scope: the process.
+    pub(crate) fn run(mut self) -> io::Result<Stopped> {
+        let mut completions: Vec<Completion> = Vec::with_capacity(256);
+        self.watch_wake();
+        self.start_listening();
+        self.watch_ports();
+        self.dial_if_due();
+        self.begin_loopback();
+        loop {
+            let timeout = self.time_to_next();
+            if let Some(time) = self.cx.busy_poll.time(self.cx.now) {
+                self.cx.driver.watch_for(timeout.map_or(time, |timeout| time.min(timeout)));
+            }
+            self.cx.driver.wait(timeout, &mut completions)?;
+            self.cx.counters.turns += 1;
+            self.cx.tick();
+            for completion in completions.drain(..) {
+                self.take_in(completion);
+            }
+            if let Some(stopped) = self.finish_turn() {
+                return Ok(stopped);
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        match self.drain {
+            Drain::No => {
+                let until = self.cx.plan.timeouts.drain.map(|drain| self.cx.now.after(drain));
+                info!(streams = self.stream_count(), "draining");
+                self.drain = Drain::Until(until);
+                self.farewells_until = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
+                self.close_listeners();
+                self.refuse_waiting_clients();
+                self.refuse_new_streams();
+                self.end_idle_conversations();
+            }
+            Drain::Until(_) | Drain::Leaving(_) => self.drain = Drain::AtOnce,
+            Drain::AtOnce => {}
+        }
+    }
+
+    /// Streams, pairs and flows that there are.
+    fn stream_count(&self) -> usize {
+        self.locals.len() + self.pairs.len() + self.flows.len()
+    }
+
+    /// What a session is told at its beginning.
+    fn session_config(&self) -> Config {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let micros = since_1970.map_or(0, |time| time.as_micros() as u64);
+        Config {
+            hello_text: hello_text(micros, &net::hostname()),
+            packet_bytes: self.cx.plan.soxconf.packet_bytes,
+            first_data: self.cx.plan.soxconf.first_data,
+            frame_bytes_max: FRAME_BYTES,
+            offer: Some(Offer {
+                newest: self.cx.plan.soxconf.newest_protocol,
+                half_close: true,
+                datagrams: true,
+                checked_line: false,
+                ports: true,
+                window_bytes: WINDOW_BYTES,
+                streams_max: STREAMS_MAX,
+            }),
+            hello_timeout: self.cx.plan.timeouts.hello,
+            awaits_peer: false,
+            answer_suffices: false,
+            keepalive: self.cx.plan.timeouts.keepalive,
+            linger: self.cx.plan.timeouts.linger,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The servers of conversations: reached one after another, as the conversation asks, and heard for
+//! it. See [`crate::worker::proxy::conversation`].
+
+use std::io;
+
+use tracing::debug;
+
+use crate::cli::plan::Target;
+use crate::io::chunk::Chunk;
+use crate::io::driver::{Driver, Fd};
+use crate::io::net;
+use crate::proxy_proto::Unreached;
+use crate::worker::dialer::dial::Owner;
+use crate::worker::proxy::talk::Server;
+use crate::worker::stream::broken::Broken;
+use crate::worker::stream::local::{Local, Pace, Reading, Stage};
+use crate::worker::{Key, Worker};
+
+impl<D: Driver> Worker<D> {
+    /// Gives up the server that is connected, if one is.
+    pub(in crate::worker) fn leave_server(&mut self, key: Key, next: Server) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        if matches!(next, Server::Closing(_)) {
+            self.closing.push(key);
+        }
+        if let Server::Dialing(dial) = std::mem::replace(&mut talk.server, next) {
+            self.forget_dial(dial);
+        }
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        talk.awaited_since = None;
+        local.deadline = None;
+        if let Some(fd) = local.fd.take() {
+            net::shut_down(&fd);
+            self.cx.driver.cancel_all(&fd);
+        }
+        local.forget_output(&mut self.cx.buffers.pipes);
+        local.end_after_output = false;
+        local.end_doubtful = false;
+        local.pace = Pace::Sparse;
+        local.streak = 0;
+    }
+
+    /// Whether [`Self::dial_after_closing`] has something to do.
+    pub(in crate::worker) fn may_dial_next_server(&self) -> bool {
+        self.closing.iter().any(|&key| self.locals.get(key).is_none_or(is_quiet))
+    }
+
+    /// Sets out for the servers of those conversations whose last one is gone by now.
+    pub(in crate::worker) fn dial_after_closing(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.closing) {
+            let Some(local) = self.locals.get_mut(key) else { continue };
+            let quiet = is_quiet(local);
+            let Stage::Talking(talk) = &mut local.stage else { continue };
+            match std::mem::replace(&mut talk.server, Server::None) {
+                Server::Closing(target) if quiet => self.dial_server(key, target),
+                server @ Server::Closing(_) => {
+                    talk.server = server;
+                    self.closing.push(key);
+                }
+                server => talk.server = server,
+            }
+        }
+    }
+
+    fn dial_server(&mut self, key: Key, target: Target) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        // The end of the server before is not that of the next.
+        local.read_ended = false;
+        debug!(client = %local.client, host = %target.host, port = target.port, "proxy connects");
+        let connect = self.cx.plan.timeouts_of(local.exit).connect;
+        let overall = connect.map(|connect| self.cx.now.after(connect));
+        let Some(dial) = self.new_dial(Owner::Conversation(key), target, overall) else {
+            let why = String::from("too many connections are open");
+            return self.not_reached(key, Unreached::Other(why));
+        };
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        talk.server = Server::Dialing(dial);
+        self.begin_dial(dial);
+    }
+
+    /// The server of a conversation cannot be reached.
+    pub(in crate::worker) fn not_reached(&mut self, key: Key, unreached: Unreached) {
+        self.leave_server(key, Server::None);
+        self.converse(key, |conversation, steps| conversation.connected(Err(unreached), steps));
+    }
+
+    /// The server of a conversation is reached.
+    pub(in crate::worker) fn server_connected(&mut self, key: Key, server: Fd) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        let addresses = (net::peer_address(&server), net::local_address(&server));
+        talk.server = Server::Connected { broken: None };
+        local.fd = Some(server);
+        local.deadline = None;
+        self.converse(key, |conversation, steps| conversation.connected(Ok(addresses), steps));
+        self.read_local(key);
+    }
+
+    /// Bytes of the server.
+    pub(in crate::worker) fn server_said(&mut self, key: Key, chunk: &Chunk) {
+        let Some(local) = self.locals.get(key) else { return };
+        // What the one before says is nobody's answer.
+        if let Stage::Talking(talk) = &local.stage
+            && talk.reads_server()
+        {
+            let (tunnel, stream) = (local.tunnel, local.stream);
+            self.converse(key, |conversation, steps| conversation.from_server(chunk, steps));
+            let may_go_on = stream.is_some_and(|stream| {
+                self.tunnels.get_mut(tunnel).is_some_and(|t| t.session.may_read(stream))
+            });
+            self.judge_pace(key, chunk.len(), may_go_on);
+        }
+    }
+
+    /// The server has said all.
+    pub(in crate::worker) fn server_said_all(&mut self, key: Key) {
+        let Some(local) = self.locals.get(key) else { return };
+        let Stage::Talking(talk) = &local.stage else { return };
+        if let Server::Connected { broken: Some(broken) } = &talk.server
+            && !broken.ends_in_order()
+        {
+            let error = io::Error::from(io::ErrorKind::ConnectionReset);
+            return self.reading_failed(key, &error);
+        }
+        if talk.reads_server() {
+            self.converse(key, |conversation, steps| conversation.server_ended(steps));
+        }
+    }
+
+    /// The socket of a stream is broken: it failed to be read.
+    pub(in crate::worker) fn reading_failed(&mut self, key: Key, error: &io::Error) {
+        let Some(local) = self.locals.get(key) else { return };
+        let Stage::Talking(talk) = &local.stage else {
+            return match local.stage {
+                Stage::Open => self.local_is_empty(key, "reset", error),
+                _ => self.local_failed(key, "reset", error),
+            };
+        };
+        if talk.reads_server() {
+            debug!(client = %local.client, %error, "the proxy's server failed");
+            self.leave_server(key, Server::None);
+            self.converse(key, |conversation, steps| conversation.server_failed(steps));
+        }
+    }
+
+    /// The same: it failed to be written to. A server may have answered before it broke off.
+    pub(in crate::worker) fn writing_failed(&mut self, key: Key, error: &io::Error) {
+        let now = self.cx.now;
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let linger = self.cx.plan.timeouts_of(local.exit).linger;
+        let Stage::Talking(talk) = &mut local.stage else {
+            return self.local_takes_no_more(key, Some(error));
+        };
+        if let Server::Connected { broken } = &mut talk.server {
+            broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);
+            local.forget_output(&mut self.cx.buffers.pipes);
+            self.tell_held(key);
+        }
+    }
+
+    /// Of so many bytes that a server has taken, those that the session has delivered.
+    pub(in crate::worker) fn delivered_part(&mut self, key: Key, bytes: u64) -> u64 {
+        let Some(local) = self.locals.get_mut(key) else { return bytes };
+        let own_bytes = local.own_bytes.min(bytes);
+        local.own_bytes -= own_bytes;
+        bytes - own_bytes
+    }
+}
+
+/// Nothing is under way on the socket that it had last.
+fn is_quiet(local: &Local) -> bool {
+    local.reading == Reading::Idle && !local.sending
+}

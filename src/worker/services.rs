@@ -1,0 +1,65 @@
+//! `MAXIMA=service:N`: after so many the process takes no more, and ends with them.
+//!
+//! What is counted are clients that were let in where streams begin; and where none does, as at a
+//! receptor that has exits only, persistent connections that came up.
+
+use tracing::info;
+
+use super::{Drain, Worker};
+use crate::cli::plan::LinkPlan;
+use crate::io::driver::Driver;
+use crate::io::net;
+use crate::worker::ingress::listeners::Purpose;
+
+impl<D: Driver> Worker<D> {
+    /// Whether clients are what is counted, and not persistent connections.
+    fn counts_clients(&self) -> bool {
+        let plan = &self.cx.plan;
+        let entrances = plan.entrances.len() + plan.unix_entrances.len();
+        matches!(plan.link, LinkPlan::Relay { .. }) || entrances > 0
+    }
+
+    /// Counts a client, or a persistent connection. An error says that there were enough before.
+    pub(super) fn count_service(&mut self, of: Purpose) -> Result<(), String> {
+        let Some(most) = self.cx.plan.maxima.services else { return Ok(()) };
+        if self.counts_clients() == (of == Purpose::Receptor) {
+            return Ok(());
+        }
+        if self.served == most {
+            return Err(format!("{most} have been served already (MAXIMA=service:{most})"));
+        }
+        self.served += 1;
+        if self.served == most {
+            info!(services = most, "the last that is served (MAXIMA=service); ending with it");
+            self.close_listeners_of(of);
+        }
+        Ok(())
+    }
+
+    /// Refuses whoever connects from now on. Where a socket is another process's it stays open for
+    /// that one.
+    fn close_listeners_of(&mut self, of: Purpose) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.purpose == of) {
+            if listener.close() {
+                net::shut_down(&listener.fd);
+            }
+            self.cx.driver.cancel_all(&listener.fd);
+        }
+    }
+
+    /// Begins the end once all that were to be served have been.
+    pub(super) fn end_when_served(&mut self) {
+        let Some(most) = self.cx.plan.maxima.services else { return };
+        if self.served < most || self.drain != Drain::No {
+            return;
+        }
+        let waiting = self.stream_count() + self.greetings.len();
+        let over = match self.counts_clients() {
+            true => waiting == 0,
+            false => self.tunnels.len() == 0,
+        };
+        if over {
+            self.stop();
+        }
+    }
+}

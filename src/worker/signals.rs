@@ -1,0 +1,108 @@
+//! What signals ask for.
+
+use tracing::{info, warn};
+
+use super::{Drain, Worker};
+use crate::io::command::reap;
+use crate::io::driver::Driver;
+use crate::io::signals;
+use crate::limits::STATE_TUNNELS_MAX;
+
+impl<D: Driver> Worker<D> {
+    /// Takes in the bytes of the wake channel. `s` from a stop handle asks for the end, `r` says that
+    /// the resolver has answered, the others are signals.
+    pub(super) fn take_in_wakes(&mut self, bytes: &[u8]) {
+        // One of a kind is as good as many, but for those that end the process.
+        let mut seen = 0_u128;
+        for &byte in bytes {
+            let bit = 1 << (byte & 127);
+            match i32::from(byte) {
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => self.stop(),
+                _ if byte == b's' => self.stop(),
+                _ if byte == b'r' || seen & bit != 0 => {}
+                signal => self.signalled(signal),
+            }
+            seen |= bit;
+        }
+    }
+
+    fn signalled(&mut self, signal: i32) {
+        match signal {
+            libc::SIGCHLD => self.children_changed(),
+            libc::SIGUSR1 => self.log_state(),
+            libc::SIGHUP => info!(
+                "SIGHUP: there is nothing to reload; what the command line says holds until the end"
+            ),
+            // It comes every second from then on, until the kernel kills.
+            libc::SIGXCPU if self.drain != Drain::No => {}
+            libc::SIGXCPU => {
+                warn!("SIGXCPU: the limit of processor time (ulimit -t) is reached");
+                self.stop();
+            }
+            _ => info!(
+                signal = signals::name(signal),
+                "signal without a meaning; SIGTERM ends the process, SIGUSR1 logs its state"
+            ),
+        }
+    }
+
+    /// Logs what there is now and what there was since the beginning.
+    fn log_state(&mut self) {
+        let (mut bytes_in, mut bytes_out) =
+            (self.cx.counters.past_bytes_in, self.cx.counters.past_bytes_out);
+        for (logged, (_, tunnel)) in self.tunnels.iter().enumerate() {
+            let counters = tunnel.session.counters();
+            bytes_in += counters.payload_bytes_in;
+            bytes_out += counters.payload_bytes_out;
+            if logged < STATE_TUNNELS_MAX {
+                info!(
+                    peer = %tunnel.link,
+                    up = tunnel.session.is_up(),
+                    streams = tunnel.session.stream_count(),
+                    bytes_in = counters.payload_bytes_in,
+                    bytes_out = counters.payload_bytes_out,
+                    secs = (self.cx.now.0 - tunnel.began.0) / 1_000_000,
+                    "state of a tunnel"
+                );
+            }
+        }
+        info!(
+            tunnels = self.tunnels.len(),
+            up = self.up.len(),
+            streams = self.locals.len(),
+            relayed = self.pairs.len(),
+            flows = self.flows.len(),
+            commands = self.execs.len(),
+            bytes_in,
+            bytes_out,
+            relayed_up = self.cx.counters.relayed_up,
+            relayed_down = self.cx.counters.relayed_down,
+            datagrams_in = self.cx.counters.datagrams_in,
+            datagrams_out = self.cx.counters.datagrams_out,
+            draining = self.drain != Drain::No,
+            secs = self.cx.now.0 / 1_000_000,
+            "state"
+        );
+    }
+
+    /// Some process that we, or as process 1 anybody, have started has ended.
+    fn children_changed(&mut self) {
+        self.watchdog.look();
+        self.orphans_wait = std::process::id() == 1;
+        self.reap_orphans();
+    }
+
+    /// Waits for what others have left to us, as far as nothing of ours stands before it.
+    pub(super) fn reap_orphans(&mut self) {
+        if !self.orphans_wait {
+            return;
+        }
+        let carrier = self.connector.as_ref().and_then(|c| c.carrier.as_ref());
+        let ours = |process| {
+            self.execs.iter().any(|(_, exec)| exec.process_id() == process)
+                || carrier.is_some_and(|carrier| carrier.process_id() == process)
+                || self.watchdog.process() == Some(process)
+        };
+        self.orphans_wait = reap(ours);
+    }
+}

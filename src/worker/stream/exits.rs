@@ -1,0 +1,93 @@
+//! What exits have for themselves, by their option lists: whom they take, what their proxies may
+//! reach, how many streams there may be through them. Times are asked for by
+//! [`crate::cli::plan::Plan::timeouts_of`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::cli::hostlist::ClientName;
+use crate::cli::plan::{Caller, Plan, Way};
+use crate::io::driver::Driver;
+use crate::policy::destinations::Destinations;
+use crate::policy::routing::NameWanted;
+use crate::policy::seats::{Seat, Seats};
+use crate::worker::Worker;
+
+/// What of it is counted or looked at often.
+#[derive(Debug)]
+pub(in crate::worker) struct Exits {
+    /// By the exit's place in the plan.
+    seats: Vec<Seats>,
+    /// Some stream may be ended because it is silent.
+    pub(in crate::worker) end_silent: bool,
+}
+
+impl Exits {
+    pub(in crate::worker) fn new(plan: &Plan) -> Exits {
+        let places = 0..plan.exits.len();
+        let end_silent = places.map(Some).chain([None]).any(|at| plan.timeouts_of(at).io.is_some());
+        let seats = plan.exits.iter().map(|exit| Seats::of_exit(exit.options.maxima));
+        Exits { seats: seats.collect(), end_silent }
+    }
+}
+
+/// What proxies may reach, for a process that listens there.
+pub(in crate::worker) fn destinations(plan: &Plan, own: Vec<SocketAddr>) -> Destinations {
+    let mut destinations = Destinations::new(plan.permits.clone(), own);
+    for (place, exit) in plan.exits.iter().enumerate() {
+        if !exit.options.permits.is_empty() {
+            destinations.set_exit(place, exit.options.permits.clone());
+        }
+    }
+    destinations
+}
+
+impl<D: Driver> Worker<D> {
+    /// Why an exit does not take a caller, if so.
+    ///
+    /// # Errors
+    /// That depends on the caller's name.
+    pub(in crate::worker) fn exit_takes(
+        &self,
+        exit: usize,
+        caller: &Caller,
+        name: ClientName<'_>,
+    ) -> Result<Result<(), &'static str>, NameWanted> {
+        let plan = &self.cx.plan.exits[exit];
+        if let Some(list) = &plan.options.reliable
+            && !list.verdict(caller, name).ok_or(NameWanted)?
+        {
+            return Ok(Err("RELIABLE= of its exit"));
+        }
+        match plan.way {
+            // What a proxy may reach may depend on the name too.
+            Way::Proxy(proxy)
+                if self.cx.destinations.want_name(proxy, Some(exit), caller, name) =>
+            {
+                Err(NameWanted)
+            }
+            Way::Proxy(_) => Ok(Ok(())),
+            _ => {
+                let verdict = self.cx.plan.permits_client(&plan.protocol, caller, name);
+                let permitted = verdict.ok_or(NameWanted)?;
+                Ok(if permitted { Ok(()) } else { Err("PERMIT=") })
+            }
+        }
+    }
+
+    /// A stream's seats: of the process, and of its exit.
+    ///
+    /// # Errors
+    /// The reason to refuse the stream.
+    pub(in crate::worker) fn take_seats(
+        &self,
+        exit: Option<usize>,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Seat>, String> {
+        // Where this process is its own peer, its client has one from coming in.
+        let seat = if self.is_loopback() { None } else { self.cx.seats.take(client)? };
+        match exit {
+            Some(exit) => Ok(Seat::both(seat, self.exits.seats[exit].take(client)?)),
+            None => Ok(seat),
+        }
+    }
+}

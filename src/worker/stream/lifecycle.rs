@@ -1,0 +1,324 @@
+//! What a session says is done here: exits are opened, streams end.
+
+use std::rc::Rc;
+
+use tracing::{debug, trace};
+
+use crate::cli::plan::{Proxy, Target, Transport, Way};
+use crate::io::driver::{Driver, Fd};
+use crate::io::net;
+use crate::policy::routing;
+use crate::policy::seats::Seat;
+use crate::proxy_proto::proxy_header;
+use crate::session::{Beside, Ended, Event, Moment, NO_ADDRESS, StreamKey};
+use crate::worker::datagram::flow::FLOW_BIT;
+use crate::worker::dialer::dial::Owner;
+use crate::worker::ingress::access::Incoming;
+use crate::worker::stream::local::{Local, Stage};
+use crate::worker::{Key, Worker};
+
+impl<D: Driver> Worker<D> {
+    /// Does what the session of a tunnel has said.
+    #[inline]
+    pub(in crate::worker) fn do_events(&mut self, key: Key) {
+        while let Some(event) =
+            self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session.poll_event())
+        {
+            match event {
+                Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
+                Event::GoingAway => self.tunnel_leaves(key),
+                Event::Incoming { key: stream, client, entrance, transport, beside: None } => {
+                    let tunnel = key;
+                    let (exit, call) = (None, None);
+                    self.open_exit(Incoming {
+                        tunnel,
+                        stream,
+                        client,
+                        entrance,
+                        transport,
+                        exit,
+                        call,
+                    });
+                }
+                Event::Incoming {
+                    key: stream,
+                    transport,
+                    beside: Some(Beside::Call { user, port }),
+                    ..
+                } => self.call_came((key, stream), transport, (user, port)),
+                Event::PortAsked { user, request, transport } => {
+                    self.port_asked(key, user, request, transport);
+                }
+                Event::PortClosed { user, request } => self.port_not_needed(user, request),
+                Event::Incoming {
+                    key: stream,
+                    client,
+                    entrance,
+                    transport,
+                    beside: Some(Beside::Port { user, request }),
+                } => {
+                    let tunnel = key;
+                    let (exit, call) = (None, None);
+                    self.came_by_port(
+                        Incoming { tunnel, stream, client, entrance, transport, exit, call },
+                        (user, request),
+                    );
+                }
+                Event::PortGiven { user, request, result } => {
+                    self.port_given(Key::unpack(user), request, result);
+                }
+                Event::Opened { user } => self.stream_opened(user),
+                Event::ReadMore { user } => self.read_local(Key::unpack(user)),
+                Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
+                Event::Ended { user, how } if user & FLOW_BIT != 0 => {
+                    self.flow_ended(Key::unpack(user), &how);
+                }
+                Event::Ended { user, how } => self.stream_ended(Key::unpack(user), &how),
+            }
+        }
+    }
+
+    /// The peer began a stream: finds its exit and sets out for it.
+    pub(in crate::worker) fn open_exit(&mut self, incoming: Incoming) {
+        if let Some(call) = incoming.call {
+            return self.lead_call(incoming, call);
+        }
+        let Some((place, seat)) = self.admit(&incoming) else { return };
+        let incoming = Incoming { exit: Some(place), ..incoming };
+        let Incoming { tunnel, stream, client, entrance, .. } = incoming;
+        let exit = &self.cx.plan.exits[place];
+        let transport = exit.transport();
+        let header =
+            exit.proxy_header.map(|version| proxy_header::write(version, client, entrance));
+        let found = match &exit.way {
+            Way::Server { target, .. } => Ok(target.clone()),
+            Way::SamePort { host, offset, .. } => {
+                routing::at_port_of(host, *offset, &incoming.caller())
+            }
+            &Way::Proxy(proxy) => {
+                return self.open_conversation(&incoming, seat, (place, proxy));
+            }
+            Way::Ftp(_) => return self.open_conversation(&incoming, seat, (place, Proxy::Ftp)),
+            Way::Unix(path) => {
+                let path = Rc::from(path.as_path());
+                return self.open_unix_exit(&incoming, seat, header, path);
+            }
+            Way::Command(command) => {
+                let command = command.clone();
+                return self.open_exec(&incoming, seat, &command);
+            }
+        };
+        let client = client.unwrap_or(NO_ADDRESS);
+        let target = match found {
+            Ok(target) => target,
+            Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
+        };
+        if transport == Transport::Udp {
+            self.open_exit_flow((tunnel, stream), client, seat, &target);
+            return;
+        }
+        let connect = self.cx.plan.timeouts_of(Some(place)).connect;
+        let overall = connect.map(|connect| self.cx.now.after(connect));
+        debug!(%client, host = %target.host, port = target.port, "exit");
+        if let Some((_, dial)) = self.begin_dialled_exit(&incoming, seat, header, target, overall) {
+            self.begin_dial(dial);
+        }
+    }
+
+    /// As [`Worker::begin_exit`], with a dial for its server, which is still to begin.
+    pub(in crate::worker) fn begin_dialled_exit(
+        &mut self,
+        incoming: &Incoming,
+        seat: Option<Seat>,
+        header: Option<Vec<u8>>,
+        target: Target,
+        overall: Option<Moment>,
+    ) -> Option<(Key, Key)> {
+        let key = self.begin_exit(incoming, seat, header, Stage::Dialing(None))?;
+        let dial = self.new_dial(Owner::Exit(key), target, overall);
+        match (dial, self.locals.get_mut(key)) {
+            (Some(dial), Some(local)) => {
+                local.stage = Stage::Dialing(Some(dial));
+                Some((key, dial))
+            }
+            _ => {
+                self.exit_unreachable(key, "too many connections are open");
+                None
+            }
+        }
+    }
+
+    /// A local connection for a stream that the peer began, with the PROXY header that its server
+    /// gets first. `None`: there is no room for it, and the peer knows.
+    pub(in crate::worker) fn begin_exit(
+        &mut self,
+        incoming: &Incoming,
+        seat: Option<Seat>,
+        header: Option<Vec<u8>>,
+        stage: Stage,
+    ) -> Option<Key> {
+        let Incoming { tunnel, stream, client, .. } = *incoming;
+        let client = client.unwrap_or(NO_ADDRESS);
+        let mut local = Local::new(tunnel, stage, client, self.cx.now);
+        local.stream = Some(stream);
+        local.exit = incoming.exit;
+        local.seat = seat;
+        local.header = header.map(Vec::into_boxed_slice);
+        let Some(key) = self.locals.insert(local) else {
+            self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
+            return None;
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.session.attach(stream, key.pack());
+        }
+        Some(key)
+    }
+
+    /// The server of an exit is reached.
+    pub(in crate::worker) fn exit_connected(&mut self, key: Key, server: Fd) {
+        if let Some(local) = self.locals.get_mut(key) {
+            local.fd = Some(server);
+            self.exit_reached(key);
+        }
+    }
+
+    /// The server of an exit cannot be reached.
+    pub(in crate::worker) fn exit_unreachable(&mut self, key: Key, reason: &str) {
+        let Some(local) = self.locals.remove(key) else { return };
+        if let Some(stream) = local.stream {
+            self.refuse_stream(local.tunnel, stream, local.client, reason, true);
+        }
+    }
+
+    pub(in crate::worker) fn refuse_stream(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        client: impl std::fmt::Display,
+        reason: &str,
+        unreachable: bool,
+    ) {
+        self.refuse_silently(tunnel, stream, reason, unreachable);
+        self.cx.log_refused(client, reason);
+    }
+
+    /// The same, and nothing of it is logged here.
+    pub(in crate::worker) fn refuse_silently(
+        &mut self,
+        tunnel: Key,
+        stream: StreamKey,
+        reason: &str,
+        unreachable: bool,
+    ) {
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.session.refuse(stream, reason, unreachable);
+        }
+        self.mark_tunnel(tunnel);
+    }
+
+    /// Whoever an exit leads to is there, and knows whose the stream is.
+    pub(in crate::worker) fn exit_reached(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(fd) = &local.fd else { return };
+        let (server, own) = (net::peer_address(fd), net::local_address(fd));
+        let urgent = local.urgent.take().map_or(Ok(()), |byte| net::send_urgent(fd, byte));
+        local.header = None;
+        local.deadline = None;
+        let (tunnel, stream) = (local.tunnel, local.stream);
+        // The client may have left meanwhile: what it said is delivered all the same.
+        let then_reset = local.reset_when_reached;
+        local.stage = match stream {
+            Some(_) => Stage::Open,
+            None => Stage::Flushing { then_reset },
+        };
+        if stream.is_none() && then_reset {
+            let linger = self.cx.plan.timeouts_of(local.exit).linger;
+            self.set_deadline(key, linger.map(|linger| self.cx.now.after(linger)));
+        }
+        if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
+            tunnel.session.accept(stream, server, own);
+        }
+        self.mark_tunnel(tunnel);
+        if let Err(error) = urgent {
+            return self.local_takes_no_more(key, Some(&error));
+        }
+        self.read_local(key);
+        self.mark_local(key);
+    }
+
+    /// The peer has said all it has to say.
+    fn end_of_data(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if matches!(local.stage, Stage::Talking(_)) {
+            return self.client_said_all(key);
+        }
+        trace!(client = %local.client, "end of data from the peer");
+        local.end_after_output = true;
+        self.mark_local(key);
+    }
+
+    /// The session has ended the stream; what was delivered is still written.
+    fn stream_ended(&mut self, key: Key, how: &Ended) {
+        if let Ended::NotTaken { reason, .. } = how
+            && self.begin_elsewhere(key, reason)
+        {
+            return;
+        }
+        self.close_asked_of(key);
+        let Some(local) = self.locals.get_mut(key) else { return };
+        local.stream = None;
+        local.input.clear(&mut self.cx.buffers.pipes);
+        let client = local.client;
+        // What its client has said is still to reach the server.
+        let sets_out = matches!(local.stage, Stage::Dialing(_) | Stage::Knocking(..))
+            && !local.output_is_empty();
+        match how {
+            Ended::Orderly => {
+                debug!(%client, "stream ended");
+                if !sets_out {
+                    self.flush_and_close(key, false);
+                }
+            }
+            Ended::Reset(reason) => {
+                debug!(%client, reason, "stream reset by the peer");
+                local.reset_when_reached = sets_out;
+                if !sets_out {
+                    self.flush_and_close(key, true);
+                }
+            }
+            Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
+                self.cx.log_refused(client, &format!("by the peer: {reason}"));
+                self.flush_and_close(key, true);
+            }
+        }
+    }
+
+    fn flush_and_close(&mut self, key: Key, then_reset: bool) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let linger = self.cx.plan.timeouts_of(local.exit).linger;
+        let deadline =
+            if then_reset { linger.map(|linger| self.cx.now.after(linger)) } else { None };
+        let is_broken = local.fd.is_none() || local.broken.is_some();
+        if is_broken || matches!(local.stage, Stage::Dialing(_) | Stage::Talking(_)) {
+            // Nobody waits for the server any more, or the socket takes nothing.
+            self.reset_local(key);
+            return;
+        }
+        local.stage = Stage::Flushing { then_reset };
+        self.set_deadline(key, deadline);
+        self.mark_local(key);
+    }
+
+    /// Ends a local connection with a reset, now. Its session is not told.
+    pub(in crate::worker) fn reset_local(&mut self, key: Key) {
+        self.close_asked_of(key);
+        self.close_ports(key);
+        let Some(local) = self.locals.remove(key) else { return };
+        self.forget_dial_of(&local.stage);
+        if let Some(fd) = local.fd {
+            // Closed when what is under way on it has ended.
+            net::reset_on_close(&fd);
+            self.cx.driver.cancel_all(&fd);
+        }
+    }
+}

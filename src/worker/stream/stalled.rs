@@ -1,0 +1,107 @@
+//! Pipes and bulk receive buffers are few, and those of streams whose readers have stopped are missed by
+//! streams that flow. When one finds none, what stands in theirs is copied into buffers of our own,
+//! where what is kept for slow readers has its place.
+
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::io::driver::{BufferClass, Driver};
+use crate::limits::{BATCH_BYTES, STALLED_MILLIS, STREAM_PIPES_MAX};
+use crate::session::Moment;
+use crate::worker::stream::local::Local;
+use crate::worker::{Key, Worker};
+
+/// See [`STALLED_MILLIS`].
+pub(in crate::worker) const STALLED: Duration = Duration::from_millis(STALLED_MILLIS);
+
+impl<D: Driver> Worker<D> {
+    /// Whether more can be spliced to a local socket, if need be by a pipe of one that stands still.
+    pub(in crate::worker) fn has_pipe_room(&mut self, key: Key) -> bool {
+        let has_room = |worker: &mut Self| {
+            let local = worker.locals.get_mut(key);
+            local
+                .is_some_and(|local| local.output.need_room(&mut worker.cx.buffers.pipes).is_some())
+        };
+        has_room(self) || (self.free_stalled_pipes(key) && has_room(self))
+    }
+
+    /// A stream finds no further pipe: takes those of others that have stood still for a while. Whether
+    /// there are more free ones now.
+    pub(in crate::worker) fn free_stalled_pipes(&mut self, asking: Key) -> bool {
+        let may_have_more = |local: &Local| local.output.pipe_count() < STREAM_PIPES_MAX;
+        if self.cx.now < self.pipes_looked_for.after(STALLED)
+            || !self.locals.get(asking).is_some_and(may_have_more)
+        {
+            return false;
+        }
+        self.pipes_looked_for = self.cx.now;
+        let (now, mut freed) = (self.cx.now, 0);
+        let mut due = std::mem::take(&mut self.cx.scratch);
+        let stands_still = self.locals.iter().filter(|(_, local)| {
+            local.waiting && local.output.pipe().is_some() && local.last_data.after(STALLED) <= now
+        });
+        due.extend(stands_still.map(|(key, _)| key).filter(|&key| key != asking));
+        for key in due.drain(..) {
+            freed += self.empty_pipes_of(key);
+        }
+        self.cx.scratch = due;
+        if freed > 0 {
+            debug!(freed, "pipes of streams that stand still");
+        }
+        freed > 0
+    }
+
+    /// When to look for bulk receive buffers that stand still, if somebody waits for one.
+    pub(in crate::worker) fn next_look_for_buffers(&self) -> Option<Moment> {
+        self.waiters.miss_bulk().then(|| self.buffers_looked_for.after(STALLED))
+    }
+
+    /// Somebody waits for a bulk receive buffer: copies what has waited for links for a while, so
+    /// that the buffers come back.
+    pub(in crate::worker) fn free_stalled_buffers(&mut self) {
+        if self.next_look_for_buffers().is_none_or(|at| self.cx.now < at) {
+            return;
+        }
+        self.buffers_looked_for = self.cx.now;
+        let before = self.cx.driver.free_buffers(BufferClass::Bulk);
+        for (_, local) in self.locals.iter_mut() {
+            if local.received_at.after(STALLED) <= self.cx.now {
+                self.cx.buffers.copy_bulk(&mut local.packed, &mut local.input);
+            }
+        }
+        for (_, tunnel) in self.tunnels.iter_mut() {
+            if let Some(batch) = &mut tunnel.unsent {
+                self.cx.buffers.copy_bulk_of_batch(batch);
+            }
+            // A batch is the driver's until its send is over, and is copied then.
+            if tunnel.stands_still(self.cx.now)
+                && self.cx.buffers.has_half_beside(BATCH_BYTES)
+                && let Some(send) = tunnel.send.take()
+            {
+                self.cx.driver.cancel(send);
+            }
+        }
+        let freed = self.cx.driver.free_buffers(BufferClass::Bulk).saturating_sub(before);
+        if freed > 0 {
+            debug!(freed, "receive buffers of streams that stand still");
+        }
+    }
+
+    /// How many pipes it had, if it has none any more.
+    fn empty_pipes_of(&mut self, key: Key) -> usize {
+        let Some(local) = self.locals.get_mut(key) else { return 0 };
+        let before = local.output.pipe_count();
+        match self.cx.buffers.empty_pipes(&mut local.output) {
+            Ok(()) => {
+                // What is left is in our own buffers.
+                local.stalled = !local.output.uses_pipe();
+                before - local.output.pipe_count()
+            }
+            Err(error) => {
+                self.local_failed(key, "broken", &error);
+                before
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Exits to Unix sockets. One that cannot be connected to at once never can, but where whoever
+//! listens there is behind with accepting: it is asked again until `TIMEOUT=con` has passed.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::io::driver::Driver;
+use crate::io::{net, unix};
+use crate::limits::SWEEP_MILLIS;
+use crate::policy::seats::Seat;
+use crate::session::NO_ADDRESS;
+use crate::worker::ingress::access::Incoming;
+use crate::worker::stream::local::Stage;
+use crate::worker::tunnel::link_io::is_again;
+use crate::worker::{Key, Worker};
+
+impl<D: Driver> Worker<D> {
+    /// The exit of a stream is a Unix socket.
+    pub(in crate::worker) fn open_unix_exit(
+        &mut self,
+        incoming: &Incoming,
+        seat: Option<Seat>,
+        header: Option<Vec<u8>>,
+        path: Rc<Path>,
+    ) {
+        let client = incoming.client.unwrap_or(NO_ADDRESS);
+        debug!(%client, path = %path.display(), "exit");
+        let connect = self.cx.plan.timeouts_of(incoming.exit).connect;
+        let until = connect.map(|connect| self.cx.now.after(connect));
+        let stage = Stage::Knocking(path, until);
+        let Some(key) = self.begin_exit(incoming, seat, header, stage) else { return };
+        self.knock(key);
+    }
+
+    /// Tries to connect to the Unix socket of an exit.
+    pub(in crate::worker) fn knock(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let Stage::Knocking(path, until) = &local.stage else { return };
+        let connected = unix::connect(path).and_then(|socket| {
+            local.header.as_ref().map_or(Ok(()), |header| net::send_first(&socket, header))?;
+            Ok(socket)
+        });
+        match connected {
+            Ok(socket) => {
+                local.fd = Some(Rc::new(socket));
+                self.exit_reached(key);
+            }
+            Err(error) if is_again(&error) && until.is_none_or(|until| self.cx.now < until) => {
+                let again = self.cx.now.after(Duration::from_millis(SWEEP_MILLIS));
+                self.set_deadline(key, Some(again));
+            }
+            Err(error) => {
+                let why = match is_again(&error) {
+                    true => String::from("it accepts nobody in time (TIMEOUT=con)"),
+                    false => error.to_string(),
+                };
+                let reason = format!("unix:{}: {why}", path.display());
+                self.exit_unreachable(key, &reason);
+            }
+        }
+    }
+}

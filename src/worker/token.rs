@@ -1,0 +1,144 @@
+//! What an operation was for: kind and key in the 64 bits that come back with its completion.
+
+use super::table::Key;
+use crate::io::driver::Token;
+
+/// What a completion is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A byte for the worker itself: a signal, a stop, an answer of the resolver.
+    Wake,
+    /// A connection at a listener; the key's slot is the listener's number.
+    Accept,
+    /// A connection at a port on request.
+    AskedAccept,
+    /// An attempt of a dial to connect.
+    Connect,
+    /// Its command, which carries the tunnel, has ended; the key's slot is its number, here and below.
+    LinkCommandExit,
+    /// Its command has written to standard error.
+    LinkCommandStderr,
+    LinkReceive,
+    LinkSend,
+    LocalReceive,
+    /// A receive into a bulk buffer: counted, whoever it was for.
+    LocalReceiveBulk,
+    LocalSend,
+    /// A local socket has something: data, urgent data or its end.
+    LocalReady,
+    /// A local socket takes more.
+    LocalWritable,
+    /// A local socket is broken, or ended both ways.
+    LocalBroken,
+    /// A link has something.
+    LinkReady,
+    /// A link takes more.
+    LinkWritable,
+    /// Nobody reads what is written to a link.
+    LinkBroken,
+    /// A pair's client has something; and so on, for what the client sends (up) and what the server
+    /// does (down).
+    UpReady,
+    DownReady,
+    UpReceive,
+    DownReceive,
+    UpSend,
+    DownSend,
+    /// Where it goes takes more again.
+    UpRoom,
+    DownRoom,
+    /// Where it comes from is broken, or ended both ways.
+    UpBroken,
+    DownBroken,
+    /// Datagrams have come to an entrance; the key's slot is its number.
+    PortReady,
+    /// They have come to a port on request.
+    AskedReady,
+    /// A flow's server has answered.
+    FlowReady,
+    /// A client whose PROXY header is awaited has said something.
+    GreetingReady,
+    /// A command of an exit has written to its standard error.
+    ExecStderr,
+    /// A command of an exit has ended.
+    ExecExit,
+    /// A connection at a port that a conversation listens at.
+    HereAccept,
+}
+
+const KINDS: [Kind; 34] = [
+    Kind::Wake,
+    Kind::Accept,
+    Kind::AskedAccept,
+    Kind::Connect,
+    Kind::LinkCommandExit,
+    Kind::LinkCommandStderr,
+    Kind::LinkReceive,
+    Kind::LinkSend,
+    Kind::LocalReceive,
+    Kind::LocalReceiveBulk,
+    Kind::LocalSend,
+    Kind::LocalReady,
+    Kind::LocalWritable,
+    Kind::LocalBroken,
+    Kind::LinkReady,
+    Kind::LinkWritable,
+    Kind::LinkBroken,
+    Kind::UpReady,
+    Kind::DownReady,
+    Kind::UpReceive,
+    Kind::DownReceive,
+    Kind::UpSend,
+    Kind::DownSend,
+    Kind::UpRoom,
+    Kind::DownRoom,
+    Kind::UpBroken,
+    Kind::DownBroken,
+    Kind::PortReady,
+    Kind::AskedReady,
+    Kind::FlowReady,
+    Kind::GreetingReady,
+    Kind::ExecStderr,
+    Kind::ExecExit,
+    Kind::HereAccept,
+];
+
+impl Kind {
+    /// The token of an operation of this kind on what `key` names.
+    #[inline]
+    pub(super) fn of(self, key: Key) -> Token {
+        Token((self as u64) << 56 | key.pack())
+    }
+
+    /// The token of an operation of this kind on something that has a plain number.
+    #[inline]
+    pub(super) fn number(self, number: u32) -> Token {
+        Token((self as u64) << 56 | u64::from(number))
+    }
+}
+
+/// The kind and the key of a token.
+#[inline]
+pub(super) fn read(token: Token) -> (Kind, Key) {
+    (KINDS[(token.0 >> 56) as usize], Key::unpack(token.0))
+}
+
+/// The plain number of a token.
+#[inline]
+pub(super) fn number(token: Token) -> u32 {
+    token.0 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_give_back_what_they_were_made_of() {
+        let key = Key::unpack(0x00ab_cdef_1234_5678);
+        for kind in KINDS {
+            assert_eq!(read(kind.of(key)), (kind, key));
+            assert_eq!(number(kind.number(77)), 77);
+        }
+    }
+}

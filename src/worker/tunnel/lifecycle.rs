@@ -1,0 +1,269 @@
+//! The life of a tunnel: a link has come about, the hello is done, the peer leaves, the link is over.
+
+use std::io;
+
+use tracing::{debug, info, warn};
+
+use crate::cli::plan::Bulk;
+use crate::io::driver::Driver;
+use crate::io::link::Link;
+use crate::io::net;
+use crate::limits::{AHEAD_BYTES_MIN, KEEPALIVE_INTERVALS};
+use crate::session::{Config, Session};
+use crate::wire::{Decoder, Protocol};
+use crate::worker::ingress::listeners::Purpose;
+use crate::worker::log_limit::Class;
+use crate::worker::stream::local::Reading;
+use crate::worker::token::Kind;
+use crate::worker::tunnel::serial::SerialLine;
+use crate::worker::tunnel::{Destination, LinkPace, Tunnel};
+use crate::worker::{Drain, Key, Worker, counts};
+
+impl<D: Driver> Worker<D> {
+    /// A persistent connection has come about, by our doing or the peer's. `None`: there is no room
+    /// for it.
+    pub(in crate::worker) fn begin_tunnel(&mut self, link: Link) -> Option<Key> {
+        let patience = self.cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
+        link.set_up(&self.cx.congestion, patience);
+        let serial = link.line().map(|(bytes_per_second, checked)| {
+            Box::new(SerialLine::new(bytes_per_second, checked, self.cx.now))
+        });
+        let mut config = Config {
+            awaits_peer: link.may_await_peer(),
+            answer_suffices: link.has_no_end(),
+            ..self.session_config()
+        };
+        if let Some(serial) = &serial {
+            config.frame_bytes_max = serial.frame_bytes();
+            if let Some(offer) = &mut config.offer {
+                offer.checked_line = link.line().is_some_and(|(_, checked)| checked);
+            }
+        }
+        let newest = config.offer.map_or(0, |offer| offer.newest);
+        let session = Session::new(config, self.cx.now);
+        let pace = if link.is_socket() { LinkPace::Received } else { LinkPace::Spliced };
+        let tunnel = Tunnel {
+            link,
+            session,
+            decoder: Decoder::new(newest),
+            destination: Destination::Nowhere,
+            reading: Reading::Idle,
+            pace,
+            streak: 0,
+            ahead_bytes: AHEAD_BYTES_MIN,
+            passing: false,
+            copy_only: self.cx.plan.soxconf.bulk == Bulk::Copy,
+            starved: None,
+            waits_for_pool: false,
+            packed: None,
+            sending: false,
+            sending_since: self.cx.now,
+            send: None,
+            serial,
+            unsent: None,
+            outgoing: None,
+            run: None,
+            dirty: false,
+            began: self.cx.now,
+            heard: false,
+            ended_in_order: false,
+        };
+        let Some(key) = self.tunnels.insert(tunnel) else {
+            if self.cx.may_log(Class::Stranger) {
+                warn!("persistent connection refused: too many are open");
+            }
+            return None;
+        };
+        if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
+            debug!(peer = %link, "persistent connection");
+            if let Some(output) = link.lone_output() {
+                self.cx.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
+            }
+        }
+        self.read_link(key);
+        self.mark_tunnel(key);
+        Some(key)
+    }
+
+    /// Nobody reads any more what we write.
+    pub(in crate::worker) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
+        let Some(Tunnel { link, .. }) = self.tunnels.get(key) else { return };
+        // One that has gone altogether shows at the input, behind what it has sent.
+        if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
+            self.drop_tunnel(key, "the peer reads no more");
+        }
+    }
+
+    /// The peer has ended its side of the link.
+    pub(in crate::worker) fn link_ended(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
+        tunnel.ended_in_order = in_order;
+        if let Some(connector) = &mut self.connector {
+            connector.ended_in_order = in_order;
+        }
+        self.drop_tunnel(key, "the peer closed the connection");
+    }
+
+    /// The tunnel is over: its streams end with a reset, at once.
+    pub(in crate::worker) fn drop_tunnel(&mut self, key: Key, reason: &str) {
+        let Some(tunnel) = self.tunnels.remove(key) else { return };
+        let was_up = tunnel.session.is_up();
+        self.log_end(&tunnel, reason);
+        let counters = tunnel.session.counters();
+        counts::log_tunnel_counts(counters);
+        self.cx.counters.past_bytes_in += counters.payload_bytes_in;
+        self.cx.counters.past_bytes_out += counters.payload_bytes_out;
+        tunnel.link.shut_down();
+        self.cx.driver.cancel_all(tunnel.link.input());
+        if let Some(output) = tunnel.link.lone_output() {
+            self.cx.driver.cancel_all(output);
+        }
+        self.take_down(key);
+        let mut orphans = std::mem::take(&mut self.cx.scratch);
+        orphans.extend(
+            self.locals
+                .iter()
+                .filter(|(_, local)| local.tunnel == key && local.stream.is_some())
+                .map(|(key, _)| key),
+        );
+        for local in orphans.drain(..) {
+            self.reset_local(local);
+        }
+        self.cx.scratch = orphans;
+        self.forget_flows_of(key);
+        let own = self.connector.as_ref().is_some_and(|c| c.tunnel == Some(key));
+        if own && self.drain == Drain::No {
+            self.redial(was_up.then_some(tunnel.began));
+        }
+        self.begin_loopback();
+    }
+
+    /// Clients take the tunnel no more. Without another one they wait from now on.
+    fn take_down(&mut self, key: Key) {
+        let before = self.up.len();
+        self.up.retain(|&up| up != key);
+        if self.up.is_empty() && before > 0 {
+            self.hold_clients();
+        }
+    }
+
+    /// Logs that a tunnel is over, as far as it is news and the peer does not bring too many about.
+    fn log_end(&mut self, tunnel: &Tunnel, reason: &str) {
+        let (peer, session) = (&tunnel.link, &tunnel.session);
+        let streams = session.stream_count();
+        if matches!(self.drain, Drain::Leaving(_)) {
+            debug!(%peer, reason, "tunnel closed");
+        } else if session.is_up() {
+            // An original cannot announce it: it closes when it has nothing left to do.
+            let announced = session.peer_is_leaving() || session.protocol() == Protocol::V03;
+            if !self.cx.may_log(Class::Tunnel) {
+                debug!(%peer, reason, streams, "tunnel down");
+            } else if announced && tunnel.ended_in_order {
+                info!(%peer, reason, streams, "tunnel down");
+            } else {
+                warn!(%peer, reason, streams, "tunnel down");
+            }
+        } else if let Some(connector) = &mut self.connector {
+            if connector.fails_as_before(reason) || !self.cx.may_log(Class::Tunnel) {
+                debug!(%peer, reason, "tunnel did not come up");
+            } else {
+                warn!(%peer, reason, "tunnel did not come up");
+            }
+        } else if !tunnel.heard && net::peer_has_ended(tunnel.link.input()) {
+            // As health checks do.
+            self.cx.count_silent();
+            debug!(%peer, reason, "tunnel did not come up");
+        } else if self.cx.may_log(Class::Stranger) {
+            warn!(%peer, reason, "tunnel did not come up");
+        } else {
+            debug!(%peer, reason, "tunnel did not come up");
+        }
+    }
+
+    /// The hello is done: streams may begin.
+    pub(in crate::worker) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
+        if let Err(reason) = self.count_service(Purpose::Receptor) {
+            return self.drop_tunnel(key, &reason);
+        }
+        let loopback = self.is_loopback();
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let peer_kind = if ours { "sockmux-uring" } else { "original" };
+        let protocol = match protocol {
+            Protocol::V03 => "0.3",
+            Protocol::V1 => "1",
+        };
+        if !loopback && self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
+            info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        } else {
+            debug!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+        }
+        if let Some(connector) = &mut self.connector {
+            connector.failed_by.clear();
+        }
+        if self.drain != Drain::No {
+            tunnel.session.refuse_new("going away");
+        }
+        if loopback && !self.up.is_empty() {
+            // Clients go by one of the two, and there is no other peer to try.
+            return;
+        }
+        self.tell_takeover(key);
+        self.up.push(key);
+        self.start_accepting(Purpose::Entrance);
+        self.serve_waiting_clients();
+    }
+
+    /// Clients take the newest tunnel: whoever may connect here receives them, which its owner is to
+    /// know.
+    fn tell_takeover(&mut self, newest: Key) {
+        let Some(&before) = self.up.last() else { return };
+        if !self.has_entrances() || !self.cx.may_log(Class::Tunnel) {
+            return;
+        }
+        let name = |key| {
+            let tunnel: &Tunnel = self.tunnels.get(key)?;
+            Some(format!("{} ({})", tunnel.link, tunnel.decoder.peer_name()))
+        };
+        let (Some(newest), Some(before)) = (name(newest), name(before)) else { return };
+        warn!(
+            peer = newest,
+            before,
+            "clients go through this newer tunnel from now on, and through the one before \
+             only where its peer has no exit or no room for them"
+        );
+    }
+
+    /// Clients come in here whose streams go through a tunnel.
+    fn has_entrances(&self) -> bool {
+        let of_streams = self.listeners.iter().any(|l| l.purpose == Purpose::Entrance);
+        of_streams || self.ports.entrance_count() > 0
+    }
+
+    /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one
+    /// stays for the streams that it has.
+    pub(in crate::worker) fn tunnel_leaves(&mut self, key: Key) {
+        let loopback = self.is_loopback();
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let streams = tunnel.session.stream_count();
+        if !loopback && self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
+            info!(peer = %tunnel.link, streams, "the peer is going away");
+        }
+        let began = tunnel.began;
+        self.take_down(key);
+        self.dial_next(key, began);
+    }
+
+    pub(in crate::worker) fn refuse_new_streams(&mut self) {
+        // Those among them whose own peers are going away.
+        let is_up = |&(_, tunnel): &(Key, &Tunnel)| tunnel.session.is_up();
+        let up: Vec<Key> = self.tunnels.iter().filter(is_up).map(|(key, _)| key).collect();
+        for key in up {
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.session.refuse_new("going away");
+                // The peer is to know now, not with what else there will be to send.
+                self.mark_tunnel(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Bytes between a persistent connection and its session.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::io::chunk::Chunk;
+use crate::io::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
+use crate::limits::{
+    BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES, POOL_BUFFER_BYTES,
+    SPLICE_TURN_BYTES,
+};
+use crate::session::{Sink, Transmit, TunnelError};
+use crate::wire::Step;
+use crate::worker::datagram::flow::FLOW_BIT;
+use crate::worker::stream::local::{Reading, Stage};
+use crate::worker::token::Kind;
+use crate::worker::tunnel::{Destination, LinkPace, Outgoing};
+use crate::worker::{Drain, Key, Worker};
+
+impl<D: Driver> Worker<D> {
+    /// The tunnel may have something to send.
+    #[inline]
+    pub(in crate::worker) fn mark_tunnel(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if !tunnel.dirty {
+            tunnel.dirty = true;
+            self.dirty_tunnels.push(key);
+        }
+    }
+
+    /// Receives from the link, unless its peer lets too many answers wait.
+    pub(in crate::worker) fn read_link(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
+            && !tunnel.serial.as_ref().is_some_and(|serial| serial.is_always_read());
+        if tunnel.reading != Reading::Idle || tunnel.starved.is_some() || full {
+            return;
+        }
+        match tunnel.pace {
+            LinkPace::Received => {
+                let mode = RecvMode::Multishot;
+                let token = Kind::LinkReceive.of(key);
+                let op = self.cx.driver.recv(tunnel.link.input(), mode, BufferClass::Bulk, token);
+                tunnel.reading = Reading::Armed { op, mode, cancelled: false };
+            }
+            LinkPace::Spliced => {
+                let token = Kind::LinkReady.of(key);
+                self.cx.driver.poll(tunnel.link.input(), libc::POLLIN as u32, false, token);
+                tunnel.reading = Reading::Watched;
+            }
+        }
+    }
+
+    pub(in crate::worker) fn link_received(
+        &mut self,
+        key: Key,
+        more: bool,
+        got: io::Result<Option<Chunk>>,
+    ) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
+        };
+        if !more {
+            tunnel.reading = Reading::Idle;
+        }
+        match got {
+            Ok(Some(chunk)) => {
+                if tunnel.session.is_up() && !tunnel.session.peer_is_ours() {
+                    // An original leaves Nagle on: it says that it has taken a keystroke, and
+                    // holds the echo back behind that. The delay would be 40 ms.
+                    tunnel.link.acknowledge_now();
+                }
+                self.cx.busy_poll.came(chunk.len() >= POOL_BUFFER_BYTES as usize, self.cx.now);
+                if let Err(error) = self.read_frames(key, chunk) {
+                    self.drop_tunnel(key, &error.to_string());
+                    return;
+                }
+                self.judge_link(key);
+                self.mark_tunnel(key);
+            }
+            Ok(None) => return self.link_ended(key),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOBUFS) => return self.link_waits_for_buffer(key),
+                Some(libc::ECANCELED) => {}
+                _ => return self.drop_tunnel(key, &format!("receiving from the peer: {error}")),
+            },
+        }
+        if !more {
+            self.read_link(key);
+        }
+    }
+
+    /// Takes in what came from the link: frames to the session, payload to where they say.
+    pub(in crate::worker) fn read_frames(
+        &mut self,
+        key: Key,
+        mut chunk: Chunk,
+    ) -> Result<(), TunnelError> {
+        let now = self.cx.now;
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            tunnel.session.received(now);
+            tunnel.heard = true;
+        }
+        while !chunk.is_empty() {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return Ok(()) };
+            let (consumed, step) = tunnel.decoder.step(&chunk)?;
+            match step {
+                Step::Frame(frame) => {
+                    let payload_bytes = frame.payload_bytes();
+                    let sink = tunnel.session.on_frame(frame, now)?;
+                    chunk.advance(consumed);
+                    self.do_events(key);
+                    self.find_destination(key, sink, payload_bytes);
+                }
+                Step::Payload => {
+                    let destination = tunnel.destination;
+                    let payload = chunk.split_to(consumed);
+                    match destination {
+                        Destination::Local(local) => self.deliver(local, payload),
+                        Destination::Urgent(local) => self.deliver_urgent(local, &payload),
+                        Destination::Flow => self.run_continues(key, payload),
+                        Destination::Nowhere => {}
+                    }
+                }
+                Step::More => chunk.advance(consumed),
+            }
+        }
+        self.throttle_link(key);
+        Ok(())
+    }
+
+    #[inline]
+    fn find_destination(&mut self, key: Key, sink: Sink, payload_bytes: u32) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let user = |stream| tunnel.session.user_of(stream);
+        tunnel.destination = match sink {
+            Sink::Discard => Destination::Nowhere,
+            Sink::Stream(stream) => match user(stream) {
+                // 0.3: a frame is a datagram.
+                Some(flow) if flow & FLOW_BIT != 0 => {
+                    return self.run_begins(key, stream, flow, (payload_bytes, payload_bytes));
+                }
+                Some(local) => Destination::Local(Key::unpack(local)),
+                None => Destination::Nowhere,
+            },
+            Sink::Urgent(stream) => user(stream)
+                .filter(|local| local & FLOW_BIT == 0)
+                .map_or(Destination::Nowhere, |local| Destination::Urgent(Key::unpack(local))),
+            Sink::Datagrams { key: stream, size_bytes } => match user(stream) {
+                Some(flow) => {
+                    return self.run_begins(key, stream, flow, (size_bytes, payload_bytes));
+                }
+                None => Destination::Nowhere,
+            },
+        };
+    }
+
+    fn throttle_link(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+            tunnel.reading.cancel(&mut self.cx.driver);
+        }
+    }
+
+    /// Sends whatever the session wants sent now: batches, each in one gathered send. One that ends
+    /// in spliced payload, or has large runs of datagrams, is sent at once, and others may follow it
+    /// in the same turn; so is all that goes to what is no socket.
+    pub(in crate::worker) fn write_link(&mut self, key: Key) {
+        let mut left_bytes = SPLICE_TURN_BYTES;
+        if self.tunnels.get(key).is_some_and(|tunnel| tunnel.serial.is_some()) {
+            self.write_line(key);
+            self.take_from_line(key);
+            self.do_events(key);
+            return self.read_link(key);
+        }
+        loop {
+            let Some(tunnel) = self.tunnels.get(key) else { return };
+            if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
+                break;
+            }
+            let (gather, has_runs) = self.make_batch(key);
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+            if gather.is_empty() {
+                self.cx.buffers.give_back(gather);
+                break;
+            }
+            let piped = tunnel.outgoing.as_ref().map(|outgoing| outgoing.left_bytes);
+            let socket = tunnel.link.output().filter(|_| tunnel.link.is_socket());
+            if let Some(socket) = socket
+                && piped.is_none()
+                && !has_runs
+            {
+                let token = Kind::LinkSend.of(key);
+                let send = self.cx.driver.send(socket, gather, SendWait::Yes, token);
+                tunnel.begin_sending(Some(send), self.cx.now);
+                break;
+            }
+            let bytes = piped.unwrap_or(gather.len_bytes());
+            let sent = self.send_now(key, gather, piped.is_some()) && self.pass_out(key);
+            if !sent {
+                break;
+            }
+            left_bytes = left_bytes.saturating_sub(bytes);
+            if left_bytes == 0 {
+                self.unfinished_tunnels.push(key);
+                break;
+            }
+        }
+        self.do_events(key);
+        self.read_link(key);
+    }
+
+    /// A batch of what the session wants sent, and whether large runs of datagrams are in it. It
+    /// ends where payload stands in a pipe, and on a serial line with the first frame.
+    pub(in crate::worker) fn make_batch(&mut self, key: Key) -> (Box<Gather>, bool) {
+        let (mut gather, mut has_runs) = (self.cx.buffers.take_gather(), false);
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return (gather, false) };
+        let batch_bytes = if tunnel.serial.is_some() { 1 } else { BATCH_BYTES };
+        while gather.len_bytes() < batch_bytes
+            && gather.parts() < BATCH_PARTS
+            && tunnel.outgoing.is_none()
+            && self.cx.buffers.can_write_frame()
+        {
+            let in_batch = !gather.is_empty();
+            let Some(transmit) = tunnel.session.poll_transmit(&mut self.cx.buffers.head, in_batch)
+            else {
+                break;
+            };
+            self.cx.buffers.write_head(&mut gather);
+            match transmit {
+                Transmit::Control => {}
+                Transmit::Urgent { byte } => self.cx.buffers.write(&mut gather, &[byte]),
+                Transmit::Datagrams { user, bytes, .. } => {
+                    let flow = self.flows.get_mut(Key::unpack(user));
+                    let flow = flow.expect("streams with datagrams have a flow");
+                    self.cx.buffers.append(&mut gather, &mut flow.queue, bytes);
+                    has_runs |= bytes >= DATAGRAM_KEEP_BYTES as u64;
+                }
+                Transmit::Data { user, bytes, .. } => {
+                    let user = Key::unpack(user);
+                    let local = self.locals.get_mut(user).expect("streams with data have a local");
+                    local.keep_sent(bytes);
+                    let piped = self.cx.buffers.append(&mut gather, &mut local.input, bytes);
+                    if piped > 0 {
+                        let taken = local.input.take_piped(piped);
+                        assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
+                        let pipe = local.input.pipe().expect("it stands in the pipe");
+                        let (pipe, left_bytes) = (Rc::clone(pipe), piped);
+                        tunnel.outgoing = Some(Outgoing { local: user, pipe, left_bytes });
+                    }
+                    if local.input.is_empty() {
+                        local.packed = None;
+                    }
+                    if matches!(local.stage, Stage::Draining) {
+                        local.last_data = self.cx.now;
+                        if local.input.is_empty() {
+                            // What a broken connection had left has gone out.
+                            self.locals.remove(user);
+                        }
+                    }
+                }
+            }
+        }
+        if gather.is_empty() && !self.cx.buffers.can_write_frame() {
+            // There may be something to send all the same.
+            self.wait_for_pool(key);
+        }
+        (gather, has_runs)
+    }
+
+    /// Sends a batch at once; what a socket does not take goes by the driver, what anything else does
+    /// not take is kept until it does. `false`: what comes next has to wait for that. `more`: it ends
+    /// in the head of a frame with spliced payload.
+    pub(in crate::worker) fn send_now(
+        &mut self,
+        key: Key,
+        mut gather: Box<Gather>,
+        more: bool,
+    ) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        self.cx.counters.direct_sends += 1;
+        match tunnel.link.send(&mut gather, more) {
+            Ok(bytes) => gather.advance(bytes),
+            Err(error) if is_again(&error) => {}
+            Err(error) => {
+                self.cx.buffers.give_back(gather);
+                self.drop_tunnel(key, &format!("sending to the peer: {error}"));
+                return false;
+            }
+        }
+        if gather.is_empty() {
+            self.cx.buffers.give_back(gather);
+            return true;
+        }
+        let mut send = None;
+        match tunnel.link.output() {
+            Some(socket) if tunnel.link.is_socket() => {
+                let token = Kind::LinkSend.of(key);
+                send = Some(self.cx.driver.send(socket, gather, SendWait::Yes, token));
+            }
+            Some(output) => {
+                let token = Kind::LinkWritable.of(key);
+                self.cx.driver.poll(output, libc::POLLOUT as u32, false, token);
+                tunnel.unsent = Some(gather);
+            }
+            None => self.cx.buffers.give_back(gather),
+        }
+        tunnel.begin_sending(send, self.cx.now);
+        false
+    }
+
+    pub(in crate::worker) fn link_sent(
+        &mut self,
+        key: Key,
+        result: io::Result<usize>,
+        mut gather: Box<Gather>,
+    ) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            self.cx.buffers.give_back(gather);
+            self.cx.counters.stale += 1;
+            return;
+        };
+        tunnel.send = None;
+        match result {
+            Ok(bytes) => {
+                gather.advance(bytes);
+                if gather.is_empty() {
+                    tunnel.sending = false;
+                    self.cx.buffers.give_back(gather);
+                    if self.pass_out(key) {
+                        self.mark_tunnel(key);
+                    }
+                } else if let Some(socket) = tunnel.link.output() {
+                    let token = Kind::LinkSend.of(key);
+                    let send = self.cx.driver.send(socket, gather, SendWait::Yes, token);
+                    tunnel.begin_sending(Some(send), self.cx.now);
+                }
+            }
+            // The link stands still, and the receive buffers are missed.
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                let is_copied = self.cx.buffers.copy_bulk_of_batch(&mut gather);
+                if let Some(socket) = tunnel.link.output() {
+                    let token = Kind::LinkSend.of(key);
+                    let send = self.cx.driver.send(socket, gather, SendWait::Yes, token);
+                    tunnel.send = (!is_copied).then_some(send);
+                }
+            }
+            Err(error) => {
+                self.cx.buffers.give_back(gather);
+                self.drop_tunnel(key, &format!("sending to the peer: {error}"));
+            }
+        }
+    }
+}
+
+/// The socket has nothing to give, or takes nothing, for now.
+pub(in crate::worker) fn is_again(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}

@@ -1,0 +1,224 @@
+//! Tunnels over a serial line: [`crate::serial_line`] stands between the session and the device.
+//!
+//! The device is slow, and nothing must queue before it: so the session is asked for one frame at a
+//! time, when the line takes it at once, and what is most urgent then goes first.
+
+use std::io;
+
+use tracing::info;
+
+use crate::io::driver::{Driver, Fd};
+use crate::limits::{AHEAD_BYTES_MAX, CONTROL_BACKLOG};
+use crate::serial_line::{Config, Line, LineError, Mode};
+use crate::session::Moment;
+use crate::worker::counts::log_line_counts;
+use crate::worker::log_limit::Class;
+use crate::worker::token::Kind;
+use crate::worker::tunnel::Lack;
+use crate::worker::{Drain, Key, Worker};
+
+/// The line of one tunnel, and what is on its way through it.
+#[derive(Debug)]
+pub(in crate::worker) struct SerialLine {
+    line: Line,
+    /// As it was logged.
+    mode: Mode,
+    /// What the device is to be given, and how much of that it has taken.
+    output: Vec<u8>,
+    taken_bytes: usize,
+    /// What has come of the peer's stream.
+    inbox: Vec<u8>,
+}
+
+impl SerialLine {
+    /// A line that was opened just now, and carries so much.
+    pub(in crate::worker) fn new(bytes_per_second: u32, checked: bool, now: Moment) -> SerialLine {
+        let config = Config { bytes_per_second, incarnation: fastrand::u32(1..), checked };
+        SerialLine {
+            line: Line::new(config, now),
+            mode: Mode::Probing,
+            output: Vec::new(),
+            taken_bytes: 0,
+            inbox: Vec::new(),
+        }
+    }
+
+    /// Stream bytes that a frame of the session carries at most.
+    pub(in crate::worker) fn frame_bytes(&self) -> u64 {
+        self.line.frame_bytes() as u64
+    }
+
+    /// When [`SerialLine::on_time`] is to be called.
+    pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
+        self.line.next_timeout()
+    }
+
+    /// It is now `now`; what can be written then is another question.
+    pub(in crate::worker) fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
+        self.line.on_time(now)
+    }
+
+    /// Whether the line is read whatever waits for the session: what comes is acknowledgements, too,
+    /// and the line itself bounds the rest.
+    pub(in crate::worker) fn is_always_read(&self) -> bool {
+        self.line.mode() != Mode::Plain
+    }
+
+    /// All that was written is with the peer, as far as that can be known.
+    pub(in crate::worker) fn is_settled(&self) -> bool {
+        self.output.is_empty() && self.line.is_settled()
+    }
+
+    /// Gives the device what it is to have, as far as it takes it: whether it took all.
+    fn flush(&mut self, device: &Fd) -> io::Result<bool> {
+        while self.taken_bytes < self.output.len() {
+            match rustix::io::write(device, &self.output[self.taken_bytes..]) {
+                Ok(bytes) => self.taken_bytes += bytes,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.output.clear();
+        self.taken_bytes = 0;
+        Ok(true)
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Writes to a line what may go now: what it has to say itself, and frames of the session as it
+    /// takes them.
+    pub(in crate::worker) fn write_line(&mut self, key: Key) {
+        while self.flush_line(key) {
+            let now = self.cx.now;
+            let Some(serial) = self.tunnels.get_mut(key).and_then(|t| t.serial.as_mut()) else {
+                return;
+            };
+            if !serial.line.poll_output(&mut serial.output, now) && !self.feed_line(key) {
+                break;
+            }
+        }
+    }
+
+    /// `false`: the device takes no more for now, or is gone.
+    fn flush_line(&mut self, key: Key) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        let (Some(serial), Some(device)) = (&mut tunnel.serial, tunnel.link.output()) else {
+            return false;
+        };
+        if tunnel.sending {
+            return false;
+        }
+        match serial.flush(device) {
+            Ok(true) => true,
+            Ok(false) => {
+                let token = Kind::LinkWritable.of(key);
+                self.cx.driver.poll(device, libc::POLLOUT as u32, false, token);
+                tunnel.begin_sending(None, self.cx.now);
+                false
+            }
+            Err(error) => {
+                self.drop_tunnel(key, &format!("writing to the device: {error}"));
+                false
+            }
+        }
+    }
+
+    /// Gives the line what it takes at once of what the session wants sent: whether it took any.
+    fn feed_line(&mut self, key: Key) -> bool {
+        let now = self.cx.now;
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        let Some(serial) = &mut tunnel.serial else { return false };
+        if serial.line.room_bytes(now) == 0 {
+            return false;
+        }
+        let mut frame = match tunnel.unsent.take() {
+            Some(rest) => rest,
+            None if matches!(self.drain, Drain::Leaving(_)) => return false,
+            None => self.make_batch(key).0,
+        };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        let Some(serial) = &mut tunnel.serial else { return false };
+        let mut took_any = false;
+        loop {
+            let took = frame.iter().next().map_or(0, |part| serial.line.write(part, now));
+            if took == 0 {
+                break;
+            }
+            took_any = true;
+            frame.advance(took);
+        }
+        if frame.is_empty() {
+            self.cx.buffers.give_back(frame);
+        } else {
+            tunnel.unsent = Some(frame);
+        }
+        took_any
+    }
+
+    /// The device has something.
+    pub(in crate::worker) fn read_line(&mut self, key: Key) {
+        let now = self.cx.now;
+        loop {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+            let Some(serial) = &mut tunnel.serial else { return };
+            let chunk = match self.cx.buffers.read_ahead(&tunnel.link, AHEAD_BYTES_MAX) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return self.drop_tunnel(key, "the device is gone"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    tunnel.starved = Some(Lack::Pool);
+                    self.wait_for_pool(key);
+                    break;
+                }
+                Err(error) => {
+                    return self.drop_tunnel(key, &format!("reading from the device: {error}"));
+                }
+            };
+            if let Err(error) = serial.line.received(&chunk, now) {
+                return self.drop_tunnel(key, &error.to_string());
+            }
+            self.take_from_line(key);
+            if chunk.len() < AHEAD_BYTES_MAX {
+                break;
+            }
+        }
+        self.mark_tunnel(key);
+    }
+
+    /// Gives the session what the line has of the peer's stream, unless too many answers wait.
+    pub(in crate::worker) fn take_from_line(&mut self, key: Key) {
+        loop {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+            let Some(serial) = &mut tunnel.serial else { return };
+            if serial.line.mode() != serial.mode {
+                serial.mode = serial.line.mode();
+                if self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
+                    info!(link = %tunnel.link, mode = serial.mode.name(), "serial line");
+                }
+            }
+            if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+                return;
+            }
+            if serial.inbox.is_empty() {
+                serial.line.read(&mut serial.inbox);
+            }
+            if serial.inbox.is_empty() {
+                return;
+            }
+            let Some((chunk, took)) = self.cx.buffers.chunk_of(&serial.inbox) else {
+                return self.wait_for_pool(key);
+            };
+            serial.inbox.drain(..took);
+            if let Err(error) = self.read_frames(key, chunk) {
+                return self.drop_tunnel(key, &error.to_string());
+            }
+        }
+    }
+}
+
+impl Drop for SerialLine {
+    fn drop(&mut self) {
+        log_line_counts(&self.line.counters());
+    }
+}

@@ -1,0 +1,406 @@
+//! Bulk that passes the process by: from a local socket through the stream's pipe to the link, and
+//! from the link through another pipe to the local socket at the other end.
+//!
+//! Sockets are watched by the driver; the calls themselves are made here, at once. Whatever cannot
+//! be spliced is copied, by [`crate::worker::stream::read`], [`crate::worker::stream::write`] and [`crate::worker::tunnel::link_io`], and counted.
+//!
+//! A stream's own end decides how it is read (see [`crate::worker::stream::local::Pace`]), and each end of a tunnel
+//! decides for itself how it reads the link: by big frames, whoever made them.
+
+use std::io;
+
+use tracing::trace;
+
+use crate::cli::plan::Bulk;
+use crate::io::direct;
+use crate::io::driver::Driver;
+use crate::limits::{
+    AHEAD_BYTES_MAX, AHEAD_BYTES_MIN, CONTROL_BACKLOG, PIPE_BYTES, SPLICE_BYTES_MIN,
+    SPLICE_TURN_BYTES,
+};
+use crate::worker::stream::local::{Pace, Reading, Stage};
+use crate::worker::token::Kind;
+use crate::worker::tunnel::link_io::is_again;
+use crate::worker::tunnel::{Destination, Lack, LinkPace};
+use crate::worker::{Key, Worker};
+
+/// Big frames in a row after which the link is spliced.
+const BIG_FRAMES: u8 = 2;
+/// Turns in a row without one after which it is received again.
+const SMALL_TURNS: u8 = 32;
+/// Short splices in a row that end a stream's splicing.
+const SHORT_SPLICES: u8 = 8;
+
+/// What became of an attempt to pass payload on.
+enum Passed {
+    /// So many bytes went.
+    Bytes(usize),
+    /// There is nothing more for now.
+    Nothing,
+    /// What is left of the frame has to be copied.
+    Copy,
+    /// The tunnel is over.
+    Gone,
+}
+
+impl<D: Driver> Worker<D> {
+    /// Whether reading a local socket, which is wanted, has to wait for its pipe. Also ends the
+    /// splicing of a stream that is no longer in bulk.
+    pub(in crate::worker) fn pipe_is_busy(&mut self, key: Key) -> bool {
+        let Some(local) = self.locals.get_mut(key) else { return true };
+        if local.pace != Pace::Spliced {
+            return false;
+        }
+        let open = matches!(local.stage, Stage::Open) && local.stream.is_some();
+        if !open || (local.streak >= SHORT_SPLICES && local.input.is_empty()) {
+            local.pace = Pace::Bulk;
+            local.streak = 0;
+            local.full_reads = 0;
+            local.input.drop_pipes(&mut self.cx.buffers.pipes);
+            return false;
+        }
+        // What was framed and waits for the link is in the pipe, too: when it has gone, this is
+        // asked again.
+        local.input.pipe().is_some_and(|pipe| pipe.held_bytes() > PIPE_BYTES - SPLICE_BYTES_MIN)
+    }
+
+    /// A local socket in bulk has something: it goes into the stream's pipe.
+    pub(in crate::worker) fn fill_from_local(&mut self, key: Key) {
+        let now = self.cx.now;
+        let Some(local) = self.locals.get_mut(key) else { return };
+        let (Some(fd), Some(stream), Stage::Open) = (&local.fd, local.stream, &local.stage) else {
+            return self.read_local(key);
+        };
+        let Some(pipe) = local.input.need_pipe(&mut self.cx.buffers.pipes) else {
+            return self.copy_local(key);
+        };
+        let room_bytes = PIPE_BYTES.saturating_sub(pipe.held_bytes());
+        match pipe.fill(fd, room_bytes.min(SPLICE_TURN_BYTES)) {
+            Ok(0) => self.local_ended(key),
+            Ok(bytes) => {
+                self.cx.counters.spliced_from_local += bytes as u64;
+                self.cx.busy_poll.came(true, now);
+                local.input.push_piped(bytes);
+                local.last_data = now;
+                let short = bytes < SPLICE_BYTES_MIN && self.cx.plan.soxconf.bulk == Bulk::Auto;
+                local.streak = if short { local.streak.saturating_add(1) } else { 0 };
+                let tunnel = local.tunnel;
+                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+                    tunnel.session.data_ready(stream, bytes as u64);
+                }
+                self.mark_tunnel(tunnel);
+                self.read_local(key);
+            }
+            // Small pieces have used the pipe up, or what comes next cannot be spliced: when it is
+            // empty, this is asked again.
+            Err(error) if (is_again(&error) || is_refused(&error)) && pipe.held_bytes() > 0 => {
+                self.cx.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
+                self.guard_local(key);
+            }
+            // The socket was found readable. A splice stops at urgent data for ever, even when that
+            // has been taken; a receive goes past it.
+            Err(error) if is_again(&error) => self.copy_local(key),
+            Err(error) if is_refused(&error) => {
+                local.copy_only = true;
+                self.cx.counters.splice_refused += 1;
+                self.copy_local(key);
+            }
+            Err(error) => self.local_is_empty(key, "reset", &error),
+        }
+    }
+
+    /// A stream in bulk that cannot be spliced for now.
+    fn copy_local(&mut self, key: Key) {
+        if let Some(local) = self.locals.get_mut(key) {
+            local.pace = Pace::Bulk;
+            local.streak = 0;
+            local.full_reads = 0;
+        }
+        self.read_local(key);
+    }
+
+    /// Moves payload whose head was sent from its pipe to the link. `true`: all of it has gone, or
+    /// there was none. `false`: the link takes no more for now, or is over.
+    pub(in crate::worker) fn pass_out(&mut self, key: Key) -> bool {
+        loop {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+            let Some(outgoing) = &mut tunnel.outgoing else { return true };
+            let Some(output) = tunnel.link.output() else { return false };
+            match outgoing.pipe.drain(output, outgoing.left_bytes) {
+                Ok(bytes) if bytes > 0 => {
+                    outgoing.left_bytes -= bytes;
+                    if outgoing.left_bytes == 0
+                        && let Some(outgoing) = tunnel.outgoing.take()
+                    {
+                        self.cx.buffers.pipes.give_back(outgoing.pipe);
+                        self.read_local(outgoing.local);
+                        return true;
+                    }
+                }
+                Err(error) if is_again(&error) => {
+                    let token = Kind::LinkWritable.of(key);
+                    self.cx.driver.poll(output, libc::POLLOUT as u32, false, token);
+                    tunnel.begin_sending(None, self.cx.now);
+                    return false;
+                }
+                result => {
+                    self.drop_tunnel(key, &format!("sending to the peer: {}", why(&result)));
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// The link takes more of a frame.
+    pub(in crate::worker) fn link_writable(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
+        };
+        tunnel.sending = false;
+        if tunnel.serial.is_some() {
+            return self.mark_tunnel(key);
+        }
+        let unsent = tunnel.unsent.take();
+        let piped = tunnel.outgoing.is_some();
+        if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pass_out(key) {
+            self.mark_tunnel(key);
+        }
+    }
+
+    /// Bytes were received from the link: do they begin big frames, so that it is better spliced?
+    pub(in crate::worker) fn judge_link(&mut self, key: Key) {
+        if !self.payload_may_pass(key) {
+            return;
+        }
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.pace == LinkPace::Received {
+            tunnel.streak += 1;
+            if tunnel.streak >= BIG_FRAMES {
+                trace!(peer = %tunnel.link, "the link is spliced");
+                tunnel.pace = LinkPace::Spliced;
+                tunnel.streak = 0;
+                tunnel.reading.cancel(&mut self.cx.driver);
+            }
+        }
+    }
+
+    /// A watched link has something: frames are read, the payload of big ones is passed on.
+    pub(in crate::worker) fn link_ready(&mut self, key: Key, events: io::Result<u32>) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
+        };
+        tunnel.reading = Reading::Idle;
+        if events.is_err() {
+            return self.read_link(key);
+        }
+        if let Err(error) = tunnel.link.claim() {
+            return self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+        }
+        if tunnel.serial.is_some() {
+            self.read_line(key);
+            return self.read_link(key);
+        }
+        let mut left_bytes = SPLICE_TURN_BYTES;
+        let mut passed_any = false;
+        while left_bytes > 0 {
+            let passed = if self.payload_may_pass(key) {
+                self.pass_in(key, left_bytes)
+            } else {
+                Passed::Copy
+            };
+            let passed = match passed {
+                Passed::Copy => self.read_ahead(key),
+                other => {
+                    passed_any = true;
+                    other
+                }
+            };
+            match passed {
+                Passed::Bytes(bytes) => left_bytes = left_bytes.saturating_sub(bytes),
+                Passed::Nothing | Passed::Copy => break,
+                Passed::Gone => return,
+            }
+        }
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        tunnel.streak = if passed_any { 0 } else { tunnel.streak.saturating_add(1) };
+        if tunnel.streak >= SMALL_TURNS && tunnel.link.is_socket() {
+            tunnel.pace = LinkPace::Received;
+            tunnel.streak = 0;
+        }
+        self.mark_tunnel(key);
+        self.read_link(key);
+    }
+
+    /// Reads a little of the link and takes in what that is.
+    fn read_ahead(&mut self, key: Key) -> Passed {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
+        if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+            return Passed::Nothing;
+        }
+        let most_bytes = match tunnel.decoder.payload_left() {
+            0 => tunnel.ahead_bytes,
+            // Payload that cannot be spliced.
+            _ => AHEAD_BYTES_MAX,
+        };
+        tunnel.passing = false;
+        match self.cx.buffers.read_ahead(&tunnel.link, most_bytes) {
+            Ok(Some(chunk)) => {
+                let bytes = chunk.len();
+                if let Err(error) = self.read_frames(key, chunk) {
+                    self.drop_tunnel(key, &error.to_string());
+                    return Passed::Gone;
+                }
+                let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
+                let big = tunnel.decoder.payload_left() as usize >= SPLICE_BYTES_MIN;
+                tunnel.ahead_bytes = match bytes == most_bytes && !big {
+                    true => AHEAD_BYTES_MAX,
+                    false => AHEAD_BYTES_MIN,
+                };
+                if bytes == most_bytes { Passed::Bytes(bytes) } else { Passed::Nothing }
+            }
+            Ok(None) => {
+                self.link_ended(key);
+                Passed::Gone
+            }
+            Err(error) if is_again(&error) => Passed::Nothing,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                tunnel.starved = Some(Lack::Pool);
+                self.wait_for_pool(key);
+                Passed::Nothing
+            }
+            Err(error) => {
+                self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+                Passed::Gone
+            }
+        }
+    }
+
+    /// Whether the payload that comes next is much, and for a socket that it can be spliced to.
+    fn payload_may_pass(&mut self, key: Key) -> bool {
+        let Some(tunnel) = self.tunnels.get(key) else { return false };
+        let Destination::Local(local_key) = tunnel.destination else { return false };
+        let least = if tunnel.passing { 1 } else { SPLICE_BYTES_MIN };
+        if tunnel.copy_only || (tunnel.decoder.payload_left() as usize) < least {
+            return false;
+        }
+        let Some(local) = self.locals.get_mut(local_key) else { return false };
+        let open = matches!(local.stage, Stage::Open) && local.fd.is_some();
+        if !open || local.copy_only || local.broken.is_some() {
+            return false;
+        }
+        self.has_pipe_room(local_key)
+    }
+
+    /// Moves payload of the frame being read from the link into its stream's pipe, and from there
+    /// on.
+    fn pass_in(&mut self, key: Key, most_bytes: usize) -> Passed {
+        let now = self.cx.now;
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
+        let Destination::Local(local_key) = tunnel.destination else { return Passed::Copy };
+        let Some(local) = self.locals.get_mut(local_key) else { return Passed::Copy };
+        let Some(pipe) = local.output.need_room(&mut self.cx.buffers.pipes) else {
+            return Passed::Copy;
+        };
+        let bytes = (tunnel.decoder.payload_left() as usize).min(most_bytes);
+        match pipe.fill(tunnel.link.input(), bytes) {
+            Ok(0) => {
+                self.link_ended(key);
+                Passed::Gone
+            }
+            Ok(bytes) => {
+                tunnel.decoder.payload_passed(bytes as u32);
+                tunnel.passing = tunnel.decoder.payload_left() > 0;
+                tunnel.session.received(now);
+                self.cx.counters.spliced_to_local += bytes as u64;
+                self.cx.busy_poll.came(true, now);
+                local.output.push_piped(bytes);
+                local.last_data = now;
+                // While its pages are at hand.
+                self.write_local(local_key);
+                Passed::Bytes(bytes)
+            }
+            Err(error) if is_again(&error) => {
+                if pipe.held_bytes() == 0 || direct::waiting_bytes(tunnel.link.input()) == 0 {
+                    return Passed::Nothing;
+                }
+                // The pipe takes no more pieces, and its socket nothing from it.
+                if local.output.add_pipe(&mut self.cx.buffers.pipes) {
+                    return Passed::Bytes(0);
+                }
+                if self.free_stalled_pipes(local_key) {
+                    return Passed::Bytes(0);
+                }
+                self.cx.counters.pipe_full += 1;
+                Passed::Copy
+            }
+            Err(error) if is_refused(&error) => {
+                tunnel.copy_only = true;
+                self.cx.counters.splice_refused += 1;
+                Passed::Copy
+            }
+            Err(error) => {
+                self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+                Passed::Gone
+            }
+        }
+    }
+
+    /// Moves what comes next in a stream's pipe to its local socket. `false`: that takes no more
+    /// for now, or is over.
+    pub(in crate::worker) fn pass_on(&mut self, key: Key) -> bool {
+        let now = self.cx.now;
+        let Some(local) = self.locals.get_mut(key) else { return false };
+        let (Some(fd), Some(pipe)) = (&local.fd, local.output.pipe()) else { return false };
+        match pipe.drain(fd, local.output.piped_bytes()) {
+            Ok(bytes) if bytes > 0 => {
+                local.output.take_piped(bytes);
+                local.stalled = false;
+                local.last_data = now;
+                local.output.drop_empty(&mut self.cx.buffers.pipes);
+                let (tunnel, stream) = (local.tunnel, local.stream);
+                if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
+                    tunnel.session.taken(stream, bytes as u64, now);
+                }
+                self.mark_tunnel(tunnel);
+                true
+            }
+            Err(error) if is_again(&error) => {
+                self.wait_for_room(key);
+                false
+            }
+            result => {
+                self.local_takes_no_more(key, Some(&why(&result)));
+                false
+            }
+        }
+    }
+
+    /// A local socket takes more.
+    pub(in crate::worker) fn local_writable(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
+        };
+        local.sending = false;
+        local.waiting = false;
+        self.mark_local(key);
+    }
+}
+
+/// The socket is of a kind that cannot be spliced.
+fn is_refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
+}
+
+/// Why a pipe was not drained: an error, or nothing moved, which a socket never says.
+fn why(result: &io::Result<usize>) -> io::Error {
+    match result {
+        Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
+        Err(error) => match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::from(error.kind()),
+        },
+    }
+}

@@ -1,0 +1,306 @@
+//! The end of each turn: the clock is looked at, and everything is written at once.
+
+use std::time::Duration;
+
+use super::{Drain, Key, Stopped, Tunnel, Worker};
+use crate::io::driver::Driver;
+use crate::io::net;
+use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
+use crate::session::Moment;
+use crate::worker::datagram::flow::{Flow, Server};
+use crate::worker::forward::asked::PortName;
+use crate::worker::stream::local::{Pace, Stage};
+
+impl<D: Driver> Worker<D> {
+    /// Looks at the clock and writes. `Some` when the run is over.
+    pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
+        self.tunnels_on_time();
+        self.sources_on_time();
+        self.execs_on_time();
+        self.reap_orphans();
+        // Before anything is written: peers are to hear of flows that end.
+        self.flows_on_time();
+        self.names_on_time();
+        self.dials_on_time();
+        self.sweep_if_due();
+        self.dial_after_closing();
+        self.gate_entrances();
+        self.join_resting();
+        self.write_all();
+        self.free_stalled_buffers();
+        self.feed_waiters();
+        self.ended()
+    }
+
+    /// How long to wait for completions.
+    pub(super) fn time_to_next(&mut self) -> Option<Duration> {
+        let dial = self.dial_if_due();
+        let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
+        let asked = self.asked_ports_on_time();
+        let (command, execs) = (self.command_on_time(), self.execs_on_time());
+        // Asked last: each of these may have given somebody something to write.
+        if self.has_work_left() {
+            return Some(Duration::ZERO);
+        }
+        let sessions = self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min();
+        let sweep = self.sweep_is_wanted().then_some(self.next_sweep);
+        let drain = match self.drain {
+            Drain::Until(until) => until,
+            Drain::Leaving(until) => Some(until),
+            Drain::No | Drain::AtOnce => None,
+        };
+        let farewells = (matches!(self.drain, Drain::Until(_))
+            && self.farewells_until > self.cx.now)
+            .then_some(self.farewells_until);
+        let names = self.names.oldest().map(|(_, until)| until);
+        let (dials, joins) = (self.dialer.next_timeout(), self.next_join());
+        let resting = self.resting.front().map(|&(until, _)| until);
+        let log = self.cx.log_limit_on_time();
+        let missed = self.next_look_for_buffers();
+        let next = [
+            sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
+            execs, asked, dials, joins, log, missed,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        Some(Duration::from_micros(next.0.saturating_sub(self.cx.now.0)))
+    }
+
+    /// Something can be done now that no completion and no time will call for: the next turn does it,
+    /// without sleeping.
+    fn has_work_left(&self) -> bool {
+        !self.dirty_locals.is_empty()
+            || !self.dirty_tunnels.is_empty()
+            || self.may_dial_next_server()
+            || self.may_feed_any()
+            || (self.clients_held && self.has_room())
+    }
+
+    fn tunnels_on_time(&mut self) {
+        let mut due = std::mem::take(&mut self.cx.scratch);
+        let now = self.cx.now;
+        due.extend(
+            self.tunnels
+                .iter()
+                .filter(|(_, tunnel)| tunnel.next_timeout().is_some_and(|at| at <= now))
+                .map(|(key, _)| key),
+        );
+        for key in due.drain(..) {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
+            if let Some(Err(error)) = tunnel.serial.as_mut().map(|serial| serial.on_time(now)) {
+                self.drop_tunnel(key, &error.to_string());
+                continue;
+            }
+            match tunnel.session.on_time(now) {
+                Ok(()) => self.mark_tunnel(key),
+                Err(error) => {
+                    let reason = self.explain(&error);
+                    self.drop_tunnel(key, &reason);
+                }
+            }
+        }
+        // Dropping a tunnel uses the scratch list for itself.
+        self.cx.scratch = due;
+    }
+
+    fn sweep_is_wanted(&self) -> bool {
+        let any = self.locals.len() + self.pairs.len() > 0;
+        let others = self.greetings.len() + self.execs.len() + self.heres.len();
+        self.timed + others > 0 || (self.exits.end_silent && any)
+    }
+
+    /// Ends local connections whose patience is over. Looks at all of them, a few times a second
+    /// and only while some have a deadline.
+    fn sweep_if_due(&mut self) {
+        if !self.sweep_is_wanted() || self.cx.now < self.next_sweep {
+            return;
+        }
+        let now = self.cx.now;
+        if self.exits.end_silent {
+            self.wake_controls();
+        }
+        self.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
+        let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
+        let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
+        self.timed = 0;
+        for (key, local) in self.locals.iter() {
+            let idle = self.cx.plan.timeouts_of(local.exit).io;
+            let idle_over = idle.is_some_and(|idle| local.last_data.after(idle) <= now);
+            match local.deadline {
+                Some(deadline) if deadline <= now => due.push(key),
+                _ if idle_over => due.push(key),
+                Some(_) => self.timed += 1,
+                None => {}
+            }
+            if local.pace == Pace::Busy {
+                self.timed += 1;
+                if local.last_data.0 < quiet {
+                    calm.push(key);
+                }
+            }
+        }
+        self.sweep_pairs();
+        self.sweep_greetings();
+        self.sweep_execs();
+        self.sweep_heres();
+        for key in calm {
+            self.calm_down(key);
+        }
+        for key in due {
+            self.patience_over(key);
+        }
+    }
+
+    /// What goes beside a control connection is its data, too: it is as silent as all of them.
+    fn wake_controls(&mut self) {
+        let mut used: Vec<(Key, Moment)> = Vec::new();
+        let of_locals = self.locals.iter();
+        used.extend(of_locals.filter_map(|(_, local)| Some((local.beside?, local.last_data))));
+        let of_flows = self.flows.iter();
+        used.extend(
+            of_flows.filter_map(|(_, flow)| Some((self.control_of(flow)?, flow.last_used))),
+        );
+        for (control, when) in used {
+            if let Some(local) = self.locals.get_mut(control) {
+                local.last_data = local.last_data.max(when);
+            }
+        }
+    }
+
+    /// The control connection whose port a flow has come in by.
+    fn control_of(&self, flow: &Flow) -> Option<Key> {
+        match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
+            (Server::Anywhere(anywhere), _) => Some(anywhere.talk),
+            (_, Some(PortName::Asked(port))) => Some(self.ports.asked.get(port)?.owner),
+            _ => None,
+        }
+    }
+
+    fn patience_over(&mut self, key: Key) {
+        let Some(local) = self.locals.get_mut(key) else { return };
+        if let Stage::Dialing(_) = local.stage {
+            // That has TIMEOUT=con.
+            return;
+        }
+        if let Stage::Knocking(..) = local.stage {
+            self.knock(key);
+            return;
+        }
+        if matches!(local.stage, Stage::Waiting) {
+            return self.waited_in_vain(key);
+        }
+        if matches!(local.stage, Stage::Talking(_)) {
+            return self.talk_patience_over(key);
+        }
+        if self.look_at_broken(key) {
+            return;
+        }
+        let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        self.local_failed(key, "timed out", &over);
+    }
+
+    /// Writes to every local connection and every tunnel that has something.
+    fn write_all(&mut self) {
+        self.write_locals();
+        let mut at = 0;
+        while at < self.dirty_tunnels.len() {
+            let key = self.dirty_tunnels[at];
+            at += 1;
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.dirty = false;
+                self.write_link(key);
+            }
+        }
+        self.dirty_tunnels.clear();
+        // A stream may end by its last frame going out. What this pass marks in turn is left to the
+        // next turn.
+        self.write_locals();
+        // Nobody else says when those that had their share go on.
+        while let Some(key) = self.unfinished_tunnels.pop() {
+            self.mark_tunnel(key);
+        }
+    }
+
+    fn write_locals(&mut self) {
+        let mut at = 0;
+        while at < self.dirty_locals.len() {
+            let key = self.dirty_locals[at];
+            at += 1;
+            if let Some(local) = self.locals.get_mut(key) {
+                local.dirty = false;
+                self.write_local(key);
+            }
+        }
+        self.dirty_locals.clear();
+    }
+
+    /// Says to every peer that nothing more comes, which tells it to close.
+    fn leave(&mut self, until: Option<Moment>) {
+        let patience = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
+        self.drain = Drain::Leaving(until.map_or(patience, |until| until.min(patience)));
+        for (_, tunnel) in self.tunnels.iter_mut() {
+            tunnel.link.end_output();
+        }
+    }
+
+    /// No peer is left that may still have something of ours to read. One whose hello was never
+    /// done has nothing.
+    fn all_have_read(&self) -> bool {
+        let may_have = |tunnel: &Tunnel| {
+            tunnel.session.is_up() && !(tunnel.link.has_no_end() && tunnel.is_settled())
+        };
+        !self.tunnels.iter().any(|(_, tunnel)| may_have(tunnel))
+    }
+
+    /// Is the run over?
+    fn ended(&mut self) -> Option<Stopped> {
+        self.end_when_served();
+        let stopped = match self.drain {
+            Drain::No => self.link_is_over()?,
+            Drain::AtOnce => Stopped::AtOnce,
+            Drain::Leaving(until) if self.all_have_read() || self.cx.now >= until => {
+                Stopped::Drained
+            }
+            Drain::Leaving(_) => return None,
+            Drain::Until(until) => {
+                let farewells = self.cx.now < self.farewells_until;
+                let busy = self.tunnels.iter().any(|(_, tunnel)| {
+                    let session = &tunnel.session;
+                    session.stream_count() > 0
+                        || !tunnel.is_settled()
+                        || (farewells && session.is_leaving())
+                });
+                let coming = self.closing_listeners.len() + self.greetings.len() > 0;
+                if self.stream_count() == 0 && !busy && !coming {
+                    self.leave(until);
+                    if !self.all_have_read() {
+                        return None;
+                    }
+                    Stopped::Drained
+                } else if until.is_some_and(|until| self.cx.now >= until) {
+                    Stopped::DeadlinePassed(self.stream_count())
+                } else {
+                    return None;
+                }
+            }
+        };
+        // All commands have the same time to end.
+        let until = (stopped != Stopped::AtOnce).then(|| self.end_execs());
+        self.finish_command();
+        for (_, local) in self.locals.iter() {
+            if let Some(fd) = &local.fd {
+                net::reset_on_close(fd);
+            }
+        }
+        for (_, pair) in self.pairs.iter() {
+            pair.reset_on_close();
+        }
+        if let Some(until) = until {
+            self.await_execs(until);
+        }
+        self.cx.log_limit.log_counts(self.cx.now);
+        self.log_stopped(stopped);
+        Some(stopped)
+    }
+}
