@@ -15,40 +15,34 @@ use crate::cli::plan::Target;
 use crate::limits::{ADDRESSES_MAX, RESOLVER_QUEUE, RESOLVER_THREADS};
 
 /// What was found.
-pub(crate) enum Answer {
+pub(crate) enum Answer<T> {
     /// For who asked with this token.
-    Addresses { token: u64, addresses: io::Result<Vec<SocketAddr>> },
+    Addresses { token: T, addresses: io::Result<Vec<SocketAddr>> },
     /// A client's name, if it has one that leads back to it.
     Client { client: IpAddr, name: Option<String> },
 }
 
-struct Question {
-    token: u64,
+struct Question<T> {
+    token: T,
     target: Target,
 }
 
 /// Looks names up. Threads start with the first question and end with the resolver.
-pub(crate) struct Resolver {
-    questions: Option<SyncSender<Question>>,
+pub(crate) struct Resolver<T> {
+    questions: Option<SyncSender<Question<T>>>,
     clients: Option<SyncSender<IpAddr>>,
-    answers: (Sender<Answer>, Receiver<Answer>),
+    answers: (Sender<Answer<T>>, Receiver<Answer<T>>),
     wake: UnixStream,
 }
 
-impl Resolver {
+impl<T: Send + 'static> Resolver<T> {
     /// `wake` gets a byte for every answer.
-    pub(crate) fn new(wake: UnixStream) -> Resolver {
+    pub(crate) fn new(wake: UnixStream) -> Resolver<T> {
         Resolver { questions: None, clients: None, answers: channel(), wake }
     }
 
-    /// The address, where the target names one itself.
-    pub(crate) fn literal(target: &Target) -> Option<SocketAddr> {
-        let ip: IpAddr = target.host.parse().ok()?;
-        Some(SocketAddr::new(ip, target.port))
-    }
-
     /// Asks for a name. The answer comes with `token`.
-    pub(crate) fn ask(&mut self, token: u64, target: &Target) -> io::Result<()> {
+    pub(crate) fn ask(&mut self, token: T, target: &Target) -> io::Result<()> {
         if self.questions.is_none() {
             self.questions = Some(self.start(|Question { token, target }| Answer::Addresses {
                 token,
@@ -68,12 +62,12 @@ impl Resolver {
     }
 
     /// The answers that have come.
-    pub(crate) fn answer(&mut self) -> Option<Answer> {
+    pub(crate) fn answer(&mut self) -> Option<Answer<T>> {
         self.answers.1.try_recv().ok()
     }
 
     /// Starts threads for questions of one kind.
-    fn start<Q: Send + 'static>(&self, find: fn(Q) -> Answer) -> io::Result<SyncSender<Q>> {
+    fn start<Q: Send + 'static>(&self, find: fn(Q) -> Answer<T>) -> io::Result<SyncSender<Q>> {
         let (sender, receiver) = sync_channel::<Q>(RESOLVER_QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..RESOLVER_THREADS {
@@ -97,6 +91,12 @@ impl Resolver {
         }
         Ok(sender)
     }
+}
+
+/// The address, where the target names one itself.
+pub(crate) fn literal(target: &Target) -> Option<SocketAddr> {
+    let ip: IpAddr = target.host.parse().ok()?;
+    Some(SocketAddr::new(ip, target.port))
 }
 
 fn send<Q>(questions: &Option<SyncSender<Q>>, question: Q) -> io::Result<()> {
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn a_name_is_answered_and_the_loop_is_woken() {
         let (mut wait, wake) = UnixStream::pair().unwrap();
-        let mut resolver = Resolver::new(wake);
+        let mut resolver = Resolver::<u64>::new(wake);
         let target = Target { host: String::from("localhost"), port: 80 };
-        assert_eq!(Resolver::literal(&target), None);
+        assert_eq!(literal(&target), None);
         resolver.ask(7, &target).unwrap();
         wait.read_exact(&mut [0]).unwrap();
         let Some(Answer::Addresses { token: 7, addresses }) = resolver.answer() else { panic!() };
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_client_has_the_name_that_leads_back_to_it() {
         let (mut wait, wake) = UnixStream::pair().unwrap();
-        let mut resolver = Resolver::new(wake);
+        let mut resolver = Resolver::<u64>::new(wake);
         // No address of a host: neither has a name.
         for client in ["127.0.0.1", "0.0.0.1", "ff02::ffff"] {
             let client: IpAddr = client.parse().unwrap();
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn literal_addresses_need_no_thread() {
         let target = |host: &str| Target { host: String::from(host), port: 5 };
-        assert_eq!(Resolver::literal(&target("::1")), Some("[::1]:5".parse().unwrap()));
-        assert_eq!(Resolver::literal(&target("10.1.2.3")), Some("10.1.2.3:5".parse().unwrap()));
+        assert_eq!(literal(&target("::1")), Some("[::1]:5".parse().unwrap()));
+        assert_eq!(literal(&target("10.1.2.3")), Some("10.1.2.3:5".parse().unwrap()));
     }
 }

@@ -1,19 +1,49 @@
 //! The context: what every plane of the worker needs beside its own state.
 
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::Counters;
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
+use super::dialer::Dialer;
+use super::dialer::dial::{DialError, Owner};
 use super::log_limit::LogLimit;
 use super::table::Key;
+use super::waiters::Waiters;
 use crate::cli::plan::Plan;
 use crate::io::congestion::Choice;
-use crate::io::driver::Driver;
+use crate::io::driver::{Driver, Fd};
+use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::policy::destinations::Destinations;
 use crate::policy::seats::Seats;
 use crate::session::Moment;
+
+/// What a plane asks of another, or of the worker: done in the same turn, by [`super::dispatch`].
+#[derive(Debug)]
+pub(in crate::worker) enum Effect {
+    /// A dial has ended: with a connection, or without one.
+    Dialled { owner: Owner, result: Result<Fd, DialError> },
+    /// Descriptors are short: clients are to be left in the kernel's queue.
+    PauseClients,
+    /// They may come again.
+    ResumeClients,
+}
+
+/// Who asked for a name to be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Lookup {
+    Dial(Key),
+    /// The server of a flow.
+    Flow(Key),
+    /// A destination that a datagram of this flow names, by its place there.
+    Destination(Key, usize),
+    /// A host that a proxy session has asked about.
+    Host(Key),
+}
 
 /// Handed to whatever a plane does.
 pub(in crate::worker) struct Cx<D> {
@@ -29,7 +59,13 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) log_limit: LogLimit,
     pub(in crate::worker) busy_poll: BusyPoll,
     pub(in crate::worker) congestion: Choice,
-    pub(in crate::worker) resolver: Resolver,
+    pub(in crate::worker) resolver: Resolver<Lookup>,
+    pub(in crate::worker) dialer: Dialer,
+    pub(in crate::worker) effects: VecDeque<Effect>,
+    /// Who waits for a buffer.
+    pub(in crate::worker) waiters: Waiters,
+    /// Connections that the next sweep has to look at.
+    pub(in crate::worker) deadline_count: usize,
     /// How many streams and flows a client may have.
     pub(in crate::worker) seats: Seats,
     /// What proxies may reach.
@@ -44,7 +80,8 @@ impl<D: Driver> Cx<D> {
         plan: Plan,
         buffers: Buffers,
         congestion: Choice,
-        resolver: Resolver,
+        resolver: Resolver<Lookup>,
+        dialer: Dialer,
         destinations: Destinations,
     ) -> Cx<D> {
         let now = Moment(0);
@@ -58,6 +95,10 @@ impl<D: Driver> Cx<D> {
             busy_poll: BusyPoll::default(),
             congestion,
             resolver,
+            dialer,
+            effects: VecDeque::new(),
+            waiters: Waiters::default(),
+            deadline_count: 0,
             seats: Seats::new(plan.maxima),
             destinations,
             scratch: Vec::new(),
@@ -69,5 +110,16 @@ impl<D: Driver> Cx<D> {
     #[inline]
     pub(in crate::worker) fn tick(&mut self) {
         self.now = Moment(self.began.elapsed().as_micros() as u64);
+    }
+
+    /// Resets a client's connection, which the caller then drops, and logs why.
+    pub(in crate::worker) fn turn_away(
+        &mut self,
+        socket: &OwnedFd,
+        client: impl Display,
+        reason: &str,
+    ) {
+        net::reset_on_close(socket);
+        self.log_refused(client, reason);
     }
 }

@@ -1,8 +1,11 @@
 //! Completions: each is handed to whoever it is for.
 
 use super::Worker;
+use super::context::{Effect, Lookup};
+use super::dialer::dial::{DialError, Owner};
 use super::token::{self, Kind};
-use crate::io::driver::{BufferClass, Completion, Driver, Outcome};
+use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
+use crate::io::resolver::Answer;
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::forward::asked::PortName;
 
@@ -15,7 +18,7 @@ impl<D: Driver> Worker<D> {
                 self.local_received(key, BufferClass::Small, more, got);
             }
             (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
-                self.bulk_receives -= 1;
+                self.cx.waiters.bulk_receives -= 1;
                 self.local_received(key, BufferClass::Bulk, more, got);
             }
             (Kind::LocalSend, Outcome::Sent { result, gather }) => {
@@ -49,13 +52,13 @@ impl<D: Driver> Worker<D> {
                 self.command_said(token::number(token));
             }
             (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
-            (Kind::Connect, Outcome::Connected(result)) => self.attempt_ended(key, result),
+            (Kind::Connect, Outcome::Connected(result)) => self.cx.attempt_ended(key, result),
             (Kind::Wake, Outcome::Polled(_)) => self.woken(),
             (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
             (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
             (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
             (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
-            (kind, outcome) => self.take_in_pair(kind, key, outcome),
+            (kind, outcome) => self.relay.on_completion(&mut self.cx, kind, key, outcome),
         }
     }
 
@@ -77,8 +80,56 @@ impl<D: Driver> Worker<D> {
         self.take_in_wakes(&buffer[..got]);
         while let Some(answer) = self.cx.resolver.answer() {
             self.resolved(answer);
+            self.apply_effects();
         }
         // What is left in the channel, the poll tells of at once.
         self.watch_wake();
+    }
+
+    /// An answer of the resolver, for whoever asked.
+    fn resolved(&mut self, answer: Answer<Lookup>) {
+        match answer {
+            Answer::Client { client, name } => self.name_found(client, name),
+            Answer::Addresses { token: Lookup::Dial(key), addresses } => {
+                self.cx.dial_resolved(key, addresses);
+            }
+            Answer::Addresses { token: Lookup::Flow(key), addresses } => {
+                self.flow_resolved(key, addresses);
+            }
+            Answer::Addresses { token: Lookup::Destination(key, place), addresses } => {
+                self.destination_resolved((key, place), addresses);
+            }
+            Answer::Addresses { token: Lookup::Host(key), addresses } => {
+                self.host_resolved(key, addresses);
+            }
+        }
+    }
+
+    /// Does what planes have asked of each other.
+    #[inline]
+    pub(super) fn apply_effects(&mut self) {
+        while let Some(effect) = self.cx.effects.pop_front() {
+            self.apply(effect);
+        }
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dialled { owner, result } => self.dialled(owner, result),
+            Effect::PauseClients => self.pause_clients(),
+            Effect::ResumeClients => self.resume_clients(),
+        }
+    }
+
+    fn dialled(&mut self, owner: Owner, result: Result<Fd, DialError>) {
+        match (owner, result) {
+            (Owner::Connector, Ok(fd)) => self.link_connected(fd),
+            (Owner::Connector, Err(error)) => self.link_not_connected(&error),
+            (Owner::Exit(key), Ok(fd)) => self.exit_connected(key, fd),
+            (Owner::Exit(key), Err(error)) => self.exit_unreachable(key, &error.to_string()),
+            (Owner::Conversation(key), Ok(fd)) => self.server_connected(key, fd),
+            (Owner::Conversation(key), Err(error)) => self.not_reached(key, error.unreached),
+            (Owner::Pair(key), result) => self.relay.on_dialled(&mut self.cx, key, result),
+        }
     }
 }

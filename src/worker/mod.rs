@@ -20,12 +20,12 @@ use std::time::{Duration, SystemTime};
 
 use tracing::info;
 
+mod broken;
 mod buffers;
 mod busy_poll;
 mod context;
 mod counts;
 mod datagram;
-mod descriptors;
 mod dialer;
 mod dispatch;
 mod forward;
@@ -69,7 +69,7 @@ pub(crate) use ingress::listeners::{Listener, Origin, Purpose};
 use ingress::names::Names;
 use proxy::here::Here;
 use proxy::talk::Proxies;
-use relay::pair::{Pair, Way};
+use relay::{Relay, Way};
 use stream::exec::Exec;
 use stream::exits::{self, Exits};
 use stream::local::Local;
@@ -77,7 +77,6 @@ use table::{Key, Table};
 use tunnel::Tunnel;
 use tunnel::connector::Connector;
 pub(crate) use tunnel::connector::Reach;
-use waiters::Waiters;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,8 +167,7 @@ pub(crate) struct Worker<D> {
     /// Tunnels whose hello is done, in the order in which it was.
     up: Vec<Key>,
     locals: Table<Local>,
-    /// What a plain relay has joined.
-    pairs: Table<Pair>,
+    relay: Relay,
     /// Clients whose PROXY header is awaited.
     greetings: Table<Greeting>,
     /// Ends commands if this process is killed.
@@ -195,7 +193,6 @@ pub(crate) struct Worker<D> {
     resting: VecDeque<(Moment, Source)>,
     /// A datagram that a tunnel cannot carry was told of.
     told_too_big: bool,
-    dialer: Dialer,
     /// What clients are called, where that matters.
     names: Names<Waiter>,
     /// What exits have for themselves.
@@ -219,12 +216,6 @@ pub(crate) struct Worker<D> {
     dirty_tunnels: Vec<Key>,
     /// Have more to write than one turn may take.
     unfinished_tunnels: Vec<Key>,
-    /// Who waits for a buffer.
-    waiters: Waiters,
-    /// Local receives under way that will each take a bulk buffer.
-    bulk_receives: usize,
-    /// Local connections that the sweep has to look at: those with a deadline and busy ones.
-    timed: usize,
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
     listeners_paused: bool,
@@ -269,7 +260,7 @@ impl<D: Driver> Worker<D> {
             tunnels: Table::new(TUNNELS_MAX),
             up: Vec::new(),
             locals: Table::new(CONNECTIONS_MAX),
-            pairs: Table::new(CONNECTIONS_MAX),
+            relay: Relay::new(),
             greetings: Table::new(CONNECTIONS_MAX),
             watchdog: Watchdog::default(),
             served: 0,
@@ -283,7 +274,6 @@ impl<D: Driver> Worker<D> {
             outbox: Outbox::default(),
             resting: VecDeque::new(),
             told_too_big: false,
-            dialer: Dialer::new(serves),
             names: Names::new(plan.timeouts.connect),
             exits: Exits::new(&plan),
             proxies: Proxies::new(&plan),
@@ -296,9 +286,6 @@ impl<D: Driver> Worker<D> {
             dirty_locals: Vec::new(),
             dirty_tunnels: Vec::new(),
             unfinished_tunnels: Vec::new(),
-            waiters: Waiters::default(),
-            bulk_receives: 0,
-            timed: 0,
             next_sweep: now,
             listeners_paused: false,
             clients_held: true,
@@ -314,6 +301,7 @@ impl<D: Driver> Worker<D> {
                 Buffers::new(POOL_BUFFERS)?,
                 congestion,
                 Resolver::new(resolver_wake),
+                Dialer::new(serves),
                 destinations,
             ),
         })
@@ -340,6 +328,7 @@ impl<D: Driver> Worker<D> {
             self.cx.tick();
             for completion in completions.drain(..) {
                 self.take_in(completion);
+                self.apply_effects();
             }
             if let Some(stopped) = self.finish_turn() {
                 return Ok(stopped);
@@ -366,7 +355,7 @@ impl<D: Driver> Worker<D> {
 
     /// Streams, pairs and flows that there are.
     fn stream_count(&self) -> usize {
-        self.locals.len() + self.pairs.len() + self.flows.len()
+        self.locals.len() + self.relay.len() + self.flows.len()
     }
 
     /// What a session is told at its beginning.

@@ -70,7 +70,7 @@ impl<D: Driver> Worker<D> {
             tunnels = self.tunnels.len(),
             up = self.up.len(),
             streams = self.locals.len(),
-            relayed = self.pairs.len(),
+            relayed = self.relay.len(),
             flows = self.flows.len(),
             commands = self.execs.len(),
             bytes_in,

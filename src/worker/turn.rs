@@ -21,14 +21,17 @@ impl<D: Driver> Worker<D> {
         // Before anything is written: peers are to hear of flows that end.
         self.flows_on_time();
         self.names_on_time();
-        self.dials_on_time();
+        self.cx.dials_on_time();
+        self.apply_effects();
         self.sweep_if_due();
         self.dial_after_closing();
         self.gate_entrances();
         self.join_resting();
+        self.apply_effects();
         self.write_all();
         self.free_stalled_buffers();
         self.feed_waiters();
+        self.apply_effects();
         self.ended()
     }
 
@@ -53,7 +56,7 @@ impl<D: Driver> Worker<D> {
             && self.farewells_until > self.cx.now)
             .then_some(self.farewells_until);
         let names = self.names.oldest().map(|(_, until)| until);
-        let (dials, joins) = (self.dialer.next_timeout(), self.next_join());
+        let (dials, joins) = (self.cx.dialer.next_timeout(), self.next_join());
         let resting = self.resting.front().map(|&(until, _)| until);
         let log = self.cx.log_limit_on_time();
         let missed = self.next_look_for_buffers();
@@ -70,10 +73,11 @@ impl<D: Driver> Worker<D> {
     /// Something can be done now that no completion and no time will call for: the next turn does it,
     /// without sleeping.
     fn has_work_left(&self) -> bool {
-        !self.dirty_locals.is_empty()
+        !self.cx.effects.is_empty()
+            || !self.dirty_locals.is_empty()
             || !self.dirty_tunnels.is_empty()
             || self.may_dial_next_server()
-            || self.may_feed_any()
+            || self.cx.may_feed_any()
             || (self.clients_held && self.has_room())
     }
 
@@ -105,9 +109,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn sweep_is_wanted(&self) -> bool {
-        let any = self.locals.len() + self.pairs.len() > 0;
+        let any = self.locals.len() + self.relay.len() > 0;
         let others = self.greetings.len() + self.execs.len() + self.heres.len();
-        self.timed + others > 0 || (self.exits.end_silent && any)
+        self.cx.deadline_count + others > 0 || (self.exits.end_silent && any)
     }
 
     /// Ends local connections whose patience is over. Looks at all of them, a few times a second
@@ -123,24 +127,24 @@ impl<D: Driver> Worker<D> {
         self.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
         let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
-        self.timed = 0;
+        self.cx.deadline_count = 0;
         for (key, local) in self.locals.iter() {
             let idle = self.cx.plan.timeouts_of(local.exit).io;
             let idle_over = idle.is_some_and(|idle| local.last_data.after(idle) <= now);
             match local.deadline {
                 Some(deadline) if deadline <= now => due.push(key),
                 _ if idle_over => due.push(key),
-                Some(_) => self.timed += 1,
+                Some(_) => self.cx.deadline_count += 1,
                 None => {}
             }
             if local.pace == Pace::Busy {
-                self.timed += 1;
+                self.cx.deadline_count += 1;
                 if local.last_data.0 < quiet {
                     calm.push(key);
                 }
             }
         }
-        self.sweep_pairs();
+        self.relay.sweep(&mut self.cx);
         self.sweep_greetings();
         self.sweep_execs();
         self.sweep_heres();
@@ -293,9 +297,7 @@ impl<D: Driver> Worker<D> {
                 net::reset_on_close(fd);
             }
         }
-        for (_, pair) in self.pairs.iter() {
-            pair.reset_on_close();
-        }
+        self.relay.reset_all();
         if let Some(until) = until {
             self.await_execs(until);
         }

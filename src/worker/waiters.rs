@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 
+use super::context::Cx;
 use super::{Key, Worker};
 use crate::io::driver::{BufferClass, Driver};
 use crate::limits::BULK_BUFFERS_FOR_LINKS;
-use crate::worker::relay::pair::{Input, Way};
+use crate::worker::relay::Way;
 use crate::worker::tunnel::Lack;
 
 /// Who waits for a receive buffer.
@@ -31,6 +32,8 @@ pub(super) struct Waiters {
     links: VecDeque<Key>,
     /// Tunnels that wait for the engine's own pool: to read ahead, or to write a frame.
     pool: VecDeque<Key>,
+    /// Receives of local sockets in flight that will each take a bulk buffer.
+    pub(super) bulk_receives: usize,
 }
 
 impl Waiters {
@@ -41,6 +44,11 @@ impl Waiters {
         }
     }
 
+    /// One more waits, and has noted so.
+    pub(super) fn push(&mut self, class: BufferClass, waiter: Waiter) {
+        self.of(class).push_back(waiter);
+    }
+
     /// Whether anybody waits for a bulk receive buffer.
     #[inline]
     pub(super) fn miss_bulk(&self) -> bool {
@@ -48,63 +56,16 @@ impl Waiters {
     }
 }
 
-impl<D: Driver> Worker<D> {
-    /// A local socket or a direction of a pair found no buffer: its turn comes when one is back.
-    pub(super) fn wait_for_buffer(&mut self, class: BufferClass, waiter: Waiter) {
-        match waiter {
-            Waiter::Local(key) => {
-                let Some(local) = self.locals.get_mut(key) else { return };
-                local.starved = true;
-            }
-            Waiter::Half(key, way) => {
-                let Some(pair) = self.pairs.get_mut(key) else { return };
-                let Some((half, ..)) = pair.half(way) else { return };
-                half.input = Input::Starved;
-            }
-        }
-        self.waiters.of(class).push_back(waiter);
-        // Those that ended while they waited are still in it.
-        let most = 2 * (self.locals.len() + 2 * self.pairs.len()) + 64;
-        if self.waiters.of(class).len() > most {
-            let mut list = std::mem::take(self.waiters.of(class));
-            list.retain(|&waiter| self.is_waiting(waiter));
-            *self.waiters.of(class) = list;
-        }
-    }
-
-    fn is_waiting(&mut self, waiter: Waiter) -> bool {
-        match waiter {
-            Waiter::Local(key) => self.locals.get(key).is_some_and(|local| local.starved),
-            Waiter::Half(key, way) => {
-                let half = self.pairs.get_mut(key).and_then(|pair| pair.half(way));
-                half.is_some_and(|(half, ..)| half.input == Input::Starved)
-            }
-        }
-    }
-
-    /// A link found no bulk buffer to receive into.
-    pub(super) fn link_waits_for_buffer(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.starved.replace(Lack::Receive) != Some(Lack::Receive) {
-            self.waiters.links.push_back(key);
-        }
-    }
-
-    /// A tunnel found no buffer of the engine's own pool.
-    pub(super) fn wait_for_pool(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if !std::mem::replace(&mut tunnel.waits_for_pool, true) {
-            self.waiters.pool.push_back(key);
-        }
-    }
-
+impl<D: Driver> Cx<D> {
     /// How many receives can find a buffer of a class.
     fn buffers_for(&self, class: BufferClass, waiter: Waiter) -> usize {
         let kept_free = match (class, waiter) {
-            (BufferClass::Bulk, Waiter::Local(_)) => BULK_BUFFERS_FOR_LINKS + self.bulk_receives,
+            (BufferClass::Bulk, Waiter::Local(_)) => {
+                BULK_BUFFERS_FOR_LINKS + self.waiters.bulk_receives
+            }
             _ => 0,
         };
-        self.cx.driver.free_buffers(class).saturating_sub(kept_free)
+        self.driver.free_buffers(class).saturating_sub(kept_free)
     }
 
     /// Whether a local socket or a direction of a pair may start a receive.
@@ -121,11 +82,11 @@ impl<D: Driver> Worker<D> {
     }
 
     fn may_feed_links(&self) -> bool {
-        !self.waiters.links.is_empty() && self.cx.driver.free_buffers(BufferClass::Bulk) > 0
+        !self.waiters.links.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0
     }
 
     fn may_feed_tunnels(&self) -> bool {
-        !self.waiters.pool.is_empty() && self.cx.buffers.can_read_ahead()
+        !self.waiters.pool.is_empty() && self.buffers.can_read_ahead()
     }
 
     /// Whether what somebody waits for is there.
@@ -135,20 +96,38 @@ impl<D: Driver> Worker<D> {
             || self.may_feed_links()
             || self.may_feed_tunnels()
     }
+}
+
+impl<D: Driver> Worker<D> {
+    /// A link found no bulk buffer to receive into.
+    pub(super) fn link_waits_for_buffer(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.starved.replace(Lack::Receive) != Some(Lack::Receive) {
+            self.cx.waiters.links.push_back(key);
+        }
+    }
+
+    /// A tunnel found no buffer of the engine's own pool.
+    pub(super) fn wait_for_pool(&mut self, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if !std::mem::replace(&mut tunnel.waits_for_pool, true) {
+            self.cx.waiters.pool.push_back(key);
+        }
+    }
 
     /// Lets those go on for whom there is a buffer now.
     pub(super) fn feed_waiters(&mut self) {
         // Links first: what they bring ends what others wait for.
-        if self.may_feed_links() {
-            for key in std::mem::take(&mut self.waiters.links) {
+        if self.cx.may_feed_links() {
+            for key in std::mem::take(&mut self.cx.waiters.links) {
                 if let Some(tunnel) = self.tunnels.get_mut(key) {
                     tunnel.starved.take_if(|lack| *lack == Lack::Receive);
                     self.read_link(key);
                 }
             }
         }
-        if self.may_feed_tunnels() {
-            for key in std::mem::take(&mut self.waiters.pool) {
+        if self.cx.may_feed_tunnels() {
+            for key in std::mem::take(&mut self.cx.waiters.pool) {
                 if let Some(tunnel) = self.tunnels.get_mut(key) {
                     tunnel.waits_for_pool = false;
                     tunnel.starved.take_if(|lack| *lack == Lack::Pool);
@@ -158,19 +137,38 @@ impl<D: Driver> Worker<D> {
             }
         }
         for class in [BufferClass::Small, BufferClass::Bulk] {
+            self.forget_ended(class);
             // Not more than can find one: the others would be asked in vain.
-            for _ in 0..self.may_feed(class) {
-                match self.waiters.of(class).pop_front() {
+            for _ in 0..self.cx.may_feed(class) {
+                match self.cx.waiters.of(class).pop_front() {
                     Some(Waiter::Local(key)) => {
                         if let Some(local) = self.locals.get_mut(key) {
                             local.starved = false;
                             self.read_local(key);
                         }
                     }
-                    Some(Waiter::Half(key, way)) => self.feed_half(key, way),
+                    Some(Waiter::Half(key, way)) => self.relay.feed_half(&mut self.cx, key, way),
                     None => break,
                 }
             }
+        }
+    }
+
+    /// Takes those out of a list that ended while they waited, when it has grown longer than those who
+    /// can be waiting.
+    fn forget_ended(&mut self, class: BufferClass) {
+        let most = 2 * (self.locals.len() + 2 * self.relay.len()) + 64;
+        if self.cx.waiters.of(class).len() > most {
+            let mut list = std::mem::take(self.cx.waiters.of(class));
+            list.retain(|&waiter| self.is_waiting(waiter));
+            *self.cx.waiters.of(class) = list;
+        }
+    }
+
+    fn is_waiting(&mut self, waiter: Waiter) -> bool {
+        match waiter {
+            Waiter::Local(key) => self.locals.get(key).is_some_and(|local| local.starved),
+            Waiter::Half(key, way) => self.relay.is_waiting(key, way),
         }
     }
 }

@@ -12,11 +12,12 @@ use crate::cli::plan::{Proxy, Target};
 use crate::io::datagram::{Received, Towards, unconnected};
 use crate::io::driver::{Driver, Gather};
 use crate::io::net;
-use crate::limits::{DATAGRAM_BYTES_MAX, NAMES_PER_FLOW};
+use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::policy::destinations::Asker;
 use crate::policy::seats::Seat;
 use crate::proxy_proto::socks::datagram::{self, To};
 use crate::session::NO_ADDRESS;
+use crate::worker::context::Lookup;
 use crate::worker::datagram::anywhere::{Anywhere, Known};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
@@ -24,14 +25,7 @@ use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server};
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::local::Stage;
-use crate::worker::tunnel::connector::BESIDE_BIT;
 use crate::worker::{Key, Worker};
-
-/// Where the place of a flow's name stands in the resolver's token, above the flow's key.
-const PLACE_SHIFT: u32 = 56;
-
-// The places fit between the keys and the bits that tell tokens apart.
-const _: () = assert!(((NAMES_PER_FLOW - 1) as u64) << PLACE_SHIFT < BESIDE_BIT);
 
 impl<D: Driver> Worker<D> {
     /// The client of a conversation sends datagrams by its port.
@@ -172,20 +166,18 @@ impl<D: Driver> Worker<D> {
         let Some(anywhere) = self.anywhere(key) else { return };
         let Some((host, port)) = anywhere.name(place) else { return };
         let target = Target { host: host.to_owned(), port };
-        let token = FLOW_BIT | BESIDE_BIT | (place as u64) << PLACE_SHIFT | key.pack();
-        if let Err(error) = self.cx.resolver.ask(token, &target) {
-            self.destination_resolved(token, Err(error));
+        let lookup = Lookup::Destination(key, place);
+        if let Err(error) = self.cx.resolver.ask(lookup, &target) {
+            self.destination_resolved((key, place), Err(error));
         }
     }
 
     /// What a flow's name leads to: the first address that may be reached is it.
     pub(in crate::worker) fn destination_resolved(
         &mut self,
-        token: u64,
+        (key, place): (Key, usize),
         found: io::Result<Vec<SocketAddr>>,
     ) {
-        let key = Key::unpack(token);
-        let place = (token >> PLACE_SHIFT) as usize % NAMES_PER_FLOW;
         let Some(flow) = self.flows.get_mut(key) else {
             self.cx.counters.stale += 1;
             return;

@@ -16,7 +16,7 @@ use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::datagram::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
 use crate::worker::forward::asked::PortName;
 use crate::worker::ingress::listeners::Purpose;
-use crate::worker::{Drain, Key, Worker};
+use crate::worker::{Drain, Key, Worker, relay};
 
 impl<D: Driver> Worker<D> {
     /// A client that nobody knows has sent something. `None`: nobody would carry it.
@@ -33,7 +33,7 @@ impl<D: Driver> Worker<D> {
         let seat = self.admit_datagrams(client, (address.port(), purpose))?;
         match purpose {
             Purpose::Relay => {
-                let target = match self.relay_target(address) {
+                let target = match relay::target(&self.cx.plan, address) {
                     Ok(target) => target,
                     Err(reason) => {
                         self.cx.log_refused(client, &reason);

@@ -13,19 +13,20 @@ use crate::cli::plan::Target;
 use crate::io::datagram::{self, SegmentLimit};
 use crate::io::driver::Driver;
 use crate::io::net;
-use crate::io::resolver::Resolver;
+use crate::io::resolver;
 use crate::limits::UNANSWERED_SECS;
+use crate::worker::context::Lookup;
 use crate::worker::datagram::coalesce::Source;
-use crate::worker::datagram::flow::{FLOW_BIT, Server, ServerName};
+use crate::worker::datagram::flow::{Server, ServerName};
 use crate::worker::log_limit::Class;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
     /// Looks up where a flow's server is.
     pub(in crate::worker) fn find_server(&mut self, key: Key, target: &Target) {
-        if let Some(address) = Resolver::literal(target) {
+        if let Some(address) = resolver::literal(target) {
             self.flow_resolved(key, Ok(vec![address]));
-        } else if let Err(error) = self.cx.resolver.ask(FLOW_BIT | key.pack(), target) {
+        } else if let Err(error) = self.cx.resolver.ask(Lookup::Flow(key), target) {
             self.flow_resolved(key, Err(error));
         }
     }
@@ -55,7 +56,7 @@ impl<D: Driver> Worker<D> {
         let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
         let before = std::mem::replace(&mut flow.server, Server::Here(socket));
         if let Server::Unknown(waiting) = &before
-            && Resolver::literal(&waiting.target).is_none()
+            && resolver::literal(&waiting.target).is_none()
         {
             let target = waiting.target.clone();
             flow.server_name = Some(Box::new(ServerName { target, silent_since: now }));
@@ -122,7 +123,7 @@ impl<D: Driver> Worker<D> {
             return;
         }
         name.silent_since = self.cx.now;
-        if let Err(error) = self.cx.resolver.ask(FLOW_BIT | key.pack(), &name.target) {
+        if let Err(error) = self.cx.resolver.ask(Lookup::Flow(key), &name.target) {
             debug!(client = %flow.client, %error, "cannot look a silent server up again");
         }
     }

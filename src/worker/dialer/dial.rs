@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use hashlink::LinkedHashMap;
 
-use crate::cli::plan::Target;
+use crate::cli::plan::{Proxy, Target};
 use crate::io::net;
 use crate::limits::{
     ATTEMPT_DELAY_MILLIS, ATTEMPT_DELAY_MIN_MILLIS, ATTEMPT_TURN_MILLIS, ATTEMPTS_AT_ONCE,
     SILENT_ADDRESS_SECS, SILENT_ADDRESSES_MAX,
 };
+use crate::policy::destinations::Asker;
 use crate::proxy_proto::Unreached;
 use crate::session::Moment;
 use crate::worker::table::Key;
@@ -35,15 +36,45 @@ pub(in crate::worker) enum Owner {
     Pair(Key),
 }
 
-/// A dial in progress.
+/// Which addresses may be connected to.
 #[derive(Debug)]
-pub(in crate::worker) struct Dial {
+pub(in crate::worker) enum Permission {
+    /// Any.
+    Any,
+    /// Any but those where this process listens.
+    NotOwn,
+    /// Those that this client of a proxy may reach.
+    Proxy(Proxy, Asker),
+}
+
+/// What to connect to, for whom and how.
+#[derive(Debug)]
+pub(in crate::worker) struct Request {
     pub(in crate::worker) owner: Owner,
     pub(in crate::worker) target: Target,
+    /// The target's address, if it is known: its name is not looked up then.
+    pub(in crate::worker) address: Option<SocketAddr>,
     /// The local address to connect from, if that matters.
     pub(in crate::worker) own: Option<SocketAddr>,
     /// When all attempts end (`TIMEOUT=con`).
-    overall: Option<Moment>,
+    pub(in crate::worker) overall: Option<Moment>,
+    pub(in crate::worker) permission: Permission,
+    /// What the connection begins with: a PROXY header.
+    pub(in crate::worker) greeting: Option<Box<[u8]>>,
+}
+
+impl Request {
+    /// For any address of a target, with nothing sent first.
+    pub(in crate::worker) fn new(owner: Owner, target: Target, overall: Option<Moment>) -> Request {
+        let (address, own, permission, greeting) = (None, None, Permission::Any, None);
+        Request { owner, target, address, own, overall, permission, greeting }
+    }
+}
+
+/// A dial in progress.
+#[derive(Debug)]
+pub(in crate::worker) struct Dial {
+    pub(in crate::worker) request: Request,
     untried: VecDeque<SocketAddr>,
     /// Attempts in flight, the oldest first.
     racing: VecDeque<(Key, SocketAddr)>,
@@ -73,12 +104,9 @@ pub(in crate::worker) enum Step {
 }
 
 impl Dial {
-    pub(in crate::worker) fn new(owner: Owner, target: Target, overall: Option<Moment>) -> Dial {
+    pub(in crate::worker) fn new(request: Request) -> Dial {
         Dial {
-            owner,
-            target,
-            own: None,
-            overall,
+            request,
             untried: VecDeque::new(),
             racing: VecDeque::new(),
             next_at: Moment(0),
@@ -97,7 +125,7 @@ impl Dial {
 
     /// What is to be done now. `silent` learns of addresses that have not answered in time.
     pub(in crate::worker) fn step(&mut self, now: Moment, silent: &mut SilentAddresses) -> Step {
-        if self.overall.is_some_and(|overall| now >= overall) {
+        if self.request.overall.is_some_and(|overall| now >= overall) {
             if self.short_since.is_some() {
                 let why =
                     "no descriptor was free in time: raise the limit of open files (ulimit -n)";
@@ -113,7 +141,7 @@ impl Dial {
             return Step::Fail;
         }
         if self.short_since.is_some() {
-            return Step::Wait(self.overall);
+            return Step::Wait(self.request.overall);
         }
         let may_begin = self.racing.is_empty() || now >= self.next_at;
         match self.untried.front() {
@@ -130,9 +158,10 @@ impl Dial {
                 Step::Connect(address)
             }
             None if self.racing.is_empty() && !self.resolving => Step::Fail,
-            None => Step::Wait(self.overall),
+            None => Step::Wait(self.request.overall),
             Some(_) => {
-                let until = self.overall.map_or(self.next_at, |until| until.min(self.next_at));
+                let until =
+                    self.request.overall.map_or(self.next_at, |until| until.min(self.next_at));
                 Step::Wait(Some(until))
             }
         }
@@ -140,10 +169,11 @@ impl Dial {
 
     /// How long an attempt that begins now has for itself.
     fn delay(&self, now: Moment) -> Duration {
-        let share = self.overall.map_or(Duration::from_millis(ATTEMPT_TURN_MILLIS), |overall| {
-            let left = Duration::from_micros(overall.0.saturating_sub(now.0));
-            left / (self.untried.len() as u32 + 1)
-        });
+        let share =
+            self.request.overall.map_or(Duration::from_millis(ATTEMPT_TURN_MILLIS), |overall| {
+                let left = Duration::from_micros(overall.0.saturating_sub(now.0));
+                left / (self.untried.len() as u32 + 1)
+            });
         // With the last that may race another has to go for the next: the time is shared out.
         let delay = match self.racing.len() + 1 < ATTEMPTS_AT_ONCE {
             true => share.min(Duration::from_millis(ATTEMPT_DELAY_MILLIS)),
@@ -194,7 +224,7 @@ impl Dial {
 
     fn fail(&mut self, address: Option<SocketAddr>, kind: fn(String) -> Unreached, why: &str) {
         self.failure = kind(match address {
-            Some(address) if address.ip().to_string() != self.target.host => {
+            Some(address) if address.ip().to_string() != self.request.target.host => {
                 format!("{why} ({address})")
             }
             _ => why.to_owned(),
@@ -208,7 +238,7 @@ impl Dial {
 
     /// Why the target was not reached.
     pub(in crate::worker) fn into_failure(self) -> DialError {
-        DialError { target: self.target, unreached: self.failure }
+        DialError { target: self.request.target, unreached: self.failure }
     }
 }
 
@@ -282,7 +312,7 @@ mod tests {
         fn of(count: usize, secs: Option<u64>) -> Game {
             let target = Target { host: String::from("a.example"), port: 80 };
             let overall = secs.map(|secs| Moment(secs * SECOND));
-            let mut dial = Dial::new(Owner::Connector, target, overall);
+            let mut dial = Dial::new(Request::new(Owner::Connector, target, overall));
             dial.resolved((1..=count).map(address).collect());
             Game { dial, silent: SilentAddresses::default(), attempts: 0 }
         }

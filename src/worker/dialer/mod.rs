@@ -1,7 +1,8 @@
 //! The dialer: connections to targets, for all who want one. It looks the name up, lets the addresses
-//! race as [`crate::worker::dialer::dial`] says, and hands over the first that connects; the others are closed. A dial
-//! that finds no descriptor waits for one: [`crate::worker::descriptors`].
+//! race as [`dial`] says, and hands over the first that connects; the others are closed. A dial
+//! that finds no descriptor waits for one: [`descriptors`].
 
+mod descriptors;
 pub(in crate::worker) mod dial;
 
 use std::collections::BTreeSet;
@@ -11,18 +12,16 @@ use std::rc::Rc;
 
 use tracing::{trace, warn};
 
-use crate::cli::plan::Target;
+use self::descriptors::{Descriptors, is_short};
+use crate::io::congestion::Choice;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
-use crate::io::resolver::Resolver;
+use crate::io::resolver;
 use crate::limits::{ATTEMPTS_AT_ONCE, CONNECTIONS_MAX};
 use crate::session::Moment;
-use crate::worker::Worker;
-use crate::worker::descriptors::{Descriptors, is_short};
-use crate::worker::dialer::dial::{Dial, DialError, Owner, SilentAddresses, Step};
+use crate::worker::context::{Cx, Effect, Lookup};
+use crate::worker::dialer::dial::{Dial, Owner, Permission, Request, SilentAddresses, Step};
 use crate::worker::log_limit::Class;
-use crate::worker::proxy::talk::Server;
-use crate::worker::stream::local::Stage;
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 
@@ -80,41 +79,22 @@ impl Dialer {
     }
 }
 
-impl<D: Driver> Worker<D> {
-    /// A new dial, which begins with [`Worker::begin_dial`] or [`Worker::dial_address`] when its owner
-    /// has noted its key. `None`: there is no room for it.
-    pub(in crate::worker) fn new_dial(
-        &mut self,
-        owner: Owner,
-        target: Target,
-        overall: Option<Moment>,
-    ) -> Option<Key> {
-        self.dialer.dials.insert(Dial::new(owner, target, overall))
-    }
-
-    /// Looks the target's name up, and sets out for what is found.
-    pub(in crate::worker) fn begin_dial(&mut self, key: Key) {
-        let Some(dial) = self.dialer.dials.get(key) else { return };
-        if let Some(address) = Resolver::literal(&dial.target) {
+impl<D: Driver> Cx<D> {
+    /// Begins a dial. Its end comes as [`Effect::Dialled`]. `None`: there is no room for it.
+    pub(in crate::worker) fn dial(&mut self, request: Request) -> Option<Key> {
+        let address = request.address.or_else(|| resolver::literal(&request.target));
+        let key = self.dialer.dials.insert(Dial::new(request))?;
+        if let Some(address) = address {
             self.dial_resolved(key, Ok(vec![address]));
-        } else if let Err(error) = self.cx.resolver.ask(key.pack(), &dial.target) {
+            return Some(key);
+        }
+        let target = self.dialer.dials.get(key).map(|dial| dial.request.target.clone())?;
+        if let Err(error) = self.resolver.ask(Lookup::Dial(key), &target) {
             self.dial_resolved(key, Err(error));
         } else {
             self.advance_dial(key);
         }
-    }
-
-    /// Sets out for one address, from `own` if that is given.
-    pub(in crate::worker) fn dial_address(
-        &mut self,
-        key: Key,
-        address: SocketAddr,
-        own: Option<SocketAddr>,
-    ) {
-        if let Some(dial) = self.dialer.dials.get_mut(key) {
-            dial.own = own;
-        }
-        self.dial_resolved(key, Ok(vec![address]));
+        Some(key)
     }
 
     /// The addresses of a dial's target.
@@ -124,38 +104,26 @@ impl<D: Driver> Worker<D> {
         found: io::Result<Vec<SocketAddr>>,
     ) {
         let Some(dial) = self.dialer.dials.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            self.counters.stale += 1;
             return;
         };
         match found {
             Err(error) => dial.not_resolved(&error),
             Ok(addresses) => {
-                let host = &*dial.target.host;
-                trace!(host, port = dial.target.port, addresses = addresses.len(), "dialling");
-                let permitted = match dial.owner {
-                    Owner::Conversation(local) => {
-                        match self.locals.get(local).map(|local| &local.stage) {
-                            Some(Stage::Talking(talk)) if talk.is_judged => {
-                                let (name, asker) = (&dial.target.host, &talk.asker);
-                                let access = &self.cx.destinations;
-                                access.permitted(
-                                    talk.protocol(),
-                                    addresses,
-                                    name,
-                                    asker,
-                                    net::is_ours,
-                                )
-                            }
-                            Some(Stage::Talking(_)) => Ok(addresses),
-                            _ => Ok(Vec::new()),
-                        }
+                let Request { target, permission, .. } = &dial.request;
+                let host = &*target.host;
+                trace!(host, port = target.port, addresses = addresses.len(), "dialling");
+                let access = &self.destinations;
+                let permitted = match permission {
+                    Permission::Any => Ok(addresses),
+                    Permission::NotOwn => access.but_own(addresses, net::is_ours),
+                    Permission::Proxy(proxy, asker) => {
+                        access.permitted(*proxy, addresses, host, asker, net::is_ours)
                     }
-                    Owner::Pair(_) => self.cx.destinations.but_own(addresses, net::is_ours),
-                    Owner::Connector | Owner::Exit(_) => Ok(addresses),
                 };
                 match permitted {
                     Ok(mut addresses) => {
-                        self.dialer.silent.put_last(&mut addresses, self.cx.now);
+                        self.dialer.silent.put_last(&mut addresses, self.now);
                         dial.resolved(addresses);
                     }
                     Err(why) => dial.not_permitted(why),
@@ -167,7 +135,7 @@ impl<D: Driver> Worker<D> {
 
     /// Does what is to be done for a dial now.
     fn advance_dial(&mut self, key: Key) {
-        let now = self.cx.now;
+        let now = self.now;
         loop {
             let Some(dial) = self.dialer.dials.get_mut(key) else { return };
             match dial.step(now, &mut self.dialer.silent) {
@@ -183,7 +151,9 @@ impl<D: Driver> Worker<D> {
                 Step::Wait(until) => return self.dialer.set_due(key, until),
                 Step::Fail => {
                     if let Some(dial) = self.take_dial(key) {
-                        self.dial_failed(dial.owner, dial.into_failure());
+                        let owner = dial.request.owner;
+                        let result = Err(dial.into_failure());
+                        self.effects.push_back(Effect::Dialled { owner, result });
                     }
                     return;
                 }
@@ -193,16 +163,16 @@ impl<D: Driver> Worker<D> {
 
     fn begin_attempt(&mut self, key: Key, address: SocketAddr) -> io::Result<()> {
         let Some(dial) = self.dialer.dials.get(key) else { return Ok(()) };
-        let mut socket = net::stream_socket(address, dial.own);
+        let mut socket = net::stream_socket(address, dial.request.own);
         let is_short = socket.as_ref().is_err_and(is_short);
-        if is_short && self.dialer.descriptors.give_up_one(self.cx.now) {
-            socket = net::stream_socket(address, dial.own);
+        if is_short && self.dialer.descriptors.give_up_one(self.now) {
+            socket = net::stream_socket(address, dial.request.own);
             if self.dialer.descriptors.are_short() {
-                self.pause_clients();
+                self.effects.push_back(Effect::PauseClients);
             }
         }
         let socket = socket?;
-        self.cx.congestion.set_before(&socket);
+        self.congestion.set_before(&socket);
         let fd: Fd = Rc::new(socket);
         let attempt = Attempt { dial: key, fd: Rc::clone(&fd) };
         let attempt = self.dialer.attempts.insert(attempt).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -210,7 +180,7 @@ impl<D: Driver> Worker<D> {
             dial.begun(attempt, address);
         }
         trace!(%address, "connecting");
-        self.cx.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
+        self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
         Ok(())
     }
 
@@ -221,12 +191,12 @@ impl<D: Driver> Worker<D> {
             return dial.attempt_failed(address, error);
         }
         dial.put_back(address);
-        dial.short_since = Some(self.cx.now);
+        dial.short_since = Some(self.now);
         let begins = !self.dialer.descriptors.any_waits();
-        self.dialer.descriptors.wait(key, self.cx.now);
+        self.dialer.descriptors.wait(key, self.now);
         if begins {
-            self.pause_clients();
-            if self.cx.may_log(Class::Shortage) {
+            self.effects.push_back(Effect::PauseClients);
+            if self.may_log(Class::Shortage) {
                 warn!(%address, %error, "cannot connect for now: raise the limit of open files (ulimit -n)");
             }
         }
@@ -240,8 +210,8 @@ impl<D: Driver> Worker<D> {
             }
             self.advance_dial(key);
         }
-        if self.dialer.descriptors.look_again(self.cx.now) {
-            self.resume_clients();
+        if self.dialer.descriptors.look_again(self.now) {
+            self.effects.push_back(Effect::ResumeClients);
         }
     }
 
@@ -253,7 +223,7 @@ impl<D: Driver> Worker<D> {
     /// Gives up an attempt. Its socket is closed when the driver has let go of it.
     fn end_attempt(&mut self, attempt: Key) {
         if let Some(attempt) = self.dialer.attempts.remove(attempt) {
-            self.cx.driver.cancel_all(&attempt.fd);
+            self.driver.cancel_all(&attempt.fd);
         }
     }
 
@@ -263,14 +233,14 @@ impl<D: Driver> Worker<D> {
         let Some(Attempt { dial: key, fd }) = self.dialer.attempts.remove(attempt) else { return };
         let Some(dial) = self.dialer.dials.get_mut(key) else { return };
         let Some(address) = dial.ended(attempt) else { return };
-        let owner = dial.owner;
-        let greeted = result.and_then(|()| self.greet(owner, &fd));
+        let owner = dial.request.owner;
+        let greeted = result.and_then(|()| set_up(&dial.request, &fd, &self.congestion));
         match greeted {
             Ok(()) => {
                 trace!(%address, "connected");
                 self.dialer.silent.remove(address);
                 drop(self.take_dial(key));
-                self.dial_succeeded(owner, fd);
+                self.effects.push_back(Effect::Dialled { owner, result: Ok(fd) });
             }
             Err(error) => {
                 trace!(%address, %error, "not connected");
@@ -282,56 +252,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sets a new connection up, and sends what it begins with.
-    fn greet(&self, owner: Owner, fd: &Fd) -> io::Result<()> {
-        if owner == Owner::Connector {
-            return Ok(());
-        }
-        net::set_up_local(fd);
-        self.cx.congestion.set_after(fd);
-        let header = match owner {
-            Owner::Exit(key) => self.locals.get(key).and_then(|local| local.header.as_ref()),
-            _ => None,
-        };
-        header.map_or(Ok(()), |header| net::send_first(fd, header))
-    }
-
-    fn dial_succeeded(&mut self, owner: Owner, fd: Fd) {
-        match owner {
-            Owner::Connector => self.link_connected(fd),
-            Owner::Exit(key) => self.exit_connected(key, fd),
-            Owner::Conversation(key) => self.server_connected(key, fd),
-            Owner::Pair(key) => self.pair_connected(key, fd),
-        }
-    }
-
-    fn dial_failed(&mut self, owner: Owner, error: DialError) {
-        match owner {
-            Owner::Connector => self.link_not_connected(&error),
-            Owner::Exit(key) => self.exit_unreachable(key, &error.to_string()),
-            Owner::Conversation(key) => self.not_reached(key, error.unreached),
-            Owner::Pair(key) => self.pair_not_connected(key, &error),
-        }
-    }
-
     /// Ends a dial that its owner wants no more.
     pub(in crate::worker) fn forget_dial(&mut self, key: Key) {
         drop(self.take_dial(key));
-    }
-
-    /// Ends the dial of a local connection, if that is being dialled.
-    pub(in crate::worker) fn forget_dial_of(&mut self, stage: &Stage) {
-        let dial = match stage {
-            Stage::Dialing(dial) => *dial,
-            Stage::Talking(talk) => match talk.server {
-                Server::Dialing(dial) => Some(dial),
-                _ => None,
-            },
-            _ => None,
-        };
-        if let Some(dial) = dial {
-            self.forget_dial(dial);
-        }
     }
 
     fn take_dial(&mut self, key: Key) -> Option<Dial> {
@@ -349,13 +272,23 @@ impl<D: Driver> Worker<D> {
     /// Looks at the dials whose time has come.
     pub(in crate::worker) fn dials_on_time(&mut self) {
         while let Some(&(at, key)) = self.dialer.due.first()
-            && at <= self.cx.now
+            && at <= self.now
         {
             self.dialer.set_due(key, None);
             self.advance_dial(key);
         }
-        if self.dialer.descriptors.next_timeout().is_some_and(|at| at <= self.cx.now) {
+        if self.dialer.descriptors.next_timeout().is_some_and(|at| at <= self.now) {
             self.feed_short_dials();
         }
     }
+}
+
+/// Sets a new connection up, and sends what it begins with.
+fn set_up(request: &Request, fd: &Fd, congestion: &Choice) -> io::Result<()> {
+    if request.owner == Owner::Connector {
+        return Ok(());
+    }
+    net::set_up_local(fd);
+    congestion.set_after(fd);
+    request.greeting.as_ref().map_or(Ok(()), |greeting| net::send_first(fd, greeting))
 }

@@ -15,6 +15,7 @@ use crate::limits::CALLED_PORT_MIN;
 use crate::session::{NO_ADDRESS, StreamKey};
 use crate::wire::Transport;
 use crate::worker::datagram::flow::FLOW_BIT;
+use crate::worker::dialer::dial::Request;
 use crate::worker::forward::ports::Guest;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::{Key, Worker};
@@ -93,12 +94,15 @@ impl<D: Driver> Worker<D> {
         own.set_port(0);
         let overall = self.cx.plan.timeouts.connect.map(|connect| self.cx.now.after(connect));
         let target = Target { host: client.ip().to_string(), port: client.port() };
-        let begun = self.begin_dialled_exit(&incoming, seat, None, target, overall);
-        let Some((key, dial)) = begun else { return };
+        let begun = self.begin_dialled_exit(&incoming, seat, |owner| Request {
+            address: Some(client),
+            own: Some(own),
+            ..Request::new(owner, target, overall)
+        });
+        let Some(key) = begun else { return };
         if let Some(local) = self.locals.get_mut(key) {
             local.beside = Some(call.owner);
         }
         debug!(%client, "call");
-        self.dial_address(dial, client, Some(own));
     }
 }

@@ -7,9 +7,7 @@
 //! header names: whoever can connect to such a port may say who it is. Clients of Unix sockets have
 //! no address; host lists take them as clients that are not known.
 
-use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 
 use tracing::{debug, warn};
 
@@ -94,13 +92,13 @@ impl<D: Driver> Worker<D> {
         if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
             && let Err(reason) = self.count_service(came.purpose)
         {
-            return self.turn_away(&came.socket, client, &reason);
+            return self.cx.turn_away(&came.socket, client, &reason);
         }
         match (verdict, came.purpose) {
             (Some(Ok(())), Purpose::Receptor) => {
                 self.begin_tunnel(Link::socket(came.socket, client.to_string()));
             }
-            (Some(Ok(())), Purpose::Relay) => self.begin_pair(came.socket, at),
+            (Some(Ok(())), Purpose::Relay) => self.relay.on_client(&mut self.cx, came.socket, at),
             (Some(Ok(())), Purpose::Entrance) => self.client_came(came),
             (Some(Err(reason)), Purpose::Receptor) => {
                 net::reset_on_close(&came.socket);
@@ -110,7 +108,7 @@ impl<D: Driver> Worker<D> {
                     warn!(peer = %client, reason, "tunnel did not come up");
                 }
             }
-            (Some(Err(reason)), _) => self.turn_away(&came.socket, client, reason),
+            (Some(Err(reason)), _) => self.cx.turn_away(&came.socket, client, reason),
             (None, _) => {
                 // Only who has an address has a name.
                 if let Some(client) = caller.client {
@@ -118,17 +116,6 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
-    }
-
-    /// Resets a client's connection, which its caller then drops.
-    pub(in crate::worker) fn turn_away(
-        &mut self,
-        socket: &OwnedFd,
-        client: impl Display,
-        reason: &str,
-    ) {
-        net::reset_on_close(socket);
-        self.cx.log_refused(client, reason);
     }
 
     /// Datagrams have come to an entrance from a client that nobody knows. `None`: not to be
@@ -280,7 +267,7 @@ impl<D: Driver> Worker<D> {
         match self.names.wait(client.to_canonical(), waiter, self.cx.now) {
             Ok(()) => self.ask_name(client),
             Err(Waiter::Connection(came)) => {
-                self.turn_away(&came.socket, came.client, TOO_MANY);
+                self.cx.turn_away(&came.socket, came.client, TOO_MANY);
             }
             Err(Waiter::Stream(key, incoming)) => {
                 self.locals.remove(key);

@@ -61,10 +61,10 @@ impl<D: Driver> Worker<D> {
         let has_room = self.has_room();
         if !has_room && self.hold_is_over() {
             let why = self.why_held();
-            return self.turn_away(&came.socket, came.client, &why);
+            return self.cx.turn_away(&came.socket, came.client, &why);
         }
         if !has_room && self.drain != Drain::No {
-            return self.turn_away(&came.socket, came.client, "the tunnel is down");
+            return self.cx.turn_away(&came.socket, came.client, "the tunnel is down");
         }
         let Some((key, entrance)) = self.seat_client(came, Key::NONE) else { return };
         let tentative = Tentative::new(entrance);
@@ -147,7 +147,7 @@ impl<D: Driver> Worker<D> {
         let seat = match self.cx.seats.take(client.ip()) {
             Ok(seat) => seat,
             Err(reason) => {
-                self.turn_away(&socket, client, &reason);
+                self.cx.turn_away(&socket, client, &reason);
                 return None;
             }
         };
@@ -158,7 +158,7 @@ impl<D: Driver> Worker<D> {
         local.seat = seat;
         local.fd = Some(socket.clone());
         let Some(key) = self.locals.insert(local) else {
-            self.turn_away(&socket, client, "too many connections are open here");
+            self.cx.turn_away(&socket, client, "too many connections are open here");
             return None;
         };
         if !unix {

@@ -126,7 +126,7 @@ impl<D: Driver> Worker<D> {
 
     /// Accepts at all listeners of a purpose that do not yet.
     pub(in crate::worker) fn start_accepting(&mut self, purpose: Purpose) {
-        let clients_wait = purpose != Purpose::Receptor && self.dials_are_short();
+        let clients_wait = purpose != Purpose::Receptor && self.cx.dials_are_short();
         if self.drain != Drain::No || clients_wait {
             return;
         }

@@ -12,15 +12,16 @@ use tracing::debug;
 use crate::cli::plan::{Target, Transport};
 use crate::io::driver::Driver;
 use crate::io::net;
-use crate::io::resolver::Resolver;
+use crate::io::resolver;
 use crate::limits::PORTS_PER_STREAM;
 use crate::policy::seats::Seat;
 use crate::proxy_proto::{Lead, Unreached};
 use crate::session::NO_ADDRESS;
+use crate::worker::context::Lookup;
+use crate::worker::dialer::dial::Request;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::proxy::talk::{Answer, Place, Talk};
 use crate::worker::stream::local::Stage;
-use crate::worker::tunnel::connector::BESIDE_BIT;
 use crate::worker::{Key, Worker};
 
 /// What a conversation is told for a port that it asks for in vain.
@@ -230,22 +231,24 @@ impl<D: Driver> Worker<D> {
             .connect
             .map(|connect| self.cx.now.after(connect));
         let target = Target { host: server.ip().to_string(), port: server.port() };
-        let begun = self.begin_dialled_exit(incoming, seat, None, target, overall);
-        let Some((key, dial)) = begun else { return };
+        let begun = self.begin_dialled_exit(incoming, seat, |owner| Request {
+            address: Some(server),
+            ..Request::new(owner, target, overall)
+        });
+        let Some(key) = begun else { return };
         if let Some(local) = self.locals.get_mut(key) {
             local.beside = Some(talk);
         }
         debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
-        self.dial_address(dial, server, None);
     }
 
     /// A conversation wants to know whether a host may be reached.
     pub(in crate::worker) fn check_host(&mut self, key: Key, target: Target) {
         let Some(talk) = self.talk(key) else { return };
         talk.checking = Some(target.clone());
-        if let Some(address) = Resolver::literal(&target) {
+        if let Some(address) = resolver::literal(&target) {
             self.host_found(key, Ok(vec![address]));
-        } else if let Err(error) = self.cx.resolver.ask(BESIDE_BIT | key.pack(), &target) {
+        } else if let Err(error) = self.cx.resolver.ask(Lookup::Host(key), &target) {
             self.host_found(key, Err(error));
         }
     }

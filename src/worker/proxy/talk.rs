@@ -13,7 +13,7 @@ use crate::proxy_proto::socks::{Socks, SocksConfig};
 use crate::proxy_proto::telnet::{Telnet, TelnetConfig};
 use crate::proxy_proto::{Conversation, Lead, Unreached};
 use crate::session::Moment;
-use crate::worker::stream::broken::Broken;
+use crate::worker::broken::Broken;
 use crate::worker::stream::pieces::Pieces;
 use crate::worker::table::Key;
 

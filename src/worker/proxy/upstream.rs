@@ -10,9 +10,9 @@ use crate::io::chunk::Chunk;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::proxy_proto::Unreached;
-use crate::worker::dialer::dial::Owner;
+use crate::worker::broken::Broken;
+use crate::worker::dialer::dial::{Owner, Permission, Request};
 use crate::worker::proxy::talk::Server;
-use crate::worker::stream::broken::Broken;
 use crate::worker::stream::local::{Local, Pace, Reading, Stage};
 use crate::worker::{Key, Worker};
 
@@ -25,7 +25,7 @@ impl<D: Driver> Worker<D> {
             self.closing.push(key);
         }
         if let Server::Dialing(dial) = std::mem::replace(&mut talk.server, next) {
-            self.forget_dial(dial);
+            self.cx.forget_dial(dial);
         }
         let Some(local) = self.locals.get_mut(key) else { return };
         let Stage::Talking(talk) = &mut local.stage else { return };
@@ -74,14 +74,16 @@ impl<D: Driver> Worker<D> {
         debug!(client = %local.client, host = %target.host, port = target.port, "proxy connects");
         let connect = self.cx.plan.timeouts_of(local.exit).connect;
         let overall = connect.map(|connect| self.cx.now.after(connect));
-        let Some(dial) = self.new_dial(Owner::Conversation(key), target, overall) else {
+        let Stage::Talking(talk) = &mut local.stage else { return };
+        let mut request = Request::new(Owner::Conversation(key), target, overall);
+        if talk.is_judged {
+            request.permission = Permission::Proxy(talk.protocol(), talk.asker.clone());
+        }
+        let Some(dial) = self.cx.dial(request) else {
             let why = String::from("too many connections are open");
             return self.not_reached(key, Unreached::Other(why));
         };
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
         talk.server = Server::Dialing(dial);
-        self.begin_dial(dial);
     }
 
     /// The server of a conversation cannot be reached.

@@ -10,19 +10,21 @@ use std::os::fd::OwnedFd;
 
 use tracing::{trace, warn};
 
+use super::Relay;
 use crate::io::chunk::Chunk;
 use crate::io::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
 use crate::io::net;
 use crate::io::pipe::Pipe;
 use crate::limits::{PIPE_BYTES, SPLICE_TURN_BYTES};
+use crate::worker::context::Cx;
 use crate::worker::log_limit::Class;
 use crate::worker::relay::pair::{Input, Mode, Output, Way};
+use crate::worker::table::Key;
 use crate::worker::waiters::Waiter;
-use crate::worker::{Key, Worker};
 
-impl<D: Driver> Worker<D> {
+impl Relay {
     /// Takes a direction's next step, if nothing is under way that will.
-    pub(in crate::worker) fn advance_half(&mut self, key: Key, way: Way) {
+    pub(super) fn advance_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let client = pair.peer;
         let is_of_broken = pair.broken.as_ref().is_some_and(|side| side.way == way);
@@ -33,13 +35,13 @@ impl<D: Driver> Worker<D> {
         if half.output != Output::Idle {
             // The next message may be there as soon as this one is sent.
             if half.is_blocked() && (half.input, half.mode) == (Input::Idle, Mode::Sparse) {
-                self.watch_half(key, way);
+                self.watch_half(cx, key, way);
             }
             return;
         }
         match (half.input, half.mode) {
-            _ if half.pipe.is_some() => self.splice_half(key, way),
-            (Input::Ended, _) if is_of_broken => self.broken_side_ended(key, way),
+            _ if half.pipe.is_some() => self.splice_half(cx, key, way),
+            (Input::Ended, _) if is_of_broken => self.broken_side_ended(cx, key, way),
             // A send under way may have met a reset, and says so next.
             (Input::Ended, _) if is_sent_to && net::is_hung_up(from) => {}
             (Input::Ended, _) => {
@@ -47,32 +49,38 @@ impl<D: Driver> Worker<D> {
                 net::shut_down_write(to);
                 half.output = Output::Shut;
                 if pair.is_over() {
-                    self.end_pair(key);
+                    self.end_pair(cx, key);
                 }
             }
-            (Input::Idle, Mode::Sparse) => self.watch_half(key, way),
-            (Input::Ready, Mode::Sparse) => self.receive_half(key, way, BufferClass::Small),
+            (Input::Idle, Mode::Sparse) => self.watch_half(cx, key, way),
+            (Input::Ready, Mode::Sparse) => self.receive_half(cx, key, way, BufferClass::Small),
             (Input::Idle | Input::Ready, Mode::Bulk) => {
-                self.receive_half(key, way, BufferClass::Bulk);
+                self.receive_half(cx, key, way, BufferClass::Bulk);
             }
-            (Input::Idle | Input::Ready, Mode::Spliced) => self.splice_half(key, way),
+            (Input::Idle | Input::Ready, Mode::Spliced) => self.splice_half(cx, key, way),
             (Input::Watched | Input::Receiving(_) | Input::Starved, _) => {}
         }
     }
 
     /// Asks to be told when a direction has something.
-    fn watch_half(&mut self, key: Key, way: Way) {
+    fn watch_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
         let events = (libc::POLLIN | libc::POLLPRI) as u32;
-        self.cx.driver.poll(from, events, false, way.kinds().ready.of(key));
+        cx.driver.poll(from, events, false, way.kinds().ready.of(key));
         half.input = Input::Watched;
     }
 
     /// A watched direction has something: urgent data is passed on at once.
-    pub(in crate::worker) fn half_ready(&mut self, key: Key, way: Way, events: io::Result<u32>) {
+    pub(super) fn half_ready<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        way: Way,
+        events: io::Result<u32>,
+    ) {
         let Some((half, from, to)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         // A watch that failed says nothing of the socket: receiving does.
@@ -83,60 +91,67 @@ impl<D: Driver> Worker<D> {
             && half.output != Output::Broken
             && let Err(error) = net::send_urgent(to, byte)
         {
-            self.side_takes_no_more(key, way.other(), Some(&error));
+            self.side_takes_no_more(cx, key, way.other(), Some(&error));
         }
         let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
             return;
         };
         half.input = if events & !urgent != 0 { Input::Ready } else { Input::Idle };
         if half.input == Input::Ready && half.is_blocked() {
-            self.guard_half(key, way);
+            self.guard_half(cx, key, way);
         }
-        self.advance_half(key, way);
+        self.advance_half(cx, key, way);
     }
 
     /// While a direction is blocked it is not read, and so would not notice that the side that it
     /// comes from is broken: asks to be told, once.
-    fn guard_half(&mut self, key: Key, way: Way) {
+    fn guard_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
         if !std::mem::replace(&mut half.guarded, true) {
             // Errors and hang-ups are told of unasked.
-            self.cx.driver.poll(from, 0, false, way.kinds().broken.of(key));
+            cx.driver.poll(from, 0, false, way.kinds().broken.of(key));
         }
     }
 
-    pub(in crate::worker) fn half_broken(&mut self, key: Key, way: Way, events: io::Result<u32>) {
+    pub(super) fn half_broken<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        way: Way,
+        events: io::Result<u32>,
+    ) {
         let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         half.guarded = false;
         // One that is not blocked meets the error by reading, behind the data before it. A hang-up
         // without an error is an end in good order.
         if half.is_blocked() && events.is_ok_and(|events| events & libc::POLLERR as u32 != 0) {
-            self.side_takes_no_more(key, way, None);
+            self.side_takes_no_more(cx, key, way, None);
         }
     }
 
     /// Receives what there is.
-    fn receive_half(&mut self, key: Key, way: Way, class: BufferClass) {
+    fn receive_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way, class: BufferClass) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
         half.input = Input::Receiving(class);
-        self.cx.driver.recv(from, RecvMode::Now, class, way.kinds().receive.of(key));
+        cx.driver.recv(from, RecvMode::Now, class, way.kinds().receive.of(key));
     }
 
-    pub(in crate::worker) fn half_received(
+    pub(super) fn half_received<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         way: Way,
         got: io::Result<Option<Chunk>>,
     ) {
-        let now = self.cx.now;
-        let bulk = self.cx.plan.soxconf.bulk;
+        let now = cx.now;
+        let bulk = cx.plan.soxconf.bulk;
         let Some(pair) = self.pairs.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         let Some((half, _, to)) = pair.half(way) else { return };
@@ -146,121 +161,122 @@ impl<D: Driver> Worker<D> {
             Ok(Some(_)) if half.output == Output::Broken => {}
             Ok(Some(chunk)) => {
                 half.received(chunk.len(), bulk);
-                self.cx.counters.relayed(way, chunk.len());
-                let mut gather = self.cx.buffers.take_gather();
+                cx.counters.relayed(way, chunk.len());
+                let mut gather = cx.buffers.take_gather();
                 gather.push(chunk);
                 half.output = Output::Sending { stalled: false };
-                self.cx.driver.send(to, gather, SendWait::No, way.kinds().send.of(key));
+                cx.driver.send(to, gather, SendWait::No, way.kinds().send.of(key));
                 let is_sparse = half.mode == Mode::Sparse;
                 pair.last_data = now;
                 if !is_sparse {
-                    self.guard_half(key, way);
+                    self.guard_half(cx, key, way);
                 }
-                self.advance_half(key, way);
+                self.advance_half(cx, key, way);
             }
             Ok(None) => {
                 half.input = Input::Ended;
-                self.advance_half(key, way);
+                self.advance_half(cx, key, way);
             }
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) => self.watch_half(key, way),
+                Some(libc::EAGAIN) => self.watch_half(cx, key, way),
                 Some(libc::ENOBUFS) => {
                     if let Input::Receiving(class) = input {
-                        self.wait_for_buffer(class, Waiter::Half(key, way));
+                        half.input = Input::Starved;
+                        cx.waiters.push(class, Waiter::Half(key, way));
                     }
                 }
-                _ => self.side_is_empty(key, way),
+                _ => self.side_is_empty(cx, key, way),
             },
         }
     }
 
     /// There may be a buffer for a direction that found none.
-    pub(in crate::worker) fn feed_half(&mut self, key: Key, way: Way) {
+    pub(in crate::worker) fn feed_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, ..)) = pair.half(way) else { return };
         if half.input == Input::Starved {
             half.input = Input::Ready;
-            self.advance_half(key, way);
+            self.advance_half(cx, key, way);
         }
     }
 
-    pub(in crate::worker) fn half_sent(
+    pub(super) fn half_sent<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         way: Way,
         result: io::Result<usize>,
         mut gather: Box<Gather>,
     ) {
-        let now = self.cx.now;
+        let now = cx.now;
         let Some(pair) = self.pairs.get_mut(key) else {
-            self.cx.buffers.give_back(gather);
-            self.cx.counters.stale += 1;
+            cx.buffers.give_back(gather);
+            cx.counters.stale += 1;
             return;
         };
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
             Err(error) => {
-                self.cx.buffers.give_back(gather);
-                return self.side_takes_no_more(key, way.other(), Some(&error));
+                cx.buffers.give_back(gather);
+                return self.side_takes_no_more(cx, key, way.other(), Some(&error));
             }
         };
         gather.advance(bytes);
         if pair.half(way).is_none_or(|(half, ..)| half.output == Output::Broken) {
-            return self.cx.buffers.give_back(gather);
+            return cx.buffers.give_back(gather);
         }
         if bytes > 0 {
             pair.last_data = now;
         }
         let Some((half, _, to)) = pair.half(way) else { return };
         if gather.is_empty() {
-            self.cx.buffers.give_back(gather);
+            cx.buffers.give_back(gather);
             half.output = Output::Idle;
             let back = pair.half(way.other());
             if back.is_some_and(|(back, ..)| back.input == Input::Ended) {
-                self.advance_half(key, way.other());
+                self.advance_half(cx, key, way.other());
             }
-            return self.advance_half(key, way);
+            return self.advance_half(cx, key, way);
         }
         let stalled = half.output == Output::Sending { stalled: true };
         half.output = Output::Sending { stalled: true };
-        if stalled || self.cx.buffers.keep(&mut gather) {
-            self.cx.driver.send(to, gather, SendWait::Yes, way.kinds().send.of(key));
+        if stalled || cx.buffers.keep(&mut gather) {
+            cx.driver.send(to, gather, SendWait::Yes, way.kinds().send.of(key));
             return;
         }
-        self.cx.buffers.give_back(gather);
-        self.cx.counters.spill_exhausted += 1;
-        if self.cx.log_limit.allow(Class::Shortage, self.cx.now) {
-            let free_buffers = self.cx.buffers.free_buffers();
+        cx.buffers.give_back(gather);
+        cx.counters.spill_exhausted += 1;
+        if cx.log_limit.allow(Class::Shortage, cx.now) {
+            let free_buffers = cx.buffers.free_buffers();
             warn!(client = %pair.peer, free_buffers, "slow readers use up the buffers: connection reset");
         }
-        self.pair_failed(key, &io::Error::from(io::ErrorKind::OutOfMemory));
+        self.pair_failed(cx, key, &io::Error::from(io::ErrorKind::OutOfMemory));
     }
 
     /// Moves what there is through a pipe.
-    fn splice_half(&mut self, key: Key, way: Way) {
-        let now = self.cx.now;
-        let bulk = self.cx.plan.soxconf.bulk;
+    fn splice_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
+        let now = cx.now;
+        let bulk = cx.plan.soxconf.bulk;
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, to)) = pair.half(way) else { return };
-        let Some(pipe) = half.pipe.take().or_else(|| self.cx.buffers.pipes.take()) else {
+        let Some(pipe) = half.pipe.take().or_else(|| cx.buffers.pipes.take()) else {
             half.copy_instead(false);
-            return self.receive_half(key, way, BufferClass::Bulk);
+            return self.receive_half(cx, key, way, BufferClass::Bulk);
         };
         let was_ready = std::mem::replace(&mut half.input, Input::Idle) == Input::Ready;
         let before_bytes = pipe.held_bytes();
         let (moved_bytes, stop) = pass(from, &pipe, to);
-        self.cx.counters.spliced_from_local += moved_bytes as u64;
-        self.cx.counters.relayed(way, moved_bytes);
-        self.cx.counters.spliced_to_local +=
-            (before_bytes + moved_bytes - pipe.held_bytes()) as u64;
+        cx.counters.spliced_from_local += moved_bytes as u64;
+        cx.counters.relayed(way, moved_bytes);
+        cx.counters.spliced_to_local += (before_bytes + moved_bytes - pipe.held_bytes()) as u64;
         match &stop {
             Stop::Blocked => {
                 half.output = Output::Full;
                 half.pipe = Some(pipe);
-                self.cx.driver.poll(to, libc::POLLOUT as u32, false, way.kinds().room.of(key));
+                cx.driver.poll(to, libc::POLLOUT as u32, false, way.kinds().room.of(key));
             }
-            _ => self.cx.buffers.pipes.give_back(pipe),
+            _ => cx.buffers.pipes.give_back(pipe),
         }
         if moved_bytes > 0 {
             pair.last_data = now;
@@ -269,45 +285,45 @@ impl<D: Driver> Worker<D> {
         match stop {
             Stop::Blocked => {
                 half.spliced(SPLICE_TURN_BYTES, bulk);
-                self.guard_half(key, way);
+                self.guard_half(cx, key, way);
             }
             Stop::Turn => {
                 half.spliced(moved_bytes, bulk);
-                self.watch_half(key, way);
+                self.watch_half(cx, key, way);
             }
             Stop::Ended => {
                 half.input = Input::Ended;
-                self.advance_half(key, way);
+                self.advance_half(cx, key, way);
             }
             // Splicing stops at urgent data for ever, even when that has been taken; receiving
             // goes past it.
             Stop::Empty if was_ready && moved_bytes == 0 => {
-                self.receive_half(key, way, BufferClass::Small);
+                self.receive_half(cx, key, way, BufferClass::Small);
             }
             Stop::Empty => {
                 half.spliced(moved_bytes, bulk);
-                self.watch_half(key, way);
+                self.watch_half(cx, key, way);
             }
             Stop::Unspliceable => {
-                self.cx.counters.splice_refused += 1;
+                cx.counters.splice_refused += 1;
                 half.copy_instead(true);
-                self.receive_half(key, way, BufferClass::Bulk);
+                self.receive_half(cx, key, way, BufferClass::Bulk);
             }
-            Stop::ReadFailed => self.side_is_empty(key, way),
-            Stop::WriteFailed(error) => self.side_takes_no_more(key, way.other(), Some(&error)),
+            Stop::ReadFailed => self.side_is_empty(cx, key, way),
+            Stop::WriteFailed(error) => self.side_takes_no_more(cx, key, way.other(), Some(&error)),
         }
     }
 
     /// Where a direction goes takes more, or is broken.
-    pub(in crate::worker) fn half_has_room(&mut self, key: Key, way: Way) {
+    pub(super) fn half_has_room<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         if half.output == Output::Full {
             half.output = Output::Idle;
         }
-        self.advance_half(key, way);
+        self.advance_half(cx, key, way);
     }
 }
 

@@ -1,6 +1,242 @@
-//! The plain relay, which has no tunnel: [`lifecycle`] joins clients with servers, [`half`] moves the
-//! bytes of each direction of a [`pair`].
+//! The plain relay, which has no tunnel: each client that comes in is joined with a server that is
+//! dialled for it. [`half`] moves the bytes of each direction of a [`pair`], [`broken`] delivers what a
+//! broken side had sent.
 
-pub(in crate::worker) mod half;
-pub(in crate::worker) mod lifecycle;
-pub(in crate::worker) mod pair;
+mod broken;
+mod half;
+mod pair;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tracing::debug;
+
+pub(in crate::worker) use self::pair::Way;
+use self::pair::{Input, Pair};
+use crate::cli::plan::{self, Caller, LinkPlan, Plan, Target};
+use crate::io::driver::{Driver, Fd, Outcome};
+use crate::io::net;
+use crate::limits::CONNECTIONS_MAX;
+use crate::policy::routing;
+use crate::policy::seats::Seat;
+use crate::worker::context::Cx;
+use crate::worker::dialer::dial::{DialError, Owner, Permission, Request};
+use crate::worker::table::{Key, Table};
+use crate::worker::token::Kind;
+
+/// The clients of the plain relay, each with its server.
+pub(in crate::worker) struct Relay {
+    pairs: Table<Pair>,
+}
+
+/// Where the plain relay leads who came in at that address.
+///
+/// # Errors
+/// Why there is no such port.
+pub(in crate::worker) fn target(plan: &Plan, at: SocketAddr) -> Result<Target, String> {
+    match &plan.link {
+        LinkPlan::Relay { server: plan::Way::Server { target, .. }, .. } => Ok(target.clone()),
+        LinkPlan::Relay { server: plan::Way::SamePort { host, offset, .. }, .. } => {
+            let caller = Caller { client: None, entrance_port: Some(at.port()) };
+            routing::at_port_of(host, *offset, &caller)
+        }
+        _ => Err("there is no plain relay".to_owned()),
+    }
+}
+
+const TOO_MANY: &str = "too many connections are open here";
+
+impl Relay {
+    pub(in crate::worker) fn new() -> Relay {
+        Relay { pairs: Table::new(CONNECTIONS_MAX) }
+    }
+
+    /// Clients that there are.
+    pub(in crate::worker) fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether one more finds no room.
+    pub(in crate::worker) fn is_full(&self) -> bool {
+        self.pairs.len() >= CONNECTIONS_MAX
+    }
+
+    /// The run is over: whoever is left is reset.
+    pub(in crate::worker) fn reset_all(&self) {
+        for (_, pair) in self.pairs.iter() {
+            pair.reset_on_close();
+        }
+    }
+
+    /// Takes over a client and a server that are connected already.
+    pub(in crate::worker) fn join<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        peer: SocketAddr,
+        (client, server): (Fd, Fd),
+        seat: Option<Seat>,
+    ) {
+        let mut pair = Pair::new(peer, client, cx.now);
+        pair.server = Some(server);
+        pair.seat = seat;
+        debug!(client = %peer, "client and server are joined");
+        if let Some(key) = self.pairs.insert(pair) {
+            self.advance_half(cx, key, Way::Up);
+            self.advance_half(cx, key, Way::Down);
+        }
+    }
+
+    /// Whether a direction still waits for a buffer.
+    pub(in crate::worker) fn is_waiting(&mut self, key: Key, way: Way) -> bool {
+        let half = self.pairs.get_mut(key).and_then(|pair| pair.half(way));
+        half.is_some_and(|(half, ..)| half.input == Input::Starved)
+    }
+
+    /// A completion that concerns a pair.
+    #[inline]
+    pub(in crate::worker) fn on_completion<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        kind: Kind,
+        key: Key,
+        outcome: Outcome,
+    ) {
+        match (kind, outcome) {
+            (Kind::UpReady, Outcome::Polled(events)) => self.half_ready(cx, key, Way::Up, events),
+            (Kind::DownReady, Outcome::Polled(events)) => {
+                self.half_ready(cx, key, Way::Down, events)
+            }
+            (Kind::UpReceive, Outcome::Received(got)) => self.half_received(cx, key, Way::Up, got),
+            (Kind::DownReceive, Outcome::Received(got)) => {
+                self.half_received(cx, key, Way::Down, got);
+            }
+            (Kind::UpSend, Outcome::Sent { result, gather }) => {
+                self.half_sent(cx, key, Way::Up, result, gather);
+            }
+            (Kind::DownSend, Outcome::Sent { result, gather }) => {
+                self.half_sent(cx, key, Way::Down, result, gather);
+            }
+            (Kind::UpRoom, Outcome::Polled(_)) => self.half_has_room(cx, key, Way::Up),
+            (Kind::DownRoom, Outcome::Polled(_)) => self.half_has_room(cx, key, Way::Down),
+            (Kind::UpBroken, Outcome::Polled(events)) => self.half_broken(cx, key, Way::Up, events),
+            (Kind::DownBroken, Outcome::Polled(events)) => {
+                self.half_broken(cx, key, Way::Down, events);
+            }
+            (kind, outcome) => {
+                debug_assert!(false, "{kind:?} completed with {outcome:?}");
+                cx.counters.stale += 1;
+            }
+        }
+    }
+
+    /// A client has come in, at that address: sets out for its server.
+    pub(in crate::worker) fn on_client<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        client: Fd,
+        at: SocketAddr,
+    ) {
+        let peer = net::peer_address(&client);
+        let target = match target(&cx.plan, at) {
+            Ok(target) => target,
+            Err(reason) => return cx.turn_away(&client, peer, &reason),
+        };
+        let seat = match cx.seats.take(Some(peer.ip())) {
+            Ok(seat) => seat,
+            Err(reason) => return cx.turn_away(&client, peer, &reason),
+        };
+        net::set_up_local(&client);
+        cx.congestion.set_after(&client);
+        let Some(key) = self.pairs.insert(Pair::new(peer, Rc::clone(&client), cx.now)) else {
+            net::reset_on_close(&client);
+            cx.log_refused(peer, TOO_MANY);
+            return;
+        };
+        debug!(client = %peer, "client");
+        let overall = cx.plan.timeouts.connect.map(|connect| cx.now.after(connect));
+        let mut request = Request::new(Owner::Pair(key), target, overall);
+        request.permission = Permission::NotOwn;
+        let dial = cx.dial(request);
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.seat = seat;
+            pair.dial = dial;
+        }
+        if dial.is_none() {
+            self.reset_pair(cx, key);
+            cx.log_refused(peer, TOO_MANY);
+        }
+    }
+
+    /// A dial for the server of a client has ended.
+    pub(in crate::worker) fn on_dialled<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        result: Result<Fd, DialError>,
+    ) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        pair.dial = None;
+        match result {
+            Ok(server) => {
+                pair.server = Some(server);
+                pair.last_data = cx.now;
+                self.advance_half(cx, key, Way::Up);
+                self.advance_half(cx, key, Way::Down);
+            }
+            Err(error) => {
+                let peer = pair.peer;
+                self.reset_pair(cx, key);
+                cx.log_refused(peer, &error.to_string());
+            }
+        }
+    }
+
+    /// Ends pairs that have been silent for too long, and those of which a broken side has left nothing. One that is being dialled has `TIMEOUT=con`.
+    pub(in crate::worker) fn sweep<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        let (now, idle) = (cx.now, cx.plan.timeouts.io);
+        let is_silent = |pair: &Pair| {
+            let over = idle.is_some_and(|idle| pair.last_data.after(idle) <= now);
+            over && pair.dial.is_none()
+        };
+        let is_due = |pair: &Pair| pair.broken.is_some() || is_silent(pair);
+        let due = self.pairs.iter().filter(|(_, pair)| is_due(pair)).map(|(key, _)| key);
+        for key in due.collect::<Vec<_>>() {
+            if !self.look_at_pair(cx, key) {
+                self.pair_failed(cx, key, &io::Error::from(io::ErrorKind::TimedOut));
+            }
+        }
+    }
+
+    /// It cannot go on: both sides are reset, at once.
+    fn pair_failed<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
+        if let Some(pair) = self.pairs.get(key) {
+            debug!(client = %pair.peer, %error, "connection failed");
+            self.reset_pair(cx, key);
+        }
+    }
+
+    fn reset_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let Some(pair) = self.pairs.remove(key) else { return };
+        if let Some(dial) = pair.dial {
+            cx.forget_dial(dial);
+        }
+        pair.reset_on_close();
+        // Closed when what is under way on them has ended.
+        cx.driver.cancel_all(&pair.client);
+        if let Some(server) = &pair.server {
+            cx.driver.cancel_all(server);
+        }
+    }
+
+    /// Both directions have ended in good order.
+    fn end_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let Some(pair) = self.pairs.remove(key) else { return };
+        debug!(client = %pair.peer, "connection ended");
+        for (half, fd) in [(&pair.up, Some(&pair.client)), (&pair.down, pair.server.as_ref())] {
+            if let (true, Some(fd)) = (half.guarded, fd) {
+                cx.driver.cancel_all(fd);
+            }
+        }
+    }
+}

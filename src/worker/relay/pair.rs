@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::broken::BrokenSide;
 use crate::cli::plan::Bulk;
 use crate::io::driver::{BufferClass, Fd};
 use crate::io::net;
@@ -11,7 +12,6 @@ use crate::io::pipe::Pipe;
 use crate::limits::{SMALL_BUFFER_BYTES, SPLICE_BYTES_MIN};
 use crate::policy::seats::Seat;
 use crate::session::Moment;
-use crate::worker::stream::broken::BrokenSide;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
 
@@ -34,7 +34,7 @@ pub(in crate::worker) enum Way {
 
 impl Way {
     /// Its name for the log.
-    pub(in crate::worker) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Way::Up => "up",
             Way::Down => "down",
@@ -43,24 +43,24 @@ impl Way {
 }
 
 /// What a direction's operations are called by.
-pub(in crate::worker) struct Kinds {
-    pub(in crate::worker) ready: Kind,
-    pub(in crate::worker) receive: Kind,
-    pub(in crate::worker) send: Kind,
-    pub(in crate::worker) room: Kind,
-    pub(in crate::worker) broken: Kind,
+pub(super) struct Kinds {
+    pub(super) ready: Kind,
+    pub(super) receive: Kind,
+    pub(super) send: Kind,
+    pub(super) room: Kind,
+    pub(super) broken: Kind,
 }
 
 impl Way {
     /// The direction back.
-    pub(in crate::worker) fn other(self) -> Way {
+    pub(super) fn other(self) -> Way {
         match self {
             Way::Up => Way::Down,
             Way::Down => Way::Up,
         }
     }
 
-    pub(in crate::worker) fn kinds(self) -> Kinds {
+    pub(super) fn kinds(self) -> Kinds {
         match self {
             Way::Up => Kinds {
                 ready: Kind::UpReady,
@@ -82,7 +82,7 @@ impl Way {
 
 /// What is known of the socket that a direction comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Input {
+pub(super) enum Input {
     /// Nothing, and nothing is under way.
     Idle,
     /// It is watched for data and urgent data.
@@ -99,7 +99,7 @@ pub(in crate::worker) enum Input {
 
 /// What is known of the socket that a direction goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Output {
+pub(super) enum Output {
     /// All that was read is written.
     Idle,
     /// A send is under way.
@@ -117,7 +117,7 @@ pub(in crate::worker) enum Output {
 
 /// How the bytes of a direction are moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Mode {
+pub(super) enum Mode {
     /// A message now and then: watched, then received once into a small buffer.
     Sparse,
     /// It fills those: received into large ones.
@@ -129,18 +129,18 @@ pub(in crate::worker) enum Mode {
 /// One direction. It is read only while nothing of it waits to be written, so that it holds one
 /// buffer or one pipe at most.
 #[derive(Debug)]
-pub(in crate::worker) struct Half {
-    pub(in crate::worker) input: Input,
-    pub(in crate::worker) output: Output,
-    pub(in crate::worker) mode: Mode,
+pub(super) struct Half {
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) mode: Mode,
     /// Short reads or splices in a row.
     streak: u8,
     /// Receives until splicing is tried again.
     copies_left: u32,
     /// Holds what was spliced and not yet written.
-    pub(in crate::worker) pipe: Option<Rc<Pipe>>,
+    pub(super) pipe: Option<Rc<Pipe>>,
     /// The input is watched for breaking while the output is blocked.
-    pub(in crate::worker) guarded: bool,
+    pub(super) guarded: bool,
 }
 
 impl Half {
@@ -157,7 +157,7 @@ impl Half {
     }
 
     /// A receive brought so many bytes.
-    pub(in crate::worker) fn received(&mut self, bytes: usize, bulk: Bulk) {
+    pub(super) fn received(&mut self, bytes: usize, bulk: Bulk) {
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
         let enough = bytes >= spliced_bytes_min(bulk);
         self.copies_left = self.copies_left.saturating_sub(1);
@@ -173,7 +173,7 @@ impl Half {
     }
 
     /// Splicing brought so many bytes and then had to stop.
-    pub(in crate::worker) fn spliced(&mut self, bytes: usize, bulk: Bulk) {
+    pub(super) fn spliced(&mut self, bytes: usize, bulk: Bulk) {
         if bytes >= spliced_bytes_min(bulk) {
             self.streak = 0;
         } else if bulk == Bulk::Splice {
@@ -184,13 +184,13 @@ impl Half {
     }
 
     /// There is no pipe for it, or it cannot be spliced at all.
-    pub(in crate::worker) fn copy_instead(&mut self, for_ever: bool) {
+    pub(super) fn copy_instead(&mut self, for_ever: bool) {
         self.copies_left = if for_ever { u32::MAX } else { RECEIVES_WITHOUT_PIPE };
         self.enter(Mode::Bulk);
     }
 
     /// Something that was read waits to be written.
-    pub(in crate::worker) fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         matches!(self.output, Output::Sending { .. } | Output::Full)
     }
 
@@ -217,26 +217,26 @@ fn spliced_bytes_min(bulk: Bulk) -> usize {
 
 /// A client and its server.
 #[derive(Debug)]
-pub(in crate::worker) struct Pair {
+pub(super) struct Pair {
     /// The client's address: for the log.
-    pub(in crate::worker) peer: SocketAddr,
-    pub(in crate::worker) client: Fd,
+    pub(super) peer: SocketAddr,
+    pub(super) client: Fd,
     /// Given back with all the rest.
-    pub(in crate::worker) seat: Option<Seat>,
+    pub(super) seat: Option<Seat>,
     /// None until it is reached.
-    pub(in crate::worker) server: Option<Fd>,
+    pub(super) server: Option<Fd>,
     /// The dial for the server, until that is reached.
-    pub(in crate::worker) dial: Option<Key>,
-    pub(in crate::worker) up: Half,
-    pub(in crate::worker) down: Half,
+    pub(super) dial: Option<Key>,
+    pub(super) up: Half,
+    pub(super) down: Half,
     /// One side is broken.
-    pub(in crate::worker) broken: Option<BrokenSide>,
+    pub(super) broken: Option<BrokenSide>,
     /// Last data either way.
-    pub(in crate::worker) last_data: Moment,
+    pub(super) last_data: Moment,
 }
 
 impl Pair {
-    pub(in crate::worker) fn new(peer: SocketAddr, client: Fd, now: Moment) -> Pair {
+    pub(super) fn new(peer: SocketAddr, client: Fd, now: Moment) -> Pair {
         Pair {
             peer,
             client,
@@ -251,7 +251,7 @@ impl Pair {
     }
 
     /// A direction, with where it comes from and where it goes.
-    pub(in crate::worker) fn half(&mut self, way: Way) -> Option<(&mut Half, &Fd, &Fd)> {
+    pub(super) fn half(&mut self, way: Way) -> Option<(&mut Half, &Fd, &Fd)> {
         let server = self.server.as_ref()?;
         Some(match way {
             Way::Up => (&mut self.up, &self.client, server),
@@ -260,12 +260,12 @@ impl Pair {
     }
 
     /// Both sides have been told the end of the other's data.
-    pub(in crate::worker) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.up.output == Output::Shut && self.down.output == Output::Shut
     }
 
     /// Makes the close that follows a reset, of both.
-    pub(in crate::worker) fn reset_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         net::reset_on_close(&self.client);
         if let Some(server) = &self.server {
             net::reset_on_close(server);

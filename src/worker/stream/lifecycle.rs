@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use tracing::{debug, trace};
 
-use crate::cli::plan::{Proxy, Target, Transport, Way};
+use crate::cli::plan::{Proxy, Transport, Way};
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::policy::routing;
 use crate::policy::seats::Seat;
 use crate::proxy_proto::proxy_header;
-use crate::session::{Beside, Ended, Event, Moment, NO_ADDRESS, StreamKey};
+use crate::session::{Beside, Ended, Event, NO_ADDRESS, StreamKey};
 use crate::worker::datagram::flow::FLOW_BIT;
-use crate::worker::dialer::dial::Owner;
+use crate::worker::dialer::dial::{Owner, Request};
 use crate::worker::ingress::access::Incoming;
 use crate::worker::stream::local::{Local, Stage};
 use crate::worker::{Key, Worker};
@@ -120,26 +120,26 @@ impl<D: Driver> Worker<D> {
         let connect = self.cx.plan.timeouts_of(Some(place)).connect;
         let overall = connect.map(|connect| self.cx.now.after(connect));
         debug!(%client, host = %target.host, port = target.port, "exit");
-        if let Some((_, dial)) = self.begin_dialled_exit(&incoming, seat, header, target, overall) {
-            self.begin_dial(dial);
-        }
+        let header = header.map(Vec::into_boxed_slice);
+        self.begin_dialled_exit(&incoming, seat, |owner| Request {
+            greeting: header,
+            ..Request::new(owner, target, overall)
+        });
     }
 
-    /// As [`Worker::begin_exit`], with a dial for its server, which is still to begin.
+    /// As [`Worker::begin_exit`], with a dial for its server.
     pub(in crate::worker) fn begin_dialled_exit(
         &mut self,
         incoming: &Incoming,
         seat: Option<Seat>,
-        header: Option<Vec<u8>>,
-        target: Target,
-        overall: Option<Moment>,
-    ) -> Option<(Key, Key)> {
-        let key = self.begin_exit(incoming, seat, header, Stage::Dialing(None))?;
-        let dial = self.new_dial(Owner::Exit(key), target, overall);
+        request: impl FnOnce(Owner) -> Request,
+    ) -> Option<Key> {
+        let key = self.begin_exit(incoming, seat, None, Stage::Dialing(None))?;
+        let dial = self.cx.dial(request(Owner::Exit(key)));
         match (dial, self.locals.get_mut(key)) {
             (Some(dial), Some(local)) => {
                 local.stage = Stage::Dialing(Some(dial));
-                Some((key, dial))
+                Some(key)
             }
             _ => {
                 self.exit_unreachable(key, "too many connections are open");
@@ -314,7 +314,9 @@ impl<D: Driver> Worker<D> {
         self.close_asked_of(key);
         self.close_ports(key);
         let Some(local) = self.locals.remove(key) else { return };
-        self.forget_dial_of(&local.stage);
+        if let Some(dial) = local.stage.dial() {
+            self.cx.forget_dial(dial);
+        }
         if let Some(fd) = local.fd {
             // Closed when what is under way on it has ended.
             net::reset_on_close(&fd);

@@ -8,9 +8,9 @@ use crate::io::driver::{Driver, Fd, OpId, RecvMode};
 use crate::io::pipe::Pipes;
 use crate::policy::seats::Seat;
 use crate::session::{Moment, StreamKey};
+use crate::worker::broken::Broken;
 use crate::worker::ingress::clients::Tentative;
-use crate::worker::proxy::talk::Talk;
-use crate::worker::stream::broken::Broken;
+use crate::worker::proxy::talk::{Server, Talk};
 use crate::worker::stream::client::Client;
 use crate::worker::stream::pieces::Pieces;
 use crate::worker::table::Key;
@@ -43,6 +43,20 @@ pub(in crate::worker) enum Stage {
     Lingering,
     /// The socket is gone; what it had sent still goes to the link.
     Draining,
+}
+
+impl Stage {
+    /// The dial in progress for the server, if there is one.
+    pub(in crate::worker) fn dial(&self) -> Option<Key> {
+        match self {
+            Stage::Dialing(dial) => *dial,
+            Stage::Talking(talk) => match talk.server {
+                Server::Dialing(dial) => Some(dial),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// How a socket is being read.

@@ -103,14 +103,15 @@ impl<D: Driver> Worker<D> {
             BufferClass::Small => Kind::LocalReceive,
             BufferClass::Bulk => Kind::LocalReceiveBulk,
         };
-        let has_buffer = self.has_buffer_for(class, Waiter::Local(key));
+        let has_buffer = self.cx.has_buffer_for(class, Waiter::Local(key));
         let Some(local) = self.locals.get_mut(key) else { return };
         let Some(fd) = &local.fd else { return };
         if !has_buffer {
-            return self.wait_for_buffer(class, Waiter::Local(key));
+            local.starved = true;
+            return self.cx.waiters.push(class, Waiter::Local(key));
         }
         if class == BufferClass::Bulk {
-            self.bulk_receives += 1;
+            self.cx.waiters.bulk_receives += 1;
         }
         let op = self.cx.driver.recv(fd, mode, class, kind.of(key));
         local.reading = Reading::Armed { op, mode, cancelled: false };
@@ -137,7 +138,7 @@ impl<D: Driver> Worker<D> {
                     self.cx.busy_poll.came(bytes >= POOL_BUFFER_BYTES as usize, self.cx.now);
                     let tunnel = local.tunnel;
                     let is_scarce = is_scarce(&self.cx.driver, class, bytes);
-                    let is_missed = class == BufferClass::Bulk && self.waiters.miss_bulk();
+                    let is_missed = class == BufferClass::Bulk && self.cx.waiters.miss_bulk();
                     local.received_at = self.cx.now;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
                         let is_in_way = is_missed && tunnel.stands_still(self.cx.now);
@@ -161,7 +162,10 @@ impl<D: Driver> Worker<D> {
             }
             Ok(None) => self.local_ended(key),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOBUFS) => self.wait_for_buffer(class, Waiter::Local(key)),
+                Some(libc::ENOBUFS) => {
+                    local.starved = true;
+                    self.cx.waiters.push(class, Waiter::Local(key));
+                }
                 Some(libc::ECANCELED) => self.read_local(key),
                 Some(libc::EAGAIN) => self.watch_local(key),
                 _ => self.reading_failed(key, &error),
@@ -195,7 +199,7 @@ impl<D: Driver> Worker<D> {
                 local.streak = if quick { local.streak + 1 } else { 0 };
                 if local.streak >= QUICK_READS {
                     local.pace = Pace::Busy;
-                    self.timed += 1;
+                    self.cx.deadline_count += 1;
                 }
             }
             Pace::Busy | Pace::Spliced => {}
@@ -278,7 +282,9 @@ impl<D: Driver> Worker<D> {
             self.cx.driver.cancel_all(&fd);
         }
         let stage = std::mem::replace(&mut local.stage, Stage::Draining);
-        self.forget_dial_of(&stage);
+        if let Some(dial) = stage.dial() {
+            self.cx.forget_dial(dial);
+        }
         self.locals.get_mut(key)
     }
 
@@ -344,7 +350,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         local.deadline = deadline;
         if deadline.is_some() {
-            self.timed += 1;
+            self.cx.deadline_count += 1;
         }
     }
 }

@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
 
     /// When to look for bulk receive buffers that stand still, if somebody waits for one.
     pub(in crate::worker) fn next_look_for_buffers(&self) -> Option<Moment> {
-        self.waiters.miss_bulk().then(|| self.buffers_looked_for.after(STALLED))
+        self.cx.waiters.miss_bulk().then(|| self.buffers_looked_for.after(STALLED))
     }
 
     /// Somebody waits for a bulk receive buffer: copies what has waited for links for a while, so

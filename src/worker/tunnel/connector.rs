@@ -14,20 +14,15 @@ use crate::io::driver::{Driver, Fd};
 use crate::io::fifo::FifoPair;
 use crate::io::link::Link;
 use crate::io::net;
-use crate::io::resolver::Answer;
 use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
 use crate::link::backoff::Backoff;
 use crate::session::Moment;
-use crate::worker::datagram::flow::FLOW_BIT;
-use crate::worker::dialer::dial::{DialError, Owner};
+
+use crate::worker::dialer::dial::{DialError, Owner, Request};
 use crate::worker::log_limit::Class;
 use crate::worker::table::Key;
 use crate::worker::tunnel::command::{self, Carrier};
 use crate::worker::{Drain, Worker};
-
-/// Tells from a dial's look-up in the resolver's token what is asked beside the server: a host that a
-/// conversation asks about; with a flow's bit, a destination that its datagrams name.
-pub(in crate::worker) const BESIDE_BIT: u64 = 1 << 60;
 
 /// How the connector comes by its link.
 #[derive(Debug)]
@@ -159,13 +154,10 @@ impl<D: Driver> Worker<D> {
 
     fn dial(&mut self, target: Target) {
         let overall = self.cx.plan.timeouts.connect.map(|connect| self.cx.now.after(connect));
-        let dial = self.new_dial(Owner::Connector, target, overall);
+        let dial = self.cx.dial(Request::new(Owner::Connector, target, overall));
         let Some(connector) = &mut self.connector else { return };
         match dial {
-            Some(dial) => {
-                connector.state = State::Dialing;
-                self.begin_dial(dial);
-            }
+            Some(_) => connector.state = State::Dialing,
             None => {
                 connector.back_off(self.cx.now);
             }
@@ -184,25 +176,6 @@ impl<D: Driver> Worker<D> {
             warn!(%reason, "cannot connect the tunnel; trying again until it can be");
             connector.last_logged = reason;
         }
-    }
-
-    /// An answer of the resolver: for a dial or a flow, or a client's name.
-    pub(in crate::worker) fn resolved(&mut self, answer: Answer) {
-        let (token, addresses) = match answer {
-            Answer::Addresses { token, addresses } => (token, addresses),
-            Answer::Client { client, name } => return self.name_found(client, name),
-        };
-        if token & BESIDE_BIT != 0 {
-            return match token & FLOW_BIT {
-                0 => self.host_resolved(Key::unpack(token), addresses),
-                _ => self.destination_resolved(token, addresses),
-            };
-        }
-        if token & FLOW_BIT != 0 {
-            self.flow_resolved(Key::unpack(token), addresses);
-            return;
-        }
-        self.dial_resolved(Key::unpack(token), addresses);
     }
 
     /// The peer is reached.

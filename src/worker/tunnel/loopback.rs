@@ -20,10 +20,9 @@ use tracing::{debug, warn};
 use crate::cli::plan::LinkPlan;
 use crate::io::driver::Driver;
 use crate::io::link::Link;
-use crate::limits::{CONNECTIONS_MAX, JOIN_MILLIS};
+use crate::limits::JOIN_MILLIS;
 use crate::policy::seats::Seat;
 use crate::session::{Moment, Rest};
-use crate::worker::relay::pair::{Pair, Way};
 use crate::worker::stream::local::{Local, Reading, Stage};
 use crate::worker::{Drain, Key, Worker};
 
@@ -179,7 +178,7 @@ impl<D: Driver> Worker<D> {
     /// Takes a stream out of the tunnels, and makes a pair of its client and server.
     fn join(&mut self, client: Key, exit: Key) {
         let now = self.cx.now;
-        if self.pairs.len() >= CONNECTIONS_MAX {
+        if self.relay.is_full() {
             return self.leave_in_tunnel(client, exit);
         }
         self.close_asked_of(client);
@@ -199,13 +198,7 @@ impl<D: Driver> Worker<D> {
             // Only polls are in flight, which nobody waits for any more.
             self.cx.driver.cancel_all(fd);
         }
-        let mut pair = Pair::new(client.client.address(), client_fd, now);
-        pair.server = Some(server);
-        pair.seat = Seat::both(client.seat, exit.seat);
-        debug!(client = %pair.peer, "client and server are joined");
-        if let Some(key) = self.pairs.insert(pair) {
-            self.advance_half(key, Way::Up);
-            self.advance_half(key, Way::Down);
-        }
+        let seat = Seat::both(client.seat, exit.seat);
+        self.relay.join(&mut self.cx, client.client.address(), (client_fd, server), seat);
     }
 }

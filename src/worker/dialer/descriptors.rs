@@ -14,9 +14,9 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
 
-use super::Key;
 use crate::limits::{DESCRIPTOR_RETRY_MILLIS, DIAL_DESCRIPTORS};
 use crate::session::Moment;
+use crate::worker::table::Key;
 
 /// The descriptors that are kept, and the dials that wait for one.
 #[derive(Debug)]
