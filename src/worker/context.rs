@@ -14,6 +14,7 @@ use super::log_limit::LogLimit;
 use super::table::Key;
 use super::waiters::Waiters;
 use crate::cli::plan::Plan;
+use crate::io::command::Watchdog;
 use crate::io::congestion::Choice;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
@@ -66,6 +67,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) waiters: Waiters,
     /// Connections that the next sweep has to look at.
     pub(in crate::worker) deadline_count: usize,
+    /// Ends commands if this process is killed.
+    pub(in crate::worker) watchdog: Watchdog,
     /// How many streams and flows a client may have.
     pub(in crate::worker) seats: Seats,
     /// What proxies may reach.
@@ -99,6 +102,7 @@ impl<D: Driver> Cx<D> {
             effects: VecDeque::new(),
             waiters: Waiters::default(),
             deadline_count: 0,
+            watchdog: Watchdog::default(),
             seats: Seats::new(plan.maxima),
             destinations,
             scratch: Vec::new(),

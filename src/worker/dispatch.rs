@@ -55,8 +55,11 @@ impl<D: Driver> Worker<D> {
             (Kind::Connect, Outcome::Connected(result)) => self.cx.attempt_ended(key, result),
             (Kind::Wake, Outcome::Polled(_)) => self.woken(),
             (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
-            (Kind::ExecStderr, Outcome::Polled(_)) => self.exec_said(key),
-            (Kind::ExecExit, Outcome::Polled(_)) => self.exec_ended(key),
+            (Kind::ExecStderr, Outcome::Polled(_)) => self.execs.on_stderr(&mut self.cx, key),
+            (Kind::ExecExit, Outcome::Polled(_)) => {
+                let locals = &self.locals;
+                self.execs.on_exit(&mut self.cx, key, |key| locals.get(key).is_some());
+            }
             (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
             (kind, outcome) => self.relay.on_completion(&mut self.cx, kind, key, outcome),
         }

@@ -43,15 +43,14 @@ mod turn;
 mod waiters;
 
 use crate::cli::plan::{LinkPlan, Plan};
-use crate::io::command::Watchdog;
 use crate::io::congestion::Choice;
 use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Completion, Driver, Fd};
 use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::limits::{
-    COMMANDS_MAX, CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, PORTS_ON_REQUEST_MAX,
-    STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES,
+    CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, PORTS_ON_REQUEST_MAX, STREAMS_MAX,
+    TUNNELS_MAX, WINDOW_BYTES,
 };
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
@@ -70,7 +69,7 @@ use ingress::names::Names;
 use proxy::here::Here;
 use proxy::talk::Proxies;
 use relay::{Relay, Way};
-use stream::exec::Exec;
+use stream::exec::Execs;
 use stream::exits::{self, Exits};
 use stream::local::Local;
 use table::{Key, Table};
@@ -170,16 +169,11 @@ pub(crate) struct Worker<D> {
     relay: Relay,
     /// Clients whose PROXY header is awaited.
     greetings: Table<Greeting>,
-    /// Ends commands if this process is killed.
-    watchdog: Watchdog,
     /// How many were served, where `MAXIMA=service` counts them.
     served: u32,
     /// Processes that others have left to us, as process 1, may be waited for.
     orphans_wait: bool,
-    /// Commands that streams were given to.
-    execs: Table<Exec>,
-    /// Those of them whose standard error is left alone for a moment.
-    muted: Vec<(Moment, Key)>,
+    execs: Execs,
     /// Where clients' datagrams come in, and what peers asked for.
     ports: Ports,
     /// Where ports on request are opened, and those of conversations.
@@ -262,11 +256,9 @@ impl<D: Driver> Worker<D> {
             locals: Table::new(CONNECTIONS_MAX),
             relay: Relay::new(),
             greetings: Table::new(CONNECTIONS_MAX),
-            watchdog: Watchdog::default(),
             served: 0,
             orphans_wait: false,
-            execs: Table::new(COMMANDS_MAX),
-            muted: Vec::new(),
+            execs: Execs::new(),
             ports: Ports::new(ports),
             port_range: PortRange::new(plan.soxconf.request_ports.clone()),
             flows: Flows::new(plan.soxconf.udp_flows),

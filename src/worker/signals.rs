@@ -87,7 +87,7 @@ impl<D: Driver> Worker<D> {
 
     /// Some process that we, or as process 1 anybody, have started has ended.
     fn children_changed(&mut self) {
-        self.watchdog.look();
+        self.cx.watchdog.look();
         self.orphans_wait = std::process::id() == 1;
         self.reap_orphans();
     }
@@ -99,9 +99,9 @@ impl<D: Driver> Worker<D> {
         }
         let carrier = self.connector.as_ref().and_then(|c| c.carrier.as_ref());
         let ours = |process| {
-            self.execs.iter().any(|(_, exec)| exec.process_id() == process)
+            self.execs.is_ours(process)
                 || carrier.is_some_and(|carrier| carrier.process_id() == process)
-                || self.watchdog.process() == Some(process)
+                || self.cx.watchdog.process() == Some(process)
         };
         self.orphans_wait = reap(ours);
     }

@@ -16,7 +16,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.tunnels_on_time();
         self.sources_on_time();
-        self.execs_on_time();
+        self.execs.on_time(&mut self.cx);
         self.reap_orphans();
         // Before anything is written: peers are to hear of flows that end.
         self.flows_on_time();
@@ -40,7 +40,7 @@ impl<D: Driver> Worker<D> {
         let dial = self.dial_if_due();
         let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
         let asked = self.asked_ports_on_time();
-        let (command, execs) = (self.command_on_time(), self.execs_on_time());
+        let (command, execs) = (self.command_on_time(), self.execs.on_time(&mut self.cx));
         // Asked last: each of these may have given somebody something to write.
         if self.has_work_left() {
             return Some(Duration::ZERO);
@@ -146,7 +146,8 @@ impl<D: Driver> Worker<D> {
         }
         self.relay.sweep(&mut self.cx);
         self.sweep_greetings();
-        self.sweep_execs();
+        let locals = &self.locals;
+        self.execs.sweep(&mut self.cx, |key| locals.get(key).is_some());
         self.sweep_heres();
         for key in calm {
             self.calm_down(key);
@@ -290,7 +291,7 @@ impl<D: Driver> Worker<D> {
             }
         };
         // All commands have the same time to end.
-        let until = (stopped != Stopped::AtOnce).then(|| self.end_execs());
+        let until = (stopped != Stopped::AtOnce).then(|| self.execs.end_all());
         self.finish_command();
         for (_, local) in self.locals.iter() {
             if let Some(fd) = &local.fd {
@@ -299,7 +300,7 @@ impl<D: Driver> Worker<D> {
         }
         self.relay.reset_all();
         if let Some(until) = until {
-            self.await_execs(until);
+            self.execs.await_all(until);
         }
         self.cx.log_limit.log_counts(self.cx.now);
         self.log_stopped(stopped);

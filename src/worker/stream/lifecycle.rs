@@ -148,6 +148,25 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// The exit of a stream is a command.
+    fn open_exec(&mut self, incoming: &Incoming, seat: Option<Seat>, command: &str) {
+        let Incoming { tunnel, stream, client, .. } = *incoming;
+        let started = self.execs.start(&self.cx, command, (&incoming.caller(), client));
+        let (exec, socket) = match started {
+            Ok(started) => started,
+            Err(reason) => {
+                let name = client.unwrap_or(NO_ADDRESS);
+                return self.refuse_stream(tunnel, stream, name, &reason, false);
+            }
+        };
+        let Some(key) = self.begin_exit(incoming, seat, None, Stage::Open) else { return };
+        self.execs.started(&mut self.cx, exec, key);
+        if let Some(local) = self.locals.get_mut(key) {
+            local.fd = Some(Rc::new(socket));
+        }
+        self.exit_reached(key);
+    }
+
     /// A local connection for a stream that the peer began, with the PROXY header that its server
     /// gets first. `None`: there is no room for it, and the peer knows.
     pub(in crate::worker) fn begin_exit(

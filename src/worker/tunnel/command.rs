@@ -71,7 +71,7 @@ impl<D: Driver> Worker<D> {
         let Some(connector) = &mut self.connector else { return };
         let Reach::Command(command) = &connector.reach else { return };
         let name = name(command);
-        match RunningCommand::start(&self.watchdog, command) {
+        match RunningCommand::start(&self.cx.watchdog, command) {
             Ok((command, socket)) => {
                 info!(link = %name, process = command.process_id(), "command started");
                 let socket: Fd = Rc::new(socket);
