@@ -50,7 +50,7 @@ use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::limits::{
     CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, PORTS_ON_REQUEST_MAX, STREAMS_MAX,
-    TUNNELS_MAX, WINDOW_BYTES,
+    WINDOW_BYTES,
 };
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
@@ -73,7 +73,7 @@ use stream::exec::Execs;
 use stream::exits::{self, Exits};
 use stream::local::Local;
 use table::{Key, Table};
-use tunnel::Tunnel;
+use tunnel::Tunnels;
 use tunnel::connector::Connector;
 pub(crate) use tunnel::connector::Reach;
 
@@ -162,9 +162,7 @@ pub(crate) struct Worker<D> {
     /// Those that are being closed, by their numbers: their last clients are on their way to us.
     closing_listeners: Vec<(usize, Listener)>,
     connector: Option<Connector>,
-    tunnels: Table<Tunnel>,
-    /// Tunnels whose hello is done, in the order in which it was.
-    up: Vec<Key>,
+    tunnels: Tunnels,
     locals: Table<Local>,
     relay: Relay,
     /// Clients whose PROXY header is awaited.
@@ -206,10 +204,6 @@ pub(crate) struct Worker<D> {
     wake: Fd,
     /// Local connections with output to write.
     dirty_locals: Vec<Key>,
-    /// Tunnels that may have something to send.
-    dirty_tunnels: Vec<Key>,
-    /// Have more to write than one turn may take.
-    unfinished_tunnels: Vec<Key>,
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
     listeners_paused: bool,
@@ -251,8 +245,7 @@ impl<D: Driver> Worker<D> {
             listeners,
             closing_listeners: Vec::new(),
             connector: reach.map(Connector::new),
-            tunnels: Table::new(TUNNELS_MAX),
-            up: Vec::new(),
+            tunnels: Tunnels::new(),
             locals: Table::new(CONNECTIONS_MAX),
             relay: Relay::new(),
             greetings: Table::new(CONNECTIONS_MAX),
@@ -276,8 +269,6 @@ impl<D: Driver> Worker<D> {
             straight: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
             dirty_locals: Vec::new(),
-            dirty_tunnels: Vec::new(),
-            unfinished_tunnels: Vec::new(),
             next_sweep: now,
             listeners_paused: false,
             clients_held: true,

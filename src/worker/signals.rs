@@ -6,7 +6,6 @@ use super::{Drain, Worker};
 use crate::io::command::reap;
 use crate::io::driver::Driver;
 use crate::io::signals;
-use crate::limits::STATE_TUNNELS_MAX;
 
 impl<D: Driver> Worker<D> {
     /// Takes in the bytes of the wake channel. `s` from a stop handle asks for the end, `r` says that
@@ -48,27 +47,12 @@ impl<D: Driver> Worker<D> {
 
     /// Logs what there is now and what there was since the beginning.
     fn log_state(&mut self) {
-        let (mut bytes_in, mut bytes_out) =
-            (self.cx.counters.past_bytes_in, self.cx.counters.past_bytes_out);
-        for (logged, (_, tunnel)) in self.tunnels.iter().enumerate() {
-            let counters = tunnel.session.counters();
-            bytes_in += counters.payload_bytes_in;
-            bytes_out += counters.payload_bytes_out;
-            if logged < STATE_TUNNELS_MAX {
-                info!(
-                    peer = %tunnel.link,
-                    up = tunnel.session.is_up(),
-                    streams = tunnel.session.stream_count(),
-                    bytes_in = counters.payload_bytes_in,
-                    bytes_out = counters.payload_bytes_out,
-                    secs = (self.cx.now.0 - tunnel.began.0) / 1_000_000,
-                    "state of a tunnel"
-                );
-            }
-        }
+        let (bytes_in, bytes_out) = self.tunnels.log_state(self.cx.now);
+        let bytes_in = self.cx.counters.past_bytes_in + bytes_in;
+        let bytes_out = self.cx.counters.past_bytes_out + bytes_out;
         info!(
             tunnels = self.tunnels.len(),
-            up = self.up.len(),
+            up = self.tunnels.up().len(),
             streams = self.locals.len(),
             relayed = self.relay.len(),
             flows = self.flows.len(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Drain, Key, Stopped, Tunnel, Worker};
+use super::{Drain, Key, Stopped, Worker};
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
@@ -45,7 +45,7 @@ impl<D: Driver> Worker<D> {
         if self.has_work_left() {
             return Some(Duration::ZERO);
         }
-        let sessions = self.tunnels.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min();
+        let sessions = self.tunnels.next_timeout();
         let sweep = self.sweep_is_wanted().then_some(self.next_sweep);
         let drain = match self.drain {
             Drain::Until(until) => until,
@@ -75,37 +75,10 @@ impl<D: Driver> Worker<D> {
     fn has_work_left(&self) -> bool {
         !self.cx.effects.is_empty()
             || !self.dirty_locals.is_empty()
-            || !self.dirty_tunnels.is_empty()
+            || self.tunnels.any_marked()
             || self.may_dial_next_server()
             || self.cx.may_feed_any()
             || (self.clients_held && self.has_room())
-    }
-
-    fn tunnels_on_time(&mut self) {
-        let mut due = std::mem::take(&mut self.cx.scratch);
-        let now = self.cx.now;
-        due.extend(
-            self.tunnels
-                .iter()
-                .filter(|(_, tunnel)| tunnel.next_timeout().is_some_and(|at| at <= now))
-                .map(|(key, _)| key),
-        );
-        for key in due.drain(..) {
-            let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
-            if let Some(Err(error)) = tunnel.serial.as_mut().map(|serial| serial.on_time(now)) {
-                self.drop_tunnel(key, &error.to_string());
-                continue;
-            }
-            match tunnel.session.on_time(now) {
-                Ok(()) => self.mark_tunnel(key),
-                Err(error) => {
-                    let reason = self.explain(&error);
-                    self.drop_tunnel(key, &reason);
-                }
-            }
-        }
-        // Dropping a tunnel uses the scratch list for itself.
-        self.cx.scratch = due;
     }
 
     fn sweep_is_wanted(&self) -> bool {
@@ -208,23 +181,11 @@ impl<D: Driver> Worker<D> {
     /// Writes to every local connection and every tunnel that has something.
     fn write_all(&mut self) {
         self.write_locals();
-        let mut at = 0;
-        while at < self.dirty_tunnels.len() {
-            let key = self.dirty_tunnels[at];
-            at += 1;
-            if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.dirty = false;
-                self.write_link(key);
-            }
-        }
-        self.dirty_tunnels.clear();
+        self.write_tunnels();
         // A stream may end by its last frame going out. What this pass marks in turn is left to the
         // next turn.
         self.write_locals();
-        // Nobody else says when those that had their share go on.
-        while let Some(key) = self.unfinished_tunnels.pop() {
-            self.mark_tunnel(key);
-        }
+        self.mark_unfinished();
     }
 
     fn write_locals(&mut self) {
@@ -244,18 +205,7 @@ impl<D: Driver> Worker<D> {
     fn leave(&mut self, until: Option<Moment>) {
         let patience = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
         self.drain = Drain::Leaving(until.map_or(patience, |until| until.min(patience)));
-        for (_, tunnel) in self.tunnels.iter_mut() {
-            tunnel.link.end_output();
-        }
-    }
-
-    /// No peer is left that may still have something of ours to read. One whose hello was never
-    /// done has nothing.
-    fn all_have_read(&self) -> bool {
-        let may_have = |tunnel: &Tunnel| {
-            tunnel.session.is_up() && !(tunnel.link.has_no_end() && tunnel.is_settled())
-        };
-        !self.tunnels.iter().any(|(_, tunnel)| may_have(tunnel))
+        self.tunnels.end_output();
     }
 
     /// Is the run over?
@@ -264,22 +214,17 @@ impl<D: Driver> Worker<D> {
         let stopped = match self.drain {
             Drain::No => self.link_is_over()?,
             Drain::AtOnce => Stopped::AtOnce,
-            Drain::Leaving(until) if self.all_have_read() || self.cx.now >= until => {
+            Drain::Leaving(until) if self.tunnels.all_have_read() || self.cx.now >= until => {
                 Stopped::Drained
             }
             Drain::Leaving(_) => return None,
             Drain::Until(until) => {
                 let farewells = self.cx.now < self.farewells_until;
-                let busy = self.tunnels.iter().any(|(_, tunnel)| {
-                    let session = &tunnel.session;
-                    session.stream_count() > 0
-                        || !tunnel.is_settled()
-                        || (farewells && session.is_leaving())
-                });
+                let busy = self.tunnels.any_busy(farewells);
                 let coming = self.closing_listeners.len() + self.greetings.len() > 0;
                 if self.stream_count() == 0 && !busy && !coming {
                     self.leave(until);
-                    if !self.all_have_read() {
+                    if !self.tunnels.all_have_read() {
                         return None;
                     }
                     Stopped::Drained

@@ -11,7 +11,6 @@ use super::{Key, Worker};
 use crate::io::driver::{BufferClass, Driver};
 use crate::limits::BULK_BUFFERS_FOR_LINKS;
 use crate::worker::relay::Way;
-use crate::worker::tunnel::Lack;
 
 /// Who waits for a receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +28,9 @@ pub(super) struct Waiters {
     /// For bulk receive buffers, of which some are kept back for links.
     bulk: VecDeque<Waiter>,
     /// Links that wait for any bulk receive buffer.
-    links: VecDeque<Key>,
+    pub(super) links: VecDeque<Key>,
     /// Tunnels that wait for the engine's own pool: to read ahead, or to write a frame.
-    pool: VecDeque<Key>,
+    pub(super) pool: VecDeque<Key>,
     /// Receives of local sockets in flight that will each take a bulk buffer.
     pub(super) bulk_receives: usize,
 }
@@ -99,41 +98,17 @@ impl<D: Driver> Cx<D> {
 }
 
 impl<D: Driver> Worker<D> {
-    /// A link found no bulk buffer to receive into.
-    pub(super) fn link_waits_for_buffer(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.starved.replace(Lack::Receive) != Some(Lack::Receive) {
-            self.cx.waiters.links.push_back(key);
-        }
-    }
-
-    /// A tunnel found no buffer of the engine's own pool.
-    pub(super) fn wait_for_pool(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if !std::mem::replace(&mut tunnel.waits_for_pool, true) {
-            self.cx.waiters.pool.push_back(key);
-        }
-    }
-
     /// Lets those go on for whom there is a buffer now.
     pub(super) fn feed_waiters(&mut self) {
         // Links first: what they bring ends what others wait for.
         if self.cx.may_feed_links() {
             for key in std::mem::take(&mut self.cx.waiters.links) {
-                if let Some(tunnel) = self.tunnels.get_mut(key) {
-                    tunnel.starved.take_if(|lack| *lack == Lack::Receive);
-                    self.read_link(key);
-                }
+                self.link_has_buffer(key);
             }
         }
         if self.cx.may_feed_tunnels() {
             for key in std::mem::take(&mut self.cx.waiters.pool) {
-                if let Some(tunnel) = self.tunnels.get_mut(key) {
-                    tunnel.waits_for_pool = false;
-                    tunnel.starved.take_if(|lack| *lack == Lack::Pool);
-                    // Writing comes back to reading.
-                    self.mark_tunnel(key);
-                }
+                self.tunnels.pool_is_back(key);
             }
         }
         for class in [BufferClass::Small, BufferClass::Bulk] {

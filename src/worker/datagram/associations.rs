@@ -51,10 +51,10 @@ impl<D: Driver> Worker<D> {
             return self.refuse_stream(tunnel, stream, client, "too many flows are open", false);
         };
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-            tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
-            tunnel.session.accept(stream, NO_ADDRESS, NO_ADDRESS);
+            tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
+            tunnel.session_mut().accept(stream, NO_ADDRESS, NO_ADDRESS);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
         debug!(%client, "datagrams by a port on request");
         self.watch_source(Source::Flow(key));
     }

@@ -20,7 +20,6 @@ use crate::worker::datagram::flow::{Origin, Server};
 use crate::worker::forward::asked::PortName;
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::Destination;
 use crate::worker::{Key, Worker};
 
 /// A socket where clients' datagrams come in.
@@ -241,7 +240,7 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.datagrams_dropped += datagrams(bytes, size_bytes);
             return;
         }
-        let queued = tunnel.session.datagrams_ready(stream, size_bytes, bytes as u32, now);
+        let queued = tunnel.session_mut().datagrams_ready(stream, size_bytes, bytes as u32, now);
         self.cx.counters.datagrams_dropped += queued.dropped;
         flow.queue.drop_chunks(queued.dropped_bytes as usize);
         if queued.taken {
@@ -258,7 +257,7 @@ impl<D: Driver> Worker<D> {
                 "a datagram is longer than this tunnel carries: dropped (said once)"
             );
         }
-        self.mark_tunnel(tunnel_key);
+        self.tunnels.mark(tunnel_key);
     }
 
     /// The head of a run has come from the link: the size of its datagrams, and their sum.
@@ -273,26 +272,18 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.get_mut(tunnel) else {
             return self.cx.buffers.give_back(parts);
         };
-        let is_counted = tunnel.session.protocol() == Protocol::V03;
+        let is_counted = tunnel.session_mut().protocol() == Protocol::V03;
         let flow = Key::unpack(flow);
         let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
-        tunnel.destination = Destination::Flow;
-        if bytes == 0 {
+        if let Some(run) = tunnel.begin_run(run) {
             self.run_came(run);
-        } else {
-            tunnel.run = Some(run);
         }
     }
 
     /// More of a run has come from the link.
     pub(in crate::worker) fn run_continues(&mut self, tunnel: Key, payload: Chunk) {
         let Some(tunnel) = self.tunnels.get_mut(tunnel) else { return };
-        let Some(run) = &mut tunnel.run else { return };
-        run.left_bytes -= payload.len() as u32;
-        run.parts.push(payload);
-        if run.left_bytes == 0
-            && let Some(run) = tunnel.run.take()
-        {
+        if let Some(run) = tunnel.continue_run(payload) {
             self.run_came(run);
         }
     }
@@ -309,7 +300,7 @@ impl<D: Driver> Worker<D> {
             && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)
             && let Some(tunnel) = self.tunnels.get_mut(tunnel)
         {
-            tunnel.session.taken(stream, parts.len_bytes() as u64, now);
+            tunnel.session_mut().taken(stream, parts.len_bytes() as u64, now);
         }
         self.send_run(key, parts, size_bytes);
     }

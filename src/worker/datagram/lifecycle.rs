@@ -49,7 +49,7 @@ impl<D: Driver> Worker<D> {
                 Some(key)
             }
             Purpose::Entrance | Purpose::Receptor => {
-                if self.up.is_empty() {
+                if self.tunnels.up().is_empty() {
                     return None;
                 }
                 let mut entrance = address;
@@ -82,7 +82,7 @@ impl<D: Driver> Worker<D> {
         let client = flow.client;
         let key = self.insert_flow(flow)?;
         let opened = match self.tunnels.get_mut(tunnel_key) {
-            Some(tunnel) => open(&mut tunnel.session, key.pack() | FLOW_BIT),
+            Some(tunnel) => open(tunnel.session_mut(), key.pack() | FLOW_BIT),
             None => Err(OpenError::NotUp),
         };
         match opened {
@@ -119,15 +119,15 @@ impl<D: Driver> Worker<D> {
     ) -> Result<(), OpenError> {
         let (entrance, refused_by) = &*tentative;
         let mut why = OpenError::NotUp;
-        for at in (0..self.up.len()).rev() {
-            let tunnel_key = self.up[at];
+        for at in (0..self.tunnels.up().len()).rev() {
+            let tunnel_key = self.tunnels.up()[at];
             let Some(flow) = self.flows.get_mut(key) else { return Ok(()) };
+            let is_last = self.tunnels.up()[..at].iter().all(|key| refused_by.contains(key));
             let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
             if refused_by.contains(&tunnel_key) {
                 continue;
             }
-            let (session, user) = (&mut tunnel.session, key.pack() | FLOW_BIT);
-            let is_last = self.up[..at].iter().all(|key| refused_by.contains(key));
+            let (session, user) = (tunnel.session_mut(), key.pack() | FLOW_BIT);
             let opened = match is_last {
                 true => session.open_datagrams(user, flow.client, *entrance),
                 false => session.open_datagrams_tentatively(user, flow.client, *entrance),
@@ -171,7 +171,7 @@ impl<D: Driver> Worker<D> {
             left = rest;
         }
         if let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream) {
-            self.mark_tunnel(tunnel);
+            self.tunnels.mark(tunnel);
         }
         true
     }
@@ -208,7 +208,7 @@ impl<D: Driver> Worker<D> {
             return;
         };
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
-            tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+            tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
         }
         debug!(%client, host = %target.host, port = target.port, "flow's exit");
         self.find_server(key, target);
@@ -222,9 +222,9 @@ impl<D: Driver> Worker<D> {
         self.forget_flow(key);
         if let Some((tunnel_key, stream)) = stream {
             if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
-                tunnel.session.local_reset(stream, reason);
+                tunnel.session_mut().local_reset(stream, reason);
             }
-            self.mark_tunnel(tunnel_key);
+            self.tunnels.mark(tunnel_key);
         }
     }
 

@@ -63,9 +63,9 @@ impl<D: Driver> Worker<D> {
         }
         if let Some((tunnel_key, stream)) = flow.stream {
             if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
-                tunnel.session.accept(stream, server, own);
+                tunnel.session_mut().accept(stream, server, own);
             }
-            self.mark_tunnel(tunnel_key);
+            self.tunnels.mark(tunnel_key);
         }
         self.watch_source(Source::Flow(key));
         if let Server::Unknown(mut waiting) = before {

@@ -90,9 +90,9 @@ impl<D: Driver> Worker<D> {
         };
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
             let result = opened.as_ref().map(|&address| address).map_err(String::as_str);
-            tunnel.session.answer_port(stream, request, result);
+            tunnel.session_mut().answer_port(stream, request, result);
         }
-        self.mark_tunnel(tunnel_key);
+        self.tunnels.mark(tunnel_key);
     }
 
     fn open_asked(

@@ -254,9 +254,9 @@ impl<D: Driver> Worker<D> {
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
             match waiter {
                 Waiter::Flow(key, _) => {
-                    tunnel.session.attach_datagrams(stream, key.pack() | FLOW_BIT);
+                    tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
                 }
-                Waiter::Stream(key, _) => tunnel.session.attach(stream, key.pack()),
+                Waiter::Stream(key, _) => tunnel.session_mut().attach(stream, key.pack()),
                 Waiter::Connection(_) => {}
             }
         }
@@ -362,6 +362,6 @@ impl<D: Driver> Worker<D> {
 
     /// What a stream is attached to.
     fn user_of(&mut self, incoming: &Incoming) -> Option<u64> {
-        self.tunnels.get_mut(incoming.tunnel)?.session.user_of(incoming.stream)
+        self.tunnels.get(incoming.tunnel)?.session().user_of(incoming.stream)
     }
 }

@@ -131,7 +131,7 @@ impl<D: Driver> Worker<D> {
         local.beside = beside;
         let addresses = (local.client.address(), entrance);
         let opened = match self.tunnels.get_mut(tunnel) {
-            Some(tunnel) => open(&mut tunnel.session, key.pack(), addresses),
+            Some(tunnel) => open(tunnel.session_mut(), key.pack(), addresses),
             None => Err(OpenError::NotUp),
         };
         match opened {
@@ -183,17 +183,17 @@ impl<D: Driver> Worker<D> {
     /// Why the last of them does not.
     fn begin_by_next(&mut self, key: Key, tentative: Box<Tentative>) -> Result<(), OpenError> {
         let mut why = OpenError::NotUp;
-        for at in (0..self.up.len()).rev() {
-            let tunnel_key = self.up[at];
+        for at in (0..self.tunnels.up().len()).rev() {
+            let tunnel_key = self.tunnels.up()[at];
             let refused = |key: &Key| tentative.refused_by.contains(key);
             let Some(local) = self.locals.get_mut(key) else { return Ok(()) };
+            let is_last = self.tunnels.up()[..at].iter().all(refused);
             let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
             if refused(&tunnel_key) {
                 continue;
             }
-            let (session, user) = (&mut tunnel.session, key.pack());
+            let (session, user) = (tunnel.session_mut(), key.pack());
             let (client, entrance) = (local.client.address(), tentative.entrance);
-            let is_last = self.up[..at].iter().all(refused);
             let opened = match is_last {
                 true => session.open(user, client, entrance),
                 false => session.open_tentatively(user, client, entrance),
@@ -221,14 +221,14 @@ impl<D: Driver> Worker<D> {
         let (bytes, ended) = (local.input.len_bytes() as u64, local.read_ended);
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
             if bytes > 0 {
-                tunnel.session.data_ready(stream, bytes);
+                tunnel.session_mut().data_ready(stream, bytes);
             }
             if ended {
-                tunnel.session.data_end(stream, now);
+                tunnel.session_mut().data_end(stream, now);
             }
         }
         self.read_local(key);
-        self.mark_tunnel(tunnel_key);
+        self.tunnels.mark(tunnel_key);
     }
 
     /// The peer has the stream: it is not begun again.
@@ -275,7 +275,7 @@ impl<D: Driver> Worker<D> {
             local.keep_urgent(byte);
             if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(local.tunnel), local.stream)
             {
-                tunnel.session.urgent(stream, byte);
+                tunnel.session_mut().urgent(stream, byte);
             }
         }
         true

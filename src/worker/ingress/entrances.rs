@@ -7,28 +7,22 @@
 
 use crate::io::driver::Driver;
 use crate::limits::LISTEN_BACKLOG;
+use crate::session::Session;
 use crate::worker::ingress::listeners::Purpose;
-use crate::worker::tunnel::Tunnel;
 use crate::worker::{Drain, Worker};
-
-impl Tunnel {
-    /// Another client's stream may begin in it.
-    pub(in crate::worker) fn has_room(&self) -> bool {
-        self.session.has_room()
-    }
-}
 
 impl<D: Driver> Worker<D> {
     /// Some tunnel takes another client.
     pub(in crate::worker) fn has_room(&self) -> bool {
-        self.up.iter().any(|&key| self.tunnels.get(key).is_some_and(Tunnel::has_room))
+        self.tunnels.up_sessions().any(Session::has_room)
     }
 
     /// All tunnels together take more clients than may wait at an entrance: they need not be accepted
     /// one by one.
     pub(in crate::worker) fn has_room_for_many(&self) -> bool {
-        let sessions = self.up.iter().filter_map(|&key| Some(&self.tunnels.get(key)?.session));
-        let room: usize = sessions
+        let room: usize = self
+            .tunnels
+            .up_sessions()
             .map(|session| (session.streams_max() as usize).saturating_sub(session.stream_count()))
             .sum();
         room > LISTEN_BACKLOG as usize
@@ -46,8 +40,8 @@ impl<D: Driver> Worker<D> {
 
     /// Why a client is reset that has waited.
     pub(in crate::worker) fn why_held(&self) -> String {
-        let newest = self.up.last().and_then(|&key| self.tunnels.get(key));
-        match newest.map(|tunnel| tunnel.session.streams_max()) {
+        let newest = self.tunnels.up().last().and_then(|&key| self.tunnels.get(key));
+        match newest.map(|tunnel| tunnel.session().streams_max()) {
             None => String::from("the tunnel is down (TIMEOUT=hold has passed)"),
             Some(limit) => format!(
                 "the peer takes {limit} streams at once, and as many are open \

@@ -194,7 +194,7 @@ impl<D: Driver> Worker<D> {
         if listener.origin == Origin::Own {
             let serves = match listener.purpose {
                 Purpose::Receptor => false,
-                Purpose::Entrance => !self.up.is_empty(),
+                Purpose::Entrance => !self.tunnels.up().is_empty(),
                 Purpose::Relay => true,
             };
             for _ in 0..if serves { LISTEN_BACKLOG } else { 0 } {

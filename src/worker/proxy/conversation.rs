@@ -47,9 +47,9 @@ impl<D: Driver> Worker<D> {
             local.copy_only = true;
         }
         if let Some(tunnel) = self.tunnels.get_mut(incoming.tunnel) {
-            tunnel.session.accept(incoming.stream, NO_ADDRESS, NO_ADDRESS);
+            tunnel.session_mut().accept(incoming.stream, NO_ADDRESS, NO_ADDRESS);
         }
-        self.mark_tunnel(incoming.tunnel);
+        self.tunnels.mark(incoming.tunnel);
         let client = incoming.client.unwrap_or(NO_ADDRESS);
         debug!(%client, proxy = proxy.word(), "exit");
         self.converse(key, |conversation, steps| conversation.begin(steps));
@@ -124,9 +124,9 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get_mut(key) else { return };
         let (tunnel, stream) = (local.tunnel, local.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.taken(stream, bytes, now);
+            tunnel.session_mut().taken(stream, bytes, now);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
     }
 
     /// The clock runs while a request is awaited, from when it first was.
@@ -193,9 +193,9 @@ impl<D: Driver> Worker<D> {
         self.cx.buffers.store(bytes, &mut local.input);
         let (tunnel, stream) = (local.tunnel, local.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.data_ready(stream, bytes.len() as u64);
+            tunnel.session_mut().data_ready(stream, bytes.len() as u64);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
     }
 
     fn say_to_server(&mut self, key: Key, bytes: &[u8]) {
@@ -304,7 +304,7 @@ impl<D: Driver> Worker<D> {
         let held_bytes = std::mem::take(&mut talk.held_bytes);
         let (tunnel, stream) = (local.tunnel, local.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.data_end(stream, now);
+            tunnel.session_mut().data_end(stream, now);
         }
         self.was_taken(key, held_bytes);
         self.set_deadline(key, patience.map(|patience| now.after(patience)));

@@ -147,7 +147,7 @@ impl<D: Driver> Worker<D> {
         let called = match (self.tunnels.get_mut(tunnel_key), control) {
             (Some(tunnel), Some(control)) => {
                 let own = net::local_address(socket);
-                tunnel.session.call(key.pack(), (control, port), (server, own))
+                tunnel.session_mut().call(key.pack(), (control, port), (server, own))
             }
             _ => Err(GONE),
         };
@@ -158,7 +158,7 @@ impl<D: Driver> Worker<D> {
                     local.stream = Some(stream);
                 }
                 self.read_local(key);
-                self.mark_tunnel(tunnel_key);
+                self.tunnels.mark(tunnel_key);
                 Ok(())
             }
             Err(error) => {

@@ -71,7 +71,7 @@ impl<D: Driver> Worker<D> {
     /// Whether the peer of a conversation opens ports, and calls clients.
     pub(in crate::worker) fn peer_opens_ports(&self, key: Key) -> bool {
         let tunnel = self.locals.get(key).and_then(|local| self.tunnels.get(local.tunnel));
-        tunnel.is_some_and(|tunnel| tunnel.session.peer_opens_ports())
+        tunnel.is_some_and(|tunnel| tunnel.session().peer_opens_ports())
     }
 
     /// The peer is to open a port for the conversation's client.
@@ -104,10 +104,12 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get(key) else { return Err(NOBODY.to_owned()) };
         let (tunnel, stream) = (local.tunnel, local.stream);
         let asked = match (self.tunnels.get_mut(tunnel), stream) {
-            (Some(tunnel), Some(stream)) => tunnel.session.ask_port(stream, request, transport),
+            (Some(tunnel), Some(stream)) => {
+                tunnel.session_mut().ask_port(stream, request, transport)
+            }
             _ => return Err(NOBODY.to_owned()),
         };
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
         asked.map_err(|error| error.to_string())
     }
 
@@ -148,9 +150,9 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.locals.get(key) else { return };
         let (tunnel, stream) = (local.tunnel, local.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.close_port(stream, request);
+            tunnel.session_mut().close_port(stream, request);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
     }
 
     /// A conversation is over: its ports are closed. Connections that came in by them go on.

@@ -114,7 +114,7 @@ impl<D: Driver> Worker<D> {
             let (tunnel, stream) = (local.tunnel, local.stream);
             self.converse(key, |conversation, steps| conversation.from_server(chunk, steps));
             let may_go_on = stream.is_some_and(|stream| {
-                self.tunnels.get_mut(tunnel).is_some_and(|t| t.session.may_read(stream))
+                self.tunnels.get_mut(tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             });
             self.judge_pace(key, chunk.len(), may_go_on);
         }

@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
         let Some(local) = self.drop_socket(key, what, error) else { return };
         let (tunnel, stream, exit) = (local.tunnel, local.stream, local.exit);
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
-            (Some(tunnel), Some(stream)) => tunnel.session.local_broken(stream, what),
+            (Some(tunnel), Some(stream)) => tunnel.session_mut().local_broken(stream, what),
             _ => false,
         };
         if keep && let Some(local) = self.locals.get_mut(key) {
@@ -64,7 +64,7 @@ impl<D: Driver> Worker<D> {
         } else {
             self.locals.remove(key);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
     }
 
     /// All that was delivered is written, and the connection is to be reset: when it has arrived.

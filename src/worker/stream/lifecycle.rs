@@ -22,7 +22,7 @@ impl<D: Driver> Worker<D> {
     #[inline]
     pub(in crate::worker) fn do_events(&mut self, key: Key) {
         while let Some(event) =
-            self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session.poll_event())
+            self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session_mut().poll_event())
         {
             match event {
                 Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
@@ -188,7 +188,7 @@ impl<D: Driver> Worker<D> {
             return None;
         };
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-            tunnel.session.attach(stream, key.pack());
+            tunnel.session_mut().attach(stream, key.pack());
         }
         Some(key)
     }
@@ -230,9 +230,9 @@ impl<D: Driver> Worker<D> {
         unreachable: bool,
     ) {
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-            tunnel.session.refuse(stream, reason, unreachable);
+            tunnel.session_mut().refuse(stream, reason, unreachable);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
     }
 
     /// Whoever an exit leads to is there, and knows whose the stream is.
@@ -255,9 +255,9 @@ impl<D: Driver> Worker<D> {
             self.set_deadline(key, linger.map(|linger| self.cx.now.after(linger)));
         }
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.accept(stream, server, own);
+            tunnel.session_mut().accept(stream, server, own);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
         if let Err(error) = urgent {
             return self.local_takes_no_more(key, Some(&error));
         }

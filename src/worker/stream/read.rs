@@ -15,9 +15,9 @@ use crate::limits::{
     SMALL_BUFFER_BYTES, SMALL_BUFFERS_SCARCE,
 };
 use crate::session::Moment;
-use crate::wire::Protocol;
 use crate::worker::stream::local::{Local, Pace, Reading, Stage};
 use crate::worker::token::Kind;
+use crate::worker::tunnel::Tunnel;
 use crate::worker::waiters::Waiter;
 use crate::worker::{Key, Worker};
 
@@ -40,10 +40,10 @@ impl<D: Driver> Worker<D> {
         }
         let wanted = match (&local.stage, local.stream) {
             (Stage::Open, Some(stream)) => {
-                self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream))
+                self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             }
             (Stage::Talking(talk), Some(stream)) if talk.reads_server() => {
-                self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session.may_read(stream))
+                self.tunnels.get_mut(local.tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             }
             (Stage::Lingering, _) => true,
             _ => false,
@@ -143,16 +143,16 @@ impl<D: Driver> Worker<D> {
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
                         let is_in_way = is_missed && tunnel.stands_still(self.cx.now);
                         let Local { input, packed, .. } = local;
-                        let tails = (&mut tunnel.packed, packed);
+                        let tails = (tunnel.packed_mut(), packed);
                         if !((is_scarce || is_in_way) && self.cx.buffers.pack(&chunk, tails, input))
                         {
                             input.push_chunk(chunk);
                         }
-                        tunnel.session.data_ready(stream, bytes as u64);
-                        tunnel.session.may_read(stream)
+                        tunnel.session_mut().data_ready(stream, bytes as u64);
+                        tunnel.session_mut().may_read(stream)
                     });
                     self.judge_pace(key, bytes, may_go_on);
-                    self.mark_tunnel(tunnel);
+                    self.tunnels.mark(tunnel);
                 } else {
                     self.server_said(key, &chunk);
                 }
@@ -178,9 +178,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn judge_pace(&mut self, key: Key, bytes: usize, go_on: bool) {
         let now = self.cx.now;
         let Some(local) = self.locals.get_mut(key) else { return };
-        let splices = self.tunnels.get(local.tunnel).is_some_and(|tunnel| {
-            tunnel.session.protocol() == Protocol::V1 && tunnel.serial.is_none()
-        });
+        let splices = self.tunnels.get(local.tunnel).is_some_and(Tunnel::splices);
         let (splices, full_reads) = match self.cx.plan.soxconf.bulk {
             Bulk::Auto => (splices, FULL_READS),
             Bulk::Splice => (splices, 0),
@@ -251,13 +249,13 @@ impl<D: Driver> Worker<D> {
                 if broken != Some(false)
                     && let Some(tunnel) = self.tunnels.get_mut(tunnel)
                 {
-                    tunnel.session.data_end(stream, now);
+                    tunnel.session_mut().data_end(stream, now);
                 }
                 if broken.is_some() {
                     let error = io::Error::from(io::ErrorKind::ConnectionReset);
                     return self.local_is_empty(key, "reset", &error);
                 }
-                self.mark_tunnel(tunnel);
+                self.tunnels.mark(tunnel);
             }
             (Stage::Lingering, _) => self.close_local(key),
             (Stage::Talking(_), _) => self.server_said_all(key),
@@ -301,14 +299,14 @@ impl<D: Driver> Worker<D> {
         local.broken = None;
         local.deadline = None;
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
-            (Some(tunnel), Some(stream)) => tunnel.session.local_reset(stream, what),
+            (Some(tunnel), Some(stream)) => tunnel.session_mut().local_reset(stream, what),
             _ => false,
         };
         // Else what it had sent still goes to the link.
         if !keep {
             self.locals.remove(key);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
     }
 
     /// A watched socket has something: urgent data is taken first, then the rest is received.
@@ -323,9 +321,9 @@ impl<D: Driver> Worker<D> {
             let tunnel = local.tunnel;
             local.keep_urgent(byte);
             if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-                tunnel.session.urgent(stream, byte);
+                tunnel.session_mut().urgent(stream, byte);
             }
-            self.mark_tunnel(tunnel);
+            self.tunnels.mark(tunnel);
         }
         let class = match pace {
             _ if events & !(libc::POLLPRI as u32) == 0 => return self.read_local(key),

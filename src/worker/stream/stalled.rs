@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::io::driver::{BufferClass, Driver};
-use crate::limits::{BATCH_BYTES, STALLED_MILLIS, STREAM_PIPES_MAX};
+use crate::limits::{STALLED_MILLIS, STREAM_PIPES_MAX};
 use crate::session::Moment;
 use crate::worker::stream::local::Local;
 use crate::worker::{Key, Worker};
@@ -70,18 +70,7 @@ impl<D: Driver> Worker<D> {
                 self.cx.buffers.copy_bulk(&mut local.packed, &mut local.input);
             }
         }
-        for (_, tunnel) in self.tunnels.iter_mut() {
-            if let Some(batch) = &mut tunnel.unsent {
-                self.cx.buffers.copy_bulk_of_batch(batch);
-            }
-            // A batch is the driver's until its send is over, and is copied then.
-            if tunnel.stands_still(self.cx.now)
-                && self.cx.buffers.has_half_beside(BATCH_BYTES)
-                && let Some(send) = tunnel.send.take()
-            {
-                self.cx.driver.cancel(send);
-            }
-        }
+        self.tunnels.free_stalled_buffers(&mut self.cx);
         let freed = self.cx.driver.free_buffers(BufferClass::Bulk).saturating_sub(before);
         if freed > 0 {
             debug!(freed, "receive buffers of streams that stand still");

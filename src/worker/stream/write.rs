@@ -167,9 +167,9 @@ impl<D: Driver> Worker<D> {
         self.cx.buffers.give_back(gather);
         let taken = if mixed { self.delivered_part(key, bytes as u64) } else { bytes as u64 };
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session.taken(stream, taken, now);
+            tunnel.session_mut().taken(stream, taken, now);
         }
-        self.mark_tunnel(tunnel);
+        self.tunnels.mark(tunnel);
         if kept {
             self.mark_local(key);
         } else {

@@ -20,6 +20,34 @@ use crate::worker::tunnel::{Destination, LinkPace, Tunnel};
 use crate::worker::{Drain, Key, Worker, counts};
 
 impl<D: Driver> Worker<D> {
+    /// Tells sessions and serial lines the time whose time has come.
+    pub(in crate::worker) fn tunnels_on_time(&mut self) {
+        let mut due = std::mem::take(&mut self.cx.scratch);
+        let now = self.cx.now;
+        due.extend(
+            self.tunnels
+                .iter()
+                .filter(|(_, tunnel)| tunnel.next_timeout().is_some_and(|at| at <= now))
+                .map(|(key, _)| key),
+        );
+        for key in due.drain(..) {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
+            if let Some(Err(error)) = tunnel.serial.as_mut().map(|serial| serial.on_time(now)) {
+                self.drop_tunnel(key, &error.to_string());
+                continue;
+            }
+            match tunnel.session_mut().on_time(now) {
+                Ok(()) => self.tunnels.mark(key),
+                Err(error) => {
+                    let reason = self.explain(&error);
+                    self.drop_tunnel(key, &reason);
+                }
+            }
+        }
+        // Dropping a tunnel uses the scratch list for itself.
+        self.cx.scratch = due;
+    }
+
     /// A persistent connection has come about, by our doing or the peer's. `None`: there is no room
     /// for it.
     pub(in crate::worker) fn begin_tunnel(&mut self, link: Link) -> Option<Key> {
@@ -68,7 +96,7 @@ impl<D: Driver> Worker<D> {
             heard: false,
             ended_in_order: false,
         };
-        let Some(key) = self.tunnels.insert(tunnel) else {
+        let Some(key) = self.tunnels.table.insert(tunnel) else {
             if self.cx.may_log(Class::Stranger) {
                 warn!("persistent connection refused: too many are open");
             }
@@ -81,7 +109,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.read_link(key);
-        self.mark_tunnel(key);
+        self.tunnels.mark(key);
         Some(key)
     }
 
@@ -107,7 +135,7 @@ impl<D: Driver> Worker<D> {
 
     /// The tunnel is over: its streams end with a reset, at once.
     pub(in crate::worker) fn drop_tunnel(&mut self, key: Key, reason: &str) {
-        let Some(tunnel) = self.tunnels.remove(key) else { return };
+        let Some(tunnel) = self.tunnels.table.remove(key) else { return };
         let was_up = tunnel.session.is_up();
         self.log_end(&tunnel, reason);
         let counters = tunnel.session.counters();
@@ -141,9 +169,9 @@ impl<D: Driver> Worker<D> {
 
     /// Clients take the tunnel no more. Without another one they wait from now on.
     fn take_down(&mut self, key: Key) {
-        let before = self.up.len();
-        self.up.retain(|&up| up != key);
-        if self.up.is_empty() && before > 0 {
+        let before = self.tunnels.up.len();
+        self.tunnels.up.retain(|&up| up != key);
+        if self.tunnels.up.is_empty() && before > 0 {
             self.hold_clients();
         }
     }
@@ -204,12 +232,12 @@ impl<D: Driver> Worker<D> {
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
-        if loopback && !self.up.is_empty() {
+        if loopback && !self.tunnels.up.is_empty() {
             // Clients go by one of the two, and there is no other peer to try.
             return;
         }
         self.tell_takeover(key);
-        self.up.push(key);
+        self.tunnels.up.push(key);
         self.start_accepting(Purpose::Entrance);
         self.serve_waiting_clients();
     }
@@ -217,7 +245,7 @@ impl<D: Driver> Worker<D> {
     /// Clients take the newest tunnel: whoever may connect here receives them, which its owner is to
     /// know.
     fn tell_takeover(&mut self, newest: Key) {
-        let Some(&before) = self.up.last() else { return };
+        let Some(&before) = self.tunnels.up.last() else { return };
         if !self.has_entrances() || !self.cx.may_log(Class::Tunnel) {
             return;
         }
@@ -262,7 +290,7 @@ impl<D: Driver> Worker<D> {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
                 tunnel.session.refuse_new("going away");
                 // The peer is to know now, not with what else there will be to send.
-                self.mark_tunnel(key);
+                self.tunnels.mark(key);
             }
         }
     }

@@ -14,17 +14,36 @@ use crate::wire::Step;
 use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::stream::local::{Reading, Stage};
 use crate::worker::token::Kind;
-use crate::worker::tunnel::{Destination, LinkPace, Outgoing};
+use crate::worker::tunnel::{Destination, Lack, LinkPace, Outgoing};
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// The tunnel may have something to send.
-    #[inline]
-    pub(in crate::worker) fn mark_tunnel(&mut self, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if !tunnel.dirty {
-            tunnel.dirty = true;
-            self.dirty_tunnels.push(key);
+    /// Writes to every tunnel that has something.
+    pub(in crate::worker) fn write_tunnels(&mut self) {
+        let mut at = 0;
+        while at < self.tunnels.dirty.len() {
+            let key = self.tunnels.dirty[at];
+            at += 1;
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.dirty = false;
+                self.write_link(key);
+            }
+        }
+        self.tunnels.dirty.clear();
+    }
+
+    /// Those that had their share of this turn go on in the next: nobody else says so.
+    pub(in crate::worker) fn mark_unfinished(&mut self) {
+        while let Some(key) = self.tunnels.unfinished.pop() {
+            self.tunnels.mark(key);
+        }
+    }
+
+    /// There is a bulk buffer for a link that waits for one.
+    pub(in crate::worker) fn link_has_buffer(&mut self, key: Key) {
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            tunnel.starved.take_if(|lack| *lack == Lack::Receive);
+            self.read_link(key);
         }
     }
 
@@ -77,11 +96,11 @@ impl<D: Driver> Worker<D> {
                     return;
                 }
                 self.judge_link(key);
-                self.mark_tunnel(key);
+                self.tunnels.mark(key);
             }
             Ok(None) => return self.link_ended(key),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOBUFS) => return self.link_waits_for_buffer(key),
+                Some(libc::ENOBUFS) => return self.tunnels.wait_for_buffer(&mut self.cx, key),
                 Some(libc::ECANCELED) => {}
                 _ => return self.drop_tunnel(key, &format!("receiving from the peer: {error}")),
             },
@@ -203,7 +222,7 @@ impl<D: Driver> Worker<D> {
             }
             left_bytes = left_bytes.saturating_sub(bytes);
             if left_bytes == 0 {
-                self.unfinished_tunnels.push(key);
+                self.tunnels.unfinished.push(key);
                 break;
             }
         }
@@ -264,7 +283,7 @@ impl<D: Driver> Worker<D> {
         }
         if gather.is_empty() && !self.cx.buffers.can_write_frame() {
             // There may be something to send all the same.
-            self.wait_for_pool(key);
+            self.tunnels.wait_for_pool(&mut self.cx, key);
         }
         (gather, has_runs)
     }
@@ -329,7 +348,7 @@ impl<D: Driver> Worker<D> {
                     tunnel.sending = false;
                     self.cx.buffers.give_back(gather);
                     if self.pass_out(key) {
-                        self.mark_tunnel(key);
+                        self.tunnels.mark(key);
                     }
                 } else if let Some(socket) = tunnel.link.output() {
                     let token = Kind::LinkSend.of(key);

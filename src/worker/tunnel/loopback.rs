@@ -191,7 +191,7 @@ impl<D: Driver> Worker<D> {
             {
                 tunnel.session.data_end(stream, now);
             }
-            self.mark_tunnel(local.tunnel);
+            self.tunnels.mark(local.tunnel);
         }
         let (Some(client_fd), Some(server)) = (client.fd, exit.fd) else { return };
         for fd in [&client_fd, &server] {

@@ -168,7 +168,7 @@ impl<D: Driver> Worker<D> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     tunnel.starved = Some(Lack::Pool);
-                    self.wait_for_pool(key);
+                    self.tunnels.wait_for_pool(&mut self.cx, key);
                     break;
                 }
                 Err(error) => {
@@ -183,7 +183,7 @@ impl<D: Driver> Worker<D> {
                 break;
             }
         }
-        self.mark_tunnel(key);
+        self.tunnels.mark(key);
     }
 
     /// Gives the session what the line has of the peer's stream, unless too many answers wait.
@@ -207,7 +207,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             let Some((chunk, took)) = self.cx.buffers.chunk_of(&serial.inbox) else {
-                return self.wait_for_pool(key);
+                return self.tunnels.wait_for_pool(&mut self.cx, key);
             };
             serial.inbox.drain(..took);
             if let Err(error) = self.read_frames(key, chunk) {

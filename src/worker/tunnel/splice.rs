@@ -88,7 +88,7 @@ impl<D: Driver> Worker<D> {
                 if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                     tunnel.session.data_ready(stream, bytes as u64);
                 }
-                self.mark_tunnel(tunnel);
+                self.tunnels.mark(tunnel);
                 self.read_local(key);
             }
             // Small pieces have used the pipe up, or what comes next cannot be spliced: when it is
@@ -159,12 +159,12 @@ impl<D: Driver> Worker<D> {
         };
         tunnel.sending = false;
         if tunnel.serial.is_some() {
-            return self.mark_tunnel(key);
+            return self.tunnels.mark(key);
         }
         let unsent = tunnel.unsent.take();
         let piped = tunnel.outgoing.is_some();
         if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pass_out(key) {
-            self.mark_tunnel(key);
+            self.tunnels.mark(key);
         }
     }
 
@@ -229,7 +229,7 @@ impl<D: Driver> Worker<D> {
             tunnel.pace = LinkPace::Received;
             tunnel.streak = 0;
         }
-        self.mark_tunnel(key);
+        self.tunnels.mark(key);
         self.read_link(key);
     }
 
@@ -267,7 +267,7 @@ impl<D: Driver> Worker<D> {
             Err(error) if is_again(&error) => Passed::Nothing,
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 tunnel.starved = Some(Lack::Pool);
-                self.wait_for_pool(key);
+                self.tunnels.wait_for_pool(&mut self.cx, key);
                 Passed::Nothing
             }
             Err(error) => {
@@ -363,7 +363,7 @@ impl<D: Driver> Worker<D> {
                 if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
                     tunnel.session.taken(stream, bytes as u64, now);
                 }
-                self.mark_tunnel(tunnel);
+                self.tunnels.mark(tunnel);
                 true
             }
             Err(error) if is_again(&error) => {
