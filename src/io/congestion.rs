@@ -25,7 +25,7 @@ const SYSTEM: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// The choice for a process.
 #[derive(Debug, Clone)]
-pub(crate) enum Choice {
+pub(crate) enum CongestionPolicy {
     /// Sockets are left as the system makes them.
     Leave,
     /// One algorithm on every socket.
@@ -34,28 +34,31 @@ pub(crate) enum Choice {
     ByPath { short: &'static str, long: String },
 }
 
-impl Choice {
+impl CongestionPolicy {
     /// Finds out what can be had, by asking for it.
     ///
     /// # Errors
     /// When an algorithm was asked for by name and the kernel refuses it.
-    pub(crate) fn new(wanted: &Congestion) -> io::Result<Choice> {
+    pub(crate) fn new(wanted: &Congestion) -> io::Result<CongestionPolicy> {
         let scratch = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
         match wanted {
-            Congestion::System => Ok(Choice::Leave),
+            Congestion::System => Ok(CongestionPolicy::Leave),
             Congestion::Named(name) => {
                 scratch.set_tcp_congestion(name.as_bytes())?;
-                Ok(Choice::Always(name.clone()))
+                Ok(CongestionPolicy::Always(name.clone()))
             }
             Congestion::Auto => {
                 let system = fs::read_to_string(SYSTEM).unwrap_or_default().trim().to_owned();
                 if system.is_empty() || PLAIN.contains(&system.as_str()) {
-                    return Ok(Choice::Leave);
+                    return Ok(CongestionPolicy::Leave);
                 }
                 let plain = PLAIN
                     .into_iter()
                     .find(|plain| scratch.set_tcp_congestion(plain.as_bytes()).is_ok());
-                Ok(plain.map_or(Choice::Leave, |short| Choice::ByPath { short, long: system }))
+                Ok(plain.map_or(CongestionPolicy::Leave, |short| CongestionPolicy::ByPath {
+                    short,
+                    long: system,
+                }))
             }
         }
     }
@@ -63,15 +66,15 @@ impl Choice {
     /// For a socket that is about to listen or to connect.
     pub(crate) fn set_before(&self, fd: &OwnedFd) {
         match self {
-            Choice::Leave => {}
-            Choice::Always(name) => set(fd, name),
-            Choice::ByPath { short, .. } => set(fd, short),
+            CongestionPolicy::Leave => {}
+            CongestionPolicy::Always(name) => set(fd, name),
+            CongestionPolicy::ByPath { short, .. } => set(fd, short),
         }
     }
 
     /// For a socket that is connected: now its path is known.
     pub(crate) fn set_after(&self, fd: &OwnedFd) {
-        if let Choice::ByPath { long, .. } = self
+        if let CongestionPolicy::ByPath { long, .. } = self
             && !is_short(fd)
         {
             set(fd, long);
@@ -81,9 +84,9 @@ impl Choice {
     /// For the log: what short paths use.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Choice::Leave => "system",
-            Choice::Always(name) => name,
-            Choice::ByPath { short, .. } => short,
+            CongestionPolicy::Leave => "system",
+            CongestionPolicy::Always(name) => name,
+            CongestionPolicy::ByPath { short, .. } => short,
         }
     }
 }
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn what_is_accepted_inherits_the_choice_and_long_paths_go_back() {
         // Reno may be chosen by anybody.
-        let choice = Choice::ByPath { short: "reno", long: String::from("reno") };
+        let choice = CongestionPolicy::ByPath { short: "reno", long: String::from("reno") };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let listener = OwnedFd::from(listener);
@@ -156,8 +159,8 @@ mod tests {
 
     #[test]
     fn an_algorithm_that_is_none_is_an_error() {
-        assert!(Choice::new(&Congestion::Named(String::from("nonesuch"))).is_err());
-        assert!(matches!(Choice::new(&Congestion::System), Ok(Choice::Leave)));
-        assert!(Choice::new(&Congestion::Auto).is_ok());
+        assert!(CongestionPolicy::new(&Congestion::Named(String::from("nonesuch"))).is_err());
+        assert!(matches!(CongestionPolicy::new(&Congestion::System), Ok(CongestionPolicy::Leave)));
+        assert!(CongestionPolicy::new(&Congestion::Auto).is_ok());
     }
 }

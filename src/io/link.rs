@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::chunk::ChunkMut;
-use super::congestion::Choice;
+use super::congestion::CongestionPolicy;
 use super::direct;
 use super::driver::{Fd, Gather};
 use super::fifo;
@@ -201,7 +201,7 @@ impl Link {
     }
 
     /// Sets what there is to set on a socket of the network, see [`net::set_up_link`].
-    pub(crate) fn set_up(&self, congestion: &Choice, patience: Option<Duration>) {
+    pub(crate) fn set_up(&self, congestion: &CongestionPolicy, patience: Option<Duration>) {
         if self.is_socket() && net::is_internet(&self.input) {
             net::set_up_link(&self.input, patience);
             congestion.set_after(&self.input);

@@ -13,7 +13,7 @@ mod engine;
 use self::engine::Opened;
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport, UnixEntrance};
-use crate::io::congestion::Choice;
+use crate::io::congestion::CongestionPolicy;
 use crate::io::datagram;
 use crate::io::device::Device;
 use crate::io::driver::Driver;
@@ -26,7 +26,7 @@ use crate::io::signals;
 use crate::io::stdio;
 use crate::io::unix;
 use crate::io::uring;
-use crate::worker::{DatagramPort, Listener, Origin, Purpose, Reach, Stopped, Worker};
+use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Stopped, Worker};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
 #[derive(Debug, thiserror::Error)]
@@ -125,9 +125,9 @@ pub struct Relay {
     plan: Plan,
     listeners: Vec<Listener>,
     ports: Vec<DatagramPort>,
-    congestion: Choice,
+    congestion: CongestionPolicy,
     /// How the persistent connection comes about, where that is not by listening.
-    reach: Option<Reach>,
+    source: Option<LinkSource>,
     wait: UnixStream,
     wake: UnixStream,
 }
@@ -201,10 +201,10 @@ impl Relay {
             listeners.push(open_unix(entrance, &mut inherited)?);
         }
         inherited.all_taken()?;
-        let reach = how_to_reach(&plan.link)?;
+        let source = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        Ok(Relay { plan, listeners, ports, congestion, reach, wait, wake })
+        Ok(Relay { plan, listeners, ports, congestion, source, wait, wake })
     }
 
     /// The addresses where clients come in, in the plan's order; Unix sockets have none.
@@ -276,28 +276,28 @@ impl Relay {
     pub(crate) fn into_worker<D: Driver>(self, driver: D) -> io::Result<Worker<D>> {
         let ways_in = (self.listeners, self.ports);
         let wakes = (self.wait, self.wake);
-        Worker::new(driver, self.plan, ways_in, self.reach, self.congestion, wakes)
+        Worker::new(driver, self.plan, ways_in, self.source, self.congestion, wakes)
     }
 }
 
 /// Looks at what is to carry the persistent connection, so that a mistake shows now.
-fn how_to_reach(link: &LinkPlan) -> Result<Option<Reach>, LinkError> {
+fn how_to_reach(link: &LinkPlan) -> Result<Option<LinkSource>, LinkError> {
     Ok(Some(match link {
         LinkPlan::Listen(_) | LinkPlan::Relay { .. } | LinkPlan::Loopback => return Ok(None),
-        LinkPlan::Connect(target) => Reach::Dial(target.clone()),
+        LinkPlan::Connect(target) => LinkSource::Dial(target.clone()),
         LinkPlan::Device(plan::Device::Pair { input, output }) => {
-            Reach::Fifos(FifoPair::new(input.clone(), output.clone())?)
+            LinkSource::Fifos(FifoPair::new(input.clone(), output.clone())?)
         }
         LinkPlan::Device(plan::Device::Both { path, line }) => {
-            Reach::Device(Device::new(path.clone(), line.clone())?)
+            LinkSource::Device(Device::new(path.clone(), line.clone())?)
         }
-        LinkPlan::Stdio => Reach::Given(Some(stdio::take()?)),
-        LinkPlan::Command(command) => Reach::Command(command.clone()),
+        LinkPlan::Stdio => LinkSource::Given(Some(stdio::take()?)),
+        LinkPlan::Command(command) => LinkSource::Command(command.clone()),
     }))
 }
 
-fn choose_congestion(wanted: &Congestion) -> Result<Choice, SetupError> {
-    Choice::new(wanted).map_err(|error| match wanted {
+fn choose_congestion(wanted: &Congestion) -> Result<CongestionPolicy, SetupError> {
+    CongestionPolicy::new(wanted).map_err(|error| match wanted {
         Congestion::Named(name) => SetupError::Congestion { name: name.clone(), error },
         _ => SetupError::Process { what: "cannot make a socket", error },
     })

@@ -11,7 +11,7 @@ use crate::limits::{
     BULK_BUFFER_BYTES, COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES,
     POOL_RESERVE_PART,
 };
-use crate::worker::stream::pieces::{Piece, Pieces};
+use crate::worker::stream::payload_queue::{PayloadQueue, Piece};
 
 /// Buffers and gathers, used again and again.
 pub(super) struct Buffers {
@@ -116,7 +116,7 @@ impl Buffers {
     }
 
     /// Copies bytes to the end of a queue.
-    pub(super) fn store(&mut self, mut bytes: &[u8], queue: &mut Pieces) {
+    pub(super) fn store(&mut self, mut bytes: &[u8], queue: &mut PayloadQueue) {
         self.count_copied(bytes.len());
         while !bytes.is_empty() {
             if self.arena.room() == 0 {
@@ -139,7 +139,12 @@ impl Buffers {
     /// Moves `bytes` from the front of `input` to the end of a batch: small pieces are copied, large
     /// ones stay where they were received, and so do all while the pool is nearly used up. Ends
     /// before what stands in the pipe, and says how many bytes are left then.
-    pub(super) fn append(&mut self, gather: &mut Gather, input: &mut Pieces, bytes: u64) -> usize {
+    pub(super) fn append(
+        &mut self,
+        gather: &mut Gather,
+        input: &mut PayloadQueue,
+        bytes: u64,
+    ) -> usize {
         let mut left = bytes as usize;
         while left > 0 {
             match input.front_mut().expect("the session was told of more than there is") {
@@ -198,7 +203,7 @@ impl Buffers {
         &self,
         chunk: &Chunk,
         tail: &mut Option<ChunkMut>,
-        output: &mut Pieces,
+        output: &mut PayloadQueue,
     ) -> bool {
         let mut bytes: &[u8] = chunk;
         while !bytes.is_empty() {
@@ -227,7 +232,7 @@ impl Buffers {
         &self,
         chunk: &Chunk,
         tails: (&mut Option<ChunkMut>, &mut Option<ChunkMut>),
-        input: &mut Pieces,
+        input: &mut PayloadQueue,
     ) -> bool {
         if !self.has_half_beside(chunk.len()) {
             return false;
@@ -243,7 +248,7 @@ impl Buffers {
 
     /// Copies what stands in bulk receive buffers into buffers of the pool, in its place, as long as
     /// half of them are left for others. `tail` is the queue's own.
-    pub(super) fn copy_bulk(&self, tail: &mut Option<ChunkMut>, queue: &mut Pieces) {
+    pub(super) fn copy_bulk(&self, tail: &mut Option<ChunkMut>, queue: &mut PayloadQueue) {
         if !queue.holds(is_bulk) {
             return;
         }
@@ -264,7 +269,7 @@ impl Buffers {
         if !self.has_half_beside(gather.len_bytes()) {
             return false;
         }
-        let mut batch = Pieces::default();
+        let mut batch = PayloadQueue::default();
         gather.drain().for_each(|chunk| batch.push_chunk(chunk));
         self.copy_bulk(&mut None, &mut batch);
         while let Some(chunk) = batch.pop_chunk() {
@@ -278,7 +283,7 @@ impl Buffers {
     ///
     /// # Errors
     /// A pipe cannot be read.
-    pub(super) fn empty_pipes(&mut self, output: &mut Pieces) -> io::Result<()> {
+    pub(super) fn empty_pipes(&mut self, output: &mut PayloadQueue) -> io::Result<()> {
         let Buffers { pool, pipes, .. } = self;
         output.leave_pipes(pipes, || {
             (pool.free() > pool.capacity() / 2).then(|| pool.take()).flatten()
@@ -288,7 +293,7 @@ impl Buffers {
     /// Copies all that is left of a gather into buffers of the pool, so that those it came in can
     /// go back. `false`: the pool is used up.
     pub(super) fn keep(&self, gather: &mut Gather) -> bool {
-        let (mut tail, mut kept) = (None, Pieces::default());
+        let (mut tail, mut kept) = (None, PayloadQueue::default());
         let enough = gather.drain().all(|chunk| self.spill(&chunk, &mut tail, &mut kept));
         while let Some(chunk) = kept.pop_chunk() {
             gather.push(chunk);
@@ -315,9 +320,9 @@ mod tests {
     }
 
     /// Messages that each stand in a buffer of its own.
-    fn messages(bytes: &[u8], message_bytes: usize) -> Pieces {
+    fn messages(bytes: &[u8], message_bytes: usize) -> PayloadQueue {
         let pool = Pool::new(message_bytes as u32, (bytes.len() / message_bytes) as u32).unwrap();
-        let mut pieces = Pieces::default();
+        let mut pieces = PayloadQueue::default();
         for message in bytes.chunks(message_bytes) {
             let mut buffer = pool.take().unwrap();
             buffer.put(message);
@@ -349,7 +354,7 @@ mod tests {
         let mut buffer = bulk.take().unwrap();
         let bytes: Vec<u8> = (0..BULK_BUFFER_BYTES).map(|n| (n / 7) as u8).collect();
         buffer.put(&bytes);
-        let (first, mut rest) = (buffer.take_written().split_to(100_000), Pieces::default());
+        let (first, mut rest) = (buffer.take_written().split_to(100_000), PayloadQueue::default());
         drop(buffer);
         let (mut batch, mut tail) = (Gather::default(), None);
         batch.push(first.clone());
@@ -375,7 +380,7 @@ mod tests {
     #[test]
     fn what_waits_is_packed_until_half_of_the_pool_is_used() {
         let kit = Buffers::new(64).unwrap();
-        let (mut shared, mut input) = (None, [Pieces::default(), Pieces::default()]);
+        let (mut shared, mut input) = (None, [PayloadQueue::default(), PayloadQueue::default()]);
         let mut own = [None, None];
         let message = messages(&[7; 100], 100).pop_chunk().unwrap();
         let before = kit.free_buffers();

@@ -15,7 +15,7 @@ use super::table::Key;
 use super::waiters::Waiters;
 use crate::cli::plan::Plan;
 use crate::io::command::Watchdog;
-use crate::io::congestion::Choice;
+use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::io::resolver::Resolver;
@@ -59,7 +59,7 @@ pub(in crate::worker) struct Cx<D> {
     /// Keeps what others can cause from filling the log.
     pub(in crate::worker) log_limit: LogLimit,
     pub(in crate::worker) busy_poll: BusyPoll,
-    pub(in crate::worker) congestion: Choice,
+    pub(in crate::worker) congestion: CongestionPolicy,
     pub(in crate::worker) resolver: Resolver<Lookup>,
     pub(in crate::worker) dialer: Dialer,
     pub(in crate::worker) effects: VecDeque<Effect>,
@@ -82,7 +82,7 @@ impl<D: Driver> Cx<D> {
         driver: D,
         plan: Plan,
         buffers: Buffers,
-        congestion: Choice,
+        congestion: CongestionPolicy,
         resolver: Resolver<Lookup>,
         dialer: Dialer,
         destinations: Destinations,

@@ -10,19 +10,19 @@ use crate::worker::datagram::coalesce::Source;
 use crate::worker::forward::asked::PortName;
 
 impl<D: Driver> Worker<D> {
-    pub(super) fn take_in(&mut self, completion: Completion) {
+    pub(super) fn dispatch(&mut self, completion: Completion) {
         let Completion { token, more, outcome } = completion;
         let (kind, key) = token::read(token);
         match (kind, outcome) {
-            (Kind::LocalReceive, Outcome::Received(got)) => {
-                self.local_received(key, BufferClass::Small, more, got);
+            (Kind::ConnReceive, Outcome::Received(got)) => {
+                self.conn_received(key, BufferClass::Small, more, got);
             }
-            (Kind::LocalReceiveBulk, Outcome::Received(got)) => {
+            (Kind::ConnReceiveBulk, Outcome::Received(got)) => {
                 self.cx.waiters.bulk_receives -= 1;
-                self.local_received(key, BufferClass::Bulk, more, got);
+                self.conn_received(key, BufferClass::Bulk, more, got);
             }
-            (Kind::LocalSend, Outcome::Sent { result, gather }) => {
-                self.local_sent(key, result, gather);
+            (Kind::ConnSend, Outcome::Sent { result, gather }) => {
+                self.conn_sent(key, result, gather);
             }
             (Kind::LinkReceive, Outcome::Received(got)) => self.link_received(key, more, got),
             (Kind::LinkSend, Outcome::Sent { result, gather }) => {
@@ -31,9 +31,9 @@ impl<D: Driver> Worker<D> {
             (Kind::Accept, Outcome::Accepted(got)) => {
                 self.accepted(token::number(token) as usize, more, got);
             }
-            (Kind::LocalReady, Outcome::Polled(events)) => self.local_ready(key, events),
-            (Kind::LocalWritable, Outcome::Polled(_)) => self.local_writable(key),
-            (Kind::LocalBroken, Outcome::Polled(events)) => self.local_broken(key, events),
+            (Kind::ConnReady, Outcome::Polled(events)) => self.conn_ready(key, events),
+            (Kind::ConnWritable, Outcome::Polled(_)) => self.conn_writable(key),
+            (Kind::ConnBroken, Outcome::Polled(events)) => self.conn_broken(key, events),
             (Kind::PortReady, Outcome::Polled(_)) => {
                 self.read_source(Source::Port(PortName::Entrance(token::number(token))));
             }
@@ -57,10 +57,12 @@ impl<D: Driver> Worker<D> {
             (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
             (Kind::ExecStderr, Outcome::Polled(_)) => self.execs.on_stderr(&mut self.cx, key),
             (Kind::ExecExit, Outcome::Polled(_)) => {
-                let locals = &self.locals;
-                self.execs.on_exit(&mut self.cx, key, |key| locals.get(key).is_some());
+                let conns = &self.conns;
+                self.execs.on_exit(&mut self.cx, key, |key| conns.get(key).is_some());
             }
-            (Kind::HereAccept, Outcome::Accepted(got)) => self.here_accepted(key, more, got),
+            (Kind::ExpectedAccept, Outcome::Accepted(got)) => {
+                self.expected_accepted(key, more, got)
+            }
             (kind, outcome) => self.relay.on_completion(&mut self.cx, kind, key, outcome),
         }
     }

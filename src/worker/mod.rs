@@ -1,7 +1,7 @@
 //! The worker: one thread, one driver, one loop.
 //!
 //! A turn of the loop: wait for completions; take each one in (bytes go into sessions and queues,
-//! nothing is sent); look at the clock; then write, per local connection what was delivered to it
+//! nothing is sent); look at the clock; then write, per connection what was delivered to it
 //! and per tunnel one batch of frames. So whatever arrived together leaves together.
 //!
 //! [`dispatch`] hands each completion to the room it is for; [`turn`] looks at the clock and writes.
@@ -43,7 +43,7 @@ mod turn;
 mod waiters;
 
 use crate::cli::plan::{LinkPlan, Plan};
-use crate::io::congestion::Choice;
+use crate::io::congestion::CongestionPolicy;
 use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Completion, Driver, Fd};
 use crate::io::net;
@@ -66,16 +66,16 @@ use ingress::access::Waiter;
 use ingress::greetings::Greeting;
 pub(crate) use ingress::listeners::{Listener, Origin, Purpose};
 use ingress::names::Names;
-use proxy::here::Here;
-use proxy::talk::Proxies;
+use proxy::expected_conn::ExpectedConn;
+use proxy::session::Proxies;
 use relay::{Relay, Way};
+use stream::conn::Conn;
 use stream::exec::Execs;
 use stream::exits::{self, Exits};
-use stream::local::Local;
 use table::{Key, Table};
 use tunnel::Tunnels;
 use tunnel::connector::Connector;
-pub(crate) use tunnel::connector::Reach;
+pub(crate) use tunnel::connector::LinkSource;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ pub(crate) struct Worker<D> {
     closing_listeners: Vec<(usize, Listener)>,
     connector: Option<Connector>,
     tunnels: Tunnels,
-    locals: Table<Local>,
+    conns: Table<Conn>,
     relay: Relay,
     /// Clients whose PROXY header is awaited.
     greetings: Table<Greeting>,
@@ -197,13 +197,13 @@ pub(crate) struct Worker<D> {
     /// When this process is joined with itself again.
     loopback_again: Option<Moment>,
     /// Ports that conversations listen at.
-    heres: Table<Here>,
+    expected_conns: Table<ExpectedConn>,
     /// Where a run of datagrams stands in one piece for a moment.
     straight: Vec<u8>,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
     /// Local connections with output to write.
-    dirty_locals: Vec<Key>,
+    dirty_conns: Vec<Key>,
     next_sweep: Moment,
     /// A listener is out of descriptors, or was.
     listeners_paused: bool,
@@ -229,8 +229,8 @@ impl<D: Driver> Worker<D> {
         driver: D,
         plan: Plan,
         (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
-        reach: Option<Reach>,
-        congestion: Choice,
+        source: Option<LinkSource>,
+        congestion: CongestionPolicy,
         (wake, resolver_wake): (UnixStream, UnixStream),
     ) -> io::Result<Worker<D>> {
         wake.set_nonblocking(true)?;
@@ -244,9 +244,9 @@ impl<D: Driver> Worker<D> {
         Ok(Worker {
             listeners,
             closing_listeners: Vec::new(),
-            connector: reach.map(Connector::new),
+            connector: source.map(Connector::new),
             tunnels: Tunnels::new(),
-            locals: Table::new(CONNECTIONS_MAX),
+            conns: Table::new(CONNECTIONS_MAX),
             relay: Relay::new(),
             greetings: Table::new(CONNECTIONS_MAX),
             served: 0,
@@ -265,10 +265,10 @@ impl<D: Driver> Worker<D> {
             closing: Vec::new(),
             joining: Vec::new(),
             loopback_again: None,
-            heres: Table::new(PORTS_ON_REQUEST_MAX),
+            expected_conns: Table::new(PORTS_ON_REQUEST_MAX),
             straight: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
-            dirty_locals: Vec::new(),
+            dirty_conns: Vec::new(),
             next_sweep: now,
             listeners_paused: false,
             clients_held: true,
@@ -310,7 +310,7 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.turns += 1;
             self.cx.tick();
             for completion in completions.drain(..) {
-                self.take_in(completion);
+                self.dispatch(completion);
                 self.apply_effects();
             }
             if let Some(stopped) = self.finish_turn() {
@@ -338,7 +338,7 @@ impl<D: Driver> Worker<D> {
 
     /// Streams, pairs and flows that there are.
     fn stream_count(&self) -> usize {
-        self.locals.len() + self.relay.len() + self.flows.len()
+        self.conns.len() + self.relay.len() + self.flows.len()
     }
 
     /// What a session is told at its beginning.

@@ -53,7 +53,7 @@ impl<D: Driver> Worker<D> {
         info!(
             tunnels = self.tunnels.len(),
             up = self.tunnels.up().len(),
-            streams = self.locals.len(),
+            streams = self.conns.len(),
             relayed = self.relay.len(),
             flows = self.flows.len(),
             commands = self.execs.len(),

@@ -20,16 +20,16 @@ pub(super) enum Kind {
     LinkCommandStderr,
     LinkReceive,
     LinkSend,
-    LocalReceive,
+    ConnReceive,
     /// A receive into a bulk buffer: counted, whoever it was for.
-    LocalReceiveBulk,
-    LocalSend,
+    ConnReceiveBulk,
+    ConnSend,
     /// A local socket has something: data, urgent data or its end.
-    LocalReady,
+    ConnReady,
     /// A local socket takes more.
-    LocalWritable,
+    ConnWritable,
     /// A local socket is broken, or ended both ways.
-    LocalBroken,
+    ConnBroken,
     /// A link has something.
     LinkReady,
     /// A link takes more.
@@ -63,7 +63,7 @@ pub(super) enum Kind {
     /// A command of an exit has ended.
     ExecExit,
     /// A connection at a port that a conversation listens at.
-    HereAccept,
+    ExpectedAccept,
 }
 
 const KINDS: [Kind; 34] = [
@@ -75,12 +75,12 @@ const KINDS: [Kind; 34] = [
     Kind::LinkCommandStderr,
     Kind::LinkReceive,
     Kind::LinkSend,
-    Kind::LocalReceive,
-    Kind::LocalReceiveBulk,
-    Kind::LocalSend,
-    Kind::LocalReady,
-    Kind::LocalWritable,
-    Kind::LocalBroken,
+    Kind::ConnReceive,
+    Kind::ConnReceiveBulk,
+    Kind::ConnSend,
+    Kind::ConnReady,
+    Kind::ConnWritable,
+    Kind::ConnBroken,
     Kind::LinkReady,
     Kind::LinkWritable,
     Kind::LinkBroken,
@@ -100,7 +100,7 @@ const KINDS: [Kind; 34] = [
     Kind::GreetingReady,
     Kind::ExecStderr,
     Kind::ExecExit,
-    Kind::HereAccept,
+    Kind::ExpectedAccept,
 ];
 
 impl Kind {

@@ -9,7 +9,7 @@ use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
 use crate::session::Moment;
 use crate::worker::datagram::flow::{Flow, Server};
 use crate::worker::forward::asked::PortName;
-use crate::worker::stream::local::{Pace, Stage};
+use crate::worker::stream::conn::{ReadMode, Stage};
 
 impl<D: Driver> Worker<D> {
     /// Looks at the clock and writes. `Some` when the run is over.
@@ -30,7 +30,7 @@ impl<D: Driver> Worker<D> {
         self.apply_effects();
         self.write_all();
         self.free_stalled_buffers();
-        self.feed_waiters();
+        self.retry_buffer_waiters();
         self.apply_effects();
         self.ended()
     }
@@ -74,7 +74,7 @@ impl<D: Driver> Worker<D> {
     /// without sleeping.
     fn has_work_left(&self) -> bool {
         !self.cx.effects.is_empty()
-            || !self.dirty_locals.is_empty()
+            || !self.dirty_conns.is_empty()
             || self.tunnels.any_marked()
             || self.may_dial_next_server()
             || self.cx.may_feed_any()
@@ -82,12 +82,12 @@ impl<D: Driver> Worker<D> {
     }
 
     fn sweep_is_wanted(&self) -> bool {
-        let any = self.locals.len() + self.relay.len() > 0;
-        let others = self.greetings.len() + self.execs.len() + self.heres.len();
+        let any = self.conns.len() + self.relay.len() > 0;
+        let others = self.greetings.len() + self.execs.len() + self.expected_conns.len();
         self.cx.deadline_count + others > 0 || (self.exits.end_silent && any)
     }
 
-    /// Ends local connections whose patience is over. Looks at all of them, a few times a second
+    /// Ends connections whose patience is over. Looks at all of them, a few times a second
     /// and only while some have a deadline.
     fn sweep_if_due(&mut self) {
         if !self.sweep_is_wanted() || self.cx.now < self.next_sweep {
@@ -101,47 +101,47 @@ impl<D: Driver> Worker<D> {
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
         let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
         self.cx.deadline_count = 0;
-        for (key, local) in self.locals.iter() {
-            let idle = self.cx.plan.timeouts_of(local.exit).io;
-            let idle_over = idle.is_some_and(|idle| local.last_data.after(idle) <= now);
-            match local.deadline {
+        for (key, conn) in self.conns.iter() {
+            let idle = self.cx.plan.timeouts_of(conn.exit).io;
+            let idle_over = idle.is_some_and(|idle| conn.last_data.after(idle) <= now);
+            match conn.deadline {
                 Some(deadline) if deadline <= now => due.push(key),
                 _ if idle_over => due.push(key),
                 Some(_) => self.cx.deadline_count += 1,
                 None => {}
             }
-            if local.pace == Pace::Busy {
+            if conn.read_mode == ReadMode::Busy {
                 self.cx.deadline_count += 1;
-                if local.last_data.0 < quiet {
+                if conn.last_data.0 < quiet {
                     calm.push(key);
                 }
             }
         }
         self.relay.sweep(&mut self.cx);
         self.sweep_greetings();
-        let locals = &self.locals;
-        self.execs.sweep(&mut self.cx, |key| locals.get(key).is_some());
-        self.sweep_heres();
+        let conns = &self.conns;
+        self.execs.sweep(&mut self.cx, |key| conns.get(key).is_some());
+        self.sweep_expected();
         for key in calm {
-            self.calm_down(key);
+            self.demote(key);
         }
         for key in due {
-            self.patience_over(key);
+            self.deadline_expired(key);
         }
     }
 
     /// What goes beside a control connection is its data, too: it is as silent as all of them.
     fn wake_controls(&mut self) {
         let mut used: Vec<(Key, Moment)> = Vec::new();
-        let of_locals = self.locals.iter();
-        used.extend(of_locals.filter_map(|(_, local)| Some((local.beside?, local.last_data))));
+        let of_conns = self.conns.iter();
+        used.extend(of_conns.filter_map(|(_, conn)| Some((conn.beside?, conn.last_data))));
         let of_flows = self.flows.iter();
         used.extend(
             of_flows.filter_map(|(_, flow)| Some((self.control_of(flow)?, flow.last_used))),
         );
         for (control, when) in used {
-            if let Some(local) = self.locals.get_mut(control) {
-                local.last_data = local.last_data.max(when);
+            if let Some(conn) = self.conns.get_mut(control) {
+                conn.last_data = conn.last_data.max(when);
             }
         }
     }
@@ -149,56 +149,56 @@ impl<D: Driver> Worker<D> {
     /// The control connection whose port a flow has come in by.
     fn control_of(&self, flow: &Flow) -> Option<Key> {
         match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
-            (Server::Anywhere(anywhere), _) => Some(anywhere.talk),
+            (Server::UdpAssociation(association), _) => Some(association.talk),
             (_, Some(PortName::Asked(port))) => Some(self.ports.asked.get(port)?.owner),
             _ => None,
         }
     }
 
-    fn patience_over(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        if let Stage::Dialing(_) = local.stage {
+    fn deadline_expired(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if let Stage::Dialing(_) = conn.stage {
             // That has TIMEOUT=con.
             return;
         }
-        if let Stage::Knocking(..) = local.stage {
-            self.knock(key);
+        if let Stage::ConnectingUnix(..) = conn.stage {
+            self.retry_unix_connect(key);
             return;
         }
-        if matches!(local.stage, Stage::Waiting) {
+        if matches!(conn.stage, Stage::Waiting) {
             return self.waited_in_vain(key);
         }
-        if matches!(local.stage, Stage::Talking(_)) {
+        if matches!(conn.stage, Stage::ProxyHandshake(_)) {
             return self.talk_patience_over(key);
         }
         if self.look_at_broken(key) {
             return;
         }
         let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
-        self.local_failed(key, "timed out", &over);
+        self.conn_failed(key, "timed out", &over);
     }
 
-    /// Writes to every local connection and every tunnel that has something.
+    /// Writes to every connection and every tunnel that has something.
     fn write_all(&mut self) {
-        self.write_locals();
+        self.write_conns();
         self.write_tunnels();
         // A stream may end by its last frame going out. What this pass marks in turn is left to the
         // next turn.
-        self.write_locals();
+        self.write_conns();
         self.mark_unfinished();
     }
 
-    fn write_locals(&mut self) {
+    fn write_conns(&mut self) {
         let mut at = 0;
-        while at < self.dirty_locals.len() {
-            let key = self.dirty_locals[at];
+        while at < self.dirty_conns.len() {
+            let key = self.dirty_conns[at];
             at += 1;
-            if let Some(local) = self.locals.get_mut(key) {
-                local.dirty = false;
-                self.write_local(key);
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.dirty = false;
+                self.write_conn(key);
             }
         }
-        self.dirty_locals.clear();
+        self.dirty_conns.clear();
     }
 
     /// Says to every peer that nothing more comes, which tells it to close.
@@ -238,8 +238,8 @@ impl<D: Driver> Worker<D> {
         // All commands have the same time to end.
         let until = (stopped != Stopped::AtOnce).then(|| self.execs.end_all());
         self.finish_command();
-        for (_, local) in self.locals.iter() {
-            if let Some(fd) = &local.fd {
+        for (_, conn) in self.conns.iter() {
+            if let Some(fd) = &conn.fd {
                 net::reset_on_close(fd);
             }
         }

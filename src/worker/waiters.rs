@@ -15,7 +15,7 @@ use crate::worker::relay::Way;
 /// Who waits for a receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiter {
-    Local(Key),
+    Conn(Key),
     /// A direction of a pair.
     Half(Key, Way),
 }
@@ -59,7 +59,7 @@ impl<D: Driver> Cx<D> {
     /// How many receives can find a buffer of a class.
     fn buffers_for(&self, class: BufferClass, waiter: Waiter) -> usize {
         let kept_free = match (class, waiter) {
-            (BufferClass::Bulk, Waiter::Local(_)) => {
+            (BufferClass::Bulk, Waiter::Conn(_)) => {
                 BULK_BUFFERS_FOR_LINKS + self.waiters.bulk_receives
             }
             _ => 0,
@@ -99,7 +99,7 @@ impl<D: Driver> Cx<D> {
 
 impl<D: Driver> Worker<D> {
     /// Lets those go on for whom there is a buffer now.
-    pub(super) fn feed_waiters(&mut self) {
+    pub(super) fn retry_buffer_waiters(&mut self) {
         // Links first: what they bring ends what others wait for.
         if self.cx.may_feed_links() {
             for key in std::mem::take(&mut self.cx.waiters.links) {
@@ -116,10 +116,10 @@ impl<D: Driver> Worker<D> {
             // Not more than can find one: the others would be asked in vain.
             for _ in 0..self.cx.may_feed(class) {
                 match self.cx.waiters.of(class).pop_front() {
-                    Some(Waiter::Local(key)) => {
-                        if let Some(local) = self.locals.get_mut(key) {
-                            local.starved = false;
-                            self.read_local(key);
+                    Some(Waiter::Conn(key)) => {
+                        if let Some(conn) = self.conns.get_mut(key) {
+                            conn.starved = false;
+                            self.read_conn(key);
                         }
                     }
                     Some(Waiter::Half(key, way)) => self.relay.feed_half(&mut self.cx, key, way),
@@ -132,7 +132,7 @@ impl<D: Driver> Worker<D> {
     /// Takes those out of a list that ended while they waited, when it has grown longer than those who
     /// can be waiting.
     fn forget_ended(&mut self, class: BufferClass) {
-        let most = 2 * (self.locals.len() + 2 * self.relay.len()) + 64;
+        let most = 2 * (self.conns.len() + 2 * self.relay.len()) + 64;
         if self.cx.waiters.of(class).len() > most {
             let mut list = std::mem::take(self.cx.waiters.of(class));
             list.retain(|&waiter| self.is_waiting(waiter));
@@ -142,7 +142,7 @@ impl<D: Driver> Worker<D> {
 
     fn is_waiting(&mut self, waiter: Waiter) -> bool {
         match waiter {
-            Waiter::Local(key) => self.locals.get(key).is_some_and(|local| local.starved),
+            Waiter::Conn(key) => self.conns.get(key).is_some_and(|conn| conn.starved),
             Waiter::Half(key, way) => self.relay.is_waiting(key, way),
         }
     }

@@ -44,7 +44,7 @@ pub(in crate::worker) enum Next {
 
 /// How close datagrams come at a socket.
 #[derive(Debug, Default)]
-pub(crate) struct Gathering {
+pub(crate) struct Coalescing {
     read_at: Moment,
     /// Time from one datagram to the next, averaged over the last few reads, in sixteenths of a
     /// microsecond.
@@ -59,7 +59,7 @@ const FRACTION: u64 = 16;
 /// A silence counts for no more than this, so that what comes behind it is soon seen.
 const SILENCE_MICROS: u64 = 5 * DATAGRAM_REST_MICROS;
 
-impl Gathering {
+impl Coalescing {
     pub(in crate::worker) fn read(&mut self, came: Came, now: Moment) -> Next {
         let passed = now.0.saturating_sub(self.read_at.0).min(SILENCE_MICROS);
         self.read_at = now;
@@ -99,49 +99,49 @@ mod tests {
 
     #[test]
     fn a_flood_is_left_to_gather_and_a_trickle_is_not() {
-        let (mut gathering, mut now) = (Gathering::default(), Moment(1_000_000));
+        let (mut coalescing, mut now) = (Coalescing::default(), Moment(1_000_000));
         // Questions and answers, one after another.
         for _ in 0..100 {
             now.0 += 2 * DATAGRAM_REST_INTERVAL_MICROS;
-            assert_eq!(gathering.read(QUESTION, now), Next::Watch);
+            assert_eq!(coalescing.read(QUESTION, now), Next::Watch);
         }
         // Five in ten microseconds, again and again.
         let mut next = Next::Watch;
         for _ in 0..20 {
             now.0 += 10;
-            next = gathering.read(FLOOD, now);
+            next = coalescing.read(FLOOD, now);
         }
         assert_eq!(next, Next::Rest(Moment(now.0 + DATAGRAM_REST_MICROS)));
         let large = Came { bytes: DATAGRAM_REST_BYTES_MAX + 1, ..FLOOD };
-        assert_eq!(gathering.read(large, now), Next::Rest(now), "no time is lost with runs");
+        assert_eq!(coalescing.read(large, now), Next::Rest(now), "no time is lost with runs");
         let full = Came { more: true, ..FLOOD };
-        assert_eq!(gathering.read(full, now), Next::Rest(now), "nor with what is there already");
+        assert_eq!(coalescing.read(full, now), Next::Rest(now), "nor with what is there already");
         // It ends.
         now.0 += DATAGRAM_REST_MICROS;
-        assert_eq!(gathering.read(Came::default(), now), Next::Watch);
+        assert_eq!(coalescing.read(Came::default(), now), Next::Watch);
     }
 
     #[test]
     fn what_is_too_much_is_read_less_often() {
-        let (mut gathering, mut now) = (Gathering::default(), Moment(1_000_000));
+        let (mut coalescing, mut now) = (Coalescing::default(), Moment(1_000_000));
         let large = Came { datagrams: 3_000, bytes: 3_000_000, dropped: true, more: true };
         let mut rests = Vec::new();
         for _ in 0..20 {
             now.0 += 100;
-            if let Next::Rest(until) = gathering.read(large, now) {
+            if let Next::Rest(until) = coalescing.read(large, now) {
                 rests.push(until.0 - now.0);
             }
         }
         assert!(rests.is_sorted() && rests.last() == Some(&DATAGRAM_BACK_OFF_MICROS), "{rests:?}");
         // Small ones to the end: the socket holds many of them.
         let small = Came { bytes: 4_096, ..large };
-        assert_eq!(gathering.read(small, now), Next::Rest(now));
+        assert_eq!(coalescing.read(small, now), Next::Rest(now));
         // As it becomes less, so do the rests.
         let fits = Came { dropped: false, ..large };
         for _ in 0..20 {
-            gathering.read(fits, now);
+            coalescing.read(fits, now);
         }
-        let next = gathering.read(large, now);
+        let next = coalescing.read(large, now);
         assert_eq!(next, Next::Rest(Moment(now.0 + DATAGRAM_REST_MICROS)));
     }
 }

@@ -15,7 +15,7 @@ use crate::io::net;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::StreamKey;
 use crate::wire::Protocol;
-use crate::worker::datagram::coalesce::{Came, Gathering, Next, Source};
+use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
 use crate::worker::datagram::flow::{Origin, Server};
 use crate::worker::forward::asked::PortName;
 use crate::worker::ingress::listeners::Purpose;
@@ -28,13 +28,13 @@ pub(crate) struct DatagramPort {
     pub(crate) fd: Fd,
     pub(crate) address: SocketAddr,
     pub(crate) purpose: Purpose,
-    gathering: Gathering,
+    coalescing: Coalescing,
 }
 
 impl DatagramPort {
     pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
         let address = net::local_address(&fd);
-        DatagramPort { fd: Fd::new(fd), address, purpose, gathering: Gathering::default() }
+        DatagramPort { fd: Fd::new(fd), address, purpose, coalescing: Coalescing::default() }
     }
 }
 
@@ -145,16 +145,16 @@ impl<D: Driver> Worker<D> {
             // Several: nobody waits for the answer to one.
             self.cx.busy_poll.came(came.datagrams > 1, now);
         }
-        let gathering = match source {
-            Source::Port(name) => &mut self.ports.get_mut(name)?.gathering,
+        let coalescing = match source {
+            Source::Port(name) => &mut self.ports.get_mut(name)?.coalescing,
             Source::Flow(key) => {
                 if count > 0 {
                     self.flows.use_now(key, now);
                 }
-                &mut self.flows.get_mut(key)?.gathering
+                &mut self.flows.get_mut(key)?.coalescing
             }
         };
-        Some(gathering.read(came, now))
+        Some(coalescing.read(came, now))
     }
 
     fn client_sent(&mut self, port: PortName, got: &Received<'_>) {
@@ -173,7 +173,7 @@ impl<D: Driver> Worker<D> {
             return self.pass_to_tunnel(key, got);
         }
         match &mut flow.server {
-            Server::Here(socket) => {
+            Server::Reached(socket) => {
                 let parts = std::iter::once(got.payload);
                 let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
                 self.count_sent(key, &sent);
@@ -186,7 +186,7 @@ impl<D: Driver> Worker<D> {
                 }
                 self.send_run(key, run, got.size_bytes);
             }
-            Server::Anywhere(_) | Server::Peer => {}
+            Server::UdpAssociation(_) | Server::Peer => {}
         }
     }
 
@@ -196,8 +196,8 @@ impl<D: Driver> Worker<D> {
             name.silent_since = self.cx.now;
         }
         self.cx.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
-        if matches!(flow.server, Server::Anywhere(_)) {
-            return self.anywhere_answered(key, got);
+        if matches!(flow.server, Server::UdpAssociation(_)) {
+            return self.association_answered(key, got);
         }
         if flow.stream.is_some() {
             return self.pass_to_tunnel(key, got);
@@ -317,8 +317,10 @@ impl<D: Driver> Worker<D> {
                 }
                 return;
             }
-            (Server::Here(socket), _) => (&*socket, None),
-            (Server::Anywhere(_), _) => return self.send_anywhere(key, run, size_bytes),
+            (Server::Reached(socket), _) => (&*socket, None),
+            (Server::UdpAssociation(_), _) => {
+                return self.send_by_association(key, run, size_bytes);
+            }
             (Server::Peer, Some(origin)) => match self.ports.get(origin.port) {
                 Some(port) => (&port.fd, Some(origin.towards())),
                 None => return self.cx.buffers.give_back(run),

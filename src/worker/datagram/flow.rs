@@ -13,13 +13,13 @@ use crate::io::driver::{Fd, Gather};
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
 use crate::policy::seats::Seat;
 use crate::session::{Moment, StreamKey};
-use crate::worker::datagram::anywhere::Anywhere;
-use crate::worker::datagram::coalesce::Gathering;
+use crate::worker::datagram::association::UdpAssociation;
+use crate::worker::datagram::coalesce::Coalescing;
 use crate::worker::forward::asked::PortName;
-use crate::worker::stream::pieces::Pieces;
+use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::{Key, Table};
 
-/// Tells a flow's number from a local connection's where a session or the resolver says it.
+/// Tells a flow's number from a connection's where a session or the resolver says it.
 pub(in crate::worker) const FLOW_BIT: u64 = 1 << 61;
 
 /// Where a flow's client is.
@@ -48,9 +48,9 @@ pub(in crate::worker) enum Server {
     /// Its name is being looked up: what came for it waits.
     Unknown(Box<Waiting>),
     /// Here: a socket that is connected to it.
-    Here(Fd),
+    Reached(Fd),
     /// Here: wherever each datagram says.
-    Anywhere(Box<Anywhere>),
+    UdpAssociation(Box<UdpAssociation>),
 }
 
 /// The name of a server that is here, and whether it still leads there.
@@ -79,10 +79,10 @@ pub(in crate::worker) struct Flow {
     /// Its stream, unless this is a plain relay's.
     pub(in crate::worker) stream: Option<(Key, StreamKey)>,
     /// Received and not yet framed.
-    pub(in crate::worker) queue: Pieces,
+    pub(in crate::worker) queue: PayloadQueue,
     /// What the kernel does not cut, on the way to the client or to the server here.
     pub(in crate::worker) limit: SegmentLimit,
-    pub(in crate::worker) gathering: Gathering,
+    pub(in crate::worker) coalescing: Coalescing,
     /// Last datagram either way.
     pub(in crate::worker) last_used: Moment,
 }
@@ -251,22 +251,22 @@ impl Flow {
             seat: None,
             tentative: None,
             stream: None,
-            queue: Pieces::default(),
+            queue: PayloadQueue::default(),
             limit: SegmentLimit::default(),
-            gathering: Gathering::default(),
+            coalescing: Coalescing::default(),
             last_used: now,
         }
     }
 
     fn has_socket(&self) -> bool {
-        matches!(self.server, Server::Here(_) | Server::Anywhere(_))
+        matches!(self.server, Server::Reached(_) | Server::UdpAssociation(_))
     }
 
     /// The socket to its server, if that is here.
     pub(in crate::worker) fn socket(&self) -> Option<Fd> {
         match &self.server {
-            Server::Here(fd) => Some(Rc::clone(fd)),
-            Server::Anywhere(anywhere) => Some(Rc::clone(&anywhere.socket)),
+            Server::Reached(fd) => Some(Rc::clone(fd)),
+            Server::UdpAssociation(association) => Some(Rc::clone(&association.socket)),
             Server::Peer | Server::Unknown(_) => None,
         }
     }

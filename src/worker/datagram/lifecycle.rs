@@ -252,8 +252,8 @@ impl<D: Driver> Worker<D> {
         let Some(mut flow) = self.flows.remove(key) else { return };
         flow.queue.clear(&mut self.cx.buffers.pipes);
         match flow.server {
-            Server::Here(socket) => self.cx.driver.cancel_all(&socket),
-            Server::Anywhere(anywhere) => self.cx.driver.cancel_all(&anywhere.socket),
+            Server::Reached(socket) => self.cx.driver.cancel_all(&socket),
+            Server::UdpAssociation(association) => self.cx.driver.cancel_all(&association.socket),
             Server::Unknown(mut waiting) => {
                 waiting.take().into_iter().for_each(|(run, _)| self.cx.buffers.give_back(run));
             }

@@ -42,7 +42,7 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.stale += 1;
             return;
         };
-        if let Server::Here(socket) = &flow.server {
+        if let Server::Reached(socket) = &flow.server {
             let current = net::peer_address(socket);
             return self.server_looked_up_again(key, current, found);
         }
@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
         let now = self.cx.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
-        let before = std::mem::replace(&mut flow.server, Server::Here(socket));
+        let before = std::mem::replace(&mut flow.server, Server::Reached(socket));
         if let Server::Unknown(waiting) = &before
             && resolver::literal(&waiting.target).is_none()
         {
@@ -103,7 +103,7 @@ impl<D: Driver> Worker<D> {
         let (client, stream) = (flow.client, flow.stream);
         let reason = match &flow.server {
             Server::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
-            Server::Here(_) | Server::Anywhere(_) | Server::Peer => error.to_string(),
+            Server::Reached(_) | Server::UdpAssociation(_) | Server::Peer => error.to_string(),
         };
         self.forget_flow(key);
         match stream {
@@ -145,8 +145,8 @@ impl<D: Driver> Worker<D> {
                 let server = net::peer_address(&socket);
                 debug!(%client, %current, %server, "a silent server's name leads elsewhere now");
                 flow.limit = SegmentLimit::default();
-                let before = std::mem::replace(&mut flow.server, Server::Here(Rc::new(socket)));
-                if let Server::Here(socket) = before {
+                let before = std::mem::replace(&mut flow.server, Server::Reached(Rc::new(socket)));
+                if let Server::Reached(socket) = before {
                     // With the end of what watches the old socket the new one is read and watched. One
                     // that rests is not watched, and the new one read when the rest is over.
                     self.cx.driver.cancel_all(&socket);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use tracing::{trace, warn};
 
 use self::descriptors::{Descriptors, is_short};
-use crate::io::congestion::Choice;
+use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::io::resolver;
@@ -284,7 +284,7 @@ impl<D: Driver> Cx<D> {
 }
 
 /// Sets a new connection up, and sends what it begins with.
-fn set_up(request: &Request, fd: &Fd, congestion: &Choice) -> io::Result<()> {
+fn set_up(request: &Request, fd: &Fd, congestion: &CongestionPolicy) -> io::Result<()> {
     if request.owner == Owner::Connector {
         return Ok(());
     }

@@ -100,8 +100,8 @@ impl<D: Driver> Worker<D> {
             ..Request::new(owner, target, overall)
         });
         let Some(key) = begun else { return };
-        if let Some(local) = self.locals.get_mut(key) {
-            local.beside = Some(call.owner);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.beside = Some(call.owner);
         }
         debug!(%client, "call");
     }

@@ -29,7 +29,7 @@ use crate::worker::ingress::access::Came;
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::client::Client;
-use crate::worker::stream::local::Stage;
+use crate::worker::stream::conn::Stage;
 use crate::worker::token::Kind;
 use crate::worker::{Key, Worker};
 
@@ -50,14 +50,14 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// Why it is not, for the peer.
     pub(in crate::worker) fn guest(&self, owner: Key) -> Result<Guest, &'static str> {
-        let local = self.locals.get(owner).ok_or("the client is gone")?;
-        let (Stage::Open, Some(_), Some(fd)) = (&local.stage, local.stream, &local.fd) else {
+        let conn = self.conns.get(owner).ok_or("the client is gone")?;
+        let (Stage::Open, Some(_), Some(fd)) = (&conn.stage, conn.stream, &conn.fd) else {
             return Err("the client is gone");
         };
         if !net::is_internet(fd) {
             return Err("the client came in by a Unix socket");
         }
-        let (client, own) = (local.client.address(), net::local_address(fd));
+        let (client, own) = (conn.client.address(), net::local_address(fd));
         if client.ip().is_unspecified() || own.ip().is_unspecified() {
             return Err("the client's address is not known");
         }
@@ -81,7 +81,7 @@ impl<D: Driver> Worker<D> {
             let refused = Err(String::from("the client sends datagrams, and has no connection"));
             (stream.map(|(_, stream)| stream), refused)
         } else {
-            let stream = self.locals.get(owner).and_then(|local| local.stream);
+            let stream = self.conns.get(owner).and_then(|conn| conn.stream);
             (stream, self.open_asked(owner, request, transport))
         };
         let Some(stream) = stream else {
@@ -278,7 +278,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn stream_of(&self, owner: Key) -> Option<(Key, StreamKey)> {
-        let local = self.locals.get(owner)?;
-        Some((local.tunnel, local.stream?))
+        let conn = self.conns.get(owner)?;
+        Some((conn.tunnel, conn.stream?))
     }
 }

@@ -25,7 +25,7 @@ use crate::worker::forward::callback::Call;
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::client::Client;
-use crate::worker::stream::local::{Local, Stage};
+use crate::worker::stream::conn::{Conn, Stage};
 use crate::worker::{Drain, Key, Worker};
 
 /// What is said to who cannot be waited with.
@@ -76,7 +76,7 @@ impl Incoming {
 pub(in crate::worker) enum Waiter {
     /// A connection that came in at a listener.
     Connection(Came),
-    /// A stream, for which this local connection without a server holds the place.
+    /// A stream, for which this connection without a server holds the place.
     Stream(Key, Incoming),
     /// A stream of datagrams, for which this flow without a server does.
     Flow(Key, Incoming),
@@ -243,9 +243,9 @@ impl<D: Driver> Worker<D> {
             flow.stream = Some((tunnel, stream));
             self.insert_flow(flow).map(|key| Waiter::Flow(key, *incoming))
         } else {
-            let mut local = Local::new(tunnel, Stage::Asking, client, self.cx.now);
-            local.stream = Some(stream);
-            self.locals.insert(local).map(|key| Waiter::Stream(key, *incoming))
+            let mut conn = Conn::new(tunnel, Stage::ResolvingName, client, self.cx.now);
+            conn.stream = Some(stream);
+            self.conns.insert(conn).map(|key| Waiter::Stream(key, *incoming))
         };
         let Some(waiter) = waiter else {
             self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
@@ -270,7 +270,7 @@ impl<D: Driver> Worker<D> {
                 self.cx.turn_away(&came.socket, came.client, TOO_MANY);
             }
             Err(Waiter::Stream(key, incoming)) => {
-                self.locals.remove(key);
+                self.conns.remove(key);
                 self.refuse_waiting(&incoming);
             }
             Err(Waiter::Flow(key, incoming)) => {
@@ -324,20 +324,20 @@ impl<D: Driver> Worker<D> {
     /// Opens the exit of a stream that has waited, and gives it what was delivered meanwhile.
     fn go_on_with_stream(&mut self, key: Key, incoming: Incoming) {
         // Gone where the stream has ended.
-        let Some(mut held) = self.locals.remove(key) else { return };
+        let Some(mut held) = self.conns.remove(key) else { return };
         self.open_exit(incoming);
         match self.user_of(&incoming) {
             Some(user) if user & FLOW_BIT == 0 => {
                 let key = Key::unpack(user);
-                if self.is_talking(key) {
+                if self.is_proxy_handshake(key) {
                     return self.client_had_said(key, &mut held);
                 }
-                if let Some(local) = self.locals.get_mut(key) {
-                    std::mem::swap(&mut local.output, &mut held.output);
-                    std::mem::swap(&mut local.spill, &mut held.spill);
-                    local.urgent = held.urgent;
-                    local.end_after_output = held.end_after_output;
-                    self.mark_local(key);
+                if let Some(conn) = self.conns.get_mut(key) {
+                    std::mem::swap(&mut conn.output, &mut held.output);
+                    std::mem::swap(&mut conn.spill, &mut held.spill);
+                    conn.urgent = held.urgent;
+                    conn.end_after_output = held.end_after_output;
+                    self.mark_conn(key);
                 }
             }
             _ => {}

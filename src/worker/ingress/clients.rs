@@ -15,8 +15,8 @@ use crate::limits::TENTATIVE_BYTES;
 use crate::session::{NO_ADDRESS, OpenError, Session, StreamKey};
 use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::ingress::access::Came;
-use crate::worker::stream::local::{Local, Stage};
-use crate::worker::stream::pieces::Piece;
+use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::stream::payload_queue::Piece;
 use crate::worker::{Drain, Key, Worker};
 
 /// What is needed to begin a stream again.
@@ -36,7 +36,7 @@ impl Tentative {
     }
 }
 
-impl Local {
+impl Conn {
     /// So many bytes of its input are about to go out: keeps them where its stream may have to begin
     /// again. A peer that lets more go out than it was to has the stream for good.
     pub(in crate::worker) fn keep_sent(&mut self, bytes: u64) {
@@ -82,9 +82,9 @@ impl<D: Driver> Worker<D> {
         if !self.clients_held {
             self.hold_clients();
         }
-        let Some(local) = self.locals.get_mut(key) else { return };
-        local.stage = Stage::Waiting;
-        local.tentative = Some(tentative);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.stage = Stage::Waiting;
+        conn.tentative = Some(tentative);
         self.set_deadline(key, self.hold_deadline);
         self.waiting_clients.push_back(key);
     }
@@ -93,10 +93,10 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn serve_waiting_clients(&mut self) {
         while self.has_room() {
             let Some(key) = self.waiting_clients.pop_front() else { return };
-            let Some(local) = self.locals.get_mut(key) else { continue };
-            let Some(tentative) = local.tentative.take() else { continue };
-            local.stage = Stage::Open;
-            local.deadline = None;
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let Some(tentative) = conn.tentative.take() else { continue };
+            conn.stage = Stage::Open;
+            conn.deadline = None;
             if let Err(error) = self.begin_by_next(key, tentative) {
                 self.refuse_client(key, &error.to_string());
             }
@@ -127,9 +127,9 @@ impl<D: Driver> Worker<D> {
         open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
     ) {
         let Some((key, entrance)) = self.seat_client(came, tunnel) else { return };
-        let Some(local) = self.locals.get_mut(key) else { return };
-        local.beside = beside;
-        let addresses = (local.client.address(), entrance);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.beside = beside;
+        let addresses = (conn.client.address(), entrance);
         let opened = match self.tunnels.get_mut(tunnel) {
             Some(tunnel) => open(tunnel.session_mut(), key.pack(), addresses),
             None => Err(OpenError::NotUp),
@@ -140,7 +140,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A local connection without a stream for a client that has come in, and the entrance that it
+    /// A connection without a stream for a client that has come in, and the entrance that it
     /// came in by. `None`: it may not stay.
     fn seat_client(&mut self, came: Came, tunnel: Key) -> Option<(Key, SocketAddr)> {
         let Came { socket, client, at, unix, .. } = came;
@@ -154,10 +154,10 @@ impl<D: Driver> Worker<D> {
         // The client's own destination, so that an entrance on every address says which it was.
         let own = net::local_address(&socket);
         let entrance = if own == NO_ADDRESS { at } else { own };
-        let mut local = Local::new(tunnel, Stage::Open, client, self.cx.now);
-        local.seat = seat;
-        local.fd = Some(socket.clone());
-        let Some(key) = self.locals.insert(local) else {
+        let mut conn = Conn::new(tunnel, Stage::Open, client, self.cx.now);
+        conn.seat = seat;
+        conn.fd = Some(socket.clone());
+        let Some(key) = self.conns.insert(conn) else {
             self.cx.turn_away(&socket, client, "too many connections are open here");
             return None;
         };
@@ -170,9 +170,9 @@ impl<D: Driver> Worker<D> {
 
     /// Resets a client that has no stream.
     fn refuse_client(&mut self, key: Key, reason: &str) {
-        let Some(local) = self.locals.get(key) else { return };
-        let client = local.client;
-        self.reset_local(key);
+        let Some(conn) = self.conns.get(key) else { return };
+        let client = conn.client;
+        self.reset_conn(key);
         self.cx.log_refused(client, reason);
     }
 
@@ -186,21 +186,21 @@ impl<D: Driver> Worker<D> {
         for at in (0..self.tunnels.up().len()).rev() {
             let tunnel_key = self.tunnels.up()[at];
             let refused = |key: &Key| tentative.refused_by.contains(key);
-            let Some(local) = self.locals.get_mut(key) else { return Ok(()) };
+            let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
             let is_last = self.tunnels.up()[..at].iter().all(refused);
             let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
             if refused(&tunnel_key) {
                 continue;
             }
             let (session, user) = (tunnel.session_mut(), key.pack());
-            let (client, entrance) = (local.client.address(), tentative.entrance);
+            let (client, entrance) = (conn.client.address(), tentative.entrance);
             let opened = match is_last {
                 true => session.open(user, client, entrance),
                 false => session.open_tentatively(user, client, entrance),
             };
             match opened {
                 Ok(stream) => {
-                    local.tentative = (!is_last).then_some(tentative);
+                    conn.tentative = (!is_last).then_some(tentative);
                     self.stream_begun(key, tunnel_key, stream);
                     return Ok(());
                 }
@@ -213,12 +213,12 @@ impl<D: Driver> Worker<D> {
     /// A client's stream has begun in this tunnel.
     fn stream_begun(&mut self, key: Key, tunnel_key: Key, stream: StreamKey) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        local.tunnel = tunnel_key;
-        local.stream = Some(stream);
-        debug!(client = %local.client, "client");
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.tunnel = tunnel_key;
+        conn.stream = Some(stream);
+        debug!(client = %conn.client, "client");
         // Of a stream that has begun before.
-        let (bytes, ended) = (local.input.len_bytes() as u64, local.read_ended);
+        let (bytes, ended) = (conn.input.len_bytes() as u64, conn.read_ended);
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
             if bytes > 0 {
                 tunnel.session_mut().data_ready(stream, bytes);
@@ -227,7 +227,7 @@ impl<D: Driver> Worker<D> {
                 tunnel.session_mut().data_end(stream, now);
             }
         }
-        self.read_local(key);
+        self.read_conn(key);
         self.tunnels.mark(tunnel_key);
     }
 
@@ -236,34 +236,34 @@ impl<D: Driver> Worker<D> {
         let key = Key::unpack(user);
         if user & FLOW_BIT != 0 {
             self.flow_opened(key);
-        } else if let Some(local) = self.locals.get_mut(key) {
-            local.tentative = None;
+        } else if let Some(conn) = self.conns.get_mut(key) {
+            conn.tentative = None;
         }
     }
 
     /// The peer has not taken a client's stream, and has tried no server: begins it again by the next
     /// tunnel. `false`: there is none.
     pub(in crate::worker) fn begin_elsewhere(&mut self, key: Key, reason: &str) -> bool {
-        let Some(local) = self.locals.get_mut(key) else { return false };
-        let Some(mut tentative) = local.tentative.take() else { return false };
-        if local.fd.is_none() || !matches!(local.stage, Stage::Open) {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let Some(mut tentative) = conn.tentative.take() else { return false };
+        if conn.fd.is_none() || !matches!(conn.stage, Stage::Open) {
             // The client has gone meanwhile.
             return false;
         }
-        debug!(client = %local.client, reason, "the next tunnel is tried");
-        tentative.refused_by.push(local.tunnel);
-        local.stream = None;
+        debug!(client = %conn.client, reason, "the next tunnel is tried");
+        tentative.refused_by.push(conn.tunnel);
+        conn.stream = None;
         let sent = std::mem::take(&mut tentative.sent);
         if !sent.is_empty() {
             if !self.cx.buffers.has_room_for(sent.len()) {
                 return false;
             }
-            let rest = local.input.take_queue();
-            self.cx.buffers.store(&sent, &mut local.input);
+            let rest = conn.input.take_queue();
+            self.cx.buffers.store(&sent, &mut conn.input);
             for piece in rest {
                 match piece {
-                    Piece::Chunk(chunk) => local.input.push_chunk(chunk),
-                    Piece::Piped(bytes) => local.input.push_piped(bytes),
+                    Piece::Chunk(chunk) => conn.input.push_chunk(chunk),
+                    Piece::Piped(bytes) => conn.input.push_piped(bytes),
                 }
             }
         }
@@ -271,10 +271,9 @@ impl<D: Driver> Worker<D> {
         if self.begin_by_next(key, tentative).is_err() {
             return false;
         }
-        if let (Some(byte), Some(local)) = (urgent, self.locals.get_mut(key)) {
-            local.keep_urgent(byte);
-            if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(local.tunnel), local.stream)
-            {
+        if let (Some(byte), Some(conn)) = (urgent, self.conns.get_mut(key)) {
+            conn.keep_urgent(byte);
+            if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(conn.tunnel), conn.stream) {
                 tunnel.session_mut().urgent(stream, byte);
             }
         }

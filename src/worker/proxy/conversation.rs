@@ -22,9 +22,9 @@ use crate::proxy_proto::{Conversation, Step};
 use crate::session::NO_ADDRESS;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
-use crate::worker::proxy::talk::{Server, Talk};
-use crate::worker::stream::local::{Local, Stage};
-use crate::worker::stream::pieces::Pieces;
+use crate::worker::proxy::session::{ProxySession, Server};
+use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {
@@ -39,12 +39,12 @@ impl<D: Driver> Worker<D> {
         let conversation = self.proxies.begin(exit, client);
         // Where the exit itself names the server, its operator has permitted it.
         let is_judged = matches!(self.cx.plan.exits[exit].way, Way::Proxy(_));
-        let talk = Talk::new(conversation, proxy, self.asker(incoming), is_judged);
-        let stage = Stage::Talking(Box::new(talk));
+        let talk = ProxySession::new(conversation, proxy, self.asker(incoming), is_judged);
+        let stage = Stage::ProxyHandshake(Box::new(talk));
         let Some(key) = self.begin_exit(incoming, seat, None, stage) else { return };
-        if let Some(local) = self.locals.get_mut(key) {
+        if let Some(conn) = self.conns.get_mut(key) {
             // What is said has to be seen.
-            local.copy_only = true;
+            conn.copy_only = true;
         }
         if let Some(tunnel) = self.tunnels.get_mut(incoming.tunnel) {
             tunnel.session_mut().accept(incoming.stream, NO_ADDRESS, NO_ADDRESS);
@@ -80,9 +80,9 @@ impl<D: Driver> Worker<D> {
         key: Key,
         what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>),
     ) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
-        local.last_data = self.cx.now;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        conn.last_data = self.cx.now;
         let mut steps = Vec::new();
         what(&mut *talk.conversation, &mut steps);
         for step in steps {
@@ -94,8 +94,8 @@ impl<D: Driver> Worker<D> {
     /// Tells the conversation what its client said, as far as it is of use now, and that it has
     /// said all.
     pub(in crate::worker) fn tell_held(&mut self, key: Key) {
-        while let Some(local) = self.locals.get_mut(key)
-            && let Stage::Talking(talk) = &mut local.stage
+        while let Some(conn) = self.conns.get_mut(key)
+            && let Stage::ProxyHandshake(talk) = &mut conn.stage
             && talk.listens()
         {
             if talk.held.is_empty() {
@@ -104,7 +104,7 @@ impl<D: Driver> Worker<D> {
                 }
                 return;
             }
-            if local.own_bytes > PROXY_WAITING_BYTES || !talk.conversation.takes_client() {
+            if conn.own_bytes > PROXY_WAITING_BYTES || !talk.conversation.takes_client() {
                 return;
             }
             let Some(mut rest) = talk.held.pop_chunk() else { return };
@@ -121,8 +121,8 @@ impl<D: Driver> Worker<D> {
     /// The session is told that so much of what it delivered is no longer held.
     fn was_taken(&mut self, key: Key, bytes: u64) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().taken(stream, bytes, now);
         }
@@ -132,15 +132,15 @@ impl<D: Driver> Worker<D> {
     /// The clock runs while a request is awaited, from when it first was.
     fn look_at_clock(&mut self, key: Key) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let ask = self.cx.plan.timeouts_of(local.exit).ask;
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let ask = self.cx.plan.timeouts_of(conn.exit).ask;
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         if !talk.listens() {
             return;
         }
         if !talk.conversation.awaits_client() {
             talk.awaited_since = None;
-            local.deadline = None;
+            conn.deadline = None;
         } else if self.drain != Drain::No {
             self.end_client(key);
         } else if talk.awaited_since.is_none() {
@@ -162,36 +162,36 @@ impl<D: Driver> Worker<D> {
             }
             Step::CheckHost(target) => self.check_host(key, target),
             Step::EndServer => {
-                if let Some(local) = self.locals.get_mut(key) {
-                    local.end_after_output = true;
-                    self.mark_local(key);
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.end_after_output = true;
+                    self.mark_conn(key);
                 }
             }
             Step::EndClient => self.end_client(key),
             Step::Reset(why) => {
                 self.note(key, &why);
                 let error = io::Error::other(why);
-                self.local_is_empty(key, "reset by the proxy", &error);
+                self.conn_is_empty(key, "reset by the proxy", &error);
             }
             Step::Note(what) => self.note(key, &what),
         }
     }
 
     fn note(&mut self, key: Key, what: &str) {
-        let Some(local) = self.locals.get(key) else { return };
-        let client = local.client;
+        let Some(conn) = self.conns.get(key) else { return };
+        let client = conn.client;
         if self.cx.may_log(Class::Refusal) {
             warn!(%client, reason = what, "not served by the proxy");
         }
     }
 
     fn say_to_client(&mut self, key: Key, bytes: &[u8]) {
-        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
         if !self.cx.buffers.has_room_for(bytes.len()) {
             return self.out_of_buffers(key);
         }
-        self.cx.buffers.store(bytes, &mut local.input);
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        self.cx.buffers.store(bytes, &mut conn.input);
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().data_ready(stream, bytes.len() as u64);
         }
@@ -199,48 +199,48 @@ impl<D: Driver> Worker<D> {
     }
 
     fn say_to_server(&mut self, key: Key, bytes: &[u8]) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &conn.stage else { return };
         if !matches!(talk.server, Server::Connected { broken: None }) {
             return;
         }
         if !self.cx.buffers.has_room_for(bytes.len()) {
             return self.out_of_buffers(key);
         }
-        self.cx.buffers.store(bytes, &mut local.output);
-        local.own_bytes += bytes.len() as u64;
-        self.mark_local(key);
+        self.cx.buffers.store(bytes, &mut conn.output);
+        conn.own_bytes += bytes.len() as u64;
+        self.mark_conn(key);
     }
 
     /// Bytes of the client.
     pub(in crate::worker) fn client_said(&mut self, key: Key, chunk: &Chunk) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         let bytes = chunk.len() as u64;
         if matches!(talk.server, Server::Over) {
             return self.was_taken(key, bytes);
         }
         // Copied: the link needs its buffer back, for it may be held.
-        if !self.cx.buffers.spill(chunk, &mut local.spill, &mut talk.held) {
+        if !self.cx.buffers.spill(chunk, &mut conn.spill, &mut talk.held) {
             return self.out_of_buffers(key);
         }
         talk.held_bytes += bytes;
         self.tell_held(key);
-        self.read_local(key);
+        self.read_conn(key);
     }
 
     /// Whether a stream is asked where to go.
-    pub(in crate::worker) fn is_talking(&self, key: Key) -> bool {
-        self.locals.get(key).is_some_and(|local| matches!(local.stage, Stage::Talking(_)))
+    pub(in crate::worker) fn is_proxy_handshake(&self, key: Key) -> bool {
+        self.conns.get(key).is_some_and(|conn| matches!(conn.stage, Stage::ProxyHandshake(_)))
     }
 
-    /// What the client said while its name was looked up, which a local connection without a server
+    /// What the client said while its name was looked up, which a connection without a server
     /// has held.
-    pub(in crate::worker) fn client_had_said(&mut self, key: Key, before: &mut Local) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
+    pub(in crate::worker) fn client_had_said(&mut self, key: Key, before: &mut Conn) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         // Nothing else can be held yet: the conversation has just begun.
-        std::mem::swap(&mut local.spill, &mut before.spill);
+        std::mem::swap(&mut conn.spill, &mut before.spill);
         while let Some(chunk) = before.output.pop_chunk() {
             talk.held_bytes += chunk.len() as u64;
             talk.held.push_chunk(chunk);
@@ -251,8 +251,8 @@ impl<D: Driver> Worker<D> {
 
     /// The client has said all.
     pub(in crate::worker) fn client_said_all(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        if let Stage::Talking(talk) = &mut local.stage {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if let Stage::ProxyHandshake(talk) = &mut conn.stage {
             talk.client_ended = true;
             self.tell_held(key);
         }
@@ -261,32 +261,34 @@ impl<D: Driver> Worker<D> {
     /// The conversation is over, and bytes pass.
     fn pass(&mut self, key: Key) {
         self.close_ports(key);
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = std::mem::replace(&mut local.stage, Stage::Open) else { return };
-        local.copy_only = false;
-        local.deadline = None;
-        let Talk { mut held, client_ended, server, .. } = *talk;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = std::mem::replace(&mut conn.stage, Stage::Open) else {
+            return;
+        };
+        conn.copy_only = false;
+        conn.deadline = None;
+        let ProxySession { mut held, client_ended, server, .. } = *talk;
         while let Some(chunk) = held.pop_chunk() {
-            local.output.push_chunk(chunk);
+            conn.output.push_chunk(chunk);
         }
-        local.end_after_output |= client_ended;
-        if local.fd.is_none() {
+        conn.end_after_output |= client_ended;
+        if conn.fd.is_none() {
             let gone = io::Error::from(io::ErrorKind::NotConnected);
-            return self.local_is_empty(key, "reset", &gone);
+            return self.conn_is_empty(key, "reset", &gone);
         }
         if let Server::Connected { broken: Some(broken) } = server {
-            local.broken = Some(Box::new(broken));
-            return match local.read_ended {
-                true => self.local_ended(key),
-                false => self.local_takes_no_more(key, None),
+            conn.broken = Some(Box::new(broken));
+            return match conn.read_ended {
+                true => self.conn_ended(key),
+                false => self.conn_takes_no_more(key, None),
             };
         }
-        if local.read_ended {
-            self.local_ended(key);
+        if conn.read_ended {
+            self.conn_ended(key);
         }
-        self.mark_local(key);
+        self.mark_conn(key);
         self.join_when_at_rest(key);
-        self.read_local(key);
+        self.read_conn(key);
     }
 
     /// Nothing more is said to the client; what it still says is not listened to.
@@ -294,15 +296,15 @@ impl<D: Driver> Worker<D> {
         let now = self.cx.now;
         self.leave_server(key, Server::Over);
         self.close_ports(key);
-        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
         let patience = match self.drain {
-            Drain::No => self.cx.plan.timeouts_of(local.exit).linger,
+            Drain::No => self.cx.plan.timeouts_of(conn.exit).linger,
             _ => Some(Duration::from_millis(LEAVE_MILLIS)),
         };
-        let Stage::Talking(talk) = &mut local.stage else { return };
-        talk.held = Pieces::default();
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        talk.held = PayloadQueue::default();
         let held_bytes = std::mem::take(&mut talk.held_bytes);
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().data_end(stream, now);
         }
@@ -313,9 +315,9 @@ impl<D: Driver> Worker<D> {
     /// Patience with a conversation, its client or its server is over.
     pub(in crate::worker) fn talk_patience_over(&mut self, key: Key) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let ask = self.cx.plan.timeouts_of(local.exit).ask;
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let ask = self.cx.plan.timeouts_of(conn.exit).ask;
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         let asked_long =
             talk.awaited_since.is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));
         if matches!(talk.server, Server::Dialing(_)) {
@@ -326,25 +328,25 @@ impl<D: Driver> Worker<D> {
             self.converse(key, |conversation, steps| conversation.timed_out(steps));
         }
         // One that goes on all the same, or that was silent for TIMEOUT=io.
-        if let Some(local) = self.locals.get(key)
-            && let Stage::Talking(talk) = &local.stage
+        if let Some(conn) = self.conns.get(key)
+            && let Stage::ProxyHandshake(talk) = &conn.stage
             && (!asked_long || !matches!(talk.server, Server::Over))
         {
             let over = io::Error::from(io::ErrorKind::TimedOut);
-            self.local_failed(key, "timed out", &over);
+            self.conn_failed(key, "timed out", &over);
         }
     }
 
     /// The process ends: nobody is waited for who has not said what it wants, nor for long who has
     /// been told all.
     pub(in crate::worker) fn end_idle_conversations(&mut self) {
-        let is_idle = |local: &Local| match &local.stage {
-            Stage::Talking(talk) => {
+        let is_idle = |conn: &Conn| match &conn.stage {
+            Stage::ProxyHandshake(talk) => {
                 talk.awaited_since.is_some() || matches!(talk.server, Server::Over)
             }
             _ => false,
         };
-        let idle = self.locals.iter().filter(|(_, local)| is_idle(local)).map(|(key, _)| key);
+        let idle = self.conns.iter().filter(|(_, conn)| is_idle(conn)).map(|(key, _)| key);
         for key in idle.collect::<Vec<_>>() {
             self.end_client(key);
         }

@@ -1,5 +1,5 @@
 //! What conversations ask for beside their server: ports at the peer and what comes in by them, and
-//! whether a host may be reached. [`crate::worker::proxy::here`] has the ports that are opened here.
+//! whether a host may be reached. [`crate::worker::proxy::expected_conn`] has the ports that are opened here.
 //!
 //! Whatever is known at once is told to the conversation behind the steps that it has just said,
 //! as if it had taken time.
@@ -20,8 +20,8 @@ use crate::session::NO_ADDRESS;
 use crate::worker::context::Lookup;
 use crate::worker::dialer::dial::Request;
 use crate::worker::ingress::access::Incoming;
-use crate::worker::proxy::talk::{Answer, Place, Talk};
-use crate::worker::stream::local::Stage;
+use crate::worker::proxy::session::{Answer, Place, ProxySession};
+use crate::worker::stream::conn::Stage;
 use crate::worker::{Key, Worker};
 
 /// What a conversation is told for a port that it asks for in vain.
@@ -33,9 +33,9 @@ const TOO_MANY: &str = "too many ports are open for this connection";
 const NOBODY: &str = "its control stream has ended";
 
 impl<D: Driver> Worker<D> {
-    pub(in crate::worker) fn talk(&mut self, key: Key) -> Option<&mut Talk> {
-        match &mut self.locals.get_mut(key)?.stage {
-            Stage::Talking(talk) => Some(talk),
+    pub(in crate::worker) fn talk(&mut self, key: Key) -> Option<&mut ProxySession> {
+        match &mut self.conns.get_mut(key)?.stage {
+            Stage::ProxyHandshake(talk) => Some(talk),
             _ => None,
         }
     }
@@ -70,7 +70,7 @@ impl<D: Driver> Worker<D> {
 
     /// Whether the peer of a conversation opens ports, and calls clients.
     pub(in crate::worker) fn peer_opens_ports(&self, key: Key) -> bool {
-        let tunnel = self.locals.get(key).and_then(|local| self.tunnels.get(local.tunnel));
+        let tunnel = self.conns.get(key).and_then(|conn| self.tunnels.get(conn.tunnel));
         tunnel.is_some_and(|tunnel| tunnel.session().peer_opens_ports())
     }
 
@@ -88,7 +88,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn ask_for_port(&mut self, key: Key, request: u32, lead: Lead) -> Result<(), String> {
-        if let Some(Talk { is_judged: true, .. }) = self.talk(key)
+        if let Some(ProxySession { is_judged: true, .. }) = self.talk(key)
             && let Lead::Server(server) = lead
             && self.cx.destinations.is_own(server, net::is_ours)
         {
@@ -101,8 +101,8 @@ impl<D: Driver> Worker<D> {
         if !self.peer_opens_ports(key) {
             return Err(NO_PORTS.to_owned());
         }
-        let Some(local) = self.locals.get(key) else { return Err(NOBODY.to_owned()) };
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        let Some(conn) = self.conns.get(key) else { return Err(NOBODY.to_owned()) };
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         let asked = match (self.tunnels.get_mut(tunnel), stream) {
             (Some(tunnel), Some(stream)) => {
                 tunnel.session_mut().ask_port(stream, request, transport)
@@ -142,13 +142,13 @@ impl<D: Driver> Worker<D> {
                     self.end_associations(key);
                 }
             }
-            Place::Here(port) => self.drop_here(port),
+            Place::ExpectedConn(port) => self.drop_here(port),
         }
     }
 
     fn close_port_at_peer(&mut self, key: Key, request: u32) {
-        let Some(local) = self.locals.get(key) else { return };
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        let Some(conn) = self.conns.get(key) else { return };
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().close_port(stream, request);
         }
@@ -238,8 +238,8 @@ impl<D: Driver> Worker<D> {
             ..Request::new(owner, target, overall)
         });
         let Some(key) = begun else { return };
-        if let Some(local) = self.locals.get_mut(key) {
-            local.beside = Some(talk);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.beside = Some(talk);
         }
         debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
     }
@@ -267,8 +267,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn host_found(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         let Some(target) = talk.checking.take() else { return };
         let result = match found {
             Ok(addresses) => {

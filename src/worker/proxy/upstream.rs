@@ -12,39 +12,39 @@ use crate::io::net;
 use crate::proxy_proto::Unreached;
 use crate::worker::broken::Broken;
 use crate::worker::dialer::dial::{Owner, Permission, Request};
-use crate::worker::proxy::talk::Server;
-use crate::worker::stream::local::{Local, Pace, Reading, Stage};
+use crate::worker::proxy::session::Server;
+use crate::worker::stream::conn::{Conn, ReadMode, Reading, Stage};
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
     /// Gives up the server that is connected, if one is.
     pub(in crate::worker) fn leave_server(&mut self, key: Key, next: Server) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         if matches!(next, Server::Closing(_)) {
             self.closing.push(key);
         }
         if let Server::Dialing(dial) = std::mem::replace(&mut talk.server, next) {
             self.cx.forget_dial(dial);
         }
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         talk.awaited_since = None;
-        local.deadline = None;
-        if let Some(fd) = local.fd.take() {
+        conn.deadline = None;
+        if let Some(fd) = conn.fd.take() {
             net::shut_down(&fd);
             self.cx.driver.cancel_all(&fd);
         }
-        local.forget_output(&mut self.cx.buffers.pipes);
-        local.end_after_output = false;
-        local.end_doubtful = false;
-        local.pace = Pace::Sparse;
-        local.streak = 0;
+        conn.forget_output(&mut self.cx.buffers.pipes);
+        conn.end_after_output = false;
+        conn.end_doubtful = false;
+        conn.read_mode = ReadMode::Sparse;
+        conn.streak = 0;
     }
 
     /// Whether [`Self::dial_after_closing`] has something to do.
     pub(in crate::worker) fn may_dial_next_server(&self) -> bool {
-        self.closing.iter().any(|&key| self.locals.get(key).is_none_or(is_quiet))
+        self.closing.iter().any(|&key| self.conns.get(key).is_none_or(is_quiet))
     }
 
     /// Sets out for the servers of those conversations whose last one is gone by now.
@@ -53,9 +53,9 @@ impl<D: Driver> Worker<D> {
             return;
         }
         for key in std::mem::take(&mut self.closing) {
-            let Some(local) = self.locals.get_mut(key) else { continue };
-            let quiet = is_quiet(local);
-            let Stage::Talking(talk) = &mut local.stage else { continue };
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let quiet = is_quiet(conn);
+            let Stage::ProxyHandshake(talk) = &mut conn.stage else { continue };
             match std::mem::replace(&mut talk.server, Server::None) {
                 Server::Closing(target) if quiet => self.dial_server(key, target),
                 server @ Server::Closing(_) => {
@@ -68,13 +68,13 @@ impl<D: Driver> Worker<D> {
     }
 
     fn dial_server(&mut self, key: Key, target: Target) {
-        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
         // The end of the server before is not that of the next.
-        local.read_ended = false;
-        debug!(client = %local.client, host = %target.host, port = target.port, "proxy connects");
-        let connect = self.cx.plan.timeouts_of(local.exit).connect;
+        conn.read_ended = false;
+        debug!(client = %conn.client, host = %target.host, port = target.port, "proxy connects");
+        let connect = self.cx.plan.timeouts_of(conn.exit).connect;
         let overall = connect.map(|connect| self.cx.now.after(connect));
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         let mut request = Request::new(Owner::Conversation(key), target, overall);
         if talk.is_judged {
             request.permission = Permission::Proxy(talk.protocol(), talk.asker.clone());
@@ -94,36 +94,36 @@ impl<D: Driver> Worker<D> {
 
     /// The server of a conversation is reached.
     pub(in crate::worker) fn server_connected(&mut self, key: Key, server: Fd) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Talking(talk) = &mut local.stage else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         let addresses = (net::peer_address(&server), net::local_address(&server));
         talk.server = Server::Connected { broken: None };
-        local.fd = Some(server);
-        local.deadline = None;
+        conn.fd = Some(server);
+        conn.deadline = None;
         self.converse(key, |conversation, steps| conversation.connected(Ok(addresses), steps));
-        self.read_local(key);
+        self.read_conn(key);
     }
 
     /// Bytes of the server.
     pub(in crate::worker) fn server_said(&mut self, key: Key, chunk: &Chunk) {
-        let Some(local) = self.locals.get(key) else { return };
+        let Some(conn) = self.conns.get(key) else { return };
         // What the one before says is nobody's answer.
-        if let Stage::Talking(talk) = &local.stage
+        if let Stage::ProxyHandshake(talk) = &conn.stage
             && talk.reads_server()
         {
-            let (tunnel, stream) = (local.tunnel, local.stream);
+            let (tunnel, stream) = (conn.tunnel, conn.stream);
             self.converse(key, |conversation, steps| conversation.from_server(chunk, steps));
             let may_go_on = stream.is_some_and(|stream| {
                 self.tunnels.get_mut(tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             });
-            self.judge_pace(key, chunk.len(), may_go_on);
+            self.update_read_mode(key, chunk.len(), may_go_on);
         }
     }
 
     /// The server has said all.
     pub(in crate::worker) fn server_said_all(&mut self, key: Key) {
-        let Some(local) = self.locals.get(key) else { return };
-        let Stage::Talking(talk) = &local.stage else { return };
+        let Some(conn) = self.conns.get(key) else { return };
+        let Stage::ProxyHandshake(talk) = &conn.stage else { return };
         if let Server::Connected { broken: Some(broken) } = &talk.server
             && !broken.ends_in_order()
         {
@@ -137,15 +137,15 @@ impl<D: Driver> Worker<D> {
 
     /// The socket of a stream is broken: it failed to be read.
     pub(in crate::worker) fn reading_failed(&mut self, key: Key, error: &io::Error) {
-        let Some(local) = self.locals.get(key) else { return };
-        let Stage::Talking(talk) = &local.stage else {
-            return match local.stage {
-                Stage::Open => self.local_is_empty(key, "reset", error),
-                _ => self.local_failed(key, "reset", error),
+        let Some(conn) = self.conns.get(key) else { return };
+        let Stage::ProxyHandshake(talk) = &conn.stage else {
+            return match conn.stage {
+                Stage::Open => self.conn_is_empty(key, "reset", error),
+                _ => self.conn_failed(key, "reset", error),
             };
         };
         if talk.reads_server() {
-            debug!(client = %local.client, %error, "the proxy's server failed");
+            debug!(client = %conn.client, %error, "the proxy's server failed");
             self.leave_server(key, Server::None);
             self.converse(key, |conversation, steps| conversation.server_failed(steps));
         }
@@ -154,28 +154,28 @@ impl<D: Driver> Worker<D> {
     /// The same: it failed to be written to. A server may have answered before it broke off.
     pub(in crate::worker) fn writing_failed(&mut self, key: Key, error: &io::Error) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let linger = self.cx.plan.timeouts_of(local.exit).linger;
-        let Stage::Talking(talk) = &mut local.stage else {
-            return self.local_takes_no_more(key, Some(error));
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let linger = self.cx.plan.timeouts_of(conn.exit).linger;
+        let Stage::ProxyHandshake(talk) = &mut conn.stage else {
+            return self.conn_takes_no_more(key, Some(error));
         };
         if let Server::Connected { broken } = &mut talk.server {
             broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);
-            local.forget_output(&mut self.cx.buffers.pipes);
+            conn.forget_output(&mut self.cx.buffers.pipes);
             self.tell_held(key);
         }
     }
 
     /// Of so many bytes that a server has taken, those that the session has delivered.
     pub(in crate::worker) fn delivered_part(&mut self, key: Key, bytes: u64) -> u64 {
-        let Some(local) = self.locals.get_mut(key) else { return bytes };
-        let own_bytes = local.own_bytes.min(bytes);
-        local.own_bytes -= own_bytes;
+        let Some(conn) = self.conns.get_mut(key) else { return bytes };
+        let own_bytes = conn.own_bytes.min(bytes);
+        conn.own_bytes -= own_bytes;
         bytes - own_bytes
     }
 }
 
 /// Nothing is under way on the socket that it had last.
-fn is_quiet(local: &Local) -> bool {
-    local.reading == Reading::Idle && !local.sending
+fn is_quiet(conn: &Conn) -> bool {
+    conn.reading == Reading::Idle && !conn.sending
 }

@@ -5,64 +5,64 @@ use std::io;
 use crate::io::driver::{Driver, Fd};
 use crate::io::{direct, net};
 use crate::worker::broken::{Broken, next_look};
-use crate::worker::stream::local::Stage;
+use crate::worker::stream::conn::Stage;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
     /// A local socket takes no more: what it has sent is read, then its stream is reset.
-    pub(in crate::worker) fn local_takes_no_more(&mut self, key: Key, error: Option<&io::Error>) {
+    pub(in crate::worker) fn conn_takes_no_more(&mut self, key: Key, error: Option<&io::Error>) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        let (Stage::Open, Some(fd), Some(_)) = (&local.stage, &local.fd, local.stream) else {
-            return self.local_failed(key, "reset", error.unwrap_or(&reset));
+        let (Stage::Open, Some(fd), Some(_)) = (&conn.stage, &conn.fd, conn.stream) else {
+            return self.conn_failed(key, "reset", error.unwrap_or(&reset));
         };
         let gone = net::is_hung_up(fd);
-        let linger = self.cx.plan.timeouts_of(local.exit).linger;
-        let broken = local.broken.get_or_insert_with(|| Box::new(Broken::new(now, linger)));
+        let linger = self.cx.plan.timeouts_of(conn.exit).linger;
+        let broken = conn.broken.get_or_insert_with(|| Box::new(Broken::new(now, linger)));
         if let Some(error) = error {
             broken.write_failed(error);
         }
-        local.forget_output(&mut self.cx.buffers.pipes);
-        if local.read_ended {
-            return self.local_is_empty(key, "reset", error.unwrap_or(&reset));
+        conn.forget_output(&mut self.cx.buffers.pipes);
+        if conn.read_ended {
+            return self.conn_is_empty(key, "reset", error.unwrap_or(&reset));
         }
         // A Unix socket may take no more and go on giving.
         if gone {
             self.set_deadline(key, Some(next_look(now)));
         }
-        self.read_local(key);
+        self.read_conn(key);
     }
 
     /// Whether nothing is left in a local socket that is broken, and gets nothing any more.
     pub(in crate::worker) fn has_given_all(&self, key: Key) -> bool {
-        let Some(local) = self.locals.get(key) else { return false };
-        let is_open = matches!(local.stage, Stage::Open) && local.stream.is_some();
+        let Some(conn) = self.conns.get(key) else { return false };
+        let is_open = matches!(conn.stage, Stage::Open) && conn.stream.is_some();
         let is_gone = |fd: &Fd| net::is_hung_up(fd) && direct::waiting_bytes(fd) == 0;
-        is_open && local.broken.is_some() && local.fd.as_ref().is_some_and(is_gone)
+        is_open && conn.broken.is_some() && conn.fd.as_ref().is_some_and(is_gone)
     }
 
     /// All that a broken local socket had sent has been read: it goes to the peer, as the peer takes
     /// it, and then the reset.
-    pub(in crate::worker) fn local_is_empty(
+    pub(in crate::worker) fn conn_is_empty(
         &mut self,
         key: Key,
         what: &'static str,
         error: &io::Error,
     ) {
         let now = self.cx.now;
-        let Some(local) = self.drop_socket(key, what, error) else { return };
-        let (tunnel, stream, exit) = (local.tunnel, local.stream, local.exit);
+        let Some(conn) = self.drop_socket(key, what, error) else { return };
+        let (tunnel, stream, exit) = (conn.tunnel, conn.stream, conn.exit);
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
             (Some(tunnel), Some(stream)) => tunnel.session_mut().local_broken(stream, what),
             _ => false,
         };
-        if keep && let Some(local) = self.locals.get_mut(key) {
+        if keep && let Some(conn) = self.conns.get_mut(key) {
             let linger = self.cx.plan.timeouts_of(exit).linger;
-            local.broken = Some(Box::new(Broken::new(now, linger)));
+            conn.broken = Some(Box::new(Broken::new(now, linger)));
             self.set_deadline(key, Some(next_look(now)));
         } else {
-            self.locals.remove(key);
+            self.conns.remove(key);
         }
         self.tunnels.mark(tunnel);
     }
@@ -70,18 +70,18 @@ impl<D: Driver> Worker<D> {
     /// All that was delivered is written, and the connection is to be reset: when it has arrived.
     pub(in crate::worker) fn reset_after_output(&mut self, key: Key) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Some(fd) = &local.fd else { return self.reset_local(key) };
-        if std::mem::take(&mut local.end_after_output) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(fd) = &conn.fd else { return self.reset_conn(key) };
+        if std::mem::take(&mut conn.end_after_output) {
             net::shut_down_write(fd);
         }
         if net::undelivered_bytes(fd) == 0 {
-            return self.reset_local(key);
+            return self.reset_conn(key);
         }
-        if !matches!(local.stage, Stage::Settling) {
-            let linger = self.cx.plan.timeouts_of(local.exit).linger;
-            local.stage = Stage::Settling;
-            local.broken = Some(Box::new(Broken::new(now, linger)));
+        if !matches!(conn.stage, Stage::Settling) {
+            let linger = self.cx.plan.timeouts_of(conn.exit).linger;
+            conn.stage = Stage::Settling;
+            conn.broken = Some(Box::new(Broken::new(now, linger)));
         }
         self.set_deadline(key, Some(next_look(now)));
     }
@@ -89,18 +89,18 @@ impl<D: Driver> Worker<D> {
     /// Looks at a connection that waits for the rest of a broken one. `false`: it is none.
     pub(in crate::worker) fn look_at_broken(&mut self, key: Key) -> bool {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return true };
-        let Some(broken) = &mut local.broken else { return false };
-        let settling = local.fd.as_ref().filter(|_| matches!(local.stage, Stage::Settling));
+        let Some(conn) = self.conns.get_mut(key) else { return true };
+        let Some(broken) = &mut conn.broken else { return false };
+        let settling = conn.fd.as_ref().filter(|_| matches!(conn.stage, Stage::Settling));
         let undelivered_bytes = settling.map_or(0, |fd| net::undelivered_bytes(fd));
         let found = settling.is_some() && undelivered_bytes == 0;
-        if !found && !broken.patience.is_over(now, local.last_data, undelivered_bytes) {
+        if !found && !broken.patience.is_over(now, conn.last_data, undelivered_bytes) {
             self.set_deadline(key, Some(next_look(now)));
-        } else if matches!(local.stage, Stage::Settling) {
-            self.reset_local(key);
+        } else if matches!(conn.stage, Stage::Settling) {
+            self.reset_conn(key);
         } else {
             let over = io::Error::from(io::ErrorKind::TimedOut);
-            self.local_failed(key, "reset", &over);
+            self.conn_failed(key, "reset", &over);
         }
         true
     }

@@ -1,4 +1,4 @@
-//! Whose a local connection is.
+//! Whose a connection is.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

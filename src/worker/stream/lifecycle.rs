@@ -14,13 +14,13 @@ use crate::session::{Beside, Ended, Event, NO_ADDRESS, StreamKey};
 use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::dialer::dial::{Owner, Request};
 use crate::worker::ingress::access::Incoming;
-use crate::worker::stream::local::{Local, Stage};
+use crate::worker::stream::conn::{Conn, Stage};
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
     /// Does what the session of a tunnel has said.
     #[inline]
-    pub(in crate::worker) fn do_events(&mut self, key: Key) {
+    pub(in crate::worker) fn handle_events(&mut self, key: Key) {
         while let Some(event) =
             self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session_mut().poll_event())
         {
@@ -68,7 +68,7 @@ impl<D: Driver> Worker<D> {
                     self.port_given(Key::unpack(user), request, result);
                 }
                 Event::Opened { user } => self.stream_opened(user),
-                Event::ReadMore { user } => self.read_local(Key::unpack(user)),
+                Event::ReadMore { user } => self.read_conn(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
                 Event::Ended { user, how } if user & FLOW_BIT != 0 => {
                     self.flow_ended(Key::unpack(user), &how);
@@ -136,9 +136,9 @@ impl<D: Driver> Worker<D> {
     ) -> Option<Key> {
         let key = self.begin_exit(incoming, seat, None, Stage::Dialing(None))?;
         let dial = self.cx.dial(request(Owner::Exit(key)));
-        match (dial, self.locals.get_mut(key)) {
-            (Some(dial), Some(local)) => {
-                local.stage = Stage::Dialing(Some(dial));
+        match (dial, self.conns.get_mut(key)) {
+            (Some(dial), Some(conn)) => {
+                conn.stage = Stage::Dialing(Some(dial));
                 Some(key)
             }
             _ => {
@@ -161,13 +161,13 @@ impl<D: Driver> Worker<D> {
         };
         let Some(key) = self.begin_exit(incoming, seat, None, Stage::Open) else { return };
         self.execs.started(&mut self.cx, exec, key);
-        if let Some(local) = self.locals.get_mut(key) {
-            local.fd = Some(Rc::new(socket));
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.fd = Some(Rc::new(socket));
         }
         self.exit_reached(key);
     }
 
-    /// A local connection for a stream that the peer began, with the PROXY header that its server
+    /// A connection for a stream that the peer began, with the PROXY header that its server
     /// gets first. `None`: there is no room for it, and the peer knows.
     pub(in crate::worker) fn begin_exit(
         &mut self,
@@ -178,12 +178,12 @@ impl<D: Driver> Worker<D> {
     ) -> Option<Key> {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let client = client.unwrap_or(NO_ADDRESS);
-        let mut local = Local::new(tunnel, stage, client, self.cx.now);
-        local.stream = Some(stream);
-        local.exit = incoming.exit;
-        local.seat = seat;
-        local.header = header.map(Vec::into_boxed_slice);
-        let Some(key) = self.locals.insert(local) else {
+        let mut conn = Conn::new(tunnel, stage, client, self.cx.now);
+        conn.stream = Some(stream);
+        conn.exit = incoming.exit;
+        conn.seat = seat;
+        conn.header = header.map(Vec::into_boxed_slice);
+        let Some(key) = self.conns.insert(conn) else {
             self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
             return None;
         };
@@ -195,17 +195,17 @@ impl<D: Driver> Worker<D> {
 
     /// The server of an exit is reached.
     pub(in crate::worker) fn exit_connected(&mut self, key: Key, server: Fd) {
-        if let Some(local) = self.locals.get_mut(key) {
-            local.fd = Some(server);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.fd = Some(server);
             self.exit_reached(key);
         }
     }
 
     /// The server of an exit cannot be reached.
     pub(in crate::worker) fn exit_unreachable(&mut self, key: Key, reason: &str) {
-        let Some(local) = self.locals.remove(key) else { return };
-        if let Some(stream) = local.stream {
-            self.refuse_stream(local.tunnel, stream, local.client, reason, true);
+        let Some(conn) = self.conns.remove(key) else { return };
+        if let Some(stream) = conn.stream {
+            self.refuse_stream(conn.tunnel, stream, conn.client, reason, true);
         }
     }
 
@@ -237,21 +237,21 @@ impl<D: Driver> Worker<D> {
 
     /// Whoever an exit leads to is there, and knows whose the stream is.
     pub(in crate::worker) fn exit_reached(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Some(fd) = &local.fd else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(fd) = &conn.fd else { return };
         let (server, own) = (net::peer_address(fd), net::local_address(fd));
-        let urgent = local.urgent.take().map_or(Ok(()), |byte| net::send_urgent(fd, byte));
-        local.header = None;
-        local.deadline = None;
-        let (tunnel, stream) = (local.tunnel, local.stream);
+        let urgent = conn.urgent.take().map_or(Ok(()), |byte| net::send_urgent(fd, byte));
+        conn.header = None;
+        conn.deadline = None;
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         // The client may have left meanwhile: what it said is delivered all the same.
-        let then_reset = local.reset_when_reached;
-        local.stage = match stream {
+        let then_reset = conn.reset_when_reached;
+        conn.stage = match stream {
             Some(_) => Stage::Open,
             None => Stage::Flushing { then_reset },
         };
         if stream.is_none() && then_reset {
-            let linger = self.cx.plan.timeouts_of(local.exit).linger;
+            let linger = self.cx.plan.timeouts_of(conn.exit).linger;
             self.set_deadline(key, linger.map(|linger| self.cx.now.after(linger)));
         }
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
@@ -259,21 +259,21 @@ impl<D: Driver> Worker<D> {
         }
         self.tunnels.mark(tunnel);
         if let Err(error) = urgent {
-            return self.local_takes_no_more(key, Some(&error));
+            return self.conn_takes_no_more(key, Some(&error));
         }
-        self.read_local(key);
-        self.mark_local(key);
+        self.read_conn(key);
+        self.mark_conn(key);
     }
 
     /// The peer has said all it has to say.
     fn end_of_data(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        if matches!(local.stage, Stage::Talking(_)) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if matches!(conn.stage, Stage::ProxyHandshake(_)) {
             return self.client_said_all(key);
         }
-        trace!(client = %local.client, "end of data from the peer");
-        local.end_after_output = true;
-        self.mark_local(key);
+        trace!(client = %conn.client, "end of data from the peer");
+        conn.end_after_output = true;
+        self.mark_conn(key);
     }
 
     /// The session has ended the stream; what was delivered is still written.
@@ -284,13 +284,13 @@ impl<D: Driver> Worker<D> {
             return;
         }
         self.close_asked_of(key);
-        let Some(local) = self.locals.get_mut(key) else { return };
-        local.stream = None;
-        local.input.clear(&mut self.cx.buffers.pipes);
-        let client = local.client;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.stream = None;
+        conn.input.clear(&mut self.cx.buffers.pipes);
+        let client = conn.client;
         // What its client has said is still to reach the server.
-        let sets_out = matches!(local.stage, Stage::Dialing(_) | Stage::Knocking(..))
-            && !local.output_is_empty();
+        let sets_out = matches!(conn.stage, Stage::Dialing(_) | Stage::ConnectingUnix(..))
+            && !conn.output_is_empty();
         match how {
             Ended::Orderly => {
                 debug!(%client, "stream ended");
@@ -300,7 +300,7 @@ impl<D: Driver> Worker<D> {
             }
             Ended::Reset(reason) => {
                 debug!(%client, reason, "stream reset by the peer");
-                local.reset_when_reached = sets_out;
+                conn.reset_when_reached = sets_out;
                 if !sets_out {
                     self.flush_and_close(key, true);
                 }
@@ -313,30 +313,30 @@ impl<D: Driver> Worker<D> {
     }
 
     fn flush_and_close(&mut self, key: Key, then_reset: bool) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let linger = self.cx.plan.timeouts_of(local.exit).linger;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let linger = self.cx.plan.timeouts_of(conn.exit).linger;
         let deadline =
             if then_reset { linger.map(|linger| self.cx.now.after(linger)) } else { None };
-        let is_broken = local.fd.is_none() || local.broken.is_some();
-        if is_broken || matches!(local.stage, Stage::Dialing(_) | Stage::Talking(_)) {
+        let is_broken = conn.fd.is_none() || conn.broken.is_some();
+        if is_broken || matches!(conn.stage, Stage::Dialing(_) | Stage::ProxyHandshake(_)) {
             // Nobody waits for the server any more, or the socket takes nothing.
-            self.reset_local(key);
+            self.reset_conn(key);
             return;
         }
-        local.stage = Stage::Flushing { then_reset };
+        conn.stage = Stage::Flushing { then_reset };
         self.set_deadline(key, deadline);
-        self.mark_local(key);
+        self.mark_conn(key);
     }
 
-    /// Ends a local connection with a reset, now. Its session is not told.
-    pub(in crate::worker) fn reset_local(&mut self, key: Key) {
+    /// Ends a connection with a reset, now. Its session is not told.
+    pub(in crate::worker) fn reset_conn(&mut self, key: Key) {
         self.close_asked_of(key);
         self.close_ports(key);
-        let Some(local) = self.locals.remove(key) else { return };
-        if let Some(dial) = local.stage.dial() {
+        let Some(conn) = self.conns.remove(key) else { return };
+        if let Some(dial) = conn.stage.dial() {
             self.cx.forget_dial(dial);
         }
-        if let Some(fd) = local.fd {
+        if let Some(fd) = conn.fd {
             // Closed when what is under way on it has ended.
             net::reset_on_close(&fd);
             self.cx.driver.cancel_all(&fd);

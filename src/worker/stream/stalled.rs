@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::io::driver::{BufferClass, Driver};
 use crate::limits::{STALLED_MILLIS, STREAM_PIPES_MAX};
 use crate::session::Moment;
-use crate::worker::stream::local::Local;
+use crate::worker::stream::conn::Conn;
 use crate::worker::{Key, Worker};
 
 /// See [`STALLED_MILLIS`].
@@ -19,9 +19,8 @@ impl<D: Driver> Worker<D> {
     /// Whether more can be spliced to a local socket, if need be by a pipe of one that stands still.
     pub(in crate::worker) fn has_pipe_room(&mut self, key: Key) -> bool {
         let has_room = |worker: &mut Self| {
-            let local = worker.locals.get_mut(key);
-            local
-                .is_some_and(|local| local.output.need_room(&mut worker.cx.buffers.pipes).is_some())
+            let conn = worker.conns.get_mut(key);
+            conn.is_some_and(|conn| conn.output.need_room(&mut worker.cx.buffers.pipes).is_some())
         };
         has_room(self) || (self.free_stalled_pipes(key) && has_room(self))
     }
@@ -29,17 +28,17 @@ impl<D: Driver> Worker<D> {
     /// A stream finds no further pipe: takes those of others that have stood still for a while. Whether
     /// there are more free ones now.
     pub(in crate::worker) fn free_stalled_pipes(&mut self, asking: Key) -> bool {
-        let may_have_more = |local: &Local| local.output.pipe_count() < STREAM_PIPES_MAX;
+        let may_have_more = |conn: &Conn| conn.output.pipe_count() < STREAM_PIPES_MAX;
         if self.cx.now < self.pipes_looked_for.after(STALLED)
-            || !self.locals.get(asking).is_some_and(may_have_more)
+            || !self.conns.get(asking).is_some_and(may_have_more)
         {
             return false;
         }
         self.pipes_looked_for = self.cx.now;
         let (now, mut freed) = (self.cx.now, 0);
         let mut due = std::mem::take(&mut self.cx.scratch);
-        let stands_still = self.locals.iter().filter(|(_, local)| {
-            local.waiting && local.output.pipe().is_some() && local.last_data.after(STALLED) <= now
+        let stands_still = self.conns.iter().filter(|(_, conn)| {
+            conn.waiting && conn.output.pipe().is_some() && conn.last_data.after(STALLED) <= now
         });
         due.extend(stands_still.map(|(key, _)| key).filter(|&key| key != asking));
         for key in due.drain(..) {
@@ -65,9 +64,9 @@ impl<D: Driver> Worker<D> {
         }
         self.buffers_looked_for = self.cx.now;
         let before = self.cx.driver.free_buffers(BufferClass::Bulk);
-        for (_, local) in self.locals.iter_mut() {
-            if local.received_at.after(STALLED) <= self.cx.now {
-                self.cx.buffers.copy_bulk(&mut local.packed, &mut local.input);
+        for (_, conn) in self.conns.iter_mut() {
+            if conn.received_at.after(STALLED) <= self.cx.now {
+                self.cx.buffers.copy_bulk(&mut conn.packed, &mut conn.input);
             }
         }
         self.tunnels.free_stalled_buffers(&mut self.cx);
@@ -79,16 +78,16 @@ impl<D: Driver> Worker<D> {
 
     /// How many pipes it had, if it has none any more.
     fn empty_pipes_of(&mut self, key: Key) -> usize {
-        let Some(local) = self.locals.get_mut(key) else { return 0 };
-        let before = local.output.pipe_count();
-        match self.cx.buffers.empty_pipes(&mut local.output) {
+        let Some(conn) = self.conns.get_mut(key) else { return 0 };
+        let before = conn.output.pipe_count();
+        match self.cx.buffers.empty_pipes(&mut conn.output) {
             Ok(()) => {
                 // What is left is in our own buffers.
-                local.stalled = !local.output.uses_pipe();
-                before - local.output.pipe_count()
+                conn.stalled = !conn.output.uses_pipe();
+                before - conn.output.pipe_count()
             }
             Err(error) => {
-                self.local_failed(key, "broken", &error);
+                self.conn_failed(key, "broken", &error);
                 before
             }
         }

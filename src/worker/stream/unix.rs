@@ -13,7 +13,7 @@ use crate::limits::SWEEP_MILLIS;
 use crate::policy::seats::Seat;
 use crate::session::NO_ADDRESS;
 use crate::worker::ingress::access::Incoming;
-use crate::worker::stream::local::Stage;
+use crate::worker::stream::conn::Stage;
 use crate::worker::tunnel::link_io::is_again;
 use crate::worker::{Key, Worker};
 
@@ -30,22 +30,22 @@ impl<D: Driver> Worker<D> {
         debug!(%client, path = %path.display(), "exit");
         let connect = self.cx.plan.timeouts_of(incoming.exit).connect;
         let until = connect.map(|connect| self.cx.now.after(connect));
-        let stage = Stage::Knocking(path, until);
+        let stage = Stage::ConnectingUnix(path, until);
         let Some(key) = self.begin_exit(incoming, seat, header, stage) else { return };
-        self.knock(key);
+        self.retry_unix_connect(key);
     }
 
     /// Tries to connect to the Unix socket of an exit.
-    pub(in crate::worker) fn knock(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Stage::Knocking(path, until) = &local.stage else { return };
+    pub(in crate::worker) fn retry_unix_connect(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Stage::ConnectingUnix(path, until) = &conn.stage else { return };
         let connected = unix::connect(path).and_then(|socket| {
-            local.header.as_ref().map_or(Ok(()), |header| net::send_first(&socket, header))?;
+            conn.header.as_ref().map_or(Ok(()), |header| net::send_first(&socket, header))?;
             Ok(socket)
         });
         match connected {
             Ok(socket) => {
-                local.fd = Some(Rc::new(socket));
+                conn.fd = Some(Rc::new(socket));
                 self.exit_reached(key);
             }
             Err(error) if is_again(&error) && until.is_none_or(|until| self.cx.now < until) => {

@@ -14,8 +14,8 @@ use crate::io::driver::{Driver, Gather, SendWait};
 use crate::io::net;
 use crate::limits::LOCAL_PARTS;
 use crate::worker::log_limit::Class;
-use crate::worker::stream::local::Stage;
-use crate::worker::stream::pieces::Piece;
+use crate::worker::stream::conn::Stage;
+use crate::worker::stream::payload_queue::Piece;
 use crate::worker::token::Kind;
 use crate::worker::{Key, Worker};
 
@@ -23,89 +23,89 @@ impl<D: Driver> Worker<D> {
     /// Payload from the link for a local socket.
     #[inline]
     pub(in crate::worker) fn deliver(&mut self, key: Key, chunk: Chunk) {
-        let Some(local) = self.locals.get_mut(key) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             self.cx.counters.stale += 1;
             return;
         };
-        if local.broken.is_some() {
+        if conn.broken.is_some() {
             // It takes no more. The peer is allowed no more either.
             return;
         }
-        let waits = local.stalled || local.waiting || !matches!(local.stage, Stage::Open);
+        let waits = conn.stalled || conn.waiting || !matches!(conn.stage, Stage::Open);
         if waits {
-            if matches!(local.stage, Stage::Talking(_)) {
+            if matches!(conn.stage, Stage::ProxyHandshake(_)) {
                 return self.client_said(key, &chunk);
             }
             // A slow reader, or an exit that has not reached its server: the link needs its
             // buffer back.
-            if !self.cx.buffers.spill(&chunk, &mut local.spill, &mut local.output) {
+            if !self.cx.buffers.spill(&chunk, &mut conn.spill, &mut conn.output) {
                 self.out_of_buffers(key);
                 return;
             }
         } else {
-            local.output.push_chunk(chunk);
+            conn.output.push_chunk(chunk);
         }
-        self.mark_local(key);
+        self.mark_conn(key);
     }
 
     pub(in crate::worker) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        match (&local.stage, &local.fd, bytes.last()) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match (&conn.stage, &conn.fd, bytes.last()) {
             // TCP keeps one urgent byte, the last, and so do we until the server is reached.
-            (Stage::Asking | Stage::Dialing(_), _, Some(&byte)) => local.urgent = Some(byte),
+            (Stage::ResolvingName | Stage::Dialing(_), _, Some(&byte)) => conn.urgent = Some(byte),
             (Stage::Open, Some(fd), Some(&byte)) => {
                 if let Err(error) = net::send_urgent(fd, byte) {
-                    self.local_takes_no_more(key, Some(&error));
+                    self.conn_takes_no_more(key, Some(&error));
                 }
             }
             _ => {}
         }
     }
 
-    /// The local connection may have output to write, or an end to make.
+    /// The connection may have output to write, or an end to make.
     #[inline]
-    pub(in crate::worker) fn mark_local(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        if !local.dirty {
-            local.dirty = true;
-            self.dirty_locals.push(key);
+    pub(in crate::worker) fn mark_conn(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty_conns.push(key);
         }
     }
 
     /// Writes what was delivered, or ends what has nothing left to write.
-    pub(in crate::worker) fn write_local(&mut self, key: Key) {
+    pub(in crate::worker) fn write_conn(&mut self, key: Key) {
         loop {
-            let Some(local) = self.locals.get_mut(key) else { return };
-            let Some(fd) = &local.fd else { return };
-            if local.sending || matches!(local.stage, Stage::Dialing(_)) {
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            let Some(fd) = &conn.fd else { return };
+            if conn.sending || matches!(conn.stage, Stage::Dialing(_)) {
                 return;
             }
-            if local.output.is_empty() {
+            if conn.output.is_empty() {
                 self.output_done(key);
                 return;
             }
-            if local.output.begins_in_pipe() {
-                if !self.pass_on(key) {
+            if conn.output.begins_in_pipe() {
+                if !self.pipe_to_socket(key) {
                     return;
                 }
                 continue;
             }
             let mut gather = self.cx.buffers.take_gather();
             while gather.parts() < LOCAL_PARTS {
-                let Some(chunk) = local.output.pop_chunk() else { break };
+                let Some(chunk) = conn.output.pop_chunk() else { break };
                 gather.push(chunk);
             }
-            if local.stalled || !local.output.begins_in_pipe() {
-                local.sending = true;
-                let wait = if local.stalled { SendWait::Yes } else { SendWait::No };
-                self.cx.driver.send(fd, gather, wait, Kind::LocalSend.of(key));
+            if conn.stalled || !conn.output.begins_in_pipe() {
+                conn.sending = true;
+                let wait = if conn.stalled { SendWait::Yes } else { SendWait::No };
+                self.cx.driver.send(fd, gather, wait, Kind::ConnSend.of(key));
                 return;
             }
             // What follows is spliced, and this is sent with it.
             self.cx.counters.direct_sends += 1;
             let result = direct::send(fd, &mut gather, true);
             let all = result.as_ref().is_ok_and(|&bytes| bytes == gather.len_bytes());
-            self.local_sent(key, result, gather);
+            self.conn_sent(key, result, gather);
             if !all {
                 self.wait_for_room(key);
             }
@@ -115,37 +115,37 @@ impl<D: Driver> Worker<D> {
     /// A socket in bulk did not take all it was given: it is watched, and what comes meanwhile
     /// still goes into its pipe.
     pub(in crate::worker) fn wait_for_room(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let Some(fd) = &local.fd else { return };
-        local.stalled = false;
-        local.waiting = true;
-        local.sending = true;
-        self.cx.driver.poll(fd, libc::POLLOUT as u32, false, Kind::LocalWritable.of(key));
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(fd) = &conn.fd else { return };
+        conn.stalled = false;
+        conn.waiting = true;
+        conn.sending = true;
+        self.cx.driver.poll(fd, libc::POLLOUT as u32, false, Kind::ConnWritable.of(key));
     }
 
-    pub(in crate::worker) fn local_sent(
+    pub(in crate::worker) fn conn_sent(
         &mut self,
         key: Key,
         result: io::Result<usize>,
         gather: Box<Gather>,
     ) {
-        let local = self.locals.get_mut(key);
-        let end_doubtful = local.is_some_and(|local| std::mem::take(&mut local.end_doubtful));
-        self.local_took(key, result, gather);
+        let conn = self.conns.get_mut(key);
+        let end_doubtful = conn.is_some_and(|conn| std::mem::take(&mut conn.end_doubtful));
+        self.conn_took(key, result, gather);
         if end_doubtful {
-            self.read_local(key);
+            self.read_conn(key);
         }
     }
 
-    fn local_took(&mut self, key: Key, result: io::Result<usize>, mut gather: Box<Gather>) {
+    fn conn_took(&mut self, key: Key, result: io::Result<usize>, mut gather: Box<Gather>) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             self.cx.buffers.give_back(gather);
             self.cx.counters.stale += 1;
             return;
         };
-        local.sending = false;
-        if local.fd.is_none() {
+        conn.sending = false;
+        if conn.fd.is_none() {
             // The socket was given up meanwhile, and the session knows.
             return self.cx.buffers.give_back(gather);
         }
@@ -158,8 +158,8 @@ impl<D: Driver> Worker<D> {
             }
         };
         gather.advance(bytes);
-        local.last_data = now;
-        let (tunnel, stream, mixed) = (local.tunnel, local.stream, local.own_bytes > 0);
+        conn.last_data = now;
+        let (tunnel, stream, mixed) = (conn.tunnel, conn.stream, conn.own_bytes > 0);
         let mut kept = true;
         if !gather.is_empty() {
             kept = self.put_back(key, &mut gather);
@@ -171,7 +171,7 @@ impl<D: Driver> Worker<D> {
         }
         self.tunnels.mark(tunnel);
         if kept {
-            self.mark_local(key);
+            self.mark_conn(key);
         } else {
             self.out_of_buffers(key);
         }
@@ -180,17 +180,17 @@ impl<D: Driver> Worker<D> {
     /// What the socket did not take goes back to the front of the output, all of which is now kept
     /// in buffers of our own. `false`: there are none left.
     fn put_back(&mut self, key: Key, gather: &mut Gather) -> bool {
-        let Some(local) = self.locals.get_mut(key) else { return true };
-        if local.stalled {
+        let Some(conn) = self.conns.get_mut(key) else { return true };
+        if conn.stalled {
             // All of it is in our own buffers already.
             for chunk in gather.drain().rev() {
-                local.output.push_chunk_front(chunk);
+                conn.output.push_chunk_front(chunk);
             }
             return true;
         }
-        local.stalled = true;
-        let newer = local.output.take_queue();
-        let (kit, spill, output) = (&self.cx.buffers, &mut local.spill, &mut local.output);
+        conn.stalled = true;
+        let newer = conn.output.take_queue();
+        let (kit, spill, output) = (&self.cx.buffers, &mut conn.spill, &mut conn.output);
         let mut keep = |chunk: Chunk| kit.spill(&chunk, spill, output);
         if !gather.drain().all(&mut keep) {
             return false;
@@ -207,42 +207,42 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn out_of_buffers(&mut self, key: Key) {
         self.cx.counters.spill_exhausted += 1;
         if self.cx.may_log(Class::Shortage)
-            && let Some(local) = self.locals.get(key)
+            && let Some(conn) = self.conns.get(key)
         {
             let free_buffers = self.cx.buffers.free_buffers();
-            warn!(client = %local.client, free_buffers, "slow readers use up the buffers: stream reset");
+            warn!(client = %conn.client, free_buffers, "slow readers use up the buffers: stream reset");
         }
-        self.local_failed(key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
+        self.conn_failed(key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
     }
 
     /// All that was delivered is written.
     fn output_done(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let linger = self.cx.plan.timeouts_of(local.exit).linger;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let linger = self.cx.plan.timeouts_of(conn.exit).linger;
         let linger = linger.map(|linger| self.cx.now.after(linger));
-        debug_assert!(local.output_is_empty());
-        local.stalled = false;
-        local.spill = None;
-        match local.stage {
+        debug_assert!(conn.output_is_empty());
+        conn.stalled = false;
+        conn.spill = None;
+        match conn.stage {
             Stage::Flushing { then_reset: true } => self.reset_after_output(key),
             Stage::Settling => {}
-            Stage::Flushing { then_reset: false } if local.read_ended => self.close_local(key),
+            Stage::Flushing { then_reset: false } if conn.read_ended => self.close_conn(key),
             Stage::Flushing { then_reset: false } => {
-                if let Some(fd) = &local.fd {
+                if let Some(fd) = &conn.fd {
                     net::shut_down_write(fd);
                 }
-                local.stage = Stage::Lingering;
-                local.end_after_output = false;
+                conn.stage = Stage::Lingering;
+                conn.end_after_output = false;
                 self.set_deadline(key, linger);
-                self.read_local(key);
+                self.read_conn(key);
             }
             _ => {
-                if std::mem::take(&mut local.end_after_output)
-                    && let Some(fd) = &local.fd
+                if std::mem::take(&mut conn.end_after_output)
+                    && let Some(fd) = &conn.fd
                 {
                     net::shut_down_write(fd);
                 }
-                if matches!(local.stage, Stage::Talking(_)) {
+                if matches!(conn.stage, Stage::ProxyHandshake(_)) {
                     self.tell_held(key);
                 }
             }

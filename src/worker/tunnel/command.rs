@@ -17,7 +17,7 @@ use crate::limits::{COMMAND_GRACE_MILLIS, COMMAND_LEAVE_MILLIS, COMMAND_NAME_CHA
 use crate::session::{Moment, TunnelError};
 use crate::worker::log_limit::{Class, LogLimit};
 use crate::worker::token::Kind;
-use crate::worker::tunnel::connector::{Reach, State};
+use crate::worker::tunnel::connector::{LinkSource, State};
 use crate::worker::{Drain, Worker};
 
 /// A command that was started.
@@ -69,7 +69,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn start_command(&mut self) {
         let now = self.cx.now;
         let Some(connector) = &mut self.connector else { return };
-        let Reach::Command(command) = &connector.reach else { return };
+        let LinkSource::Command(command) = &connector.source else { return };
         let name = name(command);
         match RunningCommand::start(&self.cx.watchdog, command) {
             Ok((command, socket)) => {
@@ -118,7 +118,7 @@ impl<D: Driver> Worker<D> {
             self.cx.driver.poll(carrier.command.pidfd(), libc::POLLIN as u32, false, token);
             return;
         };
-        let name = connector.reach.to_string();
+        let name = connector.source.to_string();
         // Its last words.
         carrier.log_stderr(&name, &mut self.cx.log_limit, self.cx.now);
         let (ended, status) = (status.success(), describe(status));
@@ -151,7 +151,7 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.stale += 1;
             return;
         }
-        let name = connector.reach.to_string();
+        let name = connector.source.to_string();
         let Some(carrier) = &mut connector.carrier else { return };
         match carrier.log_stderr(&name, &mut self.cx.log_limit, now) {
             StderrState::Wait => {
@@ -198,7 +198,7 @@ impl<D: Driver> Worker<D> {
         let Some(carrier) = connector.carrier.take() else { return };
         net::shut_down(&carrier.socket);
         if let Some(status) = carrier.command.finish() {
-            info!(command = %connector.reach, status = describe(status), "command ended");
+            info!(command = %connector.source, status = describe(status), "command ended");
         }
     }
 

@@ -26,7 +26,7 @@ use crate::worker::{Drain, Worker};
 
 /// How the connector comes by its link.
 #[derive(Debug)]
-pub(crate) enum Reach {
+pub(crate) enum LinkSource {
     /// By connecting there.
     Dial(Target),
     /// By opening FIFOs of this machine.
@@ -40,14 +40,14 @@ pub(crate) enum Reach {
 }
 
 /// Its name for the log.
-impl fmt::Display for Reach {
+impl fmt::Display for LinkSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reach::Dial(target) => target.fmt(f),
-            Reach::Fifos(fifos) => f.write_str(&fifos.name()),
-            Reach::Device(device) => f.write_str(&device.name()),
-            Reach::Command(command) => f.write_str(&command::name(command)),
-            Reach::Given(_) => f.write_str("given"),
+            LinkSource::Dial(target) => target.fmt(f),
+            LinkSource::Fifos(fifos) => f.write_str(&fifos.name()),
+            LinkSource::Device(device) => f.write_str(&device.name()),
+            LinkSource::Command(command) => f.write_str(&command::name(command)),
+            LinkSource::Given(_) => f.write_str("given"),
         }
     }
 }
@@ -55,7 +55,7 @@ impl fmt::Display for Reach {
 /// Keeps one tunnel up.
 #[derive(Debug)]
 pub(in crate::worker) struct Connector {
-    pub(in crate::worker) reach: Reach,
+    pub(in crate::worker) source: LinkSource,
     backoff: Backoff,
     /// Numbers the commands, so that a late end of an old one is known.
     number: u32,
@@ -89,9 +89,9 @@ pub(in crate::worker) enum State {
 }
 
 impl Connector {
-    pub(in crate::worker) fn new(reach: Reach) -> Connector {
+    pub(in crate::worker) fn new(source: LinkSource) -> Connector {
         Connector {
-            reach,
+            source,
             backoff: Backoff::default(),
             number: 0,
             carrier: None,
@@ -115,7 +115,7 @@ impl Connector {
     /// A tunnel has not come up for this reason: whether neither did the last one, on a link that is
     /// soon opened again.
     pub(in crate::worker) fn fails_as_before(&mut self, reason: &str) -> bool {
-        let as_before = matches!(self.reach, Reach::Device(_)) && self.failed_by == reason;
+        let as_before = matches!(self.source, LinkSource::Device(_)) && self.failed_by == reason;
         reason.clone_into(&mut self.failed_by);
         as_before
     }
@@ -136,13 +136,15 @@ impl<D: Driver> Worker<D> {
         match &connector.state {
             State::Waiting { until } if *until > now => return Some(*until),
             State::Waiting { .. } if self.drain != Drain::No => return None,
-            State::Waiting { .. } => match &connector.reach {
-                Reach::Dial(target) => {
+            State::Waiting { .. } => match &connector.source {
+                LinkSource::Dial(target) => {
                     let target = target.clone();
                     self.dial(target);
                 }
-                Reach::Fifos(_) | Reach::Device(_) | Reach::Given(_) => self.open_link(),
-                Reach::Command(_) => self.start_command(),
+                LinkSource::Fifos(_) | LinkSource::Device(_) | LinkSource::Given(_) => {
+                    self.open_link()
+                }
+                LinkSource::Command(_) => self.start_command(),
             },
             State::Dialing | State::Up | State::Leaving | State::Over => return None,
         }
@@ -202,7 +204,7 @@ impl<D: Driver> Worker<D> {
     /// this one kept for its streams. Where there is one link, that has to end first.
     pub(in crate::worker) fn dial_next(&mut self, leaving: Key, up_since: Moment) {
         let Some(connector) = &self.connector else { return };
-        let dials = matches!(connector.reach, Reach::Dial(_));
+        let dials = matches!(connector.source, LinkSource::Dial(_));
         if dials && connector.tunnel == Some(leaving) && self.drain == Drain::No {
             self.redial(Some(up_since));
         }
@@ -220,26 +222,26 @@ impl<D: Driver> Worker<D> {
             connector.state = State::Leaving;
             return;
         }
-        let doing = match connector.reach {
-            Reach::Dial(_) => "dialling again",
-            Reach::Fifos(_) | Reach::Device(_) => "opening the link again",
-            Reach::Command(_) => "starting the command again",
-            Reach::Given(_) => {
+        let doing = match connector.source {
+            LinkSource::Dial(_) => "dialling again",
+            LinkSource::Fifos(_) | LinkSource::Device(_) => "opening the link again",
+            LinkSource::Command(_) => "starting the command again",
+            LinkSource::Given(_) => {
                 connector.state = State::Over;
                 return;
             }
         };
         let mut wait = connector.back_off(now);
-        if !matches!(connector.reach, Reach::Dial(_)) {
+        if !matches!(connector.source, LinkSource::Dial(_)) {
             // Until then the driver has let go of what the old link was.
             wait = wait.max(Duration::from_millis(LINK_AGAIN_MILLIS));
         }
-        if matches!(connector.reach, Reach::Device(_)) {
+        if matches!(connector.source, LinkSource::Device(_)) {
             // It is here, and nobody else is waiting for it.
             wait = wait.min(Duration::from_millis(DEVICE_AGAIN_MILLIS));
         }
         connector.state = State::Waiting { until: now.after(wait) };
-        let again = up_since.is_none() && matches!(connector.reach, Reach::Device(_));
+        let again = up_since.is_none() && matches!(connector.source, LinkSource::Device(_));
         if again || !self.cx.log_limit.allow(Class::Tunnel, now) {
             debug!(wait_secs = wait.as_secs_f32(), "{doing}");
         } else {

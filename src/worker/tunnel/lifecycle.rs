@@ -13,10 +13,10 @@ use crate::session::{Config, Session};
 use crate::wire::{Decoder, Protocol};
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
-use crate::worker::stream::local::Reading;
+use crate::worker::stream::conn::Reading;
 use crate::worker::token::Kind;
 use crate::worker::tunnel::serial::SerialLine;
-use crate::worker::tunnel::{Destination, LinkPace, Tunnel};
+use crate::worker::tunnel::{Destination, LinkReadMode, Tunnel};
 use crate::worker::{Drain, Key, Worker, counts};
 
 impl<D: Driver> Worker<D> {
@@ -69,14 +69,15 @@ impl<D: Driver> Worker<D> {
         }
         let newest = config.offer.map_or(0, |offer| offer.newest);
         let session = Session::new(config, self.cx.now);
-        let pace = if link.is_socket() { LinkPace::Received } else { LinkPace::Spliced };
+        let read_mode =
+            if link.is_socket() { LinkReadMode::Received } else { LinkReadMode::Spliced };
         let tunnel = Tunnel {
             link,
             session,
             decoder: Decoder::new(newest),
             destination: Destination::Nowhere,
             reading: Reading::Idle,
-            pace,
+            read_mode,
             streak: 0,
             ahead_bytes: AHEAD_BYTES_MIN,
             passing: false,
@@ -150,13 +151,13 @@ impl<D: Driver> Worker<D> {
         self.take_down(key);
         let mut orphans = std::mem::take(&mut self.cx.scratch);
         orphans.extend(
-            self.locals
+            self.conns
                 .iter()
-                .filter(|(_, local)| local.tunnel == key && local.stream.is_some())
+                .filter(|(_, conn)| conn.tunnel == key && conn.stream.is_some())
                 .map(|(key, _)| key),
         );
-        for local in orphans.drain(..) {
-            self.reset_local(local);
+        for conn in orphans.drain(..) {
+            self.reset_conn(conn);
         }
         self.cx.scratch = orphans;
         self.forget_flows_of(key);

@@ -12,9 +12,9 @@ use crate::limits::{
 use crate::session::{Sink, Transmit, TunnelError};
 use crate::wire::Step;
 use crate::worker::datagram::flow::FLOW_BIT;
-use crate::worker::stream::local::{Reading, Stage};
+use crate::worker::stream::conn::{Reading, Stage};
 use crate::worker::token::Kind;
-use crate::worker::tunnel::{Destination, Lack, LinkPace, Outgoing};
+use crate::worker::tunnel::{Destination, Lack, LinkReadMode, Outgoing};
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {
@@ -55,14 +55,14 @@ impl<D: Driver> Worker<D> {
         if tunnel.reading != Reading::Idle || tunnel.starved.is_some() || full {
             return;
         }
-        match tunnel.pace {
-            LinkPace::Received => {
+        match tunnel.read_mode {
+            LinkReadMode::Received => {
                 let mode = RecvMode::Multishot;
                 let token = Kind::LinkReceive.of(key);
                 let op = self.cx.driver.recv(tunnel.link.input(), mode, BufferClass::Bulk, token);
                 tunnel.reading = Reading::Armed { op, mode, cancelled: false };
             }
-            LinkPace::Spliced => {
+            LinkReadMode::Spliced => {
                 let token = Kind::LinkReady.of(key);
                 self.cx.driver.poll(tunnel.link.input(), libc::POLLIN as u32, false, token);
                 tunnel.reading = Reading::Watched;
@@ -129,15 +129,15 @@ impl<D: Driver> Worker<D> {
                     let payload_bytes = frame.payload_bytes();
                     let sink = tunnel.session.on_frame(frame, now)?;
                     chunk.advance(consumed);
-                    self.do_events(key);
+                    self.handle_events(key);
                     self.find_destination(key, sink, payload_bytes);
                 }
                 Step::Payload => {
                     let destination = tunnel.destination;
                     let payload = chunk.split_to(consumed);
                     match destination {
-                        Destination::Local(local) => self.deliver(local, payload),
-                        Destination::Urgent(local) => self.deliver_urgent(local, &payload),
+                        Destination::Conn(conn) => self.deliver(conn, payload),
+                        Destination::Urgent(conn) => self.deliver_urgent(conn, &payload),
                         Destination::Flow => self.run_continues(key, payload),
                         Destination::Nowhere => {}
                     }
@@ -160,12 +160,12 @@ impl<D: Driver> Worker<D> {
                 Some(flow) if flow & FLOW_BIT != 0 => {
                     return self.run_begins(key, stream, flow, (payload_bytes, payload_bytes));
                 }
-                Some(local) => Destination::Local(Key::unpack(local)),
+                Some(conn) => Destination::Conn(Key::unpack(conn)),
                 None => Destination::Nowhere,
             },
             Sink::Urgent(stream) => user(stream)
-                .filter(|local| local & FLOW_BIT == 0)
-                .map_or(Destination::Nowhere, |local| Destination::Urgent(Key::unpack(local))),
+                .filter(|conn| conn & FLOW_BIT == 0)
+                .map_or(Destination::Nowhere, |conn| Destination::Urgent(Key::unpack(conn))),
             Sink::Datagrams { key: stream, size_bytes } => match user(stream) {
                 Some(flow) => {
                     return self.run_begins(key, stream, flow, (size_bytes, payload_bytes));
@@ -190,7 +190,7 @@ impl<D: Driver> Worker<D> {
         if self.tunnels.get(key).is_some_and(|tunnel| tunnel.serial.is_some()) {
             self.write_line(key);
             self.take_from_line(key);
-            self.do_events(key);
+            self.handle_events(key);
             return self.read_link(key);
         }
         loop {
@@ -216,7 +216,7 @@ impl<D: Driver> Worker<D> {
                 break;
             }
             let bytes = piped.unwrap_or(gather.len_bytes());
-            let sent = self.send_now(key, gather, piped.is_some()) && self.pass_out(key);
+            let sent = self.send_now(key, gather, piped.is_some()) && self.pipe_to_link(key);
             if !sent {
                 break;
             }
@@ -226,7 +226,7 @@ impl<D: Driver> Worker<D> {
                 break;
             }
         }
-        self.do_events(key);
+        self.handle_events(key);
         self.read_link(key);
     }
 
@@ -258,24 +258,24 @@ impl<D: Driver> Worker<D> {
                 }
                 Transmit::Data { user, bytes, .. } => {
                     let user = Key::unpack(user);
-                    let local = self.locals.get_mut(user).expect("streams with data have a local");
-                    local.keep_sent(bytes);
-                    let piped = self.cx.buffers.append(&mut gather, &mut local.input, bytes);
+                    let conn = self.conns.get_mut(user).expect("streams with data have a local");
+                    conn.keep_sent(bytes);
+                    let piped = self.cx.buffers.append(&mut gather, &mut conn.input, bytes);
                     if piped > 0 {
-                        let taken = local.input.take_piped(piped);
+                        let taken = conn.input.take_piped(piped);
                         assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
-                        let pipe = local.input.pipe().expect("it stands in the pipe");
+                        let pipe = conn.input.pipe().expect("it stands in the pipe");
                         let (pipe, left_bytes) = (Rc::clone(pipe), piped);
-                        tunnel.outgoing = Some(Outgoing { local: user, pipe, left_bytes });
+                        tunnel.outgoing = Some(Outgoing { conn: user, pipe, left_bytes });
                     }
-                    if local.input.is_empty() {
-                        local.packed = None;
+                    if conn.input.is_empty() {
+                        conn.packed = None;
                     }
-                    if matches!(local.stage, Stage::Draining) {
-                        local.last_data = self.cx.now;
-                        if local.input.is_empty() {
+                    if matches!(conn.stage, Stage::Draining) {
+                        conn.last_data = self.cx.now;
+                        if conn.input.is_empty() {
                             // What a broken connection had left has gone out.
-                            self.locals.remove(user);
+                            self.conns.remove(user);
                         }
                     }
                 }
@@ -347,7 +347,7 @@ impl<D: Driver> Worker<D> {
                 if gather.is_empty() {
                     tunnel.sending = false;
                     self.cx.buffers.give_back(gather);
-                    if self.pass_out(key) {
+                    if self.pipe_to_link(key) {
                         self.tunnels.mark(key);
                     }
                 } else if let Some(socket) = tunnel.link.output() {

@@ -23,7 +23,7 @@ use crate::io::link::Link;
 use crate::limits::JOIN_MILLIS;
 use crate::policy::seats::Seat;
 use crate::session::{Moment, Rest};
-use crate::worker::stream::local::{Local, Reading, Stage};
+use crate::worker::stream::conn::{Conn, Reading, Stage};
 use crate::worker::{Drain, Key, Worker};
 
 /// What the log calls the peer.
@@ -101,15 +101,15 @@ impl<D: Driver> Worker<D> {
 
     /// The conversation of a stream is over: it is joined with its server when it comes to rest.
     pub(in crate::worker) fn join_when_at_rest(&mut self, key: Key) {
-        if self.is_loopback() && self.locals.get(key).is_some_and(|l| l.stream.is_some()) {
+        if self.is_loopback() && self.conns.get(key).is_some_and(|l| l.stream.is_some()) {
             self.leave_unread(key);
             self.joining.push((key, self.cx.now.after(Duration::from_millis(JOIN_MILLIS))));
         }
     }
 
-    /// The client of a stream whose exit this is: the local connection at the other tunnel.
+    /// The client of a stream whose exit this is: the connection at the other tunnel.
     fn client_of(&self, key: Key) -> Option<Key> {
-        let exit = self.locals.get(key)?;
+        let exit = self.conns.get(key)?;
         let number = self.tunnels.get(exit.tunnel)?.session.number_of(exit.stream?)?;
         let (_, other) = self.tunnels.iter().find(|&(other, _)| other != exit.tunnel)?;
         let stream = other.session.opened_as(number)?;
@@ -118,30 +118,30 @@ impl<D: Driver> Worker<D> {
 
     /// One of its directions has ended, or it is no longer what bytes pass through.
     fn has_ended(&self, key: Key) -> bool {
-        self.locals.get(key).is_none_or(|local| {
-            local.read_ended
-                || local.end_after_output
-                || local.fd.is_none()
-                || !matches!(local.stage, Stage::Open)
-                || self.rest_of(local).is_none_or(|rest| rest.has_end)
+        self.conns.get(key).is_none_or(|conn| {
+            conn.read_ended
+                || conn.end_after_output
+                || conn.fd.is_none()
+                || !matches!(conn.stage, Stage::Open)
+                || self.rest_of(conn).is_none_or(|rest| rest.has_end)
         })
     }
 
-    fn rest_of(&self, local: &Local) -> Option<Rest> {
-        self.tunnels.get(local.tunnel)?.session.rest_of(local.stream?)
+    fn rest_of(&self, conn: &Conn) -> Option<Rest> {
+        self.tunnels.get(conn.tunnel)?.session.rest_of(conn.stream?)
     }
 
     /// Nothing of the stream is in flight: all that either side has sent is written to the other's
     /// socket.
     fn is_at_rest(&self, client: Key, exit: Key) -> bool {
-        let (Some(client), Some(exit)) = (self.locals.get(client), self.locals.get(exit)) else {
+        let (Some(client), Some(exit)) = (self.conns.get(client), self.conns.get(exit)) else {
             return false;
         };
-        let is_quiet = |local: &Local| {
-            matches!(local.reading, Reading::Idle | Reading::Watched)
-                && !local.sending
-                && local.input.is_empty()
-                && local.output_is_empty()
+        let is_quiet = |conn: &Conn| {
+            matches!(conn.reading, Reading::Idle | Reading::Watched)
+                && !conn.sending
+                && conn.input.is_empty()
+                && conn.output_is_empty()
         };
         let (Some(ours), Some(theirs)) = (self.rest_of(client), self.rest_of(exit)) else {
             return false;
@@ -156,16 +156,16 @@ impl<D: Driver> Worker<D> {
 
     /// The socket is left unread.
     fn leave_unread(&mut self, key: Key) {
-        if let Some(local) = self.locals.get_mut(key) {
-            local.joining = true;
-            local.reading.cancel(&mut self.cx.driver);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.joining = true;
+            conn.reading.cancel(&mut self.cx.driver);
         }
     }
 
     fn read_on(&mut self, key: Key) {
-        if let Some(local) = self.locals.get_mut(key) {
-            local.joining = false;
-            self.read_local(key);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.joining = false;
+            self.read_conn(key);
         }
     }
 
@@ -182,16 +182,15 @@ impl<D: Driver> Worker<D> {
             return self.leave_in_tunnel(client, exit);
         }
         self.close_asked_of(client);
-        let (Some(client), Some(exit)) = (self.locals.remove(client), self.locals.remove(exit))
+        let (Some(client), Some(exit)) = (self.conns.remove(client), self.conns.remove(exit))
         else {
             return;
         };
-        for local in [&client, &exit] {
-            if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(local.tunnel), local.stream)
-            {
+        for conn in [&client, &exit] {
+            if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(conn.tunnel), conn.stream) {
                 tunnel.session.data_end(stream, now);
             }
-            self.tunnels.mark(local.tunnel);
+            self.tunnels.mark(conn.tunnel);
         }
         let (Some(client_fd), Some(server)) = (client.fd, exit.fd) else { return };
         for fd in [&client_fd, &server] {

@@ -28,7 +28,7 @@ use crate::session::{Moment, Session};
 use crate::wire::{Decoder, Protocol};
 use crate::worker::context::Cx;
 use crate::worker::datagram::datagrams::Run;
-use crate::worker::stream::local::Reading;
+use crate::worker::stream::conn::Reading;
 use crate::worker::stream::stalled::STALLED;
 use crate::worker::table::{Key, Table};
 use crate::worker::tunnel::serial::SerialLine;
@@ -37,7 +37,7 @@ use crate::worker::tunnel::serial::SerialLine;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Destination {
     Nowhere,
-    Local(Key),
+    Conn(Key),
     Urgent(Key),
     /// To the run that is coming in.
     Flow,
@@ -45,7 +45,7 @@ enum Destination {
 
 /// How the link is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LinkPace {
+enum LinkReadMode {
     /// By one multishot receive into large buffers.
     Received,
     /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced. What
@@ -66,7 +66,7 @@ enum Lack {
 #[derive(Debug)]
 struct Outgoing {
     /// Whose it is: it may be gone by now, and the frame must be finished all the same.
-    local: Key,
+    conn: Key,
     pipe: Rc<Pipe>,
     left_bytes: usize,
 }
@@ -235,7 +235,7 @@ pub(in crate::worker) struct Tunnel {
     decoder: Decoder,
     destination: Destination,
     reading: Reading,
-    pace: LinkPace,
+    read_mode: LinkReadMode,
     /// Received: big frames in a row. Spliced: turns in a row that brought none.
     streak: u8,
     /// How much is read ahead next.

@@ -9,7 +9,7 @@ use crate::io::driver::Driver;
 use crate::io::link::NotYet;
 use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
 use crate::worker::log_limit::Class;
-use crate::worker::tunnel::connector::{Reach, State};
+use crate::worker::tunnel::connector::{LinkSource, State};
 use crate::worker::{Stopped, Worker};
 
 /// Logged once, whatever the reasons are in turn.
@@ -20,14 +20,14 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn open_link(&mut self) {
         let now = self.cx.now;
         let Some(connector) = &mut self.connector else { return };
-        let (opened, name) = match &mut connector.reach {
-            Reach::Fifos(fifos) => (fifos.open(), fifos.name()),
-            Reach::Device(device) => (device.open(), device.name()),
-            Reach::Given(given) => match given.take() {
+        let (opened, name) = match &mut connector.source {
+            LinkSource::Fifos(fifos) => (fifos.open(), fifos.name()),
+            LinkSource::Device(device) => (device.open(), device.name()),
+            LinkSource::Given(given) => match given.take() {
                 Some(link) => (Ok(link), String::new()),
                 None => return,
             },
-            Reach::Dial(_) | Reach::Command(_) => return,
+            LinkSource::Dial(_) | LinkSource::Command(_) => return,
         };
         match opened {
             Ok(link) => {

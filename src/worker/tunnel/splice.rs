@@ -4,7 +4,7 @@
 //! Sockets are watched by the driver; the calls themselves are made here, at once. Whatever cannot
 //! be spliced is copied, by [`crate::worker::stream::read`], [`crate::worker::stream::write`] and [`crate::worker::tunnel::link_io`], and counted.
 //!
-//! A stream's own end decides how it is read (see [`crate::worker::stream::local::Pace`]), and each end of a tunnel
+//! A stream's own end decides how it is read (see [`crate::worker::stream::conn::ReadMode`]), and each end of a tunnel
 //! decides for itself how it reads the link: by big frames, whoever made them.
 
 use std::io;
@@ -18,10 +18,10 @@ use crate::limits::{
     AHEAD_BYTES_MAX, AHEAD_BYTES_MIN, CONTROL_BACKLOG, PIPE_BYTES, SPLICE_BYTES_MIN,
     SPLICE_TURN_BYTES,
 };
-use crate::worker::stream::local::{Pace, Reading, Stage};
+use crate::worker::stream::conn::{ReadMode, Reading, Stage};
 use crate::worker::token::Kind;
 use crate::worker::tunnel::link_io::is_again;
-use crate::worker::tunnel::{Destination, Lack, LinkPace};
+use crate::worker::tunnel::{Destination, Lack, LinkReadMode};
 use crate::worker::{Key, Worker};
 
 /// Big frames in a row after which the link is spliced.
@@ -47,81 +47,81 @@ impl<D: Driver> Worker<D> {
     /// Whether reading a local socket, which is wanted, has to wait for its pipe. Also ends the
     /// splicing of a stream that is no longer in bulk.
     pub(in crate::worker) fn pipe_is_busy(&mut self, key: Key) -> bool {
-        let Some(local) = self.locals.get_mut(key) else { return true };
-        if local.pace != Pace::Spliced {
+        let Some(conn) = self.conns.get_mut(key) else { return true };
+        if conn.read_mode != ReadMode::Spliced {
             return false;
         }
-        let open = matches!(local.stage, Stage::Open) && local.stream.is_some();
-        if !open || (local.streak >= SHORT_SPLICES && local.input.is_empty()) {
-            local.pace = Pace::Bulk;
-            local.streak = 0;
-            local.full_reads = 0;
-            local.input.drop_pipes(&mut self.cx.buffers.pipes);
+        let open = matches!(conn.stage, Stage::Open) && conn.stream.is_some();
+        if !open || (conn.streak >= SHORT_SPLICES && conn.input.is_empty()) {
+            conn.read_mode = ReadMode::Bulk;
+            conn.streak = 0;
+            conn.full_reads = 0;
+            conn.input.drop_pipes(&mut self.cx.buffers.pipes);
             return false;
         }
         // What was framed and waits for the link is in the pipe, too: when it has gone, this is
         // asked again.
-        local.input.pipe().is_some_and(|pipe| pipe.held_bytes() > PIPE_BYTES - SPLICE_BYTES_MIN)
+        conn.input.pipe().is_some_and(|pipe| pipe.held_bytes() > PIPE_BYTES - SPLICE_BYTES_MIN)
     }
 
     /// A local socket in bulk has something: it goes into the stream's pipe.
-    pub(in crate::worker) fn fill_from_local(&mut self, key: Key) {
+    pub(in crate::worker) fn fill_from_conn(&mut self, key: Key) {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return };
-        let (Some(fd), Some(stream), Stage::Open) = (&local.fd, local.stream, &local.stage) else {
-            return self.read_local(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let (Some(fd), Some(stream), Stage::Open) = (&conn.fd, conn.stream, &conn.stage) else {
+            return self.read_conn(key);
         };
-        let Some(pipe) = local.input.need_pipe(&mut self.cx.buffers.pipes) else {
-            return self.copy_local(key);
+        let Some(pipe) = conn.input.need_pipe(&mut self.cx.buffers.pipes) else {
+            return self.copy_conn(key);
         };
         let room_bytes = PIPE_BYTES.saturating_sub(pipe.held_bytes());
         match pipe.fill(fd, room_bytes.min(SPLICE_TURN_BYTES)) {
-            Ok(0) => self.local_ended(key),
+            Ok(0) => self.conn_ended(key),
             Ok(bytes) => {
                 self.cx.counters.spliced_from_local += bytes as u64;
                 self.cx.busy_poll.came(true, now);
-                local.input.push_piped(bytes);
-                local.last_data = now;
+                conn.input.push_piped(bytes);
+                conn.last_data = now;
                 let short = bytes < SPLICE_BYTES_MIN && self.cx.plan.soxconf.bulk == Bulk::Auto;
-                local.streak = if short { local.streak.saturating_add(1) } else { 0 };
-                let tunnel = local.tunnel;
+                conn.streak = if short { conn.streak.saturating_add(1) } else { 0 };
+                let tunnel = conn.tunnel;
                 if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                     tunnel.session.data_ready(stream, bytes as u64);
                 }
                 self.tunnels.mark(tunnel);
-                self.read_local(key);
+                self.read_conn(key);
             }
             // Small pieces have used the pipe up, or what comes next cannot be spliced: when it is
             // empty, this is asked again.
             Err(error) if (is_again(&error) || is_refused(&error)) && pipe.held_bytes() > 0 => {
                 self.cx.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
-                self.guard_local(key);
+                self.arm_error_watch(key);
             }
             // The socket was found readable. A splice stops at urgent data for ever, even when that
             // has been taken; a receive goes past it.
-            Err(error) if is_again(&error) => self.copy_local(key),
+            Err(error) if is_again(&error) => self.copy_conn(key),
             Err(error) if is_refused(&error) => {
-                local.copy_only = true;
+                conn.copy_only = true;
                 self.cx.counters.splice_refused += 1;
-                self.copy_local(key);
+                self.copy_conn(key);
             }
-            Err(error) => self.local_is_empty(key, "reset", &error),
+            Err(error) => self.conn_is_empty(key, "reset", &error),
         }
     }
 
     /// A stream in bulk that cannot be spliced for now.
-    fn copy_local(&mut self, key: Key) {
-        if let Some(local) = self.locals.get_mut(key) {
-            local.pace = Pace::Bulk;
-            local.streak = 0;
-            local.full_reads = 0;
+    fn copy_conn(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.read_mode = ReadMode::Bulk;
+            conn.streak = 0;
+            conn.full_reads = 0;
         }
-        self.read_local(key);
+        self.read_conn(key);
     }
 
     /// Moves payload whose head was sent from its pipe to the link. `true`: all of it has gone, or
     /// there was none. `false`: the link takes no more for now, or is over.
-    pub(in crate::worker) fn pass_out(&mut self, key: Key) -> bool {
+    pub(in crate::worker) fn pipe_to_link(&mut self, key: Key) -> bool {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
             let Some(outgoing) = &mut tunnel.outgoing else { return true };
@@ -133,7 +133,7 @@ impl<D: Driver> Worker<D> {
                         && let Some(outgoing) = tunnel.outgoing.take()
                     {
                         self.cx.buffers.pipes.give_back(outgoing.pipe);
-                        self.read_local(outgoing.local);
+                        self.read_conn(outgoing.conn);
                         return true;
                     }
                 }
@@ -163,7 +163,7 @@ impl<D: Driver> Worker<D> {
         }
         let unsent = tunnel.unsent.take();
         let piped = tunnel.outgoing.is_some();
-        if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pass_out(key) {
+        if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pipe_to_link(key) {
             self.tunnels.mark(key);
         }
     }
@@ -174,11 +174,11 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.pace == LinkPace::Received {
+        if tunnel.read_mode == LinkReadMode::Received {
             tunnel.streak += 1;
             if tunnel.streak >= BIG_FRAMES {
                 trace!(peer = %tunnel.link, "the link is spliced");
-                tunnel.pace = LinkPace::Spliced;
+                tunnel.read_mode = LinkReadMode::Spliced;
                 tunnel.streak = 0;
                 tunnel.reading.cancel(&mut self.cx.driver);
             }
@@ -206,7 +206,7 @@ impl<D: Driver> Worker<D> {
         let mut passed_any = false;
         while left_bytes > 0 {
             let passed = if self.payload_may_pass(key) {
-                self.pass_in(key, left_bytes)
+                self.link_to_pipe(key, left_bytes)
             } else {
                 Passed::Copy
             };
@@ -226,7 +226,7 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         tunnel.streak = if passed_any { 0 } else { tunnel.streak.saturating_add(1) };
         if tunnel.streak >= SMALL_TURNS && tunnel.link.is_socket() {
-            tunnel.pace = LinkPace::Received;
+            tunnel.read_mode = LinkReadMode::Received;
             tunnel.streak = 0;
         }
         self.tunnels.mark(key);
@@ -280,27 +280,27 @@ impl<D: Driver> Worker<D> {
     /// Whether the payload that comes next is much, and for a socket that it can be spliced to.
     fn payload_may_pass(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get(key) else { return false };
-        let Destination::Local(local_key) = tunnel.destination else { return false };
+        let Destination::Conn(conn_key) = tunnel.destination else { return false };
         let least = if tunnel.passing { 1 } else { SPLICE_BYTES_MIN };
         if tunnel.copy_only || (tunnel.decoder.payload_left() as usize) < least {
             return false;
         }
-        let Some(local) = self.locals.get_mut(local_key) else { return false };
-        let open = matches!(local.stage, Stage::Open) && local.fd.is_some();
-        if !open || local.copy_only || local.broken.is_some() {
+        let Some(conn) = self.conns.get_mut(conn_key) else { return false };
+        let open = matches!(conn.stage, Stage::Open) && conn.fd.is_some();
+        if !open || conn.copy_only || conn.broken.is_some() {
             return false;
         }
-        self.has_pipe_room(local_key)
+        self.has_pipe_room(conn_key)
     }
 
     /// Moves payload of the frame being read from the link into its stream's pipe, and from there
     /// on.
-    fn pass_in(&mut self, key: Key, most_bytes: usize) -> Passed {
+    fn link_to_pipe(&mut self, key: Key, most_bytes: usize) -> Passed {
         let now = self.cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
-        let Destination::Local(local_key) = tunnel.destination else { return Passed::Copy };
-        let Some(local) = self.locals.get_mut(local_key) else { return Passed::Copy };
-        let Some(pipe) = local.output.need_room(&mut self.cx.buffers.pipes) else {
+        let Destination::Conn(conn_key) = tunnel.destination else { return Passed::Copy };
+        let Some(conn) = self.conns.get_mut(conn_key) else { return Passed::Copy };
+        let Some(pipe) = conn.output.need_room(&mut self.cx.buffers.pipes) else {
             return Passed::Copy;
         };
         let bytes = (tunnel.decoder.payload_left() as usize).min(most_bytes);
@@ -315,10 +315,10 @@ impl<D: Driver> Worker<D> {
                 tunnel.session.received(now);
                 self.cx.counters.spliced_to_local += bytes as u64;
                 self.cx.busy_poll.came(true, now);
-                local.output.push_piped(bytes);
-                local.last_data = now;
+                conn.output.push_piped(bytes);
+                conn.last_data = now;
                 // While its pages are at hand.
-                self.write_local(local_key);
+                self.write_conn(conn_key);
                 Passed::Bytes(bytes)
             }
             Err(error) if is_again(&error) => {
@@ -326,10 +326,10 @@ impl<D: Driver> Worker<D> {
                     return Passed::Nothing;
                 }
                 // The pipe takes no more pieces, and its socket nothing from it.
-                if local.output.add_pipe(&mut self.cx.buffers.pipes) {
+                if conn.output.add_pipe(&mut self.cx.buffers.pipes) {
                     return Passed::Bytes(0);
                 }
-                if self.free_stalled_pipes(local_key) {
+                if self.free_stalled_pipes(conn_key) {
                     return Passed::Bytes(0);
                 }
                 self.cx.counters.pipe_full += 1;
@@ -349,17 +349,17 @@ impl<D: Driver> Worker<D> {
 
     /// Moves what comes next in a stream's pipe to its local socket. `false`: that takes no more
     /// for now, or is over.
-    pub(in crate::worker) fn pass_on(&mut self, key: Key) -> bool {
+    pub(in crate::worker) fn pipe_to_socket(&mut self, key: Key) -> bool {
         let now = self.cx.now;
-        let Some(local) = self.locals.get_mut(key) else { return false };
-        let (Some(fd), Some(pipe)) = (&local.fd, local.output.pipe()) else { return false };
-        match pipe.drain(fd, local.output.piped_bytes()) {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let (Some(fd), Some(pipe)) = (&conn.fd, conn.output.pipe()) else { return false };
+        match pipe.drain(fd, conn.output.piped_bytes()) {
             Ok(bytes) if bytes > 0 => {
-                local.output.take_piped(bytes);
-                local.stalled = false;
-                local.last_data = now;
-                local.output.drop_empty(&mut self.cx.buffers.pipes);
-                let (tunnel, stream) = (local.tunnel, local.stream);
+                conn.output.take_piped(bytes);
+                conn.stalled = false;
+                conn.last_data = now;
+                conn.output.drop_empty(&mut self.cx.buffers.pipes);
+                let (tunnel, stream) = (conn.tunnel, conn.stream);
                 if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
                     tunnel.session.taken(stream, bytes as u64, now);
                 }
@@ -371,21 +371,21 @@ impl<D: Driver> Worker<D> {
                 false
             }
             result => {
-                self.local_takes_no_more(key, Some(&why(&result)));
+                self.conn_takes_no_more(key, Some(&why(&result)));
                 false
             }
         }
     }
 
     /// A local socket takes more.
-    pub(in crate::worker) fn local_writable(&mut self, key: Key) {
-        let Some(local) = self.locals.get_mut(key) else {
+    pub(in crate::worker) fn conn_writable(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else {
             self.cx.counters.stale += 1;
             return;
         };
-        local.sending = false;
-        local.waiting = false;
-        self.mark_local(key);
+        conn.sending = false;
+        conn.waiting = false;
+        self.mark_conn(key);
     }
 }
 

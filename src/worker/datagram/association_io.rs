@@ -1,6 +1,6 @@
 //! Flows of SOCKS: their datagrams come in by a port that the peer has opened on request, and each
 //! begins with where it is to go ([`datagram`]). Every destination is judged as a connection to it
-//! would be. See [`crate::worker::datagram::anywhere`] for what such a flow remembers.
+//! would be. See [`crate::worker::datagram::association`] for what such a flow remembers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ use crate::policy::seats::Seat;
 use crate::proxy_proto::socks::datagram::{self, To};
 use crate::session::NO_ADDRESS;
 use crate::worker::context::Lookup;
-use crate::worker::datagram::anywhere::{Anywhere, Known};
+use crate::worker::datagram::association::{Known, UdpAssociation};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
 use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server};
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
-use crate::worker::stream::local::Stage;
+use crate::worker::stream::conn::Stage;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
@@ -43,8 +43,8 @@ impl<D: Driver> Worker<D> {
                 return self.refuse_stream(tunnel, stream, client, &error.to_string(), false);
             }
         };
-        let anywhere = Box::new(Anywhere::new(socket, talk, asker));
-        let mut flow = Flow::new(client, Server::Anywhere(anywhere), self.cx.now);
+        let association = Box::new(UdpAssociation::new(socket, talk, asker));
+        let mut flow = Flow::new(client, Server::UdpAssociation(association), self.cx.now);
         flow.stream = Some((tunnel, stream));
         flow.seat = seat;
         let Some(key) = self.insert_flow(flow) else {
@@ -60,7 +60,12 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A run that names its destinations.
-    pub(in crate::worker) fn send_anywhere(&mut self, key: Key, run: Box<Gather>, size_bytes: u32) {
+    pub(in crate::worker) fn send_by_association(
+        &mut self,
+        key: Key,
+        run: Box<Gather>,
+        size_bytes: u32,
+    ) {
         let mut bytes = std::mem::take(&mut self.straight);
         bytes.clear();
         run.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
@@ -74,9 +79,9 @@ impl<D: Driver> Worker<D> {
         self.straight = bytes;
     }
 
-    fn anywhere(&mut self, key: Key) -> Option<&mut Anywhere> {
+    fn association(&mut self, key: Key) -> Option<&mut UdpAssociation> {
         match &mut self.flows.get_mut(key)?.server {
-            Server::Anywhere(anywhere) => Some(anywhere),
+            Server::UdpAssociation(association) => Some(association),
             _ => None,
         }
     }
@@ -93,18 +98,18 @@ impl<D: Driver> Worker<D> {
             }
         };
         let payload = &bytes[header_bytes..];
-        let Some(anywhere) = self.anywhere(key) else { return };
+        let Some(association) = self.association(key) else { return };
         let known = match to {
             To::Address(address) => return self.send_if_permitted(key, address, payload),
-            To::Name(host, port) => anywhere.look_up(host, port, now),
+            To::Name(host, port) => association.look_up(host, port, now),
         };
         match known {
             Some(Known::Address(address)) => self.send_payload(key, address, payload),
             Some(Known::NotYet(place)) => {
-                self.cx.counters.datagrams_dropped += anywhere.keep(place, payload);
+                self.cx.counters.datagrams_dropped += association.keep(place, payload);
             }
             Some(Known::Unknown(place)) => {
-                self.cx.counters.datagrams_dropped += anywhere.keep(place, payload);
+                self.cx.counters.datagrams_dropped += association.keep(place, payload);
                 self.ask_destination(key, place);
             }
             Some(Known::Refused) | None => self.cx.counters.datagrams_dropped += 1,
@@ -114,15 +119,15 @@ impl<D: Driver> Worker<D> {
     /// Sends to an address that stood in the datagram itself.
     fn send_if_permitted(&mut self, key: Key, address: SocketAddr, payload: &[u8]) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let Server::Anywhere(anywhere) = &mut flow.server else { return };
-        let may = match anywhere.may_reach(address) {
+        let Server::UdpAssociation(association) = &mut flow.server else { return };
+        let may = match association.may_reach(address) {
             Some(may) => may,
             None => {
-                let (name, asker) = (address.ip().to_string(), &anywhere.asker);
+                let (name, asker) = (address.ip().to_string(), &association.asker);
                 let may =
                     self.cx.destinations.may(Proxy::Socks5, address, &name, asker, net::is_ours);
                 if let Err(why) = &may {
-                    anywhere.refuse(address);
+                    association.refuse(address);
                     let client = flow.client;
                     self.note_refused(client, why);
                 }
@@ -133,8 +138,8 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.datagrams_dropped += 1;
             return;
         }
-        if let Some(anywhere) = self.anywhere(key) {
-            anywhere.send_to(address, true);
+        if let Some(association) = self.association(key) {
+            association.send_to(address, true);
         }
         self.send_payload(key, address, payload);
     }
@@ -147,13 +152,13 @@ impl<D: Driver> Worker<D> {
 
     fn send_payload(&mut self, key: Key, address: SocketAddr, payload: &[u8]) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let Server::Anywhere(anywhere) = &mut flow.server else { return };
-        anywhere.send_to(address, false);
-        let to = net::as_seen_by(&anywhere.socket, address);
+        let Server::UdpAssociation(association) = &mut flow.server else { return };
+        association.send_to(address, false);
+        let to = net::as_seen_by(&association.socket, address);
         let (towards, size_bytes) = (Towards { to, own: None }, payload.len() as u32);
         let parts = std::iter::once(payload);
         let limit = &mut flow.limit;
-        let sent = self.outbox.send(&anywhere.socket, Some(&towards), parts, size_bytes, limit);
+        let sent = self.outbox.send(&association.socket, Some(&towards), parts, size_bytes, limit);
         self.cx.counters.datagrams_out += sent.datagrams;
         self.cx.counters.datagrams_dropped += sent.dropped;
         if let Some(error) = sent.error {
@@ -163,8 +168,8 @@ impl<D: Driver> Worker<D> {
 
     /// Looks up the name at a place.
     fn ask_destination(&mut self, key: Key, place: usize) {
-        let Some(anywhere) = self.anywhere(key) else { return };
-        let Some((host, port)) = anywhere.name(place) else { return };
+        let Some(association) = self.association(key) else { return };
+        let Some((host, port)) = association.name(place) else { return };
         let target = Target { host: host.to_owned(), port };
         let lookup = Lookup::Destination(key, place);
         if let Err(error) = self.cx.resolver.ask(lookup, &target) {
@@ -183,12 +188,12 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let client = flow.client;
-        let Server::Anywhere(anywhere) = &mut flow.server else { return };
-        let Some((host, _)) = anywhere.name(place) else { return };
+        let Server::UdpAssociation(association) = &mut flow.server else { return };
+        let Some((host, _)) = association.name(place) else { return };
         let mut why = None;
         let address = match found {
             Ok(addresses) => addresses.into_iter().map(net::plain).find(|&address| {
-                let asker = &anywhere.asker;
+                let asker = &association.asker;
                 let may =
                     self.cx.destinations.may(Proxy::Socks5, address, host, asker, net::is_ours);
                 may.map_err(|denied| why = Some(denied)).is_ok()
@@ -198,8 +203,8 @@ impl<D: Driver> Worker<D> {
                 None
             }
         };
-        anywhere.found(place, address, self.cx.now);
-        let waiting = anywhere.take(place);
+        association.found(place, address, self.cx.now);
+        let waiting = association.take(place);
         match address {
             Some(address) => {
                 for payload in waiting {
@@ -214,9 +219,9 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Answers have come to a flow's socket: each goes on with where it is from.
-    pub(in crate::worker) fn anywhere_answered(&mut self, key: Key, got: &Received<'_>) {
-        let Some(anywhere) = self.anywhere(key) else { return };
-        let from = got.from.map(net::plain).filter(|&from| anywhere.has_sent_to(from));
+    pub(in crate::worker) fn association_answered(&mut self, key: Key, got: &Received<'_>) {
+        let Some(association) = self.association(key) else { return };
+        let from = got.from.map(net::plain).filter(|&from| association.has_sent_to(from));
         let Some(from) = from else {
             let from = got.from.map(tracing::field::display);
             debug!(from, "a datagram of somebody whom nothing was sent to");
@@ -258,7 +263,7 @@ impl<D: Driver> Worker<D> {
     /// A conversation is over: with it end the flows of its ports.
     pub(in crate::worker) fn end_associations(&mut self, talk: Key) {
         let of_it = |flow: &Flow| match &flow.server {
-            Server::Anywhere(anywhere) => anywhere.talk == talk,
+            Server::UdpAssociation(association) => association.talk == talk,
             _ => false,
         };
         let flows = self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key);
@@ -269,8 +274,8 @@ impl<D: Driver> Worker<D> {
 
     /// Whom the datagrams of a conversation's client are judged by.
     pub(in crate::worker) fn asker_of(&self, talk: Key) -> Option<Asker> {
-        match &self.locals.get(talk)?.stage {
-            Stage::Talking(talk) => Some(talk.asker.clone()),
+        match &self.conns.get(talk)?.stage {
+            Stage::ProxyHandshake(talk) => Some(talk.asker.clone()),
             _ => None,
         }
     }

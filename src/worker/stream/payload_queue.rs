@@ -19,14 +19,14 @@ pub(in crate::worker) enum Piece {
 
 /// One direction of a stream between its socket and the link. An idle one holds no memory.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Pieces {
+pub(in crate::worker) struct PayloadQueue {
     queue: VecDeque<Piece>,
     /// Filled at the back, drained at the front. The front one may also hold bytes that have left
     /// the queue and wait for the link.
     pipes: VecDeque<Rc<Pipe>>,
 }
 
-impl Pieces {
+impl PayloadQueue {
     pub(in crate::worker) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -279,7 +279,7 @@ mod tests {
         buffer.take_written()
     }
 
-    fn text(pieces: &Pieces) -> String {
+    fn text(pieces: &PayloadQueue) -> String {
         let of_piece = |piece: &Piece| match piece {
             Piece::Chunk(chunk) => String::from_utf8(chunk.to_vec()).unwrap(),
             Piece::Piped(bytes) => format!("({bytes})"),
@@ -293,7 +293,7 @@ mod tests {
         let (mut client, near) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let near = OwnedFd::from(near);
-        let (mut pipes, mut pieces) = (Pipes::default(), Pieces::default());
+        let (mut pipes, mut pieces) = (Pipes::default(), PayloadQueue::default());
         client.write_all(&[[b'x'; 5000].as_slice(), b"hello"].concat()).unwrap();
         pieces.push_chunk(chunk(&pool, b"<"));
         assert_eq!(pieces.need_pipe(&mut pipes).unwrap().fill(&near, 5000).unwrap(), 5000);

@@ -17,14 +17,14 @@ use crate::limits::PORT_WAIT_SECS;
 use crate::proxy_proto::Then;
 use crate::session::{Moment, OpenError};
 use crate::worker::proxy::related::NO_PORTS;
-use crate::worker::proxy::talk::{Answer, Place, Server, Talk};
-use crate::worker::stream::local::{Local, Reading, Stage};
+use crate::worker::proxy::session::{Answer, Place, ProxySession, Server};
+use crate::worker::stream::conn::{Conn, Reading, Stage};
 use crate::worker::token::Kind;
 use crate::worker::{Key, Worker};
 
 /// A port that waits for its connection.
 #[derive(Debug)]
-pub(in crate::worker) struct Here {
+pub(in crate::worker) struct ExpectedConn {
     fd: Fd,
     /// Whose it is, and by which number.
     talk: Key,
@@ -69,25 +69,25 @@ impl<D: Driver> Worker<D> {
         let fd = Rc::new(self.port_range.open(SocketAddr::new(own, 0), net::listen)?);
         let address = net::local_address(&fd);
         let until = self.cx.now.after(Duration::from_secs(PORT_WAIT_SECS));
-        let here = Here { fd: Rc::clone(&fd), talk, request, from, then, until };
+        let here = ExpectedConn { fd: Rc::clone(&fd), talk, request, from, then, until };
         let too_many = || io::Error::other("too many ports on request are open");
-        let key = self.heres.insert(here).ok_or_else(too_many)?;
+        let key = self.expected_conns.insert(here).ok_or_else(too_many)?;
         if let Some(talk) = self.talk(talk) {
-            talk.ports.push((request, Place::Here(key)));
+            talk.ports.push((request, Place::ExpectedConn(key)));
         }
         debug!(%address, %from, "listening for a conversation");
-        self.cx.driver.accept(&fd, Kind::HereAccept.of(key));
+        self.cx.driver.accept(&fd, Kind::ExpectedAccept.of(key));
         Ok(address)
     }
 
     /// Somebody has connected.
-    pub(in crate::worker) fn here_accepted(
+    pub(in crate::worker) fn expected_accepted(
         &mut self,
         key: Key,
         more: bool,
         got: io::Result<OwnedFd>,
     ) {
-        let Some(here) = self.heres.get(key) else {
+        let Some(here) = self.expected_conns.get(key) else {
             // A second one that was faster than the port's end.
             self.cx.counters.stale += 1;
             return got.iter().for_each(net::reset_on_close);
@@ -104,14 +104,14 @@ impl<D: Driver> Worker<D> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => return self.here_given_up(key, error.to_string()),
         }
-        if !more && let Some(here) = self.heres.get(key) {
-            self.cx.driver.accept(&here.fd, Kind::HereAccept.of(key));
+        if !more && let Some(here) = self.expected_conns.get(key) {
+            self.cx.driver.accept(&here.fd, Kind::ExpectedAccept.of(key));
         }
     }
 
     /// The host that was waited for is there.
     fn here_used(&mut self, key: Key, socket: Fd, server: SocketAddr) {
-        let Some(Here { talk, request, then, .. }) = self.forget_here(key) else { return };
+        let Some(ExpectedConn { talk, request, then, .. }) = self.forget_here(key) else { return };
         net::set_up_local(&socket);
         self.cx.congestion.set_after(&socket);
         let done = match then {
@@ -123,7 +123,7 @@ impl<D: Driver> Worker<D> {
         }
         let result = done.map(|()| server);
         self.converse(talk, |conversation, steps| conversation.port_used(request, result, steps));
-        self.read_local(talk);
+        self.read_conn(talk);
     }
 
     /// The peer is to lead a server to the client.
@@ -134,16 +134,16 @@ impl<D: Driver> Worker<D> {
         (server, port): (SocketAddr, u16),
     ) -> Result<(), String> {
         const GONE: OpenError = OpenError::NoPorts;
-        let local = self.locals.get(talk).ok_or_else(|| GONE.to_string())?;
-        let (client, tunnel_key, control) = (local.client, local.tunnel, local.stream);
-        let exit = local.exit;
+        let conn = self.conns.get(talk).ok_or_else(|| GONE.to_string())?;
+        let (client, tunnel_key, control) = (conn.client, conn.tunnel, conn.stream);
+        let exit = conn.exit;
         let seat = self.take_seats(exit, client.ip())?;
-        let mut local = Local::new(tunnel_key, Stage::Open, client, self.cx.now);
-        local.exit = exit;
-        local.beside = Some(talk);
-        local.fd = Some(Rc::clone(socket));
-        local.seat = seat;
-        let key = self.locals.insert(local).ok_or("too many connections are open here")?;
+        let mut conn = Conn::new(tunnel_key, Stage::Open, client, self.cx.now);
+        conn.exit = exit;
+        conn.beside = Some(talk);
+        conn.fd = Some(Rc::clone(socket));
+        conn.seat = seat;
+        let key = self.conns.insert(conn).ok_or("too many connections are open here")?;
         let called = match (self.tunnels.get_mut(tunnel_key), control) {
             (Some(tunnel), Some(control)) => {
                 let own = net::local_address(socket);
@@ -154,15 +154,15 @@ impl<D: Driver> Worker<D> {
         match called {
             Ok(stream) => {
                 debug!(%client, %server, port, "calling the client");
-                if let Some(local) = self.locals.get_mut(key) {
-                    local.stream = Some(stream);
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.stream = Some(stream);
                 }
-                self.read_local(key);
+                self.read_conn(key);
                 self.tunnels.mark(tunnel_key);
                 Ok(())
             }
             Err(error) => {
-                self.locals.remove(key);
+                self.conns.remove(key);
                 Err(error.to_string())
             }
         }
@@ -170,13 +170,13 @@ impl<D: Driver> Worker<D> {
 
     /// Makes a connection the conversation's server.
     fn become_server(&mut self, key: Key, socket: &Fd) -> Result<(), String> {
-        let Some(local) = self.locals.get_mut(key) else { return Err(String::new()) };
-        let is_free = local.fd.is_none() && local.reading == Reading::Idle && !local.sending;
-        match &mut local.stage {
-            Stage::Talking(talk) if is_free && matches!(talk.server, Server::None) => {
+        let Some(conn) = self.conns.get_mut(key) else { return Err(String::new()) };
+        let is_free = conn.fd.is_none() && conn.reading == Reading::Idle && !conn.sending;
+        match &mut conn.stage {
+            Stage::ProxyHandshake(talk) if is_free && matches!(talk.server, Server::None) => {
                 talk.server = Server::Connected { broken: None };
-                local.fd = Some(Rc::clone(socket));
-                local.read_ended = false;
+                conn.fd = Some(Rc::clone(socket));
+                conn.read_ended = false;
                 Ok(())
             }
             _ => Err(String::from("the conversation has another server by now")),
@@ -185,20 +185,20 @@ impl<D: Driver> Worker<D> {
 
     /// A port that nobody will come to any more.
     fn here_given_up(&mut self, key: Key, reason: String) {
-        let Some(Here { talk, request, .. }) = self.forget_here(key) else { return };
+        let Some(ExpectedConn { talk, request, .. }) = self.forget_here(key) else { return };
         self.converse(talk, |conversation, steps| {
             conversation.port_used(request, Err(reason), steps);
         });
     }
 
     /// Closes a port, and takes it from its conversation.
-    fn forget_here(&mut self, key: Key) -> Option<Here> {
-        let here = self.heres.remove(key)?;
+    fn forget_here(&mut self, key: Key) -> Option<ExpectedConn> {
+        let here = self.expected_conns.remove(key)?;
         // Nobody comes in any more, also before the accept under way has ended.
         net::shut_down(&here.fd);
         self.cx.driver.cancel_all(&here.fd);
-        if let Some(Talk { ports, .. }) = self.talk(here.talk) {
-            ports.retain(|port| port.1 != Place::Here(key));
+        if let Some(ProxySession { ports, .. }) = self.talk(here.talk) {
+            ports.retain(|port| port.1 != Place::ExpectedConn(key));
         }
         Some(here)
     }
@@ -209,10 +209,14 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Ends the wait for those who have not come.
-    pub(in crate::worker) fn sweep_heres(&mut self) {
+    pub(in crate::worker) fn sweep_expected(&mut self) {
         let now = self.cx.now;
-        let due: Vec<Key> =
-            self.heres.iter().filter(|(_, here)| here.until <= now).map(|(key, _)| key).collect();
+        let due: Vec<Key> = self
+            .expected_conns
+            .iter()
+            .filter(|(_, here)| here.until <= now)
+            .map(|(key, _)| key)
+            .collect();
         for key in due {
             self.here_given_up(key, format!("nobody has connected within {PORT_WAIT_SECS} s"));
         }

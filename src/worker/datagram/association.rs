@@ -21,7 +21,7 @@ use crate::worker::table::Key;
 
 /// The other side of such a flow.
 #[derive(Debug)]
-pub(in crate::worker) struct Anywhere {
+pub(in crate::worker) struct UdpAssociation {
     /// Sends to any address, of either family.
     pub(in crate::worker) socket: Fd,
     /// The conversation that has asked for the port, which it lives as long as.
@@ -68,9 +68,9 @@ pub(in crate::worker) enum Known {
     Unknown(usize),
 }
 
-impl Anywhere {
-    pub(in crate::worker) fn new(socket: Fd, talk: Key, asker: Asker) -> Anywhere {
-        Anywhere {
+impl UdpAssociation {
+    pub(in crate::worker) fn new(socket: Fd, talk: Key, asker: Asker) -> UdpAssociation {
+        UdpAssociation {
             socket,
             talk,
             asker,
@@ -198,11 +198,11 @@ mod tests {
     use super::*;
     use crate::cli::plan::Caller;
 
-    fn anywhere() -> Anywhere {
+    fn association() -> UdpAssociation {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let caller = Caller { client: None, entrance_port: None };
         let asker = Asker { caller, name: None, exit: None };
-        Anywhere::new(Rc::new(OwnedFd::from(socket)), Key::unpack(0), asker)
+        UdpAssociation::new(Rc::new(OwnedFd::from(socket)), Key::unpack(0), asker)
     }
 
     fn address(port: usize) -> SocketAddr {
@@ -211,74 +211,74 @@ mod tests {
 
     #[test]
     fn answers_come_from_those_last_sent_to() {
-        let mut anywhere = anywhere();
-        assert!(!anywhere.has_sent_to(address(1)));
+        let mut association = association();
+        assert!(!association.has_sent_to(address(1)));
         for port in 1..=DESTINATIONS_PER_FLOW {
-            anywhere.send_to(address(port), true);
+            association.send_to(address(port), true);
         }
-        anywhere.send_to(address(1), true);
-        anywhere.send_to(address(1000), true);
-        let known = [1, 2, 3, 1000].map(|port| anywhere.has_sent_to(address(port)));
+        association.send_to(address(1), true);
+        association.send_to(address(1000), true);
+        let known = [1, 2, 3, 1000].map(|port| association.has_sent_to(address(port)));
         assert_eq!(known, [true, false, true, true]);
-        assert_eq!(anywhere.sent_to.len(), DESTINATIONS_PER_FLOW);
+        assert_eq!(association.sent_to.len(), DESTINATIONS_PER_FLOW);
     }
 
     #[test]
     fn where_a_name_may_lead_an_address_may_not() {
-        let mut anywhere = anywhere();
-        anywhere.send_to(address(1), false);
-        assert_eq!(anywhere.may_reach(address(1)), None);
-        anywhere.refuse(address(1));
-        assert_eq!(anywhere.may_reach(address(1)), Some(false));
-        assert!(anywhere.has_sent_to(address(1)));
-        anywhere.send_to(address(2), true);
-        anywhere.send_to(address(2), false);
-        assert_eq!(anywhere.may_reach(address(2)), Some(true));
+        let mut association = association();
+        association.send_to(address(1), false);
+        assert_eq!(association.may_reach(address(1)), None);
+        association.refuse(address(1));
+        assert_eq!(association.may_reach(address(1)), Some(false));
+        assert!(association.has_sent_to(address(1)));
+        association.send_to(address(2), true);
+        association.send_to(address(2), false);
+        assert_eq!(association.may_reach(address(2)), Some(true));
     }
 
     #[test]
     fn a_name_is_looked_up_once_in_a_while() {
-        let mut anywhere = anywhere();
+        let mut association = association();
         let later = |secs: u64| Moment(0).after(Duration::from_secs(secs));
-        assert_eq!(anywhere.look_up("a.example", 53, later(0)), Some(Known::Unknown(0)));
-        assert_eq!(anywhere.look_up("A.example", 53, later(99)), Some(Known::NotYet(0)));
-        assert_eq!(anywhere.look_up("a.example", 54, later(0)), Some(Known::Unknown(1)));
-        assert_eq!(anywhere.name(0), Some(("a.example", 53)));
-        anywhere.found(0, Some(address(53)), later(100));
-        anywhere.found(1, None, later(100));
+        assert_eq!(association.look_up("a.example", 53, later(0)), Some(Known::Unknown(0)));
+        assert_eq!(association.look_up("A.example", 53, later(99)), Some(Known::NotYet(0)));
+        assert_eq!(association.look_up("a.example", 54, later(0)), Some(Known::Unknown(1)));
+        assert_eq!(association.name(0), Some(("a.example", 53)));
+        association.found(0, Some(address(53)), later(100));
+        association.found(1, None, later(100));
         let soon = later(99 + NAME_HOLD_SECS);
         let known = Known::Address(address(53));
-        assert_eq!(anywhere.look_up("a.example", 53, soon), Some(known));
-        assert_eq!(anywhere.look_up("a.example", 54, soon), Some(Known::Refused));
-        assert_eq!(anywhere.name(0), None);
+        assert_eq!(association.look_up("a.example", 53, soon), Some(known));
+        assert_eq!(association.look_up("a.example", 54, soon), Some(Known::Refused));
+        assert_eq!(association.name(0), None);
         let late = later(100 + NAME_HOLD_SECS);
-        assert_eq!(anywhere.look_up("a.example", 53, late), Some(Known::Unknown(0)));
+        assert_eq!(association.look_up("a.example", 53, late), Some(Known::Unknown(0)));
     }
 
     #[test]
     fn a_name_that_is_being_looked_up_keeps_its_place() {
-        let mut anywhere = anywhere();
+        let mut association = association();
         for port in 0..NAMES_PER_FLOW {
-            let known = anywhere.look_up("a.example", port as u16, Moment(port as u64));
+            let known = association.look_up("a.example", port as u16, Moment(port as u64));
             assert_eq!(known, Some(Known::Unknown(port)));
         }
-        assert_eq!(anywhere.look_up("b.example", 1, Moment(100)), None);
-        anywhere.found(7, None, Moment(200));
-        anywhere.found(8, None, Moment(100));
-        assert_eq!(anywhere.look_up("b.example", 1, Moment(300)), Some(Known::Unknown(8)));
-        assert_eq!(anywhere.name(8), Some(("b.example", 1)));
+        assert_eq!(association.look_up("b.example", 1, Moment(100)), None);
+        association.found(7, None, Moment(200));
+        association.found(8, None, Moment(100));
+        assert_eq!(association.look_up("b.example", 1, Moment(300)), Some(Known::Unknown(8)));
+        assert_eq!(association.name(8), Some(("b.example", 1)));
     }
 
     #[test]
     fn what_waits_for_a_name_is_bounded() {
-        let mut anywhere = anywhere();
+        let mut association = association();
         for byte in 0..NAMELESS_DATAGRAMS as u8 {
-            assert_eq!(anywhere.keep(usize::from(byte % 2), &[byte]), 0);
+            assert_eq!(association.keep(usize::from(byte % 2), &[byte]), 0);
         }
-        assert_eq!(anywhere.keep(1, &[99]), 1);
-        assert_eq!(anywhere.take(0), [vec![2], vec![4], vec![6]]);
-        assert_eq!(anywhere.take(0), Vec::<Vec<u8>>::new());
-        assert_eq!(anywhere.keep(0, &vec![0; NAMELESS_BYTES]), 5);
-        assert_eq!((anywhere.waiting.len(), anywhere.waiting_bytes), (1, NAMELESS_BYTES));
+        assert_eq!(association.keep(1, &[99]), 1);
+        assert_eq!(association.take(0), [vec![2], vec![4], vec![6]]);
+        assert_eq!(association.take(0), Vec::<Vec<u8>>::new());
+        assert_eq!(association.keep(0, &vec![0; NAMELESS_BYTES]), 5);
+        assert_eq!((association.waiting.len(), association.waiting_bytes), (1, NAMELESS_BYTES));
     }
 }

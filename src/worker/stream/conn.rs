@@ -1,4 +1,4 @@
-//! A local connection: a client that came in at an entrance, or a server reached by an exit.
+//! A connection: a client that came in at an entrance, or a server reached by an exit.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -10,24 +10,24 @@ use crate::policy::seats::Seat;
 use crate::session::{Moment, StreamKey};
 use crate::worker::broken::Broken;
 use crate::worker::ingress::clients::Tentative;
-use crate::worker::proxy::talk::{Server, Talk};
+use crate::worker::proxy::session::{ProxySession, Server};
 use crate::worker::stream::client::Client;
-use crate::worker::stream::pieces::Pieces;
+use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 
-/// Where a local connection is in its life.
+/// Where a connection is in its life.
 #[derive(Debug)]
 pub(in crate::worker) enum Stage {
     /// A client that was accepted when the last tunnel was gone already: it waits for the next.
     Waiting,
     /// An exit that is to be chosen when the client's name is known.
-    Asking,
+    ResolvingName,
     /// An exit that has not reached its server: its dial, once that has begun.
     Dialing(Option<Key>),
     /// An exit whose Unix socket takes no more clients for now: asked again until this time.
-    Knocking(Rc<Path>, Option<Moment>),
+    ConnectingUnix(Rc<Path>, Option<Moment>),
     /// An exit whose client is asked where to go.
-    Talking(Box<Talk>),
+    ProxyHandshake(Box<ProxySession>),
     /// Both directions may carry data.
     Open,
     /// The stream has ended: what was delivered is still to be written.
@@ -50,7 +50,7 @@ impl Stage {
     pub(in crate::worker) fn dial(&self) -> Option<Key> {
         match self {
             Stage::Dialing(dial) => *dial,
-            Stage::Talking(talk) => match talk.server {
+            Stage::ProxyHandshake(talk) => match talk.server {
                 Server::Dialing(dial) => Some(dial),
                 _ => None,
             },
@@ -88,7 +88,7 @@ impl Reading {
 
 /// How much a socket gives, which says how it is best read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Pace {
+pub(in crate::worker) enum ReadMode {
     /// A keystroke now and then: watched, then received once. Only so urgent data is seen before
     /// the data behind it is read, which makes the kernel forget it.
     Sparse,
@@ -101,21 +101,21 @@ pub(in crate::worker) enum Pace {
     Spliced,
 }
 
-impl Pace {
+impl ReadMode {
     /// Its name for the log.
     pub(in crate::worker) fn name(self) -> &'static str {
         match self {
-            Pace::Sparse => "sparse",
-            Pace::Busy => "busy",
-            Pace::Bulk => "bulk",
-            Pace::Spliced => "spliced",
+            ReadMode::Sparse => "sparse",
+            ReadMode::Busy => "busy",
+            ReadMode::Bulk => "bulk",
+            ReadMode::Spliced => "spliced",
         }
     }
 }
 
-/// One local connection.
+/// One connection.
 #[derive(Debug)]
-pub(in crate::worker) struct Local {
+pub(in crate::worker) struct Conn {
     /// None until an exit has reached its server, and when draining.
     pub(in crate::worker) fd: Option<Fd>,
     pub(in crate::worker) tunnel: Key,
@@ -137,7 +137,7 @@ pub(in crate::worker) struct Local {
     pub(in crate::worker) header: Option<Box<[u8]>>,
 
     pub(in crate::worker) reading: Reading,
-    pub(in crate::worker) pace: Pace,
+    pub(in crate::worker) read_mode: ReadMode,
     /// While in bulk or spliced, short reads in a row; else, reads in a row that came close
     /// together.
     pub(in crate::worker) streak: u8,
@@ -156,14 +156,14 @@ pub(in crate::worker) struct Local {
     /// It is watched for breaking, which is not noticed by reading while that has to wait.
     pub(in crate::worker) guarded: bool,
     /// Received and not yet framed.
-    pub(in crate::worker) input: Pieces,
+    pub(in crate::worker) input: PayloadQueue,
     /// Where more of it is copied to while receive buffers are scarce.
     pub(in crate::worker) packed: Option<ChunkMut>,
     /// When the last of it came.
     pub(in crate::worker) received_at: Moment,
 
     /// Delivered and not yet written.
-    pub(in crate::worker) output: Pieces,
+    pub(in crate::worker) output: PayloadQueue,
     /// So many bytes at the front of it are our own: the session does not know of them.
     pub(in crate::worker) own_bytes: u64,
     /// Where a slow reader's output is copied to.
@@ -192,14 +192,14 @@ pub(in crate::worker) struct Local {
     pub(in crate::worker) last_data: Moment,
 }
 
-impl Local {
+impl Conn {
     pub(in crate::worker) fn new(
         tunnel: Key,
         stage: Stage,
         client: impl Into<Client>,
         now: Moment,
-    ) -> Local {
-        Local {
+    ) -> Conn {
+        Conn {
             fd: None,
             tunnel,
             stream: None,
@@ -211,7 +211,7 @@ impl Local {
             seat: None,
             header: None,
             reading: Reading::Idle,
-            pace: Pace::Sparse,
+            read_mode: ReadMode::Sparse,
             streak: 0,
             full_reads: 0,
             copy_only: false,
@@ -220,10 +220,10 @@ impl Local {
             end_doubtful: false,
             broken: None,
             guarded: false,
-            input: Pieces::default(),
+            input: PayloadQueue::default(),
             packed: None,
             received_at: now,
-            output: Pieces::default(),
+            output: PayloadQueue::default(),
             own_bytes: 0,
             spill: None,
             stalled: false,

@@ -14,11 +14,11 @@ use crate::proxy_proto::telnet::{Telnet, TelnetConfig};
 use crate::proxy_proto::{Conversation, Lead, Unreached};
 use crate::session::Moment;
 use crate::worker::broken::Broken;
-use crate::worker::stream::pieces::Pieces;
+use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 
 /// A stream that is asked where to go.
-pub(in crate::worker) struct Talk {
+pub(in crate::worker) struct ProxySession {
     pub(in crate::worker) conversation: Box<dyn Conversation>,
     pub(in crate::worker) proxy: Proxy,
     pub(in crate::worker) asker: Asker,
@@ -27,7 +27,7 @@ pub(in crate::worker) struct Talk {
     pub(in crate::worker) server: Server,
     /// What the client said and the conversation was not told. The session has not been told either
     /// that it was taken.
-    pub(in crate::worker) held: Pieces,
+    pub(in crate::worker) held: PayloadQueue,
     pub(in crate::worker) held_bytes: u64,
     /// The client has said all, which stands behind what is held.
     pub(in crate::worker) client_ended: bool,
@@ -47,7 +47,7 @@ pub(in crate::worker) enum Place {
     /// At the peer; what comes in by it is led there.
     Peer(Lead),
     /// Here.
-    Here(Key),
+    ExpectedConn(Key),
 }
 
 /// What a conversation has asked for, and is told behind the steps that it took.
@@ -71,26 +71,26 @@ pub(in crate::worker) enum Server {
     Over,
 }
 
-impl std::fmt::Debug for Talk {
+impl std::fmt::Debug for ProxySession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Talk").field("proxy", &self.proxy).finish_non_exhaustive()
     }
 }
 
-impl Talk {
+impl ProxySession {
     pub(in crate::worker) fn new(
         conversation: Box<dyn Conversation>,
         proxy: Proxy,
         asker: Asker,
         is_judged: bool,
-    ) -> Talk {
-        Talk {
+    ) -> ProxySession {
+        ProxySession {
             conversation,
             proxy,
             asker,
             is_judged,
             server: Server::None,
-            held: Pieces::default(),
+            held: PayloadQueue::default(),
             held_bytes: 0,
             client_ended: false,
             awaited_since: None,
