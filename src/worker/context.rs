@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::Counters;
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
+use super::datagram::flow::Origin;
 use super::dialer::Dialer;
 use super::dialer::dial::{DialError, Owner};
 use super::log_limit::LogLimit;
@@ -21,13 +23,17 @@ use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::policy::destinations::Destinations;
 use crate::policy::seats::Seats;
-use crate::session::Moment;
+use crate::session::{Moment, StreamKey};
 
 /// What a plane asks of another, or of the worker: done in the same turn, by [`super::dispatch`].
 #[derive(Debug)]
 pub(in crate::worker) enum Effect {
     /// A dial has ended: with a connection, or without one.
     Dialled { owner: Owner, result: Result<Fd, DialError> },
+    /// A client that has no flow has sent datagrams of this size.
+    UnknownClient { origin: Origin, payload: Box<[u8]>, size_bytes: u32 },
+    /// The exit of a stream cannot be reached. `tried`: a server was.
+    RefuseStream { stream: (Key, StreamKey), client: SocketAddr, reason: String, tried: bool },
     /// Descriptors are short: clients are to be left in the kernel's queue.
     PauseClients,
     /// They may come again.
@@ -114,6 +120,17 @@ impl<D: Driver> Cx<D> {
     #[inline]
     pub(in crate::worker) fn tick(&mut self) {
         self.now = Moment(self.began.elapsed().as_micros() as u64);
+    }
+
+    /// Refuses a stream of a peer.
+    pub(in crate::worker) fn refuse_stream(
+        &mut self,
+        stream: (Key, StreamKey),
+        client: SocketAddr,
+        reason: String,
+        tried: bool,
+    ) {
+        self.effects.push_back(Effect::RefuseStream { stream, client, reason, tried });
     }
 
     /// Resets a client's connection, which the caller then drops, and logs why.

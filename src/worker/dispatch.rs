@@ -35,13 +35,23 @@ impl<D: Driver> Worker<D> {
             (Kind::ConnWritable, Outcome::Polled(_)) => self.conn_writable(key),
             (Kind::ConnBroken, Outcome::Polled(events)) => self.conn_broken(key, events),
             (Kind::PortReady, Outcome::Polled(_)) => {
-                self.read_source(Source::Port(PortName::Entrance(token::number(token))));
+                self.datagrams.read_source(
+                    &mut self.cx,
+                    &mut self.tunnels,
+                    Source::Port(PortName::Entrance(token::number(token))),
+                );
             }
             (Kind::AskedReady, Outcome::Polled(_)) => {
-                self.read_source(Source::Port(PortName::Asked(key)));
+                self.datagrams.read_source(
+                    &mut self.cx,
+                    &mut self.tunnels,
+                    Source::Port(PortName::Asked(key)),
+                );
             }
             (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
-            (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
+            (Kind::FlowReady, Outcome::Polled(_)) => {
+                self.datagrams.read_source(&mut self.cx, &mut self.tunnels, Source::Flow(key))
+            }
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
@@ -99,10 +109,11 @@ impl<D: Driver> Worker<D> {
                 self.cx.dial_resolved(key, addresses);
             }
             Answer::Addresses { token: Lookup::Flow(key), addresses } => {
-                self.flow_resolved(key, addresses);
+                let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                self.datagrams.flow_resolved(cx, tunnels, key, addresses);
             }
             Answer::Addresses { token: Lookup::Destination(key, place), addresses } => {
-                self.destination_resolved((key, place), addresses);
+                self.datagrams.destination_resolved(&mut self.cx, (key, place), addresses);
             }
             Answer::Addresses { token: Lookup::Host(key), addresses } => {
                 self.host_resolved(key, addresses);
@@ -121,6 +132,12 @@ impl<D: Driver> Worker<D> {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Dialled { owner, result } => self.dialled(owner, result),
+            Effect::UnknownClient { origin, payload, size_bytes } => {
+                self.unknown_client(origin, &payload, size_bytes);
+            }
+            Effect::RefuseStream { stream: (tunnel, stream), client, reason, tried } => {
+                self.refuse_stream(tunnel, stream, client, &reason, tried);
+            }
             Effect::PauseClients => self.pause_clients(),
             Effect::ResumeClients => self.resume_clients(),
         }

@@ -44,7 +44,6 @@ mod waiters;
 
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
-use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Completion, Driver, Fd};
 use crate::io::net;
 use crate::io::resolver::Resolver;
@@ -56,11 +55,10 @@ use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use buffers::Buffers;
 use context::Cx;
-use datagram::coalesce::Source;
+use datagram::Datagrams;
 pub(crate) use datagram::datagrams::DatagramPort;
-use datagram::flow::Flows;
 use dialer::Dialer;
-use forward::asked::Ports;
+use forward::asked::AskedPorts;
 use forward::port_range::PortRange;
 use ingress::access::Waiter;
 use ingress::greetings::Greeting;
@@ -172,19 +170,11 @@ pub(crate) struct Worker<D> {
     /// Processes that others have left to us, as process 1, may be waited for.
     orphans_wait: bool,
     execs: Execs,
-    /// Where clients' datagrams come in, and what peers asked for.
-    ports: Ports,
+    /// What peers asked for.
+    asked: AskedPorts,
     /// Where ports on request are opened, and those of conversations.
     port_range: PortRange,
-    /// Who exchanges datagrams, here or through a tunnel.
-    flows: Flows,
-    /// Away while it is being read.
-    inbox: Option<Box<Inbox>>,
-    outbox: Outbox,
-    /// Sockets that are left alone for a moment, so that datagrams gather there.
-    resting: VecDeque<(Moment, Source)>,
-    /// A datagram that a tunnel cannot carry was told of.
-    told_too_big: bool,
+    datagrams: Datagrams,
     /// What clients are called, where that matters.
     names: Names<Waiter>,
     /// What exits have for themselves.
@@ -198,8 +188,6 @@ pub(crate) struct Worker<D> {
     loopback_again: Option<Moment>,
     /// Ports that conversations listen at.
     expected_conns: Table<ExpectedConn>,
-    /// Where a run of datagrams stands in one piece for a moment.
-    straight: Vec<u8>,
     /// Where a byte comes for every signal, stop and answer of the resolver.
     wake: Fd,
     /// Local connections with output to write.
@@ -252,13 +240,9 @@ impl<D: Driver> Worker<D> {
             served: 0,
             orphans_wait: false,
             execs: Execs::new(),
-            ports: Ports::new(ports),
+            asked: AskedPorts::new(),
+            datagrams: Datagrams::new(ports, plan.soxconf.udp_flows)?,
             port_range: PortRange::new(plan.soxconf.request_ports.clone()),
-            flows: Flows::new(plan.soxconf.udp_flows),
-            inbox: Some(Box::new(Inbox::new()?)),
-            outbox: Outbox::default(),
-            resting: VecDeque::new(),
-            told_too_big: false,
             names: Names::new(plan.timeouts.connect),
             exits: Exits::new(&plan),
             proxies: Proxies::new(&plan),
@@ -266,7 +250,6 @@ impl<D: Driver> Worker<D> {
             joining: Vec::new(),
             loopback_again: None,
             expected_conns: Table::new(PORTS_ON_REQUEST_MAX),
-            straight: Vec::new(),
             wake: Rc::new(OwnedFd::from(wake)),
             dirty_conns: Vec::new(),
             next_sweep: now,
@@ -298,7 +281,7 @@ impl<D: Driver> Worker<D> {
         let mut completions: Vec<Completion> = Vec::with_capacity(256);
         self.watch_wake();
         self.start_listening();
-        self.watch_ports();
+        self.datagrams.watch_ports(&mut self.cx);
         self.dial_if_due();
         self.begin_loopback();
         loop {
@@ -338,7 +321,7 @@ impl<D: Driver> Worker<D> {
 
     /// Streams, pairs and flows that there are.
     fn stream_count(&self) -> usize {
-        self.conns.len() + self.relay.len() + self.flows.len()
+        self.conns.len() + self.relay.len() + self.datagrams.len()
     }
 
     /// What a session is told at its beginning.

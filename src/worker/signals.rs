@@ -55,7 +55,7 @@ impl<D: Driver> Worker<D> {
             up = self.tunnels.up().len(),
             streams = self.conns.len(),
             relayed = self.relay.len(),
-            flows = self.flows.len(),
+            flows = self.datagrams.len(),
             commands = self.execs.len(),
             bytes_in,
             bytes_out,

@@ -7,19 +7,17 @@ use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::{LEAVE_MILLIS, SWEEP_MILLIS};
 use crate::session::Moment;
-use crate::worker::datagram::flow::{Flow, Server};
-use crate::worker::forward::asked::PortName;
 use crate::worker::stream::conn::{ReadMode, Stage};
 
 impl<D: Driver> Worker<D> {
     /// Looks at the clock and writes. `Some` when the run is over.
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.tunnels_on_time();
-        self.sources_on_time();
+        self.datagrams.sources_on_time(&mut self.cx, &mut self.tunnels);
         self.execs.on_time(&mut self.cx);
         self.reap_orphans();
         // Before anything is written: peers are to hear of flows that end.
-        self.flows_on_time();
+        self.end_silent_flows();
         self.names_on_time();
         self.cx.dials_on_time();
         self.apply_effects();
@@ -38,7 +36,7 @@ impl<D: Driver> Worker<D> {
     /// How long to wait for completions.
     pub(super) fn time_to_next(&mut self) -> Option<Duration> {
         let dial = self.dial_if_due();
-        let (listeners, flows) = (self.listeners_on_time(), self.flows_on_time());
+        let (listeners, flows) = (self.listeners_on_time(), self.end_silent_flows());
         let asked = self.asked_ports_on_time();
         let (command, execs) = (self.command_on_time(), self.execs.on_time(&mut self.cx));
         // Asked last: each of these may have given somebody something to write.
@@ -57,7 +55,7 @@ impl<D: Driver> Worker<D> {
             .then_some(self.farewells_until);
         let names = self.names.oldest().map(|(_, until)| until);
         let (dials, joins) = (self.cx.dialer.next_timeout(), self.next_join());
-        let resting = self.resting.front().map(|&(until, _)| until);
+        let resting = self.datagrams.next_read();
         let log = self.cx.log_limit_on_time();
         let missed = self.next_look_for_buffers();
         let next = [
@@ -135,10 +133,8 @@ impl<D: Driver> Worker<D> {
         let mut used: Vec<(Key, Moment)> = Vec::new();
         let of_conns = self.conns.iter();
         used.extend(of_conns.filter_map(|(_, conn)| Some((conn.beside?, conn.last_data))));
-        let of_flows = self.flows.iter();
-        used.extend(
-            of_flows.filter_map(|(_, flow)| Some((self.control_of(flow)?, flow.last_used))),
-        );
+        let owner_of = |port| Some(self.asked.get(port)?.owner);
+        used.extend(self.datagrams.used_by_controls(owner_of));
         for (control, when) in used {
             if let Some(conn) = self.conns.get_mut(control) {
                 conn.last_data = conn.last_data.max(when);
@@ -146,13 +142,10 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The control connection whose port a flow has come in by.
-    fn control_of(&self, flow: &Flow) -> Option<Key> {
-        match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
-            (Server::UdpAssociation(association), _) => Some(association.talk),
-            (_, Some(PortName::Asked(port))) => Some(self.ports.asked.get(port)?.owner),
-            _ => None,
-        }
+    /// Ends flows that have been silent for too long; when to look again.
+    fn end_silent_flows(&mut self) -> Option<Moment> {
+        let drains = self.drain != Drain::No;
+        self.datagrams.flows_on_time(&mut self.cx, &mut self.tunnels, drains)
     }
 
     fn deadline_expired(&mut self, key: Key) {

@@ -25,20 +25,24 @@ pub(crate) struct Received<'a> {
     /// Size of its datagrams; the last may be shorter. 0: one that is empty.
     pub(crate) size_bytes: u32,
     pub(crate) payload: &'a [u8],
-    /// Where it was received.
-    inbox: &'a Inbox,
-    at: usize,
+    /// Where it was received, if it still is there.
+    place: Option<(&'a Inbox, usize)>,
 }
 
-impl Received<'_> {
+impl<'a> Received<'a> {
+    /// What was received earlier, and copied.
+    pub(crate) fn copied(payload: &'a [u8], size_bytes: u32) -> Received<'a> {
+        Received { from: None, own: None, size_bytes, payload, place: None }
+    }
+
     /// The payload with the buffer that it was received into. `None`: it is so little, or so many
     /// buffers are in use, that it is to be copied.
     pub(crate) fn keep(&self) -> Option<Chunk> {
         if self.payload.len() < DATAGRAM_KEEP_BYTES {
             return None;
         }
-        let Inbox { set, slots, .. } = self.inbox;
-        let index = slots[self.at].replace(set.pop_returned()?);
+        let (Inbox { set, slots, .. }, at) = self.place?;
+        let index = slots[at].replace(set.pop_returned()?);
         // SAFETY: the kernel has filled this buffer and is done with it; the slot has another from
         // here on, so it is adopted once. What was received stays readable through `payload`, too:
         // nobody writes to any buffer before the next `receive`, which that is borrowed against.
@@ -148,7 +152,7 @@ impl Inbox {
         // SAFETY: the kernel has written so many bytes to this buffer, not more than it has; nobody
         // writes to it before the next `receive`, which `self` is borrowed against.
         let payload = unsafe { std::slice::from_raw_parts(start, bytes.min(BUFFER_BYTES)) };
-        Received { from, own, size_bytes, payload, inbox: self, at }
+        Received { from, own, size_bytes, payload, place: Some((self, at)) }
     }
 }
 

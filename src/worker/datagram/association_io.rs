@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use tracing::{debug, warn};
 
+use super::Datagrams;
 use crate::cli::plan::{Proxy, Target};
 use crate::io::datagram::{Received, Towards, unconnected};
 use crate::io::driver::{Driver, Gather};
@@ -17,6 +18,7 @@ use crate::policy::destinations::Asker;
 use crate::policy::seats::Seat;
 use crate::proxy_proto::socks::datagram::{self, To};
 use crate::session::NO_ADDRESS;
+use crate::worker::context::Cx;
 use crate::worker::context::Lookup;
 use crate::worker::datagram::association::{Known, UdpAssociation};
 use crate::worker::datagram::coalesce::Source;
@@ -24,59 +26,63 @@ use crate::worker::datagram::datagrams::datagrams;
 use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server};
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
-use crate::worker::stream::conn::Stage;
-use crate::worker::{Key, Worker};
+use crate::worker::table::Key;
+use crate::worker::tunnel::Tunnels;
 
-impl<D: Driver> Worker<D> {
+impl Datagrams {
     /// The client of a conversation sends datagrams by its port.
-    pub(in crate::worker) fn open_association(
+    pub(in crate::worker) fn open_association<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         incoming: &Incoming,
         (talk, asker): (Key, Asker),
         seat: Option<Seat>,
     ) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let client = client.unwrap_or(NO_ADDRESS);
-        let socket = match self.open_socket(NO_ADDRESS, unconnected) {
+        let socket = match self.open_socket(cx, tunnels, NO_ADDRESS, unconnected) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
-                return self.refuse_stream(tunnel, stream, client, &error.to_string(), false);
+                return cx.refuse_stream((tunnel, stream), client, error.to_string(), false);
             }
         };
         let association = Box::new(UdpAssociation::new(socket, talk, asker));
-        let mut flow = Flow::new(client, Server::UdpAssociation(association), self.cx.now);
+        let mut flow = Flow::new(client, Server::UdpAssociation(association), cx.now);
         flow.stream = Some((tunnel, stream));
         flow.seat = seat;
-        let Some(key) = self.insert_flow(flow) else {
-            return self.refuse_stream(tunnel, stream, client, "too many flows are open", false);
+        let Some(key) = self.insert_flow(cx, tunnels, flow) else {
+            let reason = String::from("too many flows are open");
+            return cx.refuse_stream((tunnel, stream), client, reason, false);
         };
-        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+        if let Some(tunnel) = tunnels.get_mut(tunnel) {
             tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
             tunnel.session_mut().accept(stream, NO_ADDRESS, NO_ADDRESS);
         }
-        self.tunnels.mark(tunnel);
+        tunnels.mark(tunnel);
         debug!(%client, "datagrams by a port on request");
-        self.watch_source(Source::Flow(key));
+        self.watch_source(cx, Source::Flow(key));
     }
 
     /// A run that names its destinations.
-    pub(in crate::worker) fn send_by_association(
+    pub(in crate::worker) fn send_by_association<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         run: Box<Gather>,
         size_bytes: u32,
     ) {
-        let mut bytes = std::mem::take(&mut self.straight);
+        let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         run.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-        self.cx.buffers.give_back(run);
+        cx.buffers.give_back(run);
         if bytes.is_empty() {
-            self.cx.counters.datagrams_dropped += 1;
+            cx.counters.datagrams_dropped += 1;
         }
         for datagram in bytes.chunks(size_bytes.max(1) as usize) {
-            self.send_one(key, datagram);
+            self.send_one(cx, key, datagram);
         }
-        self.straight = bytes;
+        self.scratch = bytes;
     }
 
     fn association(&mut self, key: Key) -> Option<&mut UdpAssociation> {
@@ -87,70 +93,81 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Sends one datagram to where it says, or keeps it for as long as that is looked up.
-    fn send_one(&mut self, key: Key, bytes: &[u8]) {
-        let now = self.cx.now;
+    fn send_one<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, bytes: &[u8]) {
+        let now = cx.now;
         let (to, header_bytes) = match datagram::read(bytes) {
             Ok(read) => read,
             Err(why) => {
                 debug!(%why, "a datagram without a destination");
-                self.cx.counters.datagrams_dropped += 1;
+                cx.counters.datagrams_dropped += 1;
                 return;
             }
         };
         let payload = &bytes[header_bytes..];
         let Some(association) = self.association(key) else { return };
         let known = match to {
-            To::Address(address) => return self.send_if_permitted(key, address, payload),
+            To::Address(address) => return self.send_if_permitted(cx, key, address, payload),
             To::Name(host, port) => association.look_up(host, port, now),
         };
         match known {
-            Some(Known::Address(address)) => self.send_payload(key, address, payload),
+            Some(Known::Address(address)) => self.send_payload(cx, key, address, payload),
             Some(Known::NotYet(place)) => {
-                self.cx.counters.datagrams_dropped += association.keep(place, payload);
+                cx.counters.datagrams_dropped += association.keep(place, payload);
             }
             Some(Known::Unknown(place)) => {
-                self.cx.counters.datagrams_dropped += association.keep(place, payload);
-                self.ask_destination(key, place);
+                cx.counters.datagrams_dropped += association.keep(place, payload);
+                self.ask_destination(cx, key, place);
             }
-            Some(Known::Refused) | None => self.cx.counters.datagrams_dropped += 1,
+            Some(Known::Refused) | None => cx.counters.datagrams_dropped += 1,
         }
     }
 
     /// Sends to an address that stood in the datagram itself.
-    fn send_if_permitted(&mut self, key: Key, address: SocketAddr, payload: &[u8]) {
+    fn send_if_permitted<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        address: SocketAddr,
+        payload: &[u8],
+    ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Server::UdpAssociation(association) = &mut flow.server else { return };
         let may = match association.may_reach(address) {
             Some(may) => may,
             None => {
                 let (name, asker) = (address.ip().to_string(), &association.asker);
-                let may =
-                    self.cx.destinations.may(Proxy::Socks5, address, &name, asker, net::is_ours);
+                let may = cx.destinations.may(Proxy::Socks5, address, &name, asker, net::is_ours);
                 if let Err(why) = &may {
                     association.refuse(address);
                     let client = flow.client;
-                    self.note_refused(client, why);
+                    self.note_refused(cx, client, why);
                 }
                 may.is_ok()
             }
         };
         if !may {
-            self.cx.counters.datagrams_dropped += 1;
+            cx.counters.datagrams_dropped += 1;
             return;
         }
         if let Some(association) = self.association(key) {
             association.send_to(address, true);
         }
-        self.send_payload(key, address, payload);
+        self.send_payload(cx, key, address, payload);
     }
 
-    fn note_refused(&mut self, client: SocketAddr, why: &str) {
-        if self.cx.may_log(Class::Refusal) {
+    fn note_refused<D: Driver>(&mut self, cx: &mut Cx<D>, client: SocketAddr, why: &str) {
+        if cx.may_log(Class::Refusal) {
             warn!(%client, reason = why, "datagrams not passed on by the proxy");
         }
     }
 
-    fn send_payload(&mut self, key: Key, address: SocketAddr, payload: &[u8]) {
+    fn send_payload<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        address: SocketAddr,
+        payload: &[u8],
+    ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Server::UdpAssociation(association) = &mut flow.server else { return };
         association.send_to(address, false);
@@ -159,32 +176,33 @@ impl<D: Driver> Worker<D> {
         let parts = std::iter::once(payload);
         let limit = &mut flow.limit;
         let sent = self.outbox.send(&association.socket, Some(&towards), parts, size_bytes, limit);
-        self.cx.counters.datagrams_out += sent.datagrams;
-        self.cx.counters.datagrams_dropped += sent.dropped;
+        cx.counters.datagrams_out += sent.datagrams;
+        cx.counters.datagrams_dropped += sent.dropped;
         if let Some(error) = sent.error {
             debug!(%error, server = %address, "datagram not sent");
         }
     }
 
     /// Looks up the name at a place.
-    fn ask_destination(&mut self, key: Key, place: usize) {
+    fn ask_destination<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, place: usize) {
         let Some(association) = self.association(key) else { return };
         let Some((host, port)) = association.name(place) else { return };
         let target = Target { host: host.to_owned(), port };
         let lookup = Lookup::Destination(key, place);
-        if let Err(error) = self.cx.resolver.ask(lookup, &target) {
-            self.destination_resolved((key, place), Err(error));
+        if let Err(error) = cx.resolver.ask(lookup, &target) {
+            self.destination_resolved(cx, (key, place), Err(error));
         }
     }
 
     /// What a flow's name leads to: the first address that may be reached is it.
-    pub(in crate::worker) fn destination_resolved(
+    pub(in crate::worker) fn destination_resolved<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         (key, place): (Key, usize),
         found: io::Result<Vec<SocketAddr>>,
     ) {
         let Some(flow) = self.flows.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         let client = flow.client;
@@ -194,8 +212,7 @@ impl<D: Driver> Worker<D> {
         let address = match found {
             Ok(addresses) => addresses.into_iter().map(net::plain).find(|&address| {
                 let asker = &association.asker;
-                let may =
-                    self.cx.destinations.may(Proxy::Socks5, address, host, asker, net::is_ours);
+                let may = cx.destinations.may(Proxy::Socks5, address, host, asker, net::is_ours);
                 may.map_err(|denied| why = Some(denied)).is_ok()
             }),
             Err(error) => {
@@ -203,29 +220,35 @@ impl<D: Driver> Worker<D> {
                 None
             }
         };
-        association.found(place, address, self.cx.now);
+        association.found(place, address, cx.now);
         let waiting = association.take(place);
         match address {
             Some(address) => {
                 for payload in waiting {
-                    self.send_payload(key, address, &payload);
+                    self.send_payload(cx, key, address, &payload);
                 }
             }
             None => {
-                self.cx.counters.datagrams_dropped += waiting.len() as u64;
-                self.note_refused(client, why.as_deref().unwrap_or("no address"));
+                cx.counters.datagrams_dropped += waiting.len() as u64;
+                self.note_refused(cx, client, why.as_deref().unwrap_or("no address"));
             }
         }
     }
 
     /// Answers have come to a flow's socket: each goes on with where it is from.
-    pub(in crate::worker) fn association_answered(&mut self, key: Key, got: &Received<'_>) {
+    pub(in crate::worker) fn association_answered<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        got: &Received<'_>,
+    ) {
         let Some(association) = self.association(key) else { return };
         let from = got.from.map(net::plain).filter(|&from| association.has_sent_to(from));
         let Some(from) = from else {
             let from = got.from.map(tracing::field::display);
             debug!(from, "a datagram of somebody whom nothing was sent to");
-            self.cx.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
+            cx.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
             return;
         };
         let mut header = Vec::new();
@@ -233,10 +256,10 @@ impl<D: Driver> Worker<D> {
         let size_bytes = header.len() as u32 + got.size_bytes;
         if size_bytes > DATAGRAM_BYTES_MAX {
             debug!(%from, bytes = got.size_bytes, "a datagram too long for one with a header");
-            self.cx.counters.datagrams_dropped += 1;
+            cx.counters.datagrams_dropped += 1;
             return;
         }
-        let mut run = std::mem::take(&mut self.straight);
+        let mut run = std::mem::take(&mut self.scratch);
         // An empty datagram has a header, too.
         let mut rest = Some(got.payload);
         while let Some(left) = rest.take() {
@@ -255,28 +278,25 @@ impl<D: Driver> Worker<D> {
                     break;
                 }
             }
-            self.queue_run(key, size_bytes, &run, None);
+            self.queue_run(cx, tunnels, key, size_bytes, &run, None);
         }
-        self.straight = run;
+        self.scratch = run;
     }
 
     /// A conversation is over: with it end the flows of its ports.
-    pub(in crate::worker) fn end_associations(&mut self, talk: Key) {
+    pub(in crate::worker) fn end_associations<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        talk: Key,
+    ) {
         let of_it = |flow: &Flow| match &flow.server {
             Server::UdpAssociation(association) => association.talk == talk,
             _ => false,
         };
         let flows = self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key);
         for key in flows.collect::<Vec<_>>() {
-            self.end_flow(key, "the connection that asked for its port has ended");
-        }
-    }
-
-    /// Whom the datagrams of a conversation's client are judged by.
-    pub(in crate::worker) fn asker_of(&self, talk: Key) -> Option<Asker> {
-        match &self.conns.get(talk)?.stage {
-            Stage::ProxyHandshake(talk) => Some(talk.asker.clone()),
-            _ => None,
+            self.end_flow(cx, tunnels, key, "the connection that asked for its port has ended");
         }
     }
 }

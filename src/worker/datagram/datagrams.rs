@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use tracing::{debug, warn};
 
+use super::Datagrams;
 use crate::io::chunk::Chunk;
 use crate::io::datagram::{Inbox, Received, Sent};
 use crate::io::driver::{Driver, Fd, Gather};
@@ -15,12 +16,14 @@ use crate::io::net;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::StreamKey;
 use crate::wire::Protocol;
+use crate::worker::context::{Cx, Effect};
 use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
 use crate::worker::datagram::flow::{Origin, Server};
 use crate::worker::forward::asked::PortName;
 use crate::worker::ingress::listeners::Purpose;
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::{Key, Worker};
+use crate::worker::tunnel::Tunnels;
 
 /// A socket where clients' datagrams come in.
 #[derive(Debug)]
@@ -51,19 +54,19 @@ pub(in crate::worker) struct Run {
     pub(in crate::worker) parts: Box<Gather>,
 }
 
-impl<D: Driver> Worker<D> {
+impl Datagrams {
     /// Watches every entrance for datagrams.
-    pub(in crate::worker) fn watch_ports(&mut self) {
-        for number in 0..self.ports.entrance_count() {
-            self.watch_source(Source::Port(PortName::Entrance(number)));
+    pub(in crate::worker) fn watch_ports<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        for number in 0..self.entrances.len() as u32 {
+            self.watch_source(cx, Source::Port(PortName::Entrance(number)));
         }
     }
 
     /// Asks to be told when a socket has datagrams, or when it is broken.
-    pub(in crate::worker) fn watch_source(&mut self, source: Source) {
+    pub(in crate::worker) fn watch_source<D: Driver>(&mut self, cx: &mut Cx<D>, source: Source) {
         let (socket, token) = match source {
             Source::Port(name) => {
-                let Some(port) = self.ports.get(name) else { return };
+                let Some(port) = self.port(name) else { return };
                 let token = match name {
                     PortName::Entrance(number) => Kind::PortReady.number(number),
                     PortName::Asked(key) => Kind::AskedReady.of(key),
@@ -75,16 +78,20 @@ impl<D: Driver> Worker<D> {
                 None => return,
             },
         };
-        self.cx.driver.poll(&socket, libc::POLLIN as u32, false, token);
+        cx.driver.poll(&socket, libc::POLLIN as u32, false, token);
     }
 
     /// Reads sockets whose rest is over, each once.
-    pub(in crate::worker) fn sources_on_time(&mut self) {
+    pub(in crate::worker) fn sources_on_time<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+    ) {
         for _ in 0..self.resting.len() {
             match self.resting.front() {
-                Some(&(until, source)) if until <= self.cx.now => {
+                Some(&(until, source)) if until <= cx.now => {
                     self.resting.pop_front();
-                    self.read_source(source);
+                    self.read_source(cx, tunnels, source);
                 }
                 _ => return,
             }
@@ -92,12 +99,17 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes what has come to a socket, as much as one turn may.
-    pub(in crate::worker) fn read_source(&mut self, source: Source) {
+    pub(in crate::worker) fn read_source<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        source: Source,
+    ) {
         let Some(mut inbox) = self.inbox.take() else { return };
-        let next = self.read_into(&mut inbox, source);
+        let next = self.read_into(cx, tunnels, &mut inbox, source);
         self.inbox = Some(inbox);
         match next {
-            Some(Next::Watch) => self.watch_source(source),
+            Some(Next::Watch) => self.watch_source(cx, source),
             // Taken up in the next turn at the earliest: others have theirs.
             Some(Next::Rest(until)) => self.resting.push_back((until, source)),
             None => {}
@@ -105,13 +117,19 @@ impl<D: Driver> Worker<D> {
     }
 
     /// `None`: the socket is no more.
-    fn read_into(&mut self, inbox: &mut Inbox, source: Source) -> Option<Next> {
+    fn read_into<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        inbox: &mut Inbox,
+        source: Source,
+    ) -> Option<Next> {
         let socket = match source {
-            Source::Port(name) => self.ports.get(name).map(|port| Fd::clone(&port.fd)),
+            Source::Port(name) => self.port(name).map(|port| Fd::clone(&port.fd)),
             Source::Flow(key) => self.flows.get_mut(key).and_then(|flow| flow.socket()),
         };
         let Some(socket) = socket else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return None;
         };
         let count = match inbox.receive(&socket) {
@@ -121,32 +139,32 @@ impl<D: Driver> Worker<D> {
                 if let Source::Flow(key) = source
                     && error.kind() == io::ErrorKind::ConnectionRefused
                 {
-                    self.no_server(key);
+                    self.no_server(cx, tunnels, key);
                     return None;
                 }
                 debug!(%error, "receiving datagrams");
                 0
             }
         };
-        let dropped = self.cx.counters.datagrams_dropped;
+        let dropped = cx.counters.datagrams_dropped;
         let mut came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
         for at in 0..count {
             let got = inbox.get(at);
             came.bytes += got.payload.len();
             came.datagrams += datagrams(got.payload.len(), got.size_bytes);
             match source {
-                Source::Port(name) => self.client_sent(name, &got),
-                Source::Flow(key) => self.server_answered(key, &got),
+                Source::Port(name) => self.client_sent(cx, tunnels, name, &got),
+                Source::Flow(key) => self.server_answered(cx, tunnels, key, &got),
             }
         }
-        came.dropped = self.cx.counters.datagrams_dropped > dropped;
-        let now = self.cx.now;
+        came.dropped = cx.counters.datagrams_dropped > dropped;
+        let now = cx.now;
         if count > 0 {
             // Several: nobody waits for the answer to one.
-            self.cx.busy_poll.came(came.datagrams > 1, now);
+            cx.busy_poll.came(came.datagrams > 1, now);
         }
         let coalescing = match source {
-            Source::Port(name) => &mut self.ports.get_mut(name)?.coalescing,
+            Source::Port(name) => &mut self.port_mut(name)?.coalescing,
             Source::Flow(key) => {
                 if count > 0 {
                     self.flows.use_now(key, now);
@@ -157,99 +175,140 @@ impl<D: Driver> Worker<D> {
         Some(coalescing.read(came, now))
     }
 
-    fn client_sent(&mut self, port: PortName, got: &Received<'_>) {
+    fn client_sent<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        port: PortName,
+        got: &Received<'_>,
+    ) {
         let Some(client) = got.from else { return };
         let origin = Origin { port, client, own: got.own };
         let count = datagrams(got.payload.len(), got.size_bytes);
-        self.cx.counters.datagrams_in += count;
-        let found = self.flows.find(&origin).or_else(|| self.begin_flow(origin));
-        let Some(key) = found else {
-            self.cx.counters.datagrams_dropped += count;
+        cx.counters.datagrams_in += count;
+        let Some(key) = self.flows.find(&origin) else {
+            let (payload, size_bytes) = (got.payload.into(), got.size_bytes);
+            cx.effects.push_back(Effect::UnknownClient { origin, payload, size_bytes });
             return;
         };
-        self.flows.use_now(key, self.cx.now);
+        self.client_sent_to(cx, tunnels, key, got);
+    }
+
+    /// The first datagrams of a client, whose flow has begun by now.
+    pub(in crate::worker) fn first_came<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        (payload, size_bytes): (&[u8], u32),
+    ) {
+        self.client_sent_to(cx, tunnels, key, &Received::copied(payload, size_bytes));
+    }
+
+    fn client_sent_to<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        got: &Received<'_>,
+    ) {
+        self.flows.use_now(key, cx.now);
         let Some(flow) = self.flows.get_mut(key) else { return };
         if flow.stream.is_some() {
-            return self.pass_to_tunnel(key, got);
+            return self.pass_to_tunnel(cx, tunnels, key, got);
         }
         match &mut flow.server {
             Server::Reached(socket) => {
                 let parts = std::iter::once(got.payload);
                 let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
-                self.count_sent(key, &sent);
-                self.look_up_if_unanswered(key);
+                self.count_sent(cx, tunnels, key, &sent);
+                self.look_up_if_unanswered(cx, key);
             }
             Server::Unknown(_) => {
-                let mut run = self.cx.buffers.take_gather();
-                if self.cx.buffers.has_room_for(got.payload.len()) {
-                    self.cx.buffers.write(&mut run, got.payload);
+                let mut run = cx.buffers.take_gather();
+                if cx.buffers.has_room_for(got.payload.len()) {
+                    cx.buffers.write(&mut run, got.payload);
                 }
-                self.send_run(key, run, got.size_bytes);
+                self.send_run(cx, tunnels, key, run, got.size_bytes);
             }
             Server::UdpAssociation(_) | Server::Peer => {}
         }
     }
 
-    fn server_answered(&mut self, key: Key, got: &Received<'_>) {
+    fn server_answered<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        got: &Received<'_>,
+    ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         if let Some(name) = &mut flow.server_name {
-            name.silent_since = self.cx.now;
+            name.silent_since = cx.now;
         }
-        self.cx.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
+        cx.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
         if matches!(flow.server, Server::UdpAssociation(_)) {
-            return self.association_answered(key, got);
+            return self.association_answered(cx, tunnels, key, got);
         }
         if flow.stream.is_some() {
-            return self.pass_to_tunnel(key, got);
+            return self.pass_to_tunnel(cx, tunnels, key, got);
         }
         let Some(origin) = &flow.origin else { return };
-        let Some(port) = self.ports.get(origin.port) else { return };
+        let Some(port) = super::port(&self.entrances, &self.asked, origin.port) else { return };
         let (towards, parts) = (origin.towards(), std::iter::once(got.payload));
         let limit = &mut flow.limit;
         let sent = self.outbox.send(&port.fd, Some(&towards), parts, got.size_bytes, limit);
-        self.count_sent(key, &sent);
+        self.count_sent(cx, tunnels, key, &sent);
     }
 
     /// Gives what was received to the session of its flow: one run, or two where it has more bytes
     /// than a run may, which happens over IPv6.
-    fn pass_to_tunnel(&mut self, key: Key, got: &Received<'_>) {
+    fn pass_to_tunnel<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        got: &Received<'_>,
+    ) {
         let size_bytes = got.size_bytes;
         let fit = (DATAGRAM_BYTES_MAX / size_bytes.max(1) * size_bytes) as usize;
         if got.payload.len() <= fit || fit == 0 {
-            return self.queue_run(key, size_bytes, got.payload, got.keep());
+            return self.queue_run(cx, tunnels, key, size_bytes, got.payload, got.keep());
         }
         let (first, rest) = got.payload.split_at(fit);
-        self.queue_run(key, size_bytes, first, None);
-        self.queue_run(key, size_bytes, rest, None);
+        self.queue_run(cx, tunnels, key, size_bytes, first, None);
+        self.queue_run(cx, tunnels, key, size_bytes, rest, None);
     }
 
     /// `kept`: the payload in a buffer that may be held.
-    pub(in crate::worker) fn queue_run(
+    pub(in crate::worker) fn queue_run<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         key: Key,
         size_bytes: u32,
         payload: &[u8],
         kept: Option<Chunk>,
     ) {
-        let now = self.cx.now;
+        let now = cx.now;
         let bytes = payload.len();
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some((tunnel_key, stream)) = flow.stream else { return };
-        let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return };
-        if !self.cx.buffers.has_room_for(bytes) {
-            self.cx.counters.datagrams_dropped += datagrams(bytes, size_bytes);
+        let Some(tunnel) = tunnels.get_mut(tunnel_key) else { return };
+        if !cx.buffers.has_room_for(bytes) {
+            cx.counters.datagrams_dropped += datagrams(bytes, size_bytes);
             return;
         }
         let queued = tunnel.session_mut().datagrams_ready(stream, size_bytes, bytes as u32, now);
-        self.cx.counters.datagrams_dropped += queued.dropped;
+        cx.counters.datagrams_dropped += queued.dropped;
         flow.queue.drop_chunks(queued.dropped_bytes as usize);
         if queued.taken {
             match kept {
                 Some(chunk) => flow.queue.push_chunk(chunk),
-                None => self.cx.buffers.store(payload, &mut flow.queue),
+                None => cx.buffers.store(payload, &mut flow.queue),
             }
         }
-        if queued.too_big && !std::mem::replace(&mut self.told_too_big, true) {
+        if queued.too_big && !std::mem::replace(&mut self.too_big_logged, true) {
             let client = flow.client;
             warn!(
                 %client,
@@ -257,101 +316,125 @@ impl<D: Driver> Worker<D> {
                 "a datagram is longer than this tunnel carries: dropped (said once)"
             );
         }
-        self.tunnels.mark(tunnel_key);
+        tunnels.mark(tunnel_key);
     }
 
     /// The head of a run has come from the link: the size of its datagrams, and their sum.
-    pub(in crate::worker) fn run_begins(
+    pub(in crate::worker) fn run_begins<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         tunnel: Key,
-        stream: StreamKey,
-        flow: u64,
+        (stream, flow): (StreamKey, u64),
         (size_bytes, bytes): (u32, u32),
     ) {
-        let parts = self.cx.buffers.take_gather();
-        let Some(tunnel) = self.tunnels.get_mut(tunnel) else {
-            return self.cx.buffers.give_back(parts);
+        let parts = cx.buffers.take_gather();
+        let Some(tunnel) = tunnels.get_mut(tunnel) else {
+            return cx.buffers.give_back(parts);
         };
         let is_counted = tunnel.session_mut().protocol() == Protocol::V03;
         let flow = Key::unpack(flow);
         let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
         if let Some(run) = tunnel.begin_run(run) {
-            self.run_came(run);
+            self.run_came(cx, tunnels, run);
         }
     }
 
     /// More of a run has come from the link.
-    pub(in crate::worker) fn run_continues(&mut self, tunnel: Key, payload: Chunk) {
-        let Some(tunnel) = self.tunnels.get_mut(tunnel) else { return };
+    pub(in crate::worker) fn run_continues<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        tunnel: Key,
+        payload: Chunk,
+    ) {
+        let Some(tunnel) = tunnels.get_mut(tunnel) else { return };
         if let Some(run) = tunnel.continue_run(payload) {
-            self.run_came(run);
+            self.run_came(cx, tunnels, run);
         }
     }
 
     /// All of a run has come from the link.
-    fn run_came(&mut self, run: Run) {
-        let now = self.cx.now;
+    fn run_came<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, run: Run) {
+        let now = cx.now;
         let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
         self.flows.use_now(key, now);
         if parts.len_bytes() > size_bytes as usize {
-            self.cx.busy_poll.came(true, now);
+            cx.busy_poll.came(true, now);
         }
         if is_counted
             && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)
-            && let Some(tunnel) = self.tunnels.get_mut(tunnel)
+            && let Some(tunnel) = tunnels.get_mut(tunnel)
         {
             tunnel.session_mut().taken(stream, parts.len_bytes() as u64, now);
         }
-        self.send_run(key, parts, size_bytes);
+        self.send_run(cx, tunnels, key, parts, size_bytes);
     }
 
     /// Sends a run to the client or to the server here, or keeps it for as long as that is looked
     /// up.
-    pub(in crate::worker) fn send_run(&mut self, key: Key, run: Box<Gather>, size_bytes: u32) {
-        let Some(flow) = self.flows.get_mut(key) else { return self.cx.buffers.give_back(run) };
+    pub(in crate::worker) fn send_run<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        run: Box<Gather>,
+        size_bytes: u32,
+    ) {
+        let Some(flow) = self.flows.get_mut(key) else { return cx.buffers.give_back(run) };
         let (socket, towards) = match (&mut flow.server, &flow.origin) {
             (Server::Unknown(waiting), _) => {
                 for (gone, size_bytes) in waiting.push(run, size_bytes) {
-                    self.cx.counters.datagrams_dropped += datagrams(gone.len_bytes(), size_bytes);
-                    self.cx.buffers.give_back(gone);
+                    cx.counters.datagrams_dropped += datagrams(gone.len_bytes(), size_bytes);
+                    cx.buffers.give_back(gone);
                 }
                 return;
             }
             (Server::Reached(socket), _) => (&*socket, None),
             (Server::UdpAssociation(_), _) => {
-                return self.send_by_association(key, run, size_bytes);
+                return self.send_by_association(cx, key, run, size_bytes);
             }
-            (Server::Peer, Some(origin)) => match self.ports.get(origin.port) {
-                Some(port) => (&port.fd, Some(origin.towards())),
-                None => return self.cx.buffers.give_back(run),
-            },
-            (Server::Peer, None) => return self.cx.buffers.give_back(run),
+            (Server::Peer, Some(origin)) => {
+                match super::port(&self.entrances, &self.asked, origin.port) {
+                    Some(port) => (&port.fd, Some(origin.towards())),
+                    None => return cx.buffers.give_back(run),
+                }
+            }
+            (Server::Peer, None) => return cx.buffers.give_back(run),
         };
         let parts = run.iter().map(|chunk| &chunk[..]);
         let sent = self.outbox.send(socket, towards.as_ref(), parts, size_bytes, &mut flow.limit);
-        self.cx.buffers.give_back(run);
-        self.count_sent(key, &sent);
-        self.look_up_if_unanswered(key);
+        cx.buffers.give_back(run);
+        self.count_sent(cx, tunnels, key, &sent);
+        self.look_up_if_unanswered(cx, key);
     }
 
-    fn count_sent(&mut self, key: Key, sent: &Sent) {
-        self.cx.counters.datagrams_out += sent.datagrams;
-        self.cx.counters.datagrams_dropped += sent.dropped;
+    fn count_sent<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        sent: &Sent,
+    ) {
+        cx.counters.datagrams_out += sent.datagrams;
+        cx.counters.datagrams_dropped += sent.dropped;
         match &sent.error {
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.no_server(key),
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.no_server(cx, tunnels, key)
+            }
             Some(error) => debug!(%error, dropped = sent.dropped, "datagrams not sent"),
             None => {}
         }
     }
 
     /// The server's machine has said that nobody listens there.
-    fn no_server(&mut self, key: Key) {
+    fn no_server<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
         let server = flow.socket().map(|socket| net::peer_address(&socket));
-        self.end_flow(key, "nobody listens at the server's port");
+        self.end_flow(cx, tunnels, key, "nobody listens at the server's port");
         let server = server.unwrap_or(crate::session::NO_ADDRESS);
-        self.cx.log_refused(client, &format!("nobody listens at {server}/udp (port unreachable)"));
+        cx.log_refused(client, &format!("nobody listens at {server}/udp (port unreachable)"));
     }
 }
 

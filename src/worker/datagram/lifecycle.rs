@@ -7,81 +7,31 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::Datagrams;
 use crate::cli::plan::Target;
 use crate::io::driver::Driver;
-use crate::io::net;
 use crate::limits::DRAIN_FLOW_MILLIS;
 use crate::policy::seats::Seat;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
-use crate::worker::datagram::flow::{FLOW_BIT, Flow, Origin, Server, Waiting};
-use crate::worker::forward::asked::PortName;
-use crate::worker::ingress::listeners::Purpose;
-use crate::worker::{Drain, Key, Worker, relay};
+use crate::worker::context::Cx;
+use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server, Waiting};
+use crate::worker::table::Key;
+use crate::worker::tunnel::Tunnels;
 
-impl<D: Driver> Worker<D> {
-    /// A client that nobody knows has sent something. `None`: nobody would carry it.
-    pub(in crate::worker) fn begin_flow(&mut self, origin: Origin) -> Option<Key> {
-        if let PortName::Asked(key) = origin.port {
-            return self.begin_asked_flow(key, origin);
-        }
-        if self.drain != Drain::No {
-            return None;
-        }
-        let port = self.ports.get(origin.port)?;
-        let client = net::plain(origin.client);
-        let (purpose, address) = (port.purpose, port.address);
-        let seat = self.admit_datagrams(client, (address.port(), purpose))?;
-        match purpose {
-            Purpose::Relay => {
-                let target = match relay::target(&self.cx.plan, address) {
-                    Ok(target) => target,
-                    Err(reason) => {
-                        self.cx.log_refused(client, &reason);
-                        return None;
-                    }
-                };
-                let mut flow =
-                    Flow::new(client, Server::Unknown(Waiting::new(target.clone())), self.cx.now);
-                flow.origin = Some(origin);
-                flow.seat = seat;
-                let key = self.insert_flow(flow)?;
-                self.find_server(key, &target);
-                Some(key)
-            }
-            Purpose::Entrance | Purpose::Receptor => {
-                if self.tunnels.up().is_empty() {
-                    return None;
-                }
-                let mut entrance = address;
-                if let Some(own) = origin.own {
-                    entrance = net::plain(SocketAddr::new(own, entrance.port()));
-                }
-                let mut flow = Flow::new(client, Server::Peer, self.cx.now);
-                flow.origin = Some(origin);
-                flow.seat = seat;
-                let key = self.insert_flow(flow)?;
-                match self.begin_flow_by_next(key, Box::new((entrance, Vec::new()))) {
-                    Ok(()) => Some(key),
-                    Err(error) => {
-                        self.flow_not_begun(key, error);
-                        None
-                    }
-                }
-            }
-        }
-    }
-
+impl Datagrams {
     /// Begins a stream for a flow.
-    pub(in crate::worker) fn open_flow(
+    pub(in crate::worker) fn open_flow<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         tunnel_key: Key,
         flow: Flow,
         entrance: SocketAddr,
         open: impl FnOnce(&mut Session, u64) -> Result<StreamKey, OpenError>,
     ) -> Option<Key> {
         let client = flow.client;
-        let key = self.insert_flow(flow)?;
-        let opened = match self.tunnels.get_mut(tunnel_key) {
+        let key = self.insert_flow(cx, tunnels, flow)?;
+        let opened = match tunnels.get_mut(tunnel_key) {
             Some(tunnel) => open(tunnel.session_mut(), key.pack() | FLOW_BIT),
             None => Err(OpenError::NotUp),
         };
@@ -94,36 +44,61 @@ impl<D: Driver> Worker<D> {
                 Some(key)
             }
             Err(error) => {
-                self.flow_not_begun(key, error);
+                self.flow_not_begun(cx, tunnels, key, error);
+                None
+            }
+        }
+    }
+
+    /// Begins a flow by whichever tunnel takes it.
+    pub(in crate::worker) fn begin_flow<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        flow: Flow,
+        entrance: SocketAddr,
+    ) -> Option<Key> {
+        let key = self.insert_flow(cx, tunnels, flow)?;
+        match self.begin_flow_by_next(tunnels, key, Box::new((entrance, Vec::new()))) {
+            Ok(()) => Some(key),
+            Err(error) => {
+                self.flow_not_begun(cx, tunnels, key, error);
                 None
             }
         }
     }
 
     /// No tunnel takes a flow.
-    fn flow_not_begun(&mut self, key: Key, error: OpenError) {
+    fn flow_not_begun<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        error: OpenError,
+    ) {
         let Some(flow) = self.flows.remove(key) else { return };
         // The peer takes fewer than we do: the next datagram finds room.
         if matches!(error, OpenError::TooMany { .. }) {
-            self.evict_flow();
+            self.evict_flow(cx, tunnels);
         }
-        self.cx.log_refused(flow.client, &error.to_string());
+        cx.log_refused(flow.client, &error.to_string());
     }
 
     /// Begins a flow's stream by the newest tunnel that is up and takes it, of those that have not
     /// refused it.
     fn begin_flow_by_next(
         &mut self,
+        tunnels: &mut Tunnels,
         key: Key,
         tentative: Box<(SocketAddr, Vec<Key>)>,
     ) -> Result<(), OpenError> {
         let (entrance, refused_by) = &*tentative;
         let mut why = OpenError::NotUp;
-        for at in (0..self.tunnels.up().len()).rev() {
-            let tunnel_key = self.tunnels.up()[at];
+        for at in (0..tunnels.up().len()).rev() {
+            let tunnel_key = tunnels.up()[at];
             let Some(flow) = self.flows.get_mut(key) else { return Ok(()) };
-            let is_last = self.tunnels.up()[..at].iter().all(|key| refused_by.contains(key));
-            let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
+            let is_last = tunnels.up()[..at].iter().all(|key| refused_by.contains(key));
+            let Some(tunnel) = tunnels.get_mut(tunnel_key) else { continue };
             if refused_by.contains(&tunnel_key) {
                 continue;
             }
@@ -154,12 +129,18 @@ impl<D: Driver> Worker<D> {
 
     /// The peer has not taken a flow, and has tried no server: begins it again by the next tunnel, with
     /// the datagrams that waited. `false`: there is none.
-    fn begin_flow_elsewhere(&mut self, key: Key, runs: &[(u32, u32)]) -> bool {
+    fn begin_flow_elsewhere<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        runs: &[(u32, u32)],
+    ) -> bool {
         let Some(flow) = self.flows.get_mut(key) else { return false };
         let Some(mut tentative) = flow.tentative.take() else { return false };
         tentative.1.extend(flow.stream.take().map(|(tunnel, _)| tunnel));
         let waited = std::mem::take(&mut flow.queue);
-        if self.begin_flow_by_next(key, tentative).is_err() {
+        if self.begin_flow_by_next(tunnels, key, tentative).is_err() {
             return false;
         }
         let mut waiting = Vec::new();
@@ -167,80 +148,104 @@ impl<D: Driver> Worker<D> {
         let mut left = &waiting[..];
         for &(size_bytes, bytes) in runs {
             let (run, rest) = left.split_at((bytes as usize).min(left.len()));
-            self.queue_run(key, size_bytes, run, None);
+            self.queue_run(cx, tunnels, key, size_bytes, run, None);
             left = rest;
         }
         if let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream) {
-            self.tunnels.mark(tunnel);
+            tunnels.mark(tunnel);
         }
         true
     }
 
     /// Puts a flow into the table, in place of another if need be.
-    pub(in crate::worker) fn insert_flow(&mut self, flow: Flow) -> Option<Key> {
+    pub(in crate::worker) fn insert_flow<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        flow: Flow,
+    ) -> Option<Key> {
         if self.flows.is_full() {
-            self.evict_flow();
+            self.evict_flow(cx, tunnels);
         }
         self.flows.insert(flow)
     }
 
-    pub(in crate::worker) fn evict_flow(&mut self) {
+    pub(in crate::worker) fn evict_flow<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+    ) {
         if let Some((oldest, _)) = self.flows.oldest() {
-            self.cx.counters.flows_evicted += 1;
-            self.end_flow(oldest, "evicted by a newer flow (SOXCONF=udpflows)");
+            cx.counters.flows_evicted += 1;
+            self.end_flow(cx, tunnels, oldest, "evicted by a newer flow (SOXCONF=udpflows)");
         }
     }
 
     /// The peer began a flow, whose exit is this target.
-    pub(in crate::worker) fn open_exit_flow(
+    pub(in crate::worker) fn open_exit_flow<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         (tunnel_key, stream): (Key, StreamKey),
         client: SocketAddr,
         seat: Option<Seat>,
         target: &Target,
     ) {
         let server = Server::Unknown(Waiting::new(target.clone()));
-        let mut flow = Flow::new(client, server, self.cx.now);
+        let mut flow = Flow::new(client, server, cx.now);
         flow.stream = Some((tunnel_key, stream));
         flow.seat = seat;
-        let Some(key) = self.insert_flow(flow) else {
-            self.refuse_stream(tunnel_key, stream, client, "too many flows are open", false);
+        let Some(key) = self.insert_flow(cx, tunnels, flow) else {
+            let reason = String::from("too many flows are open");
+            cx.refuse_stream((tunnel_key, stream), client, reason, false);
             return;
         };
-        if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+        if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
             tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
         }
         debug!(%client, host = %target.host, port = target.port, "flow's exit");
-        self.find_server(key, target);
+        self.find_server(cx, tunnels, key, target);
     }
 
     /// A flow that is to be no more, for this reason: its stream ends, too.
-    pub(in crate::worker) fn end_flow(&mut self, key: Key, reason: &'static str) {
+    pub(in crate::worker) fn end_flow<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        reason: &'static str,
+    ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let stream = flow.stream;
         debug!(client = %flow.client, reason, "flow ended");
-        self.forget_flow(key);
+        self.forget_flow(cx, key);
         if let Some((tunnel_key, stream)) = stream {
-            if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+            if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
                 tunnel.session_mut().local_reset(stream, reason);
             }
-            self.tunnels.mark(tunnel_key);
+            tunnels.mark(tunnel_key);
         }
     }
 
     /// The session has ended a flow's stream.
-    pub(in crate::worker) fn flow_ended(&mut self, key: Key, how: &Ended) {
+    pub(in crate::worker) fn flow_ended<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        how: &Ended,
+    ) {
         if let Ended::NotTaken { runs, .. } = how
-            && self.begin_flow_elsewhere(key, runs)
+            && self.begin_flow_elsewhere(cx, tunnels, key, runs)
         {
             return;
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
-        self.forget_flow(key);
+        self.forget_flow(cx, key);
         match how {
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
-                self.cx.log_refused(client, &format!("by the peer: {reason}"))
+                cx.log_refused(client, &format!("by the peer: {reason}"))
             }
             Ended::Reset(reason) => debug!(%client, reason, "flow ended by the peer"),
             Ended::Orderly => debug!(%client, "flow ended by the peer"),
@@ -248,42 +253,47 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes a flow out of the table. Its session is not told.
-    pub(in crate::worker) fn forget_flow(&mut self, key: Key) {
+    pub(in crate::worker) fn forget_flow<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(mut flow) = self.flows.remove(key) else { return };
-        flow.queue.clear(&mut self.cx.buffers.pipes);
+        flow.queue.clear(&mut cx.buffers.pipes);
         match flow.server {
-            Server::Reached(socket) => self.cx.driver.cancel_all(&socket),
-            Server::UdpAssociation(association) => self.cx.driver.cancel_all(&association.socket),
+            Server::Reached(socket) => cx.driver.cancel_all(&socket),
+            Server::UdpAssociation(association) => cx.driver.cancel_all(&association.socket),
             Server::Unknown(mut waiting) => {
-                waiting.take().into_iter().for_each(|(run, _)| self.cx.buffers.give_back(run));
+                waiting.take().into_iter().for_each(|(run, _)| cx.buffers.give_back(run));
             }
             Server::Peer => {}
         }
     }
 
     /// A tunnel is gone, and its flows with it.
-    pub(in crate::worker) fn forget_flows_of(&mut self, tunnel: Key) {
-        let mut gone = std::mem::take(&mut self.cx.scratch);
+    pub(in crate::worker) fn forget_flows_of<D: Driver>(&mut self, cx: &mut Cx<D>, tunnel: Key) {
+        let mut gone = std::mem::take(&mut cx.scratch);
         let of_it = |flow: &Flow| flow.stream.is_some_and(|(of, _)| of == tunnel);
         gone.extend(self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key));
         for key in gone.drain(..) {
-            self.forget_flow(key);
+            self.forget_flow(cx, key);
         }
-        self.cx.scratch = gone;
+        cx.scratch = gone;
     }
 
     /// Ends flows that have been silent for too long; when to look again.
-    pub(in crate::worker) fn flows_on_time(&mut self) -> Option<Moment> {
-        let patience = match self.drain {
-            Drain::No => self.cx.plan.timeouts.udp?,
-            _ => Duration::from_millis(DRAIN_FLOW_MILLIS),
+    pub(in crate::worker) fn flows_on_time<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        drains: bool,
+    ) -> Option<Moment> {
+        let patience = match drains {
+            false => cx.plan.timeouts.udp?,
+            true => Duration::from_millis(DRAIN_FLOW_MILLIS),
         };
         while let Some((key, last_used)) = self.flows.oldest() {
             let until = last_used.after(patience);
-            if until > self.cx.now {
+            if until > cx.now {
                 return Some(until);
             }
-            self.end_flow(key, "silent for too long (TIMEOUT=udp)");
+            self.end_flow(cx, tunnels, key, "silent for too long (TIMEOUT=udp)");
         }
         None
     }

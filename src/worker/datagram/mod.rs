@@ -11,3 +11,161 @@ pub(in crate::worker) mod datagrams;
 pub(in crate::worker) mod flow;
 pub(in crate::worker) mod lifecycle;
 pub(in crate::worker) mod servers;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+
+use self::coalesce::Source;
+use self::datagrams::DatagramPort;
+use self::flow::{Flows, Origin, Server};
+use crate::io::datagram::{Inbox, Outbox};
+use crate::io::driver::{Driver, Gather};
+use crate::session::{Moment, StreamKey};
+use crate::worker::context::Cx;
+use crate::worker::forward::asked::PortName;
+use crate::worker::stream::payload_queue::PayloadQueue;
+use crate::worker::table::Key;
+use crate::worker::tunnel::Tunnels;
+
+/// All that exchange datagrams, here or through a tunnel.
+pub(in crate::worker) struct Datagrams {
+    entrances: Vec<DatagramPort>,
+    /// Ports on request where datagrams come in, by what they are called in
+    /// [`crate::worker::forward`].
+    asked: HashMap<Key, DatagramPort>,
+    flows: Flows,
+    /// Away while it is being read.
+    inbox: Option<Box<Inbox>>,
+    outbox: Outbox,
+    /// Sockets that are left alone for a moment, so that datagrams gather there.
+    resting: VecDeque<(Moment, Source)>,
+    /// A datagram that a tunnel cannot carry was logged.
+    too_big_logged: bool,
+    /// Where a run of datagrams stands in one piece for a moment.
+    scratch: Vec<u8>,
+}
+
+impl Datagrams {
+    pub(in crate::worker) fn new(
+        entrances: Vec<DatagramPort>,
+        flows_max: usize,
+    ) -> io::Result<Datagrams> {
+        Ok(Datagrams {
+            entrances,
+            asked: HashMap::new(),
+            flows: Flows::new(flows_max),
+            inbox: Some(Box::new(Inbox::new()?)),
+            outbox: Outbox::default(),
+            resting: VecDeque::new(),
+            too_big_logged: false,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Flows that there are.
+    pub(in crate::worker) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Datagrams of clients come in here.
+    pub(in crate::worker) fn has_entrances(&self) -> bool {
+        !self.entrances.is_empty()
+    }
+
+    /// A port where datagrams come in.
+    #[inline]
+    pub(in crate::worker) fn port(&self, name: PortName) -> Option<&DatagramPort> {
+        port(&self.entrances, &self.asked, name)
+    }
+
+    #[inline]
+    fn port_mut(&mut self, name: PortName) -> Option<&mut DatagramPort> {
+        match name {
+            PortName::Entrance(number) => self.entrances.get_mut(number as usize),
+            PortName::Asked(key) => self.asked.get_mut(&key),
+        }
+    }
+
+    /// Opens a port on request: it is read from now on.
+    pub(in crate::worker) fn open_asked<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        port: DatagramPort,
+    ) {
+        self.asked.insert(key, port);
+        self.watch_source(cx, Source::Port(PortName::Asked(key)));
+    }
+
+    /// Closes a port on request, and ends what came in by it.
+    pub(in crate::worker) fn close_asked<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+    ) {
+        let Some(port) = self.asked.remove(&key) else { return };
+        cx.driver.cancel_all(&port.fd);
+        while let Some(flow) = self.flows.any_of(key) {
+            self.end_flow(cx, tunnels, flow, "the port that it came in by is closed");
+        }
+    }
+
+    /// When a socket that is left alone is read.
+    pub(in crate::worker) fn next_read(&self) -> Option<Moment> {
+        self.resting.front().map(|&(until, _)| until)
+    }
+
+    /// The flow that a client's datagrams belong to.
+    pub(in crate::worker) fn find(&mut self, origin: &Origin) -> Option<Key> {
+        self.flows.find(origin)
+    }
+
+    /// The stream of a flow.
+    pub(in crate::worker) fn stream_of(&mut self, key: Key) -> Option<(Key, StreamKey)> {
+        self.flows.get_mut(key)?.stream
+    }
+
+    /// What a flow has waiting for its tunnel.
+    pub(in crate::worker) fn queue_of(&mut self, key: Key) -> Option<&mut PayloadQueue> {
+        Some(&mut self.flows.get_mut(key)?.queue)
+    }
+
+    /// What has waited for a flow's server is given back, to go elsewhere.
+    pub(in crate::worker) fn take_waiting(&mut self, key: Key) -> Option<Waited> {
+        match &mut self.flows.get_mut(key)?.server {
+            Server::Unknown(waiting) => Some(waiting.take()),
+            _ => None,
+        }
+    }
+
+    /// Flows that belong to a control connection, each with when it was used last.
+    /// `owner_of`: whose a port on request is.
+    pub(in crate::worker) fn used_by_controls(
+        &self,
+        owner_of: impl Fn(Key) -> Option<Key>,
+    ) -> impl Iterator<Item = (Key, Moment)> {
+        self.flows.iter().filter_map(move |(_, flow)| {
+            let control = match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
+                (Server::UdpAssociation(association), _) => association.talk,
+                (_, Some(PortName::Asked(port))) => owner_of(port)?,
+                _ => return None,
+            };
+            Some((control, flow.last_used))
+        })
+    }
+}
+
+/// Runs that waited, each with the size of its datagrams.
+pub(in crate::worker) type Waited = VecDeque<(Box<Gather>, u32)>;
+
+fn port<'a>(
+    entrances: &'a [DatagramPort],
+    asked: &'a HashMap<Key, DatagramPort>,
+    name: PortName,
+) -> Option<&'a DatagramPort> {
+    match name {
+        PortName::Entrance(number) => entrances.get(number as usize),
+        PortName::Asked(key) => asked.get(&key),
+    }
+}

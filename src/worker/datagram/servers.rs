@@ -9,49 +9,60 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::Datagrams;
 use crate::cli::plan::Target;
 use crate::io::datagram::{self, SegmentLimit};
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::io::resolver;
 use crate::limits::UNANSWERED_SECS;
+use crate::worker::context::Cx;
 use crate::worker::context::Lookup;
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::flow::{Server, ServerName};
 use crate::worker::log_limit::Class;
-use crate::worker::{Key, Worker};
+use crate::worker::table::Key;
+use crate::worker::tunnel::Tunnels;
 
-impl<D: Driver> Worker<D> {
+impl Datagrams {
     /// Looks up where a flow's server is.
-    pub(in crate::worker) fn find_server(&mut self, key: Key, target: &Target) {
+    pub(in crate::worker) fn find_server<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        target: &Target,
+    ) {
         if let Some(address) = resolver::literal(target) {
-            self.flow_resolved(key, Ok(vec![address]));
-        } else if let Err(error) = self.cx.resolver.ask(Lookup::Flow(key), target) {
-            self.flow_resolved(key, Err(error));
+            self.flow_resolved(cx, tunnels, key, Ok(vec![address]));
+        } else if let Err(error) = cx.resolver.ask(Lookup::Flow(key), target) {
+            self.flow_resolved(cx, tunnels, key, Err(error));
         }
     }
 
     /// The addresses of a flow's server: the first that a packet could be sent to is it. Whether
     /// anybody is there cannot be asked.
-    pub(in crate::worker) fn flow_resolved(
+    pub(in crate::worker) fn flow_resolved<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         key: Key,
         found: io::Result<Vec<SocketAddr>>,
     ) {
         let Some(flow) = self.flows.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         if let Server::Reached(socket) = &flow.server {
             let current = net::peer_address(socket);
-            return self.server_looked_up_again(key, current, found);
+            return self.server_looked_up_again(cx, tunnels, key, current, found);
         }
-        let socket = match self.first_that_can_be_sent_to(found, None) {
+        let socket = match self.first_that_can_be_sent_to(cx, tunnels, found, None) {
             Ok(Some(socket)) => Rc::new(socket),
             Ok(None) => return,
-            Err(error) => return self.flow_unreachable(key, &error),
+            Err(error) => return self.flow_unreachable(cx, key, &error),
         };
-        let now = self.cx.now;
+        let now = cx.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
         let before = std::mem::replace(&mut flow.server, Server::Reached(socket));
@@ -62,23 +73,25 @@ impl<D: Driver> Worker<D> {
             flow.server_name = Some(Box::new(ServerName { target, silent_since: now }));
         }
         if let Some((tunnel_key, stream)) = flow.stream {
-            if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
+            if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
                 tunnel.session_mut().accept(stream, server, own);
             }
-            self.tunnels.mark(tunnel_key);
+            tunnels.mark(tunnel_key);
         }
-        self.watch_source(Source::Flow(key));
+        self.watch_source(cx, Source::Flow(key));
         if let Server::Unknown(mut waiting) = before {
             for (run, size_bytes) in waiting.take() {
-                self.send_run(key, run, size_bytes);
+                self.send_run(cx, tunnels, key, run, size_bytes);
             }
         }
     }
 
     /// A socket to the first of the addresses that a packet could be sent to, or why there is none.
     /// `Ok(None)`: that is the `current` one.
-    fn first_that_can_be_sent_to(
+    fn first_that_can_be_sent_to<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         found: io::Result<Vec<SocketAddr>>,
         current: Option<SocketAddr>,
     ) -> io::Result<Option<OwnedFd>> {
@@ -87,7 +100,9 @@ impl<D: Driver> Worker<D> {
         let place = addresses.iter().position(|&address| current == Some(address));
         addresses.truncate(place.unwrap_or(addresses.len()));
         let opened = match addresses.first() {
-            Some(&first) => self.open_socket(first, || connected_to_one_of(&addresses)),
+            Some(&first) => {
+                self.open_socket(cx, tunnels, first, || connected_to_one_of(&addresses))
+            }
             None => Err(io::Error::other("no address")),
         };
         match (opened, place) {
@@ -98,44 +113,46 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A flow whose server cannot be sent to.
-    fn flow_unreachable(&mut self, key: Key, error: &io::Error) {
+    fn flow_unreachable<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (client, stream) = (flow.client, flow.stream);
         let reason = match &flow.server {
             Server::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
             Server::Reached(_) | Server::UdpAssociation(_) | Server::Peer => error.to_string(),
         };
-        self.forget_flow(key);
+        self.forget_flow(cx, key);
         match stream {
-            Some((tunnel, stream)) => self.refuse_stream(tunnel, stream, client, &reason, true),
-            None => self.cx.log_refused(client, &reason),
+            Some(stream) => cx.refuse_stream(stream, client, reason, true),
+            None => cx.log_refused(client, &reason),
         }
     }
 
     /// Something was sent to a flow's server: its name is looked up again if nothing has come back for
     /// `TIMEOUT=udp`.
     #[inline]
-    pub(in crate::worker) fn look_up_if_unanswered(&mut self, key: Key) {
+    pub(in crate::worker) fn look_up_if_unanswered<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(name) = &mut flow.server_name else { return };
-        let patience = self.cx.plan.timeouts.udp.unwrap_or(Duration::from_secs(UNANSWERED_SECS));
-        if name.silent_since.after(patience) > self.cx.now {
+        let patience = cx.plan.timeouts.udp.unwrap_or(Duration::from_secs(UNANSWERED_SECS));
+        if name.silent_since.after(patience) > cx.now {
             return;
         }
-        name.silent_since = self.cx.now;
-        if let Err(error) = self.cx.resolver.ask(Lookup::Flow(key), &name.target) {
+        name.silent_since = cx.now;
+        if let Err(error) = cx.resolver.ask(Lookup::Flow(key), &name.target) {
             debug!(client = %flow.client, %error, "cannot look a silent server up again");
         }
     }
 
     /// What the name of a flow's silent server leads to now: a new flow's server would be the first.
-    fn server_looked_up_again(
+    fn server_looked_up_again<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         key: Key,
         current: SocketAddr,
         found: io::Result<Vec<SocketAddr>>,
     ) {
-        let found = self.first_that_can_be_sent_to(found, Some(current));
+        let found = self.first_that_can_be_sent_to(cx, tunnels, found, Some(current));
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
         match found {
@@ -149,7 +166,7 @@ impl<D: Driver> Worker<D> {
                 if let Server::Reached(socket) = before {
                     // With the end of what watches the old socket the new one is read and watched. One
                     // that rests is not watched, and the new one read when the rest is over.
-                    self.cx.driver.cancel_all(&socket);
+                    cx.driver.cancel_all(&socket);
                 }
             }
         }
@@ -158,8 +175,10 @@ impl<D: Driver> Worker<D> {
     /// Opens a socket for datagrams to or at `address`. Where no local port is free for it, or no
     /// descriptor, the flow that was silent for longest is let go: its port serves at once, its
     /// descriptor the next datagram.
-    pub(in crate::worker) fn open_socket(
+    pub(in crate::worker) fn open_socket<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
         address: SocketAddr,
         mut open: impl FnMut() -> io::Result<OwnedFd>,
     ) -> io::Result<OwnedFd> {
@@ -173,14 +192,19 @@ impl<D: Driver> Worker<D> {
         }
         let error = io::Error::other(net::why_not_connected(&error, address));
         let Some(oldest) = self.flows.oldest_with_socket() else { return Err(error) };
-        if self.cx.may_log(Class::Shortage) {
+        if cx.may_log(Class::Shortage) {
             warn!(reason = %error, "the UDP flow that was silent for longest is let go for a new one");
         }
         if let Some(socket) = self.flows.get_mut(oldest).and_then(|flow| flow.socket()) {
             datagram::free_port(&socket);
         }
-        self.cx.counters.flows_evicted += 1;
-        self.end_flow(oldest, "let go for a newer flow: no local port or descriptor was free");
+        cx.counters.flows_evicted += 1;
+        self.end_flow(
+            cx,
+            tunnels,
+            oldest,
+            "let go for a newer flow: no local port or descriptor was free",
+        );
         if no_port { open().map_err(|_| error) } else { Err(error) }
     }
 }

@@ -1,8 +1,7 @@
-//! Where clients' datagrams come in, and the ports that peers asked for: each for the client of one
-//! stream alone. What is done with those is in [`crate::worker::forward::ports`].
+//! The ports that peers asked for: each for the client of one stream alone. What is done with those is in [`crate::worker::forward::ports`].
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hashlink::LinkedHashMap;
@@ -10,7 +9,6 @@ use hashlink::LinkedHashMap;
 use crate::io::driver::Fd;
 use crate::limits::{PORT_WAIT_SECS, PORTS_ON_REQUEST_MAX, PORTS_PER_STREAM};
 use crate::session::Moment;
-use crate::worker::datagram::datagrams::DatagramPort;
 use crate::worker::table::{Key, Table};
 
 /// Names a port for datagrams.
@@ -39,8 +37,8 @@ pub(in crate::worker) struct AskedPort {
 pub(in crate::worker) enum AskedSocket {
     /// One connection.
     Listener(Fd),
-    /// Datagrams.
-    Datagrams(DatagramPort),
+    /// Datagrams, by the port of [`crate::worker::datagram`] at this address.
+    Datagrams(SocketAddr),
 }
 
 /// All ports on request.
@@ -53,7 +51,7 @@ pub(in crate::worker) struct AskedPorts {
 }
 
 impl AskedPorts {
-    fn new() -> AskedPorts {
+    pub(in crate::worker) fn new() -> AskedPorts {
         let table = Table::new(PORTS_ON_REQUEST_MAX);
         AskedPorts { table, by_owner: HashMap::new(), waiting: LinkedHashMap::new() }
     }
@@ -121,60 +119,19 @@ impl AskedPorts {
     }
 }
 
-/// All places where datagrams of clients come in, and listeners on request.
-#[derive(Debug)]
-pub(in crate::worker) struct Ports {
-    entrances: Vec<DatagramPort>,
-    pub(in crate::worker) asked: AskedPorts,
-}
-
-impl Ports {
-    pub(in crate::worker) fn new(entrances: Vec<DatagramPort>) -> Ports {
-        Ports { entrances, asked: AskedPorts::new() }
-    }
-
-    /// The numbers of entrances go up to here.
-    pub(in crate::worker) fn entrance_count(&self) -> u32 {
-        self.entrances.len() as u32
-    }
-
-    /// One where datagrams come in.
-    #[inline]
-    pub(in crate::worker) fn get(&self, name: PortName) -> Option<&DatagramPort> {
-        match name {
-            PortName::Entrance(number) => self.entrances.get(number as usize),
-            PortName::Asked(key) => match &self.asked.get(key)?.socket {
-                AskedSocket::Datagrams(port) => Some(port),
-                AskedSocket::Listener(_) => None,
-            },
-        }
-    }
-
-    #[inline]
-    pub(in crate::worker) fn get_mut(&mut self, name: PortName) -> Option<&mut DatagramPort> {
-        match name {
-            PortName::Entrance(number) => self.entrances.get_mut(number as usize),
-            PortName::Asked(key) => match &mut self.asked.table.get_mut(key)?.socket {
-                AskedSocket::Datagrams(port) => Some(port),
-                AskedSocket::Listener(_) => None,
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::worker::Purpose;
+    use crate::io::net;
 
     fn port(owner: Key, request: u32, listens: bool) -> AskedPort {
         let fd = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
         let socket = match listens {
             true => AskedSocket::Listener(Fd::new(fd)),
-            false => AskedSocket::Datagrams(DatagramPort::new(fd, Purpose::Entrance)),
+            false => AskedSocket::Datagrams(net::local_address(&fd)),
         };
         AskedPort { owner, request, client: [127, 0, 0, 1].into(), socket }
     }

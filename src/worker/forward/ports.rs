@@ -21,10 +21,9 @@ use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::session::{Moment, StreamKey};
 use crate::wire::Transport;
-use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::DatagramPort;
 use crate::worker::datagram::flow::{FLOW_BIT, Flow, Origin, Server};
-use crate::worker::forward::asked::{AskedPort, AskedSocket, PortName};
+use crate::worker::forward::asked::{AskedPort, AskedSocket};
 use crate::worker::ingress::access::Came;
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
@@ -77,7 +76,7 @@ impl<D: Driver> Worker<D> {
     ) {
         let owner = Key::unpack(user);
         let (stream, opened) = if user & FLOW_BIT != 0 {
-            let stream = self.flows.get_mut(owner).and_then(|flow| flow.stream);
+            let stream = self.datagrams.stream_of(owner);
             let refused = Err(String::from("the client sends datagrams, and has no connection"));
             (stream.map(|(_, stream)| stream), refused)
         } else {
@@ -102,11 +101,12 @@ impl<D: Driver> Worker<D> {
         transport: Transport,
     ) -> Result<SocketAddr, String> {
         let Guest { client, own } = self.guest(owner)?;
-        self.ports.asked.may_add(owner, request)?;
+        self.asked.may_add(owner, request)?;
         let failed = |error: io::Error| {
             let why = net::why_not_connected(&error, own);
             format!("no port can be opened at {}: {why}", own.ip())
         };
+        let mut datagram_port = None;
         let (socket, address) = match transport {
             Transport::Tcp => {
                 let fd = self.port_range.open(own, net::listen).map_err(failed)?;
@@ -116,12 +116,15 @@ impl<D: Driver> Worker<D> {
             }
             Transport::Udp => {
                 let mut range = std::mem::take(&mut self.port_range);
-                let opened = self.open_socket(own, || range.open(own, datagram::bind));
+                let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                let open = || range.open(own, datagram::bind);
+                let opened = self.datagrams.open_socket(cx, tunnels, own, open);
                 self.port_range = range;
                 let fd = opened.map_err(failed)?;
                 let port = DatagramPort::new(fd, Purpose::Entrance);
                 let address = port.address;
-                (AskedSocket::Datagrams(port), address)
+                datagram_port = Some(port);
+                (AskedSocket::Datagrams(address), address)
             }
         };
         let listener = match &socket {
@@ -129,12 +132,12 @@ impl<D: Driver> Worker<D> {
             AskedSocket::Datagrams(_) => None,
         };
         let port = AskedPort { owner, request, client: client.ip().to_canonical(), socket };
-        let key = self.ports.asked.insert(port, self.cx.now).ok_or("too many ports are open")?;
-        match listener {
-            Some(fd) => {
-                self.cx.driver.accept(&fd, Kind::AskedAccept.of(key));
-            }
-            None => self.watch_source(Source::Port(PortName::Asked(key))),
+        let key = self.asked.insert(port, self.cx.now).ok_or("too many ports are open")?;
+        if let Some(fd) = listener {
+            self.cx.driver.accept(&fd, Kind::AskedAccept.of(key));
+        }
+        if let Some(port) = datagram_port {
+            self.datagrams.open_asked(&mut self.cx, key, port);
         }
         debug!(%client, %address, transport = transport.name(), "port on request");
         Ok(address)
@@ -142,7 +145,7 @@ impl<D: Driver> Worker<D> {
 
     /// The peer needs a port no more.
     pub(in crate::worker) fn port_not_needed(&mut self, user: u64, request: u32) {
-        match self.ports.asked.find(Key::unpack(user), request) {
+        match self.asked.find(Key::unpack(user), request) {
             Some(key) => drop(self.close_asked(key)),
             // It has had its connection, or nobody came.
             None => self.cx.counters.stale += 1,
@@ -151,24 +154,21 @@ impl<D: Driver> Worker<D> {
 
     /// A client's stream is over.
     pub(in crate::worker) fn close_asked_of(&mut self, owner: Key) {
-        while let Some(key) = self.ports.asked.any_of(owner) {
+        while let Some(key) = self.asked.any_of(owner) {
             self.close_asked(key);
         }
     }
 
     fn close_asked(&mut self, key: Key) -> Option<AskedPort> {
-        let port = self.ports.asked.remove(key)?;
+        let port = self.asked.remove(key)?;
         match &port.socket {
             AskedSocket::Listener(fd) => {
                 // Whoever comes from now on is refused by the kernel.
                 net::shut_down(fd);
                 self.cx.driver.cancel_all(fd);
             }
-            AskedSocket::Datagrams(DatagramPort { fd, .. }) => {
-                self.cx.driver.cancel_all(fd);
-                while let Some(flow) = self.flows.any_of(key) {
-                    self.end_flow(flow, "the port that it came in by is closed");
-                }
+            AskedSocket::Datagrams(_) => {
+                self.datagrams.close_asked(&mut self.cx, &mut self.tunnels, key);
             }
         }
         Some(port)
@@ -176,7 +176,7 @@ impl<D: Driver> Worker<D> {
 
     /// Closes listeners that nobody came to; when to look again. The peer waits no longer, either.
     pub(in crate::worker) fn asked_ports_on_time(&mut self) -> Option<Moment> {
-        while let Some((key, until)) = self.ports.asked.next_due() {
+        while let Some((key, until)) = self.asked.next_due() {
             if until > self.cx.now {
                 return Some(until);
             }
@@ -194,7 +194,7 @@ impl<D: Driver> Worker<D> {
         more: bool,
         got: io::Result<OwnedFd>,
     ) {
-        let Some(port) = self.ports.asked.get(key) else {
+        let Some(port) = self.asked.get(key) else {
             self.cx.counters.stale += 1;
             if let Ok(socket) = got {
                 net::reset_on_close(&socket);
@@ -251,10 +251,8 @@ impl<D: Driver> Worker<D> {
     /// Somebody has sent datagrams to a port on request who has no flow there. `None`: it is not the
     /// client, or nobody would carry them.
     pub(in crate::worker) fn begin_asked_flow(&mut self, key: Key, origin: Origin) -> Option<Key> {
-        let port = self.ports.asked.get(key)?;
-        let AskedSocket::Datagrams(DatagramPort { address: entrance, .. }) = port.socket else {
-            return None;
-        };
+        let port = self.asked.get(key)?;
+        let AskedSocket::Datagrams(entrance) = port.socket else { return None };
         let (owner, request) = (port.owner, port.request);
         let client = net::plain(origin.client);
         if client.ip() != port.client {
@@ -272,7 +270,8 @@ impl<D: Driver> Worker<D> {
         let mut flow = Flow::new(client, Server::Peer, self.cx.now);
         flow.origin = Some(origin);
         flow.seat = seat;
-        self.open_flow(tunnel, flow, entrance, |session, user| {
+        let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+        self.datagrams.open_flow(cx, tunnels, tunnel, flow, entrance, |session, user| {
             session.open_beside(user, (stream, request), (client, entrance), Transport::Udp)
         })
     }

@@ -241,7 +241,9 @@ impl<D: Driver> Worker<D> {
             let target = Target { host: client.ip().to_string(), port: client.port() };
             let mut flow = Flow::new(client, Server::Unknown(Waiting::new(target)), self.cx.now);
             flow.stream = Some((tunnel, stream));
-            self.insert_flow(flow).map(|key| Waiter::Flow(key, *incoming))
+            self.datagrams
+                .insert_flow(&mut self.cx, &mut self.tunnels, flow)
+                .map(|key| Waiter::Flow(key, *incoming))
         } else {
             let mut conn = Conn::new(tunnel, Stage::ResolvingName, client, self.cx.now);
             conn.stream = Some(stream);
@@ -274,7 +276,7 @@ impl<D: Driver> Worker<D> {
                 self.refuse_waiting(&incoming);
             }
             Err(Waiter::Flow(key, incoming)) => {
-                self.forget_flow(key);
+                self.datagrams.forget_flow(&mut self.cx, key);
                 self.refuse_waiting(&incoming);
             }
         }
@@ -346,15 +348,16 @@ impl<D: Driver> Worker<D> {
     }
 
     fn go_on_with_flow(&mut self, key: Key, incoming: Incoming) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
-        let Server::Unknown(waiting) = &mut flow.server else { return };
-        let runs = waiting.take();
-        self.forget_flow(key);
+        let Some(runs) = self.datagrams.take_waiting(key) else { return };
+        self.datagrams.forget_flow(&mut self.cx, key);
         self.open_exit(incoming);
         let key = self.user_of(&incoming).map(Key::unpack);
         for (run, size_bytes) in runs {
             match key {
-                Some(key) => self.send_run(key, run, size_bytes),
+                Some(key) => {
+                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                    self.datagrams.send_run(cx, tunnels, key, run, size_bytes);
+                }
                 None => self.cx.buffers.give_back(run),
             }
         }

@@ -235,7 +235,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn stream_opened(&mut self, user: u64) {
         let key = Key::unpack(user);
         if user & FLOW_BIT != 0 {
-            self.flow_opened(key);
+            self.datagrams.flow_opened(key);
         } else if let Some(conn) = self.conns.get_mut(key) {
             conn.tentative = None;
         }

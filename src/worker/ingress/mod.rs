@@ -4,6 +4,7 @@
 
 pub(in crate::worker) mod access;
 pub(in crate::worker) mod clients;
+pub(in crate::worker) mod datagrams;
 pub(in crate::worker) mod entrances;
 pub(in crate::worker) mod greetings;
 pub(in crate::worker) mod listeners;

@@ -139,7 +139,7 @@ impl<D: Driver> Worker<D> {
             Place::Peer(lead) => {
                 self.close_port_at_peer(key, request);
                 if lead == Lead::SocksDatagrams {
-                    self.end_associations(key);
+                    self.datagrams.end_associations(&mut self.cx, &mut self.tunnels, key);
                 }
             }
             Place::ExpectedConn(port) => self.drop_here(port),
@@ -178,8 +178,10 @@ impl<D: Driver> Worker<D> {
                 self.lead_to_server(&incoming, talk, seat, server);
             }
             Ok((Lead::SocksDatagrams, seat)) => {
-                if let Some(asker) = self.asker_of(talk) {
-                    self.open_association(&incoming, (talk, asker), seat);
+                if let Some(asker) = self.talk(talk).map(|session| session.asker.clone()) {
+                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                    let of = (talk, asker);
+                    self.datagrams.open_association(cx, tunnels, &incoming, of, seat);
                 }
             }
             Err(reason) => {

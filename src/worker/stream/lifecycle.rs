@@ -71,7 +71,8 @@ impl<D: Driver> Worker<D> {
                 Event::ReadMore { user } => self.read_conn(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
                 Event::Ended { user, how } if user & FLOW_BIT != 0 => {
-                    self.flow_ended(Key::unpack(user), &how);
+                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                    self.datagrams.flow_ended(cx, tunnels, Key::unpack(user), &how);
                 }
                 Event::Ended { user, how } => self.stream_ended(Key::unpack(user), &how),
             }
@@ -114,7 +115,8 @@ impl<D: Driver> Worker<D> {
             Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
         };
         if transport == Transport::Udp {
-            self.open_exit_flow((tunnel, stream), client, seat, &target);
+            let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+            self.datagrams.open_exit_flow(cx, tunnels, (tunnel, stream), client, seat, &target);
             return;
         }
         let connect = self.cx.plan.timeouts_of(Some(place)).connect;

@@ -160,7 +160,7 @@ impl<D: Driver> Worker<D> {
             self.reset_conn(conn);
         }
         self.cx.scratch = orphans;
-        self.forget_flows_of(key);
+        self.datagrams.forget_flows_of(&mut self.cx, key);
         let own = self.connector.as_ref().is_some_and(|c| c.tunnel == Some(key));
         if own && self.drain == Drain::No {
             self.redial(was_up.then_some(tunnel.began));
@@ -266,7 +266,7 @@ impl<D: Driver> Worker<D> {
     /// Clients come in here whose streams go through a tunnel.
     fn has_entrances(&self) -> bool {
         let of_streams = self.listeners.iter().any(|l| l.purpose == Purpose::Entrance);
-        of_streams || self.ports.entrance_count() > 0
+        of_streams || self.datagrams.has_entrances()
     }
 
     /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one

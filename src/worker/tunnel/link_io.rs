@@ -138,7 +138,10 @@ impl<D: Driver> Worker<D> {
                     match destination {
                         Destination::Conn(conn) => self.deliver(conn, payload),
                         Destination::Urgent(conn) => self.deliver_urgent(conn, &payload),
-                        Destination::Flow => self.run_continues(key, payload),
+                        Destination::Flow => {
+                            let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                            self.datagrams.run_continues(cx, tunnels, key, payload);
+                        }
                         Destination::Nowhere => {}
                     }
                 }
@@ -158,7 +161,14 @@ impl<D: Driver> Worker<D> {
             Sink::Stream(stream) => match user(stream) {
                 // 0.3: a frame is a datagram.
                 Some(flow) if flow & FLOW_BIT != 0 => {
-                    return self.run_begins(key, stream, flow, (payload_bytes, payload_bytes));
+                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                    return self.datagrams.run_begins(
+                        cx,
+                        tunnels,
+                        key,
+                        (stream, flow),
+                        (payload_bytes, payload_bytes),
+                    );
                 }
                 Some(conn) => Destination::Conn(Key::unpack(conn)),
                 None => Destination::Nowhere,
@@ -168,7 +178,14 @@ impl<D: Driver> Worker<D> {
                 .map_or(Destination::Nowhere, |conn| Destination::Urgent(Key::unpack(conn))),
             Sink::Datagrams { key: stream, size_bytes } => match user(stream) {
                 Some(flow) => {
-                    return self.run_begins(key, stream, flow, (size_bytes, payload_bytes));
+                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                    return self.datagrams.run_begins(
+                        cx,
+                        tunnels,
+                        key,
+                        (stream, flow),
+                        (size_bytes, payload_bytes),
+                    );
                 }
                 None => Destination::Nowhere,
             },
@@ -251,9 +268,9 @@ impl<D: Driver> Worker<D> {
                 Transmit::Control => {}
                 Transmit::Urgent { byte } => self.cx.buffers.write(&mut gather, &[byte]),
                 Transmit::Datagrams { user, bytes, .. } => {
-                    let flow = self.flows.get_mut(Key::unpack(user));
-                    let flow = flow.expect("streams with datagrams have a flow");
-                    self.cx.buffers.append(&mut gather, &mut flow.queue, bytes);
+                    let queue = self.datagrams.queue_of(Key::unpack(user));
+                    let queue = queue.expect("streams with datagrams have a flow");
+                    self.cx.buffers.append(&mut gather, queue, bytes);
                     has_runs |= bytes >= DATAGRAM_KEEP_BYTES as u64;
                 }
                 Transmit::Data { user, bytes, .. } => {
