@@ -77,32 +77,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Asks to be told when the wake channel has something. It is polled and not received from: a stop
-    /// has to be heard also while no receive buffer is free.
-    pub(super) fn watch_wake(&mut self) {
-        self.cx.driver.poll(&self.wake, libc::POLLIN as u32, false, Kind::Wake.number(0));
-    }
-
-    /// Bytes for the worker itself.
-    fn woken(&mut self) {
-        let mut buffer = [0; 64];
-        let got = loop {
-            match rustix::io::read(&self.wake, &mut buffer) {
-                Err(rustix::io::Errno::INTR) => {}
-                got => break got.unwrap_or(0),
-            }
-        };
-        self.take_in_wakes(&buffer[..got]);
-        while let Some(answer) = self.cx.resolver.answer() {
-            self.resolved(answer);
-            self.apply_effects();
-        }
-        // What is left in the channel, the poll tells of at once.
-        self.watch_wake();
-    }
-
     /// An answer of the resolver, for whoever asked.
-    fn resolved(&mut self, answer: Answer<Lookup>) {
+    pub(super) fn resolved(&mut self, answer: Answer<Lookup>) {
         match answer {
             Answer::Client { client, name } => self.name_found(client, name),
             Answer::Addresses { token: Lookup::Dial(key), addresses } => {

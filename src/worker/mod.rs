@@ -11,11 +11,8 @@
 //! [`dialer`] connects for all of them; [`waiters`] have found no buffer; [`log_limit`] keeps what
 //! others can cause from filling the log, [`counts`] logs what was counted.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use tracing::info;
@@ -33,7 +30,6 @@ mod ingress;
 mod log_limit;
 mod proxy;
 mod relay;
-mod services;
 mod signals;
 mod stream;
 mod table;
@@ -44,13 +40,10 @@ mod waiters;
 
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
-use crate::io::driver::{Completion, Driver, Fd};
+use crate::io::driver::{Completion, Driver};
 use crate::io::net;
 use crate::io::resolver::Resolver;
-use crate::limits::{
-    CONNECTIONS_MAX, FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, PORTS_ON_REQUEST_MAX, STREAMS_MAX,
-    WINDOW_BYTES,
-};
+use crate::limits::{FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, STREAMS_MAX, WINDOW_BYTES};
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use buffers::Buffers;
@@ -58,22 +51,20 @@ use context::Cx;
 use datagram::Datagrams;
 pub(crate) use datagram::datagrams::DatagramPort;
 use dialer::Dialer;
-use forward::asked::AskedPorts;
-use forward::port_range::PortRange;
-use ingress::access::Waiter;
-use ingress::greetings::Greeting;
+use forward::Forwards;
+use ingress::Ingress;
 pub(crate) use ingress::listeners::{Listener, Origin, Purpose};
-use ingress::names::Names;
-use proxy::expected_conn::ExpectedConn;
-use proxy::session::Proxies;
+use proxy::Proxies;
 use relay::{Relay, Way};
-use stream::conn::Conn;
+use signals::Signals;
+use stream::Conns;
 use stream::exec::Execs;
-use stream::exits::{self, Exits};
-use table::{Key, Table};
+use stream::exits;
+use table::Key;
 use tunnel::Tunnels;
 use tunnel::connector::Connector;
 pub(crate) use tunnel::connector::LinkSource;
+use tunnel::loopback::Loopback;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,60 +147,21 @@ enum Drain {
 /// The loop and all it holds.
 pub(crate) struct Worker<D> {
     cx: Cx<D>,
-    listeners: Vec<Listener>,
-    /// Those that are being closed, by their numbers: their last clients are on their way to us.
-    closing_listeners: Vec<(usize, Listener)>,
+    ingress: Ingress,
     connector: Option<Connector>,
     tunnels: Tunnels,
-    conns: Table<Conn>,
-    relay: Relay,
-    /// Clients whose PROXY header is awaited.
-    greetings: Table<Greeting>,
-    /// How many were served, where `MAXIMA=service` counts them.
-    served: u32,
-    /// Processes that others have left to us, as process 1, may be waited for.
-    orphans_wait: bool,
+    conns: Conns,
     execs: Execs,
-    /// What peers asked for.
-    asked: AskedPorts,
-    /// Where ports on request are opened, and those of conversations.
-    port_range: PortRange,
-    datagrams: Datagrams,
-    /// What clients are called, where that matters.
-    names: Names<Waiter>,
-    /// What exits have for themselves.
-    exits: Exits,
     proxies: Proxies,
-    /// Conversations whose last server is about to be gone.
-    closing: Vec<Key>,
-    /// Exits whose stream is to be joined with its client, here, until that time.
-    joining: Vec<(Key, Moment)>,
-    /// When this process is joined with itself again.
-    loopback_again: Option<Moment>,
-    /// Ports that conversations listen at.
-    expected_conns: Table<ExpectedConn>,
-    /// Where a byte comes for every signal, stop and answer of the resolver.
-    wake: Fd,
-    /// Local connections with output to write.
-    dirty_conns: Vec<Key>,
-    next_sweep: Moment,
-    /// A listener is out of descriptors, or was.
-    listeners_paused: bool,
-    /// No tunnel takes clients: they wait.
-    clients_held: bool,
-    /// Those of them that were accepted before that showed; each is in the table of local
-    /// connections, which bounds them.
-    waiting_clients: VecDeque<Key>,
-    /// When clients that wait for a tunnel are reset.
-    hold_deadline: Option<Moment>,
+    forwards: Forwards,
+    datagrams: Datagrams,
+    relay: Relay,
+    loopback: Loopback,
     drain: Drain,
     /// While draining: until then peers may still tell of streams that they opened before they
     /// knew.
     farewells_until: Moment,
-    /// When pipes of stalled streams were last looked for.
-    pipes_looked_for: Moment,
-    /// When receive buffers that such hold were.
-    buffers_looked_for: Moment,
+    signals: Signals,
 }
 
 impl<D: Driver> Worker<D> {
@@ -222,45 +174,23 @@ impl<D: Driver> Worker<D> {
         (wake, resolver_wake): (UnixStream, UnixStream),
     ) -> io::Result<Worker<D>> {
         wake.set_nonblocking(true)?;
-        // Clients of a plain relay wait for no tunnel.
-        let hold =
-            if matches!(plan.link, LinkPlan::Relay { .. }) { None } else { plan.timeouts.hold };
         let serves = !plan.exits.is_empty() || matches!(plan.link, LinkPlan::Relay { .. });
         let own = listeners.iter().map(|listener| listener.address).collect();
         let destinations = exits::destinations(&plan, own);
-        let now = Moment(0);
         Ok(Worker {
-            listeners,
-            closing_listeners: Vec::new(),
+            ingress: Ingress::new(listeners, &plan),
             connector: source.map(Connector::new),
             tunnels: Tunnels::new(),
-            conns: Table::new(CONNECTIONS_MAX),
-            relay: Relay::new(),
-            greetings: Table::new(CONNECTIONS_MAX),
-            served: 0,
-            orphans_wait: false,
+            conns: Conns::new(&plan),
             execs: Execs::new(),
-            asked: AskedPorts::new(),
-            datagrams: Datagrams::new(ports, plan.soxconf.udp_flows)?,
-            port_range: PortRange::new(plan.soxconf.request_ports.clone()),
-            names: Names::new(plan.timeouts.connect),
-            exits: Exits::new(&plan),
             proxies: Proxies::new(&plan),
-            closing: Vec::new(),
-            joining: Vec::new(),
-            loopback_again: None,
-            expected_conns: Table::new(PORTS_ON_REQUEST_MAX),
-            wake: Rc::new(OwnedFd::from(wake)),
-            dirty_conns: Vec::new(),
-            next_sweep: now,
-            listeners_paused: false,
-            clients_held: true,
-            waiting_clients: VecDeque::new(),
-            hold_deadline: hold.map(|hold| now.after(hold)),
+            forwards: Forwards::new(&plan),
+            datagrams: Datagrams::new(ports, plan.soxconf.udp_flows)?,
+            relay: Relay::new(),
+            loopback: Loopback::default(),
             drain: Drain::No,
-            farewells_until: now,
-            pipes_looked_for: now,
-            buffers_looked_for: now,
+            farewells_until: Moment(0),
+            signals: Signals::new(wake),
             cx: Cx::new(
                 driver,
                 plan,

@@ -1,13 +1,57 @@
 //! What signals ask for.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
 use tracing::{info, warn};
 
+use super::token::Kind;
 use super::{Drain, Worker};
 use crate::io::command::reap;
-use crate::io::driver::Driver;
+use crate::io::driver::{Driver, Fd};
 use crate::io::signals;
 
+/// What comes from outside the loop: signals, stops, answers of the resolver.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// A byte comes here for each.
+    wake: Fd,
+    /// Processes that others have left to us, as process 1, may be waited for.
+    orphans_wait: bool,
+}
+
+impl Signals {
+    pub(super) fn new(wake: UnixStream) -> Signals {
+        Signals { wake: Rc::new(OwnedFd::from(wake)), orphans_wait: false }
+    }
+}
+
 impl<D: Driver> Worker<D> {
+    /// Asks to be told when the wake channel has something. It is polled and not received from: a stop
+    /// has to be heard also while no receive buffer is free.
+    pub(super) fn watch_wake(&mut self) {
+        self.cx.driver.poll(&self.signals.wake, libc::POLLIN as u32, false, Kind::Wake.number(0));
+    }
+
+    /// Bytes for the worker itself.
+    pub(super) fn woken(&mut self) {
+        let mut buffer = [0; 64];
+        let got = loop {
+            match rustix::io::read(&self.signals.wake, &mut buffer) {
+                Err(rustix::io::Errno::INTR) => {}
+                got => break got.unwrap_or(0),
+            }
+        };
+        self.take_in_wakes(&buffer[..got]);
+        while let Some(answer) = self.cx.resolver.answer() {
+            self.resolved(answer);
+            self.apply_effects();
+        }
+        // What is left in the channel, the poll tells of at once.
+        self.watch_wake();
+    }
+
     /// Takes in the bytes of the wake channel. `s` from a stop handle asks for the end, `r` says that
     /// the resolver has answered, the others are signals.
     pub(super) fn take_in_wakes(&mut self, bytes: &[u8]) {
@@ -72,13 +116,13 @@ impl<D: Driver> Worker<D> {
     /// Some process that we, or as process 1 anybody, have started has ended.
     fn children_changed(&mut self) {
         self.cx.watchdog.look();
-        self.orphans_wait = std::process::id() == 1;
+        self.signals.orphans_wait = std::process::id() == 1;
         self.reap_orphans();
     }
 
     /// Waits for what others have left to us, as far as nothing of ours stands before it.
     pub(super) fn reap_orphans(&mut self) {
-        if !self.orphans_wait {
+        if !self.signals.orphans_wait {
             return;
         }
         let carrier = self.connector.as_ref().and_then(|c| c.carrier.as_ref());
@@ -87,6 +131,6 @@ impl<D: Driver> Worker<D> {
                 || carrier.is_some_and(|carrier| carrier.process_id() == process)
                 || self.cx.watchdog.process() == Some(process)
         };
-        self.orphans_wait = reap(ours);
+        self.signals.orphans_wait = reap(ours);
     }
 }

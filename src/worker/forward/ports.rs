@@ -101,7 +101,7 @@ impl<D: Driver> Worker<D> {
         transport: Transport,
     ) -> Result<SocketAddr, String> {
         let Guest { client, own } = self.guest(owner)?;
-        self.asked.may_add(owner, request)?;
+        self.forwards.asked.may_add(owner, request)?;
         let failed = |error: io::Error| {
             let why = net::why_not_connected(&error, own);
             format!("no port can be opened at {}: {why}", own.ip())
@@ -109,17 +109,17 @@ impl<D: Driver> Worker<D> {
         let mut datagram_port = None;
         let (socket, address) = match transport {
             Transport::Tcp => {
-                let fd = self.port_range.open(own, net::listen).map_err(failed)?;
+                let fd = self.forwards.port_range.open(own, net::listen).map_err(failed)?;
                 self.cx.congestion.set_before(&fd);
                 let address = net::local_address(&fd);
                 (AskedSocket::Listener(Fd::new(fd)), address)
             }
             Transport::Udp => {
-                let mut range = std::mem::take(&mut self.port_range);
+                let mut range = std::mem::take(&mut self.forwards.port_range);
                 let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
                 let open = || range.open(own, datagram::bind);
                 let opened = self.datagrams.open_socket(cx, tunnels, own, open);
-                self.port_range = range;
+                self.forwards.port_range = range;
                 let fd = opened.map_err(failed)?;
                 let port = DatagramPort::new(fd, Purpose::Entrance);
                 let address = port.address;
@@ -132,7 +132,7 @@ impl<D: Driver> Worker<D> {
             AskedSocket::Datagrams(_) => None,
         };
         let port = AskedPort { owner, request, client: client.ip().to_canonical(), socket };
-        let key = self.asked.insert(port, self.cx.now).ok_or("too many ports are open")?;
+        let key = self.forwards.asked.insert(port, self.cx.now).ok_or("too many ports are open")?;
         if let Some(fd) = listener {
             self.cx.driver.accept(&fd, Kind::AskedAccept.of(key));
         }
@@ -145,7 +145,7 @@ impl<D: Driver> Worker<D> {
 
     /// The peer needs a port no more.
     pub(in crate::worker) fn port_not_needed(&mut self, user: u64, request: u32) {
-        match self.asked.find(Key::unpack(user), request) {
+        match self.forwards.asked.find(Key::unpack(user), request) {
             Some(key) => drop(self.close_asked(key)),
             // It has had its connection, or nobody came.
             None => self.cx.counters.stale += 1,
@@ -154,13 +154,13 @@ impl<D: Driver> Worker<D> {
 
     /// A client's stream is over.
     pub(in crate::worker) fn close_asked_of(&mut self, owner: Key) {
-        while let Some(key) = self.asked.any_of(owner) {
+        while let Some(key) = self.forwards.asked.any_of(owner) {
             self.close_asked(key);
         }
     }
 
     fn close_asked(&mut self, key: Key) -> Option<AskedPort> {
-        let port = self.asked.remove(key)?;
+        let port = self.forwards.asked.remove(key)?;
         match &port.socket {
             AskedSocket::Listener(fd) => {
                 // Whoever comes from now on is refused by the kernel.
@@ -176,7 +176,7 @@ impl<D: Driver> Worker<D> {
 
     /// Closes listeners that nobody came to; when to look again. The peer waits no longer, either.
     pub(in crate::worker) fn asked_ports_on_time(&mut self) -> Option<Moment> {
-        while let Some((key, until)) = self.asked.next_due() {
+        while let Some((key, until)) = self.forwards.asked.next_due() {
             if until > self.cx.now {
                 return Some(until);
             }
@@ -194,7 +194,7 @@ impl<D: Driver> Worker<D> {
         more: bool,
         got: io::Result<OwnedFd>,
     ) {
-        let Some(port) = self.asked.get(key) else {
+        let Some(port) = self.forwards.asked.get(key) else {
             self.cx.counters.stale += 1;
             if let Ok(socket) = got {
                 net::reset_on_close(&socket);
@@ -251,7 +251,7 @@ impl<D: Driver> Worker<D> {
     /// Somebody has sent datagrams to a port on request who has no flow there. `None`: it is not the
     /// client, or nobody would carry them.
     pub(in crate::worker) fn begin_asked_flow(&mut self, key: Key, origin: Origin) -> Option<Key> {
-        let port = self.asked.get(key)?;
+        let port = self.forwards.asked.get(key)?;
         let AskedSocket::Datagrams(entrance) = port.socket else { return None };
         let (owner, request) = (port.owner, port.request);
         let client = net::plain(origin.client);

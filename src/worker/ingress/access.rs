@@ -228,9 +228,9 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(in crate::worker) fn name_of(&self, caller: &Caller) -> ClientName<'_> {
-        caller
-            .client
-            .map_or(ClientName::None, |client| self.names.get(client.to_canonical(), self.cx.now))
+        caller.client.map_or(ClientName::None, |client| {
+            self.ingress.names.get(client.to_canonical(), self.cx.now)
+        })
     }
 
     /// Makes something that the stream's data may wait at until the client's name is known.
@@ -266,7 +266,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn await_name(&mut self, client: IpAddr, waiter: Waiter) {
-        match self.names.wait(client.to_canonical(), waiter, self.cx.now) {
+        match self.ingress.names.wait(client.to_canonical(), waiter, self.cx.now) {
             Ok(()) => self.ask_name(client),
             Err(Waiter::Connection(came)) => {
                 self.cx.turn_away(&came.socket, came.client, TOO_MANY);
@@ -290,7 +290,7 @@ impl<D: Driver> Worker<D> {
     /// Looks a client's name up, unless that is being done.
     fn ask_name(&mut self, client: IpAddr) {
         let client = client.to_canonical();
-        if self.names.begin(client, self.cx.now)
+        if self.ingress.names.begin(client, self.cx.now)
             && let Err(error) = self.cx.resolver.ask_name(client)
         {
             debug!(%client, %error, "cannot look up a client's name");
@@ -301,8 +301,8 @@ impl<D: Driver> Worker<D> {
     /// A client's name, or that it has none: those who waited for it go on.
     pub(in crate::worker) fn name_found(&mut self, client: IpAddr, name: Option<String>) {
         debug!(%client, name, "name of a client");
-        self.names.found(client, name, self.cx.now);
-        while let Some(waiter) = self.names.take(client) {
+        self.ingress.names.found(client, name, self.cx.now);
+        while let Some(waiter) = self.ingress.names.take(client) {
             match waiter {
                 Waiter::Connection(came) if self.drain != Drain::No => {
                     net::reset_on_close(&came.socket);
@@ -316,7 +316,7 @@ impl<D: Driver> Worker<D> {
 
     /// Those whose patience with a name is over go on without it.
     pub(in crate::worker) fn names_on_time(&mut self) {
-        while let Some((client, until)) = self.names.oldest()
+        while let Some((client, until)) = self.ingress.names.oldest()
             && until <= self.cx.now
         {
             self.name_found(client, None);
@@ -339,7 +339,7 @@ impl<D: Driver> Worker<D> {
                     std::mem::swap(&mut conn.spill, &mut held.spill);
                     conn.urgent = held.urgent;
                     conn.end_after_output = held.end_after_output;
-                    self.mark_conn(key);
+                    self.conns.mark(key);
                 }
             }
             _ => {}

@@ -68,7 +68,7 @@ impl<D: Driver> Worker<D> {
         }
         let Some((key, entrance)) = self.seat_client(came, Key::NONE) else { return };
         let tentative = Tentative::new(entrance);
-        if !has_room || !self.waiting_clients.is_empty() {
+        if !has_room || !self.ingress.waiting.is_empty() {
             return self.await_tunnel(key, tentative);
         }
         if let Err(error) = self.begin_by_next(key, tentative) {
@@ -79,20 +79,20 @@ impl<D: Driver> Worker<D> {
     /// A client was on its way from the kernel's queue when the last tunnel went, or its last slot: it
     /// waits here, for as long as those who are still there.
     fn await_tunnel(&mut self, key: Key, tentative: Box<Tentative>) {
-        if !self.clients_held {
+        if !self.ingress.clients_held {
             self.hold_clients();
         }
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.stage = Stage::Waiting;
         conn.tentative = Some(tentative);
-        self.set_deadline(key, self.hold_deadline);
-        self.waiting_clients.push_back(key);
+        self.set_deadline(key, self.ingress.hold_deadline);
+        self.ingress.waiting.push_back(key);
     }
 
     /// A tunnel is up and has room: begins the streams of clients that wait here.
     pub(in crate::worker) fn serve_waiting_clients(&mut self) {
         while self.has_room() {
-            let Some(key) = self.waiting_clients.pop_front() else { return };
+            let Some(key) = self.ingress.waiting.pop_front() else { return };
             let Some(conn) = self.conns.get_mut(key) else { continue };
             let Some(tentative) = conn.tentative.take() else { continue };
             conn.stage = Stage::Open;
@@ -105,14 +105,14 @@ impl<D: Driver> Worker<D> {
 
     /// No tunnel comes any more for clients that wait here.
     pub(in crate::worker) fn refuse_waiting_clients(&mut self) {
-        for key in std::mem::take(&mut self.waiting_clients) {
+        for key in std::mem::take(&mut self.ingress.waiting) {
             self.refuse_client(key, "the tunnel is down");
         }
     }
 
     /// No tunnel has come for a client that waits here.
     pub(in crate::worker) fn waited_in_vain(&mut self, key: Key) {
-        self.waiting_clients.retain(|&waiting| waiting != key);
+        self.ingress.waiting.retain(|&waiting| waiting != key);
         let why = self.why_held();
         self.refuse_client(key, &why);
     }

@@ -30,7 +30,8 @@ impl<D: Driver> Worker<D> {
 
     /// Clients have waited long enough.
     pub(in crate::worker) fn hold_is_over(&self) -> bool {
-        self.clients_held && self.hold_deadline.is_some_and(|deadline| self.cx.now >= deadline)
+        self.ingress.clients_held
+            && self.ingress.hold_deadline.is_some_and(|deadline| self.cx.now >= deadline)
     }
 
     /// Clients are taken from the queue: to be served, or to be told that nobody serves.
@@ -55,10 +56,10 @@ impl<D: Driver> Worker<D> {
         if self.drain != Drain::No {
             return;
         }
-        let (has_room, was_held) = (self.has_room(), self.clients_held);
+        let (has_room, was_held) = (self.has_room(), self.ingress.clients_held);
         match (has_room, was_held) {
             (false, false) => self.hold_clients(),
-            (true, true) => self.clients_held = false,
+            (true, true) => self.ingress.clients_held = false,
             _ => {}
         }
         if was_held && self.may_take_clients() {

@@ -22,7 +22,7 @@ use crate::worker::{Drain, Key, Worker};
 
 /// A client whose header is not complete.
 #[derive(Debug)]
-pub(in crate::worker) struct Greeting {
+pub(super) struct Greeting {
     came: Came,
     /// What was taken of the header.
     taken: Vec<u8>,
@@ -38,7 +38,7 @@ impl<D: Driver> Worker<D> {
             _ => Some(self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS))),
         };
         let (client, socket) = (came.client, Fd::clone(&came.socket));
-        match self.greetings.insert(Greeting { came, taken: Vec::new(), until }) {
+        match self.ingress.greetings.insert(Greeting { came, taken: Vec::new(), until }) {
             // The header usually comes with the connection.
             Some(key) => self.read_greeting(key),
             None => {
@@ -50,13 +50,15 @@ impl<D: Driver> Worker<D> {
 
     /// Reads what is there of a header.
     pub(in crate::worker) fn read_greeting(&mut self, key: Key) {
-        let Some(greeting) = self.greetings.get_mut(key) else {
+        let Some(greeting) = self.ingress.greetings.get_mut(key) else {
             self.cx.counters.stale += 1;
             return;
         };
         match take_header(&greeting.came.socket, &mut greeting.taken) {
             Ok(Some(said)) => {
-                let Some(Greeting { mut came, .. }) = self.greetings.remove(key) else { return };
+                let Some(Greeting { mut came, .. }) = self.ingress.greetings.remove(key) else {
+                    return;
+                };
                 match said {
                     Said::Client { source, .. } => {
                         came.client = Client::Address(net::plain(source))
@@ -77,7 +79,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn refuse_greeting(&mut self, key: Key, why: &Why) {
-        let Some(Greeting { came: Came { socket, client, .. }, .. }) = self.greetings.remove(key)
+        let Some(Greeting { came: Came { socket, client, .. }, .. }) =
+            self.ingress.greetings.remove(key)
         else {
             return;
         };
@@ -92,6 +95,7 @@ impl<D: Driver> Worker<D> {
     /// Ends those whose header has not come in time.
     pub(in crate::worker) fn sweep_greetings(&mut self) {
         let due: Vec<Key> = self
+            .ingress
             .greetings
             .iter()
             .filter(|(_, greeting)| greeting.until.is_some_and(|until| until <= self.cx.now))
@@ -108,7 +112,7 @@ impl<D: Driver> Worker<D> {
     /// for no longer.
     pub(in crate::worker) fn hurry_greetings(&mut self) {
         let soon = self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS));
-        for (_, greeting) in self.greetings.iter_mut() {
+        for (_, greeting) in self.ingress.greetings.iter_mut() {
             greeting.until = Some(greeting.until.map_or(soon, |until| until.min(soon)));
         }
     }

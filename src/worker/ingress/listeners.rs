@@ -132,7 +132,7 @@ impl<D: Driver> Worker<D> {
         }
         // Those who do not find room are left in the queue.
         let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
-        for (number, listener) in self.listeners.iter_mut().enumerate() {
+        for (number, listener) in self.ingress.listeners.iter_mut().enumerate() {
             let idle = listener.accepting.is_none() && listener.paused_until.is_none();
             if listener.purpose == purpose && idle && !listener.closed {
                 let token = Kind::Accept.number(number as u32);
@@ -146,9 +146,9 @@ impl<D: Driver> Worker<D> {
 
     /// Leaves clients in the kernel's queue from now on.
     pub(in crate::worker) fn hold_clients(&mut self) {
-        self.clients_held = true;
-        self.hold_deadline = self.cx.plan.timeouts.hold.map(|hold| self.cx.now.after(hold));
-        for listener in self.listeners.iter().filter(|l| l.purpose == Purpose::Entrance) {
+        self.ingress.clients_held = true;
+        self.ingress.hold_deadline = self.cx.plan.timeouts.hold.map(|hold| self.cx.now.after(hold));
+        for listener in self.ingress.listeners.iter().filter(|l| l.purpose == Purpose::Entrance) {
             if let Some(op) = listener.accepting {
                 self.cx.driver.cancel(op);
             }
@@ -157,7 +157,7 @@ impl<D: Driver> Worker<D> {
 
     /// Leaves all clients in the kernel's queue while those before them wait for descriptors.
     pub(in crate::worker) fn pause_clients(&mut self) {
-        for listener in self.listeners.iter().filter(|l| l.purpose != Purpose::Receptor) {
+        for listener in self.ingress.listeners.iter().filter(|l| l.purpose != Purpose::Receptor) {
             if let Some(op) = listener.accepting {
                 self.cx.driver.cancel(op);
             }
@@ -175,12 +175,14 @@ impl<D: Driver> Worker<D> {
     /// Closes all listening sockets: whoever connects from now on is refused by the kernel, or waits
     /// for the next process where the socket is another's, for whom it goes on.
     pub(in crate::worker) fn close_listeners(&mut self) {
-        for (number, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
+        for (number, listener) in
+            std::mem::take(&mut self.ingress.listeners).into_iter().enumerate()
+        {
             match listener.accepting {
                 // Whom it has taken from the queue by now comes before its end.
                 Some(op) => {
                     self.cx.driver.cancel(op);
-                    self.closing_listeners.push((number, listener));
+                    self.ingress.closing_listeners.push((number, listener));
                 }
                 None => self.close_listener(listener),
             }
@@ -210,8 +212,8 @@ impl<D: Driver> Worker<D> {
     /// A listener that is being closed had taken somebody from its queue, or has ended.
     fn accepted_late(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
         let of = |&(closing, _): &(usize, Listener)| closing == number;
-        let Some(at) = self.closing_listeners.iter().position(of) else { return };
-        let (_, listener) = self.closing_listeners.swap_remove(at);
+        let Some(at) = self.ingress.closing_listeners.iter().position(of) else { return };
+        let (_, listener) = self.ingress.closing_listeners.swap_remove(at);
         match got {
             // A peer dials again, and finds the next process.
             Ok(socket) if listener.purpose == Purpose::Receptor => drop(socket),
@@ -219,7 +221,7 @@ impl<D: Driver> Worker<D> {
             Err(_) => {}
         }
         match more {
-            true => self.closing_listeners.push((number, listener)),
+            true => self.ingress.closing_listeners.push((number, listener)),
             false => self.close_listener(listener),
         }
     }
@@ -238,7 +240,7 @@ impl<D: Driver> Worker<D> {
         more: bool,
         got: io::Result<OwnedFd>,
     ) {
-        let Some(listener) = self.listeners.get_mut(number) else {
+        let Some(listener) = self.ingress.listeners.get_mut(number) else {
             return self.accepted_late(number, more, got);
         };
         if !more {
@@ -260,7 +262,7 @@ impl<D: Driver> Worker<D> {
                     }
                     let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
                     listener.paused_until = Some(self.cx.now.after(pause));
-                    self.listeners_paused = true;
+                    self.ingress.listeners_paused = true;
                 }
                 // The client was gone before we came to it.
                 _ => debug!(address = listener.place(), %error, "accept failed"),
@@ -271,28 +273,28 @@ impl<D: Driver> Worker<D> {
         }
         if purpose != Purpose::Entrance || self.may_take_clients() {
             self.start_accepting(purpose);
-        } else if !self.clients_held {
+        } else if !self.ingress.clients_held {
             self.hold_clients();
         }
     }
 
     /// Times of listeners; the next one.
     pub(in crate::worker) fn listeners_on_time(&mut self) -> Option<Moment> {
-        let held = self.clients_held && self.hold_deadline.is_some();
-        if !self.listeners_paused && !held {
+        let held = self.ingress.clients_held && self.ingress.hold_deadline.is_some();
+        if !self.ingress.listeners_paused && !held {
             return None;
         }
-        self.listeners_paused = false;
+        self.ingress.listeners_paused = false;
         let mut next = None;
         let mut over = false;
-        for listener in &mut self.listeners {
+        for listener in &mut self.ingress.listeners {
             match listener.paused_until {
                 Some(until) if until <= self.cx.now => {
                     listener.paused_until = None;
                     over = true;
                 }
                 Some(until) => {
-                    self.listeners_paused = true;
+                    self.ingress.listeners_paused = true;
                     next = Some(next.map_or(until, |next: Moment| next.min(until)));
                 }
                 None => {}
@@ -301,8 +303,9 @@ impl<D: Driver> Worker<D> {
         if over {
             self.start_listening();
         }
-        if self.clients_held
-            && let Some(deadline) = self.hold_deadline.filter(|&deadline| deadline > self.cx.now)
+        if self.ingress.clients_held
+            && let Some(deadline) =
+                self.ingress.hold_deadline.filter(|&deadline| deadline > self.cx.now)
         {
             next = Some(next.map_or(deadline, |next| next.min(deadline)));
         }

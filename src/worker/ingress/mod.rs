@@ -6,6 +6,84 @@ pub(in crate::worker) mod access;
 pub(in crate::worker) mod clients;
 pub(in crate::worker) mod datagrams;
 pub(in crate::worker) mod entrances;
-pub(in crate::worker) mod greetings;
+mod greetings;
 pub(in crate::worker) mod listeners;
-pub(in crate::worker) mod names;
+mod names;
+mod services;
+
+use std::collections::VecDeque;
+
+use self::access::Waiter;
+use self::greetings::Greeting;
+use self::listeners::{Listener, Purpose};
+use self::names::Names;
+use crate::cli::plan::{LinkPlan, Plan};
+use crate::limits::CONNECTIONS_MAX;
+use crate::session::Moment;
+use crate::worker::table::{Key, Table};
+
+/// Who comes in, and when.
+pub(in crate::worker) struct Ingress {
+    listeners: Vec<Listener>,
+    /// Those that are being closed, by their numbers: their last clients are on their way to us.
+    closing_listeners: Vec<(usize, Listener)>,
+    /// A listener is out of descriptors, or was.
+    listeners_paused: bool,
+    /// No tunnel takes clients: they wait.
+    clients_held: bool,
+    /// Those of them that were accepted before that showed; each is in the table of connections,
+    /// which bounds them.
+    waiting: VecDeque<Key>,
+    /// When clients that wait for a tunnel are reset.
+    hold_deadline: Option<Moment>,
+    /// Clients whose PROXY header is awaited.
+    greetings: Table<Greeting>,
+    /// What clients are called, where that matters.
+    names: Names<Waiter>,
+    /// How many were served, where `MAXIMA=service` counts them.
+    served: u32,
+}
+
+impl Ingress {
+    pub(in crate::worker) fn new(listeners: Vec<Listener>, plan: &Plan) -> Ingress {
+        // Clients of a plain relay wait for no tunnel.
+        let is_relay = matches!(plan.link, LinkPlan::Relay { .. });
+        let hold = if is_relay { None } else { plan.timeouts.hold };
+        Ingress {
+            listeners,
+            closing_listeners: Vec::new(),
+            listeners_paused: false,
+            clients_held: true,
+            waiting: VecDeque::new(),
+            hold_deadline: hold.map(|hold| Moment(0).after(hold)),
+            greetings: Table::new(CONNECTIONS_MAX),
+            names: Names::new(plan.timeouts.connect),
+            served: 0,
+        }
+    }
+
+    /// Clients come in here whose streams go through a tunnel.
+    pub(in crate::worker) fn has_entrances(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.purpose == Purpose::Entrance)
+    }
+
+    /// Clients are left in the kernel's queue, for want of a tunnel that takes them.
+    pub(in crate::worker) fn clients_are_held(&self) -> bool {
+        self.clients_held
+    }
+
+    /// Clients whose PROXY header is awaited.
+    pub(in crate::worker) fn greeting_count(&self) -> usize {
+        self.greetings.len()
+    }
+
+    /// Clients are on their way in, though nobody new is accepted.
+    pub(in crate::worker) fn any_coming(&self) -> bool {
+        self.closing_listeners.len() + self.greetings.len() > 0
+    }
+
+    /// When the wait for a client's name is over.
+    pub(in crate::worker) fn next_name_timeout(&self) -> Option<Moment> {
+        self.names.oldest().map(|(_, until)| until)
+    }
+}

@@ -37,7 +37,7 @@ enum Name {
 
 /// The names of the process's clients, and those (`W`) who wait for one.
 #[derive(Debug)]
-pub(in crate::worker) struct Names<W> {
+pub(super) struct Names<W> {
     /// The one that was asked for first in front.
     known: LinkedHashMap<IpAddr, Known>,
     /// All have the same patience: the one that came first in front.

@@ -36,7 +36,7 @@ impl<D: Driver> Worker<D> {
         (exit, proxy): (usize, Proxy),
     ) {
         let client = incoming.caller().client;
-        let conversation = self.proxies.begin(exit, client);
+        let conversation = self.proxies.beginnings.begin(exit, client);
         // Where the exit itself names the server, its operator has permitted it.
         let is_judged = matches!(self.cx.plan.exits[exit].way, Way::Proxy(_));
         let talk = ProxySession::new(conversation, proxy, self.asker(incoming), is_judged);
@@ -164,7 +164,7 @@ impl<D: Driver> Worker<D> {
             Step::EndServer => {
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.end_after_output = true;
-                    self.mark_conn(key);
+                    self.conns.mark(key);
                 }
             }
             Step::EndClient => self.end_client(key),
@@ -209,7 +209,7 @@ impl<D: Driver> Worker<D> {
         }
         self.cx.buffers.store(bytes, &mut conn.output);
         conn.own_bytes += bytes.len() as u64;
-        self.mark_conn(key);
+        self.conns.mark(key);
     }
 
     /// Bytes of the client.
@@ -286,7 +286,7 @@ impl<D: Driver> Worker<D> {
         if conn.read_ended {
             self.conn_ended(key);
         }
-        self.mark_conn(key);
+        self.conns.mark(key);
         self.join_when_at_rest(key);
         self.read_conn(key);
     }

@@ -66,12 +66,12 @@ impl<D: Driver> Worker<D> {
             return Err(io::Error::other(NO_PORTS));
         }
         let own = own.map_or_else(|| net::address_towards(from), Ok)?.to_canonical();
-        let fd = Rc::new(self.port_range.open(SocketAddr::new(own, 0), net::listen)?);
+        let fd = Rc::new(self.forwards.port_range().open(SocketAddr::new(own, 0), net::listen)?);
         let address = net::local_address(&fd);
         let until = self.cx.now.after(Duration::from_secs(PORT_WAIT_SECS));
         let here = ExpectedConn { fd: Rc::clone(&fd), talk, request, from, then, until };
         let too_many = || io::Error::other("too many ports on request are open");
-        let key = self.expected_conns.insert(here).ok_or_else(too_many)?;
+        let key = self.proxies.expected_conns.insert(here).ok_or_else(too_many)?;
         if let Some(talk) = self.talk(talk) {
             talk.ports.push((request, Place::ExpectedConn(key)));
         }
@@ -87,7 +87,7 @@ impl<D: Driver> Worker<D> {
         more: bool,
         got: io::Result<OwnedFd>,
     ) {
-        let Some(here) = self.expected_conns.get(key) else {
+        let Some(here) = self.proxies.expected_conns.get(key) else {
             // A second one that was faster than the port's end.
             self.cx.counters.stale += 1;
             return got.iter().for_each(net::reset_on_close);
@@ -104,7 +104,7 @@ impl<D: Driver> Worker<D> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => return self.here_given_up(key, error.to_string()),
         }
-        if !more && let Some(here) = self.expected_conns.get(key) {
+        if !more && let Some(here) = self.proxies.expected_conns.get(key) {
             self.cx.driver.accept(&here.fd, Kind::ExpectedAccept.of(key));
         }
     }
@@ -193,7 +193,7 @@ impl<D: Driver> Worker<D> {
 
     /// Closes a port, and takes it from its conversation.
     fn forget_here(&mut self, key: Key) -> Option<ExpectedConn> {
-        let here = self.expected_conns.remove(key)?;
+        let here = self.proxies.expected_conns.remove(key)?;
         // Nobody comes in any more, also before the accept under way has ended.
         net::shut_down(&here.fd);
         self.cx.driver.cancel_all(&here.fd);
@@ -212,6 +212,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn sweep_expected(&mut self) {
         let now = self.cx.now;
         let due: Vec<Key> = self
+            .proxies
             .expected_conns
             .iter()
             .filter(|(_, here)| here.until <= now)

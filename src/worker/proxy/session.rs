@@ -156,16 +156,16 @@ impl Beginning {
 }
 
 /// What conversations begin with.
-pub(in crate::worker) struct Proxies {
+pub(in crate::worker) struct Beginnings {
     /// By the exit's place in the plan.
     exits: Vec<Option<Beginning>>,
 }
 
-impl Proxies {
-    pub(in crate::worker) fn new(plan: &Plan) -> Proxies {
+impl Beginnings {
+    pub(in crate::worker) fn new(plan: &Plan) -> Beginnings {
         let host = net::hostname();
         let of = |exit| Beginning::of(plan, exit, &host);
-        Proxies { exits: (0..plan.exits.len()).map(of).collect() }
+        Beginnings { exits: (0..plan.exits.len()).map(of).collect() }
     }
 
     /// A conversation with a new client of an exit.

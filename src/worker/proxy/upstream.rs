@@ -22,7 +22,7 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
         if matches!(next, Server::Closing(_)) {
-            self.closing.push(key);
+            self.proxies.closing.push(key);
         }
         if let Server::Dialing(dial) = std::mem::replace(&mut talk.server, next) {
             self.cx.forget_dial(dial);
@@ -44,15 +44,15 @@ impl<D: Driver> Worker<D> {
 
     /// Whether [`Self::dial_after_closing`] has something to do.
     pub(in crate::worker) fn may_dial_next_server(&self) -> bool {
-        self.closing.iter().any(|&key| self.conns.get(key).is_none_or(is_quiet))
+        self.proxies.closing.iter().any(|&key| self.conns.get(key).is_none_or(is_quiet))
     }
 
     /// Sets out for the servers of those conversations whose last one is gone by now.
     pub(in crate::worker) fn dial_after_closing(&mut self) {
-        if self.closing.is_empty() {
+        if self.proxies.closing.is_empty() {
             return;
         }
-        for key in std::mem::take(&mut self.closing) {
+        for key in std::mem::take(&mut self.proxies.closing) {
             let Some(conn) = self.conns.get_mut(key) else { continue };
             let quiet = is_quiet(conn);
             let Stage::ProxyHandshake(talk) = &mut conn.stage else { continue };
@@ -60,7 +60,7 @@ impl<D: Driver> Worker<D> {
                 Server::Closing(target) if quiet => self.dial_server(key, target),
                 server @ Server::Closing(_) => {
                     talk.server = server;
-                    self.closing.push(key);
+                    self.proxies.closing.push(key);
                 }
                 server => talk.server = server,
             }

@@ -86,7 +86,7 @@ impl<D: Driver> Worker<D> {
         // Where this process is its own peer, its client has one from coming in.
         let seat = if self.is_loopback() { None } else { self.cx.seats.take(client)? };
         match exit {
-            Some(exit) => Ok(Seat::both(seat, self.exits.seats[exit].take(client)?)),
+            Some(exit) => Ok(Seat::both(seat, self.conns.exits.seats[exit].take(client)?)),
             None => Ok(seat),
         }
     }

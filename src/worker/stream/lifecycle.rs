@@ -264,7 +264,7 @@ impl<D: Driver> Worker<D> {
             return self.conn_takes_no_more(key, Some(&error));
         }
         self.read_conn(key);
-        self.mark_conn(key);
+        self.conns.mark(key);
     }
 
     /// The peer has said all it has to say.
@@ -275,7 +275,7 @@ impl<D: Driver> Worker<D> {
         }
         trace!(client = %conn.client, "end of data from the peer");
         conn.end_after_output = true;
-        self.mark_conn(key);
+        self.conns.mark(key);
     }
 
     /// The session has ended the stream; what was delivered is still written.
@@ -327,7 +327,7 @@ impl<D: Driver> Worker<D> {
         }
         conn.stage = Stage::Flushing { then_reset };
         self.set_deadline(key, deadline);
-        self.mark_conn(key);
+        self.conns.mark(key);
     }
 
     /// Ends a connection with a reset, now. Its session is not told.

@@ -29,12 +29,12 @@ impl<D: Driver> Worker<D> {
     /// there are more free ones now.
     pub(in crate::worker) fn free_stalled_pipes(&mut self, asking: Key) -> bool {
         let may_have_more = |conn: &Conn| conn.output.pipe_count() < STREAM_PIPES_MAX;
-        if self.cx.now < self.pipes_looked_for.after(STALLED)
+        if self.cx.now < self.conns.pipes_looked_for.after(STALLED)
             || !self.conns.get(asking).is_some_and(may_have_more)
         {
             return false;
         }
-        self.pipes_looked_for = self.cx.now;
+        self.conns.pipes_looked_for = self.cx.now;
         let (now, mut freed) = (self.cx.now, 0);
         let mut due = std::mem::take(&mut self.cx.scratch);
         let stands_still = self.conns.iter().filter(|(_, conn)| {
@@ -53,7 +53,7 @@ impl<D: Driver> Worker<D> {
 
     /// When to look for bulk receive buffers that stand still, if somebody waits for one.
     pub(in crate::worker) fn next_look_for_buffers(&self) -> Option<Moment> {
-        self.cx.waiters.miss_bulk().then(|| self.buffers_looked_for.after(STALLED))
+        self.cx.waiters.miss_bulk().then(|| self.conns.buffers_looked_for.after(STALLED))
     }
 
     /// Somebody waits for a bulk receive buffer: copies what has waited for links for a while, so
@@ -62,9 +62,9 @@ impl<D: Driver> Worker<D> {
         if self.next_look_for_buffers().is_none_or(|at| self.cx.now < at) {
             return;
         }
-        self.buffers_looked_for = self.cx.now;
+        self.conns.buffers_looked_for = self.cx.now;
         let before = self.cx.driver.free_buffers(BufferClass::Bulk);
-        for (_, conn) in self.conns.iter_mut() {
+        for (_, conn) in self.conns.table.iter_mut() {
             if conn.received_at.after(STALLED) <= self.cx.now {
                 self.cx.buffers.copy_bulk(&mut conn.packed, &mut conn.input);
             }

@@ -45,7 +45,7 @@ impl<D: Driver> Worker<D> {
         } else {
             conn.output.push_chunk(chunk);
         }
-        self.mark_conn(key);
+        self.conns.mark(key);
     }
 
     pub(in crate::worker) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
@@ -62,14 +62,18 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The connection may have output to write, or an end to make.
-    #[inline]
-    pub(in crate::worker) fn mark_conn(&mut self, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if !conn.dirty {
-            conn.dirty = true;
-            self.dirty_conns.push(key);
+    /// Writes to every connection that has something.
+    pub(in crate::worker) fn write_conns(&mut self) {
+        let mut at = 0;
+        while at < self.conns.dirty.len() {
+            let key = self.conns.dirty[at];
+            at += 1;
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.dirty = false;
+                self.write_conn(key);
+            }
         }
+        self.conns.dirty.clear();
     }
 
     /// Writes what was delivered, or ends what has nothing left to write.
@@ -171,7 +175,7 @@ impl<D: Driver> Worker<D> {
         }
         self.tunnels.mark(tunnel);
         if kept {
-            self.mark_conn(key);
+            self.conns.mark(key);
         } else {
             self.out_of_buffers(key);
         }

@@ -265,8 +265,7 @@ impl<D: Driver> Worker<D> {
 
     /// Clients come in here whose streams go through a tunnel.
     fn has_entrances(&self) -> bool {
-        let of_streams = self.listeners.iter().any(|l| l.purpose == Purpose::Entrance);
-        of_streams || self.datagrams.has_entrances()
+        self.ingress.has_entrances() || self.datagrams.has_entrances()
     }
 
     /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one

@@ -29,6 +29,15 @@ use crate::worker::{Drain, Key, Worker};
 /// What the log calls the peer.
 const NAME: &str = "this process";
 
+/// Streams that leave the tunnel from the process to itself.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Loopback {
+    /// Exits whose stream is to be joined with its client, here, until that time.
+    joining: Vec<(Key, Moment)>,
+    /// When this process is joined with itself again.
+    again_at: Option<Moment>,
+}
+
 impl<D: Driver> Worker<D> {
     /// Whether this process is its own peer.
     pub(in crate::worker) fn is_loopback(&self) -> bool {
@@ -55,36 +64,37 @@ impl<D: Driver> Worker<D> {
             // Descriptors are used up; those of the tunnels that broke are about to be closed.
             Err(error) => {
                 warn!(%error, "cannot join this process with itself");
-                self.loopback_again = Some(self.cx.now.after(Duration::from_millis(JOIN_MILLIS)));
+                self.loopback.again_at =
+                    Some(self.cx.now.after(Duration::from_millis(JOIN_MILLIS)));
             }
         }
     }
 
     /// When to look at them again at the latest.
     pub(in crate::worker) fn next_join(&self) -> Option<Moment> {
-        let joining = self.joining.iter().map(|&(_, until)| until);
-        joining.chain(self.loopback_again).min()
+        let joining = self.loopback.joining.iter().map(|&(_, until)| until);
+        joining.chain(self.loopback.again_at).min()
     }
 
     /// Joins clients with servers whose streams have come to rest.
     pub(in crate::worker) fn join_resting(&mut self) {
-        if self.loopback_again.is_some_and(|at| at <= self.cx.now) {
-            self.loopback_again = None;
+        if self.loopback.again_at.is_some_and(|at| at <= self.cx.now) {
+            self.loopback.again_at = None;
             self.begin_loopback();
         }
         let mut at = 0;
-        while let Some(&(key, until)) = self.joining.get(at) {
+        while let Some(&(key, until)) = self.loopback.joining.get(at) {
             match self.client_of(key) {
                 Some(client) if self.has_ended(client) || self.has_ended(key) => {
-                    self.joining.swap_remove(at);
+                    self.loopback.joining.swap_remove(at);
                     self.leave_in_tunnel(client, key);
                 }
                 Some(client) if self.is_at_rest(client, key) => {
-                    self.joining.swap_remove(at);
+                    self.loopback.joining.swap_remove(at);
                     self.join(client, key);
                 }
                 Some(client) if until <= self.cx.now => {
-                    self.joining.swap_remove(at);
+                    self.loopback.joining.swap_remove(at);
                     self.leave_in_tunnel(client, key);
                 }
                 Some(client) => {
@@ -92,7 +102,7 @@ impl<D: Driver> Worker<D> {
                     at += 1;
                 }
                 None => {
-                    self.joining.swap_remove(at);
+                    self.loopback.joining.swap_remove(at);
                     self.read_on(key);
                 }
             }
@@ -103,7 +113,9 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn join_when_at_rest(&mut self, key: Key) {
         if self.is_loopback() && self.conns.get(key).is_some_and(|l| l.stream.is_some()) {
             self.leave_unread(key);
-            self.joining.push((key, self.cx.now.after(Duration::from_millis(JOIN_MILLIS))));
+            self.loopback
+                .joining
+                .push((key, self.cx.now.after(Duration::from_millis(JOIN_MILLIS))));
         }
     }
 

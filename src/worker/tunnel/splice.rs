@@ -385,7 +385,7 @@ impl<D: Driver> Worker<D> {
         };
         conn.sending = false;
         conn.waiting = false;
-        self.mark_conn(key);
+        self.conns.mark(key);
     }
 }
 

@@ -5,11 +5,11 @@
 
 use tracing::info;
 
-use super::{Drain, Worker};
 use crate::cli::plan::LinkPlan;
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::worker::ingress::listeners::Purpose;
+use crate::worker::{Drain, Worker};
 
 impl<D: Driver> Worker<D> {
     /// Whether clients are what is counted, and not persistent connections.
@@ -20,16 +20,16 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Counts a client, or a persistent connection. An error says that there were enough before.
-    pub(super) fn count_service(&mut self, of: Purpose) -> Result<(), String> {
+    pub(in crate::worker) fn count_service(&mut self, of: Purpose) -> Result<(), String> {
         let Some(most) = self.cx.plan.maxima.services else { return Ok(()) };
         if self.counts_clients() == (of == Purpose::Receptor) {
             return Ok(());
         }
-        if self.served == most {
+        if self.ingress.served == most {
             return Err(format!("{most} have been served already (MAXIMA=service:{most})"));
         }
-        self.served += 1;
-        if self.served == most {
+        self.ingress.served += 1;
+        if self.ingress.served == most {
             info!(services = most, "the last that is served (MAXIMA=service); ending with it");
             self.close_listeners_of(of);
         }
@@ -39,7 +39,8 @@ impl<D: Driver> Worker<D> {
     /// Refuses whoever connects from now on. Where a socket is another process's it stays open for
     /// that one.
     fn close_listeners_of(&mut self, of: Purpose) {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.purpose == of) {
+        for listener in self.ingress.listeners.iter_mut().filter(|listener| listener.purpose == of)
+        {
             if listener.close() {
                 net::shut_down(&listener.fd);
             }
@@ -48,12 +49,12 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Begins the end once all that were to be served have been.
-    pub(super) fn end_when_served(&mut self) {
+    pub(in crate::worker) fn end_when_served(&mut self) {
         let Some(most) = self.cx.plan.maxima.services else { return };
-        if self.served < most || self.drain != Drain::No {
+        if self.ingress.served < most || self.drain != Drain::No {
             return;
         }
-        let waiting = self.stream_count() + self.greetings.len();
+        let waiting = self.stream_count() + self.ingress.greetings.len();
         let over = match self.counts_clients() {
             true => waiting == 0,
             false => self.tunnels.len() == 0,
