@@ -285,6 +285,34 @@ fn sigusr1_logs_the_state(protocol: Protocol) {
     assert_eq!(all["bytes_out"], 2 * BYTES, "{all}");
 }
 
+/// Both ends count the bytes of frames alike, heads among them, spliced ones and copied ones.
+#[test]
+fn what_one_end_has_framed_the_other_has_read() {
+    const LINK_BYTES: [&str; 2] = ["link_bytes_out", "link_bytes_in"];
+    for bulk in ["auto", "copy"] {
+        let server = Server::echo();
+        let bulk = format!("SOXCONF=bulk:{bulk}");
+        let exit = [format!("DEST={}", server.address()), bulk.clone()];
+        let tunnel = Tunnel::start(Protocol::V1, &exit, &["PORT=127.0.0.1:0", &bulk]);
+        check_echo(&connect(tunnel.entrance()), 1, 20 << 20);
+        let mut asked = 0;
+        let counted = |end: &Program, nth: usize, field: &str| {
+            end.wait_for_nth("state of a tunnel", nth)[field].as_u64().expect("a count")
+        };
+        let are_alike = eventually(DEADLINE, || {
+            asked += 1;
+            tunnel.connector.send_signal("USR1");
+            tunnel.receptor.send_signal("USR1");
+            let of = |end, field| counted(end, asked, field);
+            (0..2).all(|at| {
+                let out = of(&tunnel.connector, LINK_BYTES[at]);
+                out > 20 << 20 && out == of(&tunnel.receptor, LINK_BYTES[1 - at])
+            })
+        });
+        assert!(are_alike, "the ends count differently with {bulk}");
+    }
+}
+
 #[test]
 fn sigusr1_logs_what_a_plain_relay_has_moved() {
     let server = Server::echo();

@@ -8,15 +8,14 @@ use crate::cli::plan::Bulk;
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
-use crate::limits::{AHEAD_BYTES_MIN, KEEPALIVE_INTERVALS};
+use crate::limits::KEEPALIVE_INTERVALS;
 use crate::session::{Config, Session};
 use crate::wire::{Decoder, Protocol};
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
-use crate::worker::stream::conn::Reading;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::serial::SerialLine;
-use crate::worker::tunnel::{Destination, LinkReadMode, Tunnel};
+use crate::worker::tunnel::Tunnel;
+use crate::worker::tunnel::lane::{Lane, Transform};
 use crate::worker::{Drain, Key, Worker, counts};
 
 impl<D: Driver> Worker<D> {
@@ -32,7 +31,7 @@ impl<D: Driver> Worker<D> {
         );
         for key in due.drain(..) {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
-            if let Some(Err(error)) = tunnel.serial.as_mut().map(|serial| serial.on_time(now)) {
+            if let Err(error) = tunnel.lane.transform.on_time(now) {
                 self.drop_tunnel(key, &error.to_string());
                 continue;
             }
@@ -53,45 +52,26 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn begin_tunnel(&mut self, link: Link) -> Option<Key> {
         let patience = self.cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
         link.set_up(&self.cx.congestion, patience);
-        let serial = link.line().map(|(bytes_per_second, checked)| {
-            Box::new(SerialLine::new(bytes_per_second, checked, self.cx.now))
-        });
+        let transform = Transform::of(&link, self.cx.now);
         let mut config = Config {
             awaits_peer: link.may_await_peer(),
             answer_suffices: link.has_no_end(),
             ..self.session_config()
         };
-        if let Some(serial) = &serial {
-            config.frame_bytes_max = serial.frame_bytes();
+        if let Some(frame_bytes_max) = transform.frame_bytes_max() {
+            config.frame_bytes_max = frame_bytes_max;
             if let Some(offer) = &mut config.offer {
                 offer.checked_line = link.line().is_some_and(|(_, checked)| checked);
             }
         }
         let newest = config.offer.map_or(0, |offer| offer.newest);
         let session = Session::new(config, self.cx.now);
-        let read_mode =
-            if link.is_socket() { LinkReadMode::Received } else { LinkReadMode::Spliced };
+        let copy_only = self.cx.plan.soxconf.bulk == Bulk::Copy;
+        let decoder = Decoder::new(newest);
         let tunnel = Tunnel {
-            link,
+            lane: Lane::new(link, transform, decoder, copy_only, self.cx.now),
             session,
-            decoder: Decoder::new(newest),
-            destination: Destination::Nowhere,
-            reading: Reading::Idle,
-            read_mode,
-            streak: 0,
-            ahead_bytes: AHEAD_BYTES_MIN,
-            passing: false,
-            copy_only: self.cx.plan.soxconf.bulk == Bulk::Copy,
-            starved: None,
-            waits_for_pool: false,
             packed: None,
-            sending: false,
-            sending_since: self.cx.now,
-            send: None,
-            serial,
-            unsent: None,
-            outgoing: None,
-            run: None,
             dirty: false,
             began: self.cx.now,
             heard: false,
@@ -103,7 +83,7 @@ impl<D: Driver> Worker<D> {
             }
             return None;
         };
-        if let Some(Tunnel { link, .. }) = self.tunnels.get(key) {
+        if let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) {
             debug!(peer = %link, "persistent connection");
             if let Some(output) = link.lone_output() {
                 self.cx.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
@@ -116,7 +96,7 @@ impl<D: Driver> Worker<D> {
 
     /// Nobody reads any more what we write.
     pub(in crate::worker) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
-        let Some(Tunnel { link, .. }) = self.tunnels.get(key) else { return };
+        let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) else { return };
         // One that has gone altogether shows at the input, behind what it has sent.
         if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
             self.drop_tunnel(key, "the peer reads no more");
@@ -143,9 +123,9 @@ impl<D: Driver> Worker<D> {
         counts::log_tunnel_counts(counters);
         self.cx.counters.past_bytes_in += counters.payload_bytes_in;
         self.cx.counters.past_bytes_out += counters.payload_bytes_out;
-        tunnel.link.shut_down();
-        self.cx.driver.cancel_all(tunnel.link.input());
-        if let Some(output) = tunnel.link.lone_output() {
+        tunnel.lane.link.shut_down();
+        self.cx.driver.cancel_all(tunnel.lane.link.input());
+        if let Some(output) = tunnel.lane.link.lone_output() {
             self.cx.driver.cancel_all(output);
         }
         self.take_down(key);
@@ -179,7 +159,7 @@ impl<D: Driver> Worker<D> {
 
     /// Logs that a tunnel is over, as far as it is news and the peer does not bring too many about.
     fn log_end(&mut self, tunnel: &Tunnel, reason: &str) {
-        let (peer, session) = (&tunnel.link, &tunnel.session);
+        let (peer, session) = (&tunnel.lane.link, &tunnel.session);
         let streams = session.stream_count();
         if matches!(self.drain, Drain::Leaving(_)) {
             debug!(%peer, reason, "tunnel closed");
@@ -199,7 +179,7 @@ impl<D: Driver> Worker<D> {
             } else {
                 warn!(%peer, reason, "tunnel did not come up");
             }
-        } else if !tunnel.heard && net::peer_has_ended(tunnel.link.input()) {
+        } else if !tunnel.heard && net::peer_has_ended(tunnel.lane.link.input()) {
             // As health checks do.
             self.cx.count_silent();
             debug!(%peer, reason, "tunnel did not come up");
@@ -223,9 +203,9 @@ impl<D: Driver> Worker<D> {
             Protocol::V1 => "1",
         };
         if !loopback && self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
-            info!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+            info!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
         } else {
-            debug!(peer = %tunnel.link, protocol, peer_kind, "tunnel up");
+            debug!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
         }
         if let Some(connector) = &mut self.connector {
             connector.failed_by.clear();
@@ -252,7 +232,7 @@ impl<D: Driver> Worker<D> {
         }
         let name = |key| {
             let tunnel: &Tunnel = self.tunnels.get(key)?;
-            Some(format!("{} ({})", tunnel.link, tunnel.decoder.peer_name()))
+            Some(format!("{} ({})", tunnel.lane.link, tunnel.lane.decoder.peer_name()))
         };
         let (Some(newest), Some(before)) = (name(newest), name(before)) else { return };
         warn!(
@@ -275,7 +255,7 @@ impl<D: Driver> Worker<D> {
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let streams = tunnel.session.stream_count();
         if !loopback && self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
-            info!(peer = %tunnel.link, streams, "the peer is going away");
+            info!(peer = %tunnel.lane.link, streams, "the peer is going away");
         }
         let began = tunnel.began;
         self.take_down(key);

@@ -6,15 +6,15 @@ use std::rc::Rc;
 use crate::io::chunk::Chunk;
 use crate::io::driver::{BufferClass, Driver, Gather, RecvMode, SendWait};
 use crate::limits::{
-    BATCH_BYTES, BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES, POOL_BUFFER_BYTES,
-    SPLICE_TURN_BYTES,
+    BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES, POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
 };
 use crate::session::{Sink, Transmit, TunnelError};
 use crate::wire::Step;
 use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::stream::conn::{Reading, Stage};
 use crate::worker::token::Kind;
-use crate::worker::tunnel::{Destination, Lack, LinkReadMode, Outgoing};
+use crate::worker::tunnel::Tunnel;
+use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode, Outgoing};
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {
@@ -42,7 +42,7 @@ impl<D: Driver> Worker<D> {
     /// There is a bulk buffer for a link that waits for one.
     pub(in crate::worker) fn link_has_buffer(&mut self, key: Key) {
         if let Some(tunnel) = self.tunnels.get_mut(key) {
-            tunnel.starved.take_if(|lack| *lack == Lack::Receive);
+            tunnel.lane.starved.take_if(|lack| *lack == Lack::Receive);
             self.read_link(key);
         }
     }
@@ -51,21 +51,22 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn read_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
-            && !tunnel.serial.as_ref().is_some_and(|serial| serial.is_always_read());
-        if tunnel.reading != Reading::Idle || tunnel.starved.is_some() || full {
+            && !tunnel.lane.transform.is_always_read();
+        if tunnel.lane.reading != Reading::Idle || tunnel.lane.starved.is_some() || full {
             return;
         }
-        match tunnel.read_mode {
+        match tunnel.lane.read_mode {
             LinkReadMode::Received => {
                 let mode = RecvMode::Multishot;
                 let token = Kind::LinkReceive.of(key);
-                let op = self.cx.driver.recv(tunnel.link.input(), mode, BufferClass::Bulk, token);
-                tunnel.reading = Reading::Armed { op, mode, cancelled: false };
+                let op =
+                    self.cx.driver.recv(tunnel.lane.link.input(), mode, BufferClass::Bulk, token);
+                tunnel.lane.reading = Reading::Armed { op, mode, cancelled: false };
             }
             LinkReadMode::Spliced => {
                 let token = Kind::LinkReady.of(key);
-                self.cx.driver.poll(tunnel.link.input(), libc::POLLIN as u32, false, token);
-                tunnel.reading = Reading::Watched;
+                self.cx.driver.poll(tunnel.lane.link.input(), libc::POLLIN as u32, false, token);
+                tunnel.lane.reading = Reading::Watched;
             }
         }
     }
@@ -81,14 +82,14 @@ impl<D: Driver> Worker<D> {
             return;
         };
         if !more {
-            tunnel.reading = Reading::Idle;
+            tunnel.lane.reading = Reading::Idle;
         }
         match got {
             Ok(Some(chunk)) => {
                 if tunnel.session.is_up() && !tunnel.session.peer_is_ours() {
                     // An original leaves Nagle on: it says that it has taken a keystroke, and
                     // holds the echo back behind that. The delay would be 40 ms.
-                    tunnel.link.acknowledge_now();
+                    tunnel.lane.link.acknowledge_now();
                 }
                 self.cx.busy_poll.came(chunk.len() >= POOL_BUFFER_BYTES as usize, self.cx.now);
                 if let Err(error) = self.read_frames(key, chunk) {
@@ -123,7 +124,8 @@ impl<D: Driver> Worker<D> {
         }
         while !chunk.is_empty() {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return Ok(()) };
-            let (consumed, step) = tunnel.decoder.step(&chunk)?;
+            let (consumed, step) = tunnel.lane.decoder.step(&chunk)?;
+            tunnel.lane.read_bytes += consumed as u64;
             match step {
                 Step::Frame(frame) => {
                     let payload_bytes = frame.payload_bytes();
@@ -133,7 +135,7 @@ impl<D: Driver> Worker<D> {
                     self.find_destination(key, sink, payload_bytes);
                 }
                 Step::Payload => {
-                    let destination = tunnel.destination;
+                    let destination = tunnel.lane.destination;
                     let payload = chunk.split_to(consumed);
                     match destination {
                         Destination::Conn(conn) => self.deliver(conn, payload),
@@ -156,7 +158,7 @@ impl<D: Driver> Worker<D> {
     fn find_destination(&mut self, key: Key, sink: Sink, payload_bytes: u32) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let user = |stream| tunnel.session.user_of(stream);
-        tunnel.destination = match sink {
+        tunnel.lane.destination = match sink {
             Sink::Discard => Destination::Nowhere,
             Sink::Stream(stream) => match user(stream) {
                 // 0.3: a frame is a datagram.
@@ -195,7 +197,7 @@ impl<D: Driver> Worker<D> {
     fn throttle_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
-            tunnel.reading.cancel(&mut self.cx.driver);
+            tunnel.lane.reading.cancel(&mut self.cx.driver);
         }
     }
 
@@ -204,7 +206,7 @@ impl<D: Driver> Worker<D> {
     /// in the same turn; so is all that goes to what is no socket.
     pub(in crate::worker) fn write_link(&mut self, key: Key) {
         let mut left_bytes = SPLICE_TURN_BYTES;
-        if self.tunnels.get(key).is_some_and(|tunnel| tunnel.serial.is_some()) {
+        if self.tunnels.get(key).is_some_and(|tunnel| !tunnel.lane.transform.is_none()) {
             self.write_line(key);
             self.take_from_line(key);
             self.handle_events(key);
@@ -212,7 +214,7 @@ impl<D: Driver> Worker<D> {
         }
         loop {
             let Some(tunnel) = self.tunnels.get(key) else { return };
-            if tunnel.sending || matches!(self.drain, Drain::Leaving(_)) {
+            if tunnel.lane.sending || matches!(self.drain, Drain::Leaving(_)) {
                 break;
             }
             let (gather, has_runs) = self.make_batch(key);
@@ -221,15 +223,15 @@ impl<D: Driver> Worker<D> {
                 self.cx.buffers.give_back(gather);
                 break;
             }
-            let piped = tunnel.outgoing.as_ref().map(|outgoing| outgoing.left_bytes);
-            let socket = tunnel.link.output().filter(|_| tunnel.link.is_socket());
+            let piped = tunnel.lane.outgoing.as_ref().map(|outgoing| outgoing.left_bytes);
+            let socket = tunnel.lane.link.output().filter(|_| tunnel.lane.link.is_socket());
             if let Some(socket) = socket
                 && piped.is_none()
                 && !has_runs
             {
                 let token = Kind::LinkSend.of(key);
                 let send = self.cx.driver.send(socket, gather, SendWait::Yes, token);
-                tunnel.begin_sending(Some(send), self.cx.now);
+                tunnel.lane.begin_sending(Some(send), self.cx.now);
                 break;
             }
             let bytes = piped.unwrap_or(gather.len_bytes());
@@ -252,10 +254,10 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn make_batch(&mut self, key: Key) -> (Box<Gather>, bool) {
         let (mut gather, mut has_runs) = (self.cx.buffers.take_gather(), false);
         let Some(tunnel) = self.tunnels.get_mut(key) else { return (gather, false) };
-        let batch_bytes = if tunnel.serial.is_some() { 1 } else { BATCH_BYTES };
+        let batch_bytes = tunnel.lane.transform.batch_bytes();
         while gather.len_bytes() < batch_bytes
             && gather.parts() < BATCH_PARTS
-            && tunnel.outgoing.is_none()
+            && tunnel.lane.outgoing.is_none()
             && self.cx.buffers.can_write_frame()
         {
             let in_batch = !gather.is_empty();
@@ -283,7 +285,7 @@ impl<D: Driver> Worker<D> {
                         assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
                         let pipe = conn.input.pipe().expect("it stands in the pipe");
                         let (pipe, left_bytes) = (Rc::clone(pipe), piped);
-                        tunnel.outgoing = Some(Outgoing { conn: user, pipe, left_bytes });
+                        tunnel.lane.outgoing = Some(Outgoing { conn: user, pipe, left_bytes });
                     }
                     if conn.input.is_empty() {
                         conn.packed = None;
@@ -302,6 +304,12 @@ impl<D: Driver> Worker<D> {
             // There may be something to send all the same.
             self.tunnels.wait_for_pool(&mut self.cx, key);
         }
+        if !gather.is_empty()
+            && let Some(Tunnel { lane, .. }) = self.tunnels.get_mut(key)
+        {
+            let piped_bytes = lane.outgoing.as_ref().map_or(0, |outgoing| outgoing.left_bytes);
+            lane.framed_bytes += (gather.len_bytes() + piped_bytes) as u64;
+        }
         (gather, has_runs)
     }
 
@@ -316,7 +324,7 @@ impl<D: Driver> Worker<D> {
     ) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         self.cx.counters.direct_sends += 1;
-        match tunnel.link.send(&mut gather, more) {
+        match tunnel.lane.link.send(&mut gather, more) {
             Ok(bytes) => gather.advance(bytes),
             Err(error) if is_again(&error) => {}
             Err(error) => {
@@ -330,19 +338,19 @@ impl<D: Driver> Worker<D> {
             return true;
         }
         let mut send = None;
-        match tunnel.link.output() {
-            Some(socket) if tunnel.link.is_socket() => {
+        match tunnel.lane.link.output() {
+            Some(socket) if tunnel.lane.link.is_socket() => {
                 let token = Kind::LinkSend.of(key);
                 send = Some(self.cx.driver.send(socket, gather, SendWait::Yes, token));
             }
             Some(output) => {
                 let token = Kind::LinkWritable.of(key);
                 self.cx.driver.poll(output, libc::POLLOUT as u32, false, token);
-                tunnel.unsent = Some(gather);
+                tunnel.lane.unsent = Some(gather);
             }
             None => self.cx.buffers.give_back(gather),
         }
-        tunnel.begin_sending(send, self.cx.now);
+        tunnel.lane.begin_sending(send, self.cx.now);
         false
     }
 
@@ -357,29 +365,29 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.stale += 1;
             return;
         };
-        tunnel.send = None;
+        tunnel.lane.send = None;
         match result {
             Ok(bytes) => {
                 gather.advance(bytes);
                 if gather.is_empty() {
-                    tunnel.sending = false;
+                    tunnel.lane.sending = false;
                     self.cx.buffers.give_back(gather);
                     if self.pipe_to_link(key) {
                         self.tunnels.mark(key);
                     }
-                } else if let Some(socket) = tunnel.link.output() {
+                } else if let Some(socket) = tunnel.lane.link.output() {
                     let token = Kind::LinkSend.of(key);
                     let send = self.cx.driver.send(socket, gather, SendWait::Yes, token);
-                    tunnel.begin_sending(Some(send), self.cx.now);
+                    tunnel.lane.begin_sending(Some(send), self.cx.now);
                 }
             }
             // The link stands still, and the receive buffers are missed.
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
                 let is_copied = self.cx.buffers.copy_bulk_of_batch(&mut gather);
-                if let Some(socket) = tunnel.link.output() {
+                if let Some(socket) = tunnel.lane.link.output() {
                     let token = Kind::LinkSend.of(key);
                     let send = self.cx.driver.send(socket, gather, SendWait::Yes, token);
-                    tunnel.send = (!is_copied).then_some(send);
+                    tunnel.lane.send = (!is_copied).then_some(send);
                 }
             }
             Err(error) => {

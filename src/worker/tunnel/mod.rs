@@ -2,74 +2,32 @@
 //!
 //! [`connector`] dials the persistent connection, [`openings`] opens what has a path, [`command`] starts
 //! what is a command, [`loopback`] joins the process with itself. [`lifecycle`] begins and ends tunnels.
-//! [`link_io`] moves bytes between a link and its session ([`serial`], where that is a serial line),
+//! A tunnel is a session over a [`lane`]. [`link_io`] moves bytes between the two ([`serial`], where the link is a serial line),
 //! [`splice`] moves bulk through pipes.
 
 pub(in crate::worker) mod command;
 pub(in crate::worker) mod connector;
+mod lane;
 pub(in crate::worker) mod lifecycle;
 pub(in crate::worker) mod link_io;
 pub(in crate::worker) mod loopback;
 pub(in crate::worker) mod openings;
-pub(in crate::worker) mod serial;
+mod serial;
 pub(in crate::worker) mod splice;
-
-use std::rc::Rc;
 
 use tracing::info;
 
+use self::lane::{Destination, Lack, Lane};
+
 use crate::io::chunk::Chunk;
 use crate::io::chunk::ChunkMut;
-use crate::io::driver::{Driver, Gather, OpId};
-use crate::io::link::Link;
-use crate::io::pipe::Pipe;
+use crate::io::driver::Driver;
 use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, TUNNELS_MAX};
 use crate::session::{Moment, Session};
-use crate::wire::{Decoder, Protocol};
+use crate::wire::Protocol;
 use crate::worker::context::Cx;
 use crate::worker::datagram::datagrams::Run;
-use crate::worker::stream::conn::Reading;
-use crate::worker::stream::stalled::STALLED;
 use crate::worker::table::{Key, Table};
-use crate::worker::tunnel::serial::SerialLine;
-
-/// Where the payload of the frame being read goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Destination {
-    Nowhere,
-    Conn(Key),
-    Urgent(Key),
-    /// To the run that is coming in.
-    Flow,
-}
-
-/// How the link is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LinkReadMode {
-    /// By one multishot receive into large buffers.
-    Received,
-    /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced. What
-    /// is no socket is always read in this way.
-    Spliced,
-}
-
-/// What a link waits for that finds no buffer to read into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lack {
-    /// A bulk receive buffer.
-    Receive,
-    /// A buffer of the engine's own pool, to read ahead into.
-    Pool,
-}
-
-/// The spliced end of a frame whose head has been sent.
-#[derive(Debug)]
-struct Outgoing {
-    /// Whose it is: it may be gone by now, and the frame must be finished all the same.
-    conn: Key,
-    pipe: Rc<Pipe>,
-    left_bytes: usize,
-}
 
 /// All tunnels there are.
 pub(in crate::worker) struct Tunnels {
@@ -139,7 +97,7 @@ impl Tunnels {
     /// Tells every peer that nothing more comes, which tells it to close.
     pub(in crate::worker) fn end_output(&mut self) {
         for (_, tunnel) in self.table.iter_mut() {
-            tunnel.link.end_output();
+            tunnel.lane.link.end_output();
         }
     }
 
@@ -147,7 +105,7 @@ impl Tunnels {
     /// done has nothing.
     pub(in crate::worker) fn all_have_read(&self) -> bool {
         let may_have = |tunnel: &Tunnel| {
-            tunnel.session.is_up() && !(tunnel.link.has_no_end() && tunnel.is_settled())
+            tunnel.session.is_up() && !(tunnel.lane.link.has_no_end() && tunnel.lane.is_settled())
         };
         !self.table.iter().any(|(_, tunnel)| may_have(tunnel))
     }
@@ -158,7 +116,7 @@ impl Tunnels {
         self.table.iter().any(|(_, tunnel)| {
             let session = &tunnel.session;
             session.stream_count() > 0
-                || !tunnel.is_settled()
+                || !tunnel.lane.is_settled()
                 || (farewells && session.is_leaving())
         })
     }
@@ -172,11 +130,13 @@ impl Tunnels {
             bytes_out += counters.payload_bytes_out;
             if logged < STATE_TUNNELS_MAX {
                 info!(
-                    peer = %tunnel.link,
+                    peer = %tunnel.lane.link,
                     up = tunnel.session.is_up(),
                     streams = tunnel.session.stream_count(),
                     bytes_in = counters.payload_bytes_in,
                     bytes_out = counters.payload_bytes_out,
+                    link_bytes_in = tunnel.lane.read_bytes,
+                    link_bytes_out = tunnel.lane.framed_bytes,
                     secs = (now.0 - tunnel.began.0) / 1_000_000,
                     "state of a tunnel"
                 );
@@ -188,13 +148,13 @@ impl Tunnels {
     /// Copies batches of links that take nothing, so that their receive buffers come back.
     pub(in crate::worker) fn free_stalled_buffers<D: Driver>(&mut self, cx: &mut Cx<D>) {
         for (_, tunnel) in self.table.iter_mut() {
-            if let Some(batch) = &mut tunnel.unsent {
+            if let Some(batch) = &mut tunnel.lane.unsent {
                 cx.buffers.copy_bulk_of_batch(batch);
             }
             // A batch is the driver's until its send is over, and is copied then.
-            if tunnel.stands_still(cx.now)
+            if tunnel.lane.stands_still(cx.now)
                 && cx.buffers.has_half_beside(BATCH_BYTES)
-                && let Some(send) = tunnel.send.take()
+                && let Some(send) = tunnel.lane.send.take()
             {
                 cx.driver.cancel(send);
             }
@@ -204,7 +164,7 @@ impl Tunnels {
     /// A link found no bulk buffer to receive into.
     fn wait_for_buffer<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
-        if tunnel.starved.replace(Lack::Receive) != Some(Lack::Receive) {
+        if tunnel.lane.starved.replace(Lack::Receive) != Some(Lack::Receive) {
             cx.waiters.links.push_back(key);
         }
     }
@@ -212,7 +172,7 @@ impl Tunnels {
     /// A tunnel found no buffer of the worker's own pool.
     fn wait_for_pool<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
-        if !std::mem::replace(&mut tunnel.waits_for_pool, true) {
+        if !std::mem::replace(&mut tunnel.lane.waits_for_pool, true) {
             cx.waiters.pool.push_back(key);
         }
     }
@@ -220,51 +180,20 @@ impl Tunnels {
     /// There is a buffer in the worker's own pool again.
     pub(in crate::worker) fn pool_is_back(&mut self, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
-        tunnel.waits_for_pool = false;
-        tunnel.starved.take_if(|lack| *lack == Lack::Pool);
+        tunnel.lane.waits_for_pool = false;
+        tunnel.lane.starved.take_if(|lack| *lack == Lack::Pool);
         // Writing comes back to reading.
         self.mark(key);
     }
 }
 
-/// One persistent connection with its session.
+/// A session, and the lane that carries it.
 #[derive(Debug)]
 pub(in crate::worker) struct Tunnel {
-    link: Link,
+    lane: Lane,
     session: Session,
-    decoder: Decoder,
-    destination: Destination,
-    reading: Reading,
-    read_mode: LinkReadMode,
-    /// Received: big frames in a row. Spliced: turns in a row that brought none.
-    streak: u8,
-    /// How much is read ahead next.
-    ahead_bytes: usize,
-    /// Payload of the frame being read was spliced: so is what is left of it, little as it may be.
-    passing: bool,
-    /// Splicing this link was refused: it is copied.
-    copy_only: bool,
-    /// The link is not read until there is a buffer.
-    starved: Option<Lack>,
-    /// In the list of those that wait for the engine's own pool.
-    waits_for_pool: bool,
     /// Where small payload is copied to that waits for the link while receive buffers are scarce.
     packed: Option<ChunkMut>,
-    /// A batch is under way, or the link is watched for room.
-    sending: bool,
-    /// Since when the link has taken nothing, if so.
-    sending_since: Moment,
-    /// The send of a batch that may stand in receive buffers.
-    send: Option<OpId>,
-    /// The link layer of a serial line.
-    serial: Option<Box<SerialLine>>,
-    /// What is left of a batch while a link that is no socket is watched for room, or of a frame
-    /// that the link layer has not taken.
-    unsent: Option<Box<Gather>>,
-    /// What goes out before anything else does, behind the batch under way.
-    outgoing: Option<Outgoing>,
-    /// The run of datagrams that is coming in.
-    run: Option<Run>,
     /// In the list of those that may have something to send.
     dirty: bool,
     began: Moment,
@@ -285,7 +214,7 @@ impl Tunnel {
 
     /// Whether bulk of its streams may be spliced.
     pub(in crate::worker) fn splices(&self) -> bool {
-        self.session.protocol() == Protocol::V1 && self.serial.is_none()
+        self.session.protocol() == Protocol::V1 && self.lane.transform.is_none()
     }
 
     /// Where small payload is copied to that waits for the link while receive buffers are scarce.
@@ -295,42 +224,32 @@ impl Tunnel {
 
     /// A run of datagrams comes next. It is given back if it is whole already.
     pub(in crate::worker) fn begin_run(&mut self, run: Run) -> Option<Run> {
-        self.destination = Destination::Flow;
+        self.lane.destination = Destination::Flow;
         if run.left_bytes == 0 {
             return Some(run);
         }
-        self.run = Some(run);
+        self.lane.run = Some(run);
         None
     }
 
     /// More of the run has come. It is given back when it is whole.
     pub(in crate::worker) fn continue_run(&mut self, payload: Chunk) -> Option<Run> {
-        let run = self.run.as_mut()?;
+        let run = self.lane.run.as_mut()?;
         run.left_bytes -= payload.len() as u32;
         run.parts.push(payload);
-        self.run.take_if(|run| run.left_bytes == 0)
+        self.lane.run.take_if(|run| run.left_bytes == 0)
     }
 
     /// When session or line have something to do.
     fn next_timeout(&self) -> Option<Moment> {
-        let line = self.serial.as_ref().and_then(|serial| serial.next_timeout());
-        [self.session.next_timeout(), line].into_iter().flatten().min()
-    }
-
-    /// A batch is under way, or the link is watched for room, from now on.
-    #[inline]
-    fn begin_sending(&mut self, send: Option<OpId>, now: Moment) {
-        (self.sending, self.sending_since, self.send) = (true, now, send);
+        [self.session.next_timeout(), self.lane.transform.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The link has taken nothing for a while, though there is something for it.
     pub(in crate::worker) fn stands_still(&self, now: Moment) -> bool {
-        self.sending && self.sending_since.after(STALLED) <= now
-    }
-
-    /// Nothing of ours is on its way, as far as can be known here.
-    fn is_settled(&self) -> bool {
-        let line = self.serial.as_ref().is_none_or(|serial| serial.is_settled());
-        line && !self.sending && self.unsent.is_none()
+        self.lane.stands_still(now)
     }
 }

@@ -14,12 +14,12 @@ use crate::session::Moment;
 use crate::worker::counts::log_line_counts;
 use crate::worker::log_limit::Class;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::Lack;
+use crate::worker::tunnel::lane::Lack;
 use crate::worker::{Drain, Key, Worker};
 
 /// The line of one tunnel, and what is on its way through it.
 #[derive(Debug)]
-pub(in crate::worker) struct SerialLine {
+pub(super) struct SerialLine {
     line: Line,
     /// As it was logged.
     mode: Mode,
@@ -91,7 +91,9 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn write_line(&mut self, key: Key) {
         while self.flush_line(key) {
             let now = self.cx.now;
-            let Some(serial) = self.tunnels.get_mut(key).and_then(|t| t.serial.as_mut()) else {
+            let Some(serial) =
+                self.tunnels.get_mut(key).and_then(|t| t.lane.transform.serial_line())
+            else {
                 return;
             };
             if !serial.line.poll_output(&mut serial.output, now) && !self.feed_line(key) {
@@ -103,10 +105,12 @@ impl<D: Driver> Worker<D> {
     /// `false`: the device takes no more for now, or is gone.
     fn flush_line(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-        let (Some(serial), Some(device)) = (&mut tunnel.serial, tunnel.link.output()) else {
+        let (Some(serial), Some(device)) =
+            (tunnel.lane.transform.serial_line(), tunnel.lane.link.output())
+        else {
             return false;
         };
-        if tunnel.sending {
+        if tunnel.lane.sending {
             return false;
         }
         match serial.flush(device) {
@@ -114,7 +118,7 @@ impl<D: Driver> Worker<D> {
             Ok(false) => {
                 let token = Kind::LinkWritable.of(key);
                 self.cx.driver.poll(device, libc::POLLOUT as u32, false, token);
-                tunnel.begin_sending(None, self.cx.now);
+                tunnel.lane.begin_sending(None, self.cx.now);
                 false
             }
             Err(error) => {
@@ -128,17 +132,17 @@ impl<D: Driver> Worker<D> {
     fn feed_line(&mut self, key: Key) -> bool {
         let now = self.cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-        let Some(serial) = &mut tunnel.serial else { return false };
+        let Some(serial) = tunnel.lane.transform.serial_line() else { return false };
         if serial.line.room_bytes(now) == 0 {
             return false;
         }
-        let mut frame = match tunnel.unsent.take() {
+        let mut frame = match tunnel.lane.unsent.take() {
             Some(rest) => rest,
             None if matches!(self.drain, Drain::Leaving(_)) => return false,
             None => self.make_batch(key).0,
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-        let Some(serial) = &mut tunnel.serial else { return false };
+        let Some(serial) = tunnel.lane.transform.serial_line() else { return false };
         let mut took_any = false;
         loop {
             let took = frame.iter().next().map_or(0, |part| serial.line.write(part, now));
@@ -151,7 +155,7 @@ impl<D: Driver> Worker<D> {
         if frame.is_empty() {
             self.cx.buffers.give_back(frame);
         } else {
-            tunnel.unsent = Some(frame);
+            tunnel.lane.unsent = Some(frame);
         }
         took_any
     }
@@ -161,13 +165,13 @@ impl<D: Driver> Worker<D> {
         let now = self.cx.now;
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-            let Some(serial) = &mut tunnel.serial else { return };
-            let chunk = match self.cx.buffers.read_ahead(&tunnel.link, AHEAD_BYTES_MAX) {
+            let Some(serial) = tunnel.lane.transform.serial_line() else { return };
+            let chunk = match self.cx.buffers.read_ahead(&tunnel.lane.link, AHEAD_BYTES_MAX) {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return self.drop_tunnel(key, "the device is gone"),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    tunnel.starved = Some(Lack::Pool);
+                    tunnel.lane.starved = Some(Lack::Pool);
                     self.tunnels.wait_for_pool(&mut self.cx, key);
                     break;
                 }
@@ -190,11 +194,11 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn take_from_line(&mut self, key: Key) {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-            let Some(serial) = &mut tunnel.serial else { return };
+            let Some(serial) = tunnel.lane.transform.serial_line() else { return };
             if serial.line.mode() != serial.mode {
                 serial.mode = serial.line.mode();
                 if self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
-                    info!(link = %tunnel.link, mode = serial.mode.name(), "serial line");
+                    info!(link = %tunnel.lane.link, mode = serial.mode.name(), "serial line");
                 }
             }
             if tunnel.session.control_backlog() >= CONTROL_BACKLOG {

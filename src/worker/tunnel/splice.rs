@@ -20,8 +20,8 @@ use crate::limits::{
 };
 use crate::worker::stream::conn::{ReadMode, Reading, Stage};
 use crate::worker::token::Kind;
+use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode};
 use crate::worker::tunnel::link_io::is_again;
-use crate::worker::tunnel::{Destination, Lack, LinkReadMode};
 use crate::worker::{Key, Worker};
 
 /// Big frames in a row after which the link is spliced.
@@ -124,13 +124,13 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn pipe_to_link(&mut self, key: Key) -> bool {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-            let Some(outgoing) = &mut tunnel.outgoing else { return true };
-            let Some(output) = tunnel.link.output() else { return false };
+            let Some(outgoing) = &mut tunnel.lane.outgoing else { return true };
+            let Some(output) = tunnel.lane.link.output() else { return false };
             match outgoing.pipe.drain(output, outgoing.left_bytes) {
                 Ok(bytes) if bytes > 0 => {
                     outgoing.left_bytes -= bytes;
                     if outgoing.left_bytes == 0
-                        && let Some(outgoing) = tunnel.outgoing.take()
+                        && let Some(outgoing) = tunnel.lane.outgoing.take()
                     {
                         self.cx.buffers.pipes.give_back(outgoing.pipe);
                         self.read_conn(outgoing.conn);
@@ -140,7 +140,7 @@ impl<D: Driver> Worker<D> {
                 Err(error) if is_again(&error) => {
                     let token = Kind::LinkWritable.of(key);
                     self.cx.driver.poll(output, libc::POLLOUT as u32, false, token);
-                    tunnel.begin_sending(None, self.cx.now);
+                    tunnel.lane.begin_sending(None, self.cx.now);
                     return false;
                 }
                 result => {
@@ -157,12 +157,12 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.stale += 1;
             return;
         };
-        tunnel.sending = false;
-        if tunnel.serial.is_some() {
+        tunnel.lane.sending = false;
+        if !tunnel.lane.transform.is_none() {
             return self.tunnels.mark(key);
         }
-        let unsent = tunnel.unsent.take();
-        let piped = tunnel.outgoing.is_some();
+        let unsent = tunnel.lane.unsent.take();
+        let piped = tunnel.lane.outgoing.is_some();
         if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pipe_to_link(key) {
             self.tunnels.mark(key);
         }
@@ -174,13 +174,13 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.read_mode == LinkReadMode::Received {
-            tunnel.streak += 1;
-            if tunnel.streak >= BIG_FRAMES {
-                trace!(peer = %tunnel.link, "the link is spliced");
-                tunnel.read_mode = LinkReadMode::Spliced;
-                tunnel.streak = 0;
-                tunnel.reading.cancel(&mut self.cx.driver);
+        if tunnel.lane.read_mode == LinkReadMode::Received {
+            tunnel.lane.streak += 1;
+            if tunnel.lane.streak >= BIG_FRAMES {
+                trace!(peer = %tunnel.lane.link, "the link is spliced");
+                tunnel.lane.read_mode = LinkReadMode::Spliced;
+                tunnel.lane.streak = 0;
+                tunnel.lane.reading.cancel(&mut self.cx.driver);
             }
         }
     }
@@ -191,14 +191,14 @@ impl<D: Driver> Worker<D> {
             self.cx.counters.stale += 1;
             return;
         };
-        tunnel.reading = Reading::Idle;
+        tunnel.lane.reading = Reading::Idle;
         if events.is_err() {
             return self.read_link(key);
         }
-        if let Err(error) = tunnel.link.claim() {
+        if let Err(error) = tunnel.lane.link.claim() {
             return self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
         }
-        if tunnel.serial.is_some() {
+        if !tunnel.lane.transform.is_none() {
             self.read_line(key);
             return self.read_link(key);
         }
@@ -224,10 +224,10 @@ impl<D: Driver> Worker<D> {
             }
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        tunnel.streak = if passed_any { 0 } else { tunnel.streak.saturating_add(1) };
-        if tunnel.streak >= SMALL_TURNS && tunnel.link.is_socket() {
-            tunnel.read_mode = LinkReadMode::Received;
-            tunnel.streak = 0;
+        tunnel.lane.streak = if passed_any { 0 } else { tunnel.lane.streak.saturating_add(1) };
+        if tunnel.lane.streak >= SMALL_TURNS && tunnel.lane.link.is_socket() {
+            tunnel.lane.read_mode = LinkReadMode::Received;
+            tunnel.lane.streak = 0;
         }
         self.tunnels.mark(key);
         self.read_link(key);
@@ -239,13 +239,13 @@ impl<D: Driver> Worker<D> {
         if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
             return Passed::Nothing;
         }
-        let most_bytes = match tunnel.decoder.payload_left() {
-            0 => tunnel.ahead_bytes,
+        let most_bytes = match tunnel.lane.decoder.payload_left() {
+            0 => tunnel.lane.ahead_bytes,
             // Payload that cannot be spliced.
             _ => AHEAD_BYTES_MAX,
         };
-        tunnel.passing = false;
-        match self.cx.buffers.read_ahead(&tunnel.link, most_bytes) {
+        tunnel.lane.passing = false;
+        match self.cx.buffers.read_ahead(&tunnel.lane.link, most_bytes) {
             Ok(Some(chunk)) => {
                 let bytes = chunk.len();
                 if let Err(error) = self.read_frames(key, chunk) {
@@ -253,8 +253,8 @@ impl<D: Driver> Worker<D> {
                     return Passed::Gone;
                 }
                 let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
-                let big = tunnel.decoder.payload_left() as usize >= SPLICE_BYTES_MIN;
-                tunnel.ahead_bytes = match bytes == most_bytes && !big {
+                let big = tunnel.lane.decoder.payload_left() as usize >= SPLICE_BYTES_MIN;
+                tunnel.lane.ahead_bytes = match bytes == most_bytes && !big {
                     true => AHEAD_BYTES_MAX,
                     false => AHEAD_BYTES_MIN,
                 };
@@ -266,7 +266,7 @@ impl<D: Driver> Worker<D> {
             }
             Err(error) if is_again(&error) => Passed::Nothing,
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                tunnel.starved = Some(Lack::Pool);
+                tunnel.lane.starved = Some(Lack::Pool);
                 self.tunnels.wait_for_pool(&mut self.cx, key);
                 Passed::Nothing
             }
@@ -280,9 +280,9 @@ impl<D: Driver> Worker<D> {
     /// Whether the payload that comes next is much, and for a socket that it can be spliced to.
     fn payload_may_pass(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get(key) else { return false };
-        let Destination::Conn(conn_key) = tunnel.destination else { return false };
-        let least = if tunnel.passing { 1 } else { SPLICE_BYTES_MIN };
-        if tunnel.copy_only || (tunnel.decoder.payload_left() as usize) < least {
+        let Destination::Conn(conn_key) = tunnel.lane.destination else { return false };
+        let least = if tunnel.lane.passing { 1 } else { SPLICE_BYTES_MIN };
+        if tunnel.lane.copy_only || (tunnel.lane.decoder.payload_left() as usize) < least {
             return false;
         }
         let Some(conn) = self.conns.get_mut(conn_key) else { return false };
@@ -298,20 +298,21 @@ impl<D: Driver> Worker<D> {
     fn link_to_pipe(&mut self, key: Key, most_bytes: usize) -> Passed {
         let now = self.cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
-        let Destination::Conn(conn_key) = tunnel.destination else { return Passed::Copy };
+        let Destination::Conn(conn_key) = tunnel.lane.destination else { return Passed::Copy };
         let Some(conn) = self.conns.get_mut(conn_key) else { return Passed::Copy };
         let Some(pipe) = conn.output.need_room(&mut self.cx.buffers.pipes) else {
             return Passed::Copy;
         };
-        let bytes = (tunnel.decoder.payload_left() as usize).min(most_bytes);
-        match pipe.fill(tunnel.link.input(), bytes) {
+        let bytes = (tunnel.lane.decoder.payload_left() as usize).min(most_bytes);
+        match pipe.fill(tunnel.lane.link.input(), bytes) {
             Ok(0) => {
                 self.link_ended(key);
                 Passed::Gone
             }
             Ok(bytes) => {
-                tunnel.decoder.payload_passed(bytes as u32);
-                tunnel.passing = tunnel.decoder.payload_left() > 0;
+                tunnel.lane.decoder.payload_passed(bytes as u32);
+                tunnel.lane.read_bytes += bytes as u64;
+                tunnel.lane.passing = tunnel.lane.decoder.payload_left() > 0;
                 tunnel.session.received(now);
                 self.cx.counters.spliced_to_local += bytes as u64;
                 self.cx.busy_poll.came(true, now);
@@ -322,7 +323,7 @@ impl<D: Driver> Worker<D> {
                 Passed::Bytes(bytes)
             }
             Err(error) if is_again(&error) => {
-                if pipe.held_bytes() == 0 || direct::waiting_bytes(tunnel.link.input()) == 0 {
+                if pipe.held_bytes() == 0 || direct::waiting_bytes(tunnel.lane.link.input()) == 0 {
                     return Passed::Nothing;
                 }
                 // The pipe takes no more pieces, and its socket nothing from it.
@@ -336,7 +337,7 @@ impl<D: Driver> Worker<D> {
                 Passed::Copy
             }
             Err(error) if is_refused(&error) => {
-                tunnel.copy_only = true;
+                tunnel.lane.copy_only = true;
                 self.cx.counters.splice_refused += 1;
                 Passed::Copy
             }
