@@ -19,6 +19,7 @@ use crate::cli::plan::Plan;
 use crate::io::command::Watchdog;
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd};
+use crate::io::link::Link;
 use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::policy::destinations::Destinations;
@@ -34,6 +35,8 @@ pub(in crate::worker) enum Effect {
     UnknownClient { origin: Origin, payload: Box<[u8]>, size_bytes: u32 },
     /// The exit of a stream cannot be reached. `tried`: a server was.
     RefuseStream { stream: (Key, StreamKey), client: SocketAddr, reason: String, tried: bool },
+    /// The link that the connector keeps up has come about.
+    LinkUp(Link),
     /// Descriptors are short: clients are to be left in the kernel's queue.
     PauseClients,
     /// They may come again.

@@ -1,9 +1,9 @@
 //! Completions: each is handed to whoever it is for.
 
-use super::Worker;
 use super::context::{Effect, Lookup};
 use super::dialer::dial::{DialError, Owner};
 use super::token::{self, Kind};
+use super::{Drain, Worker};
 use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
 use crate::io::resolver::Answer;
 use crate::worker::datagram::coalesce::Source;
@@ -56,10 +56,15 @@ impl<D: Driver> Worker<D> {
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
             (Kind::LinkCommandExit, Outcome::Polled(_)) => {
-                self.command_exited(token::number(token));
+                let (drains, number) = (self.drain != Drain::No, token::number(token));
+                if let Some(connector) = &mut self.connector {
+                    connector.command_exited(&mut self.cx, number, drains);
+                }
             }
             (Kind::LinkCommandStderr, Outcome::Polled(Ok(_))) => {
-                self.command_said(token::number(token));
+                if let Some(connector) = &mut self.connector {
+                    connector.command_said(&mut self.cx, token::number(token));
+                }
             }
             (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
             (Kind::Connect, Outcome::Connected(result)) => self.cx.attempt_ended(key, result),
@@ -114,6 +119,7 @@ impl<D: Driver> Worker<D> {
             Effect::RefuseStream { stream: (tunnel, stream), client, reason, tried } => {
                 self.refuse_stream(tunnel, stream, client, &reason, tried);
             }
+            Effect::LinkUp(link) => self.begin_own_tunnel(link),
             Effect::PauseClients => self.pause_clients(),
             Effect::ResumeClients => self.resume_clients(),
         }
@@ -121,8 +127,11 @@ impl<D: Driver> Worker<D> {
 
     fn dialled(&mut self, owner: Owner, result: Result<Fd, DialError>) {
         match (owner, result) {
-            (Owner::Connector, Ok(fd)) => self.link_connected(fd),
-            (Owner::Connector, Err(error)) => self.link_not_connected(&error),
+            (Owner::Connector, result) => {
+                if let Some(connector) = &mut self.connector {
+                    connector.on_dialled(&mut self.cx, result);
+                }
+            }
             (Owner::Exit(key), Ok(fd)) => self.exit_connected(key, fd),
             (Owner::Exit(key), Err(error)) => self.exit_unreachable(key, &error.to_string()),
             (Owner::Conversation(key), Ok(fd)) => self.server_connected(key, fd),

@@ -20,6 +20,7 @@ use tracing::info;
 mod broken;
 mod buffers;
 mod busy_poll;
+mod connector;
 mod context;
 mod counts;
 mod datagram;
@@ -47,6 +48,8 @@ use crate::limits::{FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, STREAMS_MAX, WINDOW
 use crate::session::{Config, Moment};
 use crate::wire::v03::{Offer, hello_text};
 use buffers::Buffers;
+use connector::Connector;
+pub(crate) use connector::LinkSource;
 use context::Cx;
 use datagram::Datagrams;
 pub(crate) use datagram::datagrams::DatagramPort;
@@ -62,8 +65,6 @@ use stream::exec::Execs;
 use stream::exits;
 use table::Key;
 use tunnel::Tunnels;
-use tunnel::connector::Connector;
-pub(crate) use tunnel::connector::LinkSource;
 use tunnel::loopback::Loopback;
 
 /// How a run ended.
@@ -212,7 +213,7 @@ impl<D: Driver> Worker<D> {
         self.watch_wake();
         self.start_listening();
         self.datagrams.watch_ports(&mut self.cx);
-        self.dial_if_due();
+        self.connect_if_due();
         self.begin_loopback();
         loop {
             let timeout = self.time_to_next();

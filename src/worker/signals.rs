@@ -125,10 +125,10 @@ impl<D: Driver> Worker<D> {
         if !self.signals.orphans_wait {
             return;
         }
-        let carrier = self.connector.as_ref().and_then(|c| c.carrier.as_ref());
+        let carrier = self.connector.as_ref().and_then(|connector| connector.process());
         let ours = |process| {
             self.execs.is_ours(process)
-                || carrier.is_some_and(|carrier| carrier.process_id() == process)
+                || carrier == Some(process)
                 || self.cx.watchdog.process() == Some(process)
         };
         self.signals.orphans_wait = reap(ours);

@@ -34,10 +34,10 @@ impl<D: Driver> Worker<D> {
 
     /// How long to wait for completions.
     pub(super) fn time_to_next(&mut self) -> Option<Duration> {
-        let dial = self.dial_if_due();
+        let dial = self.connect_if_due();
         let (listeners, flows) = (self.listeners_on_time(), self.end_silent_flows());
         let asked = self.asked_ports_on_time();
-        let (command, execs) = (self.command_on_time(), self.execs.on_time(&mut self.cx));
+        let (command, execs) = (self.command_timeout(), self.execs.on_time(&mut self.cx));
         // Asked last: each of these may have given somebody something to write.
         if self.has_work_left() {
             return Some(Duration::ZERO);
@@ -65,6 +65,15 @@ impl<D: Driver> Worker<D> {
         .flatten()
         .min()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.cx.now.0)))
+    }
+
+    /// Connects if it is time to; when to ask again.
+    pub(super) fn connect_if_due(&mut self) -> Option<Moment> {
+        self.connector.as_mut()?.on_time(&mut self.cx, self.drain != Drain::No)
+    }
+
+    fn command_timeout(&mut self) -> Option<Moment> {
+        self.connector.as_mut()?.command_on_time(&mut self.cx)
     }
 
     /// Something can be done now that no completion and no time will call for: the next turn does it,
@@ -105,7 +114,7 @@ impl<D: Driver> Worker<D> {
     fn ended(&mut self) -> Option<Stopped> {
         self.end_when_served();
         let stopped = match self.drain {
-            Drain::No => self.link_is_over()?,
+            Drain::No => self.connector.as_ref()?.link_is_over()?,
             Drain::AtOnce => Stopped::AtOnce,
             Drain::Leaving(until) if self.tunnels.all_have_read() || self.cx.now >= until => {
                 Stopped::Drained
@@ -130,7 +139,9 @@ impl<D: Driver> Worker<D> {
         };
         // All commands have the same time to end.
         let until = (stopped != Stopped::AtOnce).then(|| self.execs.end_all());
-        self.finish_command();
+        if let Some(connector) = &mut self.connector {
+            connector.finish_command();
+        }
         for (_, conn) in self.conns.iter() {
             if let Some(fd) = &conn.fd {
                 net::reset_on_close(fd);

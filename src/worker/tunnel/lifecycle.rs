@@ -9,7 +9,7 @@ use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
 use crate::limits::KEEPALIVE_INTERVALS;
-use crate::session::{Config, Session};
+use crate::session::{Config, Session, TunnelError};
 use crate::wire::{Decoder, Protocol};
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
@@ -109,7 +109,7 @@ impl<D: Driver> Worker<D> {
         let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
         tunnel.ended_in_order = in_order;
         if let Some(connector) = &mut self.connector {
-            connector.ended_in_order = in_order;
+            connector.tunnel_ended(in_order);
         }
         self.drop_tunnel(key, "the peer closed the connection");
     }
@@ -141,11 +141,32 @@ impl<D: Driver> Worker<D> {
         }
         self.cx.scratch = orphans;
         self.datagrams.forget_flows_of(&mut self.cx, key);
-        let own = self.connector.as_ref().is_some_and(|c| c.tunnel == Some(key));
-        if own && self.drain == Drain::No {
-            self.redial(was_up.then_some(tunnel.began));
+        if self.drain == Drain::No
+            && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
+        {
+            connector.redial(&mut self.cx, was_up.then_some(tunnel.began));
         }
         self.begin_loopback();
+    }
+
+    /// The connector's link has come about: its tunnel begins.
+    pub(in crate::worker) fn begin_own_tunnel(&mut self, link: Link) {
+        let tunnel = self.begin_tunnel(link);
+        if let Some(connector) = &mut self.connector {
+            connector.tunnel_begun(&mut self.cx, tunnel);
+        }
+    }
+
+    /// Why a tunnel is over, in the words that help its user.
+    fn explain(&self, error: &TunnelError) -> String {
+        let by_command = self.connector.as_ref().is_some_and(|c| c.process().is_some());
+        match error {
+            TunnelError::HelloTimeout { seconds } if by_command => format!(
+                "the command has not answered with a hello in {seconds} s (TIMEOUT=acc): is \
+                 sockmux-uring -Fsockmux at its other end?"
+            ),
+            _ => error.to_string(),
+        }
     }
 
     /// Clients take the tunnel no more. Without another one they wait from now on.
@@ -208,7 +229,7 @@ impl<D: Driver> Worker<D> {
             debug!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
         }
         if let Some(connector) = &mut self.connector {
-            connector.failed_by.clear();
+            connector.tunnel_up();
         }
         if self.drain != Drain::No {
             tunnel.session.refuse_new("going away");
@@ -259,7 +280,11 @@ impl<D: Driver> Worker<D> {
         }
         let began = tunnel.began;
         self.take_down(key);
-        self.dial_next(key, began);
+        if self.drain == Drain::No
+            && let Some(connector) = &mut self.connector
+        {
+            connector.dial_next(&mut self.cx, key, began);
+        }
     }
 
     pub(in crate::worker) fn refuse_new_streams(&mut self) {

@@ -1,17 +1,13 @@
 //! Tunnels: a link, its session, and how both come about and end.
 //!
-//! [`connector`] dials the persistent connection, [`openings`] opens what has a path, [`command`] starts
-//! what is a command, [`loopback`] joins the process with itself. [`lifecycle`] begins and ends tunnels.
+//! [`loopback`] joins the process with itself. [`lifecycle`] begins and ends tunnels.
 //! A tunnel is a session over a [`lane`]. [`link_io`] moves bytes between the two ([`serial`], where the link is a serial line),
 //! [`splice`] moves bulk through pipes.
 
-pub(in crate::worker) mod command;
-pub(in crate::worker) mod connector;
 mod lane;
 pub(in crate::worker) mod lifecycle;
 pub(in crate::worker) mod link_io;
 pub(in crate::worker) mod loopback;
-pub(in crate::worker) mod openings;
 mod serial;
 pub(in crate::worker) mod splice;
 

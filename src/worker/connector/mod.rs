@@ -1,7 +1,10 @@
 //! The connector: brings the persistent connection about, and brings it back for ever.
 //!
-//! It dials here; what is opened by its path, or given to us, is in [`crate::worker::tunnel::openings`], commands
-//! are in [`crate::worker::tunnel::command`].
+//! It dials here; what is opened by its path, or given to us, is in [`open`], commands
+//! are in [`command`].
+
+mod command;
+mod open;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,11 +21,11 @@ use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
 use crate::link::backoff::Backoff;
 use crate::session::Moment;
 
+use self::command::Carrier;
+use crate::worker::context::{Cx, Effect};
 use crate::worker::dialer::dial::{DialError, Owner, Request};
 use crate::worker::log_limit::Class;
 use crate::worker::table::Key;
-use crate::worker::tunnel::command::{self, Carrier};
-use crate::worker::{Drain, Worker};
 
 /// How the connector comes by its link.
 #[derive(Debug)]
@@ -55,27 +58,27 @@ impl fmt::Display for LinkSource {
 /// Keeps one tunnel up.
 #[derive(Debug)]
 pub(in crate::worker) struct Connector {
-    pub(in crate::worker) source: LinkSource,
+    source: LinkSource,
     backoff: Backoff,
     /// Numbers the commands, so that a late end of an old one is known.
     number: u32,
     /// The command that was started last, until it has ended.
-    pub(in crate::worker) carrier: Option<Carrier>,
-    pub(in crate::worker) state: State,
+    carrier: Option<Carrier>,
+    state: State,
     /// The tunnel that it has brought about last. Older ones, whose peers are going away, end by
     /// themselves.
-    pub(in crate::worker) tunnel: Option<Key>,
+    tunnel: Option<Key>,
     /// Failures are logged when they change, not each time.
-    pub(in crate::worker) last_logged: String,
+    last_logged: String,
     /// Why the last tunnel did not come up, if it did not: told once, since a device is opened again
     /// every second.
-    pub(in crate::worker) failed_by: String,
+    failed_by: String,
     /// The peer ended the last tunnel when nothing was left to do.
-    pub(in crate::worker) ended_in_order: bool,
+    ended_in_order: bool,
 }
 
 #[derive(Debug)]
-pub(in crate::worker) enum State {
+enum State {
     Waiting {
         until: Moment,
     },
@@ -103,11 +106,11 @@ impl Connector {
         }
     }
 
-    pub(in crate::worker) fn number(&self) -> u32 {
+    fn number(&self) -> u32 {
         self.number
     }
 
-    pub(in crate::worker) fn next_number(&mut self) -> u32 {
+    fn next_number(&mut self) -> u32 {
         self.number = self.number.wrapping_add(1);
         self.number
     }
@@ -121,128 +124,157 @@ impl Connector {
     }
 
     /// Comes back to it after a wait that grows with the failures in a row.
-    pub(in crate::worker) fn back_off(&mut self, now: Moment) -> Duration {
+    fn back_off(&mut self, now: Moment) -> Duration {
         let wait = self.backoff.next(fastrand::u64(..));
         self.state = State::Waiting { until: now.after(wait) };
         wait
     }
 }
 
-impl<D: Driver> Worker<D> {
-    /// Dials if it is time to; when to ask again.
-    pub(in crate::worker) fn dial_if_due(&mut self) -> Option<Moment> {
-        let now = self.cx.now;
-        let connector = self.connector.as_ref()?;
-        match &connector.state {
-            State::Waiting { until } if *until > now => return Some(*until),
-            State::Waiting { .. } if self.drain != Drain::No => return None,
-            State::Waiting { .. } => match &connector.source {
+impl Connector {
+    /// Connects if it is time to; when to ask again.
+    pub(in crate::worker) fn on_time<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        drains: bool,
+    ) -> Option<Moment> {
+        let due = matches!(&self.state, State::Waiting { until } if *until <= cx.now);
+        if due && drains {
+            return None;
+        }
+        if due {
+            match &self.source {
                 LinkSource::Dial(target) => {
                     let target = target.clone();
-                    self.dial(target);
+                    self.dial(cx, target);
                 }
                 LinkSource::Fifos(_) | LinkSource::Device(_) | LinkSource::Given(_) => {
-                    self.open_link()
+                    self.open_link(cx)
                 }
-                LinkSource::Command(_) => self.start_command(),
-            },
-            State::Dialing | State::Up | State::Leaving | State::Over => return None,
+                LinkSource::Command(_) => self.start_command(cx),
+            }
         }
-        match self.connector.as_ref().map(|connector| &connector.state)? {
+        match &self.state {
             State::Waiting { until } => Some(*until),
             _ => None,
         }
     }
 
-    fn dial(&mut self, target: Target) {
-        let overall = self.cx.plan.timeouts.connect.map(|connect| self.cx.now.after(connect));
-        let dial = self.cx.dial(Request::new(Owner::Connector, target, overall));
-        let Some(connector) = &mut self.connector else { return };
+    fn dial<D: Driver>(&mut self, cx: &mut Cx<D>, target: Target) {
+        let overall = cx.plan.timeouts.connect.map(|connect| cx.now.after(connect));
+        let dial = cx.dial(Request::new(Owner::Connector, target, overall));
         match dial {
-            Some(_) => connector.state = State::Dialing,
+            Some(_) => self.state = State::Dialing,
             None => {
-                connector.back_off(self.cx.now);
+                self.back_off(cx.now);
             }
         }
     }
 
-    /// The peer cannot be reached.
-    pub(in crate::worker) fn link_not_connected(&mut self, error: &DialError) {
-        let now = self.cx.now;
-        let Some(connector) = &mut self.connector else { return };
-        let wait = connector.back_off(now);
+    /// The dial has ended.
+    pub(in crate::worker) fn on_dialled<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        result: Result<Fd, DialError>,
+    ) {
+        let error = match result {
+            Ok(fd) => {
+                self.last_logged.clear();
+                self.state = State::Up;
+                let name = net::peer_address(&fd).to_string();
+                cx.effects.push_back(Effect::LinkUp(Link::socket(fd, name)));
+                return;
+            }
+            Err(error) => error,
+        };
+        let wait = self.back_off(cx.now);
         let reason = error.to_string();
-        if reason == connector.last_logged {
+        if reason == self.last_logged {
             debug!(%reason, wait_secs = wait.as_secs_f32(), "cannot connect");
         } else {
             warn!(%reason, "cannot connect the tunnel; trying again until it can be");
-            connector.last_logged = reason;
+            self.last_logged = reason;
         }
     }
 
-    /// The peer is reached.
-    pub(in crate::worker) fn link_connected(&mut self, fd: Fd) {
-        let Some(connector) = &mut self.connector else { return };
-        connector.last_logged.clear();
-        connector.state = State::Up;
-        let name = net::peer_address(&fd).to_string();
-        self.begin_own_tunnel(Link::socket(fd, name));
-    }
-
-    /// The connector's link has come about: its tunnel begins.
-    pub(in crate::worker) fn begin_own_tunnel(&mut self, link: Link) {
-        let tunnel = self.begin_tunnel(link);
-        let Some(connector) = &mut self.connector else { return };
-        connector.tunnel = tunnel;
+    /// The tunnel of the link that came up last. `None`: as many as there may be are open, of peers
+    /// that are going away and never do.
+    pub(in crate::worker) fn tunnel_begun<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnel: Option<Key>,
+    ) {
+        self.tunnel = tunnel;
         if tunnel.is_none() {
-            // As many as there may be are open: of peers that are going away and never do.
-            self.redial(None);
+            self.redial(cx, None);
         }
+    }
+
+    /// Whether a tunnel is the one that it has brought about last.
+    pub(in crate::worker) fn has(&self, tunnel: Key) -> bool {
+        self.tunnel == Some(tunnel)
+    }
+
+    /// Its tunnel is up.
+    pub(in crate::worker) fn tunnel_up(&mut self) {
+        self.failed_by.clear();
+    }
+
+    /// The peer has ended the tunnel: when nothing was left to do, or not.
+    pub(in crate::worker) fn tunnel_ended(&mut self, in_order: bool) {
+        self.ended_in_order = in_order;
     }
 
     /// The peer of a tunnel that was up since then is going away: the next one is dialled at once, and
     /// this one kept for its streams. Where there is one link, that has to end first.
-    pub(in crate::worker) fn dial_next(&mut self, leaving: Key, up_since: Moment) {
-        let Some(connector) = &self.connector else { return };
-        let dials = matches!(connector.source, LinkSource::Dial(_));
-        if dials && connector.tunnel == Some(leaving) && self.drain == Drain::No {
-            self.redial(Some(up_since));
+    pub(in crate::worker) fn dial_next<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        leaving: Key,
+        up_since: Moment,
+    ) {
+        let dials = matches!(self.source, LinkSource::Dial(_));
+        if dials && self.tunnel == Some(leaving) {
+            self.redial(cx, Some(up_since));
         }
     }
 
     /// The connector's tunnel, which was up since then if it ever was, is gone or to be replaced.
-    pub(in crate::worker) fn redial(&mut self, up_since: Option<Moment>) {
-        let now = self.cx.now;
-        let leaves = self.leave_command();
-        let Some(connector) = &mut self.connector else { return };
-        connector.tunnel = None;
+    pub(in crate::worker) fn redial<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        up_since: Option<Moment>,
+    ) {
+        let now = cx.now;
+        let leaves = self.leave_command(now);
+        self.tunnel = None;
         let up = up_since.map(|since| Duration::from_micros(now.0.saturating_sub(since.0)));
-        connector.backoff.lost(up);
+        self.backoff.lost(up);
         if leaves {
-            connector.state = State::Leaving;
+            self.state = State::Leaving;
             return;
         }
-        let doing = match connector.source {
+        let doing = match self.source {
             LinkSource::Dial(_) => "dialling again",
             LinkSource::Fifos(_) | LinkSource::Device(_) => "opening the link again",
             LinkSource::Command(_) => "starting the command again",
             LinkSource::Given(_) => {
-                connector.state = State::Over;
+                self.state = State::Over;
                 return;
             }
         };
-        let mut wait = connector.back_off(now);
-        if !matches!(connector.source, LinkSource::Dial(_)) {
+        let mut wait = self.back_off(now);
+        if !matches!(self.source, LinkSource::Dial(_)) {
             // Until then the driver has let go of what the old link was.
             wait = wait.max(Duration::from_millis(LINK_AGAIN_MILLIS));
         }
-        if matches!(connector.source, LinkSource::Device(_)) {
+        if matches!(self.source, LinkSource::Device(_)) {
             // It is here, and nobody else is waiting for it.
             wait = wait.min(Duration::from_millis(DEVICE_AGAIN_MILLIS));
         }
-        connector.state = State::Waiting { until: now.after(wait) };
-        let again = up_since.is_none() && matches!(connector.source, LinkSource::Device(_));
-        if again || !self.cx.log_limit.allow(Class::Tunnel, now) {
+        self.state = State::Waiting { until: now.after(wait) };
+        let again = up_since.is_none() && matches!(self.source, LinkSource::Device(_));
+        if again || !cx.log_limit.allow(Class::Tunnel, now) {
             debug!(wait_secs = wait.as_secs_f32(), "{doing}");
         } else {
             info!(wait_secs = wait.as_secs_f32(), "{doing}");

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use super::{Connector, LinkSource, State};
 use crate::io::driver::Driver;
 use crate::io::link::NotYet;
 use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
+use crate::worker::Stopped;
+use crate::worker::context::{Cx, Effect};
 use crate::worker::log_limit::Class;
-use crate::worker::tunnel::connector::{LinkSource, State};
-use crate::worker::{Stopped, Worker};
 
 /// Logged once, whatever the reasons are in turn.
 const WAITING: &str = "waiting for the peer";
 
-impl<D: Driver> Worker<D> {
+impl Connector {
     /// Opens the connector's link, if that can be done now.
-    pub(in crate::worker) fn open_link(&mut self) {
-        let now = self.cx.now;
-        let Some(connector) = &mut self.connector else { return };
-        let (opened, name) = match &mut connector.source {
+    pub(super) fn open_link<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        let now = cx.now;
+        let (opened, name) = match &mut self.source {
             LinkSource::Fifos(fifos) => (fifos.open(), fifos.name()),
             LinkSource::Device(device) => (device.open(), device.name()),
             LinkSource::Given(given) => match given.take() {
@@ -31,35 +31,35 @@ impl<D: Driver> Worker<D> {
         };
         match opened {
             Ok(link) => {
-                connector.last_logged.clear();
-                connector.state = State::Up;
+                self.last_logged.clear();
+                self.state = State::Up;
                 if link.may_await_peer()
-                    && connector.failed_by.is_empty()
-                    && self.cx.log_limit.allow(Class::Tunnel, now)
+                    && self.failed_by.is_empty()
+                    && cx.log_limit.allow(Class::Tunnel, now)
                 {
                     info!(link = %link, "link open; waiting for the peer's hello");
                 }
-                self.begin_own_tunnel(link);
+                cx.effects.push_back(Effect::LinkUp(link));
             }
             Err(NotYet::Waits(reason)) => {
                 let wait = Duration::from_millis(LINK_AGAIN_MILLIS);
-                connector.state = State::Waiting { until: now.after(wait) };
-                if connector.last_logged != WAITING {
-                    if self.cx.log_limit.allow(Class::Tunnel, now) {
+                self.state = State::Waiting { until: now.after(wait) };
+                if self.last_logged != WAITING {
+                    if cx.log_limit.allow(Class::Tunnel, now) {
                         info!(link = %name, reason, "{WAITING}");
                     }
-                    WAITING.clone_into(&mut connector.last_logged);
+                    WAITING.clone_into(&mut self.last_logged);
                 }
             }
             Err(NotYet::Taken(error) | NotYet::Fails(error)) => {
                 let wait = Duration::from_millis(DEVICE_AGAIN_MILLIS);
-                connector.state = State::Waiting { until: now.after(wait) };
+                self.state = State::Waiting { until: now.after(wait) };
                 let reason = error.to_string();
-                if connector.last_logged == reason {
+                if self.last_logged == reason {
                     debug!(link = %name, reason, "cannot open the link");
                 } else {
                     warn!(link = %name, reason, "cannot open the link; trying again until it can be");
-                    connector.last_logged = reason;
+                    self.last_logged = reason;
                 }
             }
         }
@@ -67,8 +67,7 @@ impl<D: Driver> Worker<D> {
 
     /// The end of the run with the end of a link that was given.
     pub(in crate::worker) fn link_is_over(&self) -> Option<Stopped> {
-        let connector = self.connector.as_ref()?;
-        let over = matches!(connector.state, State::Over);
-        over.then_some(Stopped::LinkEnded { in_order: connector.ended_in_order })
+        let over = matches!(self.state, State::Over);
+        over.then_some(Stopped::LinkEnded { in_order: self.ended_in_order })
     }
 }
