@@ -16,7 +16,7 @@ use sockmux_uring::session::{
     Config, Ended, Event, Moment, OpenError, Queued, Session, Sink, StreamKey, Transmit,
 };
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{CloseKind, Frame, Name, Protocol, Transport};
+use sockmux_uring::wire::{CloseKind, Frame, StreamRef, Protocol, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
@@ -101,7 +101,7 @@ fn ends(session: &mut Session) -> Vec<Ended> {
 }
 
 fn opened(session: &mut Session, peer_id: u32) {
-    let to = Name::Ours(2);
+    let to = StreamRef::Ours(2);
     let frame = Frame::Opened { from: Some(peer_id), to, first_bytes: 0 };
     session.on_frame(frame, START).expect("an answer");
 }
@@ -155,7 +155,7 @@ fn an_exit_says_that_it_stands_before_its_first_datagram() {
 fn what_comes_is_told_with_its_size_and_counted_as_read() {
     let mut session = pair(1);
     let key = incoming(&mut session, Some(Transport::Udp), 0);
-    let to = Name::Theirs(1 << 20);
+    let to = StreamRef::Theirs(1 << 20);
     for (size_bytes, bytes) in [(1_000, 60_400), (0, 0), (7, 7)] {
         let frame = Frame::Datagrams { to, size_bytes, bytes };
         let sink = session.on_frame(frame, START);
@@ -184,7 +184,7 @@ fn a_peer_from_before_them_is_sent_none() {
 fn frames_of_the_other_kind_are_thrown_away_and_counted() {
     let mut session = pair(1);
     incoming(&mut session, Some(Transport::Udp), 0);
-    let to = Name::Theirs(1 << 20);
+    let to = StreamRef::Theirs(1 << 20);
     for frame in [
         Frame::Data { to, bytes: 100 },
         Frame::Urgent { to, bytes: 1 },
@@ -201,7 +201,7 @@ fn frames_of_the_other_kind_are_thrown_away_and_counted() {
     // And to a stream of bytes.
     let at = "127.0.0.1:1".parse().expect("an address");
     session.open(8, at, at).expect("a stream");
-    let to = Name::Ours(1 << 20 | 1);
+    let to = StreamRef::Ours(1 << 20 | 1);
     let frame = Frame::Datagrams { to, size_bytes: 50, bytes: 50 };
     assert_eq!(session.on_frame(frame, START), Ok(Sink::Discard));
     assert_eq!(session.counters().unsuited_frames, 7);
@@ -223,7 +223,7 @@ fn a_reset_ends_the_stream_from_either_side() {
 
     let key = incoming(&mut session, Some(Transport::Udp), 0);
     session.datagrams_ready(key, 100, 100, START);
-    let to = Name::Theirs(1 << 20);
+    let to = StreamRef::Theirs(1 << 20);
     let reset = Frame::Close { from: None, to, reason: b"idle", kind: CloseKind::Reset };
     session.on_frame(reset, START).expect("a reset");
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("idle"))]);
@@ -358,7 +358,7 @@ fn datagrams_keep_the_lane_short() {
     assert!(alone > LANE_CAP_BULK_BYTES - (1 << 20), "{alone} bytes");
     let mut session = pair(1);
     incoming(&mut session, Some(Transport::Udp), 0);
-    let frame = Frame::Datagrams { to: Name::Theirs(1 << 20), size_bytes: 9_000, bytes: 9_000 };
+    let frame = Frame::Datagrams { to: StreamRef::Theirs(1 << 20), size_bytes: 9_000, bytes: 9_000 };
     session.on_frame(frame, START).expect("a datagram");
     let opens = 80 * (64 << 10);
     let beside = bulk(&mut session);
@@ -380,7 +380,7 @@ fn shares(size: u32, run: u32) -> (u64, u64) {
     let mut session = pair(1);
     let at = "127.0.0.1:1".parse().expect("an address");
     let bulk = session.open(1, at, at).expect("a stream");
-    let to = Name::Ours(1 << 20);
+    let to = StreamRef::Ours(1 << 20);
     let flood = open(&mut session);
     sent(&mut session);
     session.on_frame(Frame::Taken { to, bytes: 1 << 39 }, START).expect("credit");
@@ -460,7 +460,7 @@ fn an_original_is_sent_no_more_than_it_acknowledges() {
     }
     // While not more than four packet sizes are on the way.
     assert_eq!(frames(&mut session), sends(&[16_000; 5]));
-    let acknowledged = Frame::Taken { to: Name::Ours(2), bytes: 16_000 };
+    let acknowledged = Frame::Taken { to: StreamRef::Ours(2), bytes: 16_000 };
     session.on_frame(acknowledged, START).expect("SENT");
     assert_eq!(frames(&mut session), sends(&[16_000]));
     assert_eq!(session.protocol(), Protocol::V03);
@@ -468,7 +468,7 @@ fn an_original_is_sent_no_more_than_it_acknowledges() {
     assert!(!session.local_reset(key, "idle"));
     assert_eq!(frames(&mut session), [control(CLOSE)]);
     session
-        .on_frame(Frame::Closed { from: Some(7), to: Name::Ours(2) }, START)
+        .on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, START)
         .expect("its answer");
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("idle"))]);
     assert_eq!((session.stream_count(), session.datagram_cost_bytes()), (0, 0));
@@ -483,7 +483,7 @@ fn datagrams_of_0_3_come_as_packets_and_an_empty_one_is_thrown_away() {
     frames(&mut session);
     session.taken(key, 20, START);
     assert!(frames(&mut session).is_empty(), "first data is not acknowledged");
-    let to = Name::Ours(2);
+    let to = StreamRef::Ours(2);
     assert_eq!(session.on_frame(Frame::Data { to, bytes: 0 }, START), Ok(Sink::Discard));
     let urgent = Frame::Urgent { to, bytes: 1 };
     assert_eq!(session.on_frame(urgent, START), Ok(Sink::Discard));

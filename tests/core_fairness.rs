@@ -13,7 +13,7 @@ use sockmux_uring::limits::{
     FRAME_BYTES, LANE_ACK_BYTES, LANE_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES,
 };
 use sockmux_uring::session::{Moment, Session, StreamKey, Transmit};
-use sockmux_uring::wire::{Frame, Name};
+use sockmux_uring::wire::{Frame, StreamRef};
 use support::lone::{START, ours, up};
 
 /// What a link carries in a second, where a test does not say.
@@ -49,10 +49,10 @@ impl Drain {
             // In 0.3 the window is not what is to be looked at here, either: see `turn`.
             let answer = match newest {
                 0 => {
-                    let to = Name::Ours(short);
+                    let to = StreamRef::Ours(short);
                     Frame::Opened { from: Some(short), to, first_bytes: 0 }
                 }
-                _ => Frame::Taken { to: Name::Ours(number), bytes: 1 << 39 },
+                _ => Frame::Taken { to: StreamRef::Ours(number), bytes: 1 << 39 },
             };
             session.on_frame(answer, START).expect("an answer");
             heads.clear();
@@ -90,7 +90,7 @@ impl Drain {
             self.now = self.now.after(Duration::from_micros(micros.max(1)));
             self.session.received(self.now);
             if head[0] == 3 {
-                let to = Name::Ours(u32::from(u16::from_be_bytes([head[2], head[3]])));
+                let to = StreamRef::Ours(u32::from(u16::from_be_bytes([head[2], head[3]])));
                 self.session.on_frame(Frame::Taken { to, bytes }, self.now).expect("SENT");
             } else if self.total - self.told >= LANE_ACK_BYTES {
                 self.told = self.total;

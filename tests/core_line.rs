@@ -18,7 +18,7 @@ mod support {
 use sockmux_uring::limits::{LINE_AHEAD_MICROS, LINE_DEAD_MICROS};
 use sockmux_uring::serial_line::{Line, LineError, Mode};
 use sockmux_uring::session::{Config, Transmit};
-use sockmux_uring::wire::{Frame, Name};
+use sockmux_uring::wire::{Frame, StreamRef};
 use support::choice::Choice as _;
 use support::line_world::{Faults, START_MICROS, Setting, World};
 use support::seeded::Seeded;
@@ -249,7 +249,7 @@ fn a_session_keeps_its_frames_as_short_as_the_line_wants() {
         let key = session.open(0, at, at).expect("a stream");
         sent(&mut session);
         if newest == 0 {
-            let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
+            let opened = Frame::Opened { from: Some(7), to: StreamRef::Ours(2), first_bytes: 0 };
             session.on_frame(opened, START).expect("CONNECTED");
         }
         session.data_ready(key, 1_000);

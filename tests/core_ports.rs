@@ -12,7 +12,7 @@ use sockmux_uring::session::{
     Beside, Config, Ended, Event, OpenError, Session, StreamKey, TunnelError,
 };
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, Name, Step, Transport};
+use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, StreamRef, Step, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
@@ -70,15 +70,15 @@ fn entrance() -> (Session, StreamKey) {
 }
 
 fn listen(request: u32) -> Frame<'static> {
-    Frame::Listen { to: Name::Ours(FIRST), request, transport: Transport::Tcp }
+    Frame::Listen { to: StreamRef::Ours(FIRST), request, transport: Transport::Tcp }
 }
 
 fn unlisten(request: u32) -> Frame<'static> {
-    Frame::Unlisten { to: Name::Ours(FIRST), request }
+    Frame::Unlisten { to: StreamRef::Ours(FIRST), request }
 }
 
 fn listening(request: u32, result: Result<SocketAddr, &[u8]>) -> Frame<'_> {
-    Frame::Listening { to: Name::Theirs(FIRST), request, result }
+    Frame::Listening { to: StreamRef::Theirs(FIRST), request, result }
 }
 
 fn beside(from: u32, what: wire::Beside) -> Frame<'static> {
@@ -109,7 +109,7 @@ fn an_exit_asks_and_is_answered() {
     assert!(session.peer_opens_ports());
     session.ask_port(key, 1, Transport::Tcp).expect("asked");
     session.ask_port(key, 2, Transport::Udp).expect("asked");
-    let to = Name::Ours(FIRST);
+    let to = StreamRef::Ours(FIRST);
     let listen = |request, transport| format!("{:?}", Frame::Listen { to, request, transport });
     assert_eq!(frames(&mut session), [listen(1, Transport::Tcp), listen(2, Transport::Udp)]);
     let given = |request, result| [Event::PortGiven { user: 7, request, result }];
@@ -128,7 +128,7 @@ fn an_exit_asks_and_is_answered() {
     session.attach(key, 8);
     assert_eq!(session.stream_count(), 2);
     // From here on it is a stream as any other.
-    let data = Frame::Data { to: Name::Theirs(SECOND), bytes: 10 };
+    let data = Frame::Data { to: StreamRef::Theirs(SECOND), bytes: 10 };
     session.on_frame(data, START).expect("data");
     assert_eq!(session.windows(key).expect("a stream").backlog_bytes, 10);
 }
@@ -141,7 +141,7 @@ fn an_entrance_is_asked_and_answers() {
     let address = at("192.0.2.9:50000");
     session.answer_port(key, 2, Ok(address));
     session.answer_port(key, 1, Err("none\nfree"));
-    let to = Name::Theirs(FIRST);
+    let to = StreamRef::Theirs(FIRST);
     let answer = |request, result| format!("{:?}", Frame::Listening { to, request, result });
     let answers = [answer(2, Ok(address)), answer(1, Err(b"nonefree"))];
     assert_eq!(frames(&mut session), answers);
@@ -165,7 +165,7 @@ fn an_exit_has_a_client_called() {
     let what = wire::Beside::Call { control: FIRST, port: 2_000 };
     assert_eq!(frames(&mut session), [format!("{:?}", beside(FIRST | 1, what))]);
     let refused = CloseKind::Refused;
-    let to = Name::Ours(SECOND);
+    let to = StreamRef::Ours(SECOND);
     let reset = Frame::Close { from: None, to, reason: b"not permitted", kind: refused };
     let how = Ended::Refused(String::from("not permitted"));
     assert_eq!(take(&mut session, reset), [Event::Ended { user: 8, how }]);
@@ -182,7 +182,7 @@ fn an_exit_has_a_client_called() {
 fn what_is_asked_before_a_stream_beside_another_is_told_of_is_not_forgotten() {
     let (mut session, key) = entrance();
     let new = session.open_beside(8, (key, 1), pair(), Transport::Tcp).expect("a stream");
-    let (to, request, transport) = (Name::Ours(SECOND), 5, Transport::Tcp);
+    let (to, request, transport) = (StreamRef::Ours(SECOND), 5, Transport::Tcp);
     let asked = take(&mut session, Frame::Listen { to, request, transport });
     assert_eq!(asked, [Event::PortAsked { user: 8, request, transport }]);
     assert_eq!(sent(&mut session), [BESIDE]);
@@ -205,7 +205,7 @@ fn datagrams_come_in_beside_a_stream() {
     let [Event::Incoming { key, transport, .. }] = came[..] else { panic!("{came:?}") };
     assert_eq!(transport, Some(Transport::Udp));
     session.attach_datagrams(key, 8);
-    let run = Frame::Datagrams { to: Name::Theirs(SECOND), size_bytes: 10, bytes: 100 };
+    let run = Frame::Datagrams { to: StreamRef::Theirs(SECOND), size_bytes: 10, bytes: 100 };
     session.on_frame(run, START).expect("datagrams");
     assert_eq!(session.counters().payload_bytes_in, 100);
 }
@@ -314,7 +314,7 @@ fn what_crosses_the_end_of_its_stream_is_thrown_away() {
     assert!(take(&mut session, beside(SECOND, call)).is_empty());
     let reset = Frame::Close {
         from: None,
-        to: Name::Ours(SECOND),
+        to: StreamRef::Ours(SECOND),
         reason: b"the stream that it belongs to is over",
         kind: CloseKind::Refused,
     };
@@ -370,14 +370,14 @@ fn numbers_of_streams_beside_others_are_those_of_all() {
 fn the_wrong_side_ends_the_tunnel() {
     let request = 1;
     for frame in [
-        Frame::Listen { to: Name::Theirs(FIRST), request, transport: Transport::Tcp },
-        Frame::Unlisten { to: Name::Theirs(FIRST), request },
+        Frame::Listen { to: StreamRef::Theirs(FIRST), request, transport: Transport::Tcp },
+        Frame::Unlisten { to: StreamRef::Theirs(FIRST), request },
     ] {
         let (mut session, _) = exit();
         assert_eq!(session.on_frame(frame, START), Err(TunnelError::PortsReversed));
     }
     let (mut session, key) = entrance();
-    let frame = Frame::Listening { to: Name::Ours(FIRST), request, result: Ok(pair().0) };
+    let frame = Frame::Listening { to: StreamRef::Ours(FIRST), request, result: Ok(pair().0) };
     assert_eq!(session.on_frame(frame, START), Err(TunnelError::PortsReversed));
     // Nor can our own engine mix them up.
     assert_eq!(session.ask_port(key, 1, Transport::Tcp), Err(OpenError::NoPorts));

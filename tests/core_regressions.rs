@@ -26,7 +26,7 @@ use std::time::Duration;
 use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
 use sockmux_uring::session::{Config, Session, TunnelError};
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{Frame, Name};
+use sockmux_uring::wire::{Frame, StreamRef};
 use support::answered::open;
 use support::lone::{START, ours, sent, up};
 use support::script::Pattern;
@@ -100,7 +100,7 @@ fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
     let mut session = up(config, ours(0).offer);
     open(&mut session);
     for _ in 0..PEER_WINDOW_BYTES_MIN / 16_000 {
-        let data = Frame::Data { to: Name::Ours(2), bytes: 16_000 };
+        let data = Frame::Data { to: StreamRef::Ours(2), bytes: 16_000 };
         session.on_frame(data, START).expect("within the least window");
     }
 }
@@ -129,20 +129,20 @@ fn an_original_cannot_go_away() {
 fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
     let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
-    let data = Frame::Data { to: Name::Ours(2), bytes: 16_000 };
+    let data = Frame::Data { to: StreamRef::Ours(2), bytes: 16_000 };
     for _ in 0..20 {
         session.on_frame(data, START).expect("data");
     }
-    session.on_frame(Frame::Data { to: Name::Ours(2), bytes: 0 }, START).expect("end of data");
+    session.on_frame(Frame::Data { to: StreamRef::Ours(2), bytes: 0 }, START).expect("end of data");
     session.data_end(key, START);
     assert_eq!(sent(&mut session), [0x06, 0x08], "end of data, CLOSE");
     // Its local socket takes what had come, and the peer knows the stream no more.
     session.taken(key, 320_000, START);
-    let urgent = Frame::Urgent { to: Name::Ours(2), bytes: 1 };
+    let urgent = Frame::Urgent { to: StreamRef::Ours(2), bytes: 1 };
     session.on_frame(urgent, START).expect("urgent data");
     let later = START.after(Duration::from_secs(1));
     session.on_time(later).expect("still up");
     assert!(sent(&mut session).is_empty());
-    session.on_frame(Frame::Closed { from: Some(7), to: Name::Ours(2) }, later).expect("CLOSED");
+    session.on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, later).expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
 }

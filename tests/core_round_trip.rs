@@ -13,7 +13,7 @@ use sockmux_uring::limits::{
     ROUND_TRIPS_AT_FIRST,
 };
 use sockmux_uring::session::{Moment, Session};
-use sockmux_uring::wire::{Frame, Name};
+use sockmux_uring::wire::{Frame, StreamRef};
 use support::lone::{START, ours, sent, up};
 
 const PING: u8 = 0x08;
@@ -64,7 +64,7 @@ fn round_trip_millis(session: &Session) -> f64 {
 
 /// As much comes for nobody as makes us tell the peer; what we send then.
 fn bulk(session: &mut Session, now: Moment) -> Vec<u8> {
-    let to = Name::Theirs(0);
+    let to = StreamRef::Theirs(0);
     session.on_frame(Frame::Data { to, bytes: LANE_ACK_BYTES as u32 }, now).expect("data");
     sent(session)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sockmux_uring::limits::WINDOW_BYTES;
 use sockmux_uring::session::{Config, Event, Session, StreamKey};
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
-use sockmux_uring::wire::{CloseKind, Frame, Name};
+use sockmux_uring::wire::{CloseKind, Frame, StreamRef};
 use support::answered::open;
 use support::lone::{START, ours, sent, up};
 use support::original::Pair;
@@ -35,7 +35,7 @@ fn the_end_of_data_follows_the_last_byte_at_once() {
 
 #[test]
 fn acknowledgements_between_two_of_ours_wait_a_moment_or_for_company() {
-    let data = Frame::Data { to: Name::Ours(2), bytes: 1_000 };
+    let data = Frame::Data { to: StreamRef::Ours(2), bytes: 1_000 };
     let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
     session.on_frame(data, START).expect("data");
@@ -61,7 +61,7 @@ fn acknowledgements_between_two_of_ours_wait_a_moment_or_for_company() {
 fn an_original_is_acknowledged_with_the_next_batch() {
     let mut session = up(ours(0), None);
     let key = open(&mut session);
-    session.on_frame(Frame::Data { to: Name::Ours(2), bytes: 10 }, START).expect("data");
+    session.on_frame(Frame::Data { to: StreamRef::Ours(2), bytes: 10 }, START).expect("data");
     session.taken(key, 10, START);
     let mut head = Vec::new();
     assert!(session.poll_transmit(&mut head, false).is_some());
@@ -76,11 +76,11 @@ fn an_id_is_not_free_before_both_ends_have_closed() {
     assert_eq!(sent(&mut session), [CLOSE]);
     // The peer has closed at the same time: its answer to our CLOSE is still to come.
     let kind = CloseKind::Orderly;
-    let close = Frame::Close { from: Some(7), to: Name::Ours(2), reason: b"", kind };
+    let close = Frame::Close { from: Some(7), to: StreamRef::Ours(2), reason: b"", kind };
     session.on_frame(close, START).expect("CLOSE");
     assert_eq!(sent(&mut session), [CLOSED]);
     assert_eq!(session.stream_count(), 1);
-    session.on_frame(Frame::Closed { from: Some(7), to: Name::Ours(2) }, START).expect("CLOSED");
+    session.on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, START).expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
 }
 
@@ -109,7 +109,7 @@ fn what_came_before_a_break_waits_for_acknowledgements() {
     while !kinds.contains(&CLOSE) {
         assert!(kinds.contains(&SEND), "it does not go on: {kinds:?}");
         let sent_bytes = session.counters().payload_bytes_out;
-        let taken = Frame::Taken { to: Name::Ours(2), bytes: sent_bytes - acknowledged };
+        let taken = Frame::Taken { to: StreamRef::Ours(2), bytes: sent_bytes - acknowledged };
         acknowledged = sent_bytes;
         session.on_frame(taken, START).expect("SENT");
         kinds = sent(&mut session);
@@ -123,7 +123,7 @@ fn what_came_before_a_break_waits_for_acknowledgements() {
     session.data_ready(key, 10);
     assert!(session.local_broken(key, "gone"), "its data still goes out");
     assert!(sent(&mut session).is_empty(), "the peer has not answered");
-    let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
+    let opened = Frame::Opened { from: Some(7), to: StreamRef::Ours(2), first_bytes: 0 };
     session.on_frame(opened, START).expect("CONNECTED");
     assert_eq!(sent(&mut session), [SEND, CLOSE]);
 }
@@ -135,12 +135,12 @@ fn close_is_held_back_from_an_original_until_the_answer_has_come() {
     session.data_ready(key, 10);
     assert_eq!(sent(&mut session), [SEND]);
     session.data_end(key, START);
-    session.on_frame(Frame::Taken { to: Name::Ours(2), bytes: 10 }, START).expect("SENT");
+    session.on_frame(Frame::Taken { to: StreamRef::Ours(2), bytes: 10 }, START).expect("SENT");
     assert!(sent(&mut session).is_empty(), "an answer may come");
     // It comes late, and its client takes it late.
     let at = START.after(Duration::from_secs(20));
     session.received(at);
-    session.on_frame(Frame::Data { to: Name::Ours(2), bytes: 100 }, at).expect("data");
+    session.on_frame(Frame::Data { to: StreamRef::Ours(2), bytes: 100 }, at).expect("data");
     let at = START.after(Duration::from_secs(29));
     session.taken(key, 100, at);
     assert_eq!(sent(&mut session), [SENT]);
@@ -154,7 +154,7 @@ fn close_is_held_back_from_an_original_until_the_answer_has_come() {
         }
     }
     assert!(now >= at.after(Duration::from_secs(1)) && now <= at.after(Duration::from_secs(31)));
-    session.on_frame(Frame::Closed { from: Some(7), to: Name::Ours(2) }, now).expect("CLOSED");
+    session.on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, now).expect("CLOSED");
     let mut ended = false;
     while let Some(event) = session.poll_event() {
         ended |= matches!(event, Event::Ended { .. });

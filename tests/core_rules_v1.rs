@@ -11,7 +11,7 @@ use sockmux_uring::session::{
 };
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{CloseKind, Decoder, Frame, Name, Protocol, Step, Transport};
+use sockmux_uring::wire::{CloseKind, Decoder, Frame, StreamRef, Protocol, Step, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
@@ -30,7 +30,7 @@ fn open(session: &mut Session) -> StreamKey {
 }
 
 /// What the session sends now, and the number of the stream in the last of it.
-fn sent_number(session: &mut Session) -> (Vec<u8>, Name) {
+fn sent_number(session: &mut Session) -> (Vec<u8>, StreamRef) {
     let (mut kinds, mut number) = (Vec::new(), 0);
     let mut head = Vec::new();
     while session.poll_transmit(&mut head, true).is_some() {
@@ -38,7 +38,7 @@ fn sent_number(session: &mut Session) -> (Vec<u8>, Name) {
         number = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
         head.clear();
     }
-    (kinds, Name::Ours(number))
+    (kinds, StreamRef::Ours(number))
 }
 
 fn ends(session: &mut Session) -> Vec<Ended> {
@@ -187,7 +187,7 @@ fn a_number_of_the_peers_is_its_slot_and_its_generation() {
     let mut session = up(ours(1), ours(1).offer);
     let first = open(&mut session, old).expect("an open").expect("a stream");
     session.attach(first, 0);
-    let to = Name::Theirs(old);
+    let to = StreamRef::Theirs(old);
     let reset = Frame::Close { from: None, to, reason: b"gone", kind: CloseKind::Reset };
     session.on_frame(reset, START).expect("a reset");
     let second = open(&mut session, new).expect("an open").expect("a stream");
@@ -197,7 +197,7 @@ fn a_number_of_the_peers_is_its_slot_and_its_generation() {
     session.on_frame(reset, START).expect("it is thrown away");
     session.on_frame(Frame::Taken { to, bytes: 7 }, START).expect("it is thrown away");
     assert_eq!(session.counters().unknown_ids, 3);
-    let theirs = Name::Theirs(new);
+    let theirs = StreamRef::Theirs(new);
     assert_eq!(session.on_frame(data(theirs), START), Ok(Sink::Stream(second)));
     let windows = session.windows(second).expect("it stands");
     assert_eq!(windows.backlog_bytes, 100);
@@ -253,8 +253,8 @@ fn a_tentative_stream_sends_little_before_it_is_taken() {
         assert_eq!(out(&mut session), TENTATIVE_BYTES, "SockMux {newest}");
         assert!(ends(&mut session).is_empty());
         let to = match newest {
-            0 => Name::Ours(2),
-            _ => Name::Ours(1 << 20),
+            0 => StreamRef::Ours(2),
+            _ => StreamRef::Ours(1 << 20),
         };
         let taken = Frame::Opened { from: Some(9), to, first_bytes: 0 };
         session.on_frame(taken, START).expect("an answer");
@@ -264,8 +264,8 @@ fn a_tentative_stream_sends_little_before_it_is_taken() {
         session.data_ready(key, 10);
         assert_eq!(out(&mut session), 10);
         let to = match newest {
-            0 => Name::Ours(3),
-            _ => Name::Ours(1 << 20 | 1),
+            0 => StreamRef::Ours(3),
+            _ => StreamRef::Ours(1 << 20 | 1),
         };
         let reason = b"no exit";
         let refusal = Frame::Close { from: None, to, reason, kind: CloseKind::NotTaken };
@@ -279,7 +279,7 @@ fn a_tentative_stream_sends_little_before_it_is_taken() {
 #[test]
 fn tentative_datagrams_wait_and_are_given_back() {
     let at = "127.0.0.1:1".parse().expect("an address");
-    for (newest, open, to) in [(0, CONNECT, Name::Ours(2)), (1, OPEN, Name::Ours(1 << 20))] {
+    for (newest, open, to) in [(0, CONNECT, StreamRef::Ours(2)), (1, OPEN, StreamRef::Ours(1 << 20))] {
         let mut session = up(ours(newest), ours(newest).offer);
         session.on_frame(Frame::FirstData, START).expect("an option");
         let key = session.open_datagrams_tentatively(7, at, at).expect("a stream");

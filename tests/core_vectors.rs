@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sockmux_uring::session::{Config, Moment, Session};
 use sockmux_uring::wire::v03::{self, Encoder, Offer};
-use sockmux_uring::wire::{self, CloseKind, Frame, Name, Protocol, Route, Step, Transport, v1};
+use sockmux_uring::wire::{self, CloseKind, Frame, StreamRef, Protocol, Route, Step, Transport, v1};
 
 /// The fenced block, by name.
 fn vectors() -> BTreeMap<String, String> {
@@ -71,24 +71,24 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("connect_ipv6", open(4, client, entrance, 0), &|out| {
         e.connect(out, 4, client, entrance, 0);
     });
-    let opened = Frame::Opened { from: Some(2), to: Name::Ours(3), first_bytes: 0 };
+    let opened = Frame::Opened { from: Some(2), to: StreamRef::Ours(3), first_bytes: 0 };
     case("connected", opened, &|out| {
         e.connected(out, 2, 3, at("127.0.0.1:7001"), at("127.0.0.1:55522"), 0);
     });
-    case("send", Frame::Data { to: Name::Ours(2), bytes: 3 }, &|out| {
+    case("send", Frame::Data { to: StreamRef::Ours(2), bytes: 3 }, &|out| {
         e.data(out, 3, 2, 3);
         out.extend_from_slice(b"abc");
     });
-    case("end_of_data", Frame::Data { to: Name::Ours(2), bytes: 0 }, &|out| e.data(out, 3, 2, 0));
-    case("sent", Frame::Taken { to: Name::Ours(3), bytes: 16_376 }, &|out| {
+    case("end_of_data", Frame::Data { to: StreamRef::Ours(2), bytes: 0 }, &|out| e.data(out, 3, 2, 0));
+    case("sent", Frame::Taken { to: StreamRef::Ours(3), bytes: 16_376 }, &|out| {
         e.taken(out, 2, 3, 16_376)
     });
-    case("urgent", Frame::Urgent { to: Name::Ours(2), bytes: 1 }, &|out| {
+    case("urgent", Frame::Urgent { to: StreamRef::Ours(2), bytes: 1 }, &|out| {
         e.urgent(out, 3, 2, 1);
         out.push(b'!');
     });
     case("urgent_taken", Frame::UrgentTaken, &|out| e.urgent_taken(out, 2, 3, 1));
-    let close = |from, to, reason, kind| Frame::Close { from, to: Name::Ours(to), reason, kind };
+    let close = |from, to, reason, kind| Frame::Close { from, to: StreamRef::Ours(to), reason, kind };
     case("close", close(Some(3), 2, b"", CloseKind::Orderly), &|out| {
         e.close(out, Some(3), 2, "DO close");
     });
@@ -104,8 +104,8 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("not_taken", close(None, 3, b"no exit", CloseKind::NotTaken), &|out| {
         e.not_taken(out, 3, "no exit");
     });
-    case("closed", Frame::Closed { from: Some(2), to: Name::Ours(3) }, &|out| e.closed(out, 2, 3));
-    case("closed_refusal", Frame::Closed { from: Some(3), to: Name::None }, &|out| {
+    case("closed", Frame::Closed { from: Some(2), to: StreamRef::Ours(3) }, &|out| e.closed(out, 2, 3));
+    case("closed_refusal", Frame::Closed { from: Some(3), to: StreamRef::None }, &|out| {
         e.closed(out, 3, 255)
     });
     case("echo", Frame::Ping { ids: none, payload: b"74353842\0" }, &|out| {
@@ -131,7 +131,7 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     let number = 0x0010_0003;
     let opener = Route { id: number, peer_id: 0, opener: true };
     let other = Route { id: 9, peer_id: number, opener: false };
-    let (theirs, ours) = (Name::Theirs(number), Name::Ours(number));
+    let (theirs, ours) = (StreamRef::Theirs(number), StreamRef::Ours(number));
     let (client, entrance) = (at("127.0.0.1:40000"), at("[2001:db8::7]:443"));
     let open = |transport, client, first_bytes| Frame::Open {
         from: Some(number),
@@ -240,7 +240,7 @@ fn lane_taken(out: &mut Vec<u8>) {
     for _ in 0..4 {
         while session.poll_transmit(&mut before, false).is_some() {}
         // It counts whoever the payload was for, nobody included.
-        let frame = Frame::Data { to: Name::Ours(9), bytes: 204_800 };
+        let frame = Frame::Data { to: StreamRef::Ours(9), bytes: 204_800 };
         session.on_frame(frame, now).expect("a frame for nobody");
     }
     while session.poll_transmit(out, false).is_some() {}

@@ -14,7 +14,7 @@ use sockmux_uring::limits::{
     WINDOW_SHORT_PATH_BYTES,
 };
 use sockmux_uring::session::{Moment, Session, StreamKey};
-use sockmux_uring::wire::{Frame, Name, Protocol, Step, v1};
+use sockmux_uring::wire::{Frame, StreamRef, Protocol, Step, v1};
 use support::joined::{End, Link};
 use support::lone::{START, ours, up};
 
@@ -104,7 +104,7 @@ fn no_window_and_no_sum_of_windows_exceeds_its_bound() {
 }
 
 /// A stream that begins here, and its name for the peer.
-fn open(session: &mut Session) -> (StreamKey, Name) {
+fn open(session: &mut Session) -> (StreamKey, StreamRef) {
     let at = "127.0.0.1:1".parse().expect("an address");
     let mut head = Vec::new();
     // A ping may wait, after the one before was answered.
@@ -112,7 +112,7 @@ fn open(session: &mut Session) -> (StreamKey, Name) {
     head.clear();
     let key = session.open(0, at, at).expect("a stream");
     while session.poll_transmit(&mut head, true).is_some() {}
-    (key, Name::Ours(u32::from_be_bytes([head[4], head[5], head[6], head[7]])))
+    (key, StreamRef::Ours(u32::from_be_bytes([head[4], head[5], head[6], head[7]])))
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_window_grows_once_for_each_credit_that_goes_out() {
 }
 
 /// A session whose ping was answered after this time, a stream that began at it, and the stream's name.
-fn at_a_distance(round_trip: Duration) -> (Session, Moment, StreamKey, Name) {
+fn at_a_distance(round_trip: Duration) -> (Session, Moment, StreamKey, StreamRef) {
     let mut session = up(ours(1), ours(1).offer);
     let now = START.after(round_trip);
     let text = format!("{}\0", START.0);
@@ -188,7 +188,7 @@ fn at_a_distance(round_trip: Duration) -> (Session, Moment, StreamKey, Name) {
 }
 
 /// Half of the window comes and is taken at once, and the credit for it goes out: the window then.
-fn half_a_window(session: &mut Session, key: StreamKey, to: Name, now: Moment) -> u64 {
+fn half_a_window(session: &mut Session, key: StreamKey, to: StreamRef, now: Moment) -> u64 {
     let half = session.windows(key).expect("a stream").window_bytes / 2;
     session.on_frame(Frame::Data { to, bytes: half as u32 }, now).expect("within the window");
     session.taken(key, half, now);

@@ -10,7 +10,7 @@ use super::stream::{LocalEnd, State};
 use super::transmit::Control;
 use super::{Ended, Session, StreamKey};
 use crate::limits::{ORIGINAL_ID_MAX, REASON_BYTES};
-use crate::wire::{CloseKind, Name, Protocol};
+use crate::wire::{CloseKind, StreamRef, Protocol};
 
 /// Ids of an original's streams that were refused, while it has not shown that it knows: by CLOSED,
 /// or by a CLOSE of its own that crossed the refusal.
@@ -51,10 +51,10 @@ impl Session {
         self.outbox.push(Control::Refuse { to, reason, not_taken });
     }
 
-    pub(super) fn on_close(&mut self, from: Option<u32>, to: Name, reason: &[u8], kind: CloseKind) {
+    pub(super) fn on_close(&mut self, from: Option<u32>, to: StreamRef, reason: &[u8], kind: CloseKind) {
         let key = match (to, from) {
             // Its client has left before it had our id.
-            (Name::None, Some(from)) => self.unanswered(from),
+            (StreamRef::None, Some(from)) => self.unanswered(from),
             _ => self.find(to),
         };
         let stream = key.and_then(|key| self.streams.get(key));
@@ -67,11 +67,11 @@ impl Session {
         let ours = self.peer_is_ours();
         if self.protocol == Protocol::V03 {
             let crosses_refusal =
-                matches!(to, Name::None) && from.is_some_and(|from| self.refusals.remove(from));
+                matches!(to, StreamRef::None) && from.is_some_and(|from| self.refusals.remove(from));
             if ours || !(crosses || crosses_refusal) {
                 // Owed whether the stream is known or not.
                 let to = match to {
-                    Name::Ours(id) => Some(id),
+                    StreamRef::Ours(id) => Some(id),
                     _ => None,
                 };
                 self.outbox.push(Control::Closed { from: to, to: from });
@@ -96,8 +96,8 @@ impl Session {
         self.finish(key, how);
     }
 
-    pub(super) fn on_closed(&mut self, from: Option<u32>, to: Name) {
-        if let (Name::None, Some(from)) = (to, from) {
+    pub(super) fn on_closed(&mut self, from: Option<u32>, to: StreamRef) {
+        if let (StreamRef::None, Some(from)) = (to, from) {
             // It answers a refusal of ours.
             self.refusals.remove(from);
             return;

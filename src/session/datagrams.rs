@@ -10,7 +10,7 @@ use super::runs::{Dropped, Run, Runs};
 use super::stream::{LocalEnd, State, Stream};
 use super::{Moment, OpenError, SendRule, Session, Sink, StreamKey, Transmit, turns};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_QUEUE_BYTES, SMALL_FRAME_BYTES};
-use crate::wire::{Name, Protocol, Transport};
+use crate::wire::{StreamRef, Protocol, Transport};
 
 /// What became of a run that was to be queued, and of those that waited before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// A run has come.
-    pub(super) fn on_datagrams(&mut self, to: Name, size_bytes: u32, bytes: u32) -> Sink {
+    pub(super) fn on_datagrams(&mut self, to: StreamRef, size_bytes: u32, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
         if stream.datagrams.is_none() {

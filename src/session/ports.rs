@@ -11,7 +11,7 @@ use super::stream::Stream;
 use super::transmit::Control;
 use super::{Beside, Event, OpenError, Session, StreamKey, TunnelError};
 use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
-use crate::wire::{self, Name, Protocol, Transport};
+use crate::wire::{self, StreamRef, Protocol, Transport};
 
 /// What a stream has to do with ports on request.
 #[derive(Debug, Default)]
@@ -163,12 +163,12 @@ impl Session {
 
     /// The stream that a frame about a port is for, and the engine's number of it. `None`: it has
     /// ended, at least its local side.
-    fn on_ports(&mut self, to: Name, asks: bool) -> Result<Option<(StreamKey, u64)>, TunnelError> {
+    fn on_ports(&mut self, to: StreamRef, asks: bool) -> Result<Option<(StreamKey, u64)>, TunnelError> {
         if !self.peer_opens_ports() {
             return Err(TunnelError::PortsNotAgreed);
         }
         // Who did not begin the stream asks; the other answers.
-        if matches!(to, Name::Ours(_)) != asks {
+        if matches!(to, StreamRef::Ours(_)) != asks {
             return Err(TunnelError::PortsReversed);
         }
         let key = self.find(to);
@@ -178,7 +178,7 @@ impl Session {
 
     pub(super) fn on_listen(
         &mut self,
-        to: Name,
+        to: StreamRef,
         request: u32,
         transport: Transport,
     ) -> Result<(), TunnelError> {
@@ -199,7 +199,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn on_unlisten(&mut self, to: Name, request: u32) -> Result<(), TunnelError> {
+    pub(super) fn on_unlisten(&mut self, to: StreamRef, request: u32) -> Result<(), TunnelError> {
         let Some((key, user)) = self.on_ports(to, true)? else { return Ok(()) };
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
         let id = stream.id;
@@ -213,7 +213,7 @@ impl Session {
 
     pub(super) fn on_listening(
         &mut self,
-        to: Name,
+        to: StreamRef,
         request: u32,
         result: Result<SocketAddr, &[u8]>,
     ) -> Result<(), TunnelError> {
@@ -260,8 +260,8 @@ impl Session {
     /// Whose affair a stream is that the peer begins beside another, or why it is nobody's.
     fn beside(&self, what: wire::Beside) -> Result<Beside, &'static str> {
         let name = match what {
-            wire::Beside::Port { control, .. } => Name::Theirs(control),
-            wire::Beside::Call { control, .. } => Name::Ours(control),
+            wire::Beside::Port { control, .. } => StreamRef::Theirs(control),
+            wire::Beside::Call { control, .. } => StreamRef::Ours(control),
         };
         let stream = self.streams.by_number(name).and_then(|key| self.streams.get(key));
         let stream = stream.filter(|stream| !stream.deaf);

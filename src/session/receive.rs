@@ -8,7 +8,7 @@ use super::stream::{State, Stream};
 use super::transmit::Control;
 use super::{Beside, Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::CREDIT_BYTES_MAX;
-use crate::wire::{Frame, Name, Protocol, Transport};
+use crate::wire::{Frame, StreamRef, Protocol, Transport};
 
 impl Session {
     /// Takes a frame from the peer: where the payload behind it goes, if there is any.
@@ -137,7 +137,7 @@ impl Session {
         Sink::Discard
     }
 
-    pub(super) fn find(&mut self, to: Name) -> Option<StreamKey> {
+    pub(super) fn find(&mut self, to: StreamRef) -> Option<StreamKey> {
         let key = match self.protocol {
             Protocol::V03 => self.streams.by_short(to),
             Protocol::V1 => self.streams.by_number(to),
@@ -149,7 +149,7 @@ impl Session {
     }
 
     #[inline]
-    fn on_data(&mut self, to: Name, bytes: u32, now: Moment) -> Result<Sink, TunnelError> {
+    fn on_data(&mut self, to: StreamRef, bytes: u32, now: Moment) -> Result<Sink, TunnelError> {
         let Some(key) = self.find(to) else { return Ok(self.discard(bytes)) };
         if bytes == 0 {
             if self.half_close() && !self.is_unsuited(key) {
@@ -233,7 +233,7 @@ impl Session {
     }
 
     #[inline]
-    fn on_taken(&mut self, to: Name, bytes: u64) -> Result<(), TunnelError> {
+    fn on_taken(&mut self, to: StreamRef, bytes: u64) -> Result<(), TunnelError> {
         let Some(key) = self.find(to) else { return Ok(()) };
         let protocol = self.protocol;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
@@ -326,7 +326,7 @@ impl Session {
         Some(key)
     }
 
-    fn on_opened(&mut self, from: Option<u32>, to: Name) -> Option<StreamKey> {
+    fn on_opened(&mut self, from: Option<u32>, to: StreamRef) -> Option<StreamKey> {
         let key = self.find(to)?;
         let v1 = self.protocol == Protocol::V1;
         let stream = self.streams.get_mut(key)?;
@@ -360,7 +360,7 @@ impl Session {
         Some(key)
     }
 
-    fn on_urgent(&mut self, to: Name, bytes: u32) -> Sink {
+    fn on_urgent(&mut self, to: StreamRef, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
         if self.is_unsuited(key) {
             return self.discard(bytes);

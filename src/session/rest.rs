@@ -2,7 +2,7 @@
 
 use super::stream::{LocalEnd, State, Todo};
 use super::{Session, StreamKey};
-use crate::wire::Name;
+use crate::wire::StreamRef;
 
 /// What one end of a stream knows of what is in flight, in SockMux 1. Nothing is when both ends are
 /// still, and the credit of each is the other's allowance.
@@ -42,6 +42,6 @@ impl Session {
 
     /// The stream that began here under that number.
     pub fn opened_as(&self, number: u32) -> Option<StreamKey> {
-        self.streams.by_number(Name::Ours(number))
+        self.streams.by_number(StreamRef::Ours(number))
     }
 }

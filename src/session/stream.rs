@@ -12,7 +12,7 @@ use crate::session::ports::Ports;
 use crate::session::runs::Runs;
 use crate::session::turns::Share;
 use crate::session::window::TakenRate;
-use crate::wire::Name;
+use crate::wire::StreamRef;
 use crate::wire::v03::NO_ID;
 
 /// Names a stream: a slot and the generation of what is in it, so that the key of an ended
@@ -295,8 +295,8 @@ impl Streams {
 
     /// The stream that a frame of 0.3 means.
     #[inline]
-    pub(super) fn by_short(&self, name: Name) -> Option<StreamKey> {
-        let Name::Ours(id) = name else { return None };
+    pub(super) fn by_short(&self, name: StreamRef) -> Option<StreamKey> {
+        let StreamRef::Ours(id) = name else { return None };
         let index = self.by_id.get(id as usize)?.checked_sub(1)?;
         Some(StreamKey { index, generation: self.slots[index as usize].generation })
     }
@@ -311,18 +311,18 @@ impl Streams {
 
     /// The stream that a frame of SockMux 1 means.
     #[inline]
-    pub(super) fn by_number(&self, name: Name) -> Option<StreamKey> {
+    pub(super) fn by_number(&self, name: StreamRef) -> Option<StreamKey> {
         let (index, number) = match name {
-            Name::Ours(number) => (slot_of(number) as u32, number),
-            Name::Theirs(number) => {
+            StreamRef::Ours(number) => (slot_of(number) as u32, number),
+            StreamRef::Theirs(number) => {
                 let (found, slot) = *self.theirs.get(slot_of(number))?;
                 (slot.checked_sub(1).filter(|_| found == number)?, number)
             }
-            Name::None => return None,
+            StreamRef::None => return None,
         };
         let stream = self.slots.get(index as usize)?;
         let is_it = match name {
-            Name::Ours(_) => stream.opener && stream.id == number,
+            StreamRef::Ours(_) => stream.opener && stream.id == number,
             _ => true,
         };
         is_it.then_some(StreamKey { index, generation: stream.generation })
@@ -395,8 +395,8 @@ mod tests {
         let mut insert = |keep: bool| {
             let key = streams.insert(State::Open, true, Numbering::Ours).unwrap();
             let number = streams.get(key).unwrap().id;
-            assert_eq!(streams.by_number(Name::Ours(number)), Some(key));
-            assert_eq!(streams.by_number(Name::Theirs(number)), None);
+            assert_eq!(streams.by_number(StreamRef::Ours(number)), Some(key));
+            assert_eq!(streams.by_number(StreamRef::Theirs(number)), None);
             if !keep {
                 streams.remove(key);
             }
@@ -418,7 +418,7 @@ mod tests {
         assert!(streams.get(old).is_none());
         assert!(streams.remove(old).is_none());
         assert!(streams.get(new).is_some());
-        assert_eq!(streams.by_short(Name::Ours(streams.get(new).unwrap().id)), Some(new));
-        assert_eq!(streams.by_short(Name::Ours(9999)), None);
+        assert_eq!(streams.by_short(StreamRef::Ours(streams.get(new).unwrap().id)), Some(new));
+        assert_eq!(streams.by_short(StreamRef::Ours(9999)), None);
     }
 }

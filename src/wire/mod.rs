@@ -58,7 +58,7 @@ pub enum Beside {
 
 /// Which stream a frame is for, as its receiver sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
+pub enum StreamRef {
     /// By the number that the receiver gave it.
     Ours(u32),
     /// By the number that the sender gave it.
@@ -127,34 +127,34 @@ pub enum Frame<'a> {
         /// The answering side's id.
         from: Option<u32>,
         /// The opener's id.
-        to: Name,
+        to: StreamRef,
         /// Bytes of first data that follow.
         first_bytes: u32,
     },
     /// Stream data.
     Data {
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
         /// Bytes that follow. In 0.3, 0 is the end of data between two of ours that both said so.
         bytes: u32,
     },
     /// No more data comes in this direction.
     End {
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
     },
     /// Bytes that the receiver has handed to its local socket (0.3), or that may be sent beyond
     /// what was allowed before (1).
     Taken {
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
         /// How many since the last such frame.
         bytes: u64,
     },
     /// TCP urgent data.
     Urgent {
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
         /// Bytes that follow.
         bytes: u32,
     },
@@ -162,7 +162,7 @@ pub enum Frame<'a> {
     /// be shorter.
     Datagrams {
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
         /// Size of each but the last. 0 is one empty datagram, behind which nothing follows.
         size_bytes: u32,
         /// Bytes that follow: of all of them together.
@@ -175,7 +175,7 @@ pub enum Frame<'a> {
         /// The sender's id; none when it refuses an open.
         from: Option<u32>,
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
         /// Why, without the leading `#` and the trailing NUL; empty when the text is no reason.
         reason: &'a [u8],
         /// What kind of end it is.
@@ -186,7 +186,7 @@ pub enum Frame<'a> {
         /// The sender's id; none when it answers for a stream that it does not know by one.
         from: Option<u32>,
         /// The receiver's id.
-        to: Name,
+        to: StreamRef,
     },
     /// Asks for a sign of life.
     Ping {
@@ -219,7 +219,7 @@ pub enum Frame<'a> {
     /// SockMux 1: the receiver is to open a port for the client of this stream.
     Listen {
         /// The control stream.
-        to: Name,
+        to: StreamRef,
         /// The sender's number of the port, among those of the stream.
         request: u32,
         /// What is to come in by it.
@@ -228,7 +228,7 @@ pub enum Frame<'a> {
     /// Answers [`Frame::Listen`].
     Listening {
         /// The control stream.
-        to: Name,
+        to: StreamRef,
         /// The receiver's number of the port.
         request: u32,
         /// Where the sender listens, or why it does not.
@@ -237,7 +237,7 @@ pub enum Frame<'a> {
     /// A port that was asked for is of no more use.
     Unlisten {
         /// The control stream.
-        to: Name,
+        to: StreamRef,
         /// The sender's number of the port.
         request: u32,
     },

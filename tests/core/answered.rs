@@ -1,7 +1,7 @@
 //! A stream of a session by itself, begun and answered in 0.3.
 
 use sockmux_uring::session::{Session, StreamKey};
-use sockmux_uring::wire::{Frame, Name};
+use sockmux_uring::wire::{Frame, StreamRef};
 
 use super::lone::{START, sent};
 
@@ -10,7 +10,7 @@ pub(crate) fn open(session: &mut Session) -> StreamKey {
     let at = "127.0.0.1:1".parse().expect("an address");
     let key = session.open(0, at, at).expect("a stream");
     sent(session);
-    let opened = Frame::Opened { from: Some(7), to: Name::Ours(2), first_bytes: 0 };
+    let opened = Frame::Opened { from: Some(7), to: StreamRef::Ours(2), first_bytes: 0 };
     session.on_frame(opened, START).expect("CONNECTED");
     key
 }

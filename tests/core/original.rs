@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sockmux_uring::session::{Ended, Event, Moment, Session, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{Decoder, Frame, Name, Step};
+use sockmux_uring::wire::{Decoder, Frame, StreamRef, Step};
 
 use super::lone::{START, ours, up};
 
@@ -182,14 +182,14 @@ impl Pair {
                     Encoder.connected(out, id as u16, to, address(), address(), 0);
                 }));
             }
-            Frame::Opened { from, to: Name::Ours(id), .. } => {
+            Frame::Opened { from, to: StreamRef::Ours(id), .. } => {
                 if let Some(stream) = self.streams.get_mut(&id)
                     && stream.state == State::Connecting
                 {
                     *stream = Theirs { ours: from, state: State::Open };
                 }
             }
-            Frame::Data { to: Name::Ours(id), bytes } => {
+            Frame::Data { to: StreamRef::Ours(id), bytes } => {
                 if let Some(Theirs { ours: Some(ours), state: State::Open }) = self.streams.get(&id)
                 {
                     answers.push(encoded(|out| {
@@ -197,7 +197,7 @@ impl Pair {
                     }));
                 }
             }
-            Frame::Close { from, to: Name::Ours(id), .. } => {
+            Frame::Close { from, to: StreamRef::Ours(id), .. } => {
                 let answer = encoded(|out| {
                     let to = from.map_or(NO_ID, |from| from as u16);
                     Encoder.closed(out, id as u16, to);
@@ -208,7 +208,7 @@ impl Pair {
                     None => panic!("CLOSE for {id}, which may be another stream's soon"),
                 }
             }
-            Frame::Closed { to: Name::Ours(id), .. } => match self.streams.remove(&id) {
+            Frame::Closed { to: StreamRef::Ours(id), .. } => match self.streams.remove(&id) {
                 Some(Theirs { state: State::Closing, .. }) => {}
                 other => panic!("CLOSED meets {other:?}"),
             },

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{self, Beside, CloseKind, Frame, Name, Protocol, Route, Transport, v1};
+use sockmux_uring::wire::{self, Beside, CloseKind, Frame, StreamRef, Protocol, Route, Transport, v1};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -79,24 +79,24 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
             Encoder.connected(out, from, to, server, own, first_bytes);
             Frame::Opened {
                 from: Some(u32::from(from)),
-                to: Name::Ours(u32::from(to)),
+                to: StreamRef::Ours(u32::from(to)),
                 first_bytes,
             }
         }
         6 => {
             let bytes = choice.below(u64::from(PAYLOAD_BYTES_MAX) + 1) as u32;
             Encoder.data(out, from, to, bytes);
-            Frame::Data { to: Name::Ours(u32::from(to)), bytes }
+            Frame::Data { to: StreamRef::Ours(u32::from(to)), bytes }
         }
         7 => {
             let bytes = choice.below(u64::MAX);
             Encoder.taken(out, from, to, bytes);
-            Frame::Taken { to: Name::Ours(u32::from(to)), bytes }
+            Frame::Taken { to: StreamRef::Ours(u32::from(to)), bytes }
         }
         8 => {
             let bytes = choice.below(100) as u32;
             Encoder.urgent(out, from, to, bytes);
-            Frame::Urgent { to: Name::Ours(u32::from(to)), bytes }
+            Frame::Urgent { to: StreamRef::Ours(u32::from(to)), bytes }
         }
         9 => {
             Encoder.urgent_taken(out, from, to, choice.below(1_000));
@@ -105,7 +105,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
         10 => return close(choice, out, from, to),
         11 => {
             Encoder.closed(out, from, to);
-            Frame::Closed { from: Some(u32::from(from)), to: Name::Ours(u32::from(to)) }
+            Frame::Closed { from: Some(u32::from(from)), to: StreamRef::Ours(u32::from(to)) }
         }
         12 => {
             let text = text(choice, 100);
@@ -139,7 +139,7 @@ fn close(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> Str
         "{:?}",
         Frame::Close {
             from: own.map(u32::from),
-            to: Name::Ours(u32::from(to)),
+            to: StreamRef::Ours(u32::from(to)),
             reason: reason.as_bytes(),
             kind
         }
@@ -161,7 +161,7 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
     let opener = choice.below(2) == 1;
     let (id, peer_id) = if opener { (number, 9) } else { (9, number) };
     let route = Route { id, peer_id, opener };
-    let to = if opener { Name::Theirs(number) } else { Name::Ours(number) };
+    let to = if opener { StreamRef::Theirs(number) } else { StreamRef::Ours(number) };
     let frame = match choice.below(15) {
         0 => {
             let (client, entrance) = (address(choice), address(choice));
@@ -206,11 +206,11 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
                 }
                 1 => {
                     e.refuse(out, number, &reason);
-                    (Name::Ours(number), CloseKind::Refused)
+                    (StreamRef::Ours(number), CloseKind::Refused)
                 }
                 _ => {
                     e.not_taken(out, number, &reason);
-                    (Name::Ours(number), CloseKind::NotTaken)
+                    (StreamRef::Ours(number), CloseKind::NotTaken)
                 }
             };
             let reason = reason.as_bytes();

@@ -6,7 +6,7 @@ use super::{
     VERSION, id, kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
-use crate::wire::{CloseKind, Frame, Name, Step, WireError};
+use crate::wire::{CloseKind, Frame, StreamRef, Step, WireError};
 
 /// Reads SockMux 0.3 from pieces of any size. Holds at most one control packet; payload is only
 /// counted.
@@ -249,7 +249,7 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
     })
 }
 
-fn close(from: Option<u32>, to: Name, payload: &[u8]) -> Frame<'_> {
+fn close(from: Option<u32>, to: StreamRef, payload: &[u8]) -> Frame<'_> {
     let text = until_nul(payload);
     let not_taken = payload.get(text.len() + 1) == Some(&NOT_TAKEN);
     let reason = text.strip_prefix(b"#").unwrap_or(b"");
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn closes_are_told_apart() {
-        let kinds = |from, text: &'static [u8]| match close(from, Name::Ours(1), text) {
+        let kinds = |from, text: &'static [u8]| match close(from, StreamRef::Ours(1), text) {
             Frame::Close { kind, reason, .. } => (kind, reason),
             other => panic!("{other:?}"),
         };

@@ -9,7 +9,7 @@
 //! The format was measured on recordings of the original (`tests/traces`); `docs/protocol.md`
 //! has it in full, with what two of ours add to it.
 
-use super::Name;
+use super::StreamRef;
 
 mod decode;
 mod encode;
@@ -73,6 +73,6 @@ fn id(field: u16) -> Option<u32> {
 }
 
 /// The receiver's id as the session knows it.
-fn name(field: u16) -> Name {
-    id(field).map_or(Name::None, Name::Ours)
+fn name(field: u16) -> StreamRef {
+    id(field).map_or(StreamRef::None, StreamRef::Ours)
 }

@@ -8,7 +8,7 @@ use super::{
     MAGIC, OPEN_BYTES, RUN_BYTES, code, is_run, kind, transport,
 };
 use crate::limits::DATAGRAM_BYTES_MAX;
-use crate::wire::{CloseKind, Frame, Name, Step, Transport, WireError};
+use crate::wire::{CloseKind, Frame, StreamRef, Step, Transport, WireError};
 
 /// Reads SockMux 1 from pieces of any size. Holds at most one control frame; payload is only
 /// counted.
@@ -38,7 +38,7 @@ enum State {
 #[derive(Clone, Copy)]
 pub(super) struct Header {
     pub(super) kind: u8,
-    pub(super) name: Name,
+    pub(super) name: StreamRef,
     pub(super) number: u32,
     bytes: u32,
 }
@@ -185,7 +185,7 @@ impl Decoder {
             return Err(WireError::Flags { kind, flags });
         }
         let senders = flags & FLAG_SENDERS != 0;
-        let name = if senders { Name::Theirs(number) } else { Name::Ours(number) };
+        let name = if senders { StreamRef::Theirs(number) } else { StreamRef::Ours(number) };
         Ok(Header { kind, name, number, bytes })
     }
 }
@@ -231,7 +231,7 @@ fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_
 fn open(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
     let Header { kind, number, bytes, .. } = header;
     let transport = transport::read(payload[0]);
-    if transport.is_none() || header.name != Name::Theirs(number) {
+    if transport.is_none() || header.name != StreamRef::Theirs(number) {
         return Err(WireError::Flags { kind, flags: u16::from(payload[0]) });
     }
     if transport == Some(Transport::Udp) && first_bytes > 0 {

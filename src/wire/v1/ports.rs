@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::decode::{Header, read_address};
 use super::encode::{header, put_address};
 use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, kind, transport};
-use crate::wire::{Beside, Frame, Name, Route, Transport, WireError};
+use crate::wire::{Beside, Frame, StreamRef, Route, Transport, WireError};
 
 /// Bytes of a LISTEN: request, transport, three zeros.
 pub(super) const LISTEN_BYTES: u32 = 8;
@@ -101,7 +101,7 @@ pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireErro
             match (transport::read(payload[0]), what) {
                 // A call is a connection.
                 (Some(Transport::Udp), Some(Beside::Call { .. })) => None,
-                (Some(transport), Some(what)) if name == Name::Theirs(number) => {
+                (Some(transport), Some(what)) if name == StreamRef::Theirs(number) => {
                     let client = read_address(&payload[4..]);
                     let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
                     Some(Frame::Beside { from: number, transport, what, client, entrance })
@@ -160,7 +160,7 @@ mod tests {
         let mut decoder = Decoder::new();
         let (used, step) = decoder.step(&out).unwrap();
         let reason = vec![b'x'; (CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize];
-        let frame = Frame::Listening { to: Name::Theirs(3), request: 1, result: Err(&reason) };
+        let frame = Frame::Listening { to: StreamRef::Theirs(3), request: 1, result: Err(&reason) };
         assert_eq!((used, step), (out.len(), Step::Frame(frame)));
     }
 }

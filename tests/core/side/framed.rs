@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sockmux_uring::limits::{FRAME_BYTES, LANE_ACK_BYTES, LANE_ACK_RUNS_BYTES};
 use sockmux_uring::session::{Ended, Sink, Transmit};
 use sockmux_uring::wire::v1::{HEADER_BYTES, MAGIC};
-use sockmux_uring::wire::{Frame, Name};
+use sockmux_uring::wire::{Frame, StreamRef};
 
 use super::super::script::plan_of;
 use super::{EndedBy, Local, Side};
@@ -72,9 +72,9 @@ impl Side {
             _ => return false,
         };
         let plan = match name {
-            Name::Ours(number) => self.numbers.ours.get(&number),
-            Name::Theirs(number) => self.numbers.theirs.get(&number),
-            Name::None => None,
+            StreamRef::Ours(number) => self.numbers.ours.get(&number),
+            StreamRef::Theirs(number) => self.numbers.theirs.get(&number),
+            StreamRef::None => None,
         };
         let plan = *plan.unwrap_or_else(|| panic!("{frame:?} for a number that nobody gave"));
         // Without a local socket: refused before there was one.
