@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sockmux_uring::limits::{
     DATAGRAM_AGE_MICROS, DATAGRAM_BYTES_MAX, DATAGRAM_COST_BYTES, DATAGRAM_QUEUE_BYTES,
-    LANE_ACK_BYTES, LANE_CAP_BULK_BYTES, LANE_CAP_TYPING_BYTES, SMALL_FRAME_BYTES,
+    LINK_ACK_BYTES, LINK_CAP_BULK_BYTES, LINK_CAP_INTERACTIVE_BYTES, SMALL_FRAME_BYTES,
 };
 use sockmux_uring::session::{
     Config, Ended, Event, Moment, OpenError, Queued, Session, Sink, StreamKey, Transmit,
@@ -124,7 +124,7 @@ fn a_run_is_a_frame_and_only_equal_sizes_become_one() {
     ];
     assert_eq!(frames(&mut session), expected);
     assert_eq!(session.datagram_cost_bytes(), 0);
-    assert_eq!(session.lane_counts().sent_bytes, 699);
+    assert_eq!(session.link_counts().sent_bytes, 699);
     assert_eq!(session.counters().payload_bytes_out, 699);
 }
 
@@ -161,7 +161,7 @@ fn what_comes_is_told_with_its_size_and_counted_as_read() {
         let sink = session.on_frame(frame, START);
         assert_eq!(sink, Ok(Sink::Datagrams { key, size_bytes }));
     }
-    let counts = session.lane_counts();
+    let counts = session.link_counts();
     assert_eq!((counts.received_bytes, counts.told_bytes), (60_407, 60_400));
     assert_eq!(session.counters().payload_bytes_in, 60_407);
 }
@@ -206,7 +206,7 @@ fn frames_of_the_other_kind_are_thrown_away_and_counted() {
     assert_eq!(session.on_frame(frame, START), Ok(Sink::Discard));
     assert_eq!(session.counters().unsuited_frames, 7);
     assert_eq!(session.counters().unknown_ids, 0);
-    assert_eq!(session.lane_counts().received_bytes, 150, "it has been read all the same");
+    assert_eq!(session.link_counts().received_bytes, 150, "it has been read all the same");
 }
 
 #[test]
@@ -307,17 +307,17 @@ fn no_single_run_is_taken_that_would_leave_less_free_than_it_has() {
     assert_eq!(last, Queued { taken: false, dropped: 65, dropped_bytes: 0, too_big: false });
 }
 
-/// A peer that has read nothing: as much goes out as the lane lets.
+/// A peer that has read nothing: as much goes out as the link window lets.
 #[test]
-fn floods_wait_for_the_lane_and_single_datagrams_do_not() {
+fn floods_wait_for_the_link_window_and_single_datagrams_do_not() {
     let mut session = pair(1);
     let key = open(&mut session);
     for _ in 0..30 {
         assert!(session.datagrams_ready(key, 1_000, 65_000, START).taken);
     }
     let on_the_way: u64 = frames(&mut session).iter().map(|frame| frame.2).sum();
-    // Datagrams want to be there soon: the lane is kept short for them.
-    let most = LANE_CAP_TYPING_BYTES;
+    // Datagrams want to be there soon: the link window is kept small for them.
+    let most = LINK_CAP_INTERACTIVE_BYTES;
     assert!((most - 65_000..=most).contains(&on_the_way), "{on_the_way} bytes");
     let single = open(&mut session);
     let few = SMALL_FRAME_BYTES as u32 / 2;
@@ -330,7 +330,7 @@ fn floods_wait_for_the_lane_and_single_datagrams_do_not() {
 }
 
 #[test]
-fn a_datagram_that_the_lane_has_less_room_for_goes_whole() {
+fn a_datagram_larger_than_the_link_window_goes_whole() {
     let mut session = pair(1);
     let key = open(&mut session);
     for _ in 0..4 {
@@ -342,7 +342,7 @@ fn a_datagram_that_the_lane_has_less_room_for_goes_whole() {
 
 /// Bulk is held back as beside a keystroke, whichever way datagrams go.
 #[test]
-fn datagrams_keep_the_lane_short() {
+fn datagrams_keep_the_link_window_small() {
     let bulk = |session: &mut Session| {
         let at = "127.0.0.1:1".parse().expect("an address");
         for user in 0..80 {
@@ -351,18 +351,18 @@ fn datagrams_keep_the_lane_short() {
         }
         let mut head = Vec::new();
         while session.poll_transmit(&mut head, true).is_some() {}
-        session.lane_counts().sent_bytes
+        session.link_counts().sent_bytes
     };
     // Each stream's window is 256 KiB.
     let alone = bulk(&mut pair(1));
-    assert!(alone > LANE_CAP_BULK_BYTES - (1 << 20), "{alone} bytes");
+    assert!(alone > LINK_CAP_BULK_BYTES - (1 << 20), "{alone} bytes");
     let mut session = pair(1);
     incoming(&mut session, Some(Transport::Udp), 0);
     let frame = Frame::Datagrams { to: StreamRef::Theirs(1 << 20), size_bytes: 9_000, bytes: 9_000 };
     session.on_frame(frame, START).expect("a datagram");
     let opens = 80 * (64 << 10);
     let beside = bulk(&mut session);
-    assert!(beside <= opens + LANE_CAP_TYPING_BYTES, "{beside} bytes");
+    assert!(beside <= opens + LINK_CAP_INTERACTIVE_BYTES, "{beside} bytes");
 }
 
 /// A flood and a stream of bytes share a link: each has half.
@@ -408,7 +408,7 @@ fn shares(size: u32, run: u32) -> (u64, u64) {
         total += bytes;
         now = now.after(Duration::from_micros((bytes / 100).max(1)));
         session.received(now);
-        if total - told >= LANE_ACK_BYTES {
+        if total - told >= LINK_ACK_BYTES {
             told = total;
             let taken = Frame::LaneTaken { total_bytes: total };
             session.on_frame(taken, now).expect("LANE_TAKEN");

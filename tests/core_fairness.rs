@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sockmux_uring::limits::{
-    FRAME_BYTES, LANE_ACK_BYTES, LANE_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES,
+    FRAME_BYTES, LINK_ACK_BYTES, LINK_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES,
 };
 use sockmux_uring::session::{Moment, Session, StreamKey, Transmit};
 use sockmux_uring::wire::{Frame, StreamRef};
@@ -92,7 +92,7 @@ impl Drain {
             if head[0] == 3 {
                 let to = StreamRef::Ours(u32::from(u16::from_be_bytes([head[2], head[3]])));
                 self.session.on_frame(Frame::Taken { to, bytes }, self.now).expect("SENT");
-            } else if self.total - self.told >= LANE_ACK_BYTES {
+            } else if self.total - self.told >= LINK_ACK_BYTES {
                 self.told = self.total;
                 let taken = Frame::LaneTaken { total_bytes: self.total };
                 self.session.on_frame(taken, self.now).expect("LANE_TAKEN");
@@ -192,7 +192,7 @@ fn bulk_alone_uses_whole_frames_and_beside_others_a_millisecond_each() {
     assert_eq!(fast.longest, READ_AHEAD_BYTES.min(FRAME_BYTES), "as much as it has at once");
     let mut narrow = Drain::new(1, 1_000_000, &[1 << 20, 1 << 20]);
     narrow.run(10 << 20, 1);
-    assert_eq!(narrow.frame, LANE_QUANTUM_BYTES);
+    assert_eq!(narrow.frame, LINK_QUANTUM_BYTES);
 }
 
 /// The longest frame of bulk behind ten frames of another stream, of so many bytes each.

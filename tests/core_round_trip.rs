@@ -1,4 +1,4 @@
-//! The round trip that windows and lane are fitted to: measured again beside bulk, and never taken
+//! The round trip that windows are fitted to: measured again beside bulk, and never taken
 //! from what merely waited behind it.
 
 #[path = "core"]
@@ -9,7 +9,7 @@ mod support {
 use std::time::Duration;
 
 use sockmux_uring::limits::{
-    LANE_ACK_BYTES, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
+    LINK_ACK_BYTES, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
     ROUND_TRIPS_AT_FIRST,
 };
 use sockmux_uring::session::{Moment, Session};
@@ -65,7 +65,7 @@ fn round_trip_millis(session: &Session) -> f64 {
 /// As much comes for nobody as makes us tell the peer; what we send then.
 fn bulk(session: &mut Session, now: Moment) -> Vec<u8> {
     let to = StreamRef::Theirs(0);
-    session.on_frame(Frame::Data { to, bytes: LANE_ACK_BYTES as u32 }, now).expect("data");
+    session.on_frame(Frame::Data { to, bytes: LINK_ACK_BYTES as u32 }, now).expect("data");
     sent(session)
 }
 
@@ -98,7 +98,7 @@ fn only_a_quiet_connection_makes_it_longer() {
     // Old enough to be replaced; but the answer stood behind bulk.
     let now = now.after(Duration::from_micros(ROUND_TRIP_KEPT_MICROS));
     assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
-    for _ in 0..=ROUND_TRIP_QUIET_BYTES / LANE_ACK_BYTES {
+    for _ in 0..=ROUND_TRIP_QUIET_BYTES / LINK_ACK_BYTES {
         bulk(&mut session, now);
     }
     pong(&mut session, now, later(now, 80));

@@ -202,7 +202,7 @@ fn a_number_of_the_peers_is_its_slot_and_its_generation() {
     let windows = session.windows(second).expect("it stands");
     assert_eq!(windows.backlog_bytes, 100);
     assert_eq!(windows.credit_bytes, u64::from(FIRST_WINDOW_BYTES));
-    assert_eq!(session.lane_counts().received_bytes, 200, "what nobody takes has been read, too");
+    assert_eq!(session.link_counts().received_bytes, 200, "what nobody takes has been read, too");
 }
 
 #[test]

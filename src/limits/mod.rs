@@ -8,7 +8,7 @@
 //! - `cli`: the command line, parameter files and the plan.
 //! - `session`: streams, original peers, what is said beside the data, keep-alive and round trip.
 //! - `windows`: what may be on the way in one stream.
-//! - `lane`: frames, and what may be on the way over the whole connection.
+//! - `link_window`: frames, and what may be on the way over the whole connection.
 //! - `datagrams`: their queues, buffers and rests.
 //! - `connections`: ports, clients, the persistent connection, and the worker's waits.
 //! - `names`: looking up servers, clients, and the destinations of SOCKS flows.
@@ -29,7 +29,7 @@ mod copying;
 mod datagrams;
 mod demo;
 mod drivers;
-mod lane;
+mod link_window;
 mod log;
 mod names;
 mod proxies;
@@ -45,7 +45,7 @@ pub use self::copying::*;
 pub use self::datagrams::*;
 pub use self::demo::*;
 pub use self::drivers::*;
-pub use self::lane::*;
+pub use self::link_window::*;
 pub use self::log::*;
 pub use self::names::*;
 pub use self::proxies::*;

@@ -1,7 +1,7 @@
 //! One tunnel: its streams, what is said beside their data, and whether the peer is still there and
 //! how far away.
 
-use super::LANE_ACK_BYTES;
+use super::LINK_ACK_BYTES;
 
 /// First stream id. The original uses 0 and 1 for the tunnel itself.
 pub const STREAM_ID_FIRST: u32 = 2;
@@ -83,7 +83,7 @@ pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;
 
 /// SockMux 1: payload beside a ping, on our way when it went out or come before its answer, up to
 /// which it shows the path and not a queue. A little more than what nobody has told of yet
-/// ([`LANE_ACK_BYTES`]).
+/// ([`LINK_ACK_BYTES`]).
 pub const ROUND_TRIP_QUIET_BYTES: u64 = 64 << 10;
 
-const _: () = assert!(LANE_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);
+const _: () = assert!(LINK_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);

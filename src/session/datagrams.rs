@@ -88,7 +88,7 @@ impl Session {
         bytes: u32,
         now: Moment,
     ) -> Queued {
-        self.lane.clock(now);
+        self.link_window.clock(now);
         let run = Run::new(size_bytes, bytes);
         let (protocol, payload_max) = (self.protocol, self.datagram_max());
         let Some(stream) = self.streams.get_mut(key) else {
@@ -152,7 +152,7 @@ impl Session {
         if stream.deaf {
             return self.discard(bytes);
         }
-        self.lane.datagrams_passed(u64::from(bytes), &mut stream.small_in);
+        self.link_window.datagrams_passed(u64::from(bytes), &mut stream.small_in);
         self.counters.payload_bytes_in += u64::from(bytes);
         Sink::Datagrams { key, size_bytes }
     }
@@ -165,14 +165,14 @@ impl Session {
     }
 
     /// The next frame of a stream whose turn it is: of at most so many bytes if it can be cut so, and
-    /// of what the lane has room for if it is more than a small one.
+    /// of what the link window has room for if it is more than a small one.
     pub(super) fn transmit_datagrams(
         &mut self,
         head: &mut Vec<u8>,
         key: StreamKey,
         rule: SendRule,
         most_bytes: u64,
-        lane_room_bytes: u64,
+        link_room_bytes: u64,
     ) -> Option<Transmit> {
         let encoder = self.encoder();
         let stream = self.streams.get_mut(key)?;
@@ -189,7 +189,7 @@ impl Session {
             Protocol::V1 if u64::from(runs.front()?.bytes) <= SMALL_FRAME_BYTES => {
                 runs.take(most_bytes)?
             }
-            Protocol::V1 => runs.take(most_bytes.min(lane_room_bytes))?,
+            Protocol::V1 => runs.take(most_bytes.min(link_room_bytes))?,
         };
         self.datagram_cost_bytes -= before - runs.cost_bytes();
         let bytes = u64::from(run.bytes);
@@ -197,8 +197,8 @@ impl Session {
         match rule.protocol {
             Protocol::V03 => rule.spend(stream, bytes),
             Protocol::V1 => {
-                self.lane.sent(bytes);
-                self.lane.datagrams_passed(bytes, &mut stream.small_out);
+                self.link_window.sent(bytes);
+                self.link_window.datagrams_passed(bytes, &mut stream.small_out);
             }
         }
         encoder.datagrams(head, route, run.size_bytes, run.bytes);

@@ -96,7 +96,7 @@ impl Session {
 
     /// When slots run short, the streams that have been held and silent for longest end.
     pub(super) fn free_slots(&mut self) {
-        let now = self.lane.now();
+        let now = self.link_window.now();
         for _ in 0..self.missing_slots() {
             match self.longest_held() {
                 Some((gives_way_at, key)) if gives_way_at <= now => self.end_hold(key),

@@ -114,7 +114,7 @@ impl Session {
             self.liveness.hello_deadline =
                 self.liveness.hello_timeout.map(|timeout| now.after(timeout));
         }
-        self.lane.clock(now);
+        self.link_window.clock(now);
     }
 
     /// Round trip of the path, as pings have shown it.
@@ -129,7 +129,7 @@ impl Session {
         }
         // No ping goes out before the hello is done, even where no deadline is set for it.
         let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
-        let acks = [self.queues.ack_deadline(), self.lane.tell_at()];
+        let acks = [self.queues.ack_deadline(), self.link_window.report_at()];
         [ping, self.liveness.silent_since(), self.next_hold_end()]
             .into_iter()
             .chain(acks)
@@ -142,7 +142,7 @@ impl Session {
     /// # Errors
     /// [`TunnelError`] when the peer has been silent for too long: the tunnel is over.
     pub fn on_time(&mut self, now: Moment) -> Result<(), TunnelError> {
-        self.lane.clock(now);
+        self.link_window.clock(now);
         if let Some(deadline) = self.liveness.hello_deadline {
             if now >= deadline {
                 let seconds = self.liveness.hello_timeout.unwrap_or_default().as_secs();
@@ -160,7 +160,7 @@ impl Session {
             self.ping(now);
         }
         self.queues.acks_due_at(now);
-        self.lane_on_time(now);
+        self.report_if_due(now);
         self.end_holds(now);
         Ok(())
     }
@@ -169,8 +169,8 @@ impl Session {
         self.liveness.last_ping = now;
         self.liveness.asked = Some(Asked {
             at: now,
-            was_quiet: self.lane.on_the_way_bytes() <= ROUND_TRIP_QUIET_BYTES,
-            received_bytes: self.lane.received_bytes(),
+            was_quiet: self.link_window.in_flight_bytes() <= ROUND_TRIP_QUIET_BYTES,
+            received_bytes: self.link_window.received_bytes(),
         });
         self.outbox.push(Control::Ping(now));
     }
@@ -195,7 +195,7 @@ impl Session {
         let sent: Option<u64> = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         // A peer may answer with what it likes: only the last ping's own text is a measurement.
         if let Some(asked) = self.liveness.asked.take_if(|asked| Some(asked.at.0) == sent) {
-            let came_bytes = self.lane.received_bytes() - asked.received_bytes;
+            let came_bytes = self.link_window.received_bytes() - asked.received_bytes;
             let is_quiet = asked.was_quiet && came_bytes <= ROUND_TRIP_QUIET_BYTES;
             let time = Duration::from_micros(now.0.saturating_sub(asked.at.0));
             self.liveness.measured(time, is_quiet, now);

@@ -94,7 +94,7 @@ impl Session {
         let key =
             self.streams.insert(state, true, numbering).ok_or(OpenError::TooMany { limit })?;
         self.open_windows(key);
-        let now = self.lane.now();
+        let now = self.link_window.now();
         if let Some(stream) = self.streams.get_mut(key) {
             stream.user = Some(user);
             stream.addresses = addresses;
@@ -176,7 +176,7 @@ impl Session {
     /// The local socket has taken `bytes` of what was delivered.
     #[inline]
     pub fn taken(&mut self, key: StreamKey, bytes: u64, now: Moment) {
-        self.lane.clock(now);
+        self.link_window.clock(now);
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return;
@@ -206,7 +206,7 @@ impl Session {
 
     /// The local side has ended its data, and may still take.
     pub fn data_end(&mut self, key: StreamKey, now: Moment) {
-        self.lane.clock(now);
+        self.link_window.clock(now);
         let half_close = self.half_close();
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;

@@ -17,7 +17,7 @@ mod datagrams;
 mod error;
 mod event;
 mod hold;
-mod lane;
+mod link_window;
 mod liveness;
 mod local;
 mod ports;
@@ -33,7 +33,7 @@ pub use datagrams::Queued;
 pub use error::{OpenError, TunnelError};
 pub use event::{Beside, Ended, Event, Sink, Transmit};
 #[doc(hidden)]
-pub use lane::LaneCounts;
+pub use link_window::LinkCounts;
 pub use rest::Rest;
 pub use stream::StreamKey;
 #[doc(hidden)]
@@ -43,7 +43,7 @@ use crate::limits;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
 use close::Refusals;
-use lane::Lane;
+use link_window::LinkWindow;
 use liveness::Liveness;
 use stream::{Numbering, Stream, Streams};
 use transmit::{Outbox, Queues};
@@ -243,7 +243,7 @@ pub struct Session {
     farewell_asked: Option<(u16, u16)>,
     /// SockMux 1: what streams have beyond their first window, in bytes.
     extra_window_bytes: u64,
-    lane: Lane,
+    link_window: LinkWindow,
     /// What all datagrams that wait cost, in bytes.
     datagram_cost_bytes: u64,
     counters: Counters,
@@ -277,7 +277,7 @@ impl Session {
             peer_leaves: false,
             farewell_asked: None,
             extra_window_bytes: 0,
-            lane: Lane::default(),
+            link_window: LinkWindow::default(),
             datagram_cost_bytes: 0,
             counters: Counters::default(),
             config,

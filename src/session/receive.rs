@@ -25,7 +25,7 @@ impl Session {
             | Frame::Open { first_bytes: bytes, .. } = frame
         {
             // Also what nobody takes: it has been read.
-            self.lane_received(u64::from(bytes), now);
+            self.link_received(u64::from(bytes), now);
         }
         match frame {
             Frame::Hello { ids, offer } => {
@@ -188,7 +188,7 @@ impl Session {
         }
         let bytes = u64::from(bytes);
         stream.backlog_bytes += bytes;
-        self.lane.passed(bytes, &mut stream.small_in);
+        self.link_window.passed(bytes, &mut stream.small_in);
         stream.answered = true;
         stream.filling_since.get_or_insert(now);
         let limit_bytes = match protocol {
@@ -245,7 +245,7 @@ impl Session {
                 };
                 stream.unacked_bytes = rest;
                 if let Some(hold) = stream.hold.as_mut().filter(|_| rest == 0) {
-                    hold.renew(self.lane.now());
+                    hold.renew(self.link_window.now());
                 }
             }
             Protocol::V1 if stream.datagrams.is_some() => {
@@ -347,12 +347,12 @@ impl Session {
         stream.peer_id = Some(from);
         let began = stream.began;
         if let Some(hold) = &mut stream.hold {
-            hold.renew(self.lane.now());
+            hold.renew(self.link_window.now());
         }
         if let (Some(user), false) = (stream.user, stream.deaf) {
             self.events.push_back(Event::Opened { user });
         }
-        self.liveness.answered_open(began, self.lane.now());
+        self.liveness.answered_open(began, self.link_window.now());
         self.schedule_control(key);
         self.schedule_data(key);
         self.resume_reading(key);

@@ -363,7 +363,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(key) else { return Transmit::Control };
         if v1 {
             stream.credit_bytes -= bytes;
-            self.lane.sent(bytes);
+            self.link_window.sent(bytes);
             turns::charge(stream, bytes);
         }
         let user = stream.user.filter(|_| bytes > 0);
@@ -383,20 +383,20 @@ impl Session {
     #[inline]
     fn transmit_data(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
         let (rule, encoder) = (self.send_rule(), self.encoder());
-        let (quantum, typing) = (self.quantum_bytes(), self.lane.somebody_types());
-        let lane_room = match rule.protocol {
+        let (quantum, typing) = (self.quantum_bytes(), self.link_window.somebody_types());
+        let link_room = match rule.protocol {
             Protocol::V03 => u64::MAX,
-            Protocol::V1 => self.lane.room_bytes(self.round_trip()),
+            Protocol::V1 => self.link_window.room_bytes(self.round_trip()),
         };
         loop {
-            // While the lane is full, bulk waits for the peer to say that it has read some.
+            // While the link window is full, bulk waits until the peer reports more bytes read.
             let (key, is_sparse) = match self.turns.next_sparse() {
-                None if lane_room == 0 => return None,
+                None if link_room == 0 => return None,
                 None => (self.turns.next_bulk()?, false),
                 Some(key) => (key, true),
             };
             let Some(stream) = self.streams.get_mut(key) else { continue };
-            if lane_room == 0 && stream.waiting_bytes() > SMALL_FRAME_BYTES {
+            if link_room == 0 && stream.waiting_bytes() > SMALL_FRAME_BYTES {
                 self.turns.put_off(key);
                 continue;
             }
@@ -410,13 +410,13 @@ impl Session {
             // taken off the next.
             let most = if typing || !self.turns.is_alone() { quantum } else { u64::MAX };
             if stream.datagrams.is_some() {
-                match self.transmit_datagrams(head, key, rule, most, lane_room) {
+                match self.transmit_datagrams(head, key, rule, most, link_room) {
                     None => continue,
                     transmit => return transmit,
                 }
             }
             let bytes = stream.ready_bytes.min(rule.room(stream)).min(most);
-            let bytes = if bytes > SMALL_FRAME_BYTES { bytes.min(lane_room) } else { bytes };
+            let bytes = if bytes > SMALL_FRAME_BYTES { bytes.min(link_room) } else { bytes };
             if bytes == 0 {
                 continue;
             }
@@ -424,8 +424,8 @@ impl Session {
             rule.spend(stream, bytes);
             turns::charge(stream, bytes);
             if rule.protocol == Protocol::V1 {
-                self.lane.sent(bytes);
-                self.lane.passed(bytes, &mut stream.small_out);
+                self.link_window.sent(bytes);
+                self.link_window.passed(bytes, &mut stream.small_out);
             }
             stream.answered = false;
             encoder.data(head, route, bytes as u32);

@@ -128,7 +128,7 @@ impl Session {
     pub(super) fn quantum_bytes(&self) -> u64 {
         match self.protocol {
             Protocol::V03 => self.payload_max(),
-            Protocol::V1 => self.lane.quantum_bytes(),
+            Protocol::V1 => self.link_window.quantum_bytes(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sockmux_uring::limits::{
-    DATAGRAM_QUEUE_BYTES, LANE_ACK_BYTES, LANE_ACK_RUNS_BYTES, LANE_ACK_RUNS_MICROS,
+    DATAGRAM_QUEUE_BYTES, LINK_ACK_BYTES, LINK_ACK_RUNS_BYTES, LINK_ACK_RUNS_MICROS,
     WINDOW_BUDGET_BYTES,
 };
 use sockmux_uring::session::{
@@ -437,20 +437,20 @@ impl Engine {
         let held_bytes: u64 = self.locals.iter().filter(waiting).map(|local| local.ready).sum();
         let cost_bytes = self.session.datagram_cost_bytes();
         assert!((held_bytes..=DATAGRAM_QUEUE_BYTES).contains(&cost_bytes));
-        let lane = self.session.lane_counts();
+        let link = self.session.link_counts();
         // Much that is not told of is told of soon.
-        let soon = self.now.after(Duration::from_micros(LANE_ACK_RUNS_MICROS));
-        let most_bytes = match lane.tell_at {
-            Some(at) if at <= soon => LANE_ACK_RUNS_BYTES,
-            _ => LANE_ACK_BYTES,
+        let soon = self.now.after(Duration::from_micros(LINK_ACK_RUNS_MICROS));
+        let most_bytes = match link.report_at {
+            Some(at) if at <= soon => LINK_ACK_RUNS_BYTES,
+            _ => LINK_ACK_BYTES,
         };
-        let told = lane.received_bytes - lane.told_bytes < most_bytes;
-        assert!(lane.taken_bytes <= lane.sent_bytes && told, "{lane:?}");
+        let told = link.received_bytes - link.told_bytes < most_bytes;
+        assert!(link.taken_bytes <= link.sent_bytes && told, "{link:?}");
         let counters = self.session.counters();
         let v1 = self.protocol == Protocol::V1;
-        assert!(!v1 || lane.sent_bytes == counters.payload_bytes_out, "{lane:?}");
+        assert!(!v1 || link.sent_bytes == counters.payload_bytes_out, "{link:?}");
         let read_bytes = counters.payload_bytes_in + counters.discarded_bytes;
-        assert!(!v1 || self.over || lane.received_bytes <= read_bytes, "{lane:?}");
+        assert!(!v1 || self.over || link.received_bytes <= read_bytes, "{link:?}");
         let counters = self.session.counters();
         assert!(counters.frames_out == self.sent as u64);
         assert!(counters.opened + counters.accepted >= self.session.stream_count() as u64);

@@ -97,7 +97,7 @@ pub(crate) struct Side {
     pub(crate) payload_out: u64,
     pub(crate) payload_in: u64,
     /// SockMux 1: payload that frames of data have announced, for whomever.
-    lane_in: u64,
+    link_in: u64,
     pub(crate) urgent_out: u64,
     pub(crate) urgent_in: u64,
     urgent_frame: bool,
@@ -132,7 +132,7 @@ impl Side {
             ending: None,
             payload_out: 0,
             payload_in: 0,
-            lane_in: 0,
+            link_in: 0,
             urgent_out: 0,
             urgent_in: 0,
             urgent_frame: false,
@@ -180,7 +180,7 @@ impl Side {
                     self.sink = self.session.on_frame(frame, now)?;
                     if let Frame::Data { .. } | Frame::Open { .. } | Frame::Datagrams { .. } = frame
                     {
-                        self.lane_in += u64::from(frame.payload_bytes());
+                        self.link_in += u64::from(frame.payload_bytes());
                     }
                     let unknown = self.session.counters().unknown_ids - before;
                     assert_eq!(unknown, u64::from(late), "{frame:?}");

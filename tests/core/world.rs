@@ -267,8 +267,8 @@ impl<'a, C: Choice> World<'a, C> {
             let [first, second] = self.first_windows;
             one.check_windows(other, first, second);
             other.check_windows(one, second, first);
-            one.check_lane(other);
-            other.check_lane(one);
+            one.check_link(other);
+            other.check_link(one);
             let extra = [one, other].map(|side| side.session.extra_window_bytes());
             self.extra_window_bytes = self.extra_window_bytes.max(extra[0]).max(extra[1]);
         }
@@ -391,8 +391,8 @@ impl<'a, C: Choice> World<'a, C> {
         for side in &self.sides {
             side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
-            let lane = side.session.lane_counts();
-            assert!(lane.sent_bytes - lane.taken_bytes < limits::LANE_ACK_BYTES);
+            let link = side.session.link_counts();
+            assert!(link.sent_bytes - link.taken_bytes < limits::LINK_ACK_BYTES);
             assert_eq!(side.session.extra_window_bytes(), 0);
             assert_eq!(side.session.datagram_cost_bytes(), 0);
             assert_eq!(side.protocol, self.protocol);

@@ -126,8 +126,8 @@ impl Engine {
                 0 => e.ping(&mut out, b"farewell"),
                 // More or less than was sent, now and then: the tunnel is over.
                 3 => {
-                    let lane = self.session.lane_counts();
-                    let (low, high) = (lane.taken_bytes, lane.sent_bytes + 1);
+                    let link = self.session.link_counts();
+                    let (low, high) = (link.taken_bytes, link.sent_bytes + 1);
                     out.extend_from_slice(&[0xb1, 0x0b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
                     let total_bytes = low + choice.below(high - low + 1);
                     out.extend_from_slice(&total_bytes.to_be_bytes());

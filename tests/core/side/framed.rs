@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use sockmux_uring::limits::{FRAME_BYTES, LANE_ACK_BYTES, LANE_ACK_RUNS_BYTES};
+use sockmux_uring::limits::{FRAME_BYTES, LINK_ACK_BYTES, LINK_ACK_RUNS_BYTES};
 use sockmux_uring::session::{Ended, Sink, Transmit};
 use sockmux_uring::wire::v1::{HEADER_BYTES, MAGIC};
 use sockmux_uring::wire::{Frame, StreamRef};
@@ -160,13 +160,13 @@ impl Side {
 
     /// The whole connection: what came is counted for whomever it was, also for nobody, and no
     /// number goes back or ahead of what is true.
-    pub(crate) fn check_lane(&self, other: &Side) {
-        let (own, peers) = (self.session.lane_counts(), other.session.lane_counts());
+    pub(crate) fn check_link(&self, other: &Side) {
+        let (own, peers) = (self.session.link_counts(), other.session.link_counts());
         assert_eq!(own.sent_bytes, self.payload_out);
-        assert_eq!(own.received_bytes, self.lane_in);
+        assert_eq!(own.received_bytes, self.link_in);
         assert!(own.taken_bytes <= peers.told_bytes && peers.told_bytes <= peers.received_bytes);
         assert!(peers.received_bytes <= own.sent_bytes);
-        let most_bytes = own.tell_at.map_or(LANE_ACK_BYTES, |_| LANE_ACK_RUNS_BYTES);
+        let most_bytes = own.report_at.map_or(LINK_ACK_BYTES, |_| LINK_ACK_RUNS_BYTES);
         assert!(own.received_bytes - own.told_bytes < most_bytes);
     }
 
