@@ -36,7 +36,7 @@ fn parse(criterion: &mut Criterion) {
         for id in 0..FRAMES as u16 {
             Encoder.data(&mut bytes, id, id, payload);
             bytes.resize(bytes.len() + payload as usize, 0);
-            Encoder.taken(&mut bytes, id, id, u64::from(payload));
+            Encoder.consumed(&mut bytes, id, id, u64::from(payload));
         }
         group.bench_with_input(BenchmarkId::new("data and sent", payload), &bytes, |b, bytes| {
             b.iter(|| assert_eq!(count_frames(bytes), 2 * FRAMES));
@@ -79,7 +79,7 @@ fn write(criterion: &mut Criterion) {
         b.iter(|| {
             bytes.clear();
             for id in 0..FRAMES as u16 {
-                Encoder.taken(&mut bytes, black_box(id), id, u64::from(PAYLOAD_BYTES_MAX));
+                Encoder.consumed(&mut bytes, black_box(id), id, u64::from(PAYLOAD_BYTES_MAX));
             }
             black_box(bytes.as_slice());
         });

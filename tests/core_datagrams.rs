@@ -188,9 +188,9 @@ fn frames_of_the_other_kind_are_thrown_away_and_counted() {
     for frame in [
         Frame::Data { to, bytes: 100 },
         Frame::Urgent { to, bytes: 1 },
-        Frame::Taken { to, bytes: 1 << 39 },
-        Frame::Taken { to, bytes: 1 << 39 },
-        Frame::Taken { to, bytes: 1 << 39 },
+        Frame::Consumed { to, bytes: 1 << 39 },
+        Frame::Consumed { to, bytes: 1 << 39 },
+        Frame::Consumed { to, bytes: 1 << 39 },
         Frame::End { to },
     ] {
         assert_eq!(session.on_frame(frame, START), Ok(Sink::Discard), "{frame:?}");
@@ -383,7 +383,7 @@ fn shares(size: u32, run: u32) -> (u64, u64) {
     let to = StreamRef::Ours(1 << 20);
     let flood = open(&mut session);
     sent(&mut session);
-    session.on_frame(Frame::Taken { to, bytes: 1 << 39 }, START).expect("credit");
+    session.on_frame(Frame::Consumed { to, bytes: 1 << 39 }, START).expect("credit");
     let (mut now, mut told, mut total) = (START, 0, 0);
     let (mut bulk_bytes, mut flood_bytes) = (0, 0);
     while total < 60 << 20 {
@@ -460,7 +460,7 @@ fn an_original_is_sent_no_more_than_it_acknowledges() {
     }
     // While not more than four packet sizes are on the way.
     assert_eq!(frames(&mut session), sends(&[16_000; 5]));
-    let acknowledged = Frame::Taken { to: StreamRef::Ours(2), bytes: 16_000 };
+    let acknowledged = Frame::Consumed { to: StreamRef::Ours(2), bytes: 16_000 };
     session.on_frame(acknowledged, START).expect("SENT");
     assert_eq!(frames(&mut session), sends(&[16_000]));
     assert_eq!(session.protocol(), Protocol::V03);
@@ -481,7 +481,7 @@ fn datagrams_of_0_3_come_as_packets_and_an_empty_one_is_thrown_away() {
     let at = "127.0.0.1:1".parse().expect("an address");
     session.accept(key, at, at);
     frames(&mut session);
-    session.taken(key, 20, START);
+    session.consumed(key, 20, START);
     assert!(frames(&mut session).is_empty(), "first data is not acknowledged");
     let to = StreamRef::Ours(2);
     assert_eq!(session.on_frame(Frame::Data { to, bytes: 0 }, START), Ok(Sink::Discard));
@@ -490,7 +490,7 @@ fn datagrams_of_0_3_come_as_packets_and_an_empty_one_is_thrown_away() {
     assert_eq!(session.counters().unsuited_frames, 2);
     assert!(session.poll_event().is_none(), "no end of data");
     assert_eq!(session.on_frame(Frame::Data { to, bytes: 9 }, START), Ok(Sink::Stream(key)));
-    session.taken(key, 9, START);
+    session.consumed(key, 9, START);
     assert_eq!(frames(&mut session), [control(0x46)]);
 }
 

@@ -52,7 +52,7 @@ impl Drain {
                     let to = StreamRef::Ours(short);
                     Frame::Opened { from: Some(short), to, first_bytes: 0 }
                 }
-                _ => Frame::Taken { to: StreamRef::Ours(number), bytes: 1 << 39 },
+                _ => Frame::Consumed { to: StreamRef::Ours(number), bytes: 1 << 39 },
             };
             session.on_frame(answer, START).expect("an answer");
             heads.clear();
@@ -91,7 +91,7 @@ impl Drain {
             self.session.received(self.now);
             if head[0] == 3 {
                 let to = StreamRef::Ours(u32::from(u16::from_be_bytes([head[2], head[3]])));
-                self.session.on_frame(Frame::Taken { to, bytes }, self.now).expect("SENT");
+                self.session.on_frame(Frame::Consumed { to, bytes }, self.now).expect("SENT");
             } else if self.total - self.told >= LINK_ACK_BYTES {
                 self.told = self.total;
                 let taken = Frame::LaneTaken { total_bytes: self.total };

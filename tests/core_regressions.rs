@@ -137,7 +137,7 @@ fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
     session.data_end(key, START);
     assert_eq!(sent(&mut session), [0x06, 0x08], "end of data, CLOSE");
     // Its local socket takes what had come, and the peer knows the stream no more.
-    session.taken(key, 320_000, START);
+    session.consumed(key, 320_000, START);
     let urgent = Frame::Urgent { to: StreamRef::Ours(2), bytes: 1 };
     session.on_frame(urgent, START).expect("urgent data");
     let later = START.after(Duration::from_secs(1));

@@ -39,7 +39,7 @@ fn acknowledgements_between_two_of_ours_wait_a_moment_or_for_company() {
     let mut session = up(ours(0), ours(0).offer);
     let key = open(&mut session);
     session.on_frame(data, START).expect("data");
-    session.taken(key, 1_000, START);
+    session.consumed(key, 1_000, START);
     let mut head = Vec::new();
     assert!(session.poll_transmit(&mut head, false).is_none(), "nobody waits for it");
     let due = session.next_timeout().expect("it goes out sometime");
@@ -49,7 +49,7 @@ fn acknowledgements_between_two_of_ours_wait_a_moment_or_for_company() {
     assert_eq!(head[1], SENT);
     // With company it goes at once.
     session.on_frame(data, due).expect("data");
-    session.taken(key, 1_000, due);
+    session.consumed(key, 1_000, due);
     session.data_ready(key, 10);
     head.clear();
     assert!(session.poll_transmit(&mut head, false).is_some());
@@ -62,7 +62,7 @@ fn an_original_is_acknowledged_with_the_next_batch() {
     let mut session = up(ours(0), None);
     let key = open(&mut session);
     session.on_frame(Frame::Data { to: StreamRef::Ours(2), bytes: 10 }, START).expect("data");
-    session.taken(key, 10, START);
+    session.consumed(key, 10, START);
     let mut head = Vec::new();
     assert!(session.poll_transmit(&mut head, false).is_some());
     assert_eq!(head[1], SENT);
@@ -109,7 +109,7 @@ fn what_came_before_a_break_waits_for_acknowledgements() {
     while !kinds.contains(&CLOSE) {
         assert!(kinds.contains(&SEND), "it does not go on: {kinds:?}");
         let sent_bytes = session.counters().payload_bytes_out;
-        let taken = Frame::Taken { to: StreamRef::Ours(2), bytes: sent_bytes - acknowledged };
+        let taken = Frame::Consumed { to: StreamRef::Ours(2), bytes: sent_bytes - acknowledged };
         acknowledged = sent_bytes;
         session.on_frame(taken, START).expect("SENT");
         kinds = sent(&mut session);
@@ -135,14 +135,14 @@ fn close_is_held_back_from_an_original_until_the_answer_has_come() {
     session.data_ready(key, 10);
     assert_eq!(sent(&mut session), [SEND]);
     session.data_end(key, START);
-    session.on_frame(Frame::Taken { to: StreamRef::Ours(2), bytes: 10 }, START).expect("SENT");
+    session.on_frame(Frame::Consumed { to: StreamRef::Ours(2), bytes: 10 }, START).expect("SENT");
     assert!(sent(&mut session).is_empty(), "an answer may come");
     // It comes late, and its client takes it late.
     let at = START.after(Duration::from_secs(20));
     session.received(at);
     session.on_frame(Frame::Data { to: StreamRef::Ours(2), bytes: 100 }, at).expect("data");
     let at = START.after(Duration::from_secs(29));
-    session.taken(key, 100, at);
+    session.consumed(key, 100, at);
     assert_eq!(sent(&mut session), [SENT]);
     let mut now = at;
     while session.stream_count() == 1 {

@@ -75,7 +75,7 @@ fn no_more_is_sent_than_was_allowed() {
     assert_eq!(kinds, [OPEN, DATA]);
     assert_eq!(session.windows(key).expect("a stream").credit_bytes, 0);
     assert!(!session.may_read(key));
-    session.on_frame(Frame::Taken { to, bytes: 1_001 }, START).expect("credit");
+    session.on_frame(Frame::Consumed { to, bytes: 1_001 }, START).expect("credit");
     assert_eq!(sent(&mut session), [DATA]);
     assert_eq!(session.windows(key).expect("a stream").credit_bytes, 1);
 }
@@ -127,7 +127,7 @@ fn what_came_before_a_break_waits_for_credit() {
     assert!(session.local_broken(key, "gone"), "its data still goes out");
     let (kinds, to) = sent_number(&mut session);
     assert_eq!(kinds, [OPEN, DATA]);
-    session.on_frame(Frame::Taken { to, bytes: 1_000 }, START).expect("credit");
+    session.on_frame(Frame::Consumed { to, bytes: 1_000 }, START).expect("credit");
     assert_eq!(sent(&mut session), [DATA, END, RESET]);
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
     assert_eq!(session.counters().payload_bytes_out, u64::from(FIRST_WINDOW_BYTES) + 1_000);
@@ -195,7 +195,7 @@ fn a_number_of_the_peers_is_its_slot_and_its_generation() {
     let data = |to| Frame::Data { to, bytes: 100 };
     assert_eq!(session.on_frame(data(to), START), Ok(Sink::Discard));
     session.on_frame(reset, START).expect("it is thrown away");
-    session.on_frame(Frame::Taken { to, bytes: 7 }, START).expect("it is thrown away");
+    session.on_frame(Frame::Consumed { to, bytes: 7 }, START).expect("it is thrown away");
     assert_eq!(session.counters().unknown_ids, 3);
     let theirs = StreamRef::Theirs(new);
     assert_eq!(session.on_frame(data(theirs), START), Ok(Sink::Stream(second)));

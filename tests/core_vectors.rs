@@ -80,8 +80,8 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         out.extend_from_slice(b"abc");
     });
     case("end_of_data", Frame::Data { to: StreamRef::Ours(2), bytes: 0 }, &|out| e.data(out, 3, 2, 0));
-    case("sent", Frame::Taken { to: StreamRef::Ours(3), bytes: 16_376 }, &|out| {
-        e.taken(out, 2, 3, 16_376)
+    case("sent", Frame::Consumed { to: StreamRef::Ours(3), bytes: 16_376 }, &|out| {
+        e.consumed(out, 2, 3, 16_376)
     });
     case("urgent", Frame::Urgent { to: StreamRef::Ours(2), bytes: 1 }, &|out| {
         e.urgent(out, 3, 2, 1);
@@ -181,8 +181,8 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("v1_not_taken", reset(ours, b"no exit", CloseKind::NotTaken), &|out| {
         e.not_taken(out, number, "no exit");
     });
-    case("v1_credit", Frame::Taken { to: ours, bytes: 131_072 }, &|out| {
-        e.taken(out, other, 131_072);
+    case("v1_credit", Frame::Consumed { to: ours, bytes: 131_072 }, &|out| {
+        e.consumed(out, other, 131_072);
     });
     case("v1_urgent", Frame::Urgent { to: theirs, bytes: 1 }, &|out| {
         e.urgent(out, opener);

@@ -126,7 +126,7 @@ fn the_first_credit_grows_the_window_also_of_a_stream_that_was_silent() {
     // Silent for a minute, and then a burst.
     let now = now.after(Duration::from_secs(60));
     session.on_frame(Frame::Data { to, bytes: half }, now).expect("within the window");
-    session.taken(key, u64::from(half), now.after(Duration::from_millis(10)));
+    session.consumed(key, u64::from(half), now.after(Duration::from_millis(10)));
     let grown = session.windows(key).expect("a stream").window_bytes;
     assert_eq!(grown, 4 * first, "half of it in one round trip");
 }
@@ -147,16 +147,16 @@ fn a_window_grows_once_for_each_credit_that_goes_out() {
     }
     // The first grant is late: the window was not what held the stream back.
     let now = now.after(Duration::from_secs(1));
-    session.taken(key, u64::from(half), now);
+    session.consumed(key, u64::from(half), now);
     let mut head = Vec::new();
     while session.poll_transmit(&mut head, true).is_some() {}
     // The second comes at once. The link does not write it, and the rest is taken bit by bit.
     for _ in 0..half / 1024 {
-        session.taken(key, 1024, now);
+        session.consumed(key, 1024, now);
     }
     session.on_frame(Frame::Data { to, bytes: half }, now).expect("within the window");
     for _ in 0..half / 1024 {
-        session.taken(key, 1024, now);
+        session.consumed(key, 1024, now);
     }
     let windows = session.windows(key).expect("a stream");
     let window = WINDOW_GROWTH_MAX * u64::from(FIRST_WINDOW_BYTES);
@@ -165,7 +165,7 @@ fn a_window_grows_once_for_each_credit_that_goes_out() {
     head.clear();
     while session.poll_transmit(&mut head, true).is_some() {
         let mut decoder = v1::Decoder::new();
-        if let Ok((_, Step::Frame(Frame::Taken { bytes, .. }))) = decoder.step(&head) {
+        if let Ok((_, Step::Frame(Frame::Consumed { bytes, .. }))) = decoder.step(&head) {
             said += bytes;
         }
         head.clear();
@@ -191,7 +191,7 @@ fn at_a_distance(round_trip: Duration) -> (Session, Moment, StreamKey, StreamRef
 fn half_a_window(session: &mut Session, key: StreamKey, to: StreamRef, now: Moment) -> u64 {
     let half = session.windows(key).expect("a stream").window_bytes / 2;
     session.on_frame(Frame::Data { to, bytes: half as u32 }, now).expect("within the window");
-    session.taken(key, half, now);
+    session.consumed(key, half, now);
     let mut head = Vec::new();
     while session.poll_transmit(&mut head, true).is_some() {}
     let windows = session.windows(key).expect("a stream");
@@ -239,7 +239,7 @@ fn a_window_shrinks_when_its_path_has_become_slow() {
     for _ in 0..2_000 {
         now = now.after(Duration::from_micros(piece));
         session.on_frame(Frame::Data { to, bytes: piece as u32 }, now).expect("within the window");
-        session.taken(key, piece, now);
+        session.consumed(key, piece, now);
         while session.poll_transmit(&mut Vec::new(), true).is_some() {}
     }
     let window = session.windows(key).expect("a stream").window_bytes;

@@ -94,7 +94,7 @@ impl Side {
                 }
                 Step::Payload => {
                     if let Sink::Stream(key) = self.sink {
-                        self.session.taken(key, consumed as u64, NOW);
+                        self.session.consumed(key, consumed as u64, NOW);
                     }
                 }
                 Step::More => return,

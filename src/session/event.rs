@@ -130,7 +130,7 @@ pub enum Sink {
     Stream(StreamKey),
     /// To this stream's local socket, as urgent data.
     Urgent(StreamKey),
-    /// SockMux 1: a run of datagrams, to this stream's local socket. [`super::Session::taken`] is
+    /// SockMux 1: a run of datagrams, to this stream's local socket. [`super::Session::consumed`] is
     /// not told of them.
     Datagrams {
         /// The stream.

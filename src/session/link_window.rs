@@ -24,7 +24,7 @@ pub struct LinkCounts {
     /// Sent.
     pub sent_bytes: u64,
     /// Sent, and reported as read by the peer.
-    pub taken_bytes: u64,
+    pub consumed_bytes: u64,
     /// Received, of all streams together.
     pub received_bytes: u64,
     /// Received, and reported to the peer.
@@ -40,7 +40,7 @@ pub(super) struct LinkWindow {
     /// Sent.
     sent_bytes: u64,
     /// Sent, and reported as read by the peer.
-    taken_bytes: u64,
+    consumed_bytes: u64,
     /// Received.
     received_bytes: u64,
     /// Received, and reported to the peer.
@@ -97,7 +97,7 @@ impl LinkWindow {
 
     /// Payload bytes sent and not yet reported as read.
     pub(super) fn in_flight_bytes(&self) -> u64 {
-        self.sent_bytes - self.taken_bytes
+        self.sent_bytes - self.consumed_bytes
     }
 
     pub(super) fn sent(&mut self, bytes: u64) {
@@ -147,8 +147,8 @@ impl Session {
     /// The link's counts so far.
     #[doc(hidden)]
     pub fn link_counts(&self) -> LinkCounts {
-        let &LinkWindow { sent_bytes, taken_bytes, received_bytes, told_bytes, report_at, .. } = &self.link_window;
-        LinkCounts { sent_bytes, taken_bytes, received_bytes, told_bytes, report_at }
+        let &LinkWindow { sent_bytes, consumed_bytes, received_bytes, told_bytes, report_at, .. } = &self.link_window;
+        LinkCounts { sent_bytes, consumed_bytes, received_bytes, told_bytes, report_at }
     }
 
     /// Counts received payload, whether or not a stream takes it, and reports it to the peer when
@@ -186,12 +186,12 @@ impl Session {
         total_bytes: u64,
         now: Moment,
     ) -> Result<(), TunnelError> {
-        let (sent_bytes, before) = (self.link_window.sent_bytes, self.link_window.taken_bytes);
+        let (sent_bytes, before) = (self.link_window.sent_bytes, self.link_window.consumed_bytes);
         if total_bytes > sent_bytes || total_bytes < before {
             let extra_bytes = total_bytes.abs_diff(sent_bytes);
             return Err(TunnelError::AckOverrun { extra_bytes });
         }
-        self.link_window.taken_bytes = total_bytes;
+        self.link_window.consumed_bytes = total_bytes;
         let (began, at_bytes) = self.link_window.sample;
         let micros = self.link_window.now.0 - began.0.min(self.link_window.now.0);
         let round_trip = self.round_trip().map_or(1_000, |time| time.as_micros() as u64);
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(window.room_bytes(None), LINK_QUANTUM_BYTES);
         window.sent(1);
         assert_eq!(window.room_bytes(None), 0);
-        window.taken_bytes = window.sent_bytes;
+        window.consumed_bytes = window.sent_bytes;
         assert_eq!(window.room_bytes(None), LINK_CAP_BULK_BYTES);
     }
 

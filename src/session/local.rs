@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// The peer has taken a stream of SockMux 1.
-    pub(super) fn taken_by_peer(&mut self, key: StreamKey) {
+    pub(super) fn accepted_by_peer(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if !stream.opener || !std::mem::replace(&mut stream.tentative, false) {
             return;
@@ -175,7 +175,7 @@ impl Session {
 
     /// The local socket has taken `bytes` of what was delivered.
     #[inline]
-    pub fn taken(&mut self, key: StreamKey, bytes: u64, now: Moment) {
+    pub fn consumed(&mut self, key: StreamKey, bytes: u64, now: Moment) {
         self.link_window.clock(now);
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
@@ -186,7 +186,7 @@ impl Session {
         let uncounted = bytes.min(stream.uncounted_bytes);
         stream.uncounted_bytes -= uncounted;
         stream.ack_bytes += bytes - uncounted;
-        stream.rate.taken(bytes);
+        stream.rate.consumed(bytes);
         if let Some(hold) = &mut stream.hold {
             // The answer is still coming: hold on.
             hold.renew(now);

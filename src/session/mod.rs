@@ -4,7 +4,7 @@
 //! same machine serves every engine, and a simulation drives two of them under virtual time.
 //!
 //! In: a frame ([`Session::on_frame`]), "stream k has n more bytes" ([`Session::data_ready`]),
-//! "stream k took n bytes" ([`Session::taken`]), "it is now t" ([`Session::on_time`]).
+//! "stream k took n bytes" ([`Session::consumed`]), "it is now t" ([`Session::on_time`]).
 //! Out: what to write next ([`Session::poll_transmit`]), what happened ([`Session::poll_event`]),
 //! when to be woken ([`Session::next_timeout`]).
 

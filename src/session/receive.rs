@@ -56,7 +56,7 @@ impl Session {
             Frame::Datagrams { to, size_bytes, bytes } => {
                 return Ok(self.on_datagrams(to, size_bytes, bytes));
             }
-            Frame::Taken { to, bytes } => self.on_taken(to, bytes)?,
+            Frame::Consumed { to, bytes } => self.on_consumed(to, bytes)?,
             Frame::End { to } => {
                 if let Some(key) = self.find(to)
                     && !self.is_unsuited(key)
@@ -233,7 +233,7 @@ impl Session {
     }
 
     #[inline]
-    fn on_taken(&mut self, to: StreamRef, bytes: u64) -> Result<(), TunnelError> {
+    fn on_consumed(&mut self, to: StreamRef, bytes: u64) -> Result<(), TunnelError> {
         let Some(key) = self.find(to) else { return Ok(()) };
         let protocol = self.protocol;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
@@ -335,7 +335,7 @@ impl Session {
             if let (Some(user), true, false) = (stream.user, stream.opener, stream.deaf) {
                 self.events.push_back(Event::Opened { user });
             }
-            self.taken_by_peer(key);
+            self.accepted_by_peer(key);
             return Some(key);
         }
         let from = from?;

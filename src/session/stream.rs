@@ -11,7 +11,7 @@ use crate::session::hold::Hold;
 use crate::session::ports::Ports;
 use crate::session::runs::Runs;
 use crate::session::turns::Share;
-use crate::session::window::TakenRate;
+use crate::session::window::ConsumeRate;
 use crate::wire::StreamRef;
 use crate::wire::v03::NO_ID;
 
@@ -127,7 +127,7 @@ pub(super) struct Stream {
     /// SockMux 1: when the first byte behind that came.
     pub(super) filling_since: Option<Moment>,
     /// SockMux 1: how fast the local socket takes.
-    pub(super) rate: TakenRate,
+    pub(super) rate: ConsumeRate,
     /// The peer has told the end of its data.
     pub(super) peer_end: bool,
     /// SockMux 1: the last frame that went out, and the last that came, was small.
@@ -243,7 +243,7 @@ impl Streams {
             began: Moment::default(),
             granted_at: Moment::default(),
             filling_since: None,
-            rate: TakenRate::default(),
+            rate: ConsumeRate::default(),
             peer_end: false,
             small_out: true,
             small_in: true,

@@ -304,7 +304,7 @@ impl Session {
                 if protocol == Protocol::V1 {
                     stream.allowance_bytes += bytes;
                 }
-                encoder.taken(head, route, bytes);
+                encoder.consumed(head, route, bytes);
                 return Some(Transmit::Control);
             }
             return self.transmit_todo(key, head);
@@ -457,7 +457,7 @@ impl Session {
             let Some(route) = stream.route(Protocol::V03) else { continue };
             if stream.ack_bytes > 0 && stream.state != State::Closing {
                 let bytes = std::mem::take(&mut stream.ack_bytes);
-                Encoder(Protocol::V03).taken(head, route, bytes);
+                Encoder(Protocol::V03).consumed(head, route, bytes);
                 return Some(Transmit::Control);
             }
         }

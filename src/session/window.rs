@@ -28,7 +28,7 @@ use crate::limits::{
 
 /// How fast a stream's local socket takes what comes for it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct TakenRate {
+pub(super) struct ConsumeRate {
     /// When the present measurement began, and what was taken since.
     since: Moment,
     bytes: u64,
@@ -36,9 +36,9 @@ pub(super) struct TakenRate {
     bytes_per_second: u64,
 }
 
-impl TakenRate {
+impl ConsumeRate {
     #[inline]
-    pub(super) fn taken(&mut self, bytes: u64) {
+    pub(super) fn consumed(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
 
@@ -50,7 +50,7 @@ impl TakenRate {
             let rate = self.bytes.saturating_mul(1_000_000) / micros;
             let eighths_left = 8_u64.saturating_sub(micros / least_micros);
             let bytes_per_second = rate.max(self.bytes_per_second / 8 * eighths_left);
-            *self = TakenRate { since: now, bytes: 0, bytes_per_second };
+            *self = ConsumeRate { since: now, bytes: 0, bytes_per_second };
         }
     }
 }
@@ -123,7 +123,7 @@ impl Session {
             let least_micros = rate_micros(round_trip);
             if began.0.saturating_sub(stream.granted_at.0) >= least_micros {
                 // It was silent: what came since is measured by itself.
-                stream.rate = TakenRate { since: began, bytes: stream.ack_bytes, ..stream.rate };
+                stream.rate = ConsumeRate { since: began, bytes: stream.ack_bytes, ..stream.rate };
             }
             stream.rate.measure(now, least_micros);
             let ceiling_bytes = ceiling(stream.rate.bytes_per_second, round_trip);

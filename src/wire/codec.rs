@@ -193,10 +193,10 @@ impl Encoder {
 
     /// Bytes taken (0.3), or that may be sent (1).
     #[inline]
-    pub fn taken(self, out: &mut Vec<u8>, route: Route, bytes: u64) {
+    pub fn consumed(self, out: &mut Vec<u8>, route: Route, bytes: u64) {
         match self.0 {
             Protocol::V03 => {
-                v03::Encoder.taken(out, short(route.id), short(route.peer_id), bytes);
+                v03::Encoder.consumed(out, short(route.id), short(route.peer_id), bytes);
             }
             Protocol::V1 => v1::credit(out, route, bytes as u32),
         }

@@ -145,7 +145,7 @@ pub enum Frame<'a> {
     },
     /// Bytes that the receiver has handed to its local socket (0.3), or that may be sent beyond
     /// what was allowed before (1).
-    Taken {
+    Consumed {
         /// The receiver's id.
         to: StreamRef,
         /// How many since the last such frame.

@@ -156,7 +156,7 @@ impl End {
     pub(crate) fn take_of(&mut self, user: usize, now: Moment) -> u64 {
         let bytes = std::mem::take(&mut self.waiting[user]);
         if bytes > 0 {
-            self.session.taken(self.keys[user], bytes, now);
+            self.session.consumed(self.keys[user], bytes, now);
         }
         bytes
     }
@@ -199,7 +199,7 @@ fn kind(frame: &Frame<'_>) -> &'static str {
         Frame::Opened { .. } => "OPENED",
         Frame::Data { .. } => "DATA",
         Frame::End { .. } => "END",
-        Frame::Taken { .. } => "CREDIT",
+        Frame::Consumed { .. } => "CREDIT",
         Frame::Close { .. } => "RESET",
         Frame::Ping { .. } => "PING",
         Frame::Pong { .. } => "PONG",

@@ -193,7 +193,7 @@ impl Pair {
                 if let Some(Theirs { ours: Some(ours), state: State::Open }) = self.streams.get(&id)
                 {
                     answers.push(encoded(|out| {
-                        Encoder.taken(out, id as u16, *ours as u16, u64::from(bytes));
+                        Encoder.consumed(out, id as u16, *ours as u16, u64::from(bytes));
                     }));
                 }
             }
@@ -233,7 +233,7 @@ impl Pair {
                 // Local sockets take all at once.
                 Step::Payload => {
                     if let Sink::Stream(key) = sink {
-                        self.session.taken(key, taken as u64, self.now);
+                        self.session.consumed(key, taken as u64, self.now);
                     }
                 }
                 Step::More => break,

@@ -282,7 +282,7 @@ impl Player {
         assert!(waiting >= counted, "{waiting} bytes wait, {counted} were taken");
         local.taken += counted;
         if let Some(key) = local.key {
-            self.session.taken(key, counted as u64, self.now);
+            self.session.consumed(key, counted as u64, self.now);
         }
     }
 

@@ -90,8 +90,8 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
         }
         7 => {
             let bytes = choice.below(u64::MAX);
-            Encoder.taken(out, from, to, bytes);
-            Frame::Taken { to: StreamRef::Ours(u32::from(to)), bytes }
+            Encoder.consumed(out, from, to, bytes);
+            Frame::Consumed { to: StreamRef::Ours(u32::from(to)), bytes }
         }
         8 => {
             let bytes = choice.below(100) as u32;
@@ -186,8 +186,8 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
         }
         3 => {
             let bytes = choice.below(1 << 32);
-            e.taken(out, route, bytes);
-            Frame::Taken { to, bytes }
+            e.consumed(out, route, bytes);
+            Frame::Consumed { to, bytes }
         }
         4 => {
             e.end(out, route);

@@ -220,7 +220,7 @@ impl Engine {
             2 | 3 if local.waiting > 0 => {
                 let bytes = 1 + choice.below(local.waiting);
                 local.waiting -= bytes;
-                self.session.taken(key, bytes, self.now);
+                self.session.consumed(key, bytes, self.now);
             }
             4 => self.session.urgent(key, b'!'),
             5 | 6 => {
@@ -270,7 +270,7 @@ impl Engine {
                 let queued = self.session.datagrams_ready(key, 10, 100, self.now);
                 assert!(!queued.taken && queued.dropped == 10);
             }
-            4 => self.session.taken(key, 100, self.now),
+            4 => self.session.consumed(key, 100, self.now),
             5 => self.session.data_end(key, self.now),
             6 => assert!(!self.session.local_reset(key, "late")),
             _ => {
@@ -445,7 +445,7 @@ impl Engine {
             _ => LINK_ACK_BYTES,
         };
         let told = link.received_bytes - link.told_bytes < most_bytes;
-        assert!(link.taken_bytes <= link.sent_bytes && told, "{link:?}");
+        assert!(link.consumed_bytes <= link.sent_bytes && told, "{link:?}");
         let counters = self.session.counters();
         let v1 = self.protocol == Protocol::V1;
         assert!(!v1 || link.sent_bytes == counters.payload_bytes_out, "{link:?}");

@@ -392,7 +392,7 @@ impl<'a, C: Choice> World<'a, C> {
             side.check_users();
             assert_eq!(side.session.control_backlog(), 0);
             let link = side.session.link_counts();
-            assert!(link.sent_bytes - link.taken_bytes < limits::LINK_ACK_BYTES);
+            assert!(link.sent_bytes - link.consumed_bytes < limits::LINK_ACK_BYTES);
             assert_eq!(side.session.extra_window_bytes(), 0);
             assert_eq!(side.session.datagram_cost_bytes(), 0);
             assert_eq!(side.protocol, self.protocol);

@@ -236,7 +236,7 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
         kind::HELLO_OK => Frame::HelloOk { ids },
         kind::SENT => {
             let bytes = read_count(payload).ok_or(WireError::Count { kind: header.kind })?;
-            Frame::Taken { to, bytes }
+            Frame::Consumed { to, bytes }
         }
         kind::SENT_OOB => Frame::UrgentTaken,
         kind::CLOSE => close(from, to, payload),
@@ -322,7 +322,7 @@ mod tests {
         encode.connected(&mut out, 3, 2, client, entrance, 0);
         encode.data(&mut out, 2, 3, 4);
         out.extend_from_slice(b"data");
-        encode.taken(&mut out, 3, 2, 4);
+        encode.consumed(&mut out, 3, 2, 4);
         encode.urgent(&mut out, 2, 3, 1);
         out.extend_from_slice(b"!");
         encode.ping(&mut out, b"123\0");

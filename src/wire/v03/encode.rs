@@ -110,7 +110,7 @@ impl Encoder {
     }
 
     /// SENT.
-    pub fn taken(self, out: &mut Vec<u8>, from: u16, to: u16, bytes: u64) {
+    pub fn consumed(self, out: &mut Vec<u8>, from: u16, to: u16, bytes: u64) {
         self.count(out, kind::SENT, from, to, bytes);
     }
 

@@ -214,7 +214,7 @@ fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_
         }
         kind::CREDIT => {
             let bytes = u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]);
-            Frame::Taken { to, bytes: u64::from(bytes) }
+            Frame::Consumed { to, bytes: u64::from(bytes) }
         }
         kind::PING => Frame::Ping { ids: (0, 0), payload },
         kind::PONG => Frame::Pong { payload },

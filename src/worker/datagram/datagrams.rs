@@ -366,7 +366,7 @@ impl Datagrams {
             && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)
             && let Some(tunnel) = tunnels.get_mut(tunnel)
         {
-            tunnel.session_mut().taken(stream, parts.len_bytes() as u64, now);
+            tunnel.session_mut().consumed(stream, parts.len_bytes() as u64, now);
         }
         self.send_run(cx, tunnels, key, parts, size_bytes);
     }

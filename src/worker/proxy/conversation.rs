@@ -124,7 +124,7 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let (tunnel, stream) = (conn.tunnel, conn.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session_mut().taken(stream, bytes, now);
+            tunnel.session_mut().consumed(stream, bytes, now);
         }
         self.tunnels.mark(tunnel);
     }

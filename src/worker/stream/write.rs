@@ -171,7 +171,7 @@ impl<D: Driver> Worker<D> {
         self.cx.buffers.give_back(gather);
         let taken = if mixed { self.delivered_part(key, bytes as u64) } else { bytes as u64 };
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-            tunnel.session_mut().taken(stream, taken, now);
+            tunnel.session_mut().consumed(stream, taken, now);
         }
         self.tunnels.mark(tunnel);
         if kept {

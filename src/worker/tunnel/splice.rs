@@ -362,7 +362,7 @@ impl<D: Driver> Worker<D> {
                 conn.output.drop_empty(&mut self.cx.buffers.pipes);
                 let (tunnel, stream) = (conn.tunnel, conn.stream);
                 if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
-                    tunnel.session.taken(stream, bytes as u64, now);
+                    tunnel.session.consumed(stream, bytes as u64, now);
                 }
                 self.tunnels.mark(tunnel);
                 true

@@ -41,7 +41,7 @@ impl Engine {
                 Encoder.data(&mut out, from, to, behind);
                 payload_bytes = behind;
             }
-            8 | 9 => Encoder.taken(&mut out, from, to, u64::from(behind)),
+            8 | 9 => Encoder.consumed(&mut out, from, to, u64::from(behind)),
             10 => Encoder.data(&mut out, from, to, 0),
             11 => {
                 Encoder.urgent(&mut out, from, to, behind);
@@ -112,7 +112,7 @@ impl Engine {
                 e.datagrams(&mut out, route, size_bytes, bytes);
                 payload_bytes = bytes;
             }
-            8 | 9 => e.taken(&mut out, route, u64::from(bytes) << choice.pick(&[0, 8, 16])),
+            8 | 9 => e.consumed(&mut out, route, u64::from(bytes) << choice.pick(&[0, 8, 16])),
             10 | 11 => e.end(&mut out, route),
             12 => {
                 e.urgent(&mut out, route);
@@ -127,7 +127,7 @@ impl Engine {
                 // More or less than was sent, now and then: the tunnel is over.
                 3 => {
                     let link = self.session.link_counts();
-                    let (low, high) = (link.taken_bytes, link.sent_bytes + 1);
+                    let (low, high) = (link.consumed_bytes, link.sent_bytes + 1);
                     out.extend_from_slice(&[0xb1, 0x0b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
                     let total_bytes = low + choice.below(high - low + 1);
                     out.extend_from_slice(&total_bytes.to_be_bytes());

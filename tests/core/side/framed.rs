@@ -66,7 +66,7 @@ impl Side {
             | Frame::Data { to, .. }
             | Frame::Datagrams { to, .. }
             | Frame::End { to }
-            | Frame::Taken { to, .. }
+            | Frame::Consumed { to, .. }
             | Frame::Urgent { to, .. }
             | Frame::Close { to, .. } => to,
             _ => return false,
@@ -81,7 +81,7 @@ impl Side {
         let Some(&user) = self.by_plan.get(&plan) else { return self.count_late() };
         let local = &mut self.locals[user];
         if local.key.is_some() {
-            if let Frame::Taken { bytes, .. } = *frame {
+            if let Frame::Consumed { bytes, .. } = *frame {
                 local.credit_heard += bytes;
             }
             return false;
@@ -89,7 +89,7 @@ impl Side {
         let crossed = match &local.ended {
             _ if local.reset => true,
             // Both ENDs have crossed: the peer may still have allowed more, or been reset.
-            Some((Ended::Orderly, _)) => matches!(frame, Frame::Taken { .. } | Frame::Close { .. }),
+            Some((Ended::Orderly, _)) => matches!(frame, Frame::Consumed { .. } | Frame::Close { .. }),
             _ => false,
         };
         assert!(crossed, "{frame:?} behind the end of {local:?}");
@@ -164,7 +164,7 @@ impl Side {
         let (own, peers) = (self.session.link_counts(), other.session.link_counts());
         assert_eq!(own.sent_bytes, self.payload_out);
         assert_eq!(own.received_bytes, self.link_in);
-        assert!(own.taken_bytes <= peers.told_bytes && peers.told_bytes <= peers.received_bytes);
+        assert!(own.consumed_bytes <= peers.told_bytes && peers.told_bytes <= peers.received_bytes);
         assert!(peers.received_bytes <= own.sent_bytes);
         let most_bytes = own.report_at.map_or(LINK_ACK_BYTES, |_| LINK_ACK_RUNS_BYTES);
         assert!(own.received_bytes - own.told_bytes < most_bytes);

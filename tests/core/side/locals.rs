@@ -134,7 +134,7 @@ impl Side {
         let bytes = waiting.min(local.script.gulp);
         local.taken += bytes;
         local.take_at = later(now, local.script.gulp_gap);
-        self.session.taken(key, bytes, now);
+        self.session.consumed(key, bytes, now);
         true
     }
 
