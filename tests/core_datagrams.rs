@@ -162,7 +162,7 @@ fn what_comes_is_told_with_its_size_and_counted_as_read() {
         assert_eq!(sink, Ok(Sink::Datagrams { key, size_bytes }));
     }
     let counts = session.link_counts();
-    assert_eq!((counts.received_bytes, counts.told_bytes), (60_407, 60_400));
+    assert_eq!((counts.received_bytes, counts.reported_bytes), (60_407, 60_400));
     assert_eq!(session.counters().payload_bytes_in, 60_407);
 }
 

@@ -28,7 +28,7 @@ pub struct LinkCounts {
     /// Received, of all streams together.
     pub received_bytes: u64,
     /// Received, and reported to the peer.
-    pub told_bytes: u64,
+    pub reported_bytes: u64,
     /// Deadline for the next report, if one is pending.
     pub report_at: Option<Moment>,
 }
@@ -44,11 +44,11 @@ pub(super) struct LinkWindow {
     /// Received.
     received_bytes: u64,
     /// Received, and reported to the peer.
-    told_bytes: u64,
+    reported_bytes: u64,
     /// Deadline for the next report, if one is pending.
     report_at: Option<Moment>,
     /// When a small frame last passed that was not the tail of bulk.
-    typed_at: Option<Moment>,
+    interactive_at: Option<Moment>,
     /// When a large frame of datagrams last passed.
     ran_at: Option<Moment>,
     /// Start of the current measurement of the peer's read rate: time and count of bytes read.
@@ -74,7 +74,7 @@ impl LinkWindow {
         // does not count as small. One small frame may be the tail of bulk; two in a row are not.
         let small = bytes < SMALL_FRAME_BYTES;
         if small && *was_small {
-            self.typed_at = Some(self.now);
+            self.interactive_at = Some(self.now);
         }
         *was_small = small;
     }
@@ -105,8 +105,8 @@ impl LinkWindow {
     }
 
     /// Interactive traffic: small frames passed recently, in either direction.
-    pub(super) fn somebody_types(&self) -> bool {
-        self.is_recent(self.typed_at)
+    pub(super) fn is_interactive(&self) -> bool {
+        self.is_recent(self.interactive_at)
     }
 
     fn is_recent(&self, at: Option<Moment>) -> bool {
@@ -123,7 +123,7 @@ impl LinkWindow {
 
     /// Bytes of bulk that may be sent now.
     pub(super) fn room_bytes(&self, round_trip: Option<Duration>) -> u64 {
-        let least = if self.somebody_types() {
+        let least = if self.is_interactive() {
             // A slow reader, such as of small datagrams, gets a smaller cap.
             let waits = self.bytes_per_second / 1_000_000 * LINK_CAP_INTERACTIVE_MICROS;
             waits.clamp(LINK_CAP_INTERACTIVE_BYTES_MIN, LINK_CAP_INTERACTIVE_BYTES)
@@ -147,20 +147,20 @@ impl Session {
     /// The link's counts so far.
     #[doc(hidden)]
     pub fn link_counts(&self) -> LinkCounts {
-        let &LinkWindow { sent_bytes, consumed_bytes, received_bytes, told_bytes, report_at, .. } = &self.link_window;
-        LinkCounts { sent_bytes, consumed_bytes, received_bytes, told_bytes, report_at }
+        let &LinkWindow { sent_bytes, consumed_bytes, received_bytes, reported_bytes, report_at, .. } = &self.link_window;
+        LinkCounts { sent_bytes, consumed_bytes, received_bytes, reported_bytes, report_at }
     }
 
     /// Counts received payload, whether or not a stream takes it, and reports it to the peer when
     /// enough has accumulated.
     pub(super) fn link_received(&mut self, bytes: u64, now: Moment) {
         self.link_window.received_bytes += bytes;
-        let untold_bytes = self.link_window.received_bytes - self.link_window.told_bytes;
+        let unreported_bytes = self.link_window.received_bytes - self.link_window.reported_bytes;
         // While only floods pass, a report costs more than it helps.
-        let may_wait = self.link_window.is_recent(self.link_window.ran_at) && !self.link_window.somebody_types();
-        if untold_bytes >= if may_wait { LINK_ACK_RUNS_BYTES } else { LINK_ACK_BYTES } {
+        let may_wait = self.link_window.is_recent(self.link_window.ran_at) && !self.link_window.is_interactive();
+        if unreported_bytes >= if may_wait { LINK_ACK_RUNS_BYTES } else { LINK_ACK_BYTES } {
             self.report_received(now);
-        } else if untold_bytes >= LINK_ACK_BYTES {
+        } else if unreported_bytes >= LINK_ACK_BYTES {
             let patience = Duration::from_micros(LINK_ACK_RUNS_MICROS);
             self.link_window.report_at.get_or_insert(now.after(patience));
         }
@@ -175,7 +175,7 @@ impl Session {
 
     fn report_received(&mut self, now: Moment) {
         self.link_window.report_at = None;
-        self.link_window.told_bytes = self.link_window.received_bytes;
+        self.link_window.reported_bytes = self.link_window.received_bytes;
         self.outbox.push(Control::LaneTaken(self.link_window.received_bytes));
         self.ping_beside_bulk(now);
     }
@@ -249,20 +249,20 @@ mod tests {
         session.link_window.clock(Moment(1_000_000));
         session.link_window.datagrams_passed(60_000, &mut true);
         session.link_received(LINK_ACK_RUNS_BYTES - 1, Moment(1_000_000));
-        assert_eq!(session.link_counts().told_bytes, 0);
+        assert_eq!(session.link_counts().reported_bytes, 0);
         let at = session.link_window.report_at().expect("a report is pending");
         assert_eq!(at, Moment(1_000_000 + LINK_ACK_RUNS_MICROS));
         session.report_if_due(at);
         let counts = session.link_counts();
-        assert_eq!(counts.told_bytes, counts.received_bytes);
+        assert_eq!(counts.reported_bytes, counts.received_bytes);
         assert_eq!(session.link_window.report_at(), None);
         session.link_received(LINK_ACK_RUNS_BYTES, at);
-        assert_eq!(session.link_counts().told_bytes, counts.told_bytes + LINK_ACK_RUNS_BYTES);
+        assert_eq!(session.link_counts().reported_bytes, counts.reported_bytes + LINK_ACK_RUNS_BYTES);
         // A keystroke ends the delay of reports.
         session.link_window.passed(1, &mut true);
         session.link_received(LINK_ACK_BYTES, at);
         let counts = session.link_counts();
-        assert_eq!(counts.told_bytes, counts.received_bytes);
+        assert_eq!(counts.reported_bytes, counts.received_bytes);
     }
 
     #[test]

@@ -383,7 +383,7 @@ impl Session {
     #[inline]
     fn transmit_data(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
         let (rule, encoder) = (self.send_rule(), self.encoder());
-        let (quantum, typing) = (self.quantum_bytes(), self.link_window.somebody_types());
+        let (quantum, interactive) = (self.quantum_bytes(), self.link_window.is_interactive());
         let link_room = match rule.protocol {
             Protocol::V03 => u64::MAX,
             Protocol::V1 => self.link_window.room_bytes(self.round_trip()),
@@ -408,7 +408,7 @@ impl Session {
             let (Some(route), Some(user)) = (route, stream.user) else { continue };
             // Not the rest of its share: a frame cut there costs more than a longer one that is
             // taken off the next.
-            let most = if typing || !self.turns.is_alone() { quantum } else { u64::MAX };
+            let most = if interactive || !self.turns.is_alone() { quantum } else { u64::MAX };
             if stream.datagrams.is_some() {
                 match self.transmit_datagrams(head, key, rule, most, link_room) {
                     None => continue,

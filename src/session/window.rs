@@ -66,7 +66,7 @@ pub struct Windows {
     /// What has come and was not taken.
     pub backlog_bytes: u64,
     /// What was taken, or added to the window, and the peer not told of.
-    pub untold_bytes: u64,
+    pub unreported_bytes: u64,
     /// The window that is kept open.
     pub window_bytes: u64,
 }
@@ -80,7 +80,7 @@ impl Session {
             credit_bytes: stream.credit_bytes,
             allowance_bytes: stream.allowance_bytes,
             backlog_bytes: stream.backlog_bytes,
-            untold_bytes: stream.ack_bytes,
+            unreported_bytes: stream.ack_bytes,
             window_bytes: stream.window_bytes,
         })
     }

@@ -429,7 +429,7 @@ impl Engine {
         for local in self.locals.iter().filter(|local| !over && !local.ended && !local.gone) {
             let Some(w) = self.session.windows(local.key) else { continue };
             assert_eq!(w.backlog_bytes, local.waiting);
-            let parts = w.allowance_bytes + w.backlog_bytes + w.untold_bytes;
+            let parts = w.allowance_bytes + w.backlog_bytes + w.unreported_bytes;
             assert!(self.protocol == Protocol::V03 || parts == w.window_bytes, "{w:?}");
         }
         assert!(self.session.extra_window_bytes() <= WINDOW_BUDGET_BYTES);
@@ -444,7 +444,7 @@ impl Engine {
             Some(at) if at <= soon => LINK_ACK_RUNS_BYTES,
             _ => LINK_ACK_BYTES,
         };
-        let told = link.received_bytes - link.told_bytes < most_bytes;
+        let told = link.received_bytes - link.reported_bytes < most_bytes;
         assert!(link.consumed_bytes <= link.sent_bytes && told, "{link:?}");
         let counters = self.session.counters();
         let v1 = self.protocol == Protocol::V1;

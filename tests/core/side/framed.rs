@@ -164,10 +164,10 @@ impl Side {
         let (own, peers) = (self.session.link_counts(), other.session.link_counts());
         assert_eq!(own.sent_bytes, self.payload_out);
         assert_eq!(own.received_bytes, self.link_in);
-        assert!(own.consumed_bytes <= peers.told_bytes && peers.told_bytes <= peers.received_bytes);
+        assert!(own.consumed_bytes <= peers.reported_bytes && peers.reported_bytes <= peers.received_bytes);
         assert!(peers.received_bytes <= own.sent_bytes);
         let most_bytes = own.report_at.map_or(LINK_ACK_BYTES, |_| LINK_ACK_RUNS_BYTES);
-        assert!(own.received_bytes - own.told_bytes < most_bytes);
+        assert!(own.received_bytes - own.reported_bytes < most_bytes);
     }
 
     /// Every window by itself: what may come, what has come and what was not told of make it up.
@@ -183,7 +183,7 @@ impl Side {
             }
             if !local.reset {
                 assert_eq!(w.backlog_bytes, local.announced - local.taken);
-                let parts = w.allowance_bytes + w.backlog_bytes + w.untold_bytes;
+                let parts = w.allowance_bytes + w.backlog_bytes + w.unreported_bytes;
                 assert_eq!(parts, w.window_bytes, "{w:?} of {local:?}");
                 assert!(local.taken > 0 || w.window_bytes == own_first, "{w:?} of {local:?}");
             }
