@@ -149,7 +149,7 @@ impl Session {
             self.counters.unsuited_frames += 1;
             return self.discard(bytes);
         }
-        if stream.deaf {
+        if stream.write_failed {
             return self.discard(bytes);
         }
         self.link_window.datagrams_passed(u64::from(bytes), &mut stream.small_in);

@@ -257,7 +257,7 @@ impl Session {
         stream.end_before_reset = whole && half_close && (had_ended || stream.end_before_reset);
         stream.local_end = LocalEnd::Reset(reason);
         stream.hold = None;
-        stream.deaf = true;
+        stream.write_failed = true;
         stream.backlog_bytes = 0;
         stream.uncounted_bytes = 0;
         stream.todo.urgent = None;

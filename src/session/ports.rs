@@ -154,7 +154,7 @@ impl Session {
     /// The number of a stream that began here, or at the peer, and is to have a part in this.
     fn control_number(&self, key: StreamKey, began_here: bool) -> Result<u32, OpenError> {
         let stream = self.streams.get(key).filter(|stream| {
-            self.peer_opens_ports() && stream.opener == began_here && !stream.deaf
+            self.peer_opens_ports() && stream.opener == began_here && !stream.write_failed
         });
         let number =
             stream.and_then(|stream| if began_here { Some(stream.id) } else { stream.peer_id });
@@ -172,7 +172,7 @@ impl Session {
             return Err(TunnelError::PortsReversed);
         }
         let key = self.find(to);
-        let live = |key| self.streams.get(key).filter(|stream| !stream.deaf)?.user;
+        let live = |key| self.streams.get(key).filter(|stream| !stream.write_failed)?.user;
         Ok(key.and_then(|key| Some((key, live(key)?))))
     }
 
@@ -264,7 +264,7 @@ impl Session {
             wire::Beside::Call { control, .. } => StreamRef::Ours(control),
         };
         let stream = self.streams.by_number(name).and_then(|key| self.streams.get(key));
-        let stream = stream.filter(|stream| !stream.deaf);
+        let stream = stream.filter(|stream| !stream.write_failed);
         let over = "the stream that it belongs to is over";
         let (stream, user) = stream.and_then(|stream| Some((stream, stream.user?))).ok_or(over)?;
         match what {

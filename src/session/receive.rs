@@ -183,7 +183,7 @@ impl Session {
     ) -> Result<Sink, TunnelError> {
         let (protocol, backlog_limit) = (self.protocol, self.backlog_limit());
         let Some(stream) = self.streams.get_mut(key) else { return Ok(self.discard(bytes)) };
-        if stream.deaf || stream.peer_end {
+        if stream.write_failed || stream.peer_end {
             return Ok(self.discard(bytes));
         }
         let bytes = u64::from(bytes);
@@ -222,7 +222,7 @@ impl Session {
             return;
         }
         let both_gone = self.protocol == Protocol::V1 && stream.end_gone;
-        if let (Some(user), false) = (stream.user, stream.deaf) {
+        if let (Some(user), false) = (stream.user, stream.write_failed) {
             self.events.push_back(Event::EndOfData { user });
         }
         if both_gone {
@@ -332,7 +332,7 @@ impl Session {
         let stream = self.streams.get_mut(key)?;
         if v1 {
             // Data has been on its way since the open: this is news for the engine only.
-            if let (Some(user), true, false) = (stream.user, stream.opener, stream.deaf) {
+            if let (Some(user), true, false) = (stream.user, stream.opener, stream.write_failed) {
                 self.events.push_back(Event::Opened { user });
             }
             self.accepted_by_peer(key);
@@ -349,7 +349,7 @@ impl Session {
         if let Some(hold) = &mut stream.hold {
             hold.renew(self.link_window.now());
         }
-        if let (Some(user), false) = (stream.user, stream.deaf) {
+        if let (Some(user), false) = (stream.user, stream.write_failed) {
             self.events.push_back(Event::Opened { user });
         }
         self.liveness.answered_open(began, self.link_window.now());
@@ -370,9 +370,9 @@ impl Session {
         if stream.state == State::Open && self.protocol == Protocol::V03 {
             stream.todo.urgent_taken = stream.todo.urgent_taken.saturating_add(bytes);
         }
-        let deaf = stream.deaf || stream.peer_end;
+        let discards = stream.write_failed || stream.peer_end;
         self.schedule_control(key);
-        if deaf { self.discard(bytes) } else { Sink::Urgent(key) }
+        if discards { self.discard(bytes) } else { Sink::Urgent(key) }
     }
 
     /// Takes a stream out, and back what it had of what all share.

@@ -134,7 +134,7 @@ pub(super) struct Stream {
     pub(super) small_out: bool,
     pub(super) small_in: bool,
     /// The local side is gone: nothing can be delivered.
-    pub(super) deaf: bool,
+    pub(super) write_failed: bool,
 
     /// In the queue of streams with control frames.
     pub(super) in_control: bool,
@@ -247,7 +247,7 @@ impl Streams {
             peer_end: false,
             small_out: true,
             small_in: true,
-            deaf: false,
+            write_failed: false,
             in_control: false,
             in_data: false,
             share: Share::default(),
