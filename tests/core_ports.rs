@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use sockmux_uring::limits::PORTS_PER_STREAM;
 use sockmux_uring::session::{
-    Beside, Config, Ended, Event, OpenError, Session, StreamKey, TunnelError,
+    Related, Config, Ended, Event, OpenError, Session, StreamKey, TunnelError,
 };
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, StreamRef, Step, Transport};
@@ -51,7 +51,7 @@ fn exit() -> (Session, StreamKey) {
     let (client, entrance) = (None, None);
     let (from, transport) = (Some(FIRST), Some(Transport::Tcp));
     let open = Frame::Open { from, client, entrance, transport, first_bytes: 0 };
-    let [Event::Incoming { key, beside: None, .. }] = take(&mut session, open)[..] else {
+    let [Event::Incoming { key, related: None, .. }] = take(&mut session, open)[..] else {
         panic!("a stream comes in");
     };
     session.attach(key, 7);
@@ -81,9 +81,9 @@ fn listening(request: u32, result: Result<SocketAddr, &[u8]>) -> Frame<'_> {
     Frame::Listening { to: StreamRef::Theirs(FIRST), request, result }
 }
 
-fn beside(from: u32, what: wire::Beside) -> Frame<'static> {
+fn related(from: u32, what: wire::Relation) -> Frame<'static> {
     let (client, entrance) = (Some(pair().0), Some(pair().1));
-    Frame::Beside { from, transport: Transport::Tcp, what, client, entrance }
+    Frame::Related { from, transport: Transport::Tcp, what, client, entrance }
 }
 
 fn asked(request: u32) -> Event {
@@ -117,14 +117,14 @@ fn an_exit_asks_and_is_answered() {
     let refused = take(&mut session, listening(2, Err(b"none free")));
     assert_eq!(refused, given(2, Err(String::from("none free"))));
     assert_eq!(take(&mut session, listening(1, Ok(address))), given(1, Ok(address)));
-    let what = wire::Beside::Port { control: FIRST, request: 1 };
-    let came = take(&mut session, beside(SECOND, what));
-    let [Event::Incoming { key, client, entrance, transport, beside }] = came[..] else {
+    let what = wire::Relation::Port { control: FIRST, request: 1 };
+    let came = take(&mut session, related(SECOND, what));
+    let [Event::Incoming { key, client, entrance, transport, related }] = came[..] else {
         panic!("{came:?}");
     };
     assert_eq!((client, entrance), (Some(pair().0), Some(pair().1)));
     assert_eq!(transport, Some(Transport::Tcp));
-    assert_eq!(beside, Some(Beside::Port { user: 7, request: 1 }));
+    assert_eq!(related, Some(Related::Port { user: 7, request: 1 }));
     session.attach(key, 8);
     assert_eq!(session.stream_count(), 2);
     // From here on it is a stream as any other.
@@ -147,14 +147,14 @@ fn an_entrance_is_asked_and_answers() {
     assert_eq!(frames(&mut session), answers);
     session.answer_port(key, 2, Ok(address));
     assert!(sent(&mut session).is_empty(), "an answer is said once");
-    let new = session.open_beside(8, (key, 2), pair(), Transport::Tcp).expect("a stream");
+    let new = session.open_related(8, (key, 2), pair(), Transport::Tcp).expect("a stream");
     session.data_ready(new, 100);
     let mut out = Vec::new();
     session.poll_transmit(&mut out, true).expect("BESIDE");
     let mut decoder = sockmux_uring::wire::v1::Decoder::new();
     let (used, step) = decoder.step(&out).expect("a frame");
-    let what = wire::Beside::Port { control: FIRST, request: 2 };
-    assert_eq!((used, step), (out.len(), Step::Frame(beside(SECOND, what))));
+    let what = wire::Relation::Port { control: FIRST, request: 2 };
+    assert_eq!((used, step), (out.len(), Step::Frame(related(SECOND, what))));
     assert_eq!(sent(&mut session), [DATA], "it follows at once, but not within");
 }
 
@@ -162,8 +162,8 @@ fn an_entrance_is_asked_and_answers() {
 fn an_exit_has_a_client_called() {
     let (mut session, key) = exit();
     let new = session.call(8, (key, 2_000), pair()).expect("a stream");
-    let what = wire::Beside::Call { control: FIRST, port: 2_000 };
-    assert_eq!(frames(&mut session), [format!("{:?}", beside(FIRST | 1, what))]);
+    let what = wire::Relation::Call { control: FIRST, port: 2_000 };
+    assert_eq!(frames(&mut session), [format!("{:?}", related(FIRST | 1, what))]);
     let refused = CloseKind::Refused;
     let to = StreamRef::Ours(SECOND);
     let reset = Frame::Close { from: None, to, reason: b"not permitted", kind: refused };
@@ -172,16 +172,16 @@ fn an_exit_has_a_client_called() {
     assert_eq!(session.user_of(new), None);
 
     let (mut session, _) = entrance();
-    let came = take(&mut session, beside(SECOND, what));
-    let [Event::Incoming { beside, .. }] = came[..] else { panic!("{came:?}") };
-    assert_eq!(beside, Some(Beside::Call { user: 7, port: 2_000 }));
+    let came = take(&mut session, related(SECOND, what));
+    let [Event::Incoming { related, .. }] = came[..] else { panic!("{came:?}") };
+    assert_eq!(related, Some(Related::Call { user: 7, port: 2_000 }));
 }
 
 /// A peer may guess its number.
 #[test]
 fn what_is_asked_before_a_stream_beside_another_is_told_of_is_not_forgotten() {
     let (mut session, key) = entrance();
-    let new = session.open_beside(8, (key, 1), pair(), Transport::Tcp).expect("a stream");
+    let new = session.open_related(8, (key, 1), pair(), Transport::Tcp).expect("a stream");
     let (to, request, transport) = (StreamRef::Ours(SECOND), 5, Transport::Tcp);
     let asked = take(&mut session, Frame::Listen { to, request, transport });
     assert_eq!(asked, [Event::PortAsked { user: 8, request, transport }]);
@@ -193,14 +193,14 @@ fn what_is_asked_before_a_stream_beside_another_is_told_of_is_not_forgotten() {
 #[test]
 fn datagrams_come_in_beside_a_stream() {
     let (mut session, key) = entrance();
-    let new = session.open_beside(8, (key, 1), pair(), Transport::Udp).expect("a stream");
+    let new = session.open_related(8, (key, 1), pair(), Transport::Udp).expect("a stream");
     let queued = session.datagrams_ready(new, 10, 100, START);
     assert!(queued.taken);
     assert_eq!(sent(&mut session), [BESIDE, 0x0c]);
     let (mut session, _) = exit();
-    let what = wire::Beside::Port { control: FIRST, request: 1 };
+    let what = wire::Relation::Port { control: FIRST, request: 1 };
     let (client, entrance) = (Some(pair().0), Some(pair().1));
-    let frame = Frame::Beside { from: SECOND, transport: Transport::Udp, what, client, entrance };
+    let frame = Frame::Related { from: SECOND, transport: Transport::Udp, what, client, entrance };
     let came = take(&mut session, frame);
     let [Event::Incoming { key, transport, .. }] = came[..] else { panic!("{came:?}") };
     assert_eq!(transport, Some(Transport::Udp));
@@ -235,13 +235,13 @@ fn an_answer_is_not_taken_for_that_of_the_same_number_again() {
     session.close_port(key, 1);
     session.ask_port(key, 1, Transport::Tcp).expect("asked again");
     assert_eq!(sent(&mut session), [LISTEN, UNLISTEN, LISTEN]);
-    let what = wire::Beside::Port { control: FIRST, request: 1 };
+    let what = wire::Relation::Port { control: FIRST, request: 1 };
     assert!(take(&mut session, listening(1, Ok(pair().0))).is_empty(), "of the first one");
-    assert!(take(&mut session, beside(SECOND, what)).is_empty(), "of the first one");
+    assert!(take(&mut session, related(SECOND, what)).is_empty(), "of the first one");
     assert_eq!(sent(&mut session), [RESET]);
     let given = Event::PortGiven { user: 7, request: 1, result: Ok(pair().1) };
     assert_eq!(take(&mut session, listening(1, Ok(pair().1))), [given]);
-    assert_eq!(take(&mut session, beside(SECOND, what)).len(), 1);
+    assert_eq!(take(&mut session, related(SECOND, what)).len(), 1);
     assert_eq!(session.counters().unsuited_frames, 0);
 }
 
@@ -303,15 +303,15 @@ fn what_crosses_the_end_of_its_stream_is_thrown_away() {
     session.local_reset(key, "gone");
     // Its RESET waits to be sent.
     assert!(take(&mut session, listen(1)).is_empty());
-    assert_eq!(session.open_beside(8, (key, 1), pair(), Transport::Tcp), Err(OpenError::NoPorts));
-    let call = wire::Beside::Call { control: FIRST, port: 2_000 };
-    assert!(take(&mut session, beside(SECOND, call)).is_empty());
+    assert_eq!(session.open_related(8, (key, 1), pair(), Transport::Tcp), Err(OpenError::NoPorts));
+    let call = wire::Relation::Call { control: FIRST, port: 2_000 };
+    assert!(take(&mut session, related(SECOND, call)).is_empty());
     assert_eq!(sent(&mut session), [RESET, RESET], "the refusal, and the end of the first");
     events(&mut session);
     assert!(take(&mut session, listen(1)).is_empty());
     assert!(take(&mut session, unlisten(1)).is_empty());
     assert_eq!(session.counters().unknown_ids, 2);
-    assert!(take(&mut session, beside(SECOND, call)).is_empty());
+    assert!(take(&mut session, related(SECOND, call)).is_empty());
     let reset = Frame::Close {
         from: None,
         to: StreamRef::Ours(SECOND),
@@ -327,8 +327,8 @@ fn what_crosses_the_end_of_its_stream_is_thrown_away() {
     sent(&mut session);
     events(&mut session);
     assert!(take(&mut session, listening(1, Ok(pair().0))).is_empty());
-    let port = wire::Beside::Port { control: FIRST, request: 1 };
-    assert!(take(&mut session, beside(SECOND, port)).is_empty());
+    let port = wire::Relation::Port { control: FIRST, request: 1 };
+    assert!(take(&mut session, related(SECOND, port)).is_empty());
     assert_eq!(sent(&mut session), [RESET]);
     assert_eq!(session.ask_port(key, 2, Transport::Tcp), Err(OpenError::NoPorts));
     assert_eq!(session.call(8, (key, 2_000), pair()), Err(OpenError::NoPorts));
@@ -343,25 +343,25 @@ fn a_stream_that_the_engine_does_not_know_has_none_beside_it() {
     let (from, transport) = (Some(FIRST), Some(Transport::Tcp));
     let open = Frame::Open { from, client: None, entrance: None, transport, first_bytes: 0 };
     assert_eq!(take(&mut session, open).len(), 1);
-    let port = wire::Beside::Port { control: FIRST, request: 1 };
-    assert!(take(&mut session, beside(SECOND, port)).is_empty());
+    let port = wire::Relation::Port { control: FIRST, request: 1 };
+    assert!(take(&mut session, related(SECOND, port)).is_empty());
     assert_eq!(sent(&mut session), [RESET]);
 }
 
 #[test]
 fn numbers_of_streams_beside_others_are_those_of_all() {
     let (mut session, _) = exit();
-    let port = wire::Beside::Port { control: FIRST, request: 1 };
+    let port = wire::Relation::Port { control: FIRST, request: 1 };
     let taken = TunnelError::BadNumber { number: FIRST };
-    assert_eq!(session.on_frame(beside(FIRST, port), START), Err(taken));
+    assert_eq!(session.on_frame(related(FIRST, port), START), Err(taken));
     // Also where it would be refused: that would end the stream that has the number.
     let (mut session, _) = exit();
-    let over = wire::Beside::Port { control: 99, request: 1 };
+    let over = wire::Relation::Port { control: 99, request: 1 };
     let taken = TunnelError::BadNumber { number: FIRST };
-    assert_eq!(session.on_frame(beside(FIRST, over), START), Err(taken));
+    assert_eq!(session.on_frame(related(FIRST, over), START), Err(taken));
     // No slot as large as this.
     let (mut session, _) = exit();
-    assert!(take(&mut session, beside(1 << 20 | 20_000, port)).is_empty());
+    assert!(take(&mut session, related(1 << 20 | 20_000, port)).is_empty());
     assert_eq!(sent(&mut session), [RESET]);
 }
 
@@ -383,7 +383,7 @@ fn the_wrong_side_ends_the_tunnel() {
     assert_eq!(session.ask_port(key, 1, Transport::Tcp), Err(OpenError::NoPorts));
     assert_eq!(session.call(8, (key, 2_000), pair()), Err(OpenError::NoPorts));
     let (mut session, key) = exit();
-    assert_eq!(session.open_beside(8, (key, 1), pair(), Transport::Tcp), Err(OpenError::NoPorts));
+    assert_eq!(session.open_related(8, (key, 1), pair(), Transport::Tcp), Err(OpenError::NoPorts));
     session.answer_port(key, 1, Ok(pair().0));
     assert!(sent(&mut session).is_empty());
 }
@@ -394,20 +394,20 @@ fn without_an_offer_of_both_there_are_no_ports() {
         let config = ours(newest);
         Config { offer: config.offer.map(|offer| Offer { ports: false, ..offer }), ..config }
     };
-    let call = wire::Beside::Call { control: FIRST, port: 2_000 };
-    let port = wire::Beside::Port { control: FIRST, request: 1 };
+    let call = wire::Relation::Call { control: FIRST, port: 2_000 };
+    let port = wire::Relation::Port { control: FIRST, request: 1 };
     for (config, peer) in [(without(1), ours(1).offer), (ours(1), without(1).offer)] {
         for frame in [
             listen(1),
             unlisten(1),
             listening(1, Ok(pair().0)),
-            beside(SECOND, call),
-            beside(SECOND, port),
+            related(SECOND, call),
+            related(SECOND, port),
         ] {
             let mut session = up(config.clone(), peer);
             let key = session.open(7, pair().0, pair().1).expect("a stream");
             assert!(!session.peer_opens_ports());
-            let opened = session.open_beside(8, (key, 1), pair(), Transport::Tcp);
+            let opened = session.open_related(8, (key, 1), pair(), Transport::Tcp);
             assert_eq!(opened, Err(OpenError::NoPorts));
             assert_eq!(session.on_frame(frame, START), Err(TunnelError::PortsNotAgreed));
         }
@@ -416,7 +416,7 @@ fn without_an_offer_of_both_there_are_no_ports() {
     let mut session = up(ours(0), ours(1).offer);
     let key = session.open(7, pair().0, pair().1).expect("a stream");
     assert!(!session.peer_opens_ports());
-    let opened = session.open_beside(8, (key, 1), pair(), Transport::Tcp);
+    let opened = session.open_related(8, (key, 1), pair(), Transport::Tcp);
     assert_eq!(opened, Err(OpenError::NoPorts));
 }
 
@@ -425,11 +425,11 @@ fn without_an_offer_of_both_there_are_no_ports() {
 fn who_goes_away_still_takes_streams_beside_those_that_go_on() {
     let (mut session, _) = exit();
     session.refuse_new("going away");
-    let port = wire::Beside::Port { control: FIRST, request: 1 };
-    assert_eq!(take(&mut session, beside(SECOND, port)).len(), 1);
+    let port = wire::Relation::Port { control: FIRST, request: 1 };
+    assert_eq!(take(&mut session, related(SECOND, port)).len(), 1);
     session.on_frame(Frame::Pong { payload: b"farewell" }, START).expect("it knows");
     assert!(!session.is_leaving());
-    assert_eq!(take(&mut session, beside(SECOND + 1, port)).len(), 1);
+    assert_eq!(take(&mut session, related(SECOND + 1, port)).len(), 1);
     sent(&mut session);
     let (from, transport) = (Some(SECOND + 2), Some(Transport::Tcp));
     let open = Frame::Open { from, client: None, entrance: None, transport, first_bytes: 0 };
@@ -439,7 +439,7 @@ fn who_goes_away_still_takes_streams_beside_those_that_go_on() {
     let (mut session, key) = entrance();
     take(&mut session, Frame::GoingAway { reason: b"going away" });
     assert_eq!(session.open(8, pair().0, pair().1), Err(OpenError::GoingAway));
-    session.open_beside(8, (key, 1), pair(), Transport::Tcp).expect("a stream");
+    session.open_related(8, (key, 1), pair(), Transport::Tcp).expect("a stream");
     let (mut session, key) = exit();
     take(&mut session, Frame::GoingAway { reason: b"going away" });
     session.call(8, (key, 2_000), pair()).expect("a stream");
@@ -474,11 +474,11 @@ fn two_sessions_agree() {
     let transport = Transport::Tcp;
     assert_eq!(asked, [Event::PortAsked { user: 1, request: 0, transport }]);
     here.answer_port(control, 0, Ok(pair().1));
-    here.open_beside(3, (control, 0), pair(), transport).expect("a stream");
+    here.open_related(3, (control, 0), pair(), transport).expect("a stream");
     let (_, came) = run(&mut here, &mut there);
-    let [given, Event::Incoming { key, beside, .. }] = &came[..] else { panic!("{came:?}") };
+    let [given, Event::Incoming { key, related, .. }] = &came[..] else { panic!("{came:?}") };
     assert_eq!(*given, Event::PortGiven { user: 2, request: 0, result: Ok(pair().1) });
-    assert_eq!(*beside, Some(Beside::Port { user: 2, request: 0 }));
+    assert_eq!(*related, Some(Related::Port { user: 2, request: 0 }));
     there.attach(*key, 4);
     there.accept(*key, pair().0, pair().1);
     assert_eq!(run(&mut here, &mut there).0, [Event::Opened { user: 3 }]);

@@ -208,19 +208,19 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     });
     case("v1_unlisten", Frame::Unlisten { to, request }, &|out| v1::unlisten(out, other, request));
     let new = Route::ours(0x0010_0004);
-    let beside = |what, client, entrance| {
+    let related = |what, client, entrance| {
         let (from, transport) = (new.id, tcp);
         let (client, entrance) = (Some(client), Some(entrance));
-        Frame::Beside { from, transport, what, client, entrance }
+        Frame::Related { from, transport, what, client, entrance }
     };
-    let what = wire::Beside::Port { control: number, request };
-    case("v1_beside", beside(what, client, at_port), &|out| {
-        v1::beside(out, new, tcp, what, (client, at_port));
+    let what = wire::Relation::Port { control: number, request };
+    case("v1_beside", related(what, client, at_port), &|out| {
+        v1::related(out, new, tcp, what, (client, at_port));
     });
-    let what = wire::Beside::Call { control: number, port: 2_000 };
+    let what = wire::Relation::Call { control: number, port: 2_000 };
     let (server, own) = (at("[2001:db8::7]:20"), at("[2001:db8::1]:50001"));
-    case("v1_call", beside(what, server, own), &|out| {
-        v1::beside(out, new, tcp, what, (server, own));
+    case("v1_call", related(what, server, own), &|out| {
+        v1::related(out, new, tcp, what, (server, own));
     });
     case("v1_lane_taken", Frame::LaneTaken { total_bytes: 819_200 }, &lane_taken);
     case("v1_going_away", Frame::GoingAway { reason: b"shutting down" }, &|out| {

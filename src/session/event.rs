@@ -29,7 +29,7 @@ pub enum Event {
         /// What it carries; 0.3 does not say.
         transport: Option<Transport>,
         /// Another stream's affair: then no exit is looked for.
-        beside: Option<Beside>,
+        related: Option<Related>,
     },
     /// The peer asks for a port for the client of a stream that began here, see
     /// [`super::Session::answer_port`].
@@ -86,7 +86,7 @@ pub enum Event {
 
 /// What a stream that the peer began has to do with another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
+pub enum Related {
     /// It came in at the peer by a port that was asked for.
     Port {
         /// The engine's number of the stream that it was asked for.

@@ -68,14 +68,14 @@ impl Session {
         user: u64,
         addresses: (SocketAddr, SocketAddr),
         transport: Transport,
-        beside: Option<wire::Beside>,
+        relation: Option<wire::Relation>,
     ) -> Result<StreamKey, OpenError> {
         if !self.hello.is_done() {
             return Err(OpenError::NotUp);
         }
         let limit = self.peer.streams_max();
         // What is beside a stream that goes on goes on as well.
-        if self.peer_leaves && beside.is_none() {
+        if self.peer_leaves && relation.is_none() {
             return Err(OpenError::GoingAway);
         }
         let are_datagrams = transport == Transport::Udp;
@@ -100,7 +100,7 @@ impl Session {
             stream.addresses = addresses;
             stream.began = now;
             stream.datagrams = are_datagrams.then(Runs::default);
-            stream.ports = beside.map(Ports::of_beside);
+            stream.ports = relation.map(Ports::of_relation);
             stream.todo.open = true;
         }
         self.counters.opened += 1;

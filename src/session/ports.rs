@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::local::sayable;
 use super::stream::Stream;
 use super::transmit::Control;
-use super::{Beside, Event, OpenError, Session, StreamKey, TunnelError};
+use super::{Related, Event, OpenError, Session, StreamKey, TunnelError};
 use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
 use crate::wire::{self, StreamRef, Protocol, Transport};
 
@@ -17,7 +17,7 @@ use crate::wire::{self, StreamRef, Protocol, Transport};
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     /// The stream begins beside another one, and the peer has not been told yet.
-    beside: Option<wire::Beside>,
+    relation: Option<wire::Relation>,
     /// Requests without an answer, oldest first, at most [`PORTS_PER_STREAM`]: ours where the peer
     /// began the stream, the peer's where we did.
     waiting: Vec<Waiting>,
@@ -32,8 +32,8 @@ struct Waiting {
 }
 
 impl Ports {
-    pub(super) fn of_beside(beside: wire::Beside) -> Box<Ports> {
-        Box::new(Ports { beside: Some(beside), waiting: Vec::new() })
+    pub(super) fn of_relation(relation: wire::Relation) -> Box<Ports> {
+        Box::new(Ports { relation: Some(relation), waiting: Vec::new() })
     }
 
     fn is_waiting(&self, request: u32) -> bool {
@@ -49,13 +49,13 @@ impl Ports {
 
 impl Stream {
     /// It is to begin beside another one.
-    pub(super) fn is_beside(&self) -> bool {
-        self.ports.as_ref().is_some_and(|ports| ports.beside.is_some())
+    pub(super) fn opens_related(&self) -> bool {
+        self.ports.as_ref().is_some_and(|ports| ports.relation.is_some())
     }
 
     /// What the peer is to be told of that, once.
-    pub(super) fn take_beside(&mut self) -> Option<wire::Beside> {
-        self.ports.as_mut()?.beside.take()
+    pub(super) fn take_relation(&mut self) -> Option<wire::Relation> {
+        self.ports.as_mut()?.relation.take()
     }
 }
 
@@ -68,7 +68,7 @@ impl Session {
 
     /// Asks the peer for a port for the client of a stream that it began. Answered by
     /// [`super::Event::PortGiven`]; streams that come in by it say so
-    /// ([`super::Beside::Port`]). `request` is not in use by another port of the stream.
+    /// ([`super::Related::Port`]). `request` is not in use by another port of the stream.
     ///
     /// # Errors
     /// [`OpenError::NoPorts`] when the peer knows nothing of ports, or the stream is no more;
@@ -76,12 +76,12 @@ impl Session {
     /// that were closed meanwhile.
     pub fn ask_port(
         &mut self,
-        beside: StreamKey,
+        control: StreamKey,
         request: u32,
         transport: Transport,
     ) -> Result<(), OpenError> {
-        let to = self.control_number(beside, false)?;
-        let stream = self.streams.get_mut(beside).ok_or(OpenError::NoPorts)?;
+        let to = self.control_number(control, false)?;
+        let stream = self.streams.get_mut(control).ok_or(OpenError::NoPorts)?;
         let ports = stream.ports.get_or_insert_default();
         if ports.waiting.len() >= PORTS_PER_STREAM {
             return Err(OpenError::TooManyPorts { limit: PORTS_PER_STREAM });
@@ -92,9 +92,9 @@ impl Session {
     }
 
     /// A port that was asked for is of no more use. Nothing is heard of it after this.
-    pub fn close_port(&mut self, beside: StreamKey, request: u32) {
-        let Ok(to) = self.control_number(beside, false) else { return };
-        let ports = self.streams.get_mut(beside).and_then(|stream| stream.ports.as_mut());
+    pub fn close_port(&mut self, control: StreamKey, request: u32) {
+        let Ok(to) = self.control_number(control, false) else { return };
+        let ports = self.streams.get_mut(control).and_then(|stream| stream.ports.as_mut());
         for waiting in ports.into_iter().flat_map(|ports| &mut ports.waiting) {
             waiting.is_over |= waiting.request == request;
         }
@@ -105,12 +105,12 @@ impl Session {
     /// [`super::Event::PortClosed`] came in between.
     pub fn answer_port(
         &mut self,
-        beside: StreamKey,
+        control: StreamKey,
         request: u32,
         result: Result<SocketAddr, &str>,
     ) {
-        let Ok(id) = self.control_number(beside, true) else { return };
-        let ports = self.streams.get_mut(beside).and_then(|stream| stream.ports.as_mut());
+        let Ok(id) = self.control_number(control, true) else { return };
+        let ports = self.streams.get_mut(control).and_then(|stream| stream.ports.as_mut());
         if ports.and_then(|ports| ports.answered(request)).is_some() {
             let result = result.map_err(sayable);
             self.outbox.push(Control::Listening { id, request, result });
@@ -122,16 +122,16 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::open`]; [`OpenError::NoPorts`] when the first stream is no more.
-    pub fn open_beside(
+    pub fn open_related(
         &mut self,
         user: u64,
-        (beside, request): (StreamKey, u32),
+        (control, request): (StreamKey, u32),
         (client, entrance): (SocketAddr, SocketAddr),
         transport: Transport,
     ) -> Result<StreamKey, OpenError> {
-        let control = self.control_number(beside, true)?;
-        let beside = wire::Beside::Port { control, request };
-        self.begin(user, (client, entrance), transport, Some(beside))
+        let number = self.control_number(control, true)?;
+        let relation = wire::Relation::Port { control: number, request };
+        self.begin(user, (client, entrance), transport, Some(relation))
     }
 
     /// A server has connected here, and the peer is to lead it to this port of the host of the
@@ -143,12 +143,12 @@ impl Session {
     pub fn call(
         &mut self,
         user: u64,
-        (beside, port): (StreamKey, u16),
+        (control, port): (StreamKey, u16),
         (server, own): (SocketAddr, SocketAddr),
     ) -> Result<StreamKey, OpenError> {
-        let control = self.control_number(beside, false)?;
-        let beside = wire::Beside::Call { control, port };
-        self.begin(user, (server, own), Transport::Tcp, Some(beside))
+        let number = self.control_number(control, false)?;
+        let relation = wire::Relation::Call { control: number, port };
+        self.begin(user, (server, own), Transport::Tcp, Some(relation))
     }
 
     /// The number of a stream that began here, or at the peer, and is to have a part in this.
@@ -235,20 +235,20 @@ impl Session {
 
     /// A stream beside another one. It is let in also while new ones are not: what goes on may need
     /// it to come to its end.
-    pub(super) fn on_beside(
+    pub(super) fn on_related(
         &mut self,
         from: u32,
         transport: Transport,
-        what: wire::Beside,
+        relation: wire::Relation,
         addresses: (Option<SocketAddr>, Option<SocketAddr>),
     ) -> Result<(), TunnelError> {
         if !self.peer_opens_ports() {
             return Err(TunnelError::PortsNotAgreed);
         }
         self.check_number(from)?;
-        match self.beside(what) {
-            Ok(beside) => {
-                self.let_in(from, addresses, Some(transport), Some(beside));
+        match self.related(relation) {
+            Ok(related) => {
+                self.let_in(from, addresses, Some(transport), Some(related));
             }
             Err(reason) => {
                 self.push_refusal(from, String::from(reason), false);
@@ -258,24 +258,24 @@ impl Session {
     }
 
     /// Whose affair a stream is that the peer begins beside another, or why it is nobody's.
-    fn beside(&self, what: wire::Beside) -> Result<Beside, &'static str> {
-        let name = match what {
-            wire::Beside::Port { control, .. } => StreamRef::Theirs(control),
-            wire::Beside::Call { control, .. } => StreamRef::Ours(control),
+    fn related(&self, relation: wire::Relation) -> Result<Related, &'static str> {
+        let name = match relation {
+            wire::Relation::Port { control, .. } => StreamRef::Theirs(control),
+            wire::Relation::Call { control, .. } => StreamRef::Ours(control),
         };
         let stream = self.streams.by_number(name).and_then(|key| self.streams.get(key));
         let stream = stream.filter(|stream| !stream.write_failed);
         let over = "the stream that it belongs to is over";
         let (stream, user) = stream.and_then(|stream| Some((stream, stream.user?))).ok_or(over)?;
-        match what {
-            wire::Beside::Call { port, .. } => Ok(Beside::Call { user, port }),
+        match relation {
+            wire::Relation::Call { port, .. } => Ok(Related::Call { user, port }),
             // The answer to a request comes before its clients: this is one of an older port.
-            wire::Beside::Port { request, .. }
+            wire::Relation::Port { request, .. }
                 if stream.ports.as_ref().is_some_and(|ports| ports.is_waiting(request)) =>
             {
                 Err("its port is closed")
             }
-            wire::Beside::Port { request, .. } => Ok(Beside::Port { user, request }),
+            wire::Relation::Port { request, .. } => Ok(Related::Port { user, request }),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::liveness::FAREWELL;
 use super::runs::Runs;
 use super::stream::{State, Stream};
 use super::transmit::Control;
-use super::{Beside, Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
+use super::{Related, Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::wire::{Frame, StreamRef, Protocol, Transport};
 
@@ -82,8 +82,8 @@ impl Session {
             Frame::Listen { to, request, transport } => self.on_listen(to, request, transport)?,
             Frame::Listening { to, request, result } => self.on_listening(to, request, result)?,
             Frame::Unlisten { to, request } => self.on_unlisten(to, request)?,
-            Frame::Beside { from, transport, what, client, entrance } => {
-                self.on_beside(from, transport, what, (client, entrance))?;
+            Frame::Related { from, transport, what, client, entrance } => {
+                self.on_related(from, transport, what, (client, entrance))?;
             }
             Frame::Opened { from, to, first_bytes } => {
                 let Some(key) = self.on_opened(from, to) else {
@@ -298,7 +298,7 @@ impl Session {
         from: u32,
         (client, entrance): (Option<SocketAddr>, Option<SocketAddr>),
         transport: Option<Transport>,
-        beside: Option<Beside>,
+        related: Option<Related>,
     ) -> Option<StreamKey> {
         // One of ours is held to the bound it was told; an original keeps to its own.
         let limit = match self.peer.offer.and(self.config.offer) {
@@ -317,12 +317,12 @@ impl Session {
         self.open_windows(key);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.peer_id = Some(from);
-            stream.tentative = beside.is_none();
+            stream.tentative = related.is_none();
             stream.datagrams = (transport == Some(Transport::Udp)).then(Runs::default);
         }
         self.counters.accepted += 1;
         self.free_slots();
-        self.events.push_back(Event::Incoming { key, client, entrance, transport, beside });
+        self.events.push_back(Event::Incoming { key, client, entrance, transport, related });
         Some(key)
     }
 

@@ -270,8 +270,8 @@ impl Session {
             let bytes = stream.take_first(first_room, &mut self.datagram_cost_bytes);
             let unknown = u32::from(v03::NO_ID);
             let route = Route { id: stream.id, peer_id: unknown, opener: true };
-            if let Some(beside) = stream.take_beside() {
-                v1::beside(head, route, stream.transport(), beside, stream.addresses);
+            if let Some(relation) = stream.take_relation() {
+                v1::related(head, route, stream.transport(), relation, stream.addresses);
                 return Some(self.first_data(key, 0));
             }
             encoder.open(head, route, stream.transport(), stream.addresses, bytes as u32);
@@ -340,7 +340,7 @@ impl Session {
         let Some(stream) = self.streams.get(key) else { return 0 };
         let data_max = self.data_max();
         match self.protocol {
-            Protocol::V1 if stream.datagrams.is_some() || stream.is_beside() => 0,
+            Protocol::V1 if stream.datagrams.is_some() || stream.opens_related() => 0,
             Protocol::V1 => stream.credit_bytes.min(u64::from(v1::FIRST_BYTES_MAX)).min(data_max),
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;

@@ -37,9 +37,9 @@ impl Transport {
     }
 }
 
-/// What a stream has to do with another one, the control stream: see [`Frame::Beside`].
+/// What a stream has to do with another one, the control stream: see [`Frame::Related`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
+pub enum Relation {
     /// The client of a port that was asked for has come.
     Port {
         /// The control stream, by the number that the sender of the frame gave it.
@@ -242,13 +242,13 @@ pub enum Frame<'a> {
         request: u32,
     },
     /// SockMux 1: a new stream that belongs to another one. No first data goes with it.
-    Beside {
+    Related {
         /// The opener's number of the new stream.
         from: u32,
         /// What it carries.
         transport: Transport,
         /// What it has to do with which stream.
-        what: Beside,
+        what: Relation,
         /// Address of the client, or of the server that calls, if it is known.
         client: Option<SocketAddr>,
         /// The opener's address towards that, if it is known.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{self, Beside, CloseKind, Frame, StreamRef, Protocol, Route, Transport, v1};
+use sockmux_uring::wire::{self, Relation, CloseKind, Frame, StreamRef, Protocol, Route, Transport, v1};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -255,14 +255,14 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             let (client, entrance) = (address(choice), address(choice));
             let control = below_2_32(choice);
             let (transport, what) = if choice.below(2) == 0 {
-                (transport(choice), Beside::Port { control, request: below_2_32(choice) })
+                (transport(choice), Relation::Port { control, request: below_2_32(choice) })
             } else {
                 let port = choice.below(65_536) as u16;
-                (Transport::Tcp, Beside::Call { control, port })
+                (Transport::Tcp, Relation::Call { control, port })
             };
-            v1::beside(out, Route::ours(number), transport, what, (client, entrance));
+            v1::related(out, Route::ours(number), transport, what, (client, entrance));
             let (client, entrance) = (Some(client), Some(entrance));
-            Frame::Beside { from: number, transport, what, client, entrance }
+            Frame::Related { from: number, transport, what, client, entrance }
         }
         _ => {
             let text = text(choice, u64::from(CONTROL_BYTES_MAX));

@@ -330,8 +330,8 @@ impl Engine {
                 Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
                     self.port_event(&event);
                 }
-                Event::Incoming { key, transport, beside, .. } => {
-                    self.check_beside(beside);
+                Event::Incoming { key, transport, related, .. } => {
+                    self.check_related(related);
                     let user = self.locals.len() as u64;
                     if self.locals.len() < LOCALS_MAX {
                         let datagrams = match transport {

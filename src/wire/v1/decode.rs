@@ -257,7 +257,7 @@ pub(super) fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
 mod tests {
     use super::super::encode;
     use super::*;
-    use crate::wire::{Beside, Route};
+    use crate::wire::{Relation, Route};
 
     fn read(bytes: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), WireError> {
         let mut decoder = Decoder::new();
@@ -310,10 +310,10 @@ mod tests {
         ports::listening(&mut out, opener, 7, Ok(client));
         ports::listening(&mut out, opener, 8, Err("none free"));
         ports::unlisten(&mut out, other, 7);
-        let port = Beside::Port { control: 3, request: 7 };
-        ports::beside(&mut out, opener, Transport::Udp, port, (client, entrance));
-        let call = Beside::Call { control: 3, port: 2_000 };
-        ports::beside(&mut out, opener, Transport::Tcp, call, (client, entrance));
+        let port = Relation::Port { control: 3, request: 7 };
+        ports::related(&mut out, opener, Transport::Udp, port, (client, entrance));
+        let call = Relation::Call { control: 3, port: 2_000 };
+        ports::related(&mut out, opener, Transport::Tcp, call, (client, entrance));
         let whole = read(&out, out.len()).unwrap();
         assert_eq!(whole.0.len(), 22, "{:?}", whole.0);
         assert_eq!(whole.1, b"firstdata!onetwo3");

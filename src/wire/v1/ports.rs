@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::decode::{Header, read_address};
 use super::encode::{header, put_address};
 use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, kind, transport};
-use crate::wire::{Beside, Frame, StreamRef, Route, Transport, WireError};
+use crate::wire::{Relation, Frame, StreamRef, Route, Transport, WireError};
 
 /// Bytes of a LISTEN: request, transport, three zeros.
 pub(super) const LISTEN_BYTES: u32 = 8;
@@ -50,16 +50,16 @@ pub fn unlisten(out: &mut Vec<u8>, route: Route, request: u32) {
 
 /// BESIDE: a new stream that belongs to another one, between these addresses: the client's and the
 /// entrance's, or of a call the server's and our own.
-pub fn beside(
+pub fn related(
     out: &mut Vec<u8>,
     route: Route,
     carries: Transport,
-    beside: Beside,
+    relation: Relation,
     (client, entrance): (SocketAddr, SocketAddr),
 ) {
-    let (what, port, control, request) = match beside {
-        Beside::Port { control, request } => (what::PORT, 0, control, request),
-        Beside::Call { control, port } => (what::CALL, port, control, 0),
+    let (what, port, control, request) = match relation {
+        Relation::Port { control, request } => (what::PORT, 0, control, request),
+        Relation::Call { control, port } => (what::CALL, port, control, 0),
     };
     header(out, kind::BESIDE, route, BESIDE_BYTES);
     out.extend_from_slice(&[transport::byte(carries), what]);
@@ -94,17 +94,17 @@ pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireErro
             let (control, request) = (word(44), word(48));
             let port = u16::from_be_bytes([payload[2], payload[3]]);
             let what = match payload[1] {
-                what::PORT => Some(Beside::Port { control, request }),
-                what::CALL => Some(Beside::Call { control, port }),
+                what::PORT => Some(Relation::Port { control, request }),
+                what::CALL => Some(Relation::Call { control, port }),
                 _ => None,
             };
             match (transport::read(payload[0]), what) {
                 // A call is a connection.
-                (Some(Transport::Udp), Some(Beside::Call { .. })) => None,
+                (Some(Transport::Udp), Some(Relation::Call { .. })) => None,
                 (Some(transport), Some(what)) if name == StreamRef::Theirs(number) => {
                     let client = read_address(&payload[4..]);
                     let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
-                    Some(Frame::Beside { from: number, transport, what, client, entrance })
+                    Some(Frame::Related { from: number, transport, what, client, entrance })
                 }
                 _ => None,
             }
@@ -138,17 +138,17 @@ mod tests {
         let listen = |carries: u8| read(kind::LISTEN, 0, &[0, 0, 0, 1, carries, 0, 0, 0]);
         assert!(listen(0).is_ok() && listen(1).is_ok());
         assert_eq!(listen(2), flags(kind::LISTEN, 2));
-        let beside = |flag: u8, carries: u8, what: u8| {
+        let related = |flag: u8, carries: u8, what: u8| {
             let mut payload = [0; BESIDE_BYTES as usize];
             (payload[0], payload[1]) = (carries, what);
             read(kind::BESIDE, flag, &payload)
         };
-        assert!(beside(1, 0, 1).is_ok() && beside(1, 1, 1).is_ok() && beside(1, 0, 2).is_ok());
-        assert_eq!(beside(1, 0, 0), flags(kind::BESIDE, 0));
-        assert_eq!(beside(1, 0, 3), flags(kind::BESIDE, 3));
-        assert_eq!(beside(1, 2, 1), flags(kind::BESIDE, 0x0201));
-        assert_eq!(beside(1, 1, 2), flags(kind::BESIDE, 0x0102), "a call of datagrams");
-        assert_eq!(beside(0, 0, 1), flags(kind::BESIDE, 1), "numbered by who opens it");
+        assert!(related(1, 0, 1).is_ok() && related(1, 1, 1).is_ok() && related(1, 0, 2).is_ok());
+        assert_eq!(related(1, 0, 0), flags(kind::BESIDE, 0));
+        assert_eq!(related(1, 0, 3), flags(kind::BESIDE, 3));
+        assert_eq!(related(1, 2, 1), flags(kind::BESIDE, 0x0201));
+        assert_eq!(related(1, 1, 2), flags(kind::BESIDE, 0x0102), "a call of datagrams");
+        assert_eq!(related(0, 0, 1), flags(kind::BESIDE, 1), "numbered by who opens it");
     }
 
     #[test]

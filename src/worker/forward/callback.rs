@@ -101,7 +101,7 @@ impl<D: Driver> Worker<D> {
         });
         let Some(key) = begun else { return };
         if let Some(conn) = self.conns.get_mut(key) {
-            conn.beside = Some(call.owner);
+            conn.related = Some(call.owner);
         }
         debug!(%client, "call");
     }

@@ -244,7 +244,7 @@ impl<D: Driver> Worker<D> {
             unix: false,
         };
         self.take_client(tunnel, came, Some(owner), |session, user, addresses| {
-            session.open_beside(user, (stream, request), addresses, Transport::Tcp)
+            session.open_related(user, (stream, request), addresses, Transport::Tcp)
         });
     }
 
@@ -272,7 +272,7 @@ impl<D: Driver> Worker<D> {
         flow.seat = seat;
         let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
         self.datagrams.open_flow(cx, tunnels, tunnel, flow, entrance, |session, user| {
-            session.open_beside(user, (stream, request), (client, entrance), Transport::Udp)
+            session.open_related(user, (stream, request), (client, entrance), Transport::Udp)
         })
     }
 

@@ -123,12 +123,12 @@ impl<D: Driver> Worker<D> {
         &mut self,
         tunnel: Key,
         came: Came,
-        beside: Option<Key>,
+        related: Option<Key>,
         open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
     ) {
         let Some((key, entrance)) = self.seat_client(came, tunnel) else { return };
         let Some(conn) = self.conns.get_mut(key) else { return };
-        conn.beside = beside;
+        conn.related = related;
         let addresses = (conn.client.address(), entrance);
         let opened = match self.tunnels.get_mut(tunnel) {
             Some(tunnel) => open(tunnel.session_mut(), key.pack(), addresses),

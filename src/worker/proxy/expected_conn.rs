@@ -140,7 +140,7 @@ impl<D: Driver> Worker<D> {
         let seat = self.take_seats(exit, client.ip())?;
         let mut conn = Conn::new(tunnel_key, Stage::Open, client, self.cx.now);
         conn.exit = exit;
-        conn.beside = Some(talk);
+        conn.related = Some(talk);
         conn.fd = Some(Rc::clone(socket));
         conn.seat = seat;
         let key = self.conns.insert(conn).ok_or("too many connections are open here")?;

@@ -241,7 +241,7 @@ impl<D: Driver> Worker<D> {
         });
         let Some(key) = begun else { return };
         if let Some(conn) = self.conns.get_mut(key) {
-            conn.beside = Some(talk);
+            conn.related = Some(talk);
         }
         debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
     }

@@ -126,7 +126,7 @@ pub(in crate::worker) struct Conn {
     /// in here.
     pub(in crate::worker) exit: Option<usize>,
     /// The control connection whose affair this one is: that is not silent while this carries data.
-    pub(in crate::worker) beside: Option<Key>,
+    pub(in crate::worker) related: Option<Key>,
     /// The client, here or at the peer: for the log.
     pub(in crate::worker) client: Client,
     /// Its stream may have to begin again, by another tunnel.
@@ -205,7 +205,7 @@ impl Conn {
             stream: None,
             stage,
             exit: None,
-            beside: None,
+            related: None,
             client: client.into(),
             tentative: None,
             seat: None,

@@ -10,7 +10,7 @@ use crate::io::net;
 use crate::policy::routing;
 use crate::policy::seats::Seat;
 use crate::proxy_proto::proxy_header;
-use crate::session::{Beside, Ended, Event, NO_ADDRESS, StreamKey};
+use crate::session::{Related, Ended, Event, NO_ADDRESS, StreamKey};
 use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::dialer::dial::{Owner, Request};
 use crate::worker::ingress::access::Incoming;
@@ -27,7 +27,7 @@ impl<D: Driver> Worker<D> {
             match event {
                 Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
                 Event::GoingAway => self.tunnel_leaves(key),
-                Event::Incoming { key: stream, client, entrance, transport, beside: None } => {
+                Event::Incoming { key: stream, client, entrance, transport, related: None } => {
                     let tunnel = key;
                     let (exit, call) = (None, None);
                     self.open_exit(Incoming {
@@ -43,7 +43,7 @@ impl<D: Driver> Worker<D> {
                 Event::Incoming {
                     key: stream,
                     transport,
-                    beside: Some(Beside::Call { user, port }),
+                    related: Some(Related::Call { user, port }),
                     ..
                 } => self.call_came((key, stream), transport, (user, port)),
                 Event::PortAsked { user, request, transport } => {
@@ -55,7 +55,7 @@ impl<D: Driver> Worker<D> {
                     client,
                     entrance,
                     transport,
-                    beside: Some(Beside::Port { user, request }),
+                    related: Some(Related::Port { user, request }),
                 } => {
                     let tunnel = key;
                     let (exit, call) = (None, None);

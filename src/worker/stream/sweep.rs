@@ -68,7 +68,7 @@ impl<D: Driver> Worker<D> {
     fn wake_controls(&mut self) {
         let mut used: Vec<(Key, Moment)> = Vec::new();
         let of_conns = self.conns.iter();
-        used.extend(of_conns.filter_map(|(_, conn)| Some((conn.beside?, conn.last_data))));
+        used.extend(of_conns.filter_map(|(_, conn)| Some((conn.related?, conn.last_data))));
         let owner_of = |port| self.forwards.owner_of(port);
         used.extend(self.datagrams.used_by_controls(owner_of));
         for (control, when) in used {

@@ -1,6 +1,6 @@
 //! Ports on request, asked for at either end.
 
-use sockmux_uring::session::{Beside, Event, OpenError};
+use sockmux_uring::session::{Related, Event, OpenError};
 use sockmux_uring::wire::{self, Protocol, Route, Transport, v1};
 
 use super::super::choice::Choice;
@@ -43,12 +43,12 @@ impl Engine {
             3 => v1::listening(&mut out, by_peer, request, Ok(at)),
             4 => v1::listening(&mut out, by_peer, request, Err("no")),
             5 => {
-                let what = wire::Beside::Port { control: theirs, request };
-                v1::beside(&mut out, new, transport, what, (at, at));
+                let what = wire::Relation::Port { control: theirs, request };
+                v1::related(&mut out, new, transport, what, (at, at));
             }
             _ => {
-                let what = wire::Beside::Call { control: ours, port: 2_000 };
-                v1::beside(&mut out, new, Transport::Tcp, what, (at, at));
+                let what = wire::Relation::Call { control: ours, port: 2_000 };
+                v1::related(&mut out, new, Transport::Tcp, what, (at, at));
             }
         }
         self.read(&out);
@@ -90,7 +90,7 @@ impl Engine {
                 let new = self.locals.len() as u64;
                 let (opened, transport) = match what {
                     4 => (
-                        self.session.open_beside(new, (key, request), (at, at), transport),
+                        self.session.open_related(new, (key, request), (at, at), transport),
                         transport,
                     ),
                     _ => (self.session.call(new, (key, 2_000), (at, at)), Transport::Tcp),
@@ -132,8 +132,8 @@ impl Engine {
     }
 
     /// What a stream is beside of lives.
-    pub(super) fn check_beside(&self, beside: Option<Beside>) {
-        if let Some(Beside::Port { user, .. } | Beside::Call { user, .. }) = beside {
+    pub(super) fn check_related(&self, related: Option<Related>) {
+        if let Some(Related::Port { user, .. } | Related::Call { user, .. }) = related {
             let local = &self.locals[user as usize];
             assert!(!local.gone && !local.ended, "a stream beside {local:?}");
         }
