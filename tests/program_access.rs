@@ -221,7 +221,7 @@ fn two_at_once(entrance: SocketAddr, limiting: &Program) {
         Ok(mut stream) => stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).is_ok(),
         Err(_) => false,
     };
-    assert!(eventually(DEADLINE, again), "a seat is given back");
+    assert!(eventually(DEADLINE, again), "the limit is released");
 }
 
 fn streams_of_a_client_at_an_entrance(protocol: Protocol) {

@@ -130,7 +130,7 @@ fn streams_of_a_client_through_one_exit(protocol: Protocol) {
     let held = served(FIRST, two.first);
     refused(FIRST, two.first);
     two.says(1, "client 127.0.0.1 has 1 streams already (MAXIMA=conpch:1 of its exit)");
-    // Its seat of the process's, taken before that of the exit was not to be had, is free again.
+    // The guard of the process's limit, acquired before the exit's was refused, is released.
     let beside = served(FIRST, two.second);
     refused(FIRST, two.second);
     two.says(2, "client 127.0.0.1 has 2 streams already (MAXIMA=conpch:2)");
@@ -139,7 +139,7 @@ fn streams_of_a_client_through_one_exit(protocol: Protocol) {
         Ok(mut stream) => stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).is_ok(),
         Err(_) => false,
     };
-    assert!(eventually(DEADLINE, again), "both seats are given back");
+    assert!(eventually(DEADLINE, again), "both limits are released");
 }
 
 fn a_silent_client_of_one_proxy_is_not_waited_for(protocol: Protocol) {

@@ -285,7 +285,7 @@ fn what_is_sent_ahead_stays_whole() {
 #[test]
 fn who_may_and_how_many() {
     let server = Server::echo();
-    // A stream has one seat, though it is one of two tunnels.
+    // A stream counts once, though it is in two tunnels.
     let (relay, entrance) = start(&["SERVER=socks", PERMIT, "MAXIMA=conpch:1"]);
     let held = by_socks(entrance, server.address());
     check_echo(&held, 1, 1000);
@@ -296,7 +296,7 @@ fn who_may_and_how_many() {
         let Ok(mut client) = connect_from("127.0.0.1", entrance) else { return false };
         client.write_all(&[5, 1, 0]).is_ok() && client.read_exact(&mut [0; 2]).is_ok()
     };
-    assert!(eventually(DEADLINE, again), "the seat is given back");
+    assert!(eventually(DEADLINE, again), "the limit is released");
     let (_relay, entrance) = start(&["SERVER=http", PERMIT, "RELIABLE=127.0.0.9"]);
     refused("127.0.0.1", entrance);
     // By PERMIT=, and by a user.

@@ -1,6 +1,6 @@
-//! Endpoints: where streams begin at this end (entrances) and where those of the peer leave
-//! (exits), and how many there may be.
+//! Policy: which exit a stream takes, which destinations proxies may reach, and how many streams
+//! may exist at once.
 
 pub mod destinations;
 pub mod routing;
-pub mod seats;
+pub mod connection_limits;

@@ -23,7 +23,7 @@ use crate::io::link::Link;
 use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::policy::destinations::Destinations;
-use crate::policy::seats::Seats;
+use crate::policy::connection_limits::ConnectionLimits;
 use crate::session::{Moment, StreamKey};
 
 /// What a plane asks of another, or of the worker: done in the same turn, by [`super::dispatch`].
@@ -79,7 +79,7 @@ pub(in crate::worker) struct Cx<D> {
     /// Ends commands if this process is killed.
     pub(in crate::worker) watchdog: Watchdog,
     /// How many streams and flows a client may have.
-    pub(in crate::worker) seats: Seats,
+    pub(in crate::worker) connection_limits: ConnectionLimits,
     /// What proxies may reach.
     pub(in crate::worker) destinations: Destinations,
     /// Keys collected for a sweep, kept for its memory.
@@ -112,7 +112,7 @@ impl<D: Driver> Cx<D> {
             waiters: Waiters::default(),
             deadline_count: 0,
             watchdog: Watchdog::default(),
-            seats: Seats::new(plan.maxima),
+            connection_limits: ConnectionLimits::new(plan.maxima),
             destinations,
             scratch: Vec::new(),
             plan,

@@ -15,7 +15,7 @@ use crate::io::driver::{Driver, Gather};
 use crate::io::net;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::policy::destinations::Asker;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::proxy_proto::socks::datagram::{self, To};
 use crate::session::NO_ADDRESS;
 use crate::worker::context::Cx;
@@ -37,7 +37,7 @@ impl Datagrams {
         tunnels: &mut Tunnels,
         incoming: &Incoming,
         (talk, asker): (Key, Asker),
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
     ) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let client = client.unwrap_or(NO_ADDRESS);
@@ -50,7 +50,7 @@ impl Datagrams {
         let association = Box::new(UdpAssociation::new(socket, talk, asker));
         let mut flow = Flow::new(client, Server::UdpAssociation(association), cx.now);
         flow.stream = Some((tunnel, stream));
-        flow.seat = seat;
+        flow.limit_guard = limit_guard;
         let Some(key) = self.insert_flow(cx, tunnels, flow) else {
             let reason = String::from("too many flows are open");
             return cx.refuse_stream((tunnel, stream), client, reason, false);

@@ -11,7 +11,7 @@ use crate::cli::plan::Target;
 use crate::io::datagram::{SegmentLimit, Towards};
 use crate::io::driver::{Fd, Gather};
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
 use crate::worker::datagram::association::UdpAssociation;
 use crate::worker::datagram::coalesce::Coalescing;
@@ -72,7 +72,7 @@ pub(in crate::worker) struct Flow {
     /// What its server is looked up by again when that does not answer; none where it is an address.
     pub(in crate::worker) server_name: Option<Box<ServerName>>,
     /// Given back with all the rest.
-    pub(in crate::worker) seat: Option<Seat>,
+    pub(in crate::worker) limit_guard: Option<LimitGuard>,
     /// Its stream may have to begin again, by another tunnel: the entrance, and the tunnels whose peers
     /// have not taken it.
     pub(in crate::worker) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
@@ -248,7 +248,7 @@ impl Flow {
             origin: None,
             server,
             server_name: None,
-            seat: None,
+            limit_guard: None,
             tentative: None,
             stream: None,
             queue: PayloadQueue::default(),

@@ -11,7 +11,7 @@ use super::Datagrams;
 use crate::cli::plan::Target;
 use crate::io::driver::Driver;
 use crate::limits::DRAIN_FLOW_MILLIS;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server, Waiting};
@@ -188,13 +188,13 @@ impl Datagrams {
         tunnels: &mut Tunnels,
         (tunnel_key, stream): (Key, StreamKey),
         client: SocketAddr,
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
         target: &Target,
     ) {
         let server = Server::Unknown(Waiting::new(target.clone()));
         let mut flow = Flow::new(client, server, cx.now);
         flow.stream = Some((tunnel_key, stream));
-        flow.seat = seat;
+        flow.limit_guard = limit_guard;
         let Some(key) = self.insert_flow(cx, tunnels, flow) else {
             let reason = String::from("too many flows are open");
             cx.refuse_stream((tunnel_key, stream), client, reason, false);

@@ -87,14 +87,14 @@ impl<D: Driver> Worker<D> {
                 self.cx.destinations.may_call(CALLER, client, &asker, net::is_ours)
             }
         };
-        let seat = match may.and_then(|()| self.cx.seats.take(Some(client.ip()))) {
-            Ok(seat) => seat,
+        let limit_guard = match may.and_then(|()| self.cx.connection_limits.acquire(Some(client.ip()))) {
+            Ok(limit_guard) => limit_guard,
             Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
         };
         own.set_port(0);
         let overall = self.cx.plan.timeouts.connect.map(|connect| self.cx.now.after(connect));
         let target = Target { host: client.ip().to_string(), port: client.port() };
-        let begun = self.begin_dialled_exit(&incoming, seat, |owner| Request {
+        let begun = self.begin_dialled_exit(&incoming, limit_guard, |owner| Request {
             address: Some(client),
             own: Some(own),
             ..Request::new(owner, target, overall)

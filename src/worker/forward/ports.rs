@@ -260,8 +260,8 @@ impl<D: Driver> Worker<D> {
             return None;
         }
         let (tunnel, stream) = self.stream_of(owner)?;
-        let seat = match self.cx.seats.take(Some(client.ip())) {
-            Ok(seat) => seat,
+        let limit_guard = match self.cx.connection_limits.acquire(Some(client.ip())) {
+            Ok(limit_guard) => limit_guard,
             Err(reason) => {
                 self.cx.log_refused(client, &reason);
                 return None;
@@ -269,7 +269,7 @@ impl<D: Driver> Worker<D> {
         };
         let mut flow = Flow::new(client, Server::Peer, self.cx.now);
         flow.origin = Some(origin);
-        flow.seat = seat;
+        flow.limit_guard = limit_guard;
         let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
         self.datagrams.open_flow(cx, tunnels, tunnel, flow, entrance, |session, user| {
             session.open_related(user, (stream, request), (client, entrance), Transport::Udp)

@@ -18,7 +18,7 @@ use crate::io::link::Link;
 use crate::io::net;
 use crate::policy::destinations::Asker;
 use crate::policy::routing::{self, NameWanted};
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::{NO_ADDRESS, StreamKey};
 use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server, Waiting};
 use crate::worker::forward::callback::Call;
@@ -124,11 +124,11 @@ impl<D: Driver> Worker<D> {
         &mut self,
         client: SocketAddr,
         (port, purpose): (u16, Purpose),
-    ) -> Option<Option<Seat>> {
+    ) -> Option<Option<LimitGuard>> {
         let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
         match self.lets_in(&caller, purpose) {
-            Some(Ok(())) => match self.cx.seats.take(caller.client) {
-                Ok(seat) => return Some(seat),
+            Some(Ok(())) => match self.cx.connection_limits.acquire(caller.client) {
+                Ok(limit_guard) => return Some(limit_guard),
                 Err(reason) => self.cx.log_refused(client, &reason),
             },
             Some(Err(reason)) => self.cx.log_refused(client, reason),
@@ -137,12 +137,12 @@ impl<D: Driver> Worker<D> {
         None
     }
 
-    /// The place of a stream's exit in the plan, and the stream's seat. `None`: it was refused, or
+    /// The place of a stream's exit in the plan, and the stream's [`LimitGuard`]. `None`: it was refused, or
     /// waits for its client's name.
     pub(in crate::worker) fn admit(
         &mut self,
         incoming: &Incoming,
-    ) -> Option<(usize, Option<Seat>)> {
+    ) -> Option<(usize, Option<LimitGuard>)> {
         let Incoming { tunnel, stream, client, transport, .. } = *incoming;
         let caller = incoming.caller();
         let client = client.unwrap_or(NO_ADDRESS);
@@ -164,8 +164,8 @@ impl<D: Driver> Worker<D> {
             }
         };
         let reason = match chosen {
-            Ok(Some((exit, Ok(())))) => match self.take_seats(Some(exit), caller.client) {
-                Ok(seat) => return Some((exit, seat)),
+            Ok(Some((exit, Ok(())))) => match self.acquire_limits(Some(exit), caller.client) {
+                Ok(limit_guard) => return Some((exit, limit_guard)),
                 Err(reason) => reason,
             },
             Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),

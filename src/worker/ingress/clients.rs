@@ -144,8 +144,8 @@ impl<D: Driver> Worker<D> {
     /// came in by. `None`: it may not stay.
     fn seat_client(&mut self, came: Came, tunnel: Key) -> Option<(Key, SocketAddr)> {
         let Came { socket, client, at, unix, .. } = came;
-        let seat = match self.cx.seats.take(client.ip()) {
-            Ok(seat) => seat,
+        let limit_guard = match self.cx.connection_limits.acquire(client.ip()) {
+            Ok(limit_guard) => limit_guard,
             Err(reason) => {
                 self.cx.turn_away(&socket, client, &reason);
                 return None;
@@ -155,7 +155,7 @@ impl<D: Driver> Worker<D> {
         let own = net::local_address(&socket);
         let entrance = if own == NO_ADDRESS { at } else { own };
         let mut conn = Conn::new(tunnel, Stage::Open, client, self.cx.now);
-        conn.seat = seat;
+        conn.limit_guard = limit_guard;
         conn.fd = Some(socket.clone());
         let Some(key) = self.conns.insert(conn) else {
             self.cx.turn_away(&socket, client, "too many connections are open here");

@@ -39,7 +39,7 @@ impl<D: Driver> Worker<D> {
         let port = self.datagrams.port(origin.port)?;
         let client = net::plain(origin.client);
         let (purpose, address) = (port.purpose, port.address);
-        let seat = self.admit_datagrams(client, (address.port(), purpose))?;
+        let limit_guard = self.admit_datagrams(client, (address.port(), purpose))?;
         let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
         match purpose {
             Purpose::Relay => {
@@ -53,7 +53,7 @@ impl<D: Driver> Worker<D> {
                 let server = Server::Unknown(Waiting::new(target.clone()));
                 let mut flow = Flow::new(client, server, cx.now);
                 flow.origin = Some(origin);
-                flow.seat = seat;
+                flow.limit_guard = limit_guard;
                 let key = self.datagrams.insert_flow(cx, tunnels, flow)?;
                 self.datagrams.find_server(cx, tunnels, key, &target);
                 Some(key)
@@ -68,7 +68,7 @@ impl<D: Driver> Worker<D> {
                 }
                 let mut flow = Flow::new(client, Server::Peer, cx.now);
                 flow.origin = Some(origin);
-                flow.seat = seat;
+                flow.limit_guard = limit_guard;
                 self.datagrams.begin_flow(cx, tunnels, flow, entrance)
             }
         }

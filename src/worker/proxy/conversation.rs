@@ -17,7 +17,7 @@ use crate::cli::plan::{Proxy, Way};
 use crate::io::chunk::Chunk;
 use crate::io::driver::Driver;
 use crate::limits::{LEAVE_MILLIS, PROXY_PIECE_BYTES, PROXY_WAITING_BYTES};
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::proxy_proto::{Conversation, Step};
 use crate::session::NO_ADDRESS;
 use crate::worker::ingress::access::Incoming;
@@ -32,7 +32,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn open_conversation(
         &mut self,
         incoming: &Incoming,
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
         (exit, proxy): (usize, Proxy),
     ) {
         let client = incoming.caller().client;
@@ -41,7 +41,7 @@ impl<D: Driver> Worker<D> {
         let is_judged = matches!(self.cx.plan.exits[exit].way, Way::Proxy(_));
         let talk = ProxySession::new(conversation, proxy, self.asker(incoming), is_judged);
         let stage = Stage::ProxyHandshake(Box::new(talk));
-        let Some(key) = self.begin_exit(incoming, seat, None, stage) else { return };
+        let Some(key) = self.begin_exit(incoming, limit_guard, None, stage) else { return };
         if let Some(conn) = self.conns.get_mut(key) {
             // What is said has to be seen.
             conn.copy_only = true;

@@ -137,12 +137,12 @@ impl<D: Driver> Worker<D> {
         let conn = self.conns.get(talk).ok_or_else(|| GONE.to_string())?;
         let (client, tunnel_key, control) = (conn.client, conn.tunnel, conn.stream);
         let exit = conn.exit;
-        let seat = self.take_seats(exit, client.ip())?;
+        let limit_guard = self.acquire_limits(exit, client.ip())?;
         let mut conn = Conn::new(tunnel_key, Stage::Open, client, self.cx.now);
         conn.exit = exit;
         conn.related = Some(talk);
         conn.fd = Some(Rc::clone(socket));
-        conn.seat = seat;
+        conn.limit_guard = limit_guard;
         let key = self.conns.insert(conn).ok_or("too many connections are open here")?;
         let called = match (self.tunnels.get_mut(tunnel_key), control) {
             (Some(tunnel), Some(control)) => {

@@ -14,7 +14,7 @@ use crate::io::driver::Driver;
 use crate::io::net;
 use crate::io::resolver;
 use crate::limits::PORTS_PER_STREAM;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::proxy_proto::{Lead, Unreached};
 use crate::session::NO_ADDRESS;
 use crate::worker::context::Lookup;
@@ -174,14 +174,14 @@ impl<D: Driver> Worker<D> {
         let talk = Key::unpack(user);
         incoming.exit = self.talk(talk).and_then(|talk| talk.asker.exit);
         match self.admit_by_port(&incoming, talk, request) {
-            Ok((Lead::Server(server), seat)) => {
-                self.lead_to_server(&incoming, talk, seat, server);
+            Ok((Lead::Server(server), limit_guard)) => {
+                self.lead_to_server(&incoming, talk, limit_guard, server);
             }
-            Ok((Lead::SocksDatagrams, seat)) => {
+            Ok((Lead::SocksDatagrams, limit_guard)) => {
                 if let Some(asker) = self.talk(talk).map(|session| session.asker.clone()) {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
                     let of = (talk, asker);
-                    self.datagrams.open_association(cx, tunnels, &incoming, of, seat);
+                    self.datagrams.open_association(cx, tunnels, &incoming, of, limit_guard);
                 }
             }
             Err(reason) => {
@@ -193,13 +193,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Where a stream that came in by a port is led, and its seat. A connection uses the port up.
+    /// Where a stream that came in by a port is led, and its guard of the limits. A connection uses the port up.
     fn admit_by_port(
         &mut self,
         incoming: &Incoming,
         talk: Key,
         request: u32,
-    ) -> Result<(Lead, Option<Seat>), String> {
+    ) -> Result<(Lead, Option<LimitGuard>), String> {
         let wanted = match incoming.transport {
             Some(Transport::Udp) => Transport::Udp,
             _ => Transport::Tcp,
@@ -217,15 +217,15 @@ impl<D: Driver> Worker<D> {
             (Lead::SocksDatagrams, Transport::Udp) => {}
             _ => return Err(String::from("its port is of the other kind (TCP, UDP)")),
         }
-        let seat = self.take_seats(incoming.exit, incoming.caller().client)?;
-        Ok((lead, seat))
+        let limit_guard = self.acquire_limits(incoming.exit, incoming.caller().client)?;
+        Ok((lead, limit_guard))
     }
 
     fn lead_to_server(
         &mut self,
         incoming: &Incoming,
         talk: Key,
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
         server: SocketAddr,
     ) {
         let overall = self
@@ -235,7 +235,7 @@ impl<D: Driver> Worker<D> {
             .connect
             .map(|connect| self.cx.now.after(connect));
         let target = Target { host: server.ip().to_string(), port: server.port() };
-        let begun = self.begin_dialled_exit(incoming, seat, |owner| Request {
+        let begun = self.begin_dialled_exit(incoming, limit_guard, |owner| Request {
             address: Some(server),
             ..Request::new(owner, target, overall)
         });

@@ -19,7 +19,7 @@ use crate::io::driver::{Driver, Fd, Outcome};
 use crate::io::net;
 use crate::limits::CONNECTIONS_MAX;
 use crate::policy::routing;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::worker::context::Cx;
 use crate::worker::dialer::dial::{DialError, Owner, Permission, Request};
 use crate::worker::table::{Key, Table};
@@ -75,11 +75,11 @@ impl Relay {
         cx: &mut Cx<D>,
         peer: SocketAddr,
         (client, server): (Fd, Fd),
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
     ) {
         let mut pair = Pair::new(peer, client, cx.now);
         pair.server = Some(server);
-        pair.seat = seat;
+        pair.limit_guard = limit_guard;
         debug!(client = %peer, "client and server are joined");
         if let Some(key) = self.pairs.insert(pair) {
             self.advance_half(cx, key, Way::Up);
@@ -142,8 +142,8 @@ impl Relay {
             Ok(target) => target,
             Err(reason) => return cx.turn_away(&client, peer, &reason),
         };
-        let seat = match cx.seats.take(Some(peer.ip())) {
-            Ok(seat) => seat,
+        let limit_guard = match cx.connection_limits.acquire(Some(peer.ip())) {
+            Ok(limit_guard) => limit_guard,
             Err(reason) => return cx.turn_away(&client, peer, &reason),
         };
         net::set_up_local(&client);
@@ -159,7 +159,7 @@ impl Relay {
         request.permission = Permission::NotOwn;
         let dial = cx.dial(request);
         if let Some(pair) = self.pairs.get_mut(key) {
-            pair.seat = seat;
+            pair.limit_guard = limit_guard;
             pair.dial = dial;
         }
         if dial.is_none() {

@@ -10,7 +10,7 @@ use crate::io::driver::{BufferClass, Fd};
 use crate::io::net;
 use crate::io::pipe::Pipe;
 use crate::limits::{SMALL_BUFFER_BYTES, SPLICE_BYTES_MIN};
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::Moment;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -222,7 +222,7 @@ pub(super) struct Pair {
     pub(super) peer: SocketAddr,
     pub(super) client: Fd,
     /// Given back with all the rest.
-    pub(super) seat: Option<Seat>,
+    pub(super) limit_guard: Option<LimitGuard>,
     /// None until it is reached.
     pub(super) server: Option<Fd>,
     /// The dial for the server, until that is reached.
@@ -240,7 +240,7 @@ impl Pair {
         Pair {
             peer,
             client,
-            seat: None,
+            limit_guard: None,
             server: None,
             dial: None,
             up: Half::new(),

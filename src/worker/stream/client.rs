@@ -40,7 +40,7 @@ impl Client {
         }
     }
 
-    /// What host lists and seats go by, if it is known.
+    /// The address that host lists and limits apply to, if it is known.
     pub(in crate::worker) fn ip(self) -> Option<IpAddr> {
         Some(self.address().ip()).filter(|address| !address.is_unspecified())
     }

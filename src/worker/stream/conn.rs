@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::io::chunk::ChunkMut;
 use crate::io::driver::{Driver, Fd, OpId, RecvMode};
 use crate::io::pipe::Pipes;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
 use crate::worker::broken::Broken;
 use crate::worker::ingress::clients::Tentative;
@@ -132,7 +132,7 @@ pub(in crate::worker) struct Conn {
     /// Its stream may have to begin again, by another tunnel.
     pub(in crate::worker) tentative: Option<Box<Tentative>>,
     /// Given back with all the rest.
-    pub(in crate::worker) seat: Option<Seat>,
+    pub(in crate::worker) limit_guard: Option<LimitGuard>,
     /// The PROXY header that the server gets before anything else.
     pub(in crate::worker) header: Option<Box<[u8]>>,
 
@@ -208,7 +208,7 @@ impl Conn {
             related: None,
             client: client.into(),
             tentative: None,
-            seat: None,
+            limit_guard: None,
             header: None,
             reading: Reading::Idle,
             read_mode: ReadMode::Sparse,

@@ -9,14 +9,14 @@ use crate::cli::plan::{Caller, Plan, Way};
 use crate::io::driver::Driver;
 use crate::policy::destinations::Destinations;
 use crate::policy::routing::NameWanted;
-use crate::policy::seats::{Seat, Seats};
+use crate::policy::connection_limits::{LimitGuard, ConnectionLimits};
 use crate::worker::Worker;
 
 /// What of it is counted or looked at often.
 #[derive(Debug)]
 pub(in crate::worker) struct Exits {
     /// By the exit's place in the plan.
-    seats: Vec<Seats>,
+    limits: Vec<ConnectionLimits>,
     /// Some stream may be ended because it is silent.
     pub(in crate::worker) end_silent: bool,
 }
@@ -25,8 +25,8 @@ impl Exits {
     pub(in crate::worker) fn new(plan: &Plan) -> Exits {
         let places = 0..plan.exits.len();
         let end_silent = places.map(Some).chain([None]).any(|at| plan.timeouts_of(at).io.is_some());
-        let seats = plan.exits.iter().map(|exit| Seats::of_exit(exit.options.maxima));
-        Exits { seats: seats.collect(), end_silent }
+        let limits = plan.exits.iter().map(|exit| ConnectionLimits::of_exit(exit.options.maxima));
+        Exits { limits: limits.collect(), end_silent }
     }
 }
 
@@ -74,20 +74,20 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A stream's seats: of the process, and of its exit.
+    /// Counts a stream against the limits of the process and of its exit.
     ///
     /// # Errors
     /// The reason to refuse the stream.
-    pub(in crate::worker) fn take_seats(
+    pub(in crate::worker) fn acquire_limits(
         &self,
         exit: Option<usize>,
         client: Option<IpAddr>,
-    ) -> Result<Option<Seat>, String> {
+    ) -> Result<Option<LimitGuard>, String> {
         // Where this process is its own peer, its client has one from coming in.
-        let seat = if self.is_loopback() { None } else { self.cx.seats.take(client)? };
+        let limit_guard = if self.is_loopback() { None } else { self.cx.connection_limits.acquire(client)? };
         match exit {
-            Some(exit) => Ok(Seat::both(seat, self.conns.exits.seats[exit].take(client)?)),
-            None => Ok(seat),
+            Some(exit) => Ok(LimitGuard::both(limit_guard, self.conns.exits.limits[exit].acquire(client)?)),
+            None => Ok(limit_guard),
         }
     }
 }

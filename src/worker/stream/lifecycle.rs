@@ -8,7 +8,7 @@ use crate::cli::plan::{Proxy, Transport, Way};
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::policy::routing;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::proxy_proto::proxy_header;
 use crate::session::{Related, Ended, Event, NO_ADDRESS, StreamKey};
 use crate::worker::datagram::flow::FLOW_BIT;
@@ -84,7 +84,7 @@ impl<D: Driver> Worker<D> {
         if let Some(call) = incoming.call {
             return self.lead_call(incoming, call);
         }
-        let Some((place, seat)) = self.admit(&incoming) else { return };
+        let Some((place, limit_guard)) = self.admit(&incoming) else { return };
         let incoming = Incoming { exit: Some(place), ..incoming };
         let Incoming { tunnel, stream, client, entrance, .. } = incoming;
         let exit = &self.cx.plan.exits[place];
@@ -97,16 +97,16 @@ impl<D: Driver> Worker<D> {
                 routing::at_port_of(host, *offset, &incoming.caller())
             }
             &Way::Proxy(proxy) => {
-                return self.open_conversation(&incoming, seat, (place, proxy));
+                return self.open_conversation(&incoming, limit_guard, (place, proxy));
             }
-            Way::Ftp(_) => return self.open_conversation(&incoming, seat, (place, Proxy::Ftp)),
+            Way::Ftp(_) => return self.open_conversation(&incoming, limit_guard, (place, Proxy::Ftp)),
             Way::Unix(path) => {
                 let path = Rc::from(path.as_path());
-                return self.open_unix_exit(&incoming, seat, header, path);
+                return self.open_unix_exit(&incoming, limit_guard, header, path);
             }
             Way::Command(command) => {
                 let command = command.clone();
-                return self.open_exec(&incoming, seat, &command);
+                return self.open_exec(&incoming, limit_guard, &command);
             }
         };
         let client = client.unwrap_or(NO_ADDRESS);
@@ -116,14 +116,14 @@ impl<D: Driver> Worker<D> {
         };
         if transport == Transport::Udp {
             let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-            self.datagrams.open_exit_flow(cx, tunnels, (tunnel, stream), client, seat, &target);
+            self.datagrams.open_exit_flow(cx, tunnels, (tunnel, stream), client, limit_guard, &target);
             return;
         }
         let connect = self.cx.plan.timeouts_of(Some(place)).connect;
         let overall = connect.map(|connect| self.cx.now.after(connect));
         debug!(%client, host = %target.host, port = target.port, "exit");
         let header = header.map(Vec::into_boxed_slice);
-        self.begin_dialled_exit(&incoming, seat, |owner| Request {
+        self.begin_dialled_exit(&incoming, limit_guard, |owner| Request {
             greeting: header,
             ..Request::new(owner, target, overall)
         });
@@ -133,10 +133,10 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn begin_dialled_exit(
         &mut self,
         incoming: &Incoming,
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
         request: impl FnOnce(Owner) -> Request,
     ) -> Option<Key> {
-        let key = self.begin_exit(incoming, seat, None, Stage::Dialing(None))?;
+        let key = self.begin_exit(incoming, limit_guard, None, Stage::Dialing(None))?;
         let dial = self.cx.dial(request(Owner::Exit(key)));
         match (dial, self.conns.get_mut(key)) {
             (Some(dial), Some(conn)) => {
@@ -151,7 +151,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The exit of a stream is a command.
-    fn open_exec(&mut self, incoming: &Incoming, seat: Option<Seat>, command: &str) {
+    fn open_exec(&mut self, incoming: &Incoming, limit_guard: Option<LimitGuard>, command: &str) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let started = self.execs.start(&self.cx, command, (&incoming.caller(), client));
         let (exec, socket) = match started {
@@ -161,7 +161,7 @@ impl<D: Driver> Worker<D> {
                 return self.refuse_stream(tunnel, stream, name, &reason, false);
             }
         };
-        let Some(key) = self.begin_exit(incoming, seat, None, Stage::Open) else { return };
+        let Some(key) = self.begin_exit(incoming, limit_guard, None, Stage::Open) else { return };
         self.execs.started(&mut self.cx, exec, key);
         if let Some(conn) = self.conns.get_mut(key) {
             conn.fd = Some(Rc::new(socket));
@@ -174,7 +174,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn begin_exit(
         &mut self,
         incoming: &Incoming,
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
         header: Option<Vec<u8>>,
         stage: Stage,
     ) -> Option<Key> {
@@ -183,7 +183,7 @@ impl<D: Driver> Worker<D> {
         let mut conn = Conn::new(tunnel, stage, client, self.cx.now);
         conn.stream = Some(stream);
         conn.exit = incoming.exit;
-        conn.seat = seat;
+        conn.limit_guard = limit_guard;
         conn.header = header.map(Vec::into_boxed_slice);
         let Some(key) = self.conns.insert(conn) else {
             self.refuse_stream(tunnel, stream, client, "too many connections are open", false);

@@ -10,7 +10,7 @@ use tracing::debug;
 use crate::io::driver::Driver;
 use crate::io::{net, unix};
 use crate::limits::SWEEP_MILLIS;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::NO_ADDRESS;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::stream::conn::Stage;
@@ -22,7 +22,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn open_unix_exit(
         &mut self,
         incoming: &Incoming,
-        seat: Option<Seat>,
+        limit_guard: Option<LimitGuard>,
         header: Option<Vec<u8>>,
         path: Rc<Path>,
     ) {
@@ -31,7 +31,7 @@ impl<D: Driver> Worker<D> {
         let connect = self.cx.plan.timeouts_of(incoming.exit).connect;
         let until = connect.map(|connect| self.cx.now.after(connect));
         let stage = Stage::ConnectingUnix(path, until);
-        let Some(key) = self.begin_exit(incoming, seat, header, stage) else { return };
+        let Some(key) = self.begin_exit(incoming, limit_guard, header, stage) else { return };
         self.retry_unix_connect(key);
     }
 

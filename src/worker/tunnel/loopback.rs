@@ -21,7 +21,7 @@ use crate::cli::plan::LinkPlan;
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::limits::JOIN_MILLIS;
-use crate::policy::seats::Seat;
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, Rest};
 use crate::worker::stream::conn::{Conn, Reading, Stage};
 use crate::worker::{Drain, Key, Worker};
@@ -209,7 +209,7 @@ impl<D: Driver> Worker<D> {
             // Only polls are in flight, which nobody waits for any more.
             self.cx.driver.cancel_all(fd);
         }
-        let seat = Seat::both(client.seat, exit.seat);
-        self.relay.join(&mut self.cx, client.client.address(), (client_fd, server), seat);
+        let limit_guard = LimitGuard::both(client.limit_guard, exit.limit_guard);
+        self.relay.join(&mut self.cx, client.client.address(), (client_fd, server), limit_guard);
     }
 }
