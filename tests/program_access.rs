@@ -136,7 +136,7 @@ fn permitted_clients_of_a_plain_relay() {
         ]);
         let entrance = relay.address_of("entrance listening");
         refused(SECOND, entrance);
-        says(&relay, 1, "PERMIT= does not let it in");
+        says(&relay, 1, "rejected by PERMIT=");
         served(FIRST, entrance);
     }
     let relay = Program::start(&[
@@ -146,7 +146,7 @@ fn permitted_clients_of_a_plain_relay() {
     ]);
     let entrance = relay.address_of("entrance listening");
     unanswered(&Client::from(&format!("{SECOND}:0"), entrance));
-    says(&relay, 1, "PERMIT= does not let it in");
+    says(&relay, 1, "rejected by PERMIT=");
     answered(&Client::of(entrance));
 }
 

@@ -6,7 +6,7 @@ use crate::wire::WireError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TunnelError {
     /// Bytes that are no frames. Begun by the peer.
-    #[error("peer sent what is no SockMux: {0}")]
+    #[error("peer is not speaking SockMux: {0}")]
     Wire(#[from] WireError),
     /// Begun by the peer.
     #[error("peer said no hello within {seconds} s (TIMEOUT=acc)")]

@@ -247,7 +247,7 @@ impl Datagrams {
         let from = got.from.map(net::plain).filter(|&from| association.has_sent_to(from));
         let Some(from) = from else {
             let from = got.from.map(tracing::field::display);
-            debug!(from, "a datagram of somebody whom nothing was sent to");
+            debug!(from, "dropped datagram from unexpected source");
             cx.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
             return;
         };

@@ -197,13 +197,13 @@ impl<D: Driver> Worker<D> {
     /// What the lists say of who has come in, and why not. `None`: that depends on its name.
     fn lets_in(&self, caller: &Caller, purpose: Purpose) -> Option<Result<(), &'static str>> {
         if !self.is_reliable(caller)? {
-            return Some(Err("RELIABLE= does not let it in"));
+            return Some(Err("rejected by RELIABLE="));
         }
         // Elsewhere `PERMIT=` is about exits.
         if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&self.cx.plan.link, purpose) {
             let (word, name) = (transport.relay_word(), self.name_of(caller));
             if !self.cx.plan.permits_client(word, caller, name)? {
-                return Some(Err("PERMIT= does not let it in"));
+                return Some(Err("rejected by PERMIT="));
             }
         }
         Some(Ok(()))

@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
             }
             Err(error) => {
                 let why = match is_again(&error) {
-                    true => String::from("it accepts nobody in time (TIMEOUT=con)"),
+                    true => String::from("connect timed out (TIMEOUT=con)"),
                     false => error.to_string(),
                 };
                 let reason = format!("unix:{}: {why}", path.display());
