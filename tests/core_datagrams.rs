@@ -16,7 +16,7 @@ use sockmux_uring::session::{
     Config, Ended, Event, Moment, OpenError, Queued, Session, Sink, StreamKey, Transmit,
 };
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{CloseKind, Frame, StreamRef, Protocol, Transport};
+use sockmux_uring::wire::{CloseKind, Frame, Protocol, StreamRef, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
@@ -358,7 +358,8 @@ fn datagrams_keep_the_link_window_small() {
     assert!(alone > LINK_CAP_BULK_BYTES - (1 << 20), "{alone} bytes");
     let mut session = pair(1);
     incoming(&mut session, Some(Transport::Udp), 0);
-    let frame = Frame::Datagrams { to: StreamRef::Theirs(1 << 20), size_bytes: 9_000, bytes: 9_000 };
+    let frame =
+        Frame::Datagrams { to: StreamRef::Theirs(1 << 20), size_bytes: 9_000, bytes: 9_000 };
     session.on_frame(frame, START).expect("a datagram");
     let opens = 80 * (64 << 10);
     let beside = bulk(&mut session);

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 
 use sockmux_uring::limits::PORTS_PER_STREAM;
 use sockmux_uring::session::{
-    Related, Config, Ended, Event, OpenError, Session, StreamKey, TunnelError,
+    Config, Ended, Event, OpenError, Related, Session, StreamKey, TunnelError,
 };
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, StreamRef, Step, Transport};
+use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, Step, StreamRef, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;

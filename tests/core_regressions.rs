@@ -143,6 +143,8 @@ fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
     let later = START.after(Duration::from_secs(1));
     session.on_time(later).expect("still up");
     assert!(sent(&mut session).is_empty());
-    session.on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, later).expect("CLOSED");
+    session
+        .on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, later)
+        .expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
 }

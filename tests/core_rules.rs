@@ -80,7 +80,9 @@ fn an_id_is_not_free_before_both_ends_have_closed() {
     session.on_frame(close, START).expect("CLOSE");
     assert_eq!(sent(&mut session), [CLOSED]);
     assert_eq!(session.stream_count(), 1);
-    session.on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, START).expect("CLOSED");
+    session
+        .on_frame(Frame::Closed { from: Some(7), to: StreamRef::Ours(2) }, START)
+        .expect("CLOSED");
     assert_eq!(session.stream_count(), 0);
 }
 

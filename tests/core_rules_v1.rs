@@ -11,7 +11,7 @@ use sockmux_uring::session::{
 };
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{CloseKind, Decoder, Frame, StreamRef, Protocol, Step, Transport};
+use sockmux_uring::wire::{CloseKind, Decoder, Frame, Protocol, Step, StreamRef, Transport};
 use support::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
@@ -279,7 +279,9 @@ fn a_tentative_stream_sends_little_before_it_is_taken() {
 #[test]
 fn tentative_datagrams_wait_and_are_given_back() {
     let at = "127.0.0.1:1".parse().expect("an address");
-    for (newest, open, to) in [(0, CONNECT, StreamRef::Ours(2)), (1, OPEN, StreamRef::Ours(1 << 20))] {
+    for (newest, open, to) in
+        [(0, CONNECT, StreamRef::Ours(2)), (1, OPEN, StreamRef::Ours(1 << 20))]
+    {
         let mut session = up(ours(newest), ours(newest).offer);
         session.on_frame(Frame::FirstData, START).expect("an option");
         let key = session.open_datagrams_tentatively(7, at, at).expect("a stream");

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use sockmux_uring::session::{Config, Moment, Session};
 use sockmux_uring::wire::v03::{self, Encoder, Offer};
-use sockmux_uring::wire::{self, CloseKind, Frame, StreamRef, Protocol, Route, Step, Transport, v1};
+use sockmux_uring::wire::{
+    self, CloseKind, Frame, Protocol, Route, Step, StreamRef, Transport, v1,
+};
 
 /// The fenced block, by name.
 fn vectors() -> BTreeMap<String, String> {
@@ -79,7 +81,9 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         e.data(out, 3, 2, 3);
         out.extend_from_slice(b"abc");
     });
-    case("end_of_data", Frame::Data { to: StreamRef::Ours(2), bytes: 0 }, &|out| e.data(out, 3, 2, 0));
+    case("end_of_data", Frame::Data { to: StreamRef::Ours(2), bytes: 0 }, &|out| {
+        e.data(out, 3, 2, 0)
+    });
     case("sent", Frame::Consumed { to: StreamRef::Ours(3), bytes: 16_376 }, &|out| {
         e.consumed(out, 2, 3, 16_376)
     });
@@ -88,7 +92,8 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
         out.push(b'!');
     });
     case("urgent_taken", Frame::UrgentTaken, &|out| e.urgent_taken(out, 2, 3, 1));
-    let close = |from, to, reason, kind| Frame::Close { from, to: StreamRef::Ours(to), reason, kind };
+    let close =
+        |from, to, reason, kind| Frame::Close { from, to: StreamRef::Ours(to), reason, kind };
     case("close", close(Some(3), 2, b"", CloseKind::Orderly), &|out| {
         e.close(out, Some(3), 2, "DO close");
     });
@@ -104,7 +109,9 @@ fn cases() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
     case("not_taken", close(None, 3, b"no exit", CloseKind::NotTaken), &|out| {
         e.not_taken(out, 3, "no exit");
     });
-    case("closed", Frame::Closed { from: Some(2), to: StreamRef::Ours(3) }, &|out| e.closed(out, 2, 3));
+    case("closed", Frame::Closed { from: Some(2), to: StreamRef::Ours(3) }, &|out| {
+        e.closed(out, 2, 3)
+    });
     case("closed_refusal", Frame::Closed { from: Some(3), to: StreamRef::None }, &|out| {
         e.closed(out, 3, 255)
     });

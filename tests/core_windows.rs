@@ -14,7 +14,7 @@ use sockmux_uring::limits::{
     WINDOW_SHORT_PATH_BYTES,
 };
 use sockmux_uring::session::{Moment, Session, StreamKey};
-use sockmux_uring::wire::{Frame, StreamRef, Protocol, Step, v1};
+use sockmux_uring::wire::{Frame, Protocol, Step, StreamRef, v1};
 use support::joined::{End, Link};
 use support::lone::{START, ours, up};
 

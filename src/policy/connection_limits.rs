@@ -41,7 +41,8 @@ impl LimitGuard {
             (Some(mut limit_guard), Some(other)) => {
                 // The guard may hold another one already: `other` goes to the end of that chain.
                 limit_guard.other =
-                    LimitGuard::both(Some(other), limit_guard.other.take().map(|held| *held)).map(Box::new);
+                    LimitGuard::both(Some(other), limit_guard.other.take().map(|held| *held))
+                        .map(Box::new);
                 Some(limit_guard)
             }
             (limit_guard, other) => limit_guard.or(other),
@@ -111,7 +112,8 @@ mod tests {
 
     #[test]
     fn each_client_is_counted_by_itself() {
-        let limits = ConnectionLimits::new(Maxima { per_client: Some(2), together: None, services: None });
+        let limits =
+            ConnectionLimits::new(Maxima { per_client: Some(2), together: None, services: None });
         let first = limits.acquire(client("10.0.0.1")).unwrap();
         let _second = limits.acquire(client("::ffff:10.0.0.1")).unwrap();
         let reason = limits.acquire(client("10.0.0.1")).unwrap_err();
@@ -123,7 +125,8 @@ mod tests {
 
     #[test]
     fn clients_without_an_address_are_one() {
-        let limits = ConnectionLimits::new(Maxima { per_client: Some(1), together: None, services: None });
+        let limits =
+            ConnectionLimits::new(Maxima { per_client: Some(1), together: None, services: None });
         let limit_guard = limits.acquire(None).unwrap();
         assert!(limits.acquire(None).is_err());
         drop(limit_guard);
@@ -132,7 +135,8 @@ mod tests {
 
     #[test]
     fn all_clients_share_those_of_all_together() {
-        let limits = ConnectionLimits::new(Maxima { per_client: None, together: Some(2), services: None });
+        let limits =
+            ConnectionLimits::new(Maxima { per_client: None, together: Some(2), services: None });
         let held = ["10.0.0.1", "::1"].map(|of| limits.acquire(client(of)).unwrap());
         let reason = limits.acquire(client("10.0.0.3")).unwrap_err();
         assert_eq!(reason, "2 streams are open already (MAXIMA=delegated:2)");
@@ -144,7 +148,11 @@ mod tests {
     #[test]
     fn guards_of_two_limits_are_held_as_one() {
         let maxima = Maxima { per_client: Some(1), together: None, services: None };
-        let all = [ConnectionLimits::new(maxima), ConnectionLimits::of_exit(maxima), ConnectionLimits::of_exit(maxima)];
+        let all = [
+            ConnectionLimits::new(maxima),
+            ConnectionLimits::of_exit(maxima),
+            ConnectionLimits::of_exit(maxima),
+        ];
         let is_free = |limits: &ConnectionLimits| limits.acquire(client("10.0.0.1")).is_ok();
         let [a, b, c] = all.each_ref().map(|limits| limits.acquire(client("10.0.0.1")).unwrap());
         let reason = all[1].acquire(client("10.0.0.1")).unwrap_err();
@@ -157,6 +165,8 @@ mod tests {
 
     #[test]
     fn without_maxima_nothing_is_counted() {
-        assert!(ConnectionLimits::new(Maxima::default()).acquire(client("10.0.0.1")).unwrap().is_none());
+        assert!(
+            ConnectionLimits::new(Maxima::default()).acquire(client("10.0.0.1")).unwrap().is_none()
+        );
     }
 }

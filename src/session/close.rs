@@ -10,7 +10,7 @@ use super::stream::{LocalEnd, State};
 use super::transmit::Control;
 use super::{Ended, Session, StreamKey};
 use crate::limits::{ORIGINAL_ID_MAX, REASON_BYTES};
-use crate::wire::{CloseKind, StreamRef, Protocol};
+use crate::wire::{CloseKind, Protocol, StreamRef};
 
 /// Ids of an original's streams that were refused, while it has not shown that it knows: by CLOSED,
 /// or by a CLOSE of its own that crossed the refusal.
@@ -51,7 +51,13 @@ impl Session {
         self.outbox.push(Control::Refuse { to, reason, not_taken });
     }
 
-    pub(super) fn on_close(&mut self, from: Option<u32>, to: StreamRef, reason: &[u8], kind: CloseKind) {
+    pub(super) fn on_close(
+        &mut self,
+        from: Option<u32>,
+        to: StreamRef,
+        reason: &[u8],
+        kind: CloseKind,
+    ) {
         let key = match (to, from) {
             // Its client has left before it had our id.
             (StreamRef::None, Some(from)) => self.unanswered(from),
@@ -66,8 +72,8 @@ impl Session {
         });
         let ours = self.peer_is_ours();
         if self.protocol == Protocol::V03 {
-            let crosses_refusal =
-                matches!(to, StreamRef::None) && from.is_some_and(|from| self.refusals.remove(from));
+            let crosses_refusal = matches!(to, StreamRef::None)
+                && from.is_some_and(|from| self.refusals.remove(from));
             if ours || !(crosses || crosses_refusal) {
                 // Owed whether the stream is known or not.
                 let to = match to {

@@ -10,7 +10,7 @@ use super::runs::{Dropped, Run, Runs};
 use super::stream::{LocalEnd, State, Stream};
 use super::{Moment, OpenError, SendRule, Session, Sink, StreamKey, Transmit, turns};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_QUEUE_BYTES, SMALL_FRAME_BYTES};
-use crate::wire::{StreamRef, Protocol, Transport};
+use crate::wire::{Protocol, StreamRef, Transport};
 
 /// What became of a run that was to be queued, and of those that waited before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

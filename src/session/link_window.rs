@@ -12,9 +12,10 @@ use std::time::Duration;
 use super::transmit::Control;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
-    FRAME_BYTES, LINK_ACK_BYTES, LINK_ACK_RUNS_BYTES, LINK_ACK_RUNS_MICROS, LINK_CAP_BULK_BYTES,
-    LINK_CAP_RUNS_MILLIS, LINK_CAP_INTERACTIVE_BYTES, LINK_CAP_INTERACTIVE_BYTES_MIN, LINK_CAP_INTERACTIVE_MICROS,
-    LINK_QUANTUM_BYTES, READ_AHEAD_BYTES, SMALL_FRAME_BYTES, INTERACTIVE_MICROS,
+    FRAME_BYTES, INTERACTIVE_MICROS, LINK_ACK_BYTES, LINK_ACK_RUNS_BYTES, LINK_ACK_RUNS_MICROS,
+    LINK_CAP_BULK_BYTES, LINK_CAP_INTERACTIVE_BYTES, LINK_CAP_INTERACTIVE_BYTES_MIN,
+    LINK_CAP_INTERACTIVE_MICROS, LINK_CAP_RUNS_MILLIS, LINK_QUANTUM_BYTES, READ_AHEAD_BYTES,
+    SMALL_FRAME_BYTES,
 };
 
 /// Payload bytes that passed over the link. Public for tests, which keep their own count.
@@ -147,7 +148,14 @@ impl Session {
     /// The link's counts so far.
     #[doc(hidden)]
     pub fn link_counts(&self) -> LinkCounts {
-        let &LinkWindow { sent_bytes, consumed_bytes, received_bytes, reported_bytes, report_at, .. } = &self.link_window;
+        let &LinkWindow {
+            sent_bytes,
+            consumed_bytes,
+            received_bytes,
+            reported_bytes,
+            report_at,
+            ..
+        } = &self.link_window;
         LinkCounts { sent_bytes, consumed_bytes, received_bytes, reported_bytes, report_at }
     }
 
@@ -157,7 +165,8 @@ impl Session {
         self.link_window.received_bytes += bytes;
         let unreported_bytes = self.link_window.received_bytes - self.link_window.reported_bytes;
         // While only floods pass, a report costs more than it helps.
-        let may_wait = self.link_window.is_recent(self.link_window.ran_at) && !self.link_window.is_interactive();
+        let may_wait = self.link_window.is_recent(self.link_window.ran_at)
+            && !self.link_window.is_interactive();
         if unreported_bytes >= if may_wait { LINK_ACK_RUNS_BYTES } else { LINK_ACK_BYTES } {
             self.report_received(now);
         } else if unreported_bytes >= LINK_ACK_BYTES {
@@ -221,9 +230,17 @@ mod tests {
         let mut was_small = true;
         window.passed(200_000, &mut was_small);
         window.passed(100, &mut was_small);
-        assert_eq!(window.room_bytes(None), LINK_CAP_BULK_BYTES, "the tail of bulk is not interactive");
+        assert_eq!(
+            window.room_bytes(None),
+            LINK_CAP_BULK_BYTES,
+            "the tail of bulk is not interactive"
+        );
         window.passed(100, &mut was_small);
-        assert_eq!(window.room_bytes(None), LINK_CAP_INTERACTIVE_BYTES_MIN, "its speed is not known");
+        assert_eq!(
+            window.room_bytes(None),
+            LINK_CAP_INTERACTIVE_BYTES_MIN,
+            "its speed is not known"
+        );
         window.bytes_per_second = 2_000_000_000;
         assert_eq!(window.room_bytes(None), LINK_CAP_INTERACTIVE_BYTES);
         window.bytes_per_second = 350_000_000;
@@ -257,7 +274,10 @@ mod tests {
         assert_eq!(counts.reported_bytes, counts.received_bytes);
         assert_eq!(session.link_window.report_at(), None);
         session.link_received(LINK_ACK_RUNS_BYTES, at);
-        assert_eq!(session.link_counts().reported_bytes, counts.reported_bytes + LINK_ACK_RUNS_BYTES);
+        assert_eq!(
+            session.link_counts().reported_bytes,
+            counts.reported_bytes + LINK_ACK_RUNS_BYTES
+        );
         // A keystroke ends the delay of reports.
         session.link_window.passed(1, &mut true);
         session.link_received(LINK_ACK_BYTES, at);

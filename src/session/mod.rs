@@ -31,7 +31,7 @@ mod window;
 
 pub use datagrams::Queued;
 pub use error::{OpenError, TunnelError};
-pub use event::{Related, Ended, Event, Sink, Transmit};
+pub use event::{Ended, Event, Related, Sink, Transmit};
 #[doc(hidden)]
 pub use link_window::LinkCounts;
 pub use rest::Rest;

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use super::local::sayable;
 use super::stream::Stream;
 use super::transmit::Control;
-use super::{Related, Event, OpenError, Session, StreamKey, TunnelError};
+use super::{Event, OpenError, Related, Session, StreamKey, TunnelError};
 use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
-use crate::wire::{self, StreamRef, Protocol, Transport};
+use crate::wire::{self, Protocol, StreamRef, Transport};
 
 /// What a stream has to do with ports on request.
 #[derive(Debug, Default)]
@@ -163,7 +163,11 @@ impl Session {
 
     /// The stream that a frame about a port is for, and the engine's number of it. `None`: it has
     /// ended, at least its local side.
-    fn on_ports(&mut self, to: StreamRef, asks: bool) -> Result<Option<(StreamKey, u64)>, TunnelError> {
+    fn on_ports(
+        &mut self,
+        to: StreamRef,
+        asks: bool,
+    ) -> Result<Option<(StreamKey, u64)>, TunnelError> {
         if !self.peer_opens_ports() {
             return Err(TunnelError::PortsNotAgreed);
         }

@@ -6,9 +6,9 @@ use super::liveness::FAREWELL;
 use super::runs::Runs;
 use super::stream::{State, Stream};
 use super::transmit::Control;
-use super::{Related, Ended, Event, Moment, Session, Sink, StreamKey, TunnelError, v03};
+use super::{Ended, Event, Moment, Related, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::CREDIT_BYTES_MAX;
-use crate::wire::{Frame, StreamRef, Protocol, Transport};
+use crate::wire::{Frame, Protocol, StreamRef, Transport};
 
 impl Session {
     /// Takes a frame from the peer: where the payload behind it goes, if there is any.

@@ -173,7 +173,8 @@ impl Session {
     }
 
     pub(super) fn resume_reading(&mut self, key: StreamKey) {
-        let paused = self.streams.get(key).is_some_and(|stream| stream.read_paused && !stream.write_failed);
+        let paused =
+            self.streams.get(key).is_some_and(|stream| stream.read_paused && !stream.write_failed);
         if paused && self.may_read(key) {
             let user = self.streams.get(key).and_then(|stream| stream.user);
             if let Some(user) = user {

@@ -22,8 +22,8 @@ use crate::io::driver::{Driver, Fd};
 use crate::io::link::Link;
 use crate::io::net;
 use crate::io::resolver::Resolver;
-use crate::policy::destinations::Destinations;
 use crate::policy::connection_limits::ConnectionLimits;
+use crate::policy::destinations::Destinations;
 use crate::session::{Moment, StreamKey};
 
 /// What a plane asks of another, or of the worker: done in the same turn, by [`super::dispatch`].

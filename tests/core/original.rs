@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sockmux_uring::session::{Ended, Event, Moment, Session, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{Decoder, Frame, StreamRef, Step};
+use sockmux_uring::wire::{Decoder, Frame, Step, StreamRef};
 
 use super::lone::{START, ours, up};
 

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{self, Relation, CloseKind, Frame, StreamRef, Protocol, Route, Transport, v1};
+use sockmux_uring::wire::{
+    self, CloseKind, Frame, Protocol, Relation, Route, StreamRef, Transport, v1,
+};
 
 use super::bytes::Bytes;
 use super::choice::Choice;

@@ -6,7 +6,7 @@ use super::{
     VERSION, id, kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
-use crate::wire::{CloseKind, Frame, StreamRef, Step, WireError};
+use crate::wire::{CloseKind, Frame, Step, StreamRef, WireError};
 
 /// Reads SockMux 0.3 from pieces of any size. Holds at most one control packet; payload is only
 /// counted.

@@ -8,7 +8,7 @@ use super::{
     MAGIC, OPEN_BYTES, RUN_BYTES, code, is_run, kind, transport,
 };
 use crate::limits::DATAGRAM_BYTES_MAX;
-use crate::wire::{CloseKind, Frame, StreamRef, Step, Transport, WireError};
+use crate::wire::{CloseKind, Frame, Step, StreamRef, Transport, WireError};
 
 /// Reads SockMux 1 from pieces of any size. Holds at most one control frame; payload is only
 /// counted.

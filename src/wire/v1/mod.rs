@@ -19,7 +19,7 @@ pub use decode::Decoder;
 pub(crate) use encode::{
     credit, data, datagrams, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
 };
-pub use ports::{related, listen, listening, unlisten};
+pub use ports::{listen, listening, related, unlisten};
 
 /// First byte of every frame. No 0.3 packet begins with it.
 pub const MAGIC: u8 = 0xb1;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::decode::{Header, read_address};
 use super::encode::{header, put_address};
 use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, kind, transport};
-use crate::wire::{Relation, Frame, StreamRef, Route, Transport, WireError};
+use crate::wire::{Frame, Relation, Route, StreamRef, Transport, WireError};
 
 /// Bytes of a LISTEN: request, transport, three zeros.
 pub(super) const LISTEN_BYTES: u32 = 8;

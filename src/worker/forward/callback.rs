@@ -87,10 +87,11 @@ impl<D: Driver> Worker<D> {
                 self.cx.destinations.may_call(CALLER, client, &asker, net::is_ours)
             }
         };
-        let limit_guard = match may.and_then(|()| self.cx.connection_limits.acquire(Some(client.ip()))) {
-            Ok(limit_guard) => limit_guard,
-            Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
-        };
+        let limit_guard =
+            match may.and_then(|()| self.cx.connection_limits.acquire(Some(client.ip()))) {
+                Ok(limit_guard) => limit_guard,
+                Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
+            };
         own.set_port(0);
         let overall = self.cx.plan.timeouts.connect.map(|connect| self.cx.now.after(connect));
         let target = Target { host: client.ip().to_string(), port: client.port() };

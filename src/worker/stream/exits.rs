@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Caller, Plan, Way};
 use crate::io::driver::Driver;
+use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::Destinations;
 use crate::policy::routing::NameWanted;
-use crate::policy::connection_limits::{LimitGuard, ConnectionLimits};
 use crate::worker::Worker;
 
 /// What of it is counted or looked at often.
@@ -84,9 +84,12 @@ impl<D: Driver> Worker<D> {
         client: Option<IpAddr>,
     ) -> Result<Option<LimitGuard>, String> {
         // Where this process is its own peer, its client has one from coming in.
-        let limit_guard = if self.is_loopback() { None } else { self.cx.connection_limits.acquire(client)? };
+        let limit_guard =
+            if self.is_loopback() { None } else { self.cx.connection_limits.acquire(client)? };
         match exit {
-            Some(exit) => Ok(LimitGuard::both(limit_guard, self.conns.exits.limits[exit].acquire(client)?)),
+            Some(exit) => {
+                Ok(LimitGuard::both(limit_guard, self.conns.exits.limits[exit].acquire(client)?))
+            }
             None => Ok(limit_guard),
         }
     }

@@ -7,10 +7,10 @@ use tracing::{debug, trace};
 use crate::cli::plan::{Proxy, Transport, Way};
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
-use crate::policy::routing;
 use crate::policy::connection_limits::LimitGuard;
+use crate::policy::routing;
 use crate::proxy_proto::proxy_header;
-use crate::session::{Related, Ended, Event, NO_ADDRESS, StreamKey};
+use crate::session::{Ended, Event, NO_ADDRESS, Related, StreamKey};
 use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::dialer::dial::{Owner, Request};
 use crate::worker::ingress::access::Incoming;
@@ -99,7 +99,9 @@ impl<D: Driver> Worker<D> {
             &Way::Proxy(proxy) => {
                 return self.open_conversation(&incoming, limit_guard, (place, proxy));
             }
-            Way::Ftp(_) => return self.open_conversation(&incoming, limit_guard, (place, Proxy::Ftp)),
+            Way::Ftp(_) => {
+                return self.open_conversation(&incoming, limit_guard, (place, Proxy::Ftp));
+            }
             Way::Unix(path) => {
                 let path = Rc::from(path.as_path());
                 return self.open_unix_exit(&incoming, limit_guard, header, path);
@@ -116,7 +118,14 @@ impl<D: Driver> Worker<D> {
         };
         if transport == Transport::Udp {
             let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-            self.datagrams.open_exit_flow(cx, tunnels, (tunnel, stream), client, limit_guard, &target);
+            self.datagrams.open_exit_flow(
+                cx,
+                tunnels,
+                (tunnel, stream),
+                client,
+                limit_guard,
+                &target,
+            );
             return;
         }
         let connect = self.cx.plan.timeouts_of(Some(place)).connect;

@@ -1,6 +1,6 @@
 //! Ports on request, asked for at either end.
 
-use sockmux_uring::session::{Related, Event, OpenError};
+use sockmux_uring::session::{Event, OpenError, Related};
 use sockmux_uring::wire::{self, Protocol, Route, Transport, v1};
 
 use super::super::choice::Choice;

@@ -89,7 +89,9 @@ impl Side {
         let crossed = match &local.ended {
             _ if local.reset => true,
             // Both ENDs have crossed: the peer may still have allowed more, or been reset.
-            Some((Ended::Orderly, _)) => matches!(frame, Frame::Consumed { .. } | Frame::Close { .. }),
+            Some((Ended::Orderly, _)) => {
+                matches!(frame, Frame::Consumed { .. } | Frame::Close { .. })
+            }
             _ => false,
         };
         assert!(crossed, "{frame:?} behind the end of {local:?}");
@@ -164,7 +166,10 @@ impl Side {
         let (own, peers) = (self.session.link_counts(), other.session.link_counts());
         assert_eq!(own.sent_bytes, self.payload_out);
         assert_eq!(own.received_bytes, self.link_in);
-        assert!(own.consumed_bytes <= peers.reported_bytes && peers.reported_bytes <= peers.received_bytes);
+        assert!(
+            own.consumed_bytes <= peers.reported_bytes
+                && peers.reported_bytes <= peers.received_bytes
+        );
         assert!(peers.received_bytes <= own.sent_bytes);
         let most_bytes = own.report_at.map_or(LINK_ACK_BYTES, |_| LINK_ACK_RUNS_BYTES);
         assert!(own.received_bytes - own.reported_bytes < most_bytes);
