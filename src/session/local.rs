@@ -1,4 +1,4 @@
-//! What the local side of a stream does.
+//! Events of the local side of a stream.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::limits::{READ_AHEAD_BYTES, REASON_BYTES, TENTATIVE_BYTES};
 use crate::wire::{self, Protocol, Transport};
 
 impl Session {
-    /// A client has come in at an entrance: begins a stream for it.
+    /// Opens a stream for a client that connected at an entrance.
     ///
     /// # Errors
     /// [`OpenError`] when the tunnel is not up or the peer takes no more streams.
@@ -24,12 +24,12 @@ impl Session {
         self.begin(user, (client, entrance), Transport::Tcp, None)
     }
 
-    /// As [`Session::open`], where another tunnel may take the stream if this peer does not. Of its
-    /// data no more than [`TENTATIVE_BYTES`] go out before the peer has taken it
-    /// ([`super::Event::Opened`]): so much the engine keeps, to give it to the other one.
+    /// As [`Session::open`], but the engine may move the stream to another tunnel if this peer does
+    /// not accept it. At most [`TENTATIVE_BYTES`] of its data are sent before the peer accepts
+    /// ([`super::Event::Opened`]), so that the engine can keep a copy of them.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Session::open`].
     pub fn open_tentatively(
         &mut self,
         user: u64,
@@ -41,7 +41,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.tentative = true;
             if v1 {
-                // 0.3 waits for the answer with all but first data.
+                // 0.3 waits for the answer with everything but first data.
                 stream.held_bytes = stream.credit_bytes.saturating_sub(TENTATIVE_BYTES);
                 stream.credit_bytes -= stream.held_bytes;
             }
@@ -49,7 +49,7 @@ impl Session {
         Ok(key)
     }
 
-    /// The peer has taken a stream of SockMux 1.
+    /// SockMux 1: the peer has accepted the stream.
     pub(super) fn accepted_by_peer(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if !stream.opener || !std::mem::replace(&mut stream.tentative, false) {
@@ -62,7 +62,7 @@ impl Session {
         self.check_end(key);
     }
 
-    /// Begins a stream, of bytes or of datagrams, by itself or beside another one.
+    /// Opens a stream of bytes or of datagrams, by itself or related to another one.
     pub(super) fn begin(
         &mut self,
         user: u64,
@@ -74,7 +74,7 @@ impl Session {
             return Err(OpenError::NotUp);
         }
         let limit = self.peer.streams_max();
-        // What is beside a stream that goes on goes on as well.
+        // A related stream is accepted for as long as its control stream lives.
         if self.peer_leaves && relation.is_none() {
             return Err(OpenError::GoingAway);
         }
@@ -85,7 +85,7 @@ impl Session {
         if self.streams.len() >= limit as usize {
             return Err(OpenError::TooMany { limit });
         }
-        // In SockMux 1 data follows the open without waiting for an answer.
+        // SockMux 1 sends data without waiting for an answer to the open.
         let state = match self.protocol {
             Protocol::V03 => State::Opening,
             Protocol::V1 => State::Open,
@@ -109,7 +109,7 @@ impl Session {
         Ok(key)
     }
 
-    /// Gives a stream that the peer began the engine's own number.
+    /// Sets the engine's own number of a stream that the peer opened.
     pub fn attach(&mut self, key: StreamKey, user: u64) {
         match self.streams.get_mut(key) {
             Some(stream) => stream.user = Some(user),
@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// The exit of a stream that the peer began has reached its server.
+    /// The exit of a stream that the peer opened has connected to its server.
     pub fn accept(&mut self, key: StreamKey, server: SocketAddr, own: SocketAddr) {
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
@@ -130,8 +130,8 @@ impl Session {
         self.schedule_control(key);
     }
 
-    /// A stream that the peer began has no exit, or its server cannot be reached. The key is void
-    /// after this. Towards an original peer `unreachable` says it with the original's own words.
+    /// Refuses a stream that the peer opened: it has no exit, or the server is `unreachable`. The
+    /// key is void after this. An original peer gets the original's own text for `unreachable`.
     pub fn refuse(&mut self, key: StreamKey, reason: &str, unreachable: bool) {
         self.end_accepting(key, reason, unreachable, !unreachable);
     }
@@ -147,7 +147,7 @@ impl Session {
         self.push_refusal(to, reason, not_taken && stream.tentative);
     }
 
-    /// The engine has read `bytes` more of the stream and holds them.
+    /// The engine has read `bytes` more of the stream, and holds them until they are sent.
     #[inline]
     pub fn data_ready(&mut self, key: StreamKey, bytes: u64) {
         let Some(stream) = self.streams.get_mut(key) else {
@@ -159,7 +159,8 @@ impl Session {
         self.schedule_data(key);
     }
 
-    /// May the engine read more of this stream? If not, [`super::Event::ReadMore`] says when.
+    /// Whether the engine may read more of this stream. If not, [`super::Event::ReadMore`] follows
+    /// later.
     #[inline]
     pub fn may_read(&mut self, key: StreamKey) -> bool {
         let rule = self.send_rule();
@@ -173,7 +174,7 @@ impl Session {
         }
     }
 
-    /// The local socket has taken `bytes` of what was delivered.
+    /// The local socket has consumed `bytes` of what was delivered.
     #[inline]
     pub fn consumed(&mut self, key: StreamKey, bytes: u64, now: Moment) {
         self.link_window.clock(now);
@@ -188,14 +189,14 @@ impl Session {
         stream.ack_bytes += bytes - uncounted;
         stream.rate.consumed(bytes);
         if let Some(hold) = &mut stream.hold {
-            // The answer is still coming: hold on.
+            // The answer is still being delivered: extend the hold.
             hold.renew(now);
             self.free_slots();
         }
         self.schedule_ack(key, now);
     }
 
-    /// The local side has urgent data: the byte that TCP keeps.
+    /// The local side has urgent data: the one byte that TCP keeps.
     pub fn urgent(&mut self, key: StreamKey, byte: u8) {
         match self.streams.get_mut(key) {
             Some(stream) if stream.local_end == LocalEnd::Not => stream.todo.urgent = Some(byte),
@@ -204,7 +205,7 @@ impl Session {
         self.schedule_control(key);
     }
 
-    /// The local side has ended its data, and may still take.
+    /// The local side has ended its data, and may still receive.
     pub fn data_end(&mut self, key: StreamKey, now: Moment) {
         self.link_window.clock(now);
         let half_close = self.half_close();
@@ -217,8 +218,8 @@ impl Session {
         }
         stream.local_end = LocalEnd::Eof;
         if !half_close {
-            // CLOSE would end both directions: hold it back while an answer may come. A server
-            // (at the side that did not open) that ends its data has answered.
+            // CLOSE would end both directions, so a client's is held while an answer may come. A
+            // server (the side that did not open) that ends its data has answered.
             if stream.opener {
                 stream.hold = Some(Hold::new(stream.answered, now));
                 self.holds.push(key);
@@ -227,18 +228,18 @@ impl Session {
         self.check_end(key);
     }
 
-    /// The local side is gone, by a reset or because it cannot take what was delivered. What the
-    /// engine holds to be sent still goes out as far as the peer allows it now: the peer hears of
-    /// the end without having to read first. `false`: nothing does, and the engine may drop it. So
-    /// it is with datagrams always.
+    /// The local side was reset, or cannot receive what was delivered. Data ready to be sent still
+    /// goes out as far as the peer's window allows now, so that the peer learns of the end without
+    /// having to read first. `false`: nothing is left to send, and the engine may drop it; always
+    /// so for datagrams.
     pub fn local_reset(&mut self, key: StreamKey, reason: &'static str) -> bool {
         self.end_by_reset(key, reason, false)
     }
 
-    /// The local side is broken, and the engine holds all that it had sent: that goes out first, and
-    /// the end of data behind it if there was one, as fast as the peer takes it. A peer that takes
-    /// nothing hears nothing of the end: after some time the engine is to call [`Self::local_reset`].
-    /// `false`: nothing is held, and the engine may forget the stream.
+    /// The local side is broken, and the engine holds all that it had sent. That goes out first,
+    /// then the end of data if there was one, under the peer's backpressure. A peer that reads
+    /// nothing never learns of the end: after some time the engine is to call
+    /// [`Self::local_reset`]. `false`: nothing is left to send, and the engine may drop the stream.
     pub fn local_broken(&mut self, key: StreamKey, reason: &'static str) -> bool {
         self.end_by_reset(key, reason, true)
     }
@@ -276,12 +277,12 @@ impl Session {
         keep
     }
 
-    /// Asks whether the end of the local side can be told to the peer now.
+    /// Queues the end of the local side, if it can be sent now.
     pub(super) fn check_end(&mut self, key: StreamKey) {
         let (half_close, protocol) = (self.half_close(), self.protocol);
         let ours = self.peer_is_ours();
         let Some(stream) = self.streams.get_mut(key) else { return };
-        // One of SockMux 1 may be ended before it is answered.
+        // SockMux 1 may end a stream before it is answered.
         let gives_up = stream.state == State::Opening
             && stream.route(protocol).is_some()
             && matches!(stream.local_end, LocalEnd::Reset(_));
@@ -306,8 +307,8 @@ impl Session {
                 stream.todo.end = true;
             }
             LocalEnd::Eof => {
-                // The original drops what its local side has not taken 3 s after CLOSE: wait
-                // until it says that all was taken.
+                // The original drops what its local side has not consumed 3 s after CLOSE: wait
+                // until it has acknowledged everything.
                 let all_taken = ours || stream.unacked_bytes == 0;
                 if !all_taken {
                     return;
@@ -322,7 +323,7 @@ impl Session {
         self.check_both_ended(key);
     }
 
-    /// Both directions have ended: the opener closes the stream.
+    /// Closes the stream if both directions have ended and we opened it.
     pub(super) fn check_both_ended(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let both = stream.end_sent && stream.peer_end;
@@ -333,7 +334,7 @@ impl Session {
     }
 }
 
-/// A reason as it travels: one line, and not a long one.
+/// A reason as it is sent: one line without control characters, cut to the limit.
 pub(super) fn sayable(reason: &str) -> String {
     let mut left_bytes = REASON_BYTES;
     let fits = |c: &char| {

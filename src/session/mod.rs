@@ -1,12 +1,13 @@
 //! One tunnel as a pure state machine: hello, streams, windows, fairness, liveness.
 //!
-//! It sees payload as counts, never as bytes, and holds no descriptor, clock or randomness: the
-//! same machine serves every engine, and a simulation drives two of them under virtual time.
+//! The session sees payload as counts, never as bytes, and holds no descriptor, clock or
+//! randomness. The same machine serves every engine, and a simulation drives two of them under
+//! virtual time.
 //!
-//! In: a frame ([`Session::on_frame`]), "stream k has n more bytes" ([`Session::data_ready`]),
-//! "stream k took n bytes" ([`Session::consumed`]), "it is now t" ([`Session::on_time`]).
-//! Out: what to write next ([`Session::poll_transmit`]), what happened ([`Session::poll_event`]),
-//! when to be woken ([`Session::next_timeout`]).
+//! Inputs: a frame ([`Session::on_frame`]), bytes ready to send ([`Session::data_ready`]), bytes
+//! consumed by the local socket ([`Session::consumed`]), the time ([`Session::on_time`]).
+//! Outputs: what to write next ([`Session::poll_transmit`]), events ([`Session::poll_event`]), and
+//! the next deadline ([`Session::next_timeout`]).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -49,12 +50,12 @@ use stream::{Numbering, Stream, Streams};
 use transmit::{Outbox, Queues};
 use turns::Turns;
 
-/// A point in time: microseconds since a beginning that the caller chose.
+/// A point in time, in microseconds since an epoch that the caller chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// This much later.
+    /// This moment plus `duration`.
     #[must_use]
     pub fn after(self, duration: Duration) -> Moment {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -62,30 +63,30 @@ impl Moment {
     }
 }
 
-/// What a session needs to know before its first byte.
+/// Settings of a session.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Our text in the hello, see [`v03::hello_text`].
     pub hello_text: String,
-    /// The largest packet that we take, header included, in bytes.
+    /// Largest packet that we accept, header included, in bytes.
     pub packet_bytes: u16,
-    /// First data may ride in CONNECT and CONNECTED.
+    /// First data may be sent in CONNECT and CONNECTED.
     pub first_data: bool,
-    /// Stream bytes that one frame of ours carries at most. Behind a frame that has begun all others
-    /// wait: on a slow link it is to be short.
+    /// Most stream bytes in one frame of ours. A frame that has begun delays all others, so this is
+    /// small on slow links.
     pub frame_bytes_max: u64,
-    /// What we offer to a peer of our kind; `None` speaks as the original does.
+    /// Our offer to another sockmux-uring; `None` speaks the original protocol only.
     pub offer: Option<Offer>,
     /// Longest wait for the peer's hello.
     pub hello_timeout: Option<Duration>,
-    /// The peer may come at any time: nothing is timed before its first byte.
+    /// The peer may connect at any time: no timeout runs before its first byte.
     pub awaits_peer: bool,
-    /// The peer has no more to say than HELLOOK: an original says HELLO once, when it opens its device,
-    /// and we may not have been there to hear it.
+    /// HELLOOK alone completes the hello. An original sends HELLO once, when it opens its device,
+    /// which may have been before we opened ours.
     pub answer_suffices: bool,
     /// Silence after which ECHO is sent.
     pub keepalive: Option<Duration>,
-    /// How long CLOSE is held back after end of data towards a peer that knows no half-close.
+    /// How long CLOSE is held after the end of data, towards a peer without half-close.
     pub linger: Option<Duration>,
 }
 
@@ -114,16 +115,17 @@ impl Default for Config {
     }
 }
 
-/// What is known of the peer.
+/// What the hello established about the peer.
 #[derive(Debug, Clone, Copy)]
 struct Peer {
-    /// Its offer, if it is one of ours and we made one too.
+    /// The peer's offer, if both sides made one.
     offer: Option<Offer>,
-    /// Largest packet that it takes, header included, in bytes: what is assumed until it has said.
+    /// Largest packet that the peer accepts, header included, in bytes. A default until the peer
+    /// reports it.
     packet_bytes: u16,
-    /// It has said so.
+    /// The peer has reported `packet_bytes`.
     packet_size_said: bool,
-    /// It takes first data in CONNECT and CONNECTED.
+    /// The peer accepts first data in CONNECT and CONNECTED.
     first_data: bool,
 }
 
@@ -132,7 +134,7 @@ impl Peer {
         u64::from(self.packet_bytes) - v03::HEADER_BYTES as u64
     }
 
-    /// A stream may send while not more than this many of its bytes are unacknowledged.
+    /// Limit of a stream's unacknowledged bytes at which it stops sending.
     fn send_limit(&self) -> u64 {
         match self.offer {
             Some(offer) => {
@@ -172,12 +174,12 @@ impl Peer {
     }
 }
 
-/// How far the hello is.
+/// Progress of the hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Hello {
-    /// The peer's HELLO has come.
+    /// The peer's HELLO was received.
     greeted: bool,
-    /// The peer has answered ours.
+    /// The peer has answered our HELLO.
     answered: bool,
 }
 
@@ -187,35 +189,35 @@ impl Hello {
     }
 }
 
-/// Counts since the beginning of the session.
+/// Counts since the start of the session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames received, of every kind.
     pub frames_in: u64,
-    /// Frames given out to be sent.
+    /// Frames handed out to be sent.
     pub frames_out: u64,
-    /// Payload bytes announced by the peer for streams that exist.
+    /// Payload bytes received for streams that exist.
     pub payload_bytes_in: u64,
-    /// Payload bytes given out to be sent.
+    /// Payload bytes handed out to be sent.
     pub payload_bytes_out: u64,
-    /// Payload bytes for streams that do not exist.
+    /// Payload bytes received for streams that do not exist.
     pub discarded_bytes: u64,
-    /// Frames of unknown type or option, passed over.
+    /// Frames of unknown type or option, ignored.
     pub ignored_frames: u64,
-    /// Frames that a stream of its kind does not have: data to one that carries datagrams, or the
-    /// other way round; and answers about ports that nobody asked for.
+    /// Frames that do not suit their stream: data for a datagram stream or the reverse, and answers
+    /// about ports that were not requested.
     pub unsuited_frames: u64,
-    /// Frames to an id that no stream has.
+    /// Frames for an id that no stream has.
     pub unknown_ids: u64,
     /// Calls with the key of a stream that has ended.
     pub stale_keys: u64,
-    /// Streams that began at this end.
+    /// Streams opened here.
     pub opened: u64,
-    /// Streams that began at the peer.
+    /// Streams opened by the peer.
     pub accepted: u64,
 }
 
-/// One tunnel.
+/// The state of one tunnel.
 #[derive(Debug)]
 pub struct Session {
     config: Config,
@@ -228,30 +230,29 @@ pub struct Session {
     outbox: Outbox,
     events: VecDeque<Event>,
     liveness: Liveness,
-    /// Streams whose CLOSE is held back.
+    /// Streams whose CLOSE is held.
     holds: Vec<StreamKey>,
-    /// Towards an original: refusals that it has not answered.
+    /// Towards an original: refusals that it has not acknowledged.
     refusals: Refusals,
-    /// Why streams from the peer are refused, once they are.
+    /// Reason for refusing new streams of the peer, once they are refused.
     refusing: Option<&'static str>,
-    /// Why they will be, once a peer of ours has answered the ping behind GOING_AWAY.
+    /// The same, while a peer of ours has not answered the ping behind GOING_AWAY.
     leaving: Option<&'static str>,
-    /// The peer takes no new streams any more.
+    /// The peer accepts no new streams any more.
     peer_leaves: bool,
-    /// It has asked whether we know, by a ping with these ids. The answer goes out behind the streams
-    /// that have begun here, which it still takes.
+    /// Ids of the peer's ping that asks whether we know. It is answered behind the streams already
+    /// opened here, which the peer still accepts.
     farewell_asked: Option<(u16, u16)>,
-    /// SockMux 1: what streams have beyond their first window, in bytes.
+    /// SockMux 1: total of the windows beyond each stream's first window, in bytes.
     extra_window_bytes: u64,
     link_window: LinkWindow,
-    /// What all datagrams that wait cost, in bytes.
+    /// Memory accounted to all queued datagrams, in bytes.
     datagram_cost_bytes: u64,
     counters: Counters,
 }
 
 impl Session {
-    /// A session at the beginning of a connection. Both sides are alike; the hello waits to be
-    /// transmitted.
+    /// A session at the start of a connection, with its hello queued. Both sides start alike.
     pub fn new(config: Config, now: Moment) -> Session {
         let mut outbox = Outbox::default();
         outbox.push(transmit::Control::Hello);
@@ -284,33 +285,33 @@ impl Session {
         }
     }
 
-    /// What happened since the last call, oldest first.
+    /// Returns the next event, oldest first.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The hello is done and streams may begin.
+    /// The hello is complete and streams may be opened.
     pub fn is_up(&self) -> bool {
         self.hello.is_done()
     }
 
-    /// The peer is one of ours.
+    /// The peer is sockmux-uring as well.
     pub fn peer_is_ours(&self) -> bool {
         self.peer.offer.is_some()
     }
 
-    /// The protocol that is spoken, once the hello is done.
+    /// The negotiated protocol, valid once the hello is complete.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Streams that exist, those that are ending counted.
+    /// Number of streams, including those that are closing.
     pub fn stream_count(&self) -> usize {
         self.streams.len()
     }
 
-    /// Streams that may exist at once towards this peer.
+    /// Most streams that may exist at once towards this peer.
     pub fn streams_max(&self) -> u32 {
         self.peer.streams_max()
     }
@@ -320,8 +321,8 @@ impl Session {
         &self.counters
     }
 
-    /// Streams from the peer are refused, for this reason: an original's at once. One of ours is told,
-    /// and what it opened before it knew is still taken.
+    /// Refuses new streams of the peer with this reason. An original is refused at once. A peer of
+    /// ours is notified first, and streams that it opened before it knew are still accepted.
     pub fn refuse_new(&mut self, reason: &'static str) {
         match self.peer_is_ours() {
             _ if self.leaving.is_some() || self.refusing.is_some() => {}
@@ -334,17 +335,17 @@ impl Session {
         }
     }
 
-    /// The peer has been told that we are going away, and has not shown that it knows.
+    /// GOING_AWAY was sent, and the peer has not shown yet that it knows.
     pub fn is_leaving(&self) -> bool {
         self.leaving.is_some()
     }
 
-    /// The peer has told that it is going away.
+    /// The peer has sent GOING_AWAY.
     pub fn peer_is_leaving(&self) -> bool {
         self.peer_leaves
     }
 
-    /// The engine's own number for a stream.
+    /// The engine's own number of a stream.
     #[inline]
     pub fn user_of(&self, key: StreamKey) -> Option<u64> {
         self.streams.get(key)?.user
@@ -354,7 +355,7 @@ impl Session {
         Encoder(self.protocol)
     }
 
-    /// How a stream that begins here, or at the peer under the number given, is numbered.
+    /// How to number a stream that is opened here, or by the peer under the number given.
     fn numbering(&self, theirs: Option<u32>) -> Numbering {
         match (self.protocol, theirs) {
             (Protocol::V03, _) => Numbering::UpTo(self.peer.id_max()),
@@ -363,17 +364,17 @@ impl Session {
         }
     }
 
-    /// The window that our streams begin with in SockMux 1.
+    /// Initial window of our streams in SockMux 1.
     fn first_window_bytes(&self) -> u64 {
         first_window_bytes(self.config.offer)
     }
 
-    /// The peer can be told of the end of our data apart from the end of the stream.
+    /// The peer understands the end of our data apart from the end of the stream.
     fn half_close(&self) -> bool {
         self.protocol == Protocol::V1 || self.peer.half_close()
     }
 
-    /// Bytes of a stream that one frame may carry.
+    /// Most payload bytes of one frame.
     fn payload_max(&self) -> u64 {
         match self.protocol {
             Protocol::V03 => self.peer.payload_max(),
@@ -381,14 +382,15 @@ impl Session {
         }
     }
 
-    /// Stream bytes that one frame of ours carries. Datagrams are not cut, and follow
+    /// Most stream bytes in one frame of ours. Datagrams are never split and follow
     /// [`Session::payload_max`].
     fn data_max(&self) -> u64 {
         self.payload_max().min(self.config.frame_bytes_max.max(1))
     }
 
-    /// Bytes of a datagram that 0.3 may carry, or one that 1 does in a run. What a peer will say of
-    /// its packets a moment after the hello is not waited for: each takes the largest.
+    /// Largest datagram that 0.3 carries, or that a run of SockMux 1 carries. The peer reports its
+    /// packet size just after the hello; until then the largest is assumed, since every peer
+    /// accepts it.
     fn datagram_max(&self) -> u64 {
         match self.protocol {
             Protocol::V03 if !self.peer.packet_size_said => {
@@ -398,60 +400,62 @@ impl Session {
         }
     }
 
-    /// Most bytes of one stream that the peer may have sent and our local socket not taken.
+    /// Limit of the bytes that the peer may have sent of a stream and the local socket has not
+    /// consumed.
     fn backlog_limit(&self) -> u64 {
-        // Beyond the window: first data, which is not counted, and the packet that goes over.
+        // Allowed beyond the window: first data, which is not counted, and one packet that crosses
+        // the limit.
         let slack = 2 * u64::from(v03::PAYLOAD_BYTES_MAX);
         match self.peer.offer.and(self.config.offer) {
-            // The peer reads a smaller offer as the least that there is, see `Peer::send_limit`.
+            // The peer raises a smaller offer to this minimum, see `Peer::send_limit`.
             Some(offer) => u64::from(offer.window_bytes.max(limits::PEER_WINDOW_BYTES_MIN)) + slack,
             None => u64::from(v03::STREAM_BUFFER_BYTES) + slack,
         }
     }
 }
 
-/// The window that a stream begins with in SockMux 1, towards a side that made this offer: both
-/// sides reckon it alike.
+/// Initial window of a stream in SockMux 1, towards a side that made this offer. Both sides compute
+/// the same value.
 fn first_window_bytes(offer: Option<Offer>) -> u64 {
     let offered = offer.map_or(0, |offer| offer.window_bytes);
     u64::from(offered.clamp(limits::PEER_WINDOW_BYTES_MIN, limits::FIRST_WINDOW_BYTES))
 }
 
-/// What may be sent of one stream, by the rules of the protocol and of the peer.
+/// The limits on sending of one stream, by protocol and peer.
 #[derive(Debug, Clone, Copy)]
 struct SendRule {
     protocol: Protocol,
     /// 0.3: unacknowledged bytes at which sending stops.
     limit: u64,
-    /// Of a frame with datagrams, in bytes.
+    /// Most payload bytes of a frame with datagrams.
     payload_max: u64,
-    /// Of a frame with bytes of a stream.
+    /// Most payload bytes of a frame with stream data.
     data_max: u64,
 }
 
 impl SendRule {
-    /// Bytes that a frame of this stream carries at most.
+    /// Most payload bytes in one frame of this stream.
     #[inline]
     fn frame_max(&self, stream: &Stream) -> u64 {
         if stream.datagrams.is_some() { self.payload_max } else { self.data_max }
     }
 
-    /// Bytes that one frame of the stream may carry now, of those it may send.
+    /// Payload bytes that the stream's next frame may carry now.
     #[inline]
     fn room(&self, stream: &Stream) -> u64 {
         match self.protocol {
             Protocol::V03 if stream.unacked_bytes > self.limit => 0,
             Protocol::V03 => self.frame_max(stream),
-            // Datagrams are outside of the windows.
+            // Datagrams are not subject to the windows.
             Protocol::V1 if stream.datagrams.is_some() => self.payload_max,
             Protocol::V1 => stream.credit_bytes.min(self.data_max),
         }
     }
 
-    /// Bytes that the stream may send before the peer takes or allows more.
+    /// Bytes that the stream may send before the peer acknowledges or grants more.
     fn sendable(&self, stream: &Stream) -> u64 {
         match self.protocol {
-            // As long as the limit is not passed another packet goes.
+            // A packet may start below the limit and end beyond it.
             Protocol::V03 => match self.limit.checked_sub(stream.unacked_bytes) {
                 Some(left) => (left / self.frame_max(stream) + 1) * self.frame_max(stream),
                 None => 0,
@@ -460,7 +464,7 @@ impl SendRule {
         }
     }
 
-    /// Bytes that may be read ahead of what was sent.
+    /// Whether more may be read ahead of what was sent.
     fn wants(&self, stream: &Stream) -> bool {
         match self.protocol {
             Protocol::V03 => stream.ready_bytes + stream.unacked_bytes <= self.limit,
@@ -490,7 +494,7 @@ impl Session {
 }
 
 impl Stream {
-    /// How the stream is called on the wire; `None` while the peer's number is to come.
+    /// The stream's number on the wire; `None` until the peer's number is known.
     #[inline]
     fn route(&self, protocol: Protocol) -> Option<Route> {
         let unknown = u32::from(v03::NO_ID);
@@ -500,6 +504,6 @@ impl Stream {
     }
 }
 
-/// The address that stands for "not known" in texts.
+/// Stands for an unknown address in texts.
 pub(crate) const NO_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

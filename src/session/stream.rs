@@ -1,4 +1,4 @@
-//! The streams of a session: state, keys that cannot be confused after reuse, and ids.
+//! The streams of a session: their state, keys that stay unique after reuse, and ids.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,39 +15,39 @@ use crate::session::window::ConsumeRate;
 use crate::wire::StreamRef;
 use crate::wire::v03::NO_ID;
 
-/// Names a stream: a slot and the generation of what is in it, so that the key of an ended
-/// stream finds nothing.
+/// Key of a stream: a slot and the generation of its content, so that the key of an ended stream
+/// finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamKey {
     index: u32,
     generation: u32,
 }
 
-/// Where a stream is in its life.
+/// Life cycle of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Began here; the peer has not answered.
+    /// Opened here; the peer has not answered.
     Opening,
-    /// Began at the peer; our exit has not answered.
+    /// Opened by the peer; our exit has not answered.
     Accepting,
-    /// Both ends stand.
+    /// Established at both ends.
     Open,
-    /// We have sent CLOSE and wait for CLOSED.
+    /// CLOSE was sent, CLOSED is awaited.
     Closing,
 }
 
 /// How the local side of a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LocalEnd {
-    /// It has not.
+    /// It has not ended.
     Not,
-    /// End of data: it may still take.
+    /// End of data: it may still receive.
     Eof,
     /// Reset, or given up.
     Reset(&'static str),
 }
 
-/// Control frames that a stream has to send, in the order in which they go out.
+/// Control frames that a stream has to send, in the order in which they are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Todo {
     pub(super) open: bool,
@@ -65,72 +65,73 @@ impl Todo {
     }
 }
 
-/// One stream.
+/// State of one stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     generation: u32,
-    /// The engine's number, once it has given one.
+    /// The engine's number, once it is set.
     pub(super) user: Option<u64>,
     /// Our id on the wire.
     pub(super) id: u32,
     /// The peer's id on the wire, once it is known.
     pub(super) peer_id: Option<u32>,
-    /// It began here.
+    /// Opened here.
     pub(super) opener: bool,
     pub(super) state: State,
     pub(super) todo: Todo,
-    /// Client and entrance at the opener, server and own address at the other.
+    /// At the opener: client and entrance. At the other side: server and own address.
     pub(super) addresses: (SocketAddr, SocketAddr),
 
-    /// What it has to do with ports on request; few streams have anything.
+    /// State of port requests; few streams have any.
     pub(super) ports: Option<Box<Ports>>,
-    /// It carries datagrams: those that wait.
+    /// Queued datagrams, if the stream carries datagrams.
     pub(super) datagrams: Option<Runs>,
-    /// Bytes that the engine holds for us to send; of datagrams see above.
+    /// Bytes that the engine holds ready to be sent; not used for datagrams.
     pub(super) ready_bytes: u64,
-    /// Bytes sent that the peer has not acknowledged; first data is not counted.
+    /// Bytes sent and not acknowledged; first data is not counted.
     pub(super) unacked_bytes: u64,
     pub(super) local_end: LocalEnd,
-    /// The local side has ended its data before it was reset.
+    /// The local side had ended its data before it was reset.
     pub(super) end_before_reset: bool,
-    /// The peer has been told of the end of our data.
+    /// The end of our data was queued for the peer.
     pub(super) end_sent: bool,
-    /// SockMux 1: bytes that may be sent before the peer allows more.
+    /// SockMux 1: bytes that may be sent before the peer grants more.
     pub(super) credit_bytes: u64,
-    /// Another tunnel may take it, until the peer has, or we have: not what belongs to another stream.
+    /// The stream may still move to another tunnel: neither the peer nor our exit has accepted it.
+    /// Never so for related streams.
     pub(super) tentative: bool,
-    /// SockMux 1: what may be sent besides when the peer has.
+    /// SockMux 1: credit withheld until the peer accepts the stream.
     pub(super) held_bytes: u64,
-    /// SockMux 1: END has gone out.
+    /// SockMux 1: END was sent.
     pub(super) end_gone: bool,
-    /// The engine was told not to read, and waits for word.
+    /// The engine was told not to read, and waits for [`super::Event::ReadMore`].
     pub(super) read_paused: bool,
-    /// The peer has answered since we last sent.
+    /// Data was received since we last sent.
     pub(super) answered: bool,
-    /// CLOSE is held back.
+    /// CLOSE is held.
     pub(super) hold: Option<Hold>,
 
-    /// Bytes delivered to the engine that the local socket has not taken.
+    /// Bytes delivered to the engine and not consumed by the local socket.
     pub(super) backlog_bytes: u64,
-    /// Of the backlog, at its front: first data, which is not acknowledged.
+    /// First data at the front of the backlog, which is not acknowledged.
     pub(super) uncounted_bytes: u64,
-    /// Bytes taken that the peer has not been told of.
+    /// Bytes consumed and not yet reported to the peer.
     pub(super) ack_bytes: u64,
-    /// SockMux 1: bytes that the peer may still send before we allow more.
+    /// SockMux 1: bytes that the peer may send before we grant more.
     pub(super) allowance_bytes: u64,
-    /// SockMux 1: the window that is kept open for it.
+    /// SockMux 1: the receive window.
     pub(super) window_bytes: u64,
-    /// When it was opened, if it began here.
+    /// When it was opened, if it was opened here.
     pub(super) began: Moment,
-    /// SockMux 1: when more was last allowed.
+    /// SockMux 1: when credit was last granted.
     pub(super) granted_at: Moment,
-    /// SockMux 1: when the first byte behind that came.
+    /// SockMux 1: when the first byte after that grant was received.
     pub(super) filling_since: Option<Moment>,
-    /// SockMux 1: how fast the local socket takes.
+    /// SockMux 1: rate at which the local socket consumes.
     pub(super) rate: ConsumeRate,
-    /// The peer has told the end of its data.
+    /// The peer has ended its data.
     pub(super) peer_end: bool,
-    /// SockMux 1: the last frame that went out, and the last that came, was small.
+    /// SockMux 1: whether the last frame sent, and the last received, was small.
     pub(super) small_out: bool,
     pub(super) small_in: bool,
     /// The local side is gone: nothing can be delivered.
@@ -140,41 +141,41 @@ pub(super) struct Stream {
     pub(super) in_control: bool,
     /// In one of the queues of streams with data.
     pub(super) in_data: bool,
-    /// What it may send of them before others.
+    /// What the stream may send in its turn.
     pub(super) share: Share,
-    /// In the list of acknowledgements that may wait.
+    /// In the list of acknowledgements that may be delayed.
     pub(super) in_lazy: bool,
 }
 
-/// All streams of a session, found by key or by our id.
+/// All streams of a session, by key and by our id.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     slots: Slab<Stream>,
     next_generation: u32,
-    /// Slot + 1 by our id; 0 is none. For 0.3, where ids are given out one after another.
+    /// 0.3: slot + 1 by our id, or 0. Ids are assigned consecutively.
     by_id: Vec<u32>,
-    /// Ids given back, oldest first.
+    /// Ids that were released, oldest first.
     free_ids: VecDeque<u32>,
     /// Ids from here on were never used.
     fresh_id: u32,
-    /// For SockMux 1, by our slot: streams that had it.
+    /// SockMux 1: number of streams that each of our slots has had.
     generations: Vec<u32>,
-    /// For SockMux 1, by the slot in the peer's number: that number, and our slot + 1.
+    /// SockMux 1, by the slot in the peer's number: that number, and our slot + 1.
     theirs: Vec<(u32, u32)>,
 }
 
-/// How a new stream gets its number.
+/// How a new stream is numbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbering {
-    /// 0.3: one of ours up to this, whoever opened the stream.
+    /// 0.3: the receiver's own id, up to this one, whichever side opened the stream.
     UpTo(u32),
-    /// 1: the opener's slot and generation; we are the opener.
+    /// SockMux 1: slot and generation, assigned by us as the opener.
     Ours,
-    /// 1: the peer is, and this is its number.
+    /// SockMux 1: this number, assigned by the peer as the opener.
     Theirs(u32),
 }
 
-/// Bits of a SockMux 1 number that are its slot; the rest is a generation.
+/// Bits of a SockMux 1 number that hold its slot; the rest is a generation.
 const SLOT_BITS: u32 = 20;
 
 fn slot_of(number: u32) -> usize {
@@ -192,7 +193,7 @@ impl Streams {
         self.slots.iter().map(|(_, stream)| stream)
     }
 
-    /// A new stream, in the state given. `None` when there is no number for it.
+    /// Inserts a stream in the state given. `None` when no number is free.
     pub(super) fn insert(
         &mut self,
         state: State,
@@ -259,7 +260,7 @@ impl Streams {
                 put(&mut self.theirs, slot_of(number), (number, index + 1));
             }
             (None, None) => {
-                // Counted by the slot, so that a number comes back as late as can be.
+                // Generations are counted per slot, so that a number is reused as late as possible.
                 let last = self.generations.get(index as usize).copied().unwrap_or_default();
                 let next: u32 = last.wrapping_add(1);
                 put(&mut self.generations, index as usize, next);
@@ -293,7 +294,7 @@ impl Streams {
         self.slots.get_mut(key.index as usize).filter(|stream| stream.generation == key.generation)
     }
 
-    /// The stream that a frame of 0.3 means.
+    /// Finds the stream of a 0.3 frame.
     #[inline]
     pub(super) fn by_short(&self, name: StreamRef) -> Option<StreamKey> {
         let StreamRef::Ours(id) = name else { return None };
@@ -301,7 +302,7 @@ impl Streams {
         Some(StreamKey { index, generation: self.slots[index as usize].generation })
     }
 
-    /// The stream that the peer began under this id of its own, in 0.3. Looks at all of them.
+    /// Finds the stream that the peer opened under this id of its own, in 0.3. Linear search.
     pub(super) fn of_peer(&self, id: u32) -> Option<StreamKey> {
         let mut streams = self.slots.iter();
         let is_it = |stream: &Stream| !stream.opener && stream.peer_id == Some(id);
@@ -309,7 +310,7 @@ impl Streams {
         Some(StreamKey { index: index as u32, generation: stream.generation })
     }
 
-    /// The stream that a frame of SockMux 1 means.
+    /// Finds the stream of a SockMux 1 frame.
     #[inline]
     pub(super) fn by_number(&self, name: StreamRef) -> Option<StreamKey> {
         let (index, number) = match name {
@@ -328,12 +329,12 @@ impl Streams {
         is_it.then_some(StreamKey { index, generation: stream.generation })
     }
 
-    /// Whether the slot of a number that the peer gives is taken.
+    /// Whether the slot of the peer's number is in use.
     pub(super) fn is_taken(&self, number: u32) -> bool {
         self.theirs.get(slot_of(number)).is_some_and(|&(_, slot)| slot != 0)
     }
 
-    /// Oldest free id, so that one is used again as late as can be; fresh ones first.
+    /// Takes a fresh id, or else the oldest free one, so that ids are reused as late as possible.
     fn take_id(&mut self, id_max: u32) -> Option<u32> {
         if self.fresh_id < STREAM_ID_FIRST {
             self.fresh_id = STREAM_ID_FIRST;
@@ -349,7 +350,7 @@ impl Streams {
     }
 }
 
-/// Puts a value into a table that grows to hold it.
+/// Sets a value in a table, which grows to hold it.
 fn put<T: Clone + Default>(table: &mut Vec<T>, at: usize, value: T) {
     if table.len() <= at {
         table.resize(at + 1, T::default());
