@@ -129,9 +129,60 @@ pub(super) fn number(token: Token) -> u32 {
     token.0 as u32
 }
 
+/// Whose a stream is: what its session keeps for us with it, and gives back with each event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamOwner {
+    /// A connection of [`super::stream`].
+    Conn(Key),
+    /// A flow of [`super::datagram`].
+    Flow(Key),
+}
+
+/// Tells flows from connections, above what a key takes.
+const FLOW_BIT: u64 = 1 << 61;
+
+impl StreamOwner {
+    /// As sessions keep it.
+    #[inline]
+    pub(super) fn user(self) -> u64 {
+        match self {
+            StreamOwner::Conn(key) => key.pack(),
+            StreamOwner::Flow(key) => key.pack() | FLOW_BIT,
+        }
+    }
+
+    /// Back from what a session has kept.
+    #[inline]
+    pub(super) fn of(user: u64) -> StreamOwner {
+        match user & FLOW_BIT {
+            0 => StreamOwner::Conn(Key::unpack(user)),
+            _ => StreamOwner::Flow(Key::unpack(user)),
+        }
+    }
+
+    /// The connection, if it is one.
+    #[inline]
+    pub(super) fn conn(user: u64) -> Option<Key> {
+        match StreamOwner::of(user) {
+            StreamOwner::Conn(key) => Some(key),
+            StreamOwner::Flow(_) => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_gives_back_whose_a_stream_is() {
+        let key = Key::unpack(0x00ab_cdef_1234_5678);
+        for owner in [StreamOwner::Conn(key), StreamOwner::Flow(key)] {
+            assert_eq!(StreamOwner::of(owner.user()), owner);
+        }
+        assert_eq!(StreamOwner::conn(StreamOwner::Conn(key).user()), Some(key));
+        assert_eq!(StreamOwner::conn(StreamOwner::Flow(key).user()), None);
+    }
 
     #[test]
     fn tokens_give_back_what_they_were_made_of() {

@@ -23,10 +23,11 @@ use crate::worker::context::Lookup;
 use crate::worker::datagram::association::{Known, UdpAssociation};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
-use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server};
+use crate::worker::datagram::flow::{Flow, Server};
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
 use crate::worker::table::Key;
+use crate::worker::token::StreamOwner;
 use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
@@ -56,7 +57,7 @@ impl Datagrams {
             return cx.refuse_stream((tunnel, stream), client, reason, false);
         };
         if let Some(tunnel) = tunnels.get_mut(tunnel) {
-            tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
+            tunnel.session_mut().attach_datagrams(stream, StreamOwner::Flow(key).user());
             tunnel.session_mut().accept(stream, NO_ADDRESS, NO_ADDRESS);
         }
         tunnels.mark(tunnel);

@@ -325,7 +325,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         tunnel: Key,
-        (stream, flow): (StreamKey, u64),
+        (stream, flow): (StreamKey, Key),
         (size_bytes, bytes): (u32, u32),
     ) {
         let parts = cx.buffers.take_gather();
@@ -333,7 +333,6 @@ impl Datagrams {
             return cx.buffers.give_back(parts);
         };
         let is_counted = tunnel.session_mut().protocol() == Protocol::V03;
-        let flow = Key::unpack(flow);
         let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
         if let Some(run) = tunnel.begin_run(run) {
             self.run_came(cx, tunnels, run);

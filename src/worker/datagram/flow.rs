@@ -19,9 +19,6 @@ use crate::worker::forward::asked::PortName;
 use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::{Key, Table};
 
-/// Tells a flow's number from a connection's where a session or the resolver says it.
-pub(in crate::worker) const FLOW_BIT: u64 = 1 << 61;
-
 /// Where a flow's client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::worker) struct Origin {

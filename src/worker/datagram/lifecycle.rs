@@ -14,8 +14,9 @@ use crate::limits::DRAIN_FLOW_MILLIS;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
-use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server, Waiting};
+use crate::worker::datagram::flow::{Flow, Server, Waiting};
 use crate::worker::table::Key;
+use crate::worker::token::StreamOwner;
 use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
@@ -32,7 +33,7 @@ impl Datagrams {
         let client = flow.client;
         let key = self.insert_flow(cx, tunnels, flow)?;
         let opened = match tunnels.get_mut(tunnel_key) {
-            Some(tunnel) => open(tunnel.session_mut(), key.pack() | FLOW_BIT),
+            Some(tunnel) => open(tunnel.session_mut(), StreamOwner::Flow(key).user()),
             None => Err(OpenError::NotUp),
         };
         match opened {
@@ -102,7 +103,7 @@ impl Datagrams {
             if refused_by.contains(&tunnel_key) {
                 continue;
             }
-            let (session, user) = (tunnel.session_mut(), key.pack() | FLOW_BIT);
+            let (session, user) = (tunnel.session_mut(), StreamOwner::Flow(key).user());
             let opened = match is_last {
                 true => session.open_datagrams(user, flow.client, *entrance),
                 false => session.open_datagrams_tentatively(user, flow.client, *entrance),
@@ -201,7 +202,7 @@ impl Datagrams {
             return;
         };
         if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
-            tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
+            tunnel.session_mut().attach_datagrams(stream, StreamOwner::Flow(key).user());
         }
         debug!(%client, host = %target.host, port = target.port, "flow's exit");
         self.find_server(cx, tunnels, key, target);

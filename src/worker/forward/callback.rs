@@ -14,10 +14,10 @@ use crate::io::net;
 use crate::limits::CALLED_PORT_MIN;
 use crate::session::{NO_ADDRESS, StreamKey};
 use crate::wire::Transport;
-use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::dialer::dial::Request;
 use crate::worker::forward::ports::Guest;
 use crate::worker::ingress::access::Incoming;
+use crate::worker::token::StreamOwner;
 use crate::worker::{Key, Worker};
 
 /// For whom the peer's exit calls, by what `PERMIT=` says of it.
@@ -39,14 +39,14 @@ impl<D: Driver> Worker<D> {
         transport: Option<Transport>,
         (user, port): (u64, u16),
     ) {
-        let call = Call { owner: Key::unpack(user), port };
-        let guest = match transport {
-            Some(Transport::Udp) => Err("clients are called by TCP only"),
-            _ if user & FLOW_BIT != 0 => Err("the client sends datagrams, and has no connection"),
-            _ => self.guest(call.owner),
+        let owner = StreamOwner::conn(user);
+        let guest = match (transport, owner) {
+            (Some(Transport::Udp), _) => Err("clients are called by TCP only"),
+            (_, None) => Err("the client sends datagrams, and has no connection"),
+            (_, Some(owner)) => self.guest(owner).map(|guest| (guest, Call { owner, port })),
         };
         match guest {
-            Ok(Guest { client, own }) => {
+            Ok((Guest { client, own }, call)) => {
                 let (client, entrance) = (Some(client), Some(own));
                 let call = Some(call);
                 self.open_exit(Incoming {

@@ -22,14 +22,14 @@ use crate::io::net;
 use crate::session::{Moment, StreamKey};
 use crate::wire::Transport;
 use crate::worker::datagram::datagrams::DatagramPort;
-use crate::worker::datagram::flow::{FLOW_BIT, Flow, Origin, Server};
+use crate::worker::datagram::flow::{Flow, Origin, Server};
 use crate::worker::forward::asked::{AskedPort, AskedSocket};
 use crate::worker::ingress::access::Came;
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::client::Client;
 use crate::worker::stream::conn::Stage;
-use crate::worker::token::Kind;
+use crate::worker::token::{Kind, StreamOwner};
 use crate::worker::{Key, Worker};
 
 /// What is said of who comes to another's port.
@@ -74,14 +74,15 @@ impl<D: Driver> Worker<D> {
         request: u32,
         transport: Transport,
     ) {
-        let owner = Key::unpack(user);
-        let (stream, opened) = if user & FLOW_BIT != 0 {
-            let stream = self.datagrams.stream_of(owner);
-            let refused = Err(String::from("the client sends datagrams, and has no connection"));
-            (stream.map(|(_, stream)| stream), refused)
-        } else {
-            let stream = self.conns.get(owner).and_then(|conn| conn.stream);
-            (stream, self.open_asked(owner, request, transport))
+        let (stream, opened) = match StreamOwner::of(user) {
+            StreamOwner::Flow(flow) => {
+                let stream = self.datagrams.stream_of(flow).map(|(_, stream)| stream);
+                (stream, Err(String::from("the client sends datagrams, and has no connection")))
+            }
+            StreamOwner::Conn(conn) => {
+                let stream = self.conns.get(conn).and_then(|conn| conn.stream);
+                (stream, self.open_asked(conn, request, transport))
+            }
         };
         let Some(stream) = stream else {
             self.cx.counters.stale += 1;
@@ -145,7 +146,8 @@ impl<D: Driver> Worker<D> {
 
     /// The peer needs a port no more.
     pub(in crate::worker) fn port_not_needed(&mut self, user: u64, request: u32) {
-        match self.forwards.asked.find(Key::unpack(user), request) {
+        let asked = &self.forwards.asked;
+        match StreamOwner::conn(user).and_then(|owner| asked.find(owner, request)) {
             Some(key) => drop(self.close_asked(key)),
             // It has had its connection, or nobody came.
             None => self.cx.counters.stale += 1,

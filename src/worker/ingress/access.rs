@@ -20,12 +20,13 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::policy::routing::{self, NameWanted};
 use crate::session::{NO_ADDRESS, StreamKey};
-use crate::worker::datagram::flow::{FLOW_BIT, Flow, Server, Waiting};
+use crate::worker::datagram::flow::{Flow, Server, Waiting};
 use crate::worker::forward::callback::Call;
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::client::Client;
 use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 
 /// What is said to who cannot be waited with.
@@ -256,9 +257,11 @@ impl<D: Driver> Worker<D> {
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
             match waiter {
                 Waiter::Flow(key, _) => {
-                    tunnel.session_mut().attach_datagrams(stream, key.pack() | FLOW_BIT);
+                    tunnel.session_mut().attach_datagrams(stream, StreamOwner::Flow(key).user());
                 }
-                Waiter::Stream(key, _) => tunnel.session_mut().attach(stream, key.pack()),
+                Waiter::Stream(key, _) => {
+                    tunnel.session_mut().attach(stream, StreamOwner::Conn(key).user())
+                }
                 Waiter::Connection(_) => {}
             }
         }
@@ -328,21 +331,17 @@ impl<D: Driver> Worker<D> {
         // Gone where the stream has ended.
         let Some(mut held) = self.conns.remove(key) else { return };
         self.open_exit(incoming);
-        match self.user_of(&incoming) {
-            Some(user) if user & FLOW_BIT == 0 => {
-                let key = Key::unpack(user);
-                if self.is_proxy_handshake(key) {
-                    return self.client_had_said(key, &mut held);
-                }
-                if let Some(conn) = self.conns.get_mut(key) {
-                    std::mem::swap(&mut conn.output, &mut held.output);
-                    std::mem::swap(&mut conn.spill, &mut held.spill);
-                    conn.urgent = held.urgent;
-                    conn.end_after_output = held.end_after_output;
-                    self.conns.mark(key);
-                }
+        if let Some(StreamOwner::Conn(key)) = self.owner_of(&incoming) {
+            if self.is_proxy_handshake(key) {
+                return self.client_had_said(key, &mut held);
             }
-            _ => {}
+            if let Some(conn) = self.conns.get_mut(key) {
+                std::mem::swap(&mut conn.output, &mut held.output);
+                std::mem::swap(&mut conn.spill, &mut held.spill);
+                conn.urgent = held.urgent;
+                conn.end_after_output = held.end_after_output;
+                self.conns.mark(key);
+            }
         }
         held.output.clear(&mut self.cx.buffers.pipes);
     }
@@ -351,12 +350,15 @@ impl<D: Driver> Worker<D> {
         let Some(runs) = self.datagrams.take_waiting(key) else { return };
         self.datagrams.forget_flow(&mut self.cx, key);
         self.open_exit(incoming);
-        let key = self.user_of(&incoming).map(Key::unpack);
+        let flow = match self.owner_of(&incoming) {
+            Some(StreamOwner::Flow(flow)) => Some(flow),
+            _ => None,
+        };
         for (run, size_bytes) in runs {
-            match key {
-                Some(key) => {
+            match flow {
+                Some(flow) => {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-                    self.datagrams.send_run(cx, tunnels, key, run, size_bytes);
+                    self.datagrams.send_run(cx, tunnels, flow, run, size_bytes);
                 }
                 None => self.cx.buffers.give_back(run),
             }
@@ -364,7 +366,8 @@ impl<D: Driver> Worker<D> {
     }
 
     /// What a stream is attached to.
-    fn user_of(&mut self, incoming: &Incoming) -> Option<u64> {
-        self.tunnels.get(incoming.tunnel)?.session().user_of(incoming.stream)
+    fn owner_of(&self, incoming: &Incoming) -> Option<StreamOwner> {
+        let session = self.tunnels.get(incoming.tunnel)?.session();
+        session.user_of(incoming.stream).map(StreamOwner::of)
     }
 }

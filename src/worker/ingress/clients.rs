@@ -13,10 +13,10 @@ use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::TENTATIVE_BYTES;
 use crate::session::{NO_ADDRESS, OpenError, Session, StreamKey};
-use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::ingress::access::Came;
 use crate::worker::stream::conn::{Conn, Stage};
 use crate::worker::stream::payload_queue::Piece;
+use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 
 /// What is needed to begin a stream again.
@@ -131,7 +131,7 @@ impl<D: Driver> Worker<D> {
         conn.related = related;
         let addresses = (conn.client.address(), entrance);
         let opened = match self.tunnels.get_mut(tunnel) {
-            Some(tunnel) => open(tunnel.session_mut(), key.pack(), addresses),
+            Some(tunnel) => open(tunnel.session_mut(), StreamOwner::Conn(key).user(), addresses),
             None => Err(OpenError::NotUp),
         };
         match opened {
@@ -192,7 +192,7 @@ impl<D: Driver> Worker<D> {
             if refused(&tunnel_key) {
                 continue;
             }
-            let (session, user) = (tunnel.session_mut(), key.pack());
+            let (session, user) = (tunnel.session_mut(), StreamOwner::Conn(key).user());
             let (client, entrance) = (conn.client.address(), tentative.entrance);
             let opened = match is_last {
                 true => session.open(user, client, entrance),
@@ -233,11 +233,13 @@ impl<D: Driver> Worker<D> {
 
     /// The peer has the stream: it is not begun again.
     pub(in crate::worker) fn stream_opened(&mut self, user: u64) {
-        let key = Key::unpack(user);
-        if user & FLOW_BIT != 0 {
-            self.datagrams.flow_opened(key);
-        } else if let Some(conn) = self.conns.get_mut(key) {
-            conn.tentative = None;
+        match StreamOwner::of(user) {
+            StreamOwner::Flow(flow) => self.datagrams.flow_opened(flow),
+            StreamOwner::Conn(conn) => {
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.tentative = None;
+                }
+            }
         }
     }
 

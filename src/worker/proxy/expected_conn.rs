@@ -19,7 +19,7 @@ use crate::session::{Moment, OpenError};
 use crate::worker::proxy::related::NO_PORTS;
 use crate::worker::proxy::session::{Answer, Place, ProxySession, Server};
 use crate::worker::stream::conn::{Conn, Reading, Stage};
-use crate::worker::token::Kind;
+use crate::worker::token::{Kind, StreamOwner};
 use crate::worker::{Key, Worker};
 
 /// A port that waits for its connection.
@@ -147,7 +147,11 @@ impl<D: Driver> Worker<D> {
         let called = match (self.tunnels.get_mut(tunnel_key), control) {
             (Some(tunnel), Some(control)) => {
                 let own = net::local_address(socket);
-                tunnel.session_mut().call(key.pack(), (control, port), (server, own))
+                tunnel.session_mut().call(
+                    StreamOwner::Conn(key).user(),
+                    (control, port),
+                    (server, own),
+                )
             }
             _ => Err(GONE),
         };

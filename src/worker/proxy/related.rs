@@ -22,6 +22,7 @@ use crate::worker::dialer::dial::Request;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::proxy::session::{Answer, Place, ProxySession};
 use crate::worker::stream::conn::Stage;
+use crate::worker::token::StreamOwner;
 use crate::worker::{Key, Worker};
 
 /// What a conversation is told for a port that it asks for in vain.
@@ -171,13 +172,15 @@ impl<D: Driver> Worker<D> {
         (user, request): (u64, u32),
     ) {
         let Incoming { tunnel, stream, client, transport, .. } = incoming;
-        let talk = Key::unpack(user);
-        incoming.exit = self.talk(talk).and_then(|talk| talk.asker.exit);
-        match self.admit_by_port(&incoming, talk, request) {
-            Ok((Lead::Server(server), limit_guard)) => {
+        let admitted = StreamOwner::conn(user).ok_or_else(|| NOBODY.to_owned()).and_then(|talk| {
+            incoming.exit = self.talk(talk).and_then(|talk| talk.asker.exit);
+            Ok((talk, self.admit_by_port(&incoming, talk, request)?))
+        });
+        match admitted {
+            Ok((talk, (Lead::Server(server), limit_guard))) => {
                 self.lead_to_server(&incoming, talk, limit_guard, server);
             }
-            Ok((Lead::SocksDatagrams, limit_guard)) => {
+            Ok((talk, (Lead::SocksDatagrams, limit_guard))) => {
                 if let Some(asker) = self.talk(talk).map(|session| session.asker.clone()) {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
                     let of = (talk, asker);

@@ -11,10 +11,10 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
 use crate::proxy_proto::proxy_header;
 use crate::session::{Ended, Event, NO_ADDRESS, Related, StreamKey};
-use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::dialer::dial::{Owner, Request};
 use crate::worker::ingress::access::Incoming;
 use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::token::StreamOwner;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
@@ -70,11 +70,13 @@ impl<D: Driver> Worker<D> {
                 Event::Opened { user } => self.stream_opened(user),
                 Event::ReadMore { user } => self.read_conn(Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
-                Event::Ended { user, how } if user & FLOW_BIT != 0 => {
-                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-                    self.datagrams.flow_ended(cx, tunnels, Key::unpack(user), &how);
-                }
-                Event::Ended { user, how } => self.stream_ended(Key::unpack(user), &how),
+                Event::Ended { user, how } => match StreamOwner::of(user) {
+                    StreamOwner::Flow(flow) => {
+                        let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                        self.datagrams.flow_ended(cx, tunnels, flow, &how);
+                    }
+                    StreamOwner::Conn(conn) => self.stream_ended(conn, &how),
+                },
             }
         }
     }
@@ -199,7 +201,7 @@ impl<D: Driver> Worker<D> {
             return None;
         };
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-            tunnel.session_mut().attach(stream, key.pack());
+            tunnel.session_mut().attach(stream, StreamOwner::Conn(key).user());
         }
         Some(key)
     }

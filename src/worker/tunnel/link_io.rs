@@ -10,9 +10,8 @@ use crate::limits::{
 };
 use crate::session::{Sink, Transmit, TunnelError};
 use crate::wire::Step;
-use crate::worker::datagram::flow::FLOW_BIT;
 use crate::worker::stream::conn::{Reading, Stage};
-use crate::worker::token::Kind;
+use crate::worker::token::{Kind, StreamOwner};
 use crate::worker::tunnel::Tunnel;
 use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode, Outgoing};
 use crate::worker::{Drain, Key, Worker};
@@ -157,12 +156,12 @@ impl<D: Driver> Worker<D> {
     #[inline]
     fn find_destination(&mut self, key: Key, sink: Sink, payload_bytes: u32) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let user = |stream| tunnel.session.user_of(stream);
+        let owner = |stream| tunnel.session.user_of(stream).map(StreamOwner::of);
         tunnel.lane.destination = match sink {
             Sink::Discard => Destination::Nowhere,
-            Sink::Stream(stream) => match user(stream) {
+            Sink::Stream(stream) => match owner(stream) {
                 // 0.3: a frame is a datagram.
-                Some(flow) if flow & FLOW_BIT != 0 => {
+                Some(StreamOwner::Flow(flow)) => {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
                     return self.datagrams.run_begins(
                         cx,
@@ -172,14 +171,15 @@ impl<D: Driver> Worker<D> {
                         (payload_bytes, payload_bytes),
                     );
                 }
-                Some(conn) => Destination::Conn(Key::unpack(conn)),
+                Some(StreamOwner::Conn(conn)) => Destination::Conn(conn),
                 None => Destination::Nowhere,
             },
-            Sink::Urgent(stream) => user(stream)
-                .filter(|conn| conn & FLOW_BIT == 0)
-                .map_or(Destination::Nowhere, |conn| Destination::Urgent(Key::unpack(conn))),
-            Sink::Datagrams { key: stream, size_bytes } => match user(stream) {
-                Some(flow) => {
+            Sink::Urgent(stream) => match owner(stream) {
+                Some(StreamOwner::Conn(conn)) => Destination::Urgent(conn),
+                _ => Destination::Nowhere,
+            },
+            Sink::Datagrams { key: stream, size_bytes } => match owner(stream) {
+                Some(StreamOwner::Flow(flow)) => {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
                     return self.datagrams.run_begins(
                         cx,
@@ -189,7 +189,7 @@ impl<D: Driver> Worker<D> {
                         (size_bytes, payload_bytes),
                     );
                 }
-                None => Destination::Nowhere,
+                _ => Destination::Nowhere,
             },
         };
     }

@@ -24,6 +24,7 @@ use crate::limits::JOIN_MILLIS;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, Rest};
 use crate::worker::stream::conn::{Conn, Reading, Stage};
+use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 
 /// What the log calls the peer.
@@ -125,7 +126,7 @@ impl<D: Driver> Worker<D> {
         let number = self.tunnels.get(exit.tunnel)?.session.number_of(exit.stream?)?;
         let (_, other) = self.tunnels.iter().find(|&(other, _)| other != exit.tunnel)?;
         let stream = other.session.opened_as(number)?;
-        Some(Key::unpack(other.session.user_of(stream)?))
+        StreamOwner::conn(other.session.user_of(stream)?)
     }
 
     /// One of its directions has ended, or it is no longer what bytes pass through.
