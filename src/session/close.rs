@@ -1,10 +1,10 @@
-//! The ends of streams as the peer tells them: CLOSE and CLOSED.
+//! Ends of streams as signalled by the peer: CLOSE and CLOSED.
 //!
 //! Each side sends CLOSE at most once, and the two may cross. Between two of ours each CLOSE is
-//! answered by CLOSED all the same. An original whose CLOSE is out takes ours for the answer: it frees
-//! the stream, sends nothing, and may give its id to another stream at once. So towards an original
-//! a CLOSE that crosses ours ends the stream here, too, and is not answered: a CLOSED might meet the
-//! next stream of that id.
+//! answered by CLOSED all the same. An original that has sent CLOSE takes ours for the answer: it
+//! frees the stream, sends nothing, and may reuse its id at once. So towards an original a CLOSE
+//! that crosses ours ends the stream here, too, and is not answered: a CLOSED might hit the next
+//! stream of that id.
 
 use super::stream::{LocalEnd, State};
 use super::transmit::Control;
@@ -12,8 +12,8 @@ use super::{Ended, Session, StreamKey};
 use crate::limits::{ORIGINAL_ID_MAX, REASON_BYTES};
 use crate::wire::{CloseKind, Protocol, StreamRef};
 
-/// Ids of an original's streams that were refused, while it has not shown that it knows: by CLOSED,
-/// or by a CLOSE of its own that crossed the refusal.
+/// Ids of an original's streams that were refused and not acknowledged, by CLOSED or by a CLOSE of
+/// its own that crossed the refusal.
 #[derive(Debug, Default)]
 pub(super) struct Refusals([u64; (ORIGINAL_ID_MAX as usize + 64) / 64]);
 
@@ -22,7 +22,7 @@ impl Refusals {
         (id as usize / 64, 1 << (id % 64))
     }
 
-    /// A refusal goes out to this id. One that no original has is not kept.
+    /// Records a refusal of this id. Ids out of the original's range are not kept.
     pub(super) fn insert(&mut self, id: u32) {
         let (word, bit) = Refusals::place(id);
         if let Some(word) = self.0.get_mut(word) {
@@ -30,7 +30,7 @@ impl Refusals {
         }
     }
 
-    /// The peer knows of the refusal, or uses the id for another stream: whether there was one.
+    /// The peer knows of the refusal, or reuses the id. Returns whether a refusal was recorded.
     pub(super) fn remove(&mut self, id: u32) -> bool {
         let (word, bit) = Refusals::place(id);
         let Some(word) = self.0.get_mut(word) else { return false };
@@ -41,8 +41,8 @@ impl Refusals {
 }
 
 impl Session {
-    /// Refuses a stream that the peer began under this number. `not_taken`: no server was tried, which
-    /// one of ours is told.
+    /// Refuses a stream that the peer opened under this number. `not_taken`: no server was tried,
+    /// which a peer of ours is informed of.
     pub(super) fn push_refusal(&mut self, to: u32, reason: String, not_taken: bool) {
         if self.protocol == Protocol::V03 && !self.peer_is_ours() {
             self.refusals.insert(to);
@@ -59,7 +59,7 @@ impl Session {
         kind: CloseKind,
     ) {
         let key = match (to, from) {
-            // Its client has left before it had our id.
+            // Its client left before it received our id.
             (StreamRef::None, Some(from)) => self.unanswered(from),
             _ => self.find(to),
         };
@@ -75,7 +75,7 @@ impl Session {
             let crosses_refusal = matches!(to, StreamRef::None)
                 && from.is_some_and(|from| self.refusals.remove(from));
             if ours || !(crosses || crosses_refusal) {
-                // Owed whether the stream is known or not.
+                // Answered whether the stream is known or not.
                 let to = match to {
                     StreamRef::Ours(id) => Some(id),
                     _ => None,
@@ -85,7 +85,7 @@ impl Session {
         }
         let Some(key) = key else { return };
         if crosses && ours {
-            // Its CLOSED to our CLOSE is still to come, and the id must not be used again before.
+            // CLOSED to our own CLOSE is still to come, and the id must not be reused before.
             return;
         }
         let reason = String::from_utf8_lossy(&reason[..reason.len().min(REASON_BYTES)]);
@@ -104,7 +104,7 @@ impl Session {
 
     pub(super) fn on_closed(&mut self, from: Option<u32>, to: StreamRef) {
         if let (StreamRef::None, Some(from)) = (to, from) {
-            // It answers a refusal of ours.
+            // Answers a refusal of ours.
             self.refusals.remove(from);
             return;
         }
@@ -121,8 +121,8 @@ impl Session {
         self.finish(key, how);
     }
 
-    /// The stream of an original by the original's own id, while it need not know ours. One of ours
-    /// never asks for it: it waits for the answer to its open.
+    /// Finds the stream of an original by the original's own id, while it may not know ours. A peer
+    /// of ours never needs this: it waits for the answer to its open.
     fn unanswered(&self, from: u32) -> Option<StreamKey> {
         if self.peer_is_ours() {
             return None;

@@ -1,8 +1,8 @@
-//! Streams that carry datagrams: they are never held up, and never hold others up. What finds no
-//! room is dropped, the oldest first, because a late datagram is worth nothing.
+//! Streams that carry datagrams. They are never subject to backpressure, and never cause any.
+//! Datagrams that find no room are dropped, the oldest first, because a late datagram is worthless.
 //!
-//! In SockMux 1 a run of them is one frame, outside of all windows. In 0.3, which knows bytes only,
-//! each is a packet, under the windows of 0.3.
+//! In SockMux 1 a run of datagrams is one frame, outside of all windows. In 0.3, which knows bytes
+//! only, each is a packet, under the windows of 0.3.
 
 use std::net::SocketAddr;
 
@@ -12,17 +12,17 @@ use super::{Moment, OpenError, SendRule, Session, Sink, StreamKey, Transmit, tur
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_QUEUE_BYTES, SMALL_FRAME_BYTES};
 use crate::wire::{Protocol, StreamRef, Transport};
 
-/// What became of a run that was to be queued, and of those that waited before it.
+/// Result of queueing a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queued {
-    /// It waits for the tunnel. `false`: nothing of it does.
+    /// The run was queued. `false`: none of it was.
     pub taken: bool,
-    /// Datagrams that were dropped: older ones, and those of this run if it was not taken.
+    /// Datagrams that were dropped: older ones, and those of this run if it was not queued.
     pub dropped: u64,
-    /// What the engine is to drop from the front of what it holds of the stream, before it puts
-    /// this run behind it.
+    /// Bytes to drop from the front of what the engine holds of the stream, before it appends this
+    /// run.
     pub dropped_bytes: u64,
-    /// It was not taken because the protocol carries none of this size.
+    /// Not queued, because the protocol carries no datagrams of this size.
     pub too_big: bool,
 }
 
@@ -36,8 +36,8 @@ impl Session {
     /// As [`Session::open`], for a stream that carries datagrams.
     ///
     /// # Errors
-    /// [`OpenError`] when the tunnel is not up or the peer takes no more streams, or none of
-    /// this kind.
+    /// [`OpenError`] when the tunnel is not up or the peer accepts no more streams, or no
+    /// datagrams.
     pub fn open_datagrams(
         &mut self,
         user: u64,
@@ -47,11 +47,12 @@ impl Session {
         self.begin(user, (client, entrance), Transport::Udp, None)
     }
 
-    /// As [`Session::open_datagrams`], where another tunnel may take the stream if this peer does not.
-    /// Datagrams wait until the peer has taken it ([`super::Event::Opened`]).
+    /// As [`Session::open_datagrams`], but the engine may move the stream to another tunnel if this
+    /// peer does not accept it. Datagrams are queued until the peer accepts it
+    /// ([`super::Event::Opened`]).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Session::open_datagrams`].
     pub fn open_datagrams_tentatively(
         &mut self,
         user: u64,
@@ -66,8 +67,8 @@ impl Session {
         Ok(key)
     }
 
-    /// As [`Session::attach`], for a stream that carries datagrams: where the peer did not say so,
-    /// as in 0.3, it does from here on.
+    /// As [`Session::attach`], for a stream that carries datagrams. In 0.3, where the peer does not
+    /// announce this, the stream carries datagrams from here on.
     pub fn attach_datagrams(&mut self, key: StreamKey, user: u64) {
         self.attach(key, user);
         if let Some(stream) = self.streams.get_mut(key) {
@@ -75,12 +76,12 @@ impl Session {
         }
     }
 
-    /// The engine has received a run of datagrams: so many bytes of this size each, the last perhaps
-    /// shorter; size and bytes 0 are one empty datagram. They wait for the tunnel, unless there is
-    /// no room for them.
+    /// Queues a run of datagrams that the engine has received: `bytes` in datagrams of `size_bytes`
+    /// each, the last perhaps shorter. 0 and 0 are one empty datagram. They are dropped if there is
+    /// no room.
     ///
-    /// A stream may take as much of the space for all as it leaves free: a flood has half of it, and
-    /// others still find room beside it.
+    /// A stream may use as much of the shared queue as it leaves free. So a flood uses half of it,
+    /// and others still find room.
     pub fn datagrams_ready(
         &mut self,
         key: StreamKey,
@@ -111,7 +112,7 @@ impl Session {
         let left = DATAGRAM_QUEUE_BYTES.saturating_sub(others);
         let mut dropped = Dropped::default();
         runs.drop_aged(now, &mut dropped);
-        // What it then has, twice: once for itself and once left free.
+        // Counted twice: the room that the run takes, and as much again left free.
         let taken = 2 * run.cost_bytes() <= left;
         if taken {
             let excess = (2 * (runs.cost_bytes() + run.cost_bytes())).saturating_sub(left);
@@ -126,7 +127,7 @@ impl Session {
         Queued { taken, dropped: datagrams, dropped_bytes: bytes, too_big: false }
     }
 
-    /// Takes out what waits to be sent of a stream of datagrams: size and bytes of each run.
+    /// Removes the queued datagrams of a stream: size and bytes of each run.
     pub(super) fn take_runs(&mut self, key: StreamKey) -> Vec<(u32, u32)> {
         let runs = self.streams.get_mut(key).and_then(|stream| stream.datagrams.as_mut());
         let Some(runs) = runs else { return Vec::new() };
@@ -135,13 +136,13 @@ impl Session {
         std::iter::from_fn(|| runs.take(u64::MAX)).map(|run| (run.size_bytes, run.bytes)).collect()
     }
 
-    /// What all datagrams that wait cost, in bytes.
+    /// Memory accounted to all queued datagrams, in bytes.
     #[doc(hidden)]
     pub fn datagram_cost_bytes(&self) -> u64 {
         self.datagram_cost_bytes
     }
 
-    /// A run has come.
+    /// Handles a run of datagrams from the peer.
     pub(super) fn on_datagrams(&mut self, to: StreamRef, size_bytes: u32, bytes: u32) -> Sink {
         let Some(key) = self.find(to) else { return self.discard(bytes) };
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
@@ -157,15 +158,15 @@ impl Session {
         Sink::Datagrams { key, size_bytes }
     }
 
-    /// A frame has come that is for streams of bytes only: counts it if this one carries datagrams.
+    /// A frame for byte streams was received: counts it if this stream carries datagrams.
     pub(super) fn is_unsuited(&mut self, key: StreamKey) -> bool {
         let is = self.streams.get(key).is_some_and(|stream| stream.datagrams.is_some());
         self.counters.unsuited_frames += u64::from(is);
         is
     }
 
-    /// The next frame of a stream whose turn it is: of at most so many bytes if it can be cut so, and
-    /// of what the link window has room for if it is more than a small one.
+    /// Returns the next frame of the stream in turn. A run is cut to `most_bytes` if it can be, and
+    /// to the room of the link window if it is more than a small frame.
     pub(super) fn transmit_datagrams(
         &mut self,
         head: &mut Vec<u8>,
@@ -183,8 +184,8 @@ impl Session {
         let runs = stream.datagrams.as_mut()?;
         let before = runs.cost_bytes();
         let run = match rule.protocol {
-            // One a packet. What was queued before the peer said a smaller packet size goes out as
-            // it is: a peer takes the largest, whatever it said.
+            // One datagram per packet. What was queued before the peer reported a smaller packet
+            // size is sent as it is: every peer accepts the largest.
             Protocol::V03 => runs.take(0)?,
             Protocol::V1 if u64::from(runs.front()?.bytes) <= SMALL_FRAME_BYTES => {
                 runs.take(most_bytes)?
@@ -211,20 +212,19 @@ impl Session {
 }
 
 impl Stream {
-    /// What it carries.
+    /// What the stream carries.
     pub(super) fn transport(&self) -> Transport {
         if self.datagrams.is_some() { Transport::Udp } else { Transport::Tcp }
     }
 
-    /// What waits to be sent, in bytes; of datagrams with what they cost beside their bytes, so that
-    /// empty ones are something too.
+    /// Queued bytes. Datagrams are accounted with their overhead, so that empty ones count as well.
     #[inline]
     pub(super) fn waiting_bytes(&self) -> u64 {
         self.ready_bytes + self.datagrams.as_ref().map_or(0, Runs::cost_bytes)
     }
 
-    /// Takes out what may ride in the frame that opens the stream, or answers that: of datagrams one,
-    /// if it fits whole. In bytes.
+    /// Removes what may be sent in the frame that opens the stream, or that answers it: of
+    /// datagrams one, if it fits whole. In bytes.
     pub(super) fn take_first(&mut self, room_bytes: u64, datagram_cost_bytes: &mut u64) -> u64 {
         let Some(runs) = &mut self.datagrams else {
             let bytes = self.ready_bytes.min(room_bytes);
@@ -232,7 +232,7 @@ impl Stream {
             return bytes;
         };
         let before = runs.cost_bytes();
-        // An empty one would be nothing there.
+        // An empty datagram cannot be told from no first data.
         let sizes = 1..=room_bytes;
         let fits = runs.front().is_some_and(|run| sizes.contains(&u64::from(run.size_bytes)));
         let run = if fits { runs.take(0) } else { None };

@@ -1,100 +1,100 @@
-//! What a session tells its engine.
+//! Outputs of a session to its engine.
 
 use std::net::SocketAddr;
 
 use super::StreamKey;
 use crate::wire::{Protocol, Transport};
 
-/// Something happened. `user` is the engine's own number for the stream.
+/// An event. `user` is the engine's own number of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The hello is done.
+    /// The hello is complete.
     Up {
-        /// The peer is one of ours.
+        /// The peer is sockmux-uring as well.
         ours: bool,
-        /// What is spoken from now on.
+        /// The protocol from here on.
         protocol: Protocol,
     },
-    /// The peer began a stream: find an exit, then [`super::Session::accept`] or
-    /// [`super::Session::refuse`]. To be given a `user` by [`super::Session::attach`] before the
-    /// next frame is read, because first data may follow; or by
-    /// [`super::Session::attach_datagrams`], where it carries datagrams.
+    /// The peer opened a stream: find an exit, then call [`super::Session::accept`] or
+    /// [`super::Session::refuse`]. The engine sets `user` by [`super::Session::attach`], or for
+    /// datagrams by [`super::Session::attach_datagrams`], before it reads the next frame, because
+    /// first data may follow.
     Incoming {
         /// The stream.
         key: StreamKey,
-        /// The client's address as the peer says.
+        /// The client's address as the peer reports it.
         client: Option<SocketAddr>,
-        /// The entrance that it came in by.
+        /// The entrance at which the client connected.
         entrance: Option<SocketAddr>,
-        /// What it carries; 0.3 does not say.
+        /// What it carries; unknown in 0.3.
         transport: Option<Transport>,
-        /// Another stream's affair: then no exit is looked for.
+        /// Set if it belongs to another stream: then no exit is looked up.
         related: Option<Related>,
     },
-    /// The peer asks for a port for the client of a stream that began here, see
+    /// The peer requests a port for the client of a stream that was opened here. Answered by
     /// [`super::Session::answer_port`].
     PortAsked {
         /// The engine's number of that stream.
         user: u64,
-        /// The peer's number of the port, among those of the stream.
+        /// The peer's number of the port, unique within the stream.
         request: u32,
-        /// What comes in by it.
+        /// The transport to listen for.
         transport: Transport,
     },
-    /// The peer needs a port that it asked for no more.
+    /// The peer does not need a requested port any more.
     PortClosed {
         /// The engine's number of the stream.
         user: u64,
         /// The peer's number of the port.
         request: u32,
     },
-    /// What became of [`super::Session::ask_port`].
+    /// The answer to [`super::Session::ask_port`].
     PortGiven {
         /// The engine's number of the stream.
         user: u64,
         /// Our number of the port.
         request: u32,
-        /// Where the peer listens, or why it does not.
+        /// The peer's listening address, or why it does not listen.
         result: Result<SocketAddr, String>,
     },
-    /// The stream that began here has reached its server.
+    /// A stream that was opened here has connected to its server.
     Opened {
         /// The engine's number.
         user: u64,
     },
-    /// The peer takes no new streams any more.
+    /// The peer accepts no new streams any more.
     GoingAway,
-    /// Nothing more comes from the peer: after what was delivered, shut down the local socket
-    /// for writing.
+    /// The peer has ended its data: after what was delivered, shut down the local socket for
+    /// writing.
     EndOfData {
         /// The engine's number.
         user: u64,
     },
-    /// The stream has room again: read on from the local socket.
+    /// The stream may be read again.
     ReadMore {
         /// The engine's number.
         user: u64,
     },
-    /// The stream has ended and its key is void. What was delivered may still be written.
+    /// The stream has ended, and its key is void. Delivered data may still be written.
     Ended {
         /// The engine's number.
         user: u64,
-        /// How.
+        /// The reason.
         how: Ended,
     },
 }
 
-/// What a stream that the peer began has to do with another one.
+/// How a stream that the peer opened relates to another one, the control stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Related {
-    /// It came in at the peer by a port that was asked for.
+    /// Its client connected at the peer to a port that we requested.
     Port {
-        /// The engine's number of the stream that it was asked for.
+        /// The engine's number of the control stream.
         user: u64,
         /// Our number of the port.
         request: u32,
     },
-    /// It is to be led to the client of a stream that began here.
+    /// It is to be connected to the client of a stream that was opened here.
     Call {
         /// The engine's number of that stream.
         user: u64,
@@ -106,48 +106,49 @@ pub enum Related {
 /// How a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// All was said.
+    /// All data was exchanged.
     Orderly,
     /// The other side was reset or gave up.
     Reset(String),
     /// The peer found no server.
     Refused(String),
-    /// The peer has no exit for it, or no room, and has tried no server: another tunnel may take it.
+    /// The peer has no exit or no room for it, and has tried no server: it may move to another
+    /// tunnel.
     NotTaken {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Datagrams that still waited: size and bytes of each run of them, oldest first.
+        /// Datagrams still queued: size and bytes of each run, oldest first.
         runs: Vec<(u32, u32)>,
     },
 }
 
-/// Where the payload behind a frame goes.
+/// Destination of the payload behind a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sink {
-    /// There is none, or nobody to take it.
+    /// There is no payload, or no stream takes it.
     Discard,
-    /// To this stream's local socket.
+    /// This stream's local socket.
     Stream(StreamKey),
-    /// To this stream's local socket, as urgent data.
+    /// This stream's local socket, as urgent data.
     Urgent(StreamKey),
-    /// SockMux 1: a run of datagrams, to this stream's local socket. [`super::Session::consumed`] is
-    /// not told of them.
+    /// SockMux 1: a run of datagrams for this stream's local socket. They are not reported to
+    /// [`super::Session::consumed`].
     Datagrams {
         /// The stream.
         key: StreamKey,
-        /// Size of each but the last, which may be shorter. 0 is one empty datagram, behind which
-        /// no payload comes: it is here.
+        /// Size of each but the last, which may be shorter. 0 is one empty datagram: no payload
+        /// follows.
         size_bytes: u32,
     },
 }
 
-/// What to write to the link next. The head (header, text, control payload) has been appended
-/// to the caller's buffer.
+/// What follows the head of a frame. The head (header, text, control payload) was appended to the
+/// caller's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transmit {
     /// Nothing follows the head.
     Control,
-    /// This many bytes of the stream follow it.
+    /// This many bytes of the stream.
     Data {
         /// The stream.
         key: StreamKey,
@@ -156,8 +157,8 @@ pub enum Transmit {
         /// Bytes.
         bytes: u64,
     },
-    /// This many bytes of a stream that carries datagrams follow it, from the front of what the
-    /// engine holds. They may be none: an empty datagram.
+    /// This many bytes of a datagram stream, from the front of what the engine holds. 0 is an empty
+    /// datagram.
     Datagrams {
         /// The stream.
         key: StreamKey,
@@ -166,7 +167,7 @@ pub enum Transmit {
         /// Bytes.
         bytes: u64,
     },
-    /// The stream's urgent byte follows it.
+    /// The stream's urgent byte.
     Urgent {
         /// The byte.
         byte: u8,

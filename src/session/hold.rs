@@ -1,5 +1,5 @@
-//! CLOSE held back after the end of a client's data, towards an original, for which it would end both
-//! directions: until nothing has come for the client for a while, or others need the stream's slot.
+//! Towards an original, CLOSE would end both directions. So after the end of a client's data CLOSE
+//! is held until nothing was received for the client for a while, or other streams need its slot.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::limits::{
     UNANSWERED_HOLD_MICROS_MIN,
 };
 
-/// CLOSE is held back until nothing has come for the local side for a while.
+/// State of a held CLOSE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hold {
-    /// Something had come since the client last spoke when it ended its data.
+    /// When the client ended its data, something had been received since it last sent.
     answered: bool,
-    /// The client was slow to take what came: an end is then no sooner than after an answer.
+    /// The client consumed slowly: the hold then lasts at least as long as after an answer.
     slow: bool,
-    /// The end of its data, when the last of that was acknowledged, or when it last took something
-    /// of an answer.
+    /// Start of the current wait: the end of the client's data, the acknowledgement of the last of
+    /// it, or the last time that the client consumed part of an answer.
     since: Moment,
 }
 
@@ -27,19 +27,19 @@ impl Hold {
         Hold { answered, slow: false, since: now }
     }
 
-    /// An answer may come from now on, or is coming: hold on.
+    /// Restarts the wait, because an answer may arrive from now on, or is arriving.
     pub(super) fn renew(&mut self, now: Moment) {
         self.since = now;
     }
 }
 
 impl Stream {
-    /// The stream ends, or would but for the hold, and the peer frees it as soon as it knows.
+    /// The stream is ending, or would but for the hold, and the peer will release its slot.
     fn gives_slot_back(&self) -> bool {
         self.state == State::Closing || self.todo.close
     }
 
-    /// Without its hold CLOSE would go out at once.
+    /// Only the hold delays CLOSE.
     fn is_only_held(&self) -> bool {
         let done = self.ready_bytes == 0 && self.unacked_bytes == 0 && self.backlog_bytes == 0;
         done && self.state == State::Open && self.local_end == LocalEnd::Eof
@@ -47,14 +47,14 @@ impl Stream {
 }
 
 impl Session {
-    /// Another stream may begin here.
+    /// Another stream may be opened here.
     pub fn has_room(&self) -> bool {
         self.hello.is_done()
             && !self.peer_leaves
             && self.streams.len() < self.peer.streams_max() as usize
     }
 
-    /// Slots that are missing to have enough of them free or about to be.
+    /// Number of slots that must be freed to have enough of them free or about to be.
     fn missing_slots(&self) -> usize {
         let limit = self.peer.streams_max() as usize;
         if self.holds.is_empty() || self.streams.len() + ORIGINAL_STREAMS_SPARE <= limit {
@@ -65,8 +65,8 @@ impl Session {
         ORIGINAL_STREAMS_SPARE.saturating_sub(free + freed)
     }
 
-    /// How long a stream is held while nothing comes: at most, and when others need its slot. An
-    /// answer that fills the windows pauses for a round trip each time.
+    /// Longest hold of a silent stream, in general and when slots run short. An answer that fills
+    /// the windows pauses for a round trip each time.
     fn hold_times(&self, hold: &Hold) -> (Duration, Duration) {
         let round_trip = self.round_trip().unwrap_or_default();
         let with_round_trip = |micros| round_trip.saturating_add(Duration::from_micros(micros));
@@ -83,8 +83,7 @@ impl Session {
         hold.since.after(self.hold_times(hold).0)
     }
 
-    /// Of the streams that are only held back, the one that has been silent for longest, and when it
-    /// gives way.
+    /// The stream that was held and silent for longest, with the time at which it may be closed.
     fn longest_held(&self) -> Option<(Moment, StreamKey)> {
         let held = self.holds.iter().filter_map(|&key| {
             let stream = self.streams.get(key).filter(|stream| stream.is_only_held())?;
@@ -94,7 +93,7 @@ impl Session {
         held.min_by_key(|&(gives_way_at, _)| gives_way_at)
     }
 
-    /// When slots run short, the streams that have been held and silent for longest end.
+    /// When slots run short, closes the streams that were held and silent for longest.
     pub(super) fn free_slots(&mut self) {
         let now = self.link_window.now();
         for _ in 0..self.missing_slots() {
@@ -105,7 +104,7 @@ impl Session {
         }
     }
 
-    /// When a hold ends.
+    /// When the next hold ends.
     pub(super) fn next_hold_end(&self) -> Option<Moment> {
         let holds = self.holds.iter().filter_map(|&key| self.streams.get(key)?.hold);
         let over = holds.map(|hold| self.is_over_at(&hold)).min()?;
@@ -124,7 +123,7 @@ impl Session {
         self.check_end(key);
     }
 
-    /// Lets go of CLOSEs that have been held back long enough.
+    /// Ends the holds whose time has passed.
     pub(super) fn end_holds(&mut self, now: Moment) {
         let mut at = 0;
         while at < self.holds.len() {
@@ -133,7 +132,7 @@ impl Session {
             let ends = hold.is_none_or(|hold| self.is_over_at(&hold) <= now);
             let stream = self.streams.get_mut(key);
             match stream.filter(|stream| ends && stream.backlog_bytes > 0) {
-                // Something is still being delivered: a slow client is waited for.
+                // Data is still being delivered to a slow client: wait for it.
                 Some(Stream { hold: Some(hold), .. }) => {
                     hold.slow = true;
                     hold.renew(now);

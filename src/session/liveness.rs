@@ -1,10 +1,9 @@
-//! Is the peer still there, and how far away: the hello's deadline, the keep-alive, and the round
-//! trip.
+//! Liveness of the peer: the hello's deadline, the keep-alive, and the round trip.
 //!
-//! The round trip is to be the path's, without what waits in the sockets at both ends. So the
-//! smallest counts; a longer one takes its place after a while, and only if next to nothing was on
-//! the way beside its ping. Without that rule a queue would make the round trip longer, that the
-//! windows larger, and those the queue longer.
+//! The round trip is meant to be the path's, without queueing in the sockets at both ends. So the
+//! smallest measurement counts. A longer one replaces it after a while, and only if next to nothing
+//! was in flight beside its ping. Without that rule a queue would lengthen the round trip, a longer
+//! round trip enlarge the windows, and larger windows lengthen the queue.
 
 use std::time::Duration;
 
@@ -16,34 +15,34 @@ use crate::limits::{
 };
 use crate::wire::Protocol;
 
-/// What the ping behind GOING_AWAY carries; other pings carry a number.
+/// Payload of the ping behind GOING_AWAY; other pings carry a number.
 pub(super) const FAREWELL: &[u8] = b"farewell";
 
-/// Times of the tunnel itself.
+/// Timers of the tunnel itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Liveness {
     hello_deadline: Option<Moment>,
     hello_timeout: Option<Duration>,
-    /// Nothing has come from a peer that may take as long as it likes to come.
+    /// Nothing was received yet, and the peer may take any time to appear.
     awaits_peer: bool,
     keepalive: Option<Duration>,
     last_received: Moment,
     last_ping: Moment,
-    /// The last ping, while it is not answered.
+    /// The last ping, while it is unanswered.
     asked: Option<Asked>,
     /// The round trip, and when it was measured.
     round_trip: Option<(Duration, Moment)>,
-    /// Pings that follow each other at the beginning, still to be sent.
+    /// Consecutive pings at the start that are still to be sent.
     first_pings: u8,
 }
 
-/// A ping under way.
+/// An unanswered ping.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     at: Moment,
-    /// Little of ours was on the way before it.
+    /// Little of our data was in flight before it.
     was_quiet: bool,
-    /// Payload that had come by then.
+    /// Payload received by then.
     received_bytes: u64,
 }
 
@@ -73,14 +72,14 @@ impl Liveness {
         Some(self.last_received.max(self.last_ping).after(self.keepalive?))
     }
 
-    /// When the round trip may be measured again.
+    /// Earliest time of the next measurement of the round trip.
     fn next_measurement(&self) -> Moment {
         let round_trip = self.round_trip.map_or(Duration::ZERO, |(time, _)| time);
         let least = Duration::from_micros(ROUND_TRIP_EVERY_MICROS);
         self.last_ping.after(least.max(round_trip * 4))
     }
 
-    /// A ping has shown this; `is_quiet`: nothing was in its way.
+    /// Records a measurement. `is_quiet`: next to nothing was queued beside the ping.
     fn measured(&mut self, time: Duration, is_quiet: bool, now: Moment) {
         let kept = Duration::from_micros(ROUND_TRIP_KEPT_MICROS);
         let stands = self
@@ -91,8 +90,8 @@ impl Liveness {
         }
     }
 
-    /// 0.3: a stream that was opened then is answered now. That takes a round trip at least, and on a
-    /// quiet tunnel there is no other measure of it.
+    /// 0.3: the answer to an open takes at least a round trip. On a quiet tunnel this is the only
+    /// measurement of it.
     pub(super) fn answered_open(&mut self, began: Moment, now: Moment) {
         self.measured(Duration::from_micros(now.0.saturating_sub(began.0)), true, now);
     }
@@ -106,7 +105,7 @@ impl Liveness {
 }
 
 impl Session {
-    /// Bytes have come from the peer, whatever they were.
+    /// Bytes of any kind were received from the peer.
     #[inline]
     pub fn received(&mut self, now: Moment) {
         self.liveness.last_received = now;
@@ -117,7 +116,7 @@ impl Session {
         self.link_window.clock(now);
     }
 
-    /// Round trip of the path, as pings have shown it.
+    /// Round trip of the path, as measured by pings.
     pub fn round_trip(&self) -> Option<Duration> {
         self.liveness.round_trip.map(|(time, _)| time)
     }
@@ -127,7 +126,7 @@ impl Session {
         if let Some(deadline) = self.liveness.hello_deadline {
             return Some(deadline);
         }
-        // No ping goes out before the hello is done, even where no deadline is set for it.
+        // No ping is sent before the hello is complete, even if that has no deadline.
         let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
         let acks = [self.queues.ack_deadline(), self.link_window.report_at()];
         [ping, self.liveness.silent_since(), self.next_hold_end()]
@@ -137,7 +136,7 @@ impl Session {
             .min()
     }
 
-    /// It is now `now`.
+    /// Handles expired timers.
     ///
     /// # Errors
     /// [`TunnelError`] when the peer has been silent for too long: the tunnel is over.
@@ -175,7 +174,7 @@ impl Session {
         self.outbox.push(Control::Ping(now));
     }
 
-    /// Bulk passes: measures the round trip again, if it is time and no ping is under way.
+    /// Measures the round trip again beside bulk, if it is due and no ping is unanswered.
     pub(super) fn ping_beside_bulk(&mut self, now: Moment) {
         let may = self.protocol == Protocol::V1 && self.liveness.asked.is_none();
         if may && now >= self.liveness.next_measurement() {
@@ -183,17 +182,18 @@ impl Session {
         }
     }
 
-    /// The answer to a ping of ours, which carried the time in microseconds, or to the one behind
-    /// GOING_AWAY.
+    /// Handles the answer to a ping of ours, which carried the time in microseconds, or to the one
+    /// behind GOING_AWAY.
     pub(super) fn on_pong(&mut self, payload: &[u8], now: Moment) {
         if payload == FAREWELL {
-            // All that the peer opened before it knew has come.
+            // Everything that the peer opened before it knew has been received.
             self.refusing = self.refusing.or(self.leaving.take());
             return;
         }
         let text = payload.split(|&b| b == 0).next().unwrap_or_default();
         let sent: Option<u64> = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        // A peer may answer with what it likes: only the last ping's own text is a measurement.
+        // The payload is under the peer's control: only the last ping's own text counts as a
+        // measurement.
         if let Some(asked) = self.liveness.asked.take_if(|asked| Some(asked.at.0) == sent) {
             let came_bytes = self.link_window.received_bytes() - asked.received_bytes;
             let is_quiet = asked.was_quiet && came_bytes <= ROUND_TRIP_QUIET_BYTES;

@@ -1,8 +1,9 @@
-//! Ports on request: an exit may ask the peer to open a port for the client of one of its streams,
-//! and to be led to a port of that client's host. What comes of it are streams beside the first.
+//! Port requests: an exit may ask the peer to open a port for the client of one of its streams, or
+//! to connect to a port of that client's host. Connections that result are streams related to the
+//! first, the control stream.
 //!
-//! Each request is answered once, in the order of those with the same number, also one that was
-//! taken back in between: so no answer is taken for another's.
+//! Each request is answered once, in order among those with the same number, even if it was
+//! withdrawn in between. So no answer is taken for another's.
 
 use std::net::SocketAddr;
 
@@ -13,21 +14,21 @@ use super::{Event, OpenError, Related, Session, StreamKey, TunnelError};
 use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
 use crate::wire::{self, Protocol, StreamRef, Transport};
 
-/// What a stream has to do with ports on request.
+/// A stream's port requests.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
-    /// The stream begins beside another one, and the peer has not been told yet.
+    /// The stream is to be opened as related to another one; sent once.
     relation: Option<wire::Relation>,
-    /// Requests without an answer, oldest first, at most [`PORTS_PER_STREAM`]: ours where the peer
-    /// began the stream, the peer's where we did.
+    /// Unanswered requests, oldest first, at most [`PORTS_PER_STREAM`]: ours if the peer opened the
+    /// stream, otherwise the peer's.
     waiting: Vec<Waiting>,
 }
 
-/// A request without an answer.
+/// An unanswered request.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     request: u32,
-    /// We asked, and have taken it back.
+    /// We have withdrawn it.
     is_over: bool,
 }
 
@@ -40,7 +41,7 @@ impl Ports {
         self.waiting.iter().any(|waiting| waiting.request == request)
     }
 
-    /// The oldest of this number has been answered.
+    /// Removes the oldest request of this number.
     fn answered(&mut self, request: u32) -> Option<Waiting> {
         let at = self.waiting.iter().position(|waiting| waiting.request == request)?;
         Some(self.waiting.remove(at))
@@ -48,32 +49,31 @@ impl Ports {
 }
 
 impl Stream {
-    /// It is to begin beside another one.
+    /// It is still to be opened as a related stream.
     pub(super) fn opens_related(&self) -> bool {
         self.ports.as_ref().is_some_and(|ports| ports.relation.is_some())
     }
 
-    /// What the peer is to be told of that, once.
+    /// Takes the relation to be sent, once.
     pub(super) fn take_relation(&mut self) -> Option<wire::Relation> {
         self.ports.as_mut()?.relation.take()
     }
 }
 
 impl Session {
-    /// The peer opens ports on request, and calls clients.
+    /// The peer supports port requests.
     pub fn peer_opens_ports(&self) -> bool {
         let ours = self.config.offer.is_some_and(|offer| offer.ports);
         self.protocol == Protocol::V1 && ours && self.peer.ports()
     }
 
-    /// Asks the peer for a port for the client of a stream that it began. Answered by
-    /// [`super::Event::PortGiven`]; streams that come in by it say so
-    /// ([`super::Related::Port`]). `request` is not in use by another port of the stream.
+    /// Requests a port from the peer for the client of a stream that the peer opened. Answered by
+    /// [`super::Event::PortGiven`]; connections to the port arrive as [`super::Related::Port`].
+    /// `request` must not be in use by another port of the stream.
     ///
     /// # Errors
-    /// [`OpenError::NoPorts`] when the peer knows nothing of ports, or the stream is no more;
-    /// [`OpenError::TooManyPorts`] when as many as may be are without an answer, those among them
-    /// that were closed meanwhile.
+    /// [`OpenError::NoPorts`] when the peer does not support port requests, or the stream has
+    /// ended; [`OpenError::TooManyPorts`] when too many are unanswered, including withdrawn ones.
     pub fn ask_port(
         &mut self,
         control: StreamKey,
@@ -91,7 +91,7 @@ impl Session {
         Ok(())
     }
 
-    /// A port that was asked for is of no more use. Nothing is heard of it after this.
+    /// Withdraws a port or a request for one. No events of it follow.
     pub fn close_port(&mut self, control: StreamKey, request: u32) {
         let Ok(to) = self.control_number(control, false) else { return };
         let ports = self.streams.get_mut(control).and_then(|stream| stream.ports.as_mut());
@@ -101,8 +101,8 @@ impl Session {
         self.outbox.push(Control::Unlisten { to, request });
     }
 
-    /// Answers [`super::Event::PortAsked`]: where we listen, or why not. It is not heard when
-    /// [`super::Event::PortClosed`] came in between.
+    /// Answers [`super::Event::PortAsked`] with our listening address, or the reason for not
+    /// listening. Ignored after [`super::Event::PortClosed`].
     pub fn answer_port(
         &mut self,
         control: StreamKey,
@@ -117,11 +117,11 @@ impl Session {
         }
     }
 
-    /// The client of a stream that began here has come in by a port that the peer asked for: begins
-    /// a stream for it, of bytes or of datagrams. This may be while the peer is going away.
+    /// A client connected here to a port that the peer requested: opens a related stream for it, of
+    /// bytes or of datagrams. Also allowed while the peer is going away.
     ///
     /// # Errors
-    /// As [`Session::open`]; [`OpenError::NoPorts`] when the first stream is no more.
+    /// As [`Session::open`]; [`OpenError::NoPorts`] when the control stream has ended.
     pub fn open_related(
         &mut self,
         user: u64,
@@ -134,12 +134,12 @@ impl Session {
         self.begin(user, (client, entrance), transport, Some(relation))
     }
 
-    /// A server has connected here, and the peer is to lead it to this port of the host of the
-    /// client of a stream that it began: begins a stream for it. `server` and `own` are the
-    /// addresses of the connection. This may be while the peer is going away.
+    /// A server connected here, and the peer is to connect it to this port of the host of the
+    /// control stream's client: opens a related stream for it. `server` and `own` are the addresses
+    /// of the connection. Also allowed while the peer is going away.
     ///
     /// # Errors
-    /// As [`Session::open`]; [`OpenError::NoPorts`] when the first stream is no more.
+    /// As [`Session::open`]; [`OpenError::NoPorts`] when the control stream has ended.
     pub fn call(
         &mut self,
         user: u64,
@@ -151,7 +151,7 @@ impl Session {
         self.begin(user, (server, own), Transport::Tcp, Some(relation))
     }
 
-    /// The number of a stream that began here, or at the peer, and is to have a part in this.
+    /// The number of a control stream that was opened here, or by the peer.
     fn control_number(&self, key: StreamKey, began_here: bool) -> Result<u32, OpenError> {
         let stream = self.streams.get(key).filter(|stream| {
             self.peer_opens_ports() && stream.opener == began_here && !stream.write_failed
@@ -161,8 +161,8 @@ impl Session {
         number.ok_or(OpenError::NoPorts)
     }
 
-    /// The stream that a frame about a port is for, and the engine's number of it. `None`: it has
-    /// ended, at least its local side.
+    /// The control stream of a frame about a port, with the engine's number of it. `None`: its
+    /// local side has ended.
     fn on_ports(
         &mut self,
         to: StreamRef,
@@ -171,7 +171,7 @@ impl Session {
         if !self.peer_opens_ports() {
             return Err(TunnelError::PortsNotAgreed);
         }
-        // Who did not begin the stream asks; the other answers.
+        // The side that did not open the stream asks; the other answers.
         if matches!(to, StreamRef::Ours(_)) != asks {
             return Err(TunnelError::PortsReversed);
         }
@@ -237,8 +237,8 @@ impl Session {
         Ok(())
     }
 
-    /// A stream beside another one. It is let in also while new ones are not: what goes on may need
-    /// it to come to its end.
+    /// Opens a related stream of the peer. Accepted even while new streams are refused, because the
+    /// control stream may need it to complete.
     pub(super) fn on_related(
         &mut self,
         from: u32,
@@ -261,7 +261,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whose affair a stream is that the peer begins beside another, or why it is nobody's.
+    /// Resolves the relation of a new stream of the peer, or returns the reason for refusing it.
     fn related(&self, relation: wire::Relation) -> Result<Related, &'static str> {
         let name = match relation {
             wire::Relation::Port { control, .. } => StreamRef::Theirs(control),
@@ -273,7 +273,8 @@ impl Session {
         let (stream, user) = stream.and_then(|stream| Some((stream, stream.user?))).ok_or(over)?;
         match relation {
             wire::Relation::Call { port, .. } => Ok(Related::Call { user, port }),
-            // The answer to a request comes before its clients: this is one of an older port.
+            // The answer to a request precedes its clients, so this client belongs to an older
+            // port.
             wire::Relation::Port { request, .. }
                 if stream.ports.as_ref().is_some_and(|ports| ports.is_waiting(request)) =>
             {

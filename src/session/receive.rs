@@ -1,4 +1,4 @@
-//! Frames from the peer.
+//! Handling of frames from the peer.
 
 use std::net::SocketAddr;
 
@@ -11,9 +11,9 @@ use crate::limits::CREDIT_BYTES_MAX;
 use crate::wire::{Frame, Protocol, StreamRef, Transport};
 
 impl Session {
-    /// Takes a frame from the peer: where the payload behind it goes, if there is any.
+    /// Handles a frame from the peer, and returns where the payload behind it goes.
     ///
-    /// Events are to be fetched before that payload is delivered.
+    /// The caller handles all events before it delivers that payload.
     ///
     /// # Errors
     /// [`TunnelError`] when the peer breaks the protocol: the tunnel is over.
@@ -24,7 +24,7 @@ impl Session {
             | Frame::Datagrams { bytes, .. }
             | Frame::Open { first_bytes: bytes, .. } = frame
         {
-            // Also what nobody takes: it has been read.
+            // Counted even if no stream takes it, because it was read from the link.
             self.link_received(u64::from(bytes), now);
         }
         match frame {
@@ -39,15 +39,14 @@ impl Session {
             }
             Frame::HelloOk { ids } if !self.hello.answered => {
                 self.hello.answered = true;
-                // Its HELLO would stand before its answer, had it one to say.
+                // If it were going to send HELLO, that would have preceded its answer.
                 self.hello.greeted |= self.config.answer_suffices;
                 self.outbox.push(Control::HelloOk(ids));
                 self.check_up(now);
             }
-            // The second HELLOOK of each side says nothing new.
+            // The second HELLOOK of each side carries nothing new.
             Frame::HelloOk { .. } => {}
-            // What comes before the hello is done was not meant for us: the original, too, reads
-            // it and throws it away.
+            // Frames before the end of the hello are discarded, as the original does.
             frame if !self.hello.is_done() => {
                 self.counters.ignored_frames += 1;
                 self.counters.discarded_bytes += u64::from(frame.payload_bytes());
@@ -65,7 +64,7 @@ impl Session {
                 }
             }
             Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
-            // Said again it says nothing new. No original says it.
+            // A repetition carries nothing new, and no original sends it.
             Frame::GoingAway { .. } if self.peer_leaves || !self.peer_is_ours() => {
                 self.counters.ignored_frames += 1;
             }
@@ -118,7 +117,7 @@ impl Session {
         let (own, peer) = (self.config.offer.map(newest), self.peer.offer.map(newest));
         if own >= Some(1) && peer >= Some(1) {
             self.protocol = Protocol::V1;
-            // Windows are fitted to the path by its round trip.
+            // Windows are sized by the round trip of the path.
             self.ping(now);
         } else {
             self.outbox.push(Control::PacketSize);
@@ -163,7 +162,7 @@ impl Session {
         self.deliver(key, bytes, false, now)
     }
 
-    /// First data: not counted by the sender, so not acknowledged.
+    /// Delivers first data, which the sender does not count and we do not acknowledge.
     fn deliver_first(
         &mut self,
         key: StreamKey,
@@ -273,7 +272,7 @@ impl Session {
         entrance: Option<SocketAddr>,
         transport: Option<Transport>,
     ) -> Result<Option<StreamKey>, TunnelError> {
-        // Without an id of the peer's no answer could find it.
+        // Without an id of the peer's the open cannot be answered.
         let Some(from) = from else { return Ok(None) };
         self.check_number(from)?;
         self.refusals.remove(from);
@@ -284,7 +283,7 @@ impl Session {
         Ok(self.let_in(from, (client, entrance), transport, None))
     }
 
-    /// The number that the peer gives a new stream must be free.
+    /// The number of a new stream of the peer must be free.
     pub(super) fn check_number(&self, number: u32) -> Result<(), TunnelError> {
         match self.protocol == Protocol::V1 && self.streams.is_taken(number) {
             true => Err(TunnelError::BadNumber { number }),
@@ -292,7 +291,7 @@ impl Session {
         }
     }
 
-    /// Takes in a stream that the peer begins, or refuses it if there are too many.
+    /// Accepts a stream that the peer opens, or refuses it if there are too many.
     pub(super) fn let_in(
         &mut self,
         from: u32,
@@ -300,7 +299,7 @@ impl Session {
         transport: Option<Transport>,
         related: Option<Related>,
     ) -> Option<StreamKey> {
-        // One of ours is held to the bound it was told; an original keeps to its own.
+        // A peer of ours is held to the limit that we offered; an original keeps its own.
         let limit = match self.peer.offer.and(self.config.offer) {
             Some(offer) => offer.streams_max,
             None => self.peer.id_max(),
@@ -331,7 +330,7 @@ impl Session {
         let v1 = self.protocol == Protocol::V1;
         let stream = self.streams.get_mut(key)?;
         if v1 {
-            // Data has been on its way since the open: this is news for the engine only.
+            // Data has been sent since the open, so only the engine needs to know.
             if let (Some(user), true, false) = (stream.user, stream.opener, stream.write_failed) {
                 self.events.push_back(Event::Opened { user });
             }
@@ -366,7 +365,7 @@ impl Session {
             return self.discard(bytes);
         }
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
-        // Before CONNECTED and after CLOSE the peer knows no stream that the answer could be for.
+        // Before CONNECTED and after CLOSE the peer has no stream that the answer could belong to.
         if stream.state == State::Open && self.protocol == Protocol::V03 {
             stream.todo.urgent_taken = stream.todo.urgent_taken.saturating_add(bytes);
         }
@@ -375,7 +374,7 @@ impl Session {
         if discards { self.discard(bytes) } else { Sink::Urgent(key) }
     }
 
-    /// Takes a stream out, and back what it had of what all share.
+    /// Removes a stream and releases its part of the shared budgets.
     pub(super) fn remove(&mut self, key: StreamKey) -> Option<Stream> {
         let stream = self.streams.remove(key)?;
         self.close_windows(&stream);
@@ -383,7 +382,7 @@ impl Session {
         Some(stream)
     }
 
-    /// The stream leaves the session.
+    /// Removes a stream and reports its end to the engine.
     pub(super) fn finish(&mut self, key: StreamKey, how: Ended) {
         let Some(stream) = self.remove(key) else { return };
         self.holds.retain(|&held| held != key);

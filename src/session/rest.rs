@@ -1,18 +1,18 @@
-//! Whether anything of a stream is in flight: for an engine that holds both ends of a tunnel.
+//! Whether anything of a stream is in flight, for an engine that holds both ends of a tunnel.
 
 use super::stream::{LocalEnd, State, Todo};
 use super::{Session, StreamKey};
 use crate::wire::StreamRef;
 
-/// What one end of a stream knows of what is in flight, in SockMux 1. Nothing is when both ends are
-/// still, and the credit of each is the other's allowance.
+/// One end's view of what a stream has in flight, in SockMux 1. Nothing is in flight when both ends
+/// are still, and the credit of each equals the other's allowance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rest {
-    /// What we may send.
+    /// Bytes that we may send.
     pub credit_bytes: u64,
-    /// What the peer may send.
+    /// Bytes that the peer may send.
     pub allowance_bytes: u64,
-    /// Nothing waits here, to be sent or to be taken.
+    /// Nothing is queued here, to be sent or to be consumed.
     pub is_still: bool,
     /// One of its directions has ended, or is about to.
     pub has_end: bool,
@@ -23,7 +23,7 @@ impl Session {
     pub fn rest_of(&self, key: StreamKey) -> Option<Rest> {
         let stream = self.streams.get(key)?;
         let Todo { ack, urgent_taken, .. } = stream.todo;
-        // What was taken may be told at any time.
+        // Consumption may be reported at any time.
         let nothing_to_say = stream.todo == Todo { ack, urgent_taken, ..Todo::default() };
         Some(Rest {
             credit_bytes: stream.credit_bytes,
@@ -35,12 +35,12 @@ impl Session {
         })
     }
 
-    /// The number of a stream that the peer began, which is the peer's own.
+    /// The number of a stream that the peer opened, as assigned by the peer.
     pub fn number_of(&self, key: StreamKey) -> Option<u32> {
         self.streams.get(key).filter(|stream| !stream.opener)?.peer_id
     }
 
-    /// The stream that began here under that number.
+    /// The stream that was opened here under that number.
     pub fn opened_as(&self, number: u32) -> Option<StreamKey> {
         self.streams.by_number(StreamRef::Ours(number))
     }

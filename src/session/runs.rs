@@ -1,21 +1,21 @@
-//! Datagrams that wait for the tunnel, as runs: how many bytes, and of which size.
+//! Queued datagrams, as runs of one size.
 
 use std::collections::VecDeque;
 
 use super::Moment;
 use crate::limits::{DATAGRAM_AGE_MICROS, DATAGRAM_BYTES_MAX, DATAGRAM_COST_BYTES};
 
-/// Datagrams of one size, one behind the other; the last may be shorter.
+/// Consecutive datagrams of one size; the last may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     /// 0: one empty datagram.
     pub(super) size_bytes: u32,
-    /// Of all together.
+    /// Total bytes.
     pub(super) bytes: u32,
 }
 
 impl Run {
-    /// Of a run of one, its size is what there is.
+    /// A run of a single datagram has its actual size.
     pub(super) fn new(size_bytes: u32, bytes: u32) -> Run {
         Run { size_bytes: size_bytes.min(bytes), bytes }
     }
@@ -27,13 +27,13 @@ impl Run {
         }
     }
 
-    /// What it takes of the space for datagrams that wait.
+    /// Memory accounted to the run.
     pub(super) fn cost_bytes(self) -> u64 {
         u64::from(self.bytes) + DATAGRAM_COST_BYTES
     }
 
-    /// As many whole datagrams from its front as have so many bytes together, at least one; and
-    /// what is left.
+    /// Splits off whole datagrams from the front: as many as fit into `most_bytes`, but at least
+    /// one. Also returns the rest.
     fn split(self, most_bytes: u64) -> (Run, Option<Run>) {
         let size = u64::from(self.size_bytes);
         if most_bytes >= u64::from(self.bytes) {
@@ -44,7 +44,7 @@ impl Run {
         (Run { size_bytes: self.size_bytes, bytes }, rest)
     }
 
-    /// This run with another behind it, if they are one.
+    /// This run joined with the one behind it, if they form one run.
     fn joined(self, behind: Run) -> Option<Run> {
         let Run { size_bytes, bytes } = self;
         let fits = size_bytes > 0
@@ -55,7 +55,7 @@ impl Run {
     }
 }
 
-/// What was thrown away.
+/// Counts of dropped datagrams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Dropped {
     pub(super) datagrams: u64,
@@ -69,34 +69,34 @@ impl Dropped {
     }
 }
 
-/// The runs of one stream, oldest first.
+/// The queued runs of one stream, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     queue: VecDeque<(Run, Moment)>,
     cost_bytes: u64,
 }
 
-/// A queue that has been longer gives its memory back when it is empty: a flood passes, and a stream
-/// may be kept for minutes after it.
+/// A queue that grew larger than this frees its memory when it is empty: a flood passes, and the
+/// stream may stay for minutes after it.
 const KEPT_ENTRIES: usize = 32;
 
-/// Runs are joined only while the older has not waited longer than this, in microseconds: its age
-/// then counts for both.
+/// Runs are joined only if the older one has waited no longer than this, in microseconds: the
+/// joined run keeps the older age.
 const JOIN_MICROS: u64 = DATAGRAM_AGE_MICROS / 8;
 
 impl Runs {
-    /// What they take of the space for datagrams that wait, in bytes.
+    /// Memory accounted to all of them, in bytes.
     #[inline]
     pub(super) fn cost_bytes(&self) -> u64 {
         self.cost_bytes
     }
 
-    /// The oldest.
+    /// The oldest run.
     pub(super) fn front(&self) -> Option<Run> {
         self.queue.front().map(|&(run, _)| run)
     }
 
-    /// Puts a run behind the others, or makes one of it and the last where that may be.
+    /// Appends a run, and joins it with the last one where that is allowed.
     pub(super) fn push(&mut self, run: Run, now: Moment, may_join: bool) {
         if may_join
             && let Some((last, since)) = self.queue.back_mut()
@@ -111,7 +111,7 @@ impl Runs {
         self.cost_bytes += run.cost_bytes();
     }
 
-    /// Takes whole datagrams of the oldest run: as many as have so many bytes together, at least
+    /// Removes whole datagrams of the oldest run: as many as fit into `most_bytes`, but at least
     /// one.
     pub(super) fn take(&mut self, most_bytes: u64) -> Option<Run> {
         let (front, _) = self.queue.front_mut()?;
@@ -132,7 +132,7 @@ impl Runs {
         Some(taken)
     }
 
-    /// Drops what has waited for too long.
+    /// Drops runs that have waited for too long.
     pub(super) fn drop_aged(&mut self, now: Moment, dropped: &mut Dropped) {
         while let Some(&(run, since)) = self.queue.front()
             && now.0.saturating_sub(since.0) >= DATAGRAM_AGE_MICROS
@@ -142,7 +142,7 @@ impl Runs {
         }
     }
 
-    /// Drops the oldest, until they cost so much less or nothing.
+    /// Drops the oldest until they cost `cost_bytes` less, or none are left.
     pub(super) fn drop_oldest(&mut self, cost_bytes: u64, dropped: &mut Dropped) {
         let goal = self.cost_bytes.saturating_sub(cost_bytes);
         while self.cost_bytes > goal {

@@ -1,5 +1,5 @@
-//! What goes to the link next: control before data, and of data whoever's turn it is
-//! (`session::turns`).
+//! Choice of the next frame for the link: control before data, and data in the order of
+//! `session::turns`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
 use crate::wire::{Encoder, Protocol, Route, Transport, v1, v03};
 
-/// A control frame of the tunnel itself, or of a stream that is no more.
+/// A control frame of the tunnel itself, or of a stream that was removed.
 #[derive(Debug)]
 pub(super) enum Control {
     Hello,
@@ -53,9 +53,9 @@ pub(super) enum Control {
     Farewell,
 }
 
-/// Control frames that wait. Bounded: each stream that the peer ends or opens gives one, and each
-/// port that is asked for, of which a stream has few at once (`session::ports`); and the
-/// caller reads no further while it cannot write (see [`Outbox::len`]).
+/// Queued control frames. Bounded: each stream that the peer opens or ends adds one, as does each
+/// port request, of which a stream has few (`session::ports`), and the caller stops reading while
+/// it cannot write (see [`Outbox::len`]).
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     frames: VecDeque<Control>,
@@ -67,7 +67,7 @@ impl Outbox {
         self.frames.push_back(control);
     }
 
-    /// An answer to ECHO. A peer that asks without end and does not read loses answers.
+    /// Queues the answer to ECHO. A peer that pings without end and does not read loses answers.
     pub(super) fn push_pong(&mut self, ids: (u16, u16), payload: &[u8]) {
         if self.pongs < PONGS_MAX {
             self.pongs += 1;
@@ -88,15 +88,15 @@ impl Outbox {
     }
 }
 
-/// Streams that have something else than data to send, each in a queue at most once.
+/// Streams with anything but data to send, each at most once per queue.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     /// With control frames.
     control: VecDeque<StreamKey>,
-    /// With acknowledgements that may wait for company.
+    /// With acknowledgements that may be delayed until other frames are sent.
     lazy_acks: VecDeque<StreamKey>,
     ack_deadline: Option<Moment>,
-    /// The waiting acknowledgements have waited long enough.
+    /// The delay of the acknowledgements has expired.
     acks_due: bool,
 }
 
@@ -114,8 +114,8 @@ impl Queues {
 }
 
 impl Session {
-    /// Control frames of the tunnel that wait for the link. While they are many, the caller is
-    /// to read no further.
+    /// Number of queued control frames of the tunnel. While it is high, the caller is to stop
+    /// reading.
     pub fn control_backlog(&self) -> usize {
         self.outbox.len()
     }
@@ -146,12 +146,13 @@ impl Session {
         if self.protocol == Protocol::V1 {
             return self.grant(key, now);
         }
-        // Towards an original an acknowledgement goes with the next batch; towards one of ours
-        // it waits for a quarter of the window, for another frame, or for a moment.
+        // Towards an original an acknowledgement goes with the next batch. Towards a peer of ours
+        // it is delayed until a quarter of the window is consumed, another frame is sent, or a
+        // short time has passed.
         let threshold =
             self.config.offer.and(self.peer.offer).map_or(1, |_| self.own_window_bytes() / 4);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        // Before CONNECTED and after CLOSE the peer knows no stream that this could be for.
+        // Before CONNECTED and after CLOSE the peer has no stream that this could belong to.
         if stream.ack_bytes == 0 || matches!(stream.state, State::Accepting | State::Closing) {
             return;
         }
@@ -183,9 +184,9 @@ impl Session {
         }
     }
 
-    /// The next frame for the link: its head is appended to `head`, and what follows it is said.
-    /// `in_batch`: something else goes out with it anyway, so that acknowledgements that wait for
-    /// company may join. `None`: nothing to send now.
+    /// Returns the next frame for the link, and appends its head to `head`. `in_batch`: other
+    /// frames are sent anyway, so that delayed acknowledgements may join them. `None`: nothing can
+    /// be sent now.
     pub fn poll_transmit(&mut self, head: &mut Vec<u8>, in_batch: bool) -> Option<Transmit> {
         let transmit = self
             .transmit_tunnel_control(head)
@@ -251,7 +252,7 @@ impl Session {
             if let Some(transmit) = self.transmit_todo(key, head) {
                 return Some(transmit);
             }
-            // What is left must wait for the peer's id: it comes back when that is known.
+            // The rest needs the peer's id; the stream is queued again when that is known.
             self.queues.control.pop_front();
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.in_control = false;
@@ -259,11 +260,11 @@ impl Session {
         }
     }
 
-    /// One control frame of a stream.
+    /// Returns the next control frame of a stream.
     fn transmit_todo(&mut self, key: StreamKey, head: &mut Vec<u8>) -> Option<Transmit> {
         let (encoder, protocol) = (self.encoder(), self.protocol);
         let todo = self.streams.get(key)?.todo;
-        // Asked only where it is needed: 0.3 writes the whole text to know its length.
+        // Computed only when needed: 0.3 formats the whole text to know its length.
         let first_room = if todo.open || todo.opened { self.first_data_room(key) } else { 0 };
         let stream = self.streams.get_mut(key)?;
         if stream.todo.open {
@@ -336,7 +337,7 @@ impl Session {
         None
     }
 
-    /// Bytes of first data that may ride in the frame that opens a stream, or answers that.
+    /// Bytes of first data that may be sent in the frame that opens a stream, or that answers it.
     fn first_data_room(&self, key: StreamKey) -> u64 {
         let Some(stream) = self.streams.get(key) else { return 0 };
         let data_max = self.data_max();
@@ -346,7 +347,7 @@ impl Session {
             Protocol::V03 if self.config.first_data && self.peer.first_data => {
                 let (first, second) = stream.addresses;
                 let text = u64::from(v03::Encoder.open_text_bytes(first, second));
-                // At the exit the peer is not asked any more.
+                // At the exit, the stream no longer moves to another tunnel.
                 let may_begin_again = stream.tentative && stream.opener;
                 let most = match (may_begin_again, stream.datagrams.is_some()) {
                     (false, _) => data_max,
@@ -407,8 +408,8 @@ impl Session {
             stream.in_data = false;
             let route = stream.route(rule.protocol);
             let (Some(route), Some(user)) = (route, stream.user) else { continue };
-            // Not the rest of its share: a frame cut there costs more than a longer one that is
-            // taken off the next.
+            // Not limited to the rest of its share: a frame cut there costs more than a longer one
+            // whose excess is charged to the next share.
             let most = if interactive || !self.turns.is_alone() { quantum } else { u64::MAX };
             if stream.datagrams.is_some() {
                 match self.transmit_datagrams(head, key, rule, most, link_room) {

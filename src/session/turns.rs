@@ -1,10 +1,8 @@
-//! Whose data goes next: streams with little to say, then the others in turn, each with as many
-//! bytes (deficit round robin).
+//! Scheduling of data: sparse streams first, then the others by deficit round robin over bytes.
 //!
-//! A round gives every stream with data one share, the quantum. Who has little to say goes at once,
-//! on account of its share; when that is used up, it waits for its turn like all others. So a
-//! stream cannot get more by having its bytes come piece by piece, each of them just after the last
-//! has gone.
+//! A round gives every stream with data one share, the quantum. A sparse stream sends at once, on
+//! account of its share; when that is used up, it queues like all others. So a stream cannot gain
+//! by its bytes arriving piece by piece, each of them just after the last was sent.
 
 use std::collections::VecDeque;
 
@@ -13,38 +11,38 @@ use super::{Session, StreamKey};
 use crate::limits::SMALL_FRAME_BYTES;
 use crate::wire::Protocol;
 
-/// Streams with data, each in a queue at most once.
+/// Streams with data, each in at most one queue.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// With little, and with something left of their share.
+    /// With little data and part of their share left.
     sparse: VecDeque<StreamKey>,
     bulk: VecDeque<StreamKey>,
     round: u64,
-    /// Streams in front of `bulk` that have still to get their share in this round.
+    /// Streams at the front of `bulk` that have not had their share in this round.
     left: usize,
-    /// Streams that have got one in this round, and in the one before.
+    /// Number of streams that had a share in this round, and in the previous one.
     sharing: (usize, usize),
 }
 
-/// What a stream has of the present round.
+/// A stream's share of a round.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Share {
     round: u64,
-    /// Less than nothing: its last frame was longer than what it had.
+    /// Negative if its last frame exceeded the share.
     left_bytes: i64,
 }
 
 impl Share {
-    /// The same in a later round. What was too much is taken off, what was left is gone.
+    /// The share in a later round: a deficit is carried over, a remainder is not.
     fn renewed(self, round: u64, quantum_bytes: u64) -> Share {
-        // More than a quantum was sent while nobody else had anything: no debt.
+        // More than one quantum was sent only because no other stream had data: no debt beyond one.
         let quantum = quantum_bytes as i64;
         Share { round, left_bytes: quantum + self.left_bytes.clamp(-quantum, 0) }
     }
 }
 
 impl Turns {
-    /// A stream has data, and is in no queue.
+    /// Queues a stream that has data and is in no queue.
     #[inline]
     pub(super) fn enter(&mut self, key: StreamKey, stream: &mut Stream, quantum_bytes: u64) {
         stream.in_data = true;
@@ -54,7 +52,7 @@ impl Turns {
         }
         match stream.share.left_bytes > 0 {
             true if stream.waiting_bytes() <= SMALL_FRAME_BYTES => self.sparse.push_back(key),
-            // Its turn was cut short, and goes on.
+            // Its turn was interrupted, and continues.
             true if has_begun => self.bulk.push_front(key),
             _ => {
                 self.sharing.0 += usize::from(!has_begun);
@@ -63,7 +61,8 @@ impl Turns {
         }
     }
 
-    /// A stream whose frame has gone has more: it goes on while something is left of its share.
+    /// Queues a stream that has more data after a frame: its turn continues while a part of its
+    /// share is left.
     #[inline]
     pub(super) fn enter_again(&mut self, key: StreamKey, stream: &mut Stream) {
         stream.in_data = true;
@@ -74,7 +73,7 @@ impl Turns {
         }
     }
 
-    /// A stream with little to say has got more than that, and bulk may not go now.
+    /// A sparse stream has more data than fits, and bulk may not be sent now.
     pub(super) fn put_off(&mut self, key: StreamKey) {
         self.bulk.push_back(key);
     }
@@ -89,8 +88,8 @@ impl Turns {
         self.bulk.pop_front()
     }
 
-    /// A stream from `bulk` is to send: gives it its share, if it has none. `false`: it has sent
-    /// that much more than its share before that this is another's turn.
+    /// Gives a stream from `bulk` its share, if it has none in this round. `false`: its deficit
+    /// exceeds the share, so the next stream is served.
     #[inline]
     pub(super) fn begin(&mut self, key: StreamKey, stream: &mut Stream, quantum: u64) -> bool {
         if stream.share.round == self.round && stream.share.left_bytes > 0 {
@@ -113,8 +112,8 @@ impl Turns {
         true
     }
 
-    /// Nobody else has data, nor had much a moment ago: whose socket is just being read is still
-    /// to be shared with.
+    /// No other stream has data, or had much in the previous round. A stream whose socket is just
+    /// being read still counts as present.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
         let (now, before) = self.sharing;
@@ -123,7 +122,7 @@ impl Turns {
 }
 
 impl Session {
-    /// What a stream may send in its turn, in bytes.
+    /// Bytes that a stream may send in its turn.
     #[inline]
     pub(super) fn quantum_bytes(&self) -> u64 {
         match self.protocol {
@@ -133,7 +132,7 @@ impl Session {
     }
 }
 
-/// Takes a frame off a stream's share.
+/// Charges a frame to a stream's share.
 #[inline]
 pub(super) fn charge(stream: &mut Stream, bytes: u64) {
     stream.share.left_bytes -= bytes as i64;

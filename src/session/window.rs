@@ -1,20 +1,20 @@
-//! SockMux 1's windows: how much of each stream the peer may send before our local socket has
-//! taken it.
+//! SockMux 1's windows: how many bytes of each stream the peer may send before the local socket
+//! consumes them.
 //!
-//! A stream begins with the window that we offered, and its window follows its path both ways.
+//! A stream begins with the window that we offered, and the window then follows the path.
 //!
-//! - It grows when half of it was used up within two round trips, which is when it and not the path is
-//!   what holds the stream back, to eight times what that half shows the path to have in flight. The
-//!   time runs from the first byte behind the last credit, so that a stream that was silent in
-//!   between, or has just begun, grows with its first burst.
-//! - On a short path a burst proves little: after a pause of the scheduler half of any window is there
-//!   at once. So it does not grow beyond [`ceiling`]: eight times what the local socket takes in a
-//!   round trip, on average over a time that is longer than such pauses. The round trip is the least
-//!   of late, without the queue that a large window makes itself. What exceeds the exit's pipes would
-//!   have to be copied, so any path may have half of what they hold.
+//! - It grows when half of it was used up within two round trips, because then the window and not
+//!   the path limits the stream. It grows to eight times the bytes in flight that this half
+//!   indicates. The time runs from the first byte after the last grant, so that a stream that was
+//!   silent in between, or is new, grows with its first burst.
+//! - On a short path a burst proves little: after a pause of the scheduler half of any window
+//!   arrives at once. So the window does not grow beyond [`ceiling`]: eight times what the local
+//!   socket consumes in a round trip, averaged over a time longer than such pauses. The round trip
+//!   is the recent minimum, without the queue that a large window causes. Data beyond the capacity
+//!   of the exit's pipes would have to be copied, so any path may have half of that capacity.
 //! - A window above its ceiling that does not grow shrinks: credit is withheld until it fits.
 //!
-//! All streams of a tunnel share one budget for what they have beyond their first window.
+//! All streams of a tunnel share one budget for the part of their windows beyond the first.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use crate::limits::{
     WINDOW_SHORT_PATH_BYTES,
 };
 
-/// How fast a stream's local socket takes what comes for it.
+/// Rate at which a stream's local socket consumes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ConsumeRate {
-    /// When the present measurement began, and what was taken since.
+    /// Start of the current measurement, and bytes consumed since.
     since: Moment,
     bytes: u64,
-    /// What the last measurements showed, in bytes per second.
+    /// Result of the last measurements.
     bytes_per_second: u64,
 }
 
@@ -42,8 +42,8 @@ impl ConsumeRate {
         self.bytes += bytes;
     }
 
-    /// Ends the measurement if it has taken `least_micros`. A slow spell counts by an eighth for each
-    /// time that long.
+    /// Ends the measurement if it has lasted `least_micros`. A slower rate counts by an eighth for
+    /// each such period.
     fn measure(&mut self, now: Moment, least_micros: u64) {
         let micros = now.0.saturating_sub(self.since.0);
         if micros >= least_micros {
@@ -55,7 +55,7 @@ impl ConsumeRate {
     }
 }
 
-/// The windows of one stream, in bytes: for tests, which reckon them on their own.
+/// The windows of one stream, in bytes. Public for tests, which compute them on their own.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
@@ -63,11 +63,11 @@ pub struct Windows {
     pub credit_bytes: u64,
     /// What the peer may send.
     pub allowance_bytes: u64,
-    /// What has come and was not taken.
+    /// Received and not consumed.
     pub backlog_bytes: u64,
-    /// What was taken, or added to the window, and the peer not told of.
+    /// Consumed, or added to the window, and not reported to the peer.
     pub unreported_bytes: u64,
-    /// The window that is kept open.
+    /// The window.
     pub window_bytes: u64,
 }
 
@@ -85,13 +85,13 @@ impl Session {
         })
     }
 
-    /// What all windows have beyond those that their streams began with, in bytes.
+    /// Total of the windows beyond each stream's first window, in bytes.
     #[doc(hidden)]
     pub fn extra_window_bytes(&self) -> u64 {
         self.extra_window_bytes
     }
 
-    /// Gives a new stream the windows that it begins with.
+    /// Sets the initial windows of a new stream.
     pub(super) fn open_windows(&mut self, key: StreamKey) {
         let own = self.first_window_bytes();
         let peers = first_window_bytes(self.peer.offer);
@@ -101,18 +101,18 @@ impl Session {
         stream.credit_bytes = peers;
     }
 
-    /// Takes back what a stream that has ended had of the budget.
+    /// Returns the budget of a stream that has ended.
     pub(super) fn close_windows(&mut self, stream: &Stream) {
         self.extra_window_bytes -= stream.window_bytes.saturating_sub(self.first_window_bytes());
     }
 
-    /// Allows the peer more, when half of the window is used up.
+    /// Grants the peer more credit when half of the window is used up.
     pub(super) fn grant(&mut self, key: StreamKey, now: Moment) {
         let round_trip = self.round_trip();
         let first_bytes = self.first_window_bytes();
         let left = WINDOW_BUDGET_BYTES.saturating_sub(self.extra_window_bytes);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        // What is to be allowed and has not gone out yet takes along whatever comes meanwhile.
+        // A queued grant that has not been sent includes whatever is added meanwhile.
         let waits = stream.todo.ack;
         if stream.ack_bytes < stream.window_bytes / 2 || stream.peer_end || waits {
             return;
@@ -122,14 +122,14 @@ impl Session {
         if let Some(round_trip) = round_trip {
             let least_micros = rate_micros(round_trip);
             if began.0.saturating_sub(stream.granted_at.0) >= least_micros {
-                // It was silent: what came since is measured by itself.
+                // The stream was silent: measure what was received since by itself.
                 stream.rate = ConsumeRate { since: began, bytes: stream.ack_bytes, ..stream.rate };
             }
             stream.rate.measure(now, least_micros);
             let ceiling_bytes = ceiling(stream.rate.bytes_per_second, round_trip);
             let times = growth(micros, round_trip);
             let grows = times > 1;
-            // At the beginning of a long path the rate lags behind what the window allows.
+            // At the start of a long path the rate lags behind what the window allows.
             let most_bytes = match grows && is_long(round_trip) {
                 true => STREAM_WINDOW_BYTES_MAX,
                 false => ceiling_bytes.max(first_bytes),
@@ -153,18 +153,18 @@ impl Session {
     }
 }
 
-/// Whether a path is so long that a burst is no pause of the scheduler.
+/// Whether a path is too long for a burst to be a pause of the scheduler.
 fn is_long(round_trip: Duration) -> bool {
     round_trip.as_micros() as u64 >= WINDOW_RATE_MICROS_MIN
 }
 
-/// How long a rate is measured at least, in microseconds.
+/// Shortest measurement of a rate, in microseconds.
 fn rate_micros(round_trip: Duration) -> u64 {
     (round_trip.as_micros() as u64 * WINDOW_RATE_ROUND_TRIPS).max(WINDOW_RATE_MICROS_MIN)
 }
 
-/// The most that a window may have: what fills the path at this rate several times over, or what any
-/// path may have.
+/// Largest window: several times what fills the path at this rate, and at least what any path may
+/// have.
 fn ceiling(bytes_per_second: u64, round_trip: Duration) -> u64 {
     let micros = round_trip.as_micros() as u64 * WINDOW_CEILING_ROUND_TRIPS;
     let path_bytes = u128::from(bytes_per_second) * u128::from(micros) / 1_000_000;
@@ -172,7 +172,7 @@ fn ceiling(bytes_per_second: u64, round_trip: Duration) -> u64 {
     path_bytes.clamp(WINDOW_SHORT_PATH_BYTES, STREAM_WINDOW_BYTES_MAX)
 }
 
-/// How many times its size a window is to have, half of which was used up within `micros`.
+/// Factor by which a window grows if half of it was used up within `micros`.
 fn growth(micros: u64, round_trip: Duration) -> u64 {
     let round_trip = (round_trip.as_micros() as u64).max(WINDOW_LASTS_MICROS_MIN);
     match 4 * round_trip / micros.max(1) {
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_window_grows_to_eight_times_what_the_path_has_on_the_way() {
         let round_trip = Duration::from_millis(100);
-        // Half of the window in two round trips: it is four times what the path has on the way.
+        // Half of the window in two round trips is four times the bytes in flight.
         assert_eq!(growth(200_001, round_trip), 1);
         assert_eq!(growth(130_000, round_trip), 3);
         assert_eq!(growth(100_000, round_trip), 4);
