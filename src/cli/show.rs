@@ -22,29 +22,11 @@ const UDP_TIME: &str = "without datagrams, then a UDP flow is forgotten";
 
 /// The plan as text of several lines, the last with a line end.
 pub fn plan(plan: &Plan) -> String {
-    let mut text = String::new();
-    match &plan.link {
-        LinkPlan::Listen(binds) => {
-            let at: Vec<_> = binds.iter().map(show_bind).collect();
-            section(&mut text, "link", [format!("receptor: accept on {}", at.join(", "))]);
-        }
-        LinkPlan::Connect(target) => {
-            let to = address::show(Some(&target.host), target.port);
-            section(&mut text, "link", [format!("connector: connect to {to}, again for ever")]);
-        }
-        LinkPlan::Device(device) => section(&mut text, "link", device_lines(device)),
-        LinkPlan::Command(command) => {
-            let run = format!("command: run {}, again for ever", quoted(command));
-            section(&mut text, "link", [run]);
-        }
-        LinkPlan::Stdio => {
-            section(&mut text, "link", ["standard input and output; ends with them".to_owned()]);
-        }
-        LinkPlan::Loopback => section(&mut text, "link", ["none: proxies alone".to_owned()]),
-        LinkPlan::Relay { binds, server, transport } => {
-            return relay(plan, binds, server, *transport);
-        }
+    if let LinkPlan::Relay { binds, server, transport } = &plan.link {
+        return relay(plan, binds, server, *transport);
     }
+    let mut text = String::new();
+    section(&mut text, "link", link_lines(&plan.link));
     let ways_in = entrances(&plan.entrances).into_iter();
     let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
     section(&mut text, "entrances", or_none(ways_in.collect()));
@@ -53,6 +35,40 @@ pub fn plan(plan: &Plan) -> String {
     section(&mut text, "exits", or_none(exits.collect()));
     clients(&mut text, plan);
     proxies(&mut text, plan);
+    times(&mut text, plan);
+    if plan.link != LinkPlan::Loopback {
+        protocol(&mut text, plan);
+    }
+    sockets(&mut text, plan);
+    flows(&mut text, plan);
+    request_ports(&mut text, plan);
+    notices(&mut text, plan);
+    text
+}
+
+fn link_lines(link: &LinkPlan) -> Vec<String> {
+    let line = match link {
+        LinkPlan::Listen(binds) => {
+            let at: Vec<_> = binds.iter().map(show_bind).collect();
+            format!("receptor: accept on {}", at.join(", "))
+        }
+        LinkPlan::Connect(target) => {
+            let to = address::show(Some(&target.host), target.port);
+            format!("connector: connect to {to}, again for ever")
+        }
+        LinkPlan::Device(device) => return device_lines(device),
+        LinkPlan::Command(command) => {
+            format!("command: run {}, again for ever", quoted(command))
+        }
+        LinkPlan::Stdio => "standard input and output; ends with them".to_owned(),
+        LinkPlan::Loopback => "none: proxies alone".to_owned(),
+        LinkPlan::Relay { .. } => "none: a plain relay".to_owned(),
+    };
+    vec![line]
+}
+
+/// All times that have an effect, but for a plain relay.
+fn times(text: &mut String, plan: &Plan) {
     let times = &plan.timeouts;
     // Only where some client is asked for something.
     let asks = plan.entrances.iter().any(|entrance| entrance.proxy_header)
@@ -63,7 +79,7 @@ pub fn plan(plan: &Plan) -> String {
         plan.link != LinkPlan::Loopback || !["acc", "hold", "keepalive"].contains(name)
     };
     section(
-        &mut text,
+        text,
         "times",
         [
             ("acc", times.hello, "for the peer's hello"),
@@ -82,30 +98,22 @@ pub fn plan(plan: &Plan) -> String {
         .filter(of_link)
         .map(time_line),
     );
-    if plan.link == LinkPlan::Loopback {
-        sockets(&mut text, plan);
-        flows(&mut text, plan);
-        request_ports(&mut text, plan);
-        notices(&mut text, plan);
-        return text;
-    }
+}
+
+/// What is spoken with the peer.
+fn protocol(text: &mut String, plan: &Plan) {
     let protocol = match plan.soxconf.newest_protocol {
         0 => "SockMux 0.3",
         _ => "SockMux 1 where the peer offers it too, else 0.3",
     };
-    section(&mut text, "protocol", [protocol.to_owned()]);
+    section(text, "protocol", [protocol.to_owned()]);
     let first_data = if plan.soxconf.first_data { "with" } else { "without" };
     let packet_bytes = plan.soxconf.packet_bytes;
     section(
-        &mut text,
+        text,
         "packets",
         [format!("0.3: at most {packet_bytes} bytes, {first_data} first data in CONNECT")],
     );
-    sockets(&mut text, plan);
-    flows(&mut text, plan);
-    request_ports(&mut text, plan);
-    notices(&mut text, plan);
-    text
 }
 
 /// The device or devices of the persistent connection.
@@ -150,7 +158,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &Way, transport: Transport) -> Str
         Way::Server { target, .. } => target.to_string(),
         _ => String::new(),
     };
-    section(&mut text, "link", ["none: a plain relay".to_owned()]);
+    section(&mut text, "link", link_lines(&plan.link));
     let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport, proxy_header: false };
     section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
     let server = [to + suffix(transport)].into_iter();

@@ -83,64 +83,16 @@ impl SoxConfReader {
                     "write noconndata alone, or leave it out",
                 ));
             }
-            ("packsize", value) => {
-                let bytes = packet_bytes(value.unwrap_or_default())?;
-                if let Some(before) = self.packsize.replace(bytes).filter(|b| *b != bytes) {
-                    return Err(Problem::new(
-                        format!("packsize is already set to {before}"),
-                        "keep one of the two sizes",
-                    ));
-                }
-                self.conf.packet_bytes = bytes;
+            ("packsize", value) => self.set_packet_bytes(value.unwrap_or_default())?,
+            ("protocol", value) => {
+                self.conf.newest_protocol = protocol(value.unwrap_or_default())?;
             }
-            ("protocol", Some("0.3")) => self.conf.newest_protocol = 0,
-            ("protocol", Some("1")) => self.conf.newest_protocol = 1,
-            ("protocol", version) => {
-                return Err(Problem::new(
-                    format!("{} is no protocol of ours", quoted(version.unwrap_or_default())),
-                    "give protocol:1 (where the peer offers it too) or protocol:0.3",
-                ));
+            ("congestion", value) => {
+                self.conf.congestion = congestion(value.unwrap_or_default())?;
             }
-            ("congestion", Some("auto")) => self.conf.congestion = Congestion::Auto,
-            ("congestion", Some("system")) => self.conf.congestion = Congestion::System,
-            ("congestion", Some(name)) if is_algorithm(name) => {
-                self.conf.congestion = Congestion::Named(name.to_owned());
-            }
-            ("congestion", name) => {
-                return Err(Problem::new(
-                    format!("{} is no congestion control", quoted(name.unwrap_or_default())),
-                    "give congestion:auto, congestion:system or a name such as congestion:cubic",
-                ));
-            }
-            ("bulk", Some("auto")) => self.conf.bulk = Bulk::Auto,
-            ("bulk", Some("copy")) => self.conf.bulk = Bulk::Copy,
-            ("bulk", Some("splice")) => self.conf.bulk = Bulk::Splice,
-            ("bulk", way) => {
-                return Err(Problem::new(
-                    format!("{} is no way to move bulk", quoted(way.unwrap_or_default())),
-                    "give bulk:auto, bulk:copy or bulk:splice",
-                ));
-            }
-            ("udpflows", value) => {
-                let flows = udp_flows(value.unwrap_or_default())?;
-                if let Some(before) = self.udp_flows.replace(flows).filter(|n| *n != flows) {
-                    return Err(Problem::new(
-                        format!("udpflows is already set to {before}"),
-                        "keep one of the two numbers",
-                    ));
-                }
-                self.conf.udp_flows = flows;
-            }
-            ("ports", value) => {
-                let ports = request_ports(value.unwrap_or_default())?;
-                let before = self.conf.request_ports.replace(ports.clone());
-                if let Some(before) = before.filter(|before| *before != ports) {
-                    return Err(Problem::new(
-                        format!("ports is already set to {}-{}", before.start(), before.end()),
-                        "keep one of the two ranges",
-                    ));
-                }
-            }
+            ("bulk", value) => self.conf.bulk = bulk(value.unwrap_or_default())?,
+            ("udpflows", value) => self.set_udp_flows(value.unwrap_or_default())?,
+            ("ports", value) => self.set_request_ports(value.unwrap_or_default())?,
             (what, _) if IGNORED.contains(&what) => {
                 notice("this program has nothing of the kind");
             }
@@ -152,6 +104,77 @@ impl SoxConfReader {
             }
         }
         Ok(())
+    }
+
+    fn set_packet_bytes(&mut self, value: &str) -> Result<(), Problem> {
+        let bytes = packet_bytes(value)?;
+        if let Some(before) = self.packsize.replace(bytes).filter(|b| *b != bytes) {
+            return Err(Problem::new(
+                format!("packsize is already set to {before}"),
+                "keep one of the two sizes",
+            ));
+        }
+        self.conf.packet_bytes = bytes;
+        Ok(())
+    }
+
+    fn set_udp_flows(&mut self, value: &str) -> Result<(), Problem> {
+        let flows = udp_flows(value)?;
+        if let Some(before) = self.udp_flows.replace(flows).filter(|n| *n != flows) {
+            return Err(Problem::new(
+                format!("udpflows is already set to {before}"),
+                "keep one of the two numbers",
+            ));
+        }
+        self.conf.udp_flows = flows;
+        Ok(())
+    }
+
+    fn set_request_ports(&mut self, value: &str) -> Result<(), Problem> {
+        let ports = request_ports(value)?;
+        let before = self.conf.request_ports.replace(ports.clone());
+        match before.filter(|before| *before != ports) {
+            None => Ok(()),
+            Some(before) => Err(Problem::new(
+                format!("ports is already set to {}-{}", before.start(), before.end()),
+                "keep one of the two ranges",
+            )),
+        }
+    }
+}
+
+fn protocol(version: &str) -> Result<u8, Problem> {
+    match version {
+        "0.3" => Ok(0),
+        "1" => Ok(1),
+        _ => Err(Problem::new(
+            format!("{} is no protocol of ours", quoted(version)),
+            "give protocol:1 (where the peer offers it too) or protocol:0.3",
+        )),
+    }
+}
+
+fn congestion(name: &str) -> Result<Congestion, Problem> {
+    match name {
+        "auto" => Ok(Congestion::Auto),
+        "system" => Ok(Congestion::System),
+        name if is_algorithm(name) => Ok(Congestion::Named(name.to_owned())),
+        name => Err(Problem::new(
+            format!("{} is no congestion control", quoted(name)),
+            "give congestion:auto, congestion:system or a name such as congestion:cubic",
+        )),
+    }
+}
+
+fn bulk(way: &str) -> Result<Bulk, Problem> {
+    match way {
+        "auto" => Ok(Bulk::Auto),
+        "copy" => Ok(Bulk::Copy),
+        "splice" => Ok(Bulk::Splice),
+        _ => Err(Problem::new(
+            format!("{} is no way to move bulk", quoted(way)),
+            "give bulk:auto, bulk:copy or bulk:splice",
+        )),
     }
 }
 
