@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 mod close;
+mod config;
 mod datagrams;
 mod error;
 mod event;
@@ -21,15 +22,18 @@ mod hold;
 mod link_window;
 mod liveness;
 mod local;
+mod peer;
 mod ports;
 mod receive;
 mod rest;
 mod runs;
+mod send_rule;
 mod stream;
 mod transmit;
 mod turns;
 mod window;
 
+pub use config::Config;
 pub use datagrams::Queued;
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Related, Sink, Transmit};
@@ -46,6 +50,8 @@ use crate::wire::{Encoder, Protocol, Route};
 use close::Refusals;
 use link_window::LinkWindow;
 use liveness::Liveness;
+use peer::Peer;
+use send_rule::SendRule;
 use stream::{Numbering, Stream, Streams};
 use transmit::{Outbox, Queues};
 use turns::Turns;
@@ -60,117 +66,6 @@ impl Moment {
     pub fn after(self, duration: Duration) -> Moment {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Moment(self.0.saturating_add(micros))
-    }
-}
-
-/// Settings of a session.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Our text in the hello, see [`v03::hello_text`].
-    pub hello_text: String,
-    /// Largest packet that we accept, header included, in bytes.
-    pub packet_bytes: u16,
-    /// First data may be sent in CONNECT and CONNECTED.
-    pub first_data: bool,
-    /// Most stream bytes in one frame of ours. A frame that has begun delays all others, so this is
-    /// small on slow links.
-    pub frame_bytes_max: u64,
-    /// Our offer to another sockmux-uring; `None` speaks the original protocol only.
-    pub offer: Option<Offer>,
-    /// Longest wait for the peer's hello.
-    pub hello_timeout: Option<Duration>,
-    /// The peer may connect at any time: no timeout runs before its first byte.
-    pub awaits_peer: bool,
-    /// HELLOOK alone completes the hello. An original sends HELLO once, when it opens its device,
-    /// which may have been before we opened ours.
-    pub answer_suffices: bool,
-    /// Silence after which ECHO is sent.
-    pub keepalive: Option<Duration>,
-    /// How long CLOSE is held after the end of data, towards a peer without half-close.
-    pub linger: Option<Duration>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            hello_text: String::from("20260101-000000.000000 localhost"),
-            packet_bytes: v03::PACKET_BYTES_MAX,
-            first_data: true,
-            frame_bytes_max: limits::FRAME_BYTES,
-            offer: Some(Offer {
-                newest: 1,
-                half_close: true,
-                datagrams: true,
-                checked_line: false,
-                ports: true,
-                window_bytes: limits::WINDOW_BYTES,
-                streams_max: limits::STREAMS_MAX,
-            }),
-            hello_timeout: Some(Duration::from_secs(15)),
-            awaits_peer: false,
-            answer_suffices: false,
-            keepalive: Some(Duration::from_secs(30)),
-            linger: Some(Duration::from_secs(30)),
-        }
-    }
-}
-
-/// What the hello established about the peer.
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    /// The peer's offer, if both sides made one.
-    offer: Option<Offer>,
-    /// Largest packet that the peer accepts, header included, in bytes. A default until the peer
-    /// reports it.
-    packet_bytes: u16,
-    /// The peer has reported `packet_bytes`.
-    packet_size_said: bool,
-    /// The peer accepts first data in CONNECT and CONNECTED.
-    first_data: bool,
-}
-
-impl Peer {
-    fn payload_max(&self) -> u64 {
-        u64::from(self.packet_bytes) - v03::HEADER_BYTES as u64
-    }
-
-    /// Limit of a stream's unacknowledged bytes at which it stops sending.
-    fn send_limit(&self) -> u64 {
-        match self.offer {
-            Some(offer) => {
-                let window = offer
-                    .window_bytes
-                    .clamp(limits::PEER_WINDOW_BYTES_MIN, limits::PEER_WINDOW_BYTES_MAX);
-                u64::from(window) - self.payload_max()
-            }
-            None => limits::ORIGINAL_WINDOW_PACKETS * u64::from(self.packet_bytes),
-        }
-    }
-
-    fn streams_max(&self) -> u32 {
-        match self.offer {
-            Some(offer) => offer.streams_max.min(limits::STREAMS_MAX),
-            None => limits::ORIGINAL_STREAMS_MAX,
-        }
-    }
-
-    fn id_max(&self) -> u32 {
-        match self.offer {
-            Some(_) => limits::STREAM_ID_FIRST + limits::STREAMS_MAX * limits::ID_REUSE_DISTANCE,
-            None => limits::ORIGINAL_ID_MAX,
-        }
-    }
-
-    fn datagrams(&self) -> bool {
-        self.offer.is_some_and(|offer| offer.datagrams)
-    }
-
-    fn ports(&self) -> bool {
-        self.offer.is_some_and(|offer| offer.ports)
-    }
-
-    fn half_close(&self) -> bool {
-        self.offer.is_some_and(|offer| offer.half_close)
     }
 }
 
@@ -419,78 +314,6 @@ impl Session {
 fn first_window_bytes(offer: Option<Offer>) -> u64 {
     let offered = offer.map_or(0, |offer| offer.window_bytes);
     u64::from(offered.clamp(limits::PEER_WINDOW_BYTES_MIN, limits::FIRST_WINDOW_BYTES))
-}
-
-/// The limits on sending of one stream, by protocol and peer.
-#[derive(Debug, Clone, Copy)]
-struct SendRule {
-    protocol: Protocol,
-    /// 0.3: unacknowledged bytes at which sending stops.
-    limit: u64,
-    /// Most payload bytes of a frame with datagrams.
-    payload_max: u64,
-    /// Most payload bytes of a frame with stream data.
-    data_max: u64,
-}
-
-impl SendRule {
-    /// Most payload bytes in one frame of this stream.
-    #[inline]
-    fn frame_max(&self, stream: &Stream) -> u64 {
-        if stream.datagrams.is_some() { self.payload_max } else { self.data_max }
-    }
-
-    /// Payload bytes that the stream's next frame may carry now.
-    #[inline]
-    fn room(&self, stream: &Stream) -> u64 {
-        match self.protocol {
-            Protocol::V03 if stream.unacked_bytes > self.limit => 0,
-            Protocol::V03 => self.frame_max(stream),
-            // Datagrams are not subject to the windows.
-            Protocol::V1 if stream.datagrams.is_some() => self.payload_max,
-            Protocol::V1 => stream.credit_bytes.min(self.data_max),
-        }
-    }
-
-    /// Bytes that the stream may send before the peer acknowledges or grants more.
-    fn sendable(&self, stream: &Stream) -> u64 {
-        match self.protocol {
-            // A packet may start below the limit and end beyond it.
-            Protocol::V03 => match self.limit.checked_sub(stream.unacked_bytes) {
-                Some(left) => (left / self.frame_max(stream) + 1) * self.frame_max(stream),
-                None => 0,
-            },
-            Protocol::V1 => stream.credit_bytes,
-        }
-    }
-
-    /// Whether more may be read ahead of what was sent.
-    fn wants(&self, stream: &Stream) -> bool {
-        match self.protocol {
-            Protocol::V03 => stream.ready_bytes + stream.unacked_bytes <= self.limit,
-            Protocol::V1 => stream.ready_bytes < stream.credit_bytes,
-        }
-    }
-
-    /// Counts bytes as sent.
-    #[inline]
-    fn spend(&self, stream: &mut Stream, bytes: u64) {
-        match self.protocol {
-            Protocol::V03 => stream.unacked_bytes += bytes,
-            Protocol::V1 => stream.credit_bytes -= bytes,
-        }
-    }
-}
-
-impl Session {
-    fn send_rule(&self) -> SendRule {
-        SendRule {
-            protocol: self.protocol,
-            limit: self.peer.send_limit(),
-            payload_max: self.payload_max(),
-            data_max: self.data_max(),
-        }
-    }
 }
 
 impl Stream {

@@ -28,24 +28,8 @@ impl Session {
             self.link_received(u64::from(bytes), now);
         }
         match frame {
-            Frame::Hello { ids, offer } => {
-                if self.hello.greeted {
-                    return Err(TunnelError::HelloAgain);
-                }
-                self.hello.greeted = true;
-                self.peer.offer = self.config.offer.and(offer);
-                self.outbox.push(Control::HelloOk(ids));
-                self.check_up(now);
-            }
-            Frame::HelloOk { ids } if !self.hello.answered => {
-                self.hello.answered = true;
-                // If it were going to send HELLO, that would have preceded its answer.
-                self.hello.greeted |= self.config.answer_suffices;
-                self.outbox.push(Control::HelloOk(ids));
-                self.check_up(now);
-            }
-            // The second HELLOOK of each side carries nothing new.
-            Frame::HelloOk { .. } => {}
+            Frame::Hello { ids, offer } => self.on_hello(ids, offer, now)?,
+            Frame::HelloOk { ids } => self.on_hello_ok(ids, now),
             // Frames before the end of the hello are discarded, as the original does.
             frame if !self.hello.is_done() => {
                 self.counters.ignored_frames += 1;
@@ -56,22 +40,9 @@ impl Session {
                 return Ok(self.on_datagrams(to, size_bytes, bytes));
             }
             Frame::Consumed { to, bytes } => self.on_consumed(to, bytes)?,
-            Frame::End { to } => {
-                if let Some(key) = self.find(to)
-                    && !self.is_unsuited(key)
-                {
-                    self.on_peer_end(key);
-                }
-            }
+            Frame::End { to } => self.on_end(to),
             Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
-            // A repetition carries nothing new, and no original sends it.
-            Frame::GoingAway { .. } if self.peer_leaves || !self.peer_is_ours() => {
-                self.counters.ignored_frames += 1;
-            }
-            Frame::GoingAway { .. } => {
-                self.peer_leaves = true;
-                self.events.push_back(Event::GoingAway);
-            }
+            Frame::GoingAway { .. } => self.on_going_away(),
             Frame::Open { from, client, entrance, transport, first_bytes } => {
                 let Some(key) = self.on_open(from, client, entrance, transport)? else {
                     return Ok(self.discard(first_bytes));
@@ -108,6 +79,34 @@ impl Session {
         Ok(Sink::Discard)
     }
 
+    fn on_hello(
+        &mut self,
+        ids: (u16, u16),
+        offer: Option<v03::Offer>,
+        now: Moment,
+    ) -> Result<(), TunnelError> {
+        if self.hello.greeted {
+            return Err(TunnelError::HelloAgain);
+        }
+        self.hello.greeted = true;
+        self.peer.offer = self.config.offer.and(offer);
+        self.outbox.push(Control::HelloOk(ids));
+        self.check_up(now);
+        Ok(())
+    }
+
+    fn on_hello_ok(&mut self, ids: (u16, u16), now: Moment) {
+        // The second HELLOOK of each side carries nothing new.
+        if self.hello.answered {
+            return;
+        }
+        self.hello.answered = true;
+        // If it were going to send HELLO, that would have preceded its answer.
+        self.hello.greeted |= self.config.answer_suffices;
+        self.outbox.push(Control::HelloOk(ids));
+        self.check_up(now);
+    }
+
     fn check_up(&mut self, now: Moment) {
         if !self.hello.is_done() {
             return;
@@ -129,6 +128,16 @@ impl Session {
             self.outbox.push(Control::GoingAway(reason));
         }
         self.events.push_back(Event::Up { ours: self.peer_is_ours(), protocol: self.protocol });
+    }
+
+    fn on_going_away(&mut self) {
+        // A repetition carries nothing new, and no original sends it.
+        if self.peer_leaves || !self.peer_is_ours() {
+            self.counters.ignored_frames += 1;
+        } else {
+            self.peer_leaves = true;
+            self.events.push_back(Event::GoingAway);
+        }
     }
 
     pub(super) fn discard(&mut self, bytes: u32) -> Sink {
@@ -213,6 +222,14 @@ impl Session {
         }
         self.counters.payload_bytes_in += bytes;
         Ok(Sink::Stream(key))
+    }
+
+    fn on_end(&mut self, to: StreamRef) {
+        if let Some(key) = self.find(to)
+            && !self.is_unsuited(key)
+        {
+            self.on_peer_end(key);
+        }
     }
 
     fn on_peer_end(&mut self, key: StreamKey) {

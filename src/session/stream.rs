@@ -147,6 +147,59 @@ pub(super) struct Stream {
     pub(super) in_lazy: bool,
 }
 
+impl Stream {
+    /// A stream at its beginning, under our id and the peer's.
+    #[inline]
+    fn new(
+        generation: u32,
+        (id, peer_id): (u32, Option<u32>),
+        opener: bool,
+        state: State,
+    ) -> Stream {
+        Stream {
+            generation,
+            user: None,
+            id,
+            peer_id,
+            opener,
+            state,
+            todo: Todo::default(),
+            addresses: (super::NO_ADDRESS, super::NO_ADDRESS),
+            ports: None,
+            datagrams: None,
+            ready_bytes: 0,
+            unacked_bytes: 0,
+            local_end: LocalEnd::Not,
+            end_before_reset: false,
+            end_sent: false,
+            credit_bytes: 0,
+            tentative: false,
+            held_bytes: 0,
+            end_gone: false,
+            read_paused: false,
+            answered: false,
+            hold: None,
+            backlog_bytes: 0,
+            uncounted_bytes: 0,
+            ack_bytes: 0,
+            allowance_bytes: 0,
+            window_bytes: 0,
+            began: Moment::default(),
+            granted_at: Moment::default(),
+            filling_since: None,
+            rate: ConsumeRate::default(),
+            peer_end: false,
+            small_out: true,
+            small_in: true,
+            write_failed: false,
+            in_control: false,
+            in_data: false,
+            share: Share::default(),
+            in_lazy: false,
+        }
+    }
+}
+
 /// All streams of a session, by key and by our id.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
@@ -213,47 +266,9 @@ impl Streams {
         };
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        let index = self.slots.insert(Stream {
-            generation,
-            user: None,
-            id: short.unwrap_or_default(),
-            peer_id,
-            opener,
-            state,
-            todo: Todo::default(),
-            addresses: (super::NO_ADDRESS, super::NO_ADDRESS),
-            ports: None,
-            datagrams: None,
-            ready_bytes: 0,
-            unacked_bytes: 0,
-            local_end: LocalEnd::Not,
-            end_before_reset: false,
-            end_sent: false,
-            credit_bytes: 0,
-            tentative: false,
-            held_bytes: 0,
-            end_gone: false,
-            read_paused: false,
-            answered: false,
-            hold: None,
-            backlog_bytes: 0,
-            uncounted_bytes: 0,
-            ack_bytes: 0,
-            allowance_bytes: 0,
-            window_bytes: 0,
-            began: Moment::default(),
-            granted_at: Moment::default(),
-            filling_since: None,
-            rate: ConsumeRate::default(),
-            peer_end: false,
-            small_out: true,
-            small_in: true,
-            write_failed: false,
-            in_control: false,
-            in_data: false,
-            share: Share::default(),
-            in_lazy: false,
-        }) as u32;
+        let id = short.unwrap_or_default();
+        let stream = Stream::new(generation, (id, peer_id), opener, state);
+        let index = self.slots.insert(stream) as u32;
         match (short, peer_id) {
             (Some(id), _) => put(&mut self.by_id, id as usize, index + 1),
             (None, Some(number)) => {

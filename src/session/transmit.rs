@@ -266,19 +266,10 @@ impl Session {
         let todo = self.streams.get(key)?.todo;
         // Computed only when needed: 0.3 formats the whole text to know its length.
         let first_room = if todo.open || todo.opened { self.first_data_room(key) } else { 0 };
-        let stream = self.streams.get_mut(key)?;
-        if stream.todo.open {
-            stream.todo.open = false;
-            let bytes = stream.take_first(first_room, &mut self.datagram_cost_bytes);
-            let unknown = u32::from(v03::NO_ID);
-            let route = Route { id: stream.id, peer_id: unknown, opener: true };
-            if let Some(relation) = stream.take_relation() {
-                v1::related(head, route, stream.transport(), relation, stream.addresses);
-                return Some(self.first_data(key, 0));
-            }
-            encoder.open(head, route, stream.transport(), stream.addresses, bytes as u32);
-            return Some(self.first_data(key, bytes));
+        if todo.open {
+            return self.transmit_open(key, first_room, head);
         }
+        let stream = self.streams.get_mut(key)?;
         let route = stream.route(protocol)?;
         if stream.todo.opened {
             stream.todo.opened = false;
@@ -321,20 +312,51 @@ impl Session {
             return Some(Transmit::Control);
         }
         if stream.todo.close {
-            stream.todo.close = false;
-            stream.state = State::Closing;
-            let reset = match stream.local_end {
-                LocalEnd::Reset(reason) => Some(reason),
-                _ => None,
-            };
-            encoder.close(head, route, reset);
-            if protocol == Protocol::V1 {
-                let how = reset.map_or(Ended::Orderly, |reason| Ended::Reset(reason.to_owned()));
-                self.finish(key, how);
-            }
-            return Some(Transmit::Control);
+            return self.transmit_close(key, route, head);
         }
         None
+    }
+
+    fn transmit_open(
+        &mut self,
+        key: StreamKey,
+        first_room: u64,
+        head: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let encoder = self.encoder();
+        let stream = self.streams.get_mut(key)?;
+        stream.todo.open = false;
+        let bytes = stream.take_first(first_room, &mut self.datagram_cost_bytes);
+        let unknown = u32::from(v03::NO_ID);
+        let route = Route { id: stream.id, peer_id: unknown, opener: true };
+        if let Some(relation) = stream.take_relation() {
+            v1::related(head, route, stream.transport(), relation, stream.addresses);
+            return Some(self.first_data(key, 0));
+        }
+        encoder.open(head, route, stream.transport(), stream.addresses, bytes as u32);
+        Some(self.first_data(key, bytes))
+    }
+
+    fn transmit_close(
+        &mut self,
+        key: StreamKey,
+        route: Route,
+        head: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let encoder = self.encoder();
+        let stream = self.streams.get_mut(key)?;
+        stream.todo.close = false;
+        stream.state = State::Closing;
+        let reset = match stream.local_end {
+            LocalEnd::Reset(reason) => Some(reason),
+            _ => None,
+        };
+        encoder.close(head, route, reset);
+        if self.protocol == Protocol::V1 {
+            let how = reset.map_or(Ended::Orderly, |reason| Ended::Reset(reason.to_owned()));
+            self.finish(key, how);
+        }
+        Some(Transmit::Control)
     }
 
     /// Bytes of first data that may be sent in the frame that opens a stream, or that answers it.

@@ -1,0 +1,58 @@
+//! What a session is made with.
+
+use std::time::Duration;
+
+use crate::limits;
+use crate::wire::v03::{self, Offer};
+
+/// Settings of a session.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our text in the hello, see [`v03::hello_text`].
+    pub hello_text: String,
+    /// Largest packet that we accept, header included, in bytes.
+    pub packet_bytes: u16,
+    /// First data may be sent in CONNECT and CONNECTED.
+    pub first_data: bool,
+    /// Most stream bytes in one frame of ours. A frame that has begun delays all others, so this is
+    /// small on slow links.
+    pub frame_bytes_max: u64,
+    /// Our offer to another sockmux-uring; `None` speaks the original protocol only.
+    pub offer: Option<Offer>,
+    /// Longest wait for the peer's hello.
+    pub hello_timeout: Option<Duration>,
+    /// The peer may connect at any time: no timeout runs before its first byte.
+    pub awaits_peer: bool,
+    /// HELLOOK alone completes the hello. An original sends HELLO once, when it opens its device,
+    /// which may have been before we opened ours.
+    pub answer_suffices: bool,
+    /// Silence after which ECHO is sent.
+    pub keepalive: Option<Duration>,
+    /// How long CLOSE is held after the end of data, towards a peer without half-close.
+    pub linger: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            hello_text: String::from("20260101-000000.000000 localhost"),
+            packet_bytes: v03::PACKET_BYTES_MAX,
+            first_data: true,
+            frame_bytes_max: limits::FRAME_BYTES,
+            offer: Some(Offer {
+                newest: 1,
+                half_close: true,
+                datagrams: true,
+                checked_line: false,
+                ports: true,
+                window_bytes: limits::WINDOW_BYTES,
+                streams_max: limits::STREAMS_MAX,
+            }),
+            hello_timeout: Some(Duration::from_secs(15)),
+            awaits_peer: false,
+            answer_suffices: false,
+            keepalive: Some(Duration::from_secs(30)),
+            linger: Some(Duration::from_secs(30)),
+        }
+    }
+}
