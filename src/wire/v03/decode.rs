@@ -103,46 +103,12 @@ impl Decoder {
                     }
                 }
                 State::Control { missing } => {
-                    let header = self.header();
-                    if self.carry.is_empty() && rest.len() >= missing as usize {
-                        self.state = State::Header;
-                        let payload = &input[at..at + missing as usize];
-                        if header.kind == kind::HELLO {
-                            self.peer_name = host_in(payload);
-                        }
-                        at += missing as usize;
-                        return Ok((at, Step::Frame(control(&header, payload)?)));
-                    }
-                    let take = rest.len().min(missing as usize);
-                    self.carry.extend_from_slice(&rest[..take]);
-                    at += take;
-                    if take < missing as usize {
-                        self.state = State::Control { missing: missing - take as u32 };
-                        return Ok((at, Step::More));
-                    }
-                    self.state = State::Header;
-                    if header.kind == kind::HELLO {
-                        self.peer_name = host_in(&self.carry);
-                    }
-                    return Ok((at, Step::Frame(control(&header, &self.carry)?)));
+                    let (taken, step) = self.read_control(rest, missing)?;
+                    return Ok((at + taken, step));
                 }
                 State::OpenText { left } => {
-                    let window = &rest[..rest.len().min(left as usize)];
-                    let nul = window.iter().position(|&b| b == 0);
-                    let take = nul.map_or(window.len(), |n| n + 1);
-                    let room = OPEN_TEXT_BYTES - self.carry.len();
-                    self.carry.extend_from_slice(&window[..take.min(room)]);
-                    at += take;
-                    let left = left - take as u32;
-                    self.state = State::OpenText { left };
-                    if nul.is_none() && left > 0 {
-                        return Ok((at, Step::More));
-                    }
-                    self.state = if left > 0 { State::Payload { left } } else { State::Header };
-                    return Ok((
-                        at,
-                        Step::Frame(open(&self.header(), until_nul(&self.carry), left)),
-                    ));
+                    let (taken, step) = self.read_open_text(rest, left);
+                    return Ok((at + taken, step));
                 }
                 State::Payload { left } => {
                     let take = rest.len().min(left as usize);
@@ -167,6 +133,50 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    #[inline]
+    fn read_control<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        missing: u32,
+    ) -> Result<(usize, Step<'a>), WireError> {
+        let header = self.header();
+        if self.carry.is_empty() && input.len() >= missing as usize {
+            self.state = State::Header;
+            let payload = &input[..missing as usize];
+            if header.kind == kind::HELLO {
+                self.peer_name = host_in(payload);
+            }
+            return Ok((payload.len(), Step::Frame(control(&header, payload)?)));
+        }
+        let take = input.len().min(missing as usize);
+        self.carry.extend_from_slice(&input[..take]);
+        if take < missing as usize {
+            self.state = State::Control { missing: missing - take as u32 };
+            return Ok((take, Step::More));
+        }
+        self.state = State::Header;
+        if header.kind == kind::HELLO {
+            self.peer_name = host_in(&self.carry);
+        }
+        Ok((take, Step::Frame(control(&header, &self.carry)?)))
+    }
+
+    #[inline]
+    fn read_open_text(&mut self, input: &[u8], left: u32) -> (usize, Step<'static>) {
+        let window = &input[..input.len().min(left as usize)];
+        let nul = window.iter().position(|&b| b == 0);
+        let take = nul.map_or(window.len(), |n| n + 1);
+        let room = OPEN_TEXT_BYTES - self.carry.len();
+        self.carry.extend_from_slice(&window[..take.min(room)]);
+        let left = left - take as u32;
+        self.state = State::OpenText { left };
+        if nul.is_none() && left > 0 {
+            return (take, Step::More);
+        }
+        self.state = if left > 0 { State::Payload { left } } else { State::Header };
+        (take, Step::Frame(open(&self.header(), until_nul(&self.carry), left)))
     }
 
     fn header(&self) -> Header {

@@ -106,24 +106,8 @@ impl Decoder {
                     }
                 }
                 State::Control { missing, behind_bytes } => {
-                    let whole = self.carry.is_empty() && rest.len() >= missing as usize;
-                    let take = rest.len().min(missing as usize);
-                    if !whole {
-                        self.carry.extend_from_slice(&rest[..take]);
-                    }
-                    at += take;
-                    if take < missing as usize {
-                        let missing = missing - take as u32;
-                        self.state = State::Control { missing, behind_bytes };
-                        return Ok((at, Step::More));
-                    }
-                    self.state = match behind_bytes {
-                        0 => State::Header,
-                        left => State::Payload { left },
-                    };
-                    let header = self.header()?;
-                    let payload = if whole { &input[at - take..at] } else { &self.carry[..] };
-                    return Ok((at, Step::Frame(control(header, payload, behind_bytes)?)));
+                    let (taken, step) = self.read_control(rest, missing, behind_bytes)?;
+                    return Ok((at + taken, step));
                 }
                 State::Payload { left } => {
                     let take = rest.len().min(left as usize);
@@ -136,6 +120,32 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    #[inline]
+    fn read_control<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        missing: u32,
+        behind_bytes: u32,
+    ) -> Result<(usize, Step<'a>), WireError> {
+        let whole = self.carry.is_empty() && input.len() >= missing as usize;
+        let take = input.len().min(missing as usize);
+        if !whole {
+            self.carry.extend_from_slice(&input[..take]);
+        }
+        if take < missing as usize {
+            let missing = missing - take as u32;
+            self.state = State::Control { missing, behind_bytes };
+            return Ok((take, Step::More));
+        }
+        self.state = match behind_bytes {
+            0 => State::Header,
+            left => State::Payload { left },
+        };
+        let header = self.header()?;
+        let payload = if whole { &input[..take] } else { &self.carry[..] };
+        Ok((take, Step::Frame(control(header, payload, behind_bytes)?)))
     }
 
     /// Bytes of payload that are to come of the frame being read.
