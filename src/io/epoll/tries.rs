@@ -8,7 +8,7 @@ use super::poller::{self, BROKEN, IN, OUT};
 use super::{EpollDriver, Repeats, What};
 use crate::io::chunk::Chunk;
 use crate::io::direct;
-use crate::io::driver::{BufferClass, Completion, Fd, OpId, Outcome};
+use crate::io::driver::{BufferClass, Completion, Fd, Gather, OpId, Outcome};
 use crate::limits::EPOLL_REPEATS_MAX;
 
 impl EpollDriver {
@@ -28,71 +28,31 @@ impl EpollDriver {
         let mut what = std::mem::replace(&mut op.what, What::Over);
         let (mut goes_on, mut came) = (true, 0);
         while goes_on && came < EPOLL_REPEATS_MAX {
-            let outcome = match what {
+            let tried = match what {
                 What::Poll { events, multishot, .. } => {
-                    let hit = self.descriptors.get(number).ready & (events | BROKEN);
-                    if !told || hit == 0 {
-                        break;
-                    }
-                    goes_on = multishot;
                     // Once for each change, whatever is there.
                     came = EPOLL_REPEATS_MAX;
-                    Outcome::Polled(Ok(hit))
+                    self.try_poll(number, events, told).map(|outcome| (outcome, multishot))
                 }
-                What::Receive(ref fd, class) => {
-                    if !self.descriptors.get(number).is_readable() {
-                        break;
-                    }
-                    let got = self.receive(number, fd, class);
-                    if is_again(&got) {
-                        break;
-                    }
-                    goes_on = matches!(got, Ok(Some(_)));
-                    Outcome::Received(got)
-                }
-                What::Accept(ref fd, repeats) => {
-                    if !self.descriptors.get(number).is_readable() {
-                        break;
-                    }
-                    self.counters.enters += 1;
-                    let got = poller::accept(fd);
-                    if is_again(&got) {
-                        self.descriptors.get(number).forget(IN);
-                        break;
-                    }
-                    goes_on = got.is_ok() && repeats == Repeats::Yes;
-                    Outcome::Accepted(got)
-                }
+                What::Receive(ref fd, class) => self.try_receive(number, fd, class),
+                What::Accept(ref fd, repeats) => self.try_accept(number, fd, repeats),
                 What::Connect(ref fd) => {
-                    let ready = self.descriptors.get(number).ready;
-                    if ready & (OUT | BROKEN) == 0 {
-                        break;
-                    }
-                    self.counters.enters += 1;
-                    goes_on = false;
-                    match SockRef::from(fd).take_error() {
-                        Ok(None) => Outcome::Connected(Ok(())),
-                        Ok(Some(error)) | Err(error) => Outcome::Connected(Err(error)),
-                    }
+                    self.try_connect(number, fd).map(|outcome| (outcome, false))
                 }
-                What::Send(fd, mut gather) => {
-                    if !self.descriptors.get(number).is_writable() {
-                        what = What::Send(fd, gather);
-                        break;
+                What::Send(fd, mut gather) => match self.try_send(number, &fd, &mut gather) {
+                    Some(result) => {
+                        what = What::Over;
+                        Some((Outcome::Sent { result, gather }, false))
                     }
-                    self.counters.enters += 1;
-                    let result = direct::send(&fd, &mut gather, false);
-                    if is_again(&result) {
-                        self.descriptors.get(number).forget(OUT);
+                    None => {
                         what = What::Send(fd, gather);
-                        break;
+                        None
                     }
-                    goes_on = false;
-                    what = What::Over;
-                    Outcome::Sent { result, gather }
-                }
+                },
                 What::Over => return false,
             };
+            let Some((outcome, more)) = tried else { break };
+            goes_on = more;
             came += 1;
             self.done.push_back((id, Completion { token, more: goes_on, outcome }));
         }
@@ -107,6 +67,75 @@ impl EpollDriver {
             self.resume_soon(number);
         }
         true
+    }
+
+    /// `None`, as of the others: it goes on waiting.
+    #[inline]
+    fn try_poll(&mut self, number: usize, events: u32, told: bool) -> Option<Outcome> {
+        let hit = self.descriptors.get(number).ready & (events | BROKEN);
+        (told && hit != 0).then_some(Outcome::Polled(Ok(hit)))
+    }
+
+    /// What came, and whether more may.
+    #[inline]
+    fn try_receive(
+        &mut self,
+        number: usize,
+        fd: &Fd,
+        class: BufferClass,
+    ) -> Option<(Outcome, bool)> {
+        if !self.descriptors.get(number).is_readable() {
+            return None;
+        }
+        let got = self.receive(number, fd, class);
+        let more = matches!(got, Ok(Some(_)));
+        (!is_again(&got)).then_some((Outcome::Received(got), more))
+    }
+
+    #[inline]
+    fn try_accept(&mut self, number: usize, fd: &Fd, repeats: Repeats) -> Option<(Outcome, bool)> {
+        if !self.descriptors.get(number).is_readable() {
+            return None;
+        }
+        self.counters.enters += 1;
+        let got = poller::accept(fd);
+        if is_again(&got) {
+            self.descriptors.get(number).forget(IN);
+            return None;
+        }
+        let more = got.is_ok() && repeats == Repeats::Yes;
+        Some((Outcome::Accepted(got), more))
+    }
+
+    #[inline]
+    fn try_connect(&mut self, number: usize, fd: &Fd) -> Option<Outcome> {
+        if self.descriptors.get(number).ready & (OUT | BROKEN) == 0 {
+            return None;
+        }
+        self.counters.enters += 1;
+        Some(Outcome::Connected(match SockRef::from(fd).take_error() {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        }))
+    }
+
+    #[inline]
+    fn try_send(
+        &mut self,
+        number: usize,
+        fd: &Fd,
+        gather: &mut Gather,
+    ) -> Option<io::Result<usize>> {
+        if !self.descriptors.get(number).is_writable() {
+            return None;
+        }
+        self.counters.enters += 1;
+        let result = direct::send(fd, gather, false);
+        if is_again(&result) {
+            self.descriptors.get(number).forget(OUT);
+            return None;
+        }
+        Some(result)
     }
 
     /// Receives what there is, into a buffer of the class.
