@@ -125,6 +125,123 @@ fn step() -> impl Strategy<Value = Step> {
 const BUFFER_BYTES: u32 = 32;
 const BUFFERS: u32 = 4;
 
+/// Writers and chunks of a pool, each with what is to be in it.
+struct Model {
+    pool: Pool,
+    writers: Vec<(ChunkMut, Vec<u8>)>,
+    chunks: Vec<(Chunk, Vec<u8>)>,
+    next_byte: u8,
+}
+
+impl Model {
+    fn new() -> Model {
+        let pool = Pool::new(BUFFER_BYTES, BUFFERS).unwrap();
+        Model { pool, writers: Vec::new(), chunks: Vec::new(), next_byte: 0 }
+    }
+
+    fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Take => self.take()?,
+            Step::Put { writer, bytes } if !self.writers.is_empty() => {
+                let at = writer % self.writers.len();
+                self.put(at, bytes)?;
+            }
+            Step::TakeWritten { writer } if !self.writers.is_empty() => {
+                let at = writer % self.writers.len();
+                let (writer, pending) = &mut self.writers[at];
+                self.chunks.push((writer.take_written(), std::mem::take(pending)));
+            }
+            Step::DropWriter { writer } if !self.writers.is_empty() => {
+                let at = writer % self.writers.len();
+                self.writers.swap_remove(at);
+            }
+            _ if self.chunks.is_empty() => {}
+            Step::Split { chunk, at } => {
+                let (chunk, model) = self.chunk(chunk);
+                let at = at.min(chunk.len());
+                let head = (chunk.split_to(at), model.drain(..at).collect());
+                self.chunks.push(head);
+            }
+            Step::Advance { chunk, bytes } => {
+                let (chunk, model) = self.chunk(chunk);
+                let bytes = bytes.min(chunk.len());
+                chunk.advance(bytes);
+                model.drain(..bytes);
+            }
+            Step::Clone { chunk } => {
+                let copy = self.chunk(chunk).clone();
+                self.chunks.push(copy);
+            }
+            Step::Join { chunk, next } if self.chunks.len() > 1 => {
+                let (next, next_model) = self.chunks.swap_remove(next % self.chunks.len());
+                let (chunk, model) = self.chunk(chunk);
+                match chunk.try_join(next) {
+                    Ok(()) => model.extend_from_slice(&next_model),
+                    Err(next) => self.chunks.push((next, next_model)),
+                }
+            }
+            Step::DropChunk { chunk } => {
+                let at = chunk % self.chunks.len();
+                self.chunks.swap_remove(at);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, number: usize) -> &mut (Chunk, Vec<u8>) {
+        let at = number % self.chunks.len();
+        &mut self.chunks[at]
+    }
+
+    fn take(&mut self) -> Result<(), TestCaseError> {
+        match self.pool.take() {
+            Some(writer) => {
+                let index = writer.lease.index;
+                prop_assert!(self.leases().all(|lease| lease.index != index));
+                prop_assert_eq!(writer.room(), BUFFER_BYTES as usize);
+                self.writers.push((writer, Vec::new()));
+            }
+            None => prop_assert_eq!(self.pool.free(), 0),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, at: usize, count: usize) -> Result<(), TestCaseError> {
+        let first = self.next_byte.wrapping_add(1);
+        let bytes: Vec<u8> = (0..count).map(|at| first.wrapping_add(at as u8)).collect();
+        self.next_byte = self.next_byte.wrapping_add(count as u8);
+        let (writer, pending) = &mut self.writers[at];
+        let room = writer.room();
+        let put = writer.put(&bytes);
+        prop_assert_eq!(put, bytes.len().min(room));
+        pending.extend_from_slice(&bytes[..put]);
+        prop_assert_eq!(writer.written_len(), pending.len());
+        Ok(())
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &Lease> {
+        let writers = self.writers.iter().map(|(writer, _)| &writer.lease);
+        writers.chain(self.chunks.iter().map(|(chunk, _)| &chunk.lease))
+    }
+
+    /// Each buffer is free or counts its holders, and each chunk has its bytes.
+    fn check(&self) -> Result<(), TestCaseError> {
+        let mut holders: HashMap<u32, u32> = HashMap::new();
+        for lease in self.leases() {
+            *holders.entry(lease.index).or_default() += 1;
+        }
+        prop_assert_eq!(self.pool.free(), BUFFERS as usize - holders.len());
+        for (index, count) in holders {
+            prop_assert_eq!(self.pool.set.refs[index as usize].get(), count);
+        }
+        for (chunk, model) in &self.chunks {
+            prop_assert_eq!(&chunk[..], &model[..]);
+        }
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 8 } else { 256 },
@@ -136,89 +253,13 @@ proptest! {
     /// buffer has two writers, and all come back.
     #[test]
     fn buffers_are_never_shared_by_writers_nor_lost(steps in prop::collection::vec(step(), 1..80)) {
-        let pool = Pool::new(BUFFER_BYTES, BUFFERS).unwrap();
-        let mut writers: Vec<(ChunkMut, Vec<u8>)> = Vec::new();
-        let mut chunks: Vec<(Chunk, Vec<u8>)> = Vec::new();
-        let mut next_byte = 0u8;
+        let mut model = Model::new();
         for step in steps {
-            match step {
-                Step::Take => match pool.take() {
-                    Some(writer) => {
-                        prop_assert!(writers.iter().all(|(w, _)| w.lease.index != writer.lease.index));
-                        prop_assert!(chunks.iter().all(|(c, _)| c.lease.index != writer.lease.index));
-                        prop_assert_eq!(writer.room(), BUFFER_BYTES as usize);
-                        writers.push((writer, Vec::new()));
-                    }
-                    None => prop_assert_eq!(pool.free(), 0),
-                },
-                Step::Put { writer, bytes } if !writers.is_empty() => {
-                    let at = writer % writers.len();
-                    let (writer, pending) = &mut writers[at];
-                    let bytes: Vec<u8> = (0..bytes)
-                        .map(|_| { next_byte = next_byte.wrapping_add(1); next_byte })
-                        .collect();
-                    let room = writer.room();
-                    let put = writer.put(&bytes);
-                    prop_assert_eq!(put, bytes.len().min(room));
-                    pending.extend_from_slice(&bytes[..put]);
-                    prop_assert_eq!(writer.written_len(), pending.len());
-                }
-                Step::TakeWritten { writer } if !writers.is_empty() => {
-                    let at = writer % writers.len();
-                    let (writer, pending) = &mut writers[at];
-                    chunks.push((writer.take_written(), std::mem::take(pending)));
-                }
-                Step::DropWriter { writer } if !writers.is_empty() => {
-                    let at = writer % writers.len();
-                    writers.swap_remove(at);
-                }
-                Step::Split { chunk, at } if !chunks.is_empty() => {
-                    let index = chunk % chunks.len();
-                    let (chunk, model) = &mut chunks[index];
-                    let at = at.min(chunk.len());
-                    let head = (chunk.split_to(at), model.drain(..at).collect());
-                    chunks.push(head);
-                }
-                Step::Advance { chunk, bytes } if !chunks.is_empty() => {
-                    let index = chunk % chunks.len();
-                    let (chunk, model) = &mut chunks[index];
-                    let bytes = bytes.min(chunk.len());
-                    chunk.advance(bytes);
-                    model.drain(..bytes);
-                }
-                Step::Clone { chunk } if !chunks.is_empty() => {
-                    let copy = chunks[chunk % chunks.len()].clone();
-                    chunks.push(copy);
-                }
-                Step::Join { chunk, next } if chunks.len() > 1 => {
-                    let (next, next_model) = chunks.swap_remove(next % chunks.len());
-                    let index = chunk % chunks.len();
-                    let (chunk, model) = &mut chunks[index];
-                    match chunk.try_join(next) {
-                        Ok(()) => model.extend_from_slice(&next_model),
-                        Err(next) => chunks.push((next, next_model)),
-                    }
-                }
-                Step::DropChunk { chunk } if !chunks.is_empty() => {
-                    let at = chunk % chunks.len();
-                    chunks.swap_remove(at);
-                }
-                _ => {}
-            }
-            let mut holders: HashMap<u32, u32> = HashMap::new();
-            for lease in writers.iter().map(|(w, _)| &w.lease).chain(chunks.iter().map(|(c, _)| &c.lease)) {
-                *holders.entry(lease.index).or_default() += 1;
-            }
-            prop_assert_eq!(pool.free(), BUFFERS as usize - holders.len());
-            for (index, count) in holders {
-                prop_assert_eq!(pool.set.refs[index as usize].get(), count);
-            }
-            for (chunk, model) in &chunks {
-                prop_assert_eq!(&chunk[..], &model[..]);
-            }
+            model.apply(step)?;
+            model.check()?;
         }
-        drop(writers);
-        drop(chunks);
+        let Model { pool, writers, chunks, .. } = model;
+        drop((writers, chunks));
         prop_assert_eq!(pool.free(), pool.capacity());
     }
 }

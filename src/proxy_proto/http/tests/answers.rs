@@ -29,9 +29,20 @@ fn then(outcome: &Outcome) -> Then {
     }
 }
 
+/// A request, the server's answer, what the client gets, and what becomes of the connections.
+type Case = (&'static str, &'static str, &'static str, Then);
+
+fn check(cases: &[Case]) {
+    for (request, answer, said, expected) in cases {
+        let outcome = outcome(&[client(request), Event::Connected, server(answer)]);
+        assert_eq!(text(&outcome.to_client), *said, "{answer}");
+        assert_eq!(then(&outcome), *expected, "{answer}: {:?}", outcome.others);
+    }
+}
+
 #[test]
 fn answers_are_written_anew() {
-    for (request, answer, said, expected) in [
+    check(&[
         (
             GET,
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b\r\n\r\nab",
@@ -65,6 +76,12 @@ fn answers_are_written_anew() {
             "HTTP/1.1 200 OK\r\nVia: 1.0 relay\r\nConnection: close\r\n\r\nall\n\n",
             Then::More,
         ),
+    ]);
+}
+
+#[test]
+fn what_is_for_the_servers_hop_ends_there() {
+    check(&[
         // What is for the server's hop only.
         (
             GET,
@@ -85,6 +102,12 @@ fn answers_are_written_anew() {
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nVia: 1.0 relay\r\n\r\na",
             Then::Kept,
         ),
+    ]);
+}
+
+#[test]
+fn bodies_end_as_the_client_can_read_it() {
+    check(&[
         // Chunks, for those who know them and those who do not.
         (
             GET,
@@ -112,6 +135,12 @@ fn answers_are_written_anew() {
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nVia: 1.1 relay\r\nConnection: close\r\n\r\na",
             Then::Ended,
         ),
+    ]);
+}
+
+#[test]
+fn answers_without_a_body() {
+    check(&[
         // No body, whatever the fields say.
         (
             HEAD,
@@ -137,6 +166,12 @@ fn answers_are_written_anew() {
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nVia: 1.1 relay\r\n\r\n",
             Then::Kept,
         ),
+    ]);
+}
+
+#[test]
+fn answers_before_the_answer_and_behind_it() {
+    check(&[
         // Answers before the answer.
         (
             GET,
@@ -160,11 +195,7 @@ fn answers_are_written_anew() {
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nVia: 1.1 relay\r\n\r\na",
             Then::Anew,
         ),
-    ] {
-        let outcome = outcome(&[client(request), Event::Connected, server(answer)]);
-        assert_eq!(text(&outcome.to_client), said, "{answer}");
-        assert_eq!(then(&outcome), expected, "{answer}: {:?}", outcome.others);
-    }
+    ]);
 }
 
 #[test]
