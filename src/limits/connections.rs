@@ -24,6 +24,9 @@ pub const DIAL_DESCRIPTORS: usize = 8;
 /// costs one system call, however many wait.
 pub const DESCRIPTOR_RETRY_MILLIS: u64 = 100;
 
+/// Listening sockets of one process: as many as connections, since each is a descriptor, too.
+pub const LISTENERS_MAX: usize = CONNECTIONS_MAX;
+
 /// Local connections of one process. Each is a descriptor; the process raises its own limit of
 /// those as far as it may.
 pub const CONNECTIONS_MAX: usize = 65_536;

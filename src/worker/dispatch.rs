@@ -29,7 +29,7 @@ impl<D: Driver> Worker<D> {
                 self.link_sent(key, result, gather);
             }
             (Kind::Accept, Outcome::Accepted(got)) => {
-                self.accepted(token::number(token) as usize, more, got);
+                self.accepted(key, more, got);
             }
             (Kind::ConnReady, Outcome::Polled(events)) => self.conn_ready(key, events),
             (Kind::ConnWritable, Outcome::Polled(_)) => self.conn_writable(key),

@@ -8,7 +8,7 @@ use crate::io::driver::Token;
 pub(super) enum Kind {
     /// A byte for the worker itself: a signal, a stop, an answer of the resolver.
     Wake,
-    /// A connection at a listener; the key's slot is the listener's number.
+    /// A connection at a listener.
     Accept,
     /// A connection at a port on request.
     AskedAccept,

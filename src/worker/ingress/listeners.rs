@@ -22,7 +22,7 @@ use crate::worker::ingress::access::Came;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::client::Client;
 use crate::worker::token::Kind;
-use crate::worker::{Drain, Worker};
+use crate::worker::{Drain, Key, Worker};
 
 /// What comes in at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,10 @@ pub(crate) struct Listener {
     /// Clients begin with a PROXY header.
     pub(crate) proxy_header: bool,
     accepting: Option<OpId>,
-    /// Takes nobody any more, and stays for its number's sake.
+    /// Takes nobody any more, and stays for the sake of what is in flight on it.
     closed: bool,
+    /// The process drains: it goes when its last clients have come.
+    closing: bool,
     /// Out of descriptors: accepts again then.
     paused_until: Option<Moment>,
 }
@@ -78,6 +80,7 @@ impl Listener {
             proxy_header: false,
             accepting: None,
             closed: false,
+            closing: false,
             paused_until: None,
         }
     }
@@ -93,6 +96,11 @@ impl Listener {
     pub(in crate::worker) fn close(&mut self) -> bool {
         self.closed = true;
         self.origin == Origin::Own
+    }
+
+    /// Whether it goes when its last clients have come.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether it is a Unix socket.
@@ -132,10 +140,10 @@ impl<D: Driver> Worker<D> {
         }
         // Those who do not find room are left in the queue.
         let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
-        for (number, listener) in self.ingress.listeners.iter_mut().enumerate() {
+        for (key, listener) in self.ingress.listeners.iter_mut() {
             let idle = listener.accepting.is_none() && listener.paused_until.is_none();
-            if listener.purpose == purpose && idle && !listener.closed {
-                let token = Kind::Accept.number(number as u32);
+            if listener.purpose == purpose && idle && !listener.closed && !listener.closing {
+                let token = Kind::Accept.of(key);
                 listener.accepting = Some(match one_by_one {
                     true => self.cx.driver.accept_one(&listener.fd, token),
                     false => self.cx.driver.accept(&listener.fd, token),
@@ -148,7 +156,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn hold_clients(&mut self) {
         self.ingress.clients_held = true;
         self.ingress.hold_deadline = self.cx.plan.timeouts.hold.map(|hold| self.cx.now.after(hold));
-        for listener in self.ingress.listeners.iter().filter(|l| l.purpose == Purpose::Entrance) {
+        for listener in self.ingress.open_listeners().filter(|l| l.purpose == Purpose::Entrance) {
             if let Some(op) = listener.accepting {
                 self.cx.driver.cancel(op);
             }
@@ -157,7 +165,7 @@ impl<D: Driver> Worker<D> {
 
     /// Leaves all clients in the kernel's queue while those before them wait for descriptors.
     pub(in crate::worker) fn pause_clients(&mut self) {
-        for listener in self.ingress.listeners.iter().filter(|l| l.purpose != Purpose::Receptor) {
+        for listener in self.ingress.open_listeners().filter(|l| l.purpose != Purpose::Receptor) {
             if let Some(op) = listener.accepting {
                 self.cx.driver.cancel(op);
             }
@@ -175,16 +183,14 @@ impl<D: Driver> Worker<D> {
     /// Closes all listening sockets: whoever connects from now on is refused by the kernel, or waits
     /// for the next process where the socket is another's, for whom it goes on.
     pub(in crate::worker) fn close_listeners(&mut self) {
-        for (number, listener) in
-            std::mem::take(&mut self.ingress.listeners).into_iter().enumerate()
-        {
+        let all = self.ingress.listeners.iter().map(|(key, _)| key).collect::<Vec<_>>();
+        for key in all {
+            let Some(listener) = self.ingress.listeners.get_mut(key) else { continue };
+            listener.closing = true;
             match listener.accepting {
                 // Whom it has taken from the queue by now comes before its end.
-                Some(op) => {
-                    self.cx.driver.cancel(op);
-                    self.ingress.closing_listeners.push((number, listener));
-                }
-                None => self.close_listener(listener),
+                Some(op) => self.cx.driver.cancel(op),
+                None => self.close_listener(key),
             }
         }
         self.hurry_greetings();
@@ -192,7 +198,8 @@ impl<D: Driver> Worker<D> {
 
     /// Closes a listening socket. Who waits in its queue would be reset by that: as far as somebody
     /// serves them they are taken before.
-    fn close_listener(&mut self, listener: Listener) {
+    fn close_listener(&mut self, key: Key) {
+        let Some(listener) = self.ingress.listeners.remove(key) else { return };
         if listener.origin == Origin::Own {
             let serves = match listener.purpose {
                 Purpose::Receptor => false,
@@ -210,19 +217,19 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A listener that is being closed had taken somebody from its queue, or has ended.
-    fn accepted_late(&mut self, number: usize, more: bool, got: io::Result<OwnedFd>) {
-        let of = |&(closing, _): &(usize, Listener)| closing == number;
-        let Some(at) = self.ingress.closing_listeners.iter().position(of) else { return };
-        let (_, listener) = self.ingress.closing_listeners.swap_remove(at);
+    fn accepted_late(&mut self, key: Key, more: bool, got: io::Result<OwnedFd>) {
+        let Some(listener) = self.ingress.listeners.get(key) else { return };
         match got {
             // A peer dials again, and finds the next process.
             Ok(socket) if listener.purpose == Purpose::Receptor => drop(socket),
-            Ok(socket) => self.came_at(listener.came(socket)),
+            Ok(socket) => {
+                let came = listener.came(socket);
+                self.came_at(came);
+            }
             Err(_) => {}
         }
-        match more {
-            true => self.ingress.closing_listeners.push((number, listener)),
-            false => self.close_listener(listener),
+        if !more {
+            self.close_listener(key);
         }
     }
 
@@ -234,15 +241,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    pub(in crate::worker) fn accepted(
-        &mut self,
-        number: usize,
-        more: bool,
-        got: io::Result<OwnedFd>,
-    ) {
-        let Some(listener) = self.ingress.listeners.get_mut(number) else {
-            return self.accepted_late(number, more, got);
+    pub(in crate::worker) fn accepted(&mut self, key: Key, more: bool, got: io::Result<OwnedFd>) {
+        let Some(listener) = self.ingress.listeners.get_mut(key) else {
+            self.cx.counters.stale += 1;
+            return;
         };
+        if listener.closing {
+            return self.accepted_late(key, more, got);
+        }
         if !more {
             listener.accepting = None;
         }
@@ -287,7 +293,7 @@ impl<D: Driver> Worker<D> {
         self.ingress.listeners_paused = false;
         let mut next = None;
         let mut over = false;
-        for listener in &mut self.ingress.listeners {
+        for (_, listener) in self.ingress.listeners.iter_mut() {
             match listener.paused_until {
                 Some(until) if until <= self.cx.now => {
                     listener.paused_until = None;

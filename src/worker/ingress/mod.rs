@@ -18,15 +18,14 @@ use self::greetings::Greeting;
 use self::listeners::{Listener, Purpose};
 use self::names::Names;
 use crate::cli::plan::{LinkPlan, Plan};
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
 /// Who comes in, and when.
 pub(in crate::worker) struct Ingress {
-    listeners: Vec<Listener>,
-    /// Those that are being closed, by their numbers: their last clients are on their way to us.
-    closing_listeners: Vec<(usize, Listener)>,
+    /// Those that are being closed among them, whose last clients are on their way to us.
+    listeners: Table<Listener>,
     /// A listener is out of descriptors, or was.
     listeners_paused: bool,
     /// No tunnel takes clients: they wait.
@@ -45,13 +44,18 @@ pub(in crate::worker) struct Ingress {
 }
 
 impl Ingress {
-    pub(in crate::worker) fn new(listeners: Vec<Listener>, plan: &Plan) -> Ingress {
+    /// # Panics
+    /// With more listeners than a process may have descriptors.
+    pub(in crate::worker) fn new(opened: Vec<Listener>, plan: &Plan) -> Ingress {
+        let mut listeners = Table::new(LISTENERS_MAX);
+        for listener in opened {
+            listeners.insert(listener).expect("there are fewer than descriptors");
+        }
         // Clients of a plain relay wait for no tunnel.
         let is_relay = matches!(plan.link, LinkPlan::Relay { .. });
         let hold = if is_relay { None } else { plan.timeouts.hold };
         Ingress {
             listeners,
-            closing_listeners: Vec::new(),
             listeners_paused: false,
             clients_held: true,
             waiting: VecDeque::new(),
@@ -64,7 +68,15 @@ impl Ingress {
 
     /// Clients come in here whose streams go through a tunnel.
     pub(in crate::worker) fn has_entrances(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.purpose == Purpose::Entrance)
+        self.open_listeners().any(|listener| listener.purpose == Purpose::Entrance)
+    }
+
+    /// Listeners that are not being closed.
+    fn open_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners
+            .iter()
+            .map(|(_, listener)| listener)
+            .filter(|listener| !listener.is_closing())
     }
 
     /// Clients are left in the kernel's queue, for want of a tunnel that takes them.
@@ -79,7 +91,7 @@ impl Ingress {
 
     /// Clients are on their way in, though nobody new is accepted.
     pub(in crate::worker) fn any_coming(&self) -> bool {
-        self.closing_listeners.len() + self.greetings.len() > 0
+        self.greetings.len() > 0 || self.listeners.iter().any(|(_, listener)| listener.is_closing())
     }
 
     /// When the wait for a client's name is over.

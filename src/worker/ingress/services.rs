@@ -39,8 +39,10 @@ impl<D: Driver> Worker<D> {
     /// Refuses whoever connects from now on. Where a socket is another process's it stays open for
     /// that one.
     fn close_listeners_of(&mut self, of: Purpose) {
-        for listener in self.ingress.listeners.iter_mut().filter(|listener| listener.purpose == of)
-        {
+        for (_, listener) in self.ingress.listeners.iter_mut() {
+            if listener.purpose != of || listener.is_closing() {
+                continue;
+            }
             if listener.close() {
                 net::shut_down(&listener.fd);
             }
