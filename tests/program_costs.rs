@@ -2,8 +2,9 @@
 //! the loop, bytes copied. No clock is read. What is done one after the other costs nearly the same in
 //! each run; how bulk is cut up depends on the scheduler, so its bounds are wide.
 
-#[path = "core"]
+#[path = "testkit/pure"]
 mod core {
+    #[allow(dead_code)]
     pub(crate) mod costs;
 }
 mod support;

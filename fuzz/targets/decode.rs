@@ -3,10 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
-    pub(crate) mod decode_target;
-    pub(crate) mod reading;
-}
+#[path = "../../tests/testkit/pure/mod.rs"]
+mod pure;
 
-fuzz_target!(|data: &[u8]| support::decode_target::run(data));
+fuzz_target!(|data: &[u8]| pure::decode_target::run(data));

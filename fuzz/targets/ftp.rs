@@ -3,12 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
+#[path = "../../tests/testkit/proxy"]
+mod proxy {
     pub(crate) mod ftp_script;
     use sockmux_uring::proxy_proto::{Conversation, Lead, Step, Target, Then, Unreached, ftp};
 }
 
 fuzz_target!(|data: &[u8]| {
-    support::ftp_script::run(data);
+    proxy::ftp_script::run(data);
 });

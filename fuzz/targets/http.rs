@@ -5,13 +5,13 @@ use libfuzzer_sys::fuzz_target;
 use sockmux_uring::proxy_proto::Conversation;
 use sockmux_uring::proxy_proto::http::{Http, HttpConfig};
 
-#[path = "../../tests/core"]
-mod support {
+#[path = "../../tests/testkit/proxy"]
+mod proxy {
     pub(crate) mod http_script;
     use sockmux_uring::proxy_proto::{Conversation, Step, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {
     let make = || Box::new(Http::new(HttpConfig { via: "relay".into(), users: None })) as Box<dyn Conversation>;
-    support::http_script::run(&make, data);
+    proxy::http_script::run(&make, data);
 });

@@ -3,12 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod line_target;
-    pub(crate) mod line_world;
-}
+#[path = "../../tests/testkit/pure/mod.rs"]
+mod pure;
 
-fuzz_target!(|data: &[u8]| support::line_target::run(data));
+fuzz_target!(|data: &[u8]| pure::line_target::run(data));

@@ -5,16 +5,9 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod pair_target;
-    pub(crate) mod script;
-    pub(crate) mod side;
-    pub(crate) mod world;
-}
+#[path = "../../tests/testkit/pure/mod.rs"]
+mod pure;
 
-static PATTERN: LazyLock<support::script::Pattern> = LazyLock::new(support::script::Pattern::new);
+static PATTERN: LazyLock<pure::script::Pattern> = LazyLock::new(pure::script::Pattern::new);
 
-fuzz_target!(|data: &[u8]| support::pair_target::run(data, &PATTERN));
+fuzz_target!(|data: &[u8]| pure::pair_target::run(data, &PATTERN));

@@ -3,9 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
-    pub(crate) mod proxy_header_target;
-}
+#[path = "../../tests/testkit/pure/mod.rs"]
+mod pure;
 
-fuzz_target!(|data: &[u8]| support::proxy_header_target::run(data));
+fuzz_target!(|data: &[u8]| pure::proxy_header_target::run(data));

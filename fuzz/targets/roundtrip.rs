@@ -3,12 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod reading;
-    pub(crate) mod roundtrip_target;
-}
+#[path = "../../tests/testkit/pure/mod.rs"]
+mod pure;
 
-fuzz_target!(|data: &[u8]| support::roundtrip_target::run(data));
+fuzz_target!(|data: &[u8]| pure::roundtrip_target::run(data));

@@ -3,11 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/core"]
-mod support {
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod session_target;
-}
+#[path = "../../tests/testkit/pure/mod.rs"]
+mod pure;
 
-fuzz_target!(|data: &[u8]| support::session_target::run(data));
+fuzz_target!(|data: &[u8]| pure::session_target::run(data));

@@ -7,8 +7,8 @@ use sockmux_uring::proxy_proto::Conversation;
 use sockmux_uring::proxy_proto::socks::{Socks, SocksConfig};
 use sockmux_uring::cli::plan::User;
 
-#[path = "../../tests/core"]
-mod support {
+#[path = "../../tests/testkit/proxy"]
+mod proxy {
     pub(crate) mod conversation;
     pub(crate) mod socks_datagram;
     use sockmux_uring::proxy_proto::socks::datagram;
@@ -21,6 +21,6 @@ fuzz_target!(|data: &[u8]| {
         let users = (users & 1 == 1).then(|| vec![User { name: "a".into(), password: "b".into() }]);
         Box::new(Socks::new(SocksConfig::from(users))) as Box<dyn Conversation>
     };
-    support::conversation::run(&make, data);
-    support::socks_datagram::run(data);
+    proxy::conversation::run(&make, data);
+    proxy::socks_datagram::run(data);
 });

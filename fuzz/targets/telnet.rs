@@ -5,8 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use sockmux_uring::proxy_proto::Conversation;
 use sockmux_uring::proxy_proto::telnet::{Telnet, TelnetConfig};
 
-#[path = "../../tests/core"]
-mod support {
+#[path = "../../tests/testkit/proxy"]
+mod proxy {
     pub(crate) mod conversation;
     use sockmux_uring::proxy_proto::{Conversation, Step, Then, Unreached};
 }
@@ -16,5 +16,5 @@ fuzz_target!(|data: &[u8]| {
         let config = TelnetConfig { banner_host: "relay".into() };
         Box::new(Telnet::new(config)) as Box<dyn Conversation>
     };
-    support::conversation::run(&make, data);
+    proxy::conversation::run(&make, data);
 });

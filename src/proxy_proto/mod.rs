@@ -5,16 +5,16 @@
 //! connect, and keeps the time.
 
 #[cfg(test)]
-#[path = "../../tests/core/conversation.rs"]
+#[path = "../../tests/testkit/proxy/conversation.rs"]
 mod conversation;
 pub mod ftp;
 #[cfg(test)]
-#[path = "../../tests/core/ftp_script.rs"]
+#[path = "../../tests/testkit/proxy/ftp_script.rs"]
 mod ftp_script;
 mod host;
 pub mod http;
 #[cfg(test)]
-#[path = "../../tests/core/http_script.rs"]
+#[path = "../../tests/testkit/proxy/http_script.rs"]
 mod http_script;
 pub mod proxy_header;
 pub mod socks;

@@ -9,7 +9,7 @@ pub mod datagram;
 mod reply;
 mod request;
 #[cfg(test)]
-#[path = "../../../tests/core/socks_datagram.rs"]
+#[path = "../../../tests/testkit/proxy/socks_datagram.rs"]
 mod socks_datagram;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,15 @@
 //! The original's recorded bytes fed to our session, in each role, and its answers compared with
 //! what the original that it replaces has sent.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod replay;
-    pub(crate) mod trace;
-}
+mod player;
 
 use std::time::Duration;
 
+use player::{IDLE, Player};
 use sockmux_uring::session::{Config, Ended, Moment, TunnelError};
 use sockmux_uring::wire::v03::{Encoder, hello_text};
-use support::replay::{IDLE, Player};
-use support::trace::{Entry, NO_ID, Packet, Role, Trace, What, kind, load_all};
+
+use crate::testkit::recording::{Entry, NO_ID, Packet, Role, Trace, What, kind, load_all};
 
 const ROLES: [Role; 2] = [Role::Connector, Role::Receptor];
 

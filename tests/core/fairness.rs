@@ -1,11 +1,6 @@
 //! Shares of bulk streams in virtual time: equal in bytes, whatever pieces their local sockets bring,
 //! and behind whoever says little.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod lone;
-}
-
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -14,7 +9,8 @@ use sockmux_uring::limits::{
 };
 use sockmux_uring::session::{Moment, Session, StreamKey, Transmit};
 use sockmux_uring::wire::{Frame, StreamRef};
-use support::lone::{START, ours, up};
+
+use crate::testkit::pure::lone::{START, ours, up};
 
 /// What a link carries in a second, where a test does not say.
 const BYTES_PER_SEC: u64 = 1_000_000_000;

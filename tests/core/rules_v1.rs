@@ -1,10 +1,5 @@
 //! Rules of SockMux 1 that a simulation cannot see broken, because all bytes still arrive.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod lone;
-}
-
 use sockmux_uring::limits::{FIRST_WINDOW_BYTES, TENTATIVE_BYTES};
 use sockmux_uring::session::{
     Ended, Event, OpenError, Session, Sink, StreamKey, Transmit, TunnelError,
@@ -12,7 +7,8 @@ use sockmux_uring::session::{
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
 use sockmux_uring::wire::{CloseKind, Decoder, Frame, Protocol, Step, StreamRef, Transport};
-use support::lone::{START, ours, sent, up};
+
+use crate::testkit::pure::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
 const DATA: u8 = 0x03;

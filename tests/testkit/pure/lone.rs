@@ -1,8 +1,5 @@
 //! One session by itself, spoken to frame by frame.
 
-// Each test uses some of this.
-#![allow(dead_code)]
-
 use sockmux_uring::session::{Config, Moment, Session};
 use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;

@@ -1,24 +1,16 @@
 //! Two sessions joined by a scripted link under virtual time.
 //!
 //! Each run follows from its seed, which a failure prints. To have one again:
-//! `SIM_SEED=1234 cargo test --test core_simulation`. To try more of them:
-//! `SIM_RUNS=10000 cargo test --test core_simulation`.
-
-#[path = "core"]
-mod support {
-    pub(crate) mod choice;
-    pub(crate) mod script;
-    pub(crate) mod seeded;
-    pub(crate) mod side;
-    pub(crate) mod world;
-}
+//! `SIM_SEED=1234 cargo test --test core simulation::`. To try more of them:
+//! `SIM_RUNS=10000 cargo test --test core simulation::`.
 
 use sockmux_uring::limits::{ORIGINAL_ID_MAX, ORIGINAL_STREAMS_MAX};
 use sockmux_uring::session::{Config, Moment};
 use sockmux_uring::wire::v03::Offer;
-use support::script::{End, Exit, Pattern, Plan, Script};
-use support::seeded::Seeded;
-use support::world::{World, random_run};
+
+use crate::testkit::pure::script::{End, Exit, Pattern, Plan, Script};
+use crate::testkit::pure::seeded::Seeded;
+use crate::testkit::pure::world::{World, random_run};
 
 /// Runs by default: quick enough for every `cargo test`.
 const RUNS: u64 = 600;
@@ -54,7 +46,7 @@ fn every_byte_arrives_once_and_in_order() {
                 grown += usize::from(summary.extra_window_bytes > 0);
             }
             Err(panic) => {
-                eprintln!("SIM_SEED={seed} cargo test --test core_simulation  # runs this again");
+                eprintln!("SIM_SEED={seed} cargo test --test core simulation::  # runs this again");
                 std::panic::resume_unwind(panic);
             }
         }

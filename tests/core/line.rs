@@ -2,26 +2,18 @@
 //! end by itself towards an original.
 //!
 //! Each run follows from its seed, which a failure prints. To have one again:
-//! `LINE_SEED=1234 cargo test --test core_line`. To try more of them:
-//! `LINE_RUNS=10000 cargo test --test core_line`.
-
-#[path = "core"]
-mod support {
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod line_target;
-    pub(crate) mod line_world;
-    pub(crate) mod lone;
-    pub(crate) mod seeded;
-}
+//! `LINE_SEED=1234 cargo test --test core line::`. To try more of them:
+//! `LINE_RUNS=10000 cargo test --test core line::`.
 
 use sockmux_uring::limits::{LINE_AHEAD_MICROS, LINE_DEAD_MICROS};
 use sockmux_uring::serial_line::{Line, LineError, Mode};
 use sockmux_uring::session::{Config, Transmit};
 use sockmux_uring::wire::{Frame, StreamRef};
-use support::choice::Choice as _;
-use support::line_world::{Faults, START_MICROS, Setting, World};
-use support::seeded::Seeded;
+
+use crate::testkit::pure::choice::Choice as _;
+use crate::testkit::pure::line_target;
+use crate::testkit::pure::line_world::{Faults, START_MICROS, Setting, World};
+use crate::testkit::pure::seeded::Seeded;
 
 /// Runs by default: quick enough for every `cargo test`.
 const RUNS: u64 = 40;
@@ -63,7 +55,7 @@ fn rubbish_at_any_time_is_no_harm() {
         let mut choice = Seeded(seed);
         let mut data: Vec<u8> = (0..2_000).map(|_| choice.below(256) as u8).collect();
         data[0] = 0;
-        support::line_target::run(&data);
+        line_target::run(&data);
     }
 }
 
@@ -73,10 +65,9 @@ fn every_byte_arrives_once_and_in_order() {
     let first = one.unwrap_or(1);
     let runs = if one.is_some() { 1 } else { number("LINE_RUNS").unwrap_or(RUNS) };
     for seed in first..first + runs {
-        let run =
-            std::panic::AssertUnwindSafe(|| support::line_target::random_run(&mut Seeded(seed)));
+        let run = std::panic::AssertUnwindSafe(|| line_target::random_run(&mut Seeded(seed)));
         if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("LINE_SEED={seed} cargo test --test core_line  # runs this again");
+            eprintln!("LINE_SEED={seed} cargo test --test core line::  # runs this again");
             std::panic::resume_unwind(panic);
         }
     }
@@ -240,7 +231,7 @@ fn nothing_is_lost_while_a_session_does_not_read() {
 
 #[test]
 fn a_session_keeps_its_frames_as_short_as_the_line_wants() {
-    use support::lone::{START, ours, sent, up};
+    use crate::testkit::pure::lone::{START, ours, sent, up};
     for newest in [0, 1] {
         let config = Config { frame_bytes_max: 195, ..ours(newest) };
         let offer = config.offer;

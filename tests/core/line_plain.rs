@@ -1,14 +1,10 @@
 //! One end of a serial line towards an original, by hand: bytes pass as they are, and the HELLO is said
 //! as often as needed.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod line_end;
-}
-
 use sockmux_uring::limits::LINE_PROBE_MICROS;
 use sockmux_uring::serial_line::Mode;
-use support::line_end::{End, hello, original_hello, original_hello_ok};
+
+use crate::testkit::pure::line_end::{End, hello, original_hello, original_hello_ok};
 
 /// Everything of an original's hello, and something behind it.
 fn original() -> Vec<u8> {

@@ -1,11 +1,6 @@
 //! The round trip that windows are fitted to: measured again beside bulk, and never taken
 //! from what merely waited behind it.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod lone;
-}
-
 use std::time::Duration;
 
 use sockmux_uring::limits::{
@@ -14,7 +9,8 @@ use sockmux_uring::limits::{
 };
 use sockmux_uring::session::{Moment, Session};
 use sockmux_uring::wire::{Frame, StreamRef};
-use support::lone::{START, ours, sent, up};
+
+use crate::testkit::pure::lone::{START, ours, sent, up};
 
 const PING: u8 = 0x08;
 const LANE_TAKEN: u8 = 0x0b;

@@ -1,21 +1,11 @@
 //! Properties of the codec and of the session, for any input. The same functions stand behind the
 //! fuzz targets; here proptest makes the bytes and shrinks what fails.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod decode_target;
-    pub(crate) mod proxy_header_target;
-    pub(crate) mod reading;
-    pub(crate) mod roundtrip_target;
-    pub(crate) mod session_target;
-}
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sockmux_uring::wire::v03::Encoder;
-use support::{decode_target, proxy_header_target, roundtrip_target, session_target};
+
+use crate::testkit::pure::{decode_target, proxy_header_target, roundtrip_target, session_target};
 
 /// Bytes that look like packets often enough to get past the first header.
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {

@@ -1,10 +1,5 @@
 //! Ports on request: what a session asks, answers and believes.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod lone;
-}
-
 use std::net::SocketAddr;
 
 use sockmux_uring::limits::PORTS_PER_STREAM;
@@ -13,7 +8,8 @@ use sockmux_uring::session::{
 };
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, Step, StreamRef, Transport};
-use support::lone::{START, ours, sent, up};
+
+use crate::testkit::pure::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
 const DATA: u8 = 0x03;

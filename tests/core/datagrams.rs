@@ -1,11 +1,6 @@
 //! Streams that carry datagrams, frame by frame: what is sent, what is dropped, and what other streams
 //! have beside them.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod lone;
-}
-
 use std::time::Duration;
 
 use sockmux_uring::limits::{
@@ -17,7 +12,8 @@ use sockmux_uring::session::{
 };
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{CloseKind, Frame, Protocol, StreamRef, Transport};
-use support::lone::{START, ours, sent, up};
+
+use crate::testkit::pure::lone::{START, ours, sent, up};
 
 const OPEN: u8 = 0x01;
 const OPENED: u8 = 0x02;

@@ -1,9 +1,6 @@
 //! Two sessions joined by a link with a bandwidth and a delay, in virtual time. Heads of frames travel as
 //! bytes, payload as a count, so that a gigabyte takes a moment.
 
-// Each test uses some of this.
-#![allow(dead_code)]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -1,12 +1,6 @@
 //! SockMux 1's windows on a link with a bandwidth and a delay, in virtual time: they grow until the
 //! path is full, and only where somebody reads.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod joined;
-    pub(crate) mod lone;
-}
-
 use std::time::Duration;
 
 use sockmux_uring::limits::{
@@ -15,8 +9,9 @@ use sockmux_uring::limits::{
 };
 use sockmux_uring::session::{Moment, Session, StreamKey};
 use sockmux_uring::wire::{Frame, Protocol, Step, StreamRef, v1};
-use support::joined::{End, Link};
-use support::lone::{START, ours, up};
+
+use crate::testkit::pure::joined::{End, Link};
+use crate::testkit::pure::lone::{START, ours, up};
 
 const ONE_WAY: Duration = Duration::from_millis(50);
 

@@ -1,25 +1,6 @@
 //! What was found once: crashes of the fuzz targets, replayed from `fuzz/regressions/TARGET/`, and
 //! faults of the session, each as the shortest sequence that shows it.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod answered;
-    pub(crate) mod bytes;
-    pub(crate) mod choice;
-    pub(crate) mod decode_target;
-    pub(crate) mod line_target;
-    pub(crate) mod line_world;
-    pub(crate) mod lone;
-    pub(crate) mod pair_target;
-    pub(crate) mod proxy_header_target;
-    pub(crate) mod reading;
-    pub(crate) mod roundtrip_target;
-    pub(crate) mod script;
-    pub(crate) mod session_target;
-    pub(crate) mod side;
-    pub(crate) mod world;
-}
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,9 +8,13 @@ use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
 use sockmux_uring::session::{Config, Session, TunnelError};
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{Frame, StreamRef};
-use support::answered::open;
-use support::lone::{START, ours, sent, up};
-use support::script::Pattern;
+
+use crate::testkit::pure::answered::open;
+use crate::testkit::pure::lone::{START, ours, sent, up};
+use crate::testkit::pure::script::Pattern;
+use crate::testkit::pure::{
+    decode_target, line_target, pair_target, proxy_header_target, roundtrip_target, session_target,
+};
 
 /// Every kept case of a target; how many there were.
 fn replay(target: &str, run: impl Fn(&[u8])) -> usize {
@@ -48,12 +33,12 @@ fn replay(target: &str, run: impl Fn(&[u8])) -> usize {
 #[test]
 fn kept_cases_of_the_fuzzer() {
     let pattern = Pattern::new();
-    assert!(replay("decode", support::decode_target::run) > 0);
-    assert!(replay("roundtrip", support::roundtrip_target::run) > 0);
-    assert!(replay("proxy_header", support::proxy_header_target::run) > 0);
-    assert!(replay("session", support::session_target::run) > 0);
-    assert!(replay("line", support::line_target::run) > 0);
-    assert!(replay("pair", |data| support::pair_target::run(data, &pattern)) > 0);
+    assert!(replay("decode", decode_target::run) > 0);
+    assert!(replay("roundtrip", roundtrip_target::run) > 0);
+    assert!(replay("proxy_header", proxy_header_target::run) > 0);
+    assert!(replay("session", session_target::run) > 0);
+    assert!(replay("line", line_target::run) > 0);
+    assert!(replay("pair", |data| pair_target::run(data, &pattern)) > 0);
 }
 
 #[test]

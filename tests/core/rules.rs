@@ -1,21 +1,15 @@
 //! Rules of the session that a simulation cannot see broken, because all bytes still arrive.
 
-#[path = "core"]
-mod support {
-    pub(crate) mod answered;
-    pub(crate) mod lone;
-    pub(crate) mod original;
-}
-
 use std::time::Duration;
 
 use sockmux_uring::limits::WINDOW_BYTES;
 use sockmux_uring::session::{Config, Event, Session, StreamKey};
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{CloseKind, Frame, StreamRef};
-use support::answered::open;
-use support::lone::{START, ours, sent, up};
-use support::original::Pair;
+
+use crate::testkit::pure::answered::open;
+use crate::testkit::pure::lone::{START, ours, sent, up};
+use crate::testkit::pure::original::Pair;
 
 const HELLO: u8 = 0x01;
 const HELLO_OK: u8 = 0x41;

@@ -9,7 +9,7 @@ use sockmux_uring::session::{
 };
 use sockmux_uring::wire::{Decoder, Protocol, Step};
 
-use super::trace::{NO_ID, Packet, kind};
+use crate::testkit::recording::{NO_ID, Packet, kind};
 
 /// A local socket: what it has to say, and what it was told.
 #[derive(Debug, Default)]

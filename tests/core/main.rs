@@ -1,0 +1,24 @@
+//! The pure core: sessions, codec and serial line by hand, under virtual time, and against what was
+//! recorded. A module for each room: `cargo test --test core traces::`.
+
+#[path = "../testkit"]
+mod testkit {
+    pub(crate) mod pure;
+    pub(crate) mod recording;
+}
+
+mod costs;
+mod datagrams;
+mod fairness;
+mod line;
+mod line_plain;
+mod ports;
+mod properties;
+mod regressions;
+mod round_trip;
+mod rules;
+mod rules_v1;
+mod simulation;
+mod traces;
+mod vectors;
+mod windows;

@@ -1,0 +1,26 @@
+//! What needs neither a socket nor a clock: sessions joined under virtual time, and what the fuzz
+//! targets do with their bytes.
+
+// Each test executable, and each fuzz target, uses some of this.
+#![allow(dead_code)]
+
+pub(crate) mod answered;
+pub(crate) mod bytes;
+pub(crate) mod choice;
+pub(crate) mod costs;
+pub(crate) mod decode_target;
+pub(crate) mod joined;
+pub(crate) mod line_end;
+pub(crate) mod line_target;
+pub(crate) mod line_world;
+pub(crate) mod lone;
+pub(crate) mod original;
+pub(crate) mod pair_target;
+pub(crate) mod proxy_header_target;
+pub(crate) mod reading;
+pub(crate) mod roundtrip_target;
+pub(crate) mod script;
+pub(crate) mod seeded;
+pub(crate) mod session_target;
+pub(crate) mod side;
+pub(crate) mod world;
