@@ -12,7 +12,7 @@ use sockmux_uring::cli::show;
 use sockmux_uring::demo;
 use sockmux_uring::io::{Inherited, signals};
 use sockmux_uring::observe::{self, Log};
-use sockmux_uring::process::{Relay, RunError};
+use sockmux_uring::process::{Relay, RunError, SetupError};
 use sockmux_uring::worker::Stopped;
 
 /// Something failed while the relay ran, its only link broke, or it was stopped twice.
@@ -87,7 +87,8 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
 
 fn relay(plan: Plan, engine: Engine) -> Result<Stopped, RunError> {
     signals::survive()?;
-    let relay = Relay::bind_with(plan, Inherited::from_environment()?)?;
+    let inherited = Inherited::from_environment().map_err(SetupError::from)?;
+    let relay = Relay::bind_with(plan, inherited)?;
     relay.stop_handle()?.hear_signals()?;
     relay.run(engine)
 }

@@ -16,7 +16,16 @@ use tracing::info;
 
 use super::net;
 use crate::limits::ENTRANCES_MAX;
-use crate::process::SetupError;
+
+/// A socket that was passed to the process cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("inherited sockets (LISTEN_FDS): {what}: {why}")]
+pub struct InheritedError {
+    /// Which socket.
+    what: String,
+    /// Why, and what to do.
+    why: String,
+}
 
 /// The first of them; the others follow.
 const FIRST: RawFd = 3;
@@ -60,7 +69,7 @@ impl Inherited {
     ///
     /// # Errors
     /// What is said is no number, or names something that is not a listening stream socket.
-    pub fn from_environment() -> Result<Inherited, SetupError> {
+    pub fn from_environment() -> Result<Inherited, InheritedError> {
         let said = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
         let own = said("LISTEN_PID").is_some_and(|pid| pid == process::id().to_string());
         let Some(count) = said("LISTEN_FDS").filter(|_| own) else {
@@ -109,7 +118,7 @@ impl Inherited {
     ///
     /// # Errors
     /// Nothing has asked for one of them.
-    pub(crate) fn all_taken(&self) -> Result<(), SetupError> {
+    pub(crate) fn all_taken(&self) -> Result<(), InheritedError> {
         match self.sockets.first() {
             None => Ok(()),
             Some(Socket { place, title, .. }) => Err(failed(
@@ -122,7 +131,7 @@ impl Inherited {
 }
 
 impl Socket {
-    fn adopt(number: RawFd, title: String) -> Result<Socket, SetupError> {
+    fn adopt(number: RawFd, title: String) -> Result<Socket, InheritedError> {
         match listens(number) {
             Ok(true) => {}
             Ok(false) => return Err(failed(title, NOT_LISTENING)),
@@ -149,8 +158,8 @@ impl Socket {
 
 const NOT_LISTENING: &str = "it is no listening TCP or Unix socket; others are opened by the program itself: do not pass it";
 
-fn failed(what: String, why: &str) -> SetupError {
-    SetupError::Inherited { what, why: why.to_owned() }
+fn failed(what: String, why: &str) -> InheritedError {
+    InheritedError { what, why: why.to_owned() }
 }
 
 /// Whether a descriptor is a socket that accepts connections.

@@ -187,7 +187,7 @@ pub(crate) fn peer_address(fd: &OwnedFd) -> SocketAddr {
 
 fn address(address: io::Result<SockAddr>) -> SocketAddr {
     let address = address.ok().and_then(|address| address.as_socket());
-    address.map_or(crate::session::NO_ADDRESS, plain)
+    address.map_or(crate::wire::NO_ADDRESS, plain)
 }
 
 /// An IPv4 address that an IPv6 socket has said, as what it is.

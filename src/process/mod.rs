@@ -18,7 +18,7 @@ use crate::io::datagram;
 use crate::io::device::Device;
 use crate::io::driver::Driver;
 use crate::io::fifo::FifoPair;
-use crate::io::inherited::Inherited;
+use crate::io::inherited::{Inherited, InheritedError};
 use crate::io::link::LinkError;
 use crate::io::net;
 use crate::io::resolver::look_up;
@@ -54,13 +54,8 @@ pub enum SetupError {
         error: io::Error,
     },
     /// A socket that was passed to the process cannot be used.
-    #[error("inherited sockets (LISTEN_FDS): {what}: {why}")]
-    Inherited {
-        /// Which.
-        what: String,
-        /// Why, and what to do.
-        why: String,
-    },
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
     /// The kernel does not let us have what the engine needs.
     #[error("{0}")]
     Engine(#[from] uring::SetupError),

@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn who_is_not_known_is_said_to_be_so() {
         let (client, entrance) = (Some(at("192.0.2.1:1")), Some(at("192.0.2.2:2")));
-        let nobody = Some(crate::session::NO_ADDRESS);
+        let nobody = Some(crate::wire::NO_ADDRESS);
         for (client, entrance) in
             [(None, entrance), (client, None), (nobody, entrance), (client, nobody)]
         {

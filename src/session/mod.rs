@@ -10,7 +10,6 @@
 //! the next deadline ([`Session::next_timeout`]).
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 mod close;
@@ -45,6 +44,7 @@ pub use stream::StreamKey;
 pub use window::Windows;
 
 use crate::limits;
+pub(crate) use crate::wire::NO_ADDRESS;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
 use close::Refusals;
@@ -326,7 +326,3 @@ impl Stream {
         known.then_some(Route { id: self.id, peer_id, opener: self.opener })
     }
 }
-
-/// Stands for an unknown address in texts.
-pub(crate) const NO_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

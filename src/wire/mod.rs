@@ -10,13 +10,16 @@
 //! [`v1`] is ours. A connection begins as 0.3 and goes on as 1 when both sides offered it in their
 //! hello: [`Decoder`] changes over by itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 mod codec;
 pub mod v03;
 pub mod v1;
 
 pub use codec::{Decoder, Encoder, Protocol, Step};
+
+/// Stands for an unknown address in texts.
+pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What a stream carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
