@@ -35,23 +35,13 @@ impl<D: Driver> Worker<D> {
             (Kind::ConnWritable, Outcome::Polled(_)) => self.conn_writable(key),
             (Kind::ConnBroken, Outcome::Polled(events)) => self.conn_broken(key, events),
             (Kind::PortReady, Outcome::Polled(_)) => {
-                self.datagrams.read_source(
-                    &mut self.cx,
-                    &mut self.tunnels,
-                    Source::Port(PortName::Entrance(token::number(token))),
-                );
+                self.source_ready(Source::Port(PortName::Entrance(token::number(token))));
             }
             (Kind::AskedReady, Outcome::Polled(_)) => {
-                self.datagrams.read_source(
-                    &mut self.cx,
-                    &mut self.tunnels,
-                    Source::Port(PortName::Asked(key)),
-                );
+                self.source_ready(Source::Port(PortName::Asked(key)));
             }
             (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
-            (Kind::FlowReady, Outcome::Polled(_)) => {
-                self.datagrams.read_source(&mut self.cx, &mut self.tunnels, Source::Flow(key))
-            }
+            (Kind::FlowReady, Outcome::Polled(_)) => self.source_ready(Source::Flow(key)),
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
@@ -80,6 +70,11 @@ impl<D: Driver> Worker<D> {
             }
             (kind, outcome) => self.relay.on_completion(&mut self.cx, kind, key, outcome),
         }
+    }
+
+    #[inline]
+    fn source_ready(&mut self, source: Source) {
+        self.datagrams.read_source(&mut self.cx, &mut self.tunnels, source);
     }
 
     /// An answer of the resolver, for whoever asked.
