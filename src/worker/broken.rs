@@ -1,11 +1,14 @@
-//! Broken connections. A server may answer early, close with part of a request unread and so reset
-//! the connection; the kernel keeps what came before the reset. So a socket that takes no more is
-//! read to its end, what it gave is delivered, and only then the other side is reset: when its kernel
-//! has acknowledged all, since a reset drops what it has not. A client that is reset behind what it
-//! has sent is treated the same.
+//! Broken connections: a socket that accepts no more writes, shared by [`super::stream`] and
+//! [`super::relay`].
 //!
-//! Bounds: a broken TCP socket gives no more than its receive queue holds. What stands still for
-//! [`BROKEN_QUIET_MILLIS`], or takes longer than `TIMEOUT=lin` altogether, is dropped.
+//! A server may answer early and close with part of the request unread, which resets the
+//! connection. The kernel keeps the data received before the reset. So the socket is read to its
+//! end, the data is delivered, and the other side is reset only when its kernel has acknowledged
+//! everything, since a reset discards unacknowledged data. A client whose connection is reset after
+//! it has sent data is treated the same.
+//!
+//! Bounds: a broken TCP socket yields at most its receive queue. A connection without progress for
+//! [`BROKEN_QUIET_MILLIS`], or that takes longer than `TIMEOUT=lin` in total, is dropped.
 
 use std::io;
 use std::time::Duration;
@@ -13,23 +16,23 @@ use std::time::Duration;
 use crate::limits::{BROKEN_QUIET_MILLIS, SWEEP_MILLIS};
 use crate::session::Moment;
 
-/// How long what a broken connection had sent is waited for.
+/// The grace period for delivering what a broken connection had sent.
 #[derive(Debug)]
-pub(in crate::worker) struct Patience {
-    /// Something moved, last.
+pub(in crate::worker) struct GracePeriod {
+    /// Time of the last progress.
     moved_at: Moment,
     until: Option<Moment>,
-    /// What had not arrived when that was last asked, in bytes.
+    /// Undelivered bytes at the last check.
     undelivered_bytes: usize,
 }
 
-impl Patience {
-    pub(in crate::worker) fn new(now: Moment, linger: Option<Duration>) -> Patience {
+impl GracePeriod {
+    pub(in crate::worker) fn new(now: Moment, linger: Option<Duration>) -> GracePeriod {
         let until = linger.map(|linger| now.after(linger));
-        Patience { moved_at: now, until, undelivered_bytes: 0 }
+        GracePeriod { moved_at: now, until, undelivered_bytes: 0 }
     }
 
-    /// Whether it is over. `last_data`: when bytes were last moved here.
+    /// Whether it has expired. `last_data`: when bytes were last moved here.
     pub(in crate::worker) fn is_over(
         &mut self,
         now: Moment,
@@ -46,19 +49,19 @@ impl Patience {
     }
 }
 
-/// A socket that takes no more.
+/// A socket that accepts no more writes.
 #[derive(Debug)]
 pub(in crate::worker) struct Broken {
-    /// A write has reported the reset. The kernel reports it once: the end of data that reading comes
-    /// to is none. A write that fails with `EPIPE` says nothing of the kind: the end of data, if one
-    /// comes, was sent before the reset.
+    /// A write has reported the reset. The kernel reports a reset once, so an end of data that is
+    /// read afterwards is the reset and not a shutdown. `EPIPE` does not consume the report: an end
+    /// of data after it was sent before the reset.
     reset_reported: bool,
-    pub(in crate::worker) patience: Patience,
+    pub(in crate::worker) grace: GracePeriod,
 }
 
 impl Broken {
     pub(in crate::worker) fn new(now: Moment, linger: Option<Duration>) -> Broken {
-        Broken { reset_reported: false, patience: Patience::new(now, linger) }
+        Broken { reset_reported: false, grace: GracePeriod::new(now, linger) }
     }
 
     /// A write has failed.
@@ -66,13 +69,13 @@ impl Broken {
         self.reset_reported |= error.raw_os_error() != Some(libc::EPIPE);
     }
 
-    /// An end of data that is read now was sent by the other end.
+    /// Whether an end of data read now is an orderly shutdown by the other end.
     pub(in crate::worker) fn ends_in_order(&self) -> bool {
         !self.reset_reported
     }
 }
 
-/// When what is waited for is looked at again.
+/// When to check the grace period again.
 pub(in crate::worker) fn next_look(now: Moment) -> Moment {
     now.after(Duration::from_millis(SWEEP_MILLIS))
 }

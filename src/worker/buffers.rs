@@ -1,4 +1,6 @@
-//! What the worker builds batches with: buffers for heads and small payload, empty gathers, pipes.
+//! Buffers of the worker: the pool for frame heads and small payload, reusable gathers, and pipes
+//! for splicing. All planes build their batches with these and spill into the pool what slow
+//! readers leave behind. Callers must check for room first where a method says so.
 
 use std::cell::Cell;
 use std::io;
@@ -13,30 +15,30 @@ use crate::limits::{
 };
 use crate::worker::stream::payload_queue::{PayloadQueue, Piece};
 
-/// Buffers and gathers, used again and again.
+/// The buffer pool, with gathers and pipes that are reused.
 pub(super) struct Buffers {
     pool: Pool,
-    /// Buffers kept back from slow readers.
+    /// Pool buffers that slow readers may not use.
     reserve: usize,
-    /// Where heads and small payload are written, one behind the other.
+    /// Heads and small payload are written here one after the other.
     arena: ChunkMut,
-    /// Gathers not in use, boxed as the driver takes them.
+    /// Unused gathers, boxed because the driver takes boxes.
     #[allow(clippy::vec_box)]
     gathers: Vec<Box<Gather>>,
-    /// Where the session writes a head.
+    /// Scratch space for the head that the session encodes.
     pub(super) head: Vec<u8>,
-    /// Where a link is read ahead into, one read behind the other.
+    /// Link data is read ahead into this one read after the other.
     ahead: ChunkMut,
-    /// What is spliced passes through these.
+    /// Pipes for splicing.
     pub(super) pipes: Pipes,
-    /// Times that a link was read ahead.
+    /// Number of reads ahead from links.
     pub(super) ahead_reads: u64,
-    /// Bytes of payload that were copied within the process.
+    /// Payload bytes copied within the process.
     copied_bytes: Cell<u64>,
 }
 
 impl Buffers {
-    /// With a pool of so many buffers.
+    /// With a pool of this many buffers.
     pub(super) fn new(pool_buffers: u32) -> io::Result<Buffers> {
         let pool = Pool::new(POOL_BUFFER_BYTES, pool_buffers)?;
         let reserve = pool.capacity() / POOL_RESERVE_PART;
@@ -57,7 +59,7 @@ impl Buffers {
         })
     }
 
-    /// Buffers that nobody holds.
+    /// Number of free buffers.
     pub(super) fn free_buffers(&self) -> usize {
         self.pool.free()
     }
@@ -77,7 +79,7 @@ impl Buffers {
         self.gathers.push(gather);
     }
 
-    /// Bytes of payload that were copied, those that stood in pipes among them.
+    /// Payload bytes copied, including those copied out of pipes.
     pub(super) fn copied_bytes(&self) -> u64 {
         self.copied_bytes.get() + self.pipes.counts.copied_bytes.get()
     }
@@ -87,17 +89,18 @@ impl Buffers {
         self.copied_bytes.set(self.copied_bytes.get() + bytes as u64);
     }
 
-    /// Whether a frame can be written now: its head; payload needs no buffers.
+    /// Whether the head of a frame can be written now. Payload itself needs no buffers.
     pub(super) fn can_write_frame(&self) -> bool {
         self.pool.free() >= FRAME_BUFFERS
     }
 
-    /// Whether a link can be read ahead, and frames be written beside.
+    /// Whether a link can be read ahead while frames can still be written.
     pub(super) fn can_read_ahead(&self) -> bool {
         self.pool.free() > FRAME_BUFFERS
     }
 
-    /// Copies bytes to the end of a batch: a head, or what there is [room for](Self::has_room_for).
+    /// Copies bytes to the end of a batch: a head, or data that there is [room
+    /// for](Self::has_room_for).
     pub(super) fn write(&mut self, gather: &mut Gather, mut bytes: &[u8]) {
         loop {
             let took = self.arena.put(bytes);
@@ -110,12 +113,12 @@ impl Buffers {
         }
     }
 
-    /// Whether so many bytes can be kept, and frames be written beside.
+    /// Whether this many bytes can be stored while frames can still be written.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.pool.free() > self.reserve + bytes / POOL_BUFFER_BYTES as usize
     }
 
-    /// Copies bytes to the end of a queue.
+    /// Copies bytes to the end of a queue. The caller has checked [`Buffers::has_room_for`].
     pub(super) fn store(&mut self, mut bytes: &[u8], queue: &mut PayloadQueue) {
         self.count_copied(bytes.len());
         while !bytes.is_empty() {
@@ -128,7 +131,7 @@ impl Buffers {
         }
     }
 
-    /// As [`Buffers::write`], with what the session has written to `head`.
+    /// As [`Buffers::write`], with the contents of `head`.
     pub(super) fn write_head(&mut self, gather: &mut Gather) {
         let head = std::mem::take(&mut self.head);
         self.write(gather, &head);
@@ -136,9 +139,9 @@ impl Buffers {
         self.head.clear();
     }
 
-    /// Moves `bytes` from the front of `input` to the end of a batch: small pieces are copied, large
-    /// ones stay where they were received, and so do all while the pool is nearly used up. Ends
-    /// before what stands in the pipe, and says how many bytes are left then.
+    /// Moves `bytes` from the front of `input` to the end of a batch. Small pieces are copied;
+    /// large ones stay in their receive buffers, and so do all pieces while the pool is nearly
+    /// exhausted. Stops at data that is in the pipe, and returns the number of bytes left.
     pub(super) fn append(
         &mut self,
         gather: &mut Gather,
@@ -187,8 +190,8 @@ impl Buffers {
         self.can_read_ahead().then(|| self.pool.take()).flatten()
     }
 
-    /// A chunk with a copy of the first of `bytes`, and how many they are. `None`: the pool is used
-    /// up.
+    /// A chunk with a copy of as many of `bytes` as fit, and their number. `None`: the pool is
+    /// exhausted.
     pub(super) fn chunk_of(&mut self, bytes: &[u8]) -> Option<(Chunk, usize)> {
         if self.ahead.room() == 0 {
             self.ahead = self.take_ahead()?;
@@ -197,8 +200,8 @@ impl Buffers {
         Some((self.ahead.take_written(), took))
     }
 
-    /// Copies a chunk to the end of `output` into buffers of the pool, so that the chunk's own can
-    /// go back. `false`: the pool is used up.
+    /// Copies a chunk to the end of `output` into pool buffers, so that its receive buffer can be
+    /// returned. `false`: the pool is exhausted.
     pub(super) fn spill(
         &self,
         chunk: &Chunk,
@@ -225,9 +228,10 @@ impl Buffers {
         true
     }
 
-    /// Copies a chunk that waits for the link to the end of `input`, so that its receive buffer can go
-    /// back: a stream's first few behind those of others, into the first of `tails`, the others into
-    /// the second, which is its own. `false`, and nothing is copied, when half of the pool is in use.
+    /// Copies a chunk that waits for the link to the end of `input`, so that its receive buffer can
+    /// be returned. The first few chunks of a stream go to the first of `tails`, which streams
+    /// share; later ones go to the second, which is the stream's own. `false`, without a copy, when
+    /// half of the pool is in use.
     pub(super) fn pack(
         &self,
         chunk: &Chunk,
@@ -241,13 +245,13 @@ impl Buffers {
         self.spill(chunk, tail, input)
     }
 
-    /// Whether so much of what waits can be copied, and half of the pool be left for others.
+    /// Whether this many waiting bytes can be copied and half of the pool is still free.
     pub(super) fn has_half_beside(&self, bytes: usize) -> bool {
         self.pool.free() > self.pool.capacity() / 2 + bytes / POOL_BUFFER_BYTES as usize
     }
 
-    /// Copies what stands in bulk receive buffers into buffers of the pool, in its place, as long as
-    /// half of them are left for others. `tail` is the queue's own.
+    /// Copies data in bulk receive buffers into pool buffers, in place, while half of the pool is
+    /// free. `tail` is the queue's own.
     pub(super) fn copy_bulk(&self, tail: &mut Option<ChunkMut>, queue: &mut PayloadQueue) {
         if !queue.holds(is_bulk) {
             return;
@@ -264,7 +268,7 @@ impl Buffers {
         }
     }
 
-    /// The same with a batch: all of it or, `false`, nothing.
+    /// As [`Buffers::copy_bulk`] for a batch: all of it or, `false`, nothing.
     pub(super) fn copy_bulk_of_batch(&self, gather: &mut Gather) -> bool {
         if !self.has_half_beside(gather.len_bytes()) {
             return false;
@@ -278,8 +282,7 @@ impl Buffers {
         true
     }
 
-    /// Copies what stands in the pipes of an output into buffers of the pool, as long as half of them
-    /// are left for others.
+    /// Copies data in the pipes of an output into pool buffers, while half of the pool is free.
     ///
     /// # Errors
     /// A pipe cannot be read.
@@ -290,8 +293,8 @@ impl Buffers {
         })
     }
 
-    /// Copies all that is left of a gather into buffers of the pool, so that those it came in can
-    /// go back. `false`: the pool is used up.
+    /// Copies the rest of a gather into pool buffers, so that its receive buffers can be returned.
+    /// `false`: the pool is exhausted.
     pub(super) fn keep(&self, gather: &mut Gather) -> bool {
         let (mut tail, mut kept) = (None, PayloadQueue::default());
         let enough = gather.drain().all(|chunk| self.spill(&chunk, &mut tail, &mut kept));
@@ -302,7 +305,7 @@ impl Buffers {
     }
 }
 
-/// It keeps a bulk receive buffer, of which there are few.
+/// The chunk occupies a bulk receive buffer, of which there are few.
 fn is_bulk(chunk: &Chunk) -> bool {
     chunk.buffer_bytes() == BULK_BUFFER_BYTES
 }
@@ -311,15 +314,15 @@ fn is_bulk(chunk: &Chunk) -> bool {
 mod tests {
     use super::*;
 
-    fn take_all_but(kit: &Buffers, left: usize) -> Vec<ChunkMut> {
+    fn take_all_but(buffers: &Buffers, left: usize) -> Vec<ChunkMut> {
         let mut taken = Vec::new();
-        while kit.free_buffers() > left {
-            taken.extend(kit.pool.take());
+        while buffers.free_buffers() > left {
+            taken.extend(buffers.pool.take());
         }
         taken
     }
 
-    /// Messages that each stand in a buffer of its own.
+    /// Messages in a buffer each.
     fn messages(bytes: &[u8], message_bytes: usize) -> PayloadQueue {
         let pool = Pool::new(message_bytes as u32, (bytes.len() / message_bytes) as u32).unwrap();
         let mut pieces = PayloadQueue::default();
@@ -333,15 +336,15 @@ mod tests {
 
     #[test]
     fn a_frame_of_many_small_pieces_is_written_from_the_last_buffers() {
-        let mut kit = Buffers::new(64).unwrap();
-        let _taken = take_all_but(&kit, FRAME_BUFFERS);
+        let mut buffers = Buffers::new(64).unwrap();
+        let _taken = take_all_but(&buffers, FRAME_BUFFERS);
         let bytes: Vec<u8> = (0..256 * COPY_BYTES).map(|n| (n / 7) as u8).collect();
         let mut pieces = messages(&bytes, COPY_BYTES);
-        let mut gather = kit.take_gather();
-        assert!(kit.can_write_frame());
-        kit.head.extend(b"head");
-        kit.write_head(&mut gather);
-        assert_eq!(kit.append(&mut gather, &mut pieces, bytes.len() as u64), 0);
+        let mut gather = buffers.take_gather();
+        assert!(buffers.can_write_frame());
+        buffers.head.extend(b"head");
+        buffers.write_head(&mut gather);
+        assert_eq!(buffers.append(&mut gather, &mut pieces, bytes.len() as u64), 0);
         let sent: Vec<u8> = gather.iter().flat_map(|part| part.to_vec()).collect();
         assert!(sent[..4] == *b"head" && sent[4..] == bytes);
         assert!(pieces.is_empty());
@@ -349,7 +352,7 @@ mod tests {
 
     #[test]
     fn bulk_buffers_come_back_until_half_of_the_pool_is_used() {
-        let kit = Buffers::new(64).unwrap();
+        let buffers = Buffers::new(64).unwrap();
         let bulk = Pool::new(BULK_BUFFER_BYTES, 4).unwrap();
         let mut buffer = bulk.take().unwrap();
         let bytes: Vec<u8> = (0..BULK_BUFFER_BYTES).map(|n| (n / 7) as u8).collect();
@@ -360,15 +363,15 @@ mod tests {
         batch.push(first.clone());
         rest.push_chunk(first);
         assert_eq!(bulk.free(), 3);
-        // Others have half of it.
-        let taken = take_all_but(&kit, kit.pool.capacity() / 2);
-        assert!(!kit.copy_bulk_of_batch(&mut batch));
-        kit.copy_bulk(&mut tail, &mut rest);
+        // Half of the pool is in use elsewhere.
+        let taken = take_all_but(&buffers, buffers.pool.capacity() / 2);
+        assert!(!buffers.copy_bulk_of_batch(&mut batch));
+        buffers.copy_bulk(&mut tail, &mut rest);
         assert_eq!(bulk.free(), 3);
         drop(taken);
-        assert!(kit.copy_bulk_of_batch(&mut batch));
+        assert!(buffers.copy_bulk_of_batch(&mut batch));
         rest.push_piped(5);
-        kit.copy_bulk(&mut tail, &mut rest);
+        buffers.copy_bulk(&mut tail, &mut rest);
         assert_eq!(bulk.free(), 4);
         let sent: Vec<u8> = batch.iter().flat_map(|part| part.to_vec()).collect();
         let mut kept = Vec::new();
@@ -379,23 +382,23 @@ mod tests {
 
     #[test]
     fn what_waits_is_packed_until_half_of_the_pool_is_used() {
-        let kit = Buffers::new(64).unwrap();
+        let buffers = Buffers::new(64).unwrap();
         let (mut shared, mut input) = (None, [PayloadQueue::default(), PayloadQueue::default()]);
         let mut own = [None, None];
         let message = messages(&[7; 100], 100).pop_chunk().unwrap();
-        let before = kit.free_buffers();
+        let before = buffers.free_buffers();
         for _ in 0..PACKED_TOGETHER_MAX {
             for (input, own) in input.iter_mut().zip(&mut own) {
-                assert!(kit.pack(&message, (&mut shared, own), input));
+                assert!(buffers.pack(&message, (&mut shared, own), input));
             }
         }
-        assert_eq!(kit.free_buffers(), before - 1, "the first few of all stand together");
+        assert_eq!(buffers.free_buffers(), before - 1, "the first few of all stand together");
         for _ in 0..10 * POOL_BUFFER_BYTES as usize / message.len() {
-            kit.pack(&message, (&mut shared, &mut own[0]), &mut input[0]);
+            buffers.pack(&message, (&mut shared, &mut own[0]), &mut input[0]);
         }
         assert!(input[0].pieces() < PACKED_TOGETHER_MAX + 20, "the others are put together");
-        assert!(kit.free_buffers() >= before - 13, "in buffers that are filled");
-        let _taken = take_all_but(&kit, kit.pool.capacity() / 2);
-        assert!(!kit.pack(&message, (&mut shared, &mut own[1]), &mut input[1]));
+        assert!(buffers.free_buffers() >= before - 13, "in buffers that are filled");
+        let _taken = take_all_but(&buffers, buffers.pool.capacity() / 2);
+        assert!(!buffers.pack(&message, (&mut shared, &mut own[1]), &mut input[1]));
     }
 }

@@ -1,4 +1,5 @@
-//! The context: what every plane of the worker needs beside its own state.
+//! The context: what every plane of the worker needs beside its own state. The worker passes it to
+//! each handler of a plane. A plane affects another plane only through an [`Effect`].
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -26,63 +27,64 @@ use crate::policy::connection_limits::ConnectionLimits;
 use crate::policy::destinations::Destinations;
 use crate::session::{Moment, StreamKey};
 
-/// What a plane asks of another, or of the worker: done in the same turn, by [`super::dispatch`].
+/// A request of one plane to another or to the worker. [`super::dispatch`] applies it in the same
+/// turn.
 #[derive(Debug)]
 pub(in crate::worker) enum Effect {
-    /// A dial has ended: with a connection, or without one.
+    /// A dial has completed.
     Dialled { owner: Owner, result: Result<Fd, DialError> },
-    /// A client that has no flow has sent datagrams of this size.
+    /// A client without a flow has sent datagrams of this size.
     UnknownClient { origin: Origin, payload: Box<[u8]>, size_bytes: u32 },
-    /// The exit of a stream cannot be reached. `tried`: a server was.
+    /// The exit of a stream is unreachable. `tried`: a connect to a server was attempted.
     RefuseStream { stream: (Key, StreamKey), client: SocketAddr, reason: String, tried: bool },
-    /// The link that the connector keeps up has come about.
+    /// The connector has established its link.
     LinkUp(Link),
-    /// Descriptors are short: clients are to be left in the kernel's queue.
+    /// Descriptors are short: stop accepting, so that clients wait in the kernel's queue.
     PauseClients,
-    /// They may come again.
+    /// Descriptors are available again: resume accepting.
     ResumeClients,
 }
 
-/// Who asked for a name to be looked up.
+/// The owner of a name look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Lookup {
     Dial(Key),
     /// The server of a flow.
     Flow(Key),
-    /// A destination that a datagram of this flow names, by its place there.
+    /// A destination named by a datagram of this flow, and its index there.
     Destination(Key, usize),
-    /// A host that a proxy session has asked about.
+    /// A host requested by a proxy session.
     Host(Key),
 }
 
-/// Handed to whatever a plane does.
+/// Shared state, passed to every handler of a plane.
 pub(in crate::worker) struct Cx<D> {
-    /// Starts operations; their ends come back to [`super::dispatch`].
+    /// Starts operations; their completions arrive in [`super::dispatch`].
     pub(in crate::worker) driver: D,
     began: Instant,
-    /// The time, read once a turn.
+    /// The clock, read once per turn.
     pub(in crate::worker) now: Moment,
     pub(in crate::worker) plan: Plan,
     pub(in crate::worker) buffers: Buffers,
     pub(in crate::worker) counters: Counters,
-    /// Keeps what others can cause from filling the log.
+    /// Rate limit of log lines that remote parties can trigger.
     pub(in crate::worker) log_limit: LogLimit,
     pub(in crate::worker) busy_poll: BusyPoll,
     pub(in crate::worker) congestion: CongestionPolicy,
     pub(in crate::worker) resolver: Resolver<Lookup>,
     pub(in crate::worker) dialer: Dialer,
     pub(in crate::worker) effects: VecDeque<Effect>,
-    /// Who waits for a buffer.
+    /// Operations that wait for a buffer.
     pub(in crate::worker) waiters: Waiters,
-    /// Connections that the next sweep has to look at.
+    /// Number of connections with a deadline, which the next sweep must visit.
     pub(in crate::worker) deadline_count: usize,
-    /// Ends commands if this process is killed.
+    /// Kills commands if this process is killed.
     pub(in crate::worker) watchdog: Watchdog,
-    /// How many streams and flows a client may have.
+    /// Limits on streams and flows per client.
     pub(in crate::worker) connection_limits: ConnectionLimits,
-    /// What proxies may reach.
+    /// Destinations that proxies may reach.
     pub(in crate::worker) destinations: Destinations,
-    /// Keys collected for a sweep, kept for its memory.
+    /// Keys collected for a sweep; kept to reuse the allocation.
     pub(in crate::worker) scratch: Vec<Key>,
 }
 
@@ -125,7 +127,7 @@ impl<D: Driver> Cx<D> {
         self.now = Moment(self.began.elapsed().as_micros() as u64);
     }
 
-    /// Refuses a stream of a peer.
+    /// Refuses a stream of a peer. Applied by the tunnel plane in the same turn.
     pub(in crate::worker) fn refuse_stream(
         &mut self,
         stream: (Key, StreamKey),
@@ -136,8 +138,8 @@ impl<D: Driver> Cx<D> {
         self.effects.push_back(Effect::RefuseStream { stream, client, reason, tried });
     }
 
-    /// Resets a client's connection, which the caller then drops, and logs why.
-    pub(in crate::worker) fn turn_away(
+    /// Makes the caller's drop of this socket reset the connection, and logs the reason.
+    pub(in crate::worker) fn reject(
         &mut self,
         socket: &OwnedFd,
         client: impl Display,

@@ -1,5 +1,5 @@
-//! What is counted, as fields of the log. Each structure is taken apart whole, so that no new count
-//! is forgotten here.
+//! Logs counters as structured fields, at the end of a run and of a tunnel. Each struct is
+//! destructured in full, so the compiler reports a counter that is not logged.
 
 use tracing::{debug, info};
 
@@ -9,7 +9,7 @@ use crate::serial_line;
 use crate::session;
 
 impl<D: Driver> Worker<D> {
-    /// The last lines of a run.
+    /// Logs the last lines of a run.
     pub(super) fn log_stopped(&self, stopped: Stopped) {
         let (how, streams_reset, in_order) = match stopped {
             Stopped::Drained => ("Drained", None, None),
@@ -107,7 +107,7 @@ fn log_driver_counts(counters: &DriverCounters) {
     );
 }
 
-/// The counts of a tunnel that is over.
+/// Logs the counters of a closed tunnel.
 pub(super) fn log_tunnel_counts(counters: &session::Counters) {
     let &session::Counters {
         frames_in,
@@ -138,7 +138,7 @@ pub(super) fn log_tunnel_counts(counters: &session::Counters) {
     );
 }
 
-/// The counts of a serial line that is over.
+/// Logs the counters of a closed serial line.
 pub(super) fn log_line_counts(counters: &serial_line::Counters) {
     let &serial_line::Counters {
         frames_sent,

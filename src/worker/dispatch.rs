@@ -1,4 +1,5 @@
-//! Completions: each is handed to whoever it is for.
+//! Dispatch: routes completions, resolver answers and effects to their planes. The event loop calls
+//! it for each completion. This is the only module that knows all planes.
 
 use super::context::{Effect, Lookup};
 use super::dialer::dial::{DialError, Owner};
@@ -53,7 +54,7 @@ impl<D: Driver> Worker<D> {
             }
             (Kind::LinkCommandStderr, Outcome::Polled(Ok(_))) => {
                 if let Some(connector) = &mut self.connector {
-                    connector.command_said(&mut self.cx, token::number(token));
+                    connector.on_command_stderr(&mut self.cx, token::number(token));
                 }
             }
             (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
@@ -77,7 +78,7 @@ impl<D: Driver> Worker<D> {
         self.datagrams.read_source(&mut self.cx, &mut self.tunnels, source);
     }
 
-    /// An answer of the resolver, for whoever asked.
+    /// Routes an answer of the resolver to the plane that requested it.
     pub(super) fn resolved(&mut self, answer: Answer<Lookup>) {
         match answer {
             Answer::Client { client, name } => self.name_found(client, name),
@@ -97,7 +98,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Does what planes have asked of each other.
+    /// Applies queued effects, including those queued meanwhile.
     #[inline]
     pub(super) fn apply_effects(&mut self) {
         while let Some(effect) = self.cx.effects.pop_front() {

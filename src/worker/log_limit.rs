@@ -1,9 +1,9 @@
-//! What others can cause to be logged is logged no faster than somebody could read it.
+//! Rate limits for log lines that remote parties can trigger.
 //!
-//! Whoever may connect can bring lines about, by the thousand. Each such line asks first, by its
-//! [`Class`]: `if self.may_log(Class::Refusal) { warn!(...) }`. What is kept back is counted; the
-//! counts are logged soon after the first of it, again while it goes on, and at the end. Lines at debug level and below need
-//! not ask: `-v` is for who wants them all.
+//! Anyone who can connect can trigger log lines by the thousand. Such a line is guarded by its
+//! [`Class`]: `if cx.may_log(Class::Refusal) { warn!(...) }`. Suppressed lines are counted. The
+//! counts are logged soon after the first suppressed line, again while the flood lasts, and at the
+//! end. Lines at debug level and below are not limited.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -19,18 +19,18 @@ use crate::limits::{
 };
 use crate::session::Moment;
 
-/// Lines that have a limit together. A flood in one class leaves the others alone.
+/// Lines that share a limit. A flood in one class does not affect the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// A connection at the receptor's port that becomes no tunnel.
+    /// A connection at the receptor's port that does not become a tunnel.
     Stranger,
     /// A tunnel that comes up, goes down or is about to.
     Tunnel,
-    /// A stream, client or datagram that is refused, at an entrance or an exit.
+    /// A stream, client or datagram refused at an entrance or an exit.
     Refusal,
-    /// A line of a command's standard error; all commands have one limit.
+    /// A line of a command's standard error; all commands share one limit.
     Command,
-    /// Descriptors, local ports or buffers are used up.
+    /// Descriptors, local ports or buffers are exhausted.
     Shortage,
 }
 
@@ -38,7 +38,7 @@ const CLASSES: [Class; 5] =
     [Class::Stranger, Class::Tunnel, Class::Refusal, Class::Command, Class::Shortage];
 
 impl Class {
-    /// Lines that may come at once, and the time after which there may be one more.
+    /// Burst size, and the refill interval of one line.
     fn limit(self) -> (u32, Duration) {
         let (burst, millis) = match self {
             Class::Stranger => (LOG_STRANGERS_BURST, LOG_REFILL_MILLIS),
@@ -50,7 +50,7 @@ impl Class {
         (burst, Duration::from_millis(millis))
     }
 
-    /// What is said of lines that were kept back.
+    /// The message for suppressed lines.
     fn more(self) -> &'static str {
         match self {
             Class::Stranger => "more tunnels did not come up, not logged one by one",
@@ -64,23 +64,23 @@ impl Class {
     }
 }
 
-/// Counts what each class may still log, and what was kept back.
+/// The token buckets of all classes, and the counts of suppressed lines.
 #[derive(Debug)]
 pub(super) struct LogLimit {
     buckets: [Bucket; CLASSES.len()],
-    /// Connections at the receptor's port that ended before their first byte.
+    /// Connections at the receptor's port that closed before their first byte.
     silent: u64,
-    /// When the counts are logged, if there are any.
+    /// When the counts are due, if there are any.
     count_at: Option<Moment>,
-    /// They are not logged again before that.
+    /// Earliest time of the next counts.
     not_before: Moment,
 }
 
-/// Lines that may be logged now: one is taken out for each, and one put back each time.
+/// A token bucket: a line takes one token; one is added per refill interval.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     left: u32,
-    /// When the last one was put back.
+    /// When the last token was added.
     since: Moment,
     kept_back: u64,
 }
@@ -91,14 +91,15 @@ impl LogLimit {
         LogLimit { buckets: CLASSES.map(full), silent: 0, count_at: None, not_before: now }
     }
 
-    /// Whether one more line of this class may be logged. `false`: it is counted instead.
+    /// Whether another line of this class may be logged. `false`: the line is counted as
+    /// suppressed.
     pub(super) fn allow(&mut self, class: Class, now: Moment) -> bool {
         let (burst, every) = class.limit();
         let every = every.as_micros() as u64;
         let bucket = &mut self.buckets[class as usize];
         let back = now.0.saturating_sub(bucket.since.0) / every;
         bucket.left = bucket.left.saturating_add(back.min(u64::from(burst)) as u32).min(burst);
-        // A full bucket begins to wait with the first line taken out.
+        // The refill interval of a full bucket begins with the first token taken.
         bucket.since =
             if bucket.left == burst { now } else { Moment(bucket.since.0 + back * every) };
         if bucket.left > 0 {
@@ -110,8 +111,8 @@ impl LogLimit {
         false
     }
 
-    /// A connection at the receptor's port has ended before its first byte: worth a line only when
-    /// many do, since health checks do so for ever.
+    /// A connection at the receptor's port has closed before its first byte. Only many of them are
+    /// worth a line, since health checks do this forever.
     fn left_silently(&mut self, now: Moment) {
         self.silent += 1;
         self.count_later(now);
@@ -122,12 +123,12 @@ impl LogLimit {
         self.count_at.get_or_insert(soon.max(self.not_before));
     }
 
-    /// When [`LogLimit::log_counts`] has something to do, if it has.
+    /// When [`LogLimit::log_counts`] is due, if it is.
     pub(super) fn count_at(&self) -> Option<Moment> {
         self.count_at
     }
 
-    /// Logs what was kept back since the last time.
+    /// Logs the counts since the last call.
     pub(super) fn log_counts(&mut self, now: Moment) {
         self.count_at = None;
         self.not_before = now.after(Duration::from_millis(LOG_COUNT_MILLIS));
@@ -145,25 +146,25 @@ impl LogLimit {
 }
 
 impl<D: Driver> Cx<D> {
-    /// Whether a line that others can cause may be logged, see [`LogLimit::allow`].
+    /// Whether a remotely triggered line may be logged, see [`LogLimit::allow`].
     pub(super) fn may_log(&mut self, class: Class) -> bool {
         self.log_limit.allow(class, self.now)
     }
 
-    /// Logs a refused stream, unless many were.
+    /// Logs a refused stream, within the rate limit.
     pub(super) fn log_refused(&mut self, client: impl Display, reason: &str) {
         if self.may_log(Class::Refusal) {
             warn!(client = %client, reason, "stream refused");
         }
     }
 
-    /// Counts a connection at the receptor's port that has ended before its first byte.
+    /// Counts a connection at the receptor's port that closed before its first byte.
     pub(super) fn count_silent(&mut self) {
         self.counters.silent += 1;
         self.log_limit.left_silently(self.now);
     }
 
-    /// Logs counts if it is time to; when it is.
+    /// Logs counts if they are due; returns when they are next due.
     pub(super) fn log_limit_on_time(&mut self) -> Option<Moment> {
         if self.log_limit.count_at().is_some_and(|at| at <= self.now) {
             self.log_limit.log_counts(self.now);
@@ -180,7 +181,7 @@ mod tests {
         Moment(millis * 1_000)
     }
 
-    /// How many of `asked` lines are allowed, evenly over a minute.
+    /// How many of `asked` lines, evenly spread over a minute, are allowed.
     fn allowed(limit: &mut LogLimit, class: Class, asked: u64) -> u64 {
         (0..asked).map(|n| u64::from(limit.allow(class, at(n * 60_000 / asked)))).sum()
     }
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(limit.count_at(), Some(at(first)));
         limit.log_counts(at(first));
         assert_eq!(limit.count_at(), None);
-        // The flood goes on.
+        // The flood continues.
         limit.left_silently(at(first + 1));
         assert_eq!(limit.count_at(), Some(at(first + LOG_COUNT_MILLIS)));
         limit.log_counts(at(first + LOG_COUNT_MILLIS));

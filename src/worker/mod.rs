@@ -1,15 +1,16 @@
-//! The worker: one thread, one driver, one loop.
+//! The worker: one thread, one driver, one event loop.
 //!
-//! A turn of the loop: wait for completions; take each one in (bytes go into sessions and queues,
-//! nothing is sent); look at the clock; then write, per connection what was delivered to it
-//! and per tunnel one batch of frames. So whatever arrived together leaves together.
+//! Each turn waits for completions, dispatches them (bytes enter sessions and queues, nothing is
+//! sent), runs the timers, and then flushes: one write per connection with queued data and one
+//! batch of frames per tunnel. Data that arrives in one turn therefore leaves in one batch.
 //!
-//! [`dispatch`] hands each completion to the room it is for; [`turn`] looks at the clock and writes.
-//! The rooms: [`ingress`] takes clients and peers in, [`tunnel`] has the persistent connections,
-//! [`stream`] what their streams begin and end at, [`proxy`] the exits that ask clients where to go,
-//! [`forward`] the ports that peers ask for, [`datagram`] flows of UDP, [`relay`] the plain relay.
-//! [`dialer`] connects for all of them; [`waiters`] have found no buffer; [`log_limit`] keeps what
-//! others can cause from filling the log, [`counts`] logs what was counted.
+//! [`dispatch`] routes completions and effects to planes; [`turn`] runs timers and flushes. Planes
+//! own their state: [`ingress`] accepts clients and peers, [`tunnel`] holds sessions over links,
+//! [`stream`] holds the sockets and commands at the ends of streams, [`proxy`] runs proxy sessions
+//! of exits, [`forward`] serves ports requested by peers, [`datagram`] holds UDP flows, [`relay`]
+//! is the plain relay. [`dialer`] resolves and connects for all planes, [`waiters`] queues
+//! operations that lack a buffer, [`log_limit`] rate-limits remotely triggered log lines,
+//! [`counts`] logs the counters.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -67,63 +68,62 @@ use table::Key;
 use tunnel::Tunnels;
 use tunnel::loopback::Loopback;
 
-/// How a run ended.
+/// Why [`Worker::run`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// It was asked to, and all streams had ended.
+    /// A stop was requested and all streams have ended.
     Drained,
-    /// It was asked to, and the time for open streams was over: so many were reset.
+    /// A stop was requested and the drain deadline passed; this many streams were reset.
     DeadlinePassed(usize),
-    /// It was asked twice: at once.
+    /// A second stop was requested: no drain.
     AtOnce,
-    /// Its only link, which was given to it, has ended.
+    /// The only link, which was passed in at start, has ended.
     LinkEnded {
-        /// The tunnel was up, nothing was left to do, and it was the peer that ended it.
+        /// The tunnel was up, nothing was outstanding, and the peer closed the link.
         in_order: bool,
     },
 }
 
-/// What the worker counts beside driver and sessions.
+/// Counters of the worker, beside those of driver and sessions.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
-    /// Turns of the loop.
+    /// Turns of the event loop.
     turns: u64,
-    /// Sends made at once, without the driver: batches that end in a frame's head, and what stands
-    /// before spliced payload.
+    /// Synchronous sends that bypass the driver: batches that end in a frame head, and data that
+    /// precedes spliced payload.
     direct_sends: u64,
-    /// Completions for something that is gone.
+    /// Completions whose key no longer exists.
     stale: u64,
-    /// Streams reset because buffers for slow readers were used up.
+    /// Streams reset because the buffers for slow readers were exhausted.
     spill_exhausted: u64,
-    /// Payload bytes that were spliced from local sockets (those of a plain relay among them), and
-    /// to them.
+    /// Payload bytes spliced from and to local sockets, including those of a plain relay.
     spliced_from_local: u64,
     spliced_to_local: u64,
-    /// Fallbacks from splicing to copying: a pipe with room took no more pieces.
+    /// Fallbacks from splicing to copying because a pipe with free bytes had no free slot.
     pipe_full: u64,
-    /// The same: the socket cannot be spliced.
+    /// Fallbacks from splicing to copying because the socket does not support it.
     splice_refused: u64,
-    /// Datagrams that came from sockets, and that were given to some.
+    /// Datagrams received from and sent to sockets.
     datagrams_in: u64,
     datagrams_out: u64,
-    /// Datagrams that went no further: no tunnel, no room, or not taken by a socket.
+    /// Datagrams dropped: no tunnel, no room, or refused by the socket.
     datagrams_dropped: u64,
-    /// Flows that made room for newer ones.
+    /// Flows evicted to make room for newer ones.
     flows_evicted: u64,
-    /// Payload bytes of tunnels that are over: what they took from the peer, and gave to it.
+    /// Payload bytes of closed tunnels, received from and sent to the peer.
     past_bytes_in: u64,
     past_bytes_out: u64,
-    /// Bytes of a plain relay's clients, and of its servers.
+    /// Bytes that a plain relay moved from clients to servers (up) and back (down).
     relayed_up: u64,
     relayed_down: u64,
-    /// Connections at ports on request from others than the client that they are for.
+    /// Connections to forwarded ports from a client other than the expected one.
     strangers: u64,
-    /// Connections at the receptor's port that ended before their first byte.
+    /// Connections to the receptor's port that closed before their first byte.
     silent: u64,
 }
 
 impl Counters {
-    /// A plain relay has moved so many bytes.
+    /// Counts bytes moved by a plain relay.
     fn relayed(&mut self, way: Way, bytes: usize) {
         match way {
             Way::Up => self.relayed_up += bytes as u64,
@@ -132,20 +132,20 @@ impl Counters {
     }
 }
 
-/// How far the end of the run is.
+/// Progress of the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Drain {
     No,
-    /// Since a stop; until this time at most.
+    /// Draining since a stop; until this deadline if there is one.
     Until(Option<Moment>),
-    /// All streams have ended, and we have said our last; until the peers have read it, which
-    /// they show by closing, or until this time at most. A process that exited at once would lose
-    /// what its sockets still hold: whatever the peer sends then is answered with a reset.
+    /// All streams have ended and the last bytes are sent. Waits until the peers have read them,
+    /// which they show by closing, or until this deadline. Exiting at once would close sockets with
+    /// unsent data, and the kernel would answer anything the peer still sends with a reset.
     Leaving(Moment),
     AtOnce,
 }
 
-/// The loop and all it holds.
+/// The event loop and the planes.
 pub(crate) struct Worker<D> {
     cx: Cx<D>,
     ingress: Ingress,
@@ -159,8 +159,8 @@ pub(crate) struct Worker<D> {
     relay: Relay,
     loopback: Loopback,
     drain: Drain,
-    /// While draining: until then peers may still tell of streams that they opened before they
-    /// knew.
+    /// While draining: until this time peers may still report streams that they opened before they
+    /// learnt of the drain.
     farewells_until: Moment,
     signals: Signals,
 }
@@ -207,7 +207,7 @@ impl<D: Driver> Worker<D> {
     /// Runs until it is stopped.
     ///
     /// # Errors
-    /// When the driver can go on no more. Scope: the process.
+    /// The driver failed and cannot continue. Scope: the process.
     pub(crate) fn run(mut self) -> io::Result<Stopped> {
         let mut completions: Vec<Completion> = Vec::with_capacity(256);
         self.watch_wake();
@@ -250,12 +250,12 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Streams, pairs and flows that there are.
+    /// Number of streams, relayed pairs and flows.
     fn stream_count(&self) -> usize {
         self.conns.len() + self.relay.len() + self.datagrams.len()
     }
 
-    /// What a session is told at its beginning.
+    /// The configuration of a new session.
     fn session_config(&self) -> Config {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let micros = since_1970.map_or(0, |time| time.as_micros() as u64);

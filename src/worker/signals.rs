@@ -1,4 +1,5 @@
-//! What signals ask for.
+//! Signals, stop requests and child processes. Signal handlers, stop handles and the resolver write
+//! bytes to the wake channel; the worker reads them here and acts on them.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,12 +13,12 @@ use crate::io::command::reap;
 use crate::io::driver::{Driver, Fd};
 use crate::io::signals;
 
-/// What comes from outside the loop: signals, stops, answers of the resolver.
+/// The wake channel and the state of adopted child processes.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// A byte comes here for each.
+    /// Receives one byte for each event.
     wake: Fd,
-    /// Processes that others have left to us, as process 1, may be waited for.
+    /// As process 1: orphaned processes may have to be reaped.
     orphans_wait: bool,
 }
 
@@ -28,13 +29,13 @@ impl Signals {
 }
 
 impl<D: Driver> Worker<D> {
-    /// Asks to be told when the wake channel has something. It is polled and not received from: a stop
-    /// has to be heard also while no receive buffer is free.
+    /// Arms a poll of the wake channel. It is polled rather than received from, so that a stop is
+    /// noticed even while no receive buffer is free.
     pub(super) fn watch_wake(&mut self) {
         self.cx.driver.poll(&self.signals.wake, libc::POLLIN as u32, false, Kind::Wake.number(0));
     }
 
-    /// Bytes for the worker itself.
+    /// The wake channel is readable.
     pub(super) fn woken(&mut self) {
         let mut buffer = [0; 64];
         let got = loop {
@@ -43,19 +44,20 @@ impl<D: Driver> Worker<D> {
                 got => break got.unwrap_or(0),
             }
         };
-        self.take_in_wakes(&buffer[..got]);
+        self.handle_wake_bytes(&buffer[..got]);
         while let Some(answer) = self.cx.resolver.answer() {
             self.resolved(answer);
             self.apply_effects();
         }
-        // What is left in the channel, the poll tells of at once.
+        // The poll is level-triggered: it completes at once if bytes are left.
         self.watch_wake();
     }
 
-    /// Takes in the bytes of the wake channel. `s` from a stop handle asks for the end, `r` says that
-    /// the resolver has answered, the others are signals.
-    pub(super) fn take_in_wakes(&mut self, bytes: &[u8]) {
-        // One of a kind is as good as many, but for those that end the process.
+    /// Handles bytes of the wake channel: `s` is a stop request, `r` an answer of the resolver, any
+    /// other byte a signal number.
+    pub(super) fn handle_wake_bytes(&mut self, bytes: &[u8]) {
+        // Repeated signals of a kind are merged, except those that stop the process: a second stop
+        // skips the drain.
         let mut seen = 0_u128;
         for &byte in bytes {
             let bit = 1 << (byte & 127);
@@ -76,7 +78,8 @@ impl<D: Driver> Worker<D> {
             libc::SIGHUP => info!(
                 "SIGHUP: there is nothing to reload; what the command line says holds until the end"
             ),
-            // It comes every second from then on, until the kernel kills.
+            // After the soft limit the kernel sends this every second, until it kills at the hard
+            // limit.
             libc::SIGXCPU if self.drain != Drain::No => {}
             libc::SIGXCPU => {
                 warn!("SIGXCPU: the limit of processor time (ulimit -t) is reached");
@@ -89,7 +92,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Logs what there is now and what there was since the beginning.
+    /// Logs the current state and the totals since start.
     fn log_state(&mut self) {
         let (bytes_in, bytes_out) = self.tunnels.log_state(self.cx.now);
         let bytes_in = self.cx.counters.past_bytes_in + bytes_in;
@@ -113,14 +116,15 @@ impl<D: Driver> Worker<D> {
         );
     }
 
-    /// Some process that we, or as process 1 anybody, have started has ended.
+    /// A child process, or as process 1 any orphan, has exited.
     fn children_changed(&mut self) {
         self.cx.watchdog.look();
         self.signals.orphans_wait = std::process::id() == 1;
         self.reap_orphans();
     }
 
-    /// Waits for what others have left to us, as far as nothing of ours stands before it.
+    /// As process 1: reaps orphans, except while a process that another part of the worker waits
+    /// for is next.
     pub(super) fn reap_orphans(&mut self) {
         if !self.signals.orphans_wait {
             return;

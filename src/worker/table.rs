@@ -1,35 +1,35 @@
-//! Slots with generations: what completions and sessions name things by.
+//! Tables with generational keys. Completions, sessions and timers refer to entries by key.
 
 use slab::Slab;
 
-/// Names an entry: its slot and the generation of what is in it. The key of an entry that is gone
-/// finds nothing, whoever has its slot now.
+/// Key of an entry: its slot and the generation of its content. The key of a removed entry finds
+/// nothing, even when its slot is in use again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     index: u32,
     generation: u32,
 }
 
-/// Bits of a key's slot, so that key and operation fit into 64 bits.
+/// Bits of the slot number, so that an operation's kind and a key fit into 64 bits.
 const INDEX_BITS: u32 = 24;
 
 impl Key {
-    /// The key of nothing: generations begin at 1.
+    /// Matches no entry: generations begin at 1.
     pub(super) const NONE: Key = Key { index: 0, generation: 0 };
 
-    /// As one number of 56 bits.
+    /// The key as a number of 56 bits.
     pub(super) fn pack(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation)
     }
 
-    /// From [`Key::pack`]; higher bits are not looked at.
+    /// From [`Key::pack`]; higher bits are ignored.
     pub(super) fn unpack(packed: u64) -> Key {
         let index = (packed >> 32) as u32 & ((1 << INDEX_BITS) - 1);
         Key { index, generation: packed as u32 }
     }
 }
 
-/// A bounded table of entries.
+/// A table with a maximum size.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     slots: Slab<(u32, T)>,
@@ -43,7 +43,7 @@ impl<T> Table<T> {
         Table { slots: Slab::new(), generation: 0, max }
     }
 
-    /// A new entry; `None` when the table is full.
+    /// Adds an entry. `None`: the table is full.
     pub(super) fn insert(&mut self, value: T) -> Option<Key> {
         if self.slots.len() >= self.max {
             return None;

@@ -1,68 +1,70 @@
-//! What an operation was for: kind and key in the 64 bits that come back with its completion.
+//! Tokens: the kind and the key of an operation, packed into the 64 bits that the driver returns
+//! with its completion.
 
 use super::table::Key;
 use crate::io::driver::Token;
 
-/// What a completion is about.
+/// What a completion belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A byte for the worker itself: a signal, a stop, an answer of the resolver.
+    /// A byte for the worker: a signal, a stop request, or an answer of the resolver.
     Wake,
     /// A connection at a listener.
     Accept,
-    /// A connection at a port on request.
+    /// A connection at a forwarded port.
     AskedAccept,
-    /// An attempt of a dial to connect.
+    /// A connect attempt of a dial.
     Connect,
-    /// Its command, which carries the tunnel, has ended; the key's slot is its number, here and below.
+    /// The command that carries the link has exited. Its number is in the key's slot, here and
+    /// below.
     LinkCommandExit,
-    /// Its command has written to standard error.
+    /// That command has written to its standard error.
     LinkCommandStderr,
     LinkReceive,
     LinkSend,
     ConnReceive,
-    /// A receive into a bulk buffer: counted, whoever it was for.
+    /// A receive into a bulk buffer. It is counted even if the connection is gone.
     ConnReceiveBulk,
     ConnSend,
-    /// A local socket has something: data, urgent data or its end.
+    /// A local socket is readable: data, urgent data or the end of data.
     ConnReady,
-    /// A local socket takes more.
+    /// A local socket is writable.
     ConnWritable,
-    /// A local socket is broken, or ended both ways.
+    /// A local socket has an error, or both directions have ended.
     ConnBroken,
-    /// A link has something.
+    /// A link is readable.
     LinkReady,
-    /// A link takes more.
+    /// A link is writable.
     LinkWritable,
-    /// Nobody reads what is written to a link.
+    /// The reader of a link is gone.
     LinkBroken,
-    /// A pair's client has something; and so on, for what the client sends (up) and what the server
-    /// does (down).
+    /// A pair's client is readable. Up is client to server, down is server to client, here and
+    /// below.
     UpReady,
     DownReady,
     UpReceive,
     DownReceive,
     UpSend,
     DownSend,
-    /// Where it goes takes more again.
+    /// The sink of this direction is writable.
     UpRoom,
     DownRoom,
-    /// Where it comes from is broken, or ended both ways.
+    /// The source of this direction has an error, or both its directions have ended.
     UpBroken,
     DownBroken,
-    /// Datagrams have come to an entrance; the key's slot is its number.
+    /// A UDP entrance is readable. Its number is in the key's slot.
     PortReady,
-    /// They have come to a port on request.
+    /// A forwarded UDP port is readable.
     AskedReady,
-    /// A flow's server has answered.
+    /// The socket of a flow is readable.
     FlowReady,
-    /// A client whose PROXY header is awaited has said something.
+    /// A client whose PROXY header is awaited is readable.
     GreetingReady,
     /// A command of an exit has written to its standard error.
     ExecStderr,
-    /// A command of an exit has ended.
+    /// A command of an exit has exited.
     ExecExit,
-    /// A connection at a port that a conversation listens at.
+    /// A connection at a listener of a proxy session.
     ExpectedAccept,
 }
 
@@ -104,13 +106,13 @@ const KINDS: [Kind; 34] = [
 ];
 
 impl Kind {
-    /// The token of an operation of this kind on what `key` names.
+    /// The token of an operation of this kind on the entry with this key.
     #[inline]
     pub(super) fn of(self, key: Key) -> Token {
         Token((self as u64) << 56 | key.pack())
     }
 
-    /// The token of an operation of this kind on something that has a plain number.
+    /// The token of an operation of this kind on an object with a plain number.
     #[inline]
     pub(super) fn number(self, number: u32) -> Token {
         Token((self as u64) << 56 | u64::from(number))
@@ -129,7 +131,7 @@ pub(super) fn number(token: Token) -> u32 {
     token.0 as u32
 }
 
-/// Whose a stream is: what its session keeps for us with it, and gives back with each event.
+/// The owner of a stream. The session stores it with the stream and returns it with each event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamOwner {
     /// A connection of [`super::stream`].
@@ -138,11 +140,11 @@ pub(super) enum StreamOwner {
     Flow(Key),
 }
 
-/// Tells flows from connections, above what a key takes.
+/// Marks flows; above the 56 bits of a packed key.
 const FLOW_BIT: u64 = 1 << 61;
 
 impl StreamOwner {
-    /// As sessions keep it.
+    /// The value that a session stores.
     #[inline]
     pub(super) fn user(self) -> u64 {
         match self {
@@ -151,7 +153,7 @@ impl StreamOwner {
         }
     }
 
-    /// Back from what a session has kept.
+    /// From the value that a session has stored.
     #[inline]
     pub(super) fn of(user: u64) -> StreamOwner {
         match user & FLOW_BIT {
@@ -160,7 +162,7 @@ impl StreamOwner {
         }
     }
 
-    /// The connection, if it is one.
+    /// The connection, if the owner is one.
     #[inline]
     pub(super) fn conn(user: u64) -> Option<Key> {
         match StreamOwner::of(user) {

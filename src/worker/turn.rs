@@ -1,4 +1,6 @@
-//! The end of each turn: the clock is looked at, and everything is written at once.
+//! The end of a turn: run timers, flush writes, retry operations that waited for buffers, and
+//! decide whether the run is over. The event loop calls [`Worker::finish_turn`] after the
+//! completions and [`Worker::time_to_next`] before it sleeps.
 
 use std::time::Duration;
 
@@ -9,13 +11,13 @@ use crate::limits::LEAVE_MILLIS;
 use crate::session::Moment;
 
 impl<D: Driver> Worker<D> {
-    /// Looks at the clock and writes. `Some` when the run is over.
+    /// Runs timers and flushes. `Some` when the run is over.
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.tunnels_on_time();
         self.datagrams.sources_on_time(&mut self.cx, &mut self.tunnels);
         self.execs.on_time(&mut self.cx);
         self.reap_orphans();
-        // Before anything is written: peers are to hear of flows that end.
+        // Before the flush, so that peers learn of ended flows in this turn.
         self.end_silent_flows();
         self.names_on_time();
         self.cx.dials_on_time();
@@ -32,13 +34,13 @@ impl<D: Driver> Worker<D> {
         self.ended()
     }
 
-    /// How long to wait for completions.
+    /// Runs what is due and returns how long to wait for completions. `None`: no deadline.
     pub(super) fn time_to_next(&mut self) -> Option<Duration> {
         let dial = self.connect_if_due();
         let (listeners, flows) = (self.listeners_on_time(), self.end_silent_flows());
         let asked = self.asked_ports_on_time();
         let (command, execs) = (self.command_timeout(), self.execs.on_time(&mut self.cx));
-        // Asked last: each of these may have given somebody something to write.
+        // Checked after the calls above, since each of them may have queued a write.
         if self.has_work_left() {
             return Some(Duration::ZERO);
         }
@@ -67,7 +69,7 @@ impl<D: Driver> Worker<D> {
         Some(Duration::from_micros(next.0.saturating_sub(self.cx.now.0)))
     }
 
-    /// Connects if it is time to; when to ask again.
+    /// Dials if a dial is due; returns the time of the next one.
     pub(super) fn connect_if_due(&mut self) -> Option<Moment> {
         self.connector.as_mut()?.on_time(&mut self.cx, self.drain != Drain::No)
     }
@@ -76,41 +78,40 @@ impl<D: Driver> Worker<D> {
         self.connector.as_mut()?.command_on_time(&mut self.cx)
     }
 
-    /// Something can be done now that no completion and no time will call for: the next turn does it,
-    /// without sleeping.
+    /// Work is pending that no completion and no timer will trigger; the next turn must not sleep.
     fn has_work_left(&self) -> bool {
         !self.cx.effects.is_empty()
             || self.conns.any_marked()
             || self.tunnels.any_marked()
             || self.may_dial_next_server()
-            || self.cx.may_feed_any()
+            || self.cx.can_serve_any()
             || (self.ingress.clients_are_held() && self.has_room())
     }
 
-    /// Ends flows that have been silent for too long; when to look again.
+    /// Ends flows that have been idle for too long; returns the next deadline.
     fn end_silent_flows(&mut self) -> Option<Moment> {
         let drains = self.drain != Drain::No;
         self.datagrams.flows_on_time(&mut self.cx, &mut self.tunnels, drains)
     }
 
-    /// Writes to every connection and every tunnel that has something.
+    /// Flushes all marked connections and tunnels.
     fn write_all(&mut self) {
         self.write_conns();
         self.write_tunnels();
-        // A stream may end by its last frame going out. What this pass marks in turn is left to the
-        // next turn.
+        // Sending its last frame may end a stream, which marks its connection. What this second
+        // pass marks is left to the next turn.
         self.write_conns();
         self.mark_unfinished();
     }
 
-    /// Says to every peer that nothing more comes, which tells it to close.
+    /// Shuts down the sending side of every link, which makes the peers close.
     fn leave(&mut self, until: Option<Moment>) {
-        let patience = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
-        self.drain = Drain::Leaving(until.map_or(patience, |until| until.min(patience)));
+        let grace = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
+        self.drain = Drain::Leaving(until.map_or(grace, |until| until.min(grace)));
         self.tunnels.end_output();
     }
 
-    /// Is the run over?
+    /// Decides whether the run is over, and if so cleans up.
     fn ended(&mut self) -> Option<Stopped> {
         self.end_when_served();
         let stopped = match self.drain {
@@ -137,7 +138,7 @@ impl<D: Driver> Worker<D> {
                 }
             }
         };
-        // All commands have the same time to end.
+        // All commands share one deadline.
         let until = (stopped != Stopped::AtOnce).then(|| self.execs.end_all());
         if let Some(connector) = &mut self.connector {
             connector.finish_command();

@@ -1,8 +1,9 @@
-//! Waiting for buffers: one list for each resource.
+//! Backpressure for buffers: one waiter list per resource.
 //!
-//! Whoever finds no buffer is put into the list of what it lacks and is asked nothing more until some
-//! of that have come back. So a peer that has stopped, or a path that is dead, costs no time however
-//! many wait for it.
+//! An operation that finds no buffer is queued in the list of the resource it lacks, and is retried
+//! only when some of that resource has been returned. A stopped peer or a dead path therefore costs
+//! no CPU time, however many waiters it has. [`super::turn`] retries waiters at the end of each
+//! turn.
 
 use std::collections::VecDeque;
 
@@ -12,26 +13,26 @@ use crate::io::driver::{BufferClass, Driver};
 use crate::limits::BULK_BUFFERS_FOR_LINKS;
 use crate::worker::relay::Way;
 
-/// Who waits for a receive buffer.
+/// An owner that waits for a receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiter {
     Conn(Key),
-    /// A direction of a pair.
+    /// One direction of a relayed pair.
     Half(Key, Way),
 }
 
-/// All who wait, by what they lack; in each list those first that have waited longest.
+/// Waiter lists by resource; each is first in, first out.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    /// For small receive buffers.
+    /// Waiting for small receive buffers.
     small: VecDeque<Waiter>,
-    /// For bulk receive buffers, of which some are kept back for links.
+    /// Waiting for bulk receive buffers, some of which are reserved for links.
     bulk: VecDeque<Waiter>,
-    /// Links that wait for any bulk receive buffer.
+    /// Links that wait for a bulk receive buffer.
     pub(super) links: VecDeque<Key>,
-    /// Tunnels that wait for the engine's own pool: to read ahead, or to write a frame.
+    /// Tunnels that wait for the worker's own pool, to read ahead or to write a frame.
     pub(super) pool: VecDeque<Key>,
-    /// Receives of local sockets in flight that will each take a bulk buffer.
+    /// Receives of local sockets in flight, each of which will take a bulk buffer.
     pub(super) bulk_receives: usize,
 }
 
@@ -43,23 +44,26 @@ impl Waiters {
         }
     }
 
-    /// One more waits, and has noted so.
+    /// Queues a waiter. The owner must have noted that it is queued.
     pub(super) fn push(&mut self, class: BufferClass, waiter: Waiter) {
         self.of(class).push_back(waiter);
     }
 
-    /// Whether anybody waits for a bulk receive buffer.
+    /// Whether anything waits for a bulk receive buffer.
     #[inline]
-    pub(super) fn miss_bulk(&self) -> bool {
+    pub(super) fn wants_bulk(&self) -> bool {
         !self.bulk.is_empty() || !self.links.is_empty()
     }
 }
 
 impl<D: Driver> Cx<D> {
-    /// How many receives can find a buffer of a class.
+    /// How many receives this kind of waiter can start.
     fn buffers_for(&self, class: BufferClass, waiter: Waiter) -> usize {
         let kept_free = match (class, waiter) {
             (BufferClass::Bulk, Waiter::Conn(_)) => {
+                // Receives in flight take their buffer only when they complete, so they are counted
+                // here. The rest is reserved for links: only their progress frees the buffers that
+                // streams hold.
                 BULK_BUFFERS_FOR_LINKS + self.waiters.bulk_receives
             }
             _ => 0,
@@ -72,7 +76,7 @@ impl<D: Driver> Cx<D> {
         self.buffers_for(class, waiter) > 0
     }
 
-    fn may_feed(&self, class: BufferClass) -> usize {
+    fn servable(&self, class: BufferClass) -> usize {
         let first = match class {
             BufferClass::Small => self.waiters.small.front(),
             BufferClass::Bulk => self.waiters.bulk.front(),
@@ -80,41 +84,41 @@ impl<D: Driver> Cx<D> {
         first.map_or(0, |&first| self.buffers_for(class, first))
     }
 
-    fn may_feed_links(&self) -> bool {
+    fn can_serve_links(&self) -> bool {
         !self.waiters.links.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0
     }
 
-    fn may_feed_tunnels(&self) -> bool {
+    fn can_serve_tunnels(&self) -> bool {
         !self.waiters.pool.is_empty() && self.buffers.can_read_ahead()
     }
 
-    /// Whether what somebody waits for is there.
-    pub(super) fn may_feed_any(&self) -> bool {
-        self.may_feed(BufferClass::Small) > 0
-            || self.may_feed(BufferClass::Bulk) > 0
-            || self.may_feed_links()
-            || self.may_feed_tunnels()
+    /// Whether any waiter can be retried successfully.
+    pub(super) fn can_serve_any(&self) -> bool {
+        self.servable(BufferClass::Small) > 0
+            || self.servable(BufferClass::Bulk) > 0
+            || self.can_serve_links()
+            || self.can_serve_tunnels()
     }
 }
 
 impl<D: Driver> Worker<D> {
-    /// Lets those go on for whom there is a buffer now.
+    /// Retries waiters for which a buffer is available.
     pub(super) fn retry_buffer_waiters(&mut self) {
-        // Links first: what they bring ends what others wait for.
-        if self.cx.may_feed_links() {
+        // Links first: the credit and data they bring lets other waiters finish.
+        if self.cx.can_serve_links() {
             for key in std::mem::take(&mut self.cx.waiters.links) {
                 self.link_has_buffer(key);
             }
         }
-        if self.cx.may_feed_tunnels() {
+        if self.cx.can_serve_tunnels() {
             for key in std::mem::take(&mut self.cx.waiters.pool) {
                 self.tunnels.pool_is_back(key);
             }
         }
         for class in [BufferClass::Small, BufferClass::Bulk] {
-            self.forget_ended(class);
-            // Not more than can find one: the others would be asked in vain.
-            for _ in 0..self.cx.may_feed(class) {
+            self.prune_ended(class);
+            // Not more than there are buffers: the others would only queue again.
+            for _ in 0..self.cx.servable(class) {
                 match self.cx.waiters.of(class).pop_front() {
                     Some(Waiter::Conn(key)) => {
                         if let Some(conn) = self.conns.get_mut(key) {
@@ -122,16 +126,16 @@ impl<D: Driver> Worker<D> {
                             self.read_conn(key);
                         }
                     }
-                    Some(Waiter::Half(key, way)) => self.relay.feed_half(&mut self.cx, key, way),
+                    Some(Waiter::Half(key, way)) => self.relay.resume_half(&mut self.cx, key, way),
                     None => break,
                 }
             }
         }
     }
 
-    /// Takes those out of a list that ended while they waited, when it has grown longer than those who
-    /// can be waiting.
-    fn forget_ended(&mut self, class: BufferClass) {
+    /// Removes waiters that ended while queued. Runs only when the list is longer than the number
+    /// of possible waiters, so its cost is amortized.
+    fn prune_ended(&mut self, class: BufferClass) {
         let most = 2 * (self.conns.len() + 2 * self.relay.len()) + 64;
         if self.cx.waiters.of(class).len() > most {
             let mut list = std::mem::take(self.cx.waiters.of(class));

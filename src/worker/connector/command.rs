@@ -138,7 +138,7 @@ impl Connector {
     }
 
     /// The command has said something on its standard error, or has rested for long enough.
-    pub(in crate::worker) fn command_said<D: Driver>(&mut self, cx: &mut Cx<D>, number: u32) {
+    pub(in crate::worker) fn on_command_stderr<D: Driver>(&mut self, cx: &mut Cx<D>, number: u32) {
         let now = cx.now;
         if number != self.number() {
             cx.counters.stale += 1;
@@ -181,7 +181,7 @@ impl Connector {
             }
         }
         if carrier.rests_until.take_if(|until| *until <= now).is_some() {
-            self.command_said(cx, number);
+            self.on_command_stderr(cx, number);
         }
         let carrier = self.carrier.as_ref()?;
         [carrier.rests_until, carrier.ends.map(|(at, _)| at)].into_iter().flatten().min()

@@ -161,7 +161,7 @@ impl Datagrams {
         let now = cx.now;
         if count > 0 {
             // Several: nobody waits for the answer to one.
-            cx.busy_poll.came(came.datagrams > 1, now);
+            cx.busy_poll.on_payload(came.datagrams > 1, now);
         }
         let coalescing = match source {
             Source::Port(name) => &mut self.port_mut(name)?.coalescing,
@@ -359,7 +359,7 @@ impl Datagrams {
         let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
         self.flows.use_now(key, now);
         if parts.len_bytes() > size_bytes as usize {
-            cx.busy_poll.came(true, now);
+            cx.busy_poll.on_payload(true, now);
         }
         if is_counted
             && let Some((tunnel, _)) = self.flows.get_mut(key).and_then(|flow| flow.stream)

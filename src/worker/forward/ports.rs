@@ -212,7 +212,7 @@ impl<D: Driver> Worker<D> {
                     return self.guest_came(key, socket, client);
                 }
                 self.cx.counters.strangers += 1;
-                self.cx.turn_away(&socket, client, STRANGER);
+                self.cx.reject(&socket, client, STRANGER);
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {

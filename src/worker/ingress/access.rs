@@ -93,7 +93,7 @@ impl<D: Driver> Worker<D> {
         if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
             && let Err(reason) = self.count_service(came.purpose)
         {
-            return self.cx.turn_away(&came.socket, client, &reason);
+            return self.cx.reject(&came.socket, client, &reason);
         }
         match (verdict, came.purpose) {
             (Some(Ok(())), Purpose::Receptor) => {
@@ -109,7 +109,7 @@ impl<D: Driver> Worker<D> {
                     warn!(peer = %client, reason, "tunnel did not come up");
                 }
             }
-            (Some(Err(reason)), _) => self.cx.turn_away(&came.socket, client, reason),
+            (Some(Err(reason)), _) => self.cx.reject(&came.socket, client, reason),
             (None, _) => {
                 // Only who has an address has a name.
                 if let Some(client) = caller.client {
@@ -272,7 +272,7 @@ impl<D: Driver> Worker<D> {
         match self.ingress.names.wait(client.to_canonical(), waiter, self.cx.now) {
             Ok(()) => self.ask_name(client),
             Err(Waiter::Connection(came)) => {
-                self.cx.turn_away(&came.socket, came.client, TOO_MANY);
+                self.cx.reject(&came.socket, came.client, TOO_MANY);
             }
             Err(Waiter::Stream(key, incoming)) => {
                 self.conns.remove(key);

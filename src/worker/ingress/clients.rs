@@ -61,10 +61,10 @@ impl<D: Driver> Worker<D> {
         let has_room = self.has_room();
         if !has_room && self.hold_is_over() {
             let why = self.why_held();
-            return self.cx.turn_away(&came.socket, came.client, &why);
+            return self.cx.reject(&came.socket, came.client, &why);
         }
         if !has_room && self.drain != Drain::No {
-            return self.cx.turn_away(&came.socket, came.client, "the tunnel is down");
+            return self.cx.reject(&came.socket, came.client, "the tunnel is down");
         }
         let Some((key, entrance)) = self.seat_client(came, Key::NONE) else { return };
         let tentative = Tentative::new(entrance);
@@ -147,7 +147,7 @@ impl<D: Driver> Worker<D> {
         let limit_guard = match self.cx.connection_limits.acquire(client.ip()) {
             Ok(limit_guard) => limit_guard,
             Err(reason) => {
-                self.cx.turn_away(&socket, client, &reason);
+                self.cx.reject(&socket, client, &reason);
                 return None;
             }
         };
@@ -158,7 +158,7 @@ impl<D: Driver> Worker<D> {
         conn.limit_guard = limit_guard;
         conn.fd = Some(socket.clone());
         let Some(key) = self.conns.insert(conn) else {
-            self.cx.turn_away(&socket, client, "too many connections are open here");
+            self.cx.reject(&socket, client, "too many connections are open here");
             return None;
         };
         if !unix {

@@ -312,8 +312,8 @@ impl<D: Driver> Worker<D> {
         self.set_deadline(key, patience.map(|patience| now.after(patience)));
     }
 
-    /// Patience with a conversation, its client or its server is over.
-    pub(in crate::worker) fn talk_patience_over(&mut self, key: Key) {
+    /// GracePeriod with a conversation, its client or its server is over.
+    pub(in crate::worker) fn proxy_deadline_expired(&mut self, key: Key) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let ask = self.cx.plan.timeouts_of(conn.exit).ask;

@@ -99,7 +99,7 @@ impl<D: Driver> Worker<D> {
                     return self.here_used(key, Rc::new(socket), server);
                 }
                 let reason = format!("only {} may connect to this port", here.from);
-                self.cx.turn_away(&socket, server, &reason);
+                self.cx.reject(&socket, server, &reason);
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => return self.here_given_up(key, error.to_string()),

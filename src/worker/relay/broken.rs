@@ -90,7 +90,7 @@ impl Relay {
         };
         let undelivered_bytes = target.map_or(0, |fd| net::undelivered_bytes(fd));
         let settled = side.is_empty && undelivered_bytes == 0;
-        if settled || side.broken.patience.is_over(now, pair.last_data, undelivered_bytes) {
+        if settled || side.broken.grace.is_over(now, pair.last_data, undelivered_bytes) {
             self.reset_pair(cx, key);
             return true;
         }

@@ -191,7 +191,7 @@ impl Relay {
     }
 
     /// There may be a buffer for a direction that found none.
-    pub(in crate::worker) fn feed_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
+    pub(in crate::worker) fn resume_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, ..)) = pair.half(way) else { return };
         if half.input == Input::Starved {

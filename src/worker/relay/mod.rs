@@ -140,11 +140,11 @@ impl Relay {
         let peer = net::peer_address(&client);
         let target = match target(&cx.plan, at) {
             Ok(target) => target,
-            Err(reason) => return cx.turn_away(&client, peer, &reason),
+            Err(reason) => return cx.reject(&client, peer, &reason),
         };
         let limit_guard = match cx.connection_limits.acquire(Some(peer.ip())) {
             Ok(limit_guard) => limit_guard,
-            Err(reason) => return cx.turn_away(&client, peer, &reason),
+            Err(reason) => return cx.reject(&client, peer, &reason),
         };
         net::set_up_local(&client);
         cx.congestion.set_after(&client);

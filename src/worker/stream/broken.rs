@@ -94,7 +94,7 @@ impl<D: Driver> Worker<D> {
         let settling = conn.fd.as_ref().filter(|_| matches!(conn.stage, Stage::Settling));
         let undelivered_bytes = settling.map_or(0, |fd| net::undelivered_bytes(fd));
         let found = settling.is_some() && undelivered_bytes == 0;
-        if !found && !broken.patience.is_over(now, conn.last_data, undelivered_bytes) {
+        if !found && !broken.grace.is_over(now, conn.last_data, undelivered_bytes) {
             self.set_deadline(key, Some(next_look(now)));
         } else if matches!(conn.stage, Stage::Settling) {
             self.reset_conn(key);

@@ -135,10 +135,10 @@ impl<D: Driver> Worker<D> {
             Ok(Some(chunk)) => {
                 if let (Stage::Open, Some(stream)) = (&conn.stage, conn.stream) {
                     let bytes = chunk.len();
-                    self.cx.busy_poll.came(bytes >= POOL_BUFFER_BYTES as usize, self.cx.now);
+                    self.cx.busy_poll.on_payload(bytes >= POOL_BUFFER_BYTES as usize, self.cx.now);
                     let tunnel = conn.tunnel;
                     let is_scarce = is_scarce(&self.cx.driver, class, bytes);
-                    let is_missed = class == BufferClass::Bulk && self.cx.waiters.miss_bulk();
+                    let is_missed = class == BufferClass::Bulk && self.cx.waiters.wants_bulk();
                     conn.received_at = self.cx.now;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
                         let is_in_way = is_missed && tunnel.stands_still(self.cx.now);

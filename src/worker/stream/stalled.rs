@@ -53,7 +53,7 @@ impl<D: Driver> Worker<D> {
 
     /// When to look for bulk receive buffers that stand still, if somebody waits for one.
     pub(in crate::worker) fn next_look_for_buffers(&self) -> Option<Moment> {
-        self.cx.waiters.miss_bulk().then(|| self.conns.buffers_looked_for.after(STALLED))
+        self.cx.waiters.wants_bulk().then(|| self.conns.buffers_looked_for.after(STALLED))
     }
 
     /// Somebody waits for a bulk receive buffer: copies what has waited for links for a while, so

@@ -92,7 +92,7 @@ impl<D: Driver> Worker<D> {
             return self.waited_in_vain(key);
         }
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-            return self.talk_patience_over(key);
+            return self.proxy_deadline_expired(key);
         }
         if self.look_at_broken(key) {
             return;

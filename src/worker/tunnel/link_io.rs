@@ -90,7 +90,9 @@ impl<D: Driver> Worker<D> {
                     // holds the echo back behind that. The delay would be 40 ms.
                     tunnel.lane.link.acknowledge_now();
                 }
-                self.cx.busy_poll.came(chunk.len() >= POOL_BUFFER_BYTES as usize, self.cx.now);
+                self.cx
+                    .busy_poll
+                    .on_payload(chunk.len() >= POOL_BUFFER_BYTES as usize, self.cx.now);
                 if let Err(error) = self.read_frames(key, chunk) {
                     self.drop_tunnel(key, &error.to_string());
                     return;

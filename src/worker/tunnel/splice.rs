@@ -79,7 +79,7 @@ impl<D: Driver> Worker<D> {
             Ok(0) => self.conn_ended(key),
             Ok(bytes) => {
                 self.cx.counters.spliced_from_local += bytes as u64;
-                self.cx.busy_poll.came(true, now);
+                self.cx.busy_poll.on_payload(true, now);
                 conn.input.push_piped(bytes);
                 conn.last_data = now;
                 let short = bytes < SPLICE_BYTES_MIN && self.cx.plan.soxconf.bulk == Bulk::Auto;
@@ -315,7 +315,7 @@ impl<D: Driver> Worker<D> {
                 tunnel.lane.passing = tunnel.lane.decoder.payload_left() > 0;
                 tunnel.session.received(now);
                 self.cx.counters.spliced_to_local += bytes as u64;
-                self.cx.busy_poll.came(true, now);
+                self.cx.busy_poll.on_payload(true, now);
                 conn.output.push_piped(bytes);
                 conn.last_data = now;
                 // While its pages are at hand.
