@@ -1,4 +1,5 @@
-//! Rules for the text of the tree: lengths of files and functions, directions of imports, words.
+//! Rules for the text of the tree: lengths of files and functions, directions of imports, words, and
+//! what documents refer to.
 //!
 //! Each rule reports file and line. The rules are line scanners that rely on rustfmt's layout, which
 //! `cargo fmt --check` guarantees; so they see functions inside of macros, too.
@@ -9,6 +10,7 @@ use std::path::Path;
 mod imports;
 mod lengths;
 mod planes;
+mod references;
 mod rooms;
 mod words;
 
@@ -52,6 +54,12 @@ fn collect(root: &Path, path: &Path, end: &str, found: &mut Vec<Source>) {
     }
 }
 
+fn documents() -> Vec<Source> {
+    let mut documents = sources("docs", ".md");
+    documents.extend(sources("README.md", ".md"));
+    documents
+}
+
 #[track_caller]
 fn none(findings: &[String], rule: &str) {
     assert!(findings.is_empty(), "{rule}:\n{}", findings.join("\n"));
@@ -81,10 +89,13 @@ fn planes_of_the_worker_import_no_others_than_those_listed() {
 
 #[test]
 fn old_names_and_idioms_do_not_come_back() {
-    let mut sources = sources("src", ".rs");
-    for (path, end) in [("docs", ".md"), ("README.md", ".md")] {
-        sources.extend(self::sources(path, end));
-    }
-    let findings: Vec<_> = sources.iter().flat_map(words::findings).collect();
+    let sources = sources("src", ".rs").into_iter().chain(documents());
+    let findings: Vec<_> = sources.flat_map(|source| words::findings(&source)).collect();
     none(&findings, "use the names and terms of docs/architecture.md");
+}
+
+#[test]
+fn documents_name_what_exists() {
+    let findings: Vec<_> = documents().iter().flat_map(references::findings).collect();
+    none(&findings, "files (from the root or from src/) and modules that documents name");
 }
