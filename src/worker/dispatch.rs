@@ -115,7 +115,7 @@ impl<D: Driver> Worker<D> {
             Effect::RefuseStream { stream: (tunnel, stream), client, reason, tried } => {
                 self.refuse_stream(tunnel, stream, client, &reason, tried);
             }
-            Effect::LinkUp(link) => self.begin_own_tunnel(link),
+            Effect::LinkUp(link) => self.begin_connector_tunnel(link),
             Effect::PauseClients => self.pause_clients(),
             Effect::ResumeClients => self.resume_clients(),
         }

@@ -25,7 +25,7 @@ impl<D: Driver> Worker<D> {
         self.sweep_if_due();
         self.dial_after_closing();
         self.gate_entrances();
-        self.join_resting();
+        self.join_quiescent();
         self.apply_effects();
         self.write_all();
         self.free_stalled_buffers();

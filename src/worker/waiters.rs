@@ -112,7 +112,7 @@ impl<D: Driver> Worker<D> {
         }
         if self.cx.can_serve_tunnels() {
             for key in std::mem::take(&mut self.cx.waiters.pool) {
-                self.tunnels.pool_is_back(key);
+                self.tunnels.pool_available(key);
             }
         }
         for class in [BufferClass::Small, BufferClass::Bulk] {

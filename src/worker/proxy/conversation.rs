@@ -287,7 +287,7 @@ impl<D: Driver> Worker<D> {
             self.conn_ended(key);
         }
         self.conns.mark(key);
-        self.join_when_at_rest(key);
+        self.join_when_quiescent(key);
         self.read_conn(key);
     }
 

@@ -141,7 +141,7 @@ impl<D: Driver> Worker<D> {
                     let is_missed = class == BufferClass::Bulk && self.cx.waiters.wants_bulk();
                     conn.received_at = self.cx.now;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
-                        let is_in_way = is_missed && tunnel.stands_still(self.cx.now);
+                        let is_in_way = is_missed && tunnel.is_stalled(self.cx.now);
                         let Conn { input, packed, .. } = conn;
                         let tails = (tunnel.packed_mut(), packed);
                         if !((is_scarce || is_in_way) && self.cx.buffers.pack(&chunk, tails, input))

@@ -37,10 +37,10 @@ impl<D: Driver> Worker<D> {
         self.conns.pipes_looked_for = self.cx.now;
         let (now, mut freed) = (self.cx.now, 0);
         let mut due = std::mem::take(&mut self.cx.scratch);
-        let stands_still = self.conns.iter().filter(|(_, conn)| {
+        let is_stalled = self.conns.iter().filter(|(_, conn)| {
             conn.waiting && conn.output.pipe().is_some() && conn.last_data.after(STALLED) <= now
         });
-        due.extend(stands_still.map(|(key, _)| key).filter(|&key| key != asking));
+        due.extend(is_stalled.map(|(key, _)| key).filter(|&key| key != asking));
         for key in due.drain(..) {
             freed += self.empty_pipes_of(key);
         }

@@ -1,5 +1,6 @@
-//! A lane: one connection of a session. A link, a transform that its bytes pass through, the decoder
-//! of its frames, and what is under way on it.
+//! A lane: one connection of a session. It holds a link, the transform between frames and link
+//! bytes, the frame decoder, and the state of reads and writes in flight. The modules of [`super`]
+//! operate on it.
 
 use std::rc::Rc;
 
@@ -16,39 +17,39 @@ use crate::worker::stream::conn::Reading;
 use crate::worker::stream::stalled::STALLED;
 use crate::worker::table::Key;
 
-/// Where the payload of the frame being read goes.
+/// Sink of the payload of the frame being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
     Nowhere,
     Conn(Key),
     Urgent(Key),
-    /// To the run that is coming in.
+    /// The run of datagrams being received.
     Flow,
 }
 
 /// How the link is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkReadMode {
-    /// By one multishot receive into large buffers.
+    /// One multishot receive into bulk buffers.
     Received,
-    /// Big frames come: watched, read ahead a little, and the rest of such a frame is spliced. What
-    /// is no socket is always read in this way.
+    /// For big frames: the link is polled and read ahead a little, and the rest of a big frame is
+    /// spliced. Links that are not sockets are always read this way.
     Spliced,
 }
 
-/// What a link waits for that finds no buffer to read into.
+/// The resource that a link lacks to read into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lack {
     /// A bulk receive buffer.
     Receive,
-    /// A buffer of the engine's own pool, to read ahead into.
+    /// A buffer of the worker's own pool, to read ahead into.
     Pool,
 }
 
-/// The spliced end of a frame whose head has been sent.
+/// The spliced rest of a frame whose head was sent.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// Whose it is: it may be gone by now, and the frame must be finished all the same.
+    /// The source. It may be gone, but the frame must be completed all the same.
     pub(super) conn: Key,
     pub(super) pipe: Rc<Pipe>,
     pub(super) left_bytes: usize,
@@ -57,14 +58,14 @@ pub(super) struct Outgoing {
 /// What stands between the frames of a session and the bytes of its link.
 #[derive(Debug)]
 pub(super) enum Transform {
-    /// Nothing: frames may be spliced, and batched.
+    /// Identity: frames may be spliced and batched.
     None,
     /// The link layer of a serial line.
     SerialLine(Box<SerialLine>),
 }
 
 impl Transform {
-    /// What a link needs.
+    /// The transform that a link requires.
     pub(super) fn of(link: &Link, now: Moment) -> Transform {
         match link.line() {
             Some((bytes_per_second, checked)) => {
@@ -87,7 +88,7 @@ impl Transform {
         }
     }
 
-    /// What a frame of the session carries at most, if this bounds it.
+    /// The transform's limit on the payload of a frame, if any.
     pub(super) fn frame_bytes_max(&self) -> Option<u64> {
         match self {
             Transform::SerialLine(line) => Some(line.frame_bytes()),
@@ -95,8 +96,8 @@ impl Transform {
         }
     }
 
-    /// Bytes after which no further frame is put into a batch. A serial line takes one at a time, so
-    /// that the most urgent goes next.
+    /// Batch size after which no further frame is added. A serial line takes one frame at a time,
+    /// so that the most urgent one is always next.
     #[inline]
     pub(super) fn batch_bytes(&self) -> usize {
         match self {
@@ -105,13 +106,13 @@ impl Transform {
         }
     }
 
-    /// Whether the link is read however much waits for the session.
+    /// Whether the link is read regardless of the session's backlog.
     #[inline]
     pub(super) fn is_always_read(&self) -> bool {
         matches!(self, Transform::SerialLine(line) if line.is_always_read())
     }
 
-    /// All that was written is with the peer, as far as that can be known.
+    /// Whether all written data has reached the peer, as far as that is known.
     fn is_settled(&self) -> bool {
         match self {
             Transform::SerialLine(line) => line.is_settled(),
@@ -126,7 +127,7 @@ impl Transform {
         }
     }
 
-    /// It is now `now`.
+    /// Advances the clock.
     pub(super) fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
         match self {
             Transform::SerialLine(line) => line.on_time(now),
@@ -135,7 +136,7 @@ impl Transform {
     }
 }
 
-/// One connection of a session: a link, what its bytes pass through, and what is known of those.
+/// One connection of a session: a link, its transform, and the state of both directions.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) transform: Transform,
@@ -144,33 +145,33 @@ pub(super) struct Lane {
     pub(super) destination: Destination,
     pub(super) reading: Reading,
     pub(super) read_mode: LinkReadMode,
-    /// Received: big frames in a row. Spliced: turns in a row that brought none.
+    /// `Received`: big frames in a row. `Spliced`: turns in a row without one.
     pub(super) streak: u8,
-    /// How much is read ahead next.
+    /// Size of the next read ahead.
     pub(super) ahead_bytes: usize,
-    /// Payload of the frame being read was spliced: so is what is left of it, little as it may be.
-    pub(super) passing: bool,
-    /// Splicing this link was refused: it is copied.
+    /// Part of the frame being read was spliced, so the rest is spliced too, even if it is small.
+    pub(super) splicing: bool,
+    /// Splicing this link was refused: copy instead.
     pub(super) copy_only: bool,
-    /// The link is not read until there is a buffer.
+    /// The link is not read until this resource is available.
     pub(super) starved: Option<Lack>,
-    /// In the list of those that wait for the engine's own pool.
+    /// Queued for the worker's own pool.
     pub(super) waits_for_pool: bool,
-    /// A batch is under way, or the link is watched for room.
+    /// A batch is in flight, or the link is polled for room.
     pub(super) sending: bool,
-    /// Since when the link has taken nothing, if so.
+    /// While `sending`: time at which the link last accepted data.
     pub(super) sending_since: Moment,
-    /// The send of a batch that may stand in receive buffers.
+    /// The send of a batch that may refer to receive buffers.
     pub(super) send: Option<OpId>,
-    /// What is left of a batch while a link that is no socket is watched for room, or of a frame
-    /// that the link layer has not taken.
+    /// The rest of a batch, while a link that is not a socket is polled for room, or of a frame
+    /// that the transform has not accepted.
     pub(super) unsent: Option<Box<Gather>>,
-    /// What goes out before anything else does, behind the batch under way.
+    /// Spliced payload that must follow the batch in flight, before anything else.
     pub(super) outgoing: Option<Outgoing>,
-    /// The run of datagrams that is coming in.
+    /// The run of datagrams being received.
     pub(super) run: Option<Run>,
-    /// Bytes of frames, heads among them, that were given to this link, and that were read from it.
-    /// The peer's counts are the same.
+    /// Bytes of frames, heads included, that were given to this link and read from it. The peer's
+    /// counts are the same.
     pub(super) framed_bytes: u64,
     pub(super) read_bytes: u64,
 }
@@ -194,7 +195,7 @@ impl Lane {
             read_mode,
             streak: 0,
             ahead_bytes: AHEAD_BYTES_MIN,
-            passing: false,
+            splicing: false,
             copy_only,
             starved: None,
             waits_for_pool: false,
@@ -209,18 +210,18 @@ impl Lane {
         }
     }
 
-    /// A batch is under way, or the link is watched for room, from now on.
+    /// Notes that a batch is in flight or the link is polled for room, as of now.
     #[inline]
     pub(super) fn begin_sending(&mut self, send: Option<OpId>, now: Moment) {
         (self.sending, self.sending_since, self.send) = (true, now, send);
     }
 
-    /// The link has taken nothing for a while, though there is something for it.
-    pub(super) fn stands_still(&self, now: Moment) -> bool {
+    /// The link has data to send and has accepted none for a while.
+    pub(super) fn is_stalled(&self, now: Moment) -> bool {
         self.sending && self.sending_since.after(STALLED) <= now
     }
 
-    /// Nothing of ours is on its way, as far as can be known here.
+    /// Whether nothing sent is still in flight, as far as that is known here.
     pub(super) fn is_settled(&self) -> bool {
         self.transform.is_settled() && !self.sending && self.unsent.is_none()
     }

@@ -1,4 +1,5 @@
-//! The life of a tunnel: a link has come about, the hello is done, the peer leaves, the link is over.
+//! The life of a tunnel: link established, hello done, peer going away, link ended. Links come from
+//! the connector and from [`crate::worker::ingress`].
 
 use std::io;
 
@@ -19,7 +20,7 @@ use crate::worker::tunnel::lane::{Lane, Transform};
 use crate::worker::{Drain, Key, Worker, counts};
 
 impl<D: Driver> Worker<D> {
-    /// Tells sessions and serial lines the time whose time has come.
+    /// Runs the timers of sessions and transforms that are due.
     pub(in crate::worker) fn tunnels_on_time(&mut self) {
         let mut due = std::mem::take(&mut self.cx.scratch);
         let now = self.cx.now;
@@ -43,15 +44,14 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
-        // Dropping a tunnel uses the scratch list for itself.
+        // Put back only now: dropping a tunnel uses the scratch list itself.
         self.cx.scratch = due;
     }
 
-    /// A persistent connection has come about, by our doing or the peer's. `None`: there is no room
-    /// for it.
+    /// Begins a tunnel over an established link. `None`: too many tunnels.
     pub(in crate::worker) fn begin_tunnel(&mut self, link: Link) -> Option<Key> {
-        let patience = self.cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
-        link.set_up(&self.cx.congestion, patience);
+        let dead_after = self.cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
+        link.set_up(&self.cx.congestion, dead_after);
         let transform = Transform::of(&link, self.cx.now);
         let mut config = Config {
             awaits_peer: link.may_await_peer(),
@@ -94,16 +94,16 @@ impl<D: Driver> Worker<D> {
         Some(key)
     }
 
-    /// Nobody reads any more what we write.
+    /// The peer no longer reads the link.
     pub(in crate::worker) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
         let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) else { return };
-        // One that has gone altogether shows at the input, behind what it has sent.
+        // If the peer is gone in both directions, the input reports it after the remaining data.
         if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
             self.drop_tunnel(key, "the peer reads no more");
         }
     }
 
-    /// The peer has ended its side of the link.
+    /// The peer has closed its side of the link.
     pub(in crate::worker) fn link_ended(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
@@ -114,7 +114,7 @@ impl<D: Driver> Worker<D> {
         self.drop_tunnel(key, "the peer closed the connection");
     }
 
-    /// The tunnel is over: its streams end with a reset, at once.
+    /// Ends a tunnel and resets its streams.
     pub(in crate::worker) fn drop_tunnel(&mut self, key: Key, reason: &str) {
         let Some(tunnel) = self.tunnels.table.remove(key) else { return };
         let was_up = tunnel.session.is_up();
@@ -128,7 +128,7 @@ impl<D: Driver> Worker<D> {
         if let Some(output) = tunnel.lane.link.lone_output() {
             self.cx.driver.cancel_all(output);
         }
-        self.take_down(key);
+        self.withdraw(key);
         let mut orphans = std::mem::take(&mut self.cx.scratch);
         orphans.extend(
             self.conns
@@ -149,15 +149,15 @@ impl<D: Driver> Worker<D> {
         self.begin_loopback();
     }
 
-    /// The connector's link has come about: its tunnel begins.
-    pub(in crate::worker) fn begin_own_tunnel(&mut self, link: Link) {
+    /// Begins the tunnel of the connector's new link.
+    pub(in crate::worker) fn begin_connector_tunnel(&mut self, link: Link) {
         let tunnel = self.begin_tunnel(link);
         if let Some(connector) = &mut self.connector {
             connector.tunnel_begun(&mut self.cx, tunnel);
         }
     }
 
-    /// Why a tunnel is over, in the words that help its user.
+    /// The reason shown to the user for the end of a tunnel.
     fn explain(&self, error: &TunnelError) -> String {
         let by_command = self.connector.as_ref().is_some_and(|c| c.process().is_some());
         match error {
@@ -169,8 +169,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Clients take the tunnel no more. Without another one they wait from now on.
-    fn take_down(&mut self, key: Key) {
+    /// Withdraws a tunnel from new clients. If it was the last one, clients wait from now on.
+    fn withdraw(&mut self, key: Key) {
         let before = self.tunnels.up.len();
         self.tunnels.up.retain(|&up| up != key);
         if self.tunnels.up.is_empty() && before > 0 {
@@ -178,14 +178,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Logs that a tunnel is over, as far as it is news and the peer does not bring too many about.
+    /// Logs the end of a tunnel, within the rate limit and only if it is news.
     fn log_end(&mut self, tunnel: &Tunnel, reason: &str) {
         let (peer, session) = (&tunnel.lane.link, &tunnel.session);
         let streams = session.stream_count();
         if matches!(self.drain, Drain::Leaving(_)) {
             debug!(%peer, reason, "tunnel closed");
         } else if session.is_up() {
-            // An original cannot announce it: it closes when it has nothing left to do.
+            // An original cannot announce that it leaves: it closes when it is done.
             let announced = session.peer_is_leaving() || session.protocol() == Protocol::V03;
             if !self.cx.may_log(Class::Tunnel) {
                 debug!(%peer, reason, streams, "tunnel down");
@@ -201,7 +201,7 @@ impl<D: Driver> Worker<D> {
                 warn!(%peer, reason, "tunnel did not come up");
             }
         } else if !tunnel.heard && net::peer_has_ended(tunnel.lane.link.input()) {
-            // As health checks do.
+            // Health checks do this.
             self.cx.count_silent();
             debug!(%peer, reason, "tunnel did not come up");
         } else if self.cx.may_log(Class::Stranger) {
@@ -235,18 +235,19 @@ impl<D: Driver> Worker<D> {
             tunnel.session.refuse_new("going away");
         }
         if loopback && !self.tunnels.up.is_empty() {
-            // Clients go by one of the two, and there is no other peer to try.
+            // Both ends of the loopback come up here; clients need one of them, and there is no
+            // other peer to try.
             return;
         }
-        self.tell_takeover(key);
+        self.warn_takeover(key);
         self.tunnels.up.push(key);
         self.start_accepting(Purpose::Entrance);
         self.serve_waiting_clients();
     }
 
-    /// Clients take the newest tunnel: whoever may connect here receives them, which its owner is to
-    /// know.
-    fn tell_takeover(&mut self, newest: Key) {
+    /// Warns that clients now use a newer tunnel: anyone who can connect here can take over the
+    /// clients, so the owner must know.
+    fn warn_takeover(&mut self, newest: Key) {
         let Some(&before) = self.tunnels.up.last() else { return };
         if !self.has_entrances() || !self.cx.may_log(Class::Tunnel) {
             return;
@@ -264,13 +265,13 @@ impl<D: Driver> Worker<D> {
         );
     }
 
-    /// Clients come in here whose streams go through a tunnel.
+    /// Whether there are entrances whose streams use a tunnel.
     fn has_entrances(&self) -> bool {
         self.ingress.has_entrances() || self.datagrams.has_entrances()
     }
 
-    /// The peer takes no new streams: clients take another tunnel, or wait for the next. This one
-    /// stays for the streams that it has.
+    /// The peer takes no new streams. Clients use another tunnel or wait for one; this tunnel stays
+    /// until its streams end.
     pub(in crate::worker) fn tunnel_leaves(&mut self, key: Key) {
         let loopback = self.is_loopback();
         let Some(tunnel) = self.tunnels.get(key) else { return };
@@ -279,7 +280,7 @@ impl<D: Driver> Worker<D> {
             info!(peer = %tunnel.lane.link, streams, "the peer is going away");
         }
         let began = tunnel.began;
-        self.take_down(key);
+        self.withdraw(key);
         if self.drain == Drain::No
             && let Some(connector) = &mut self.connector
         {
@@ -288,13 +289,13 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(in crate::worker) fn refuse_new_streams(&mut self) {
-        // Those among them whose own peers are going away.
+        // All tunnels, including those whose peers are going away.
         let is_up = |&(_, tunnel): &(Key, &Tunnel)| tunnel.session.is_up();
         let up: Vec<Key> = self.tunnels.iter().filter(is_up).map(|(key, _)| key).collect();
         for key in up {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
                 tunnel.session.refuse_new("going away");
-                // The peer is to know now, not with what else there will be to send.
+                // Marked so that the peer learns of it now and not with the next frame.
                 self.tunnels.mark(key);
             }
         }

@@ -1,4 +1,6 @@
-//! Bytes between a persistent connection and its session.
+//! Moves bytes between a link and its session: receives, decodes and delivers frames, and sends the
+//! session's frames in batches. [`crate::worker::dispatch`] calls it for link completions and
+//! [`crate::worker::turn`] to flush.
 
 use std::io;
 use std::rc::Rc;
@@ -17,7 +19,7 @@ use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode, Outgoing};
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// Writes to every tunnel that has something.
+    /// Flushes every marked tunnel.
     pub(in crate::worker) fn write_tunnels(&mut self) {
         let mut at = 0;
         while at < self.tunnels.dirty.len() {
@@ -31,14 +33,14 @@ impl<D: Driver> Worker<D> {
         self.tunnels.dirty.clear();
     }
 
-    /// Those that had their share of this turn go on in the next: nobody else says so.
+    /// Marks tunnels that used up their share of this turn; no completion would.
     pub(in crate::worker) fn mark_unfinished(&mut self) {
         while let Some(key) = self.tunnels.unfinished.pop() {
             self.tunnels.mark(key);
         }
     }
 
-    /// There is a bulk buffer for a link that waits for one.
+    /// A bulk buffer is available for a link that waits for one.
     pub(in crate::worker) fn link_has_buffer(&mut self, key: Key) {
         if let Some(tunnel) = self.tunnels.get_mut(key) {
             tunnel.lane.starved.take_if(|lack| *lack == Lack::Receive);
@@ -46,7 +48,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Receives from the link, unless its peer lets too many answers wait.
+    /// Starts reading the link. Backpressure: not while the peer leaves too many control frames
+    /// unread.
     pub(in crate::worker) fn read_link(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
@@ -86,8 +89,9 @@ impl<D: Driver> Worker<D> {
         match got {
             Ok(Some(chunk)) => {
                 if tunnel.session.is_up() && !tunnel.session.peer_is_ours() {
-                    // An original leaves Nagle on: it says that it has taken a keystroke, and
-                    // holds the echo back behind that. The delay would be 40 ms.
+                    // The original implementation leaves Nagle on. It acknowledges a keystroke
+                    // first and holds the echo until that frame is acknowledged in turn; a delayed
+                    // ACK would add 40 ms.
                     tunnel.lane.link.acknowledge_now();
                 }
                 self.cx
@@ -97,7 +101,7 @@ impl<D: Driver> Worker<D> {
                     self.drop_tunnel(key, &error.to_string());
                     return;
                 }
-                self.judge_link(key);
+                self.update_link_read_mode(key);
                 self.tunnels.mark(key);
             }
             Ok(None) => return self.link_ended(key),
@@ -112,7 +116,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Takes in what came from the link: frames to the session, payload to where they say.
+    /// Decodes received bytes: frames go to the session, payload to its destination.
     pub(in crate::worker) fn read_frames(
         &mut self,
         key: Key,
@@ -132,8 +136,10 @@ impl<D: Driver> Worker<D> {
                     let payload_bytes = frame.payload_bytes();
                     let sink = tunnel.session.on_frame(frame, now)?;
                     chunk.advance(consumed);
+                    // The events of a frame must be handled before its payload is delivered: they
+                    // may open or end the stream.
                     self.handle_events(key);
-                    self.find_destination(key, sink, payload_bytes);
+                    self.set_destination(key, sink, payload_bytes);
                 }
                 Step::Payload => {
                     let destination = tunnel.lane.destination;
@@ -156,13 +162,13 @@ impl<D: Driver> Worker<D> {
     }
 
     #[inline]
-    fn find_destination(&mut self, key: Key, sink: Sink, payload_bytes: u32) {
+    fn set_destination(&mut self, key: Key, sink: Sink, payload_bytes: u32) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let owner = |stream| tunnel.session.user_of(stream).map(StreamOwner::of);
         tunnel.lane.destination = match sink {
             Sink::Discard => Destination::Nowhere,
             Sink::Stream(stream) => match owner(stream) {
-                // 0.3: a frame is a datagram.
+                // 0.3: each frame is one datagram.
                 Some(StreamOwner::Flow(flow)) => {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
                     return self.datagrams.run_begins(
@@ -203,9 +209,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sends whatever the session wants sent now: batches, each in one gathered send. One that ends
-    /// in spliced payload, or has large runs of datagrams, is sent at once, and others may follow it
-    /// in the same turn; so is all that goes to what is no socket.
+    /// Sends what the session has to send, in batches of one gathered send each. Batches that end
+    /// in spliced payload, contain large runs of datagrams, or go to something other than a socket
+    /// are sent synchronously, and more may follow in the same turn.
     pub(in crate::worker) fn write_link(&mut self, key: Key) {
         let mut left_bytes = SPLICE_TURN_BYTES;
         if self.tunnels.get(key).is_some_and(|tunnel| !tunnel.lane.transform.is_none()) {
@@ -251,8 +257,8 @@ impl<D: Driver> Worker<D> {
         self.read_link(key);
     }
 
-    /// A batch of what the session wants sent, and whether large runs of datagrams are in it. It
-    /// ends where payload stands in a pipe, and on a serial line with the first frame.
+    /// Builds a batch of frames; also returns whether it contains large runs of datagrams. It ends
+    /// at payload in a pipe, and on a serial line after the first frame.
     pub(in crate::worker) fn make_batch(&mut self, key: Key) -> (Box<Gather>, bool) {
         let (mut gather, mut has_runs) = (self.cx.buffers.take_gather(), false);
         let Some(tunnel) = self.tunnels.get_mut(key) else { return (gather, false) };
@@ -285,6 +291,8 @@ impl<D: Driver> Worker<D> {
                     if piped > 0 {
                         let taken = conn.input.take_piped(piped);
                         assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
+                        // The head goes out with this batch, the payload from the pipe right behind
+                        // it.
                         let pipe = conn.input.pipe().expect("it stands in the pipe");
                         let (pipe, left_bytes) = (Rc::clone(pipe), piped);
                         tunnel.lane.outgoing = Some(Outgoing { conn: user, pipe, left_bytes });
@@ -295,7 +303,7 @@ impl<D: Driver> Worker<D> {
                     if matches!(conn.stage, Stage::Draining) {
                         conn.last_data = self.cx.now;
                         if conn.input.is_empty() {
-                            // What a broken connection had left has gone out.
+                            // The rest of a broken connection has been sent.
                             self.conns.remove(user);
                         }
                     }
@@ -303,7 +311,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         if gather.is_empty() && !self.cx.buffers.can_write_frame() {
-            // There may be something to send all the same.
+            // The session may have frames that lack only a buffer.
             self.tunnels.wait_for_pool(&mut self.cx, key);
         }
         if !gather.is_empty()
@@ -315,9 +323,9 @@ impl<D: Driver> Worker<D> {
         (gather, has_runs)
     }
 
-    /// Sends a batch at once; what a socket does not take goes by the driver, what anything else does
-    /// not take is kept until it does. `false`: what comes next has to wait for that. `more`: it ends
-    /// in the head of a frame with spliced payload.
+    /// Sends a batch synchronously. What a socket does not accept goes through the driver; what
+    /// another link does not accept is kept until it is writable. `false`: later data must wait.
+    /// `more`: the batch ends in the head of a frame with spliced payload.
     pub(in crate::worker) fn send_now(
         &mut self,
         key: Key,
@@ -383,7 +391,8 @@ impl<D: Driver> Worker<D> {
                     tunnel.lane.begin_sending(Some(send), self.cx.now);
                 }
             }
-            // The link stands still, and the receive buffers are missed.
+            // Cancelled by [`super::Tunnels::free_stalled_buffers`]: copy the batch to return its
+            // receive buffers, and send it again.
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
                 let is_copied = self.cx.buffers.copy_bulk_of_batch(&mut gather);
                 if let Some(socket) = tunnel.lane.link.output() {
@@ -400,7 +409,7 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// The socket has nothing to give, or takes nothing, for now.
+/// The descriptor has no data, or no room, for now.
 pub(in crate::worker) fn is_again(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }

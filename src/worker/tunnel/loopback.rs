@@ -1,14 +1,14 @@
-//! Proxies without a persistent connection: the process is its own peer.
+//! Proxies without a peer: the process is its own peer.
 //!
-//! Two tunnels of this worker are joined by a pair of sockets. A client that comes in becomes a stream
-//! of one of them, and leaves by an exit at the other: so a proxy is the same as behind a tunnel, with
-//! all that comes beside its streams (ports that it has opened, datagrams, calls), and with the same
-//! limits, times and drain.
+//! Two tunnels of this worker are joined by a socket pair. A client becomes a stream of one of them
+//! and leaves by an exit at the other. A proxy thus behaves as behind a real tunnel, including
+//! related streams (forwarded ports, datagrams, callbacks), limits, timeouts and drain.
 //!
-//! Where a conversation is over and bytes only pass, the stream is taken out of the tunnels: client and
-//! server become a [`Pair`], and their bytes go as those of a plain relay. That is done when nothing of
-//! the stream is in flight; both sockets are left unread until then. A stream that does not come to
-//! rest, or one side of which has ended already, stays where it is: it is carried all the same.
+//! Once a proxy handshake is done and bytes only pass through, the stream is taken out of the
+//! tunnels: client and server become a [`Pair`], relayed as by a plain relay. This happens when
+//! nothing of the stream is in flight; neither socket is read until then. A stream that does not
+//! become quiescent, or that has ended in one direction, stays in the tunnel, which carries it as
+//! well.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -27,15 +27,15 @@ use crate::worker::stream::conn::{Conn, Reading, Stage};
 use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 
-/// What the log calls the peer.
+/// Name of the peer in the log.
 const NAME: &str = "this process";
 
-/// Streams that leave the tunnel from the process to itself.
+/// State of the loopback and of streams about to leave it.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Loopback {
-    /// Exits whose stream is to be joined with its client, here, until that time.
+    /// Exits whose stream is to be joined with its client, each with a deadline.
     joining: Vec<(Key, Moment)>,
-    /// When this process is joined with itself again.
+    /// When to retry creating the loopback.
     again_at: Option<Moment>,
 }
 
@@ -45,7 +45,7 @@ impl<D: Driver> Worker<D> {
         self.cx.plan.link == LinkPlan::Loopback
     }
 
-    /// Makes the two tunnels, where the plan has proxies alone; again, should they break.
+    /// Creates the two tunnels if the plan has proxies only; again if they break.
     pub(in crate::worker) fn begin_loopback(&mut self) {
         if !self.is_loopback() || self.drain != Drain::No || self.tunnels.len() > 0 {
             return;
@@ -62,7 +62,7 @@ impl<D: Driver> Worker<D> {
                     self.begin_tunnel(link);
                 }
             }
-            // Descriptors are used up; those of the tunnels that broke are about to be closed.
+            // Descriptors are exhausted; those of the broken tunnels are about to be closed.
             Err(error) => {
                 warn!(%error, "cannot join this process with itself");
                 self.loopback.again_at =
@@ -71,14 +71,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// When to look at them again at the latest.
+    /// The next deadline of the loopback.
     pub(in crate::worker) fn next_join(&self) -> Option<Moment> {
         let joining = self.loopback.joining.iter().map(|&(_, until)| until);
         joining.chain(self.loopback.again_at).min()
     }
 
-    /// Joins clients with servers whose streams have come to rest.
-    pub(in crate::worker) fn join_resting(&mut self) {
+    /// Joins clients with servers whose streams are quiescent.
+    pub(in crate::worker) fn join_quiescent(&mut self) {
         if self.loopback.again_at.is_some_and(|at| at <= self.cx.now) {
             self.loopback.again_at = None;
             self.begin_loopback();
@@ -88,39 +88,39 @@ impl<D: Driver> Worker<D> {
             match self.client_of(key) {
                 Some(client) if self.has_ended(client) || self.has_ended(key) => {
                     self.loopback.joining.swap_remove(at);
-                    self.leave_in_tunnel(client, key);
+                    self.keep_in_tunnel(client, key);
                 }
-                Some(client) if self.is_at_rest(client, key) => {
+                Some(client) if self.is_quiescent(client, key) => {
                     self.loopback.joining.swap_remove(at);
                     self.join(client, key);
                 }
                 Some(client) if until <= self.cx.now => {
                     self.loopback.joining.swap_remove(at);
-                    self.leave_in_tunnel(client, key);
+                    self.keep_in_tunnel(client, key);
                 }
                 Some(client) => {
-                    self.leave_unread(client);
+                    self.pause_reading(client);
                     at += 1;
                 }
                 None => {
                     self.loopback.joining.swap_remove(at);
-                    self.read_on(key);
+                    self.resume_reading(key);
                 }
             }
         }
     }
 
-    /// The conversation of a stream is over: it is joined with its server when it comes to rest.
-    pub(in crate::worker) fn join_when_at_rest(&mut self, key: Key) {
+    /// The proxy handshake of a stream is done: joins it with its server once it is quiescent.
+    pub(in crate::worker) fn join_when_quiescent(&mut self, key: Key) {
         if self.is_loopback() && self.conns.get(key).is_some_and(|l| l.stream.is_some()) {
-            self.leave_unread(key);
+            self.pause_reading(key);
             self.loopback
                 .joining
                 .push((key, self.cx.now.after(Duration::from_millis(JOIN_MILLIS))));
         }
     }
 
-    /// The client of a stream whose exit this is: the connection at the other tunnel.
+    /// The connection at the other tunnel whose stream has this exit.
     fn client_of(&self, key: Key) -> Option<Key> {
         let exit = self.conns.get(key)?;
         let number = self.tunnels.get(exit.tunnel)?.session.number_of(exit.stream?)?;
@@ -129,7 +129,7 @@ impl<D: Driver> Worker<D> {
         StreamOwner::conn(other.session.user_of(stream)?)
     }
 
-    /// One of its directions has ended, or it is no longer what bytes pass through.
+    /// Whether a direction has ended, or the connection no longer just passes bytes.
     fn has_ended(&self, key: Key) -> bool {
         self.conns.get(key).is_none_or(|conn| {
             conn.read_ended
@@ -144,9 +144,9 @@ impl<D: Driver> Worker<D> {
         self.tunnels.get(conn.tunnel)?.session.rest_of(conn.stream?)
     }
 
-    /// Nothing of the stream is in flight: all that either side has sent is written to the other's
-    /// socket.
-    fn is_at_rest(&self, client: Key, exit: Key) -> bool {
+    /// Nothing of the stream is in flight: everything that either side has sent is written to the
+    /// other side's socket. The matching credit shows that no window update is in flight either.
+    fn is_quiescent(&self, client: Key, exit: Key) -> bool {
         let (Some(client), Some(exit)) = (self.conns.get(client), self.conns.get(exit)) else {
             return false;
         };
@@ -167,32 +167,32 @@ impl<D: Driver> Worker<D> {
             && theirs.credit_bytes == ours.allowance_bytes
     }
 
-    /// The socket is left unread.
-    fn leave_unread(&mut self, key: Key) {
+    /// Stops reading the socket.
+    fn pause_reading(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.joining = true;
             conn.reading.cancel(&mut self.cx.driver);
         }
     }
 
-    fn read_on(&mut self, key: Key) {
+    fn resume_reading(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.joining = false;
             self.read_conn(key);
         }
     }
 
-    fn leave_in_tunnel(&mut self, client: Key, exit: Key) {
+    fn keep_in_tunnel(&mut self, client: Key, exit: Key) {
         debug!("a stream stays in the tunnel");
-        self.read_on(client);
-        self.read_on(exit);
+        self.resume_reading(client);
+        self.resume_reading(exit);
     }
 
-    /// Takes a stream out of the tunnels, and makes a pair of its client and server.
+    /// Takes a stream out of the tunnels and turns its client and server into a pair.
     fn join(&mut self, client: Key, exit: Key) {
         let now = self.cx.now;
         if self.relay.is_full() {
-            return self.leave_in_tunnel(client, exit);
+            return self.keep_in_tunnel(client, exit);
         }
         self.close_asked_of(client);
         let (Some(client), Some(exit)) = (self.conns.remove(client), self.conns.remove(exit))
@@ -207,7 +207,7 @@ impl<D: Driver> Worker<D> {
         }
         let (Some(client_fd), Some(server)) = (client.fd, exit.fd) else { return };
         for fd in [&client_fd, &server] {
-            // Only polls are in flight, which nobody waits for any more.
+            // Only polls are in flight, and their results no longer matter.
             self.cx.driver.cancel_all(fd);
         }
         let limit_guard = LimitGuard::both(client.limit_guard, exit.limit_guard);

@@ -1,8 +1,10 @@
-//! Tunnels: a link, its session, and how both come about and end.
+//! Tunnels: sessions over links. The plane owns all tunnels and the order in which new streams
+//! prefer them.
 //!
-//! [`loopback`] joins the process with itself. [`lifecycle`] begins and ends tunnels.
-//! A tunnel is a session over a [`lane`]. [`link_io`] moves bytes between the two ([`serial`], where the link is a serial line),
-//! [`splice`] moves bulk through pipes.
+//! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_io`]
+//! moves bytes between link and session, [`serial`] does so for serial lines, and [`splice`] moves
+//! bulk through pipes. [`loopback`] connects the process to itself. The event loop dispatches link
+//! completions here and flushes marked tunnels at the end of a turn.
 
 mod lane;
 pub(in crate::worker) mod lifecycle;
@@ -25,14 +27,14 @@ use crate::worker::context::Cx;
 use crate::worker::datagram::datagrams::Run;
 use crate::worker::table::{Key, Table};
 
-/// All tunnels there are.
+/// All tunnels.
 pub(in crate::worker) struct Tunnels {
     table: Table<Tunnel>,
-    /// Those whose hello is done, in the order in which it was.
+    /// Tunnels whose hello is done, in that order.
     up: Vec<Key>,
-    /// May have something to send.
+    /// Tunnels that may have something to send.
     dirty: Vec<Key>,
-    /// Have more to write than one turn may take.
+    /// Tunnels that have more to send than one turn may take.
     unfinished: Vec<Key>,
 }
 
@@ -60,17 +62,17 @@ impl Tunnels {
         self.table.len()
     }
 
-    /// Those whose hello is done, in the order in which it was.
+    /// Tunnels whose hello is done, in that order.
     pub(in crate::worker) fn up(&self) -> &[Key] {
         &self.up
     }
 
-    /// Their sessions.
+    /// The sessions of [`Tunnels::up`].
     pub(in crate::worker) fn up_sessions(&self) -> impl Iterator<Item = &Session> {
         self.up.iter().filter_map(|&key| Some(&self.table.get(key)?.session))
     }
 
-    /// A tunnel may have something to send: it is written at the end of the turn.
+    /// Marks a tunnel that may have something to send; it is flushed at the end of the turn.
     #[inline]
     pub(in crate::worker) fn mark(&mut self, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
@@ -80,25 +82,25 @@ impl Tunnels {
         }
     }
 
-    /// Whether some may have something to send.
+    /// Whether any tunnel is marked.
     pub(in crate::worker) fn any_marked(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// When the first of them has something to do.
+    /// The earliest deadline of all tunnels.
     pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
         self.table.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min()
     }
 
-    /// Tells every peer that nothing more comes, which tells it to close.
+    /// Shuts down the sending side of every link, which makes the peers close.
     pub(in crate::worker) fn end_output(&mut self) {
         for (_, tunnel) in self.table.iter_mut() {
             tunnel.lane.link.end_output();
         }
     }
 
-    /// No peer is left that may still have something of ours to read. One whose hello was never
-    /// done has nothing.
+    /// Whether no peer can have unread data from this process. A peer whose hello was never done
+    /// has none.
     pub(in crate::worker) fn all_have_read(&self) -> bool {
         let may_have = |tunnel: &Tunnel| {
             tunnel.session.is_up() && !(tunnel.lane.link.has_no_end() && tunnel.lane.is_settled())
@@ -106,8 +108,8 @@ impl Tunnels {
         !self.table.iter().any(|(_, tunnel)| may_have(tunnel))
     }
 
-    /// Whether one still has streams, or something to send, or while `farewells` are waited for a
-    /// peer that may still tell of a stream.
+    /// Whether any tunnel has streams or something to send. With `farewells`, a peer that may still
+    /// report a stream counts as well.
     pub(in crate::worker) fn any_busy(&self, farewells: bool) -> bool {
         self.table.iter().any(|(_, tunnel)| {
             let session = &tunnel.session;
@@ -117,7 +119,7 @@ impl Tunnels {
         })
     }
 
-    /// Logs each, up to a number of them; the payload that all have moved, in and out.
+    /// Logs each tunnel, up to a maximum; returns the total payload in and out.
     pub(in crate::worker) fn log_state(&self, now: Moment) -> (u64, u64) {
         let (mut bytes_in, mut bytes_out) = (0, 0);
         for (logged, (_, tunnel)) in self.table.iter().enumerate() {
@@ -141,14 +143,15 @@ impl Tunnels {
         (bytes_in, bytes_out)
     }
 
-    /// Copies batches of links that take nothing, so that their receive buffers come back.
+    /// Copies batches of stalled links, so that their receive buffers are returned.
     pub(in crate::worker) fn free_stalled_buffers<D: Driver>(&mut self, cx: &mut Cx<D>) {
         for (_, tunnel) in self.table.iter_mut() {
             if let Some(batch) = &mut tunnel.lane.unsent {
                 cx.buffers.copy_bulk_of_batch(batch);
             }
-            // A batch is the driver's until its send is over, and is copied then.
-            if tunnel.lane.stands_still(cx.now)
+            // The driver owns the batch until its send completes. The cancelled send brings it back
+            // to [`Worker::link_sent`](crate::worker::Worker::link_sent), which copies it.
+            if tunnel.lane.is_stalled(cx.now)
                 && cx.buffers.has_half_beside(BATCH_BYTES)
                 && let Some(send) = tunnel.lane.send.take()
             {
@@ -157,7 +160,7 @@ impl Tunnels {
         }
     }
 
-    /// A link found no bulk buffer to receive into.
+    /// A link found no bulk buffer to receive into: queues it.
     fn wait_for_buffer<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
         if tunnel.lane.starved.replace(Lack::Receive) != Some(Lack::Receive) {
@@ -165,7 +168,7 @@ impl Tunnels {
         }
     }
 
-    /// A tunnel found no buffer of the worker's own pool.
+    /// A tunnel found no buffer in the worker's own pool: queues it.
     fn wait_for_pool<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
         if !std::mem::replace(&mut tunnel.lane.waits_for_pool, true) {
@@ -173,29 +176,29 @@ impl Tunnels {
         }
     }
 
-    /// There is a buffer in the worker's own pool again.
-    pub(in crate::worker) fn pool_is_back(&mut self, key: Key) {
+    /// The worker's own pool has buffers again.
+    pub(in crate::worker) fn pool_available(&mut self, key: Key) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
         tunnel.lane.waits_for_pool = false;
         tunnel.lane.starved.take_if(|lack| *lack == Lack::Pool);
-        // Writing comes back to reading.
+        // The flush of a tunnel also resumes reading.
         self.mark(key);
     }
 }
 
-/// A session, and the lane that carries it.
+/// A session and the lane that carries it.
 #[derive(Debug)]
 pub(in crate::worker) struct Tunnel {
     lane: Lane,
     session: Session,
-    /// Where small payload is copied to that waits for the link while receive buffers are scarce.
+    /// Small payload that waits for the link is copied here while receive buffers are scarce.
     packed: Option<ChunkMut>,
-    /// In the list of those that may have something to send.
+    /// Queued in [`Tunnels::dirty`].
     dirty: bool,
     began: Moment,
-    /// Something has come from the peer.
+    /// Something was received from the peer.
     heard: bool,
-    /// The peer has closed the link, and nothing was left to do.
+    /// The peer has closed the link and nothing was outstanding.
     ended_in_order: bool,
 }
 
@@ -213,12 +216,12 @@ impl Tunnel {
         self.session.protocol() == Protocol::V1 && self.lane.transform.is_none()
     }
 
-    /// Where small payload is copied to that waits for the link while receive buffers are scarce.
+    /// Small payload that waits for the link is copied here while receive buffers are scarce.
     pub(in crate::worker) fn packed_mut(&mut self) -> &mut Option<ChunkMut> {
         &mut self.packed
     }
 
-    /// A run of datagrams comes next. It is given back if it is whole already.
+    /// Begins to receive a run of datagrams. Returns the run if it is complete already.
     pub(in crate::worker) fn begin_run(&mut self, run: Run) -> Option<Run> {
         self.lane.destination = Destination::Flow;
         if run.left_bytes == 0 {
@@ -228,7 +231,7 @@ impl Tunnel {
         None
     }
 
-    /// More of the run has come. It is given back when it is whole.
+    /// Adds payload to the current run. Returns the run when it is complete.
     pub(in crate::worker) fn continue_run(&mut self, payload: Chunk) -> Option<Run> {
         let run = self.lane.run.as_mut()?;
         run.left_bytes -= payload.len() as u32;
@@ -236,7 +239,7 @@ impl Tunnel {
         self.lane.run.take_if(|run| run.left_bytes == 0)
     }
 
-    /// When session or line have something to do.
+    /// The earliest deadline of session and transform.
     fn next_timeout(&self) -> Option<Moment> {
         [self.session.next_timeout(), self.lane.transform.next_timeout()]
             .into_iter()
@@ -244,8 +247,8 @@ impl Tunnel {
             .min()
     }
 
-    /// The link has taken nothing for a while, though there is something for it.
-    pub(in crate::worker) fn stands_still(&self, now: Moment) -> bool {
-        self.lane.stands_still(now)
+    /// The link has data to send and has accepted none for a while.
+    pub(in crate::worker) fn is_stalled(&self, now: Moment) -> bool {
+        self.lane.is_stalled(now)
     }
 }

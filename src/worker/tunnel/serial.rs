@@ -1,7 +1,8 @@
-//! Tunnels over a serial line: [`crate::serial_line`] stands between the session and the device.
+//! Tunnels over a serial line: [`crate::serial_line`] is the transform between session and device.
+//! [`super::link_io`] calls this module for such lanes.
 //!
-//! The device is slow, and nothing must queue before it: so the session is asked for one frame at a
-//! time, when the line takes it at once, and what is most urgent then goes first.
+//! The device is slow, so nothing may queue in front of it. The session is asked for one frame at a
+//! time, and only when the line accepts it at once; the most urgent frame is therefore always next.
 
 use std::io;
 
@@ -17,21 +18,21 @@ use crate::worker::token::Kind;
 use crate::worker::tunnel::lane::Lack;
 use crate::worker::{Drain, Key, Worker};
 
-/// The line of one tunnel, and what is on its way through it.
+/// The line of one tunnel and the data in transit through it.
 #[derive(Debug)]
 pub(super) struct SerialLine {
     line: Line,
-    /// As it was logged.
+    /// The mode last logged.
     mode: Mode,
-    /// What the device is to be given, and how much of that it has taken.
+    /// Bytes for the device, and how many of them it has accepted.
     output: Vec<u8>,
     taken_bytes: usize,
-    /// What has come of the peer's stream.
+    /// Received bytes of the peer's stream.
     inbox: Vec<u8>,
 }
 
 impl SerialLine {
-    /// A line that was opened just now, and carries so much.
+    /// A line that was just opened, with this capacity.
     pub(in crate::worker) fn new(bytes_per_second: u32, checked: bool, now: Moment) -> SerialLine {
         let config = Config { bytes_per_second, incarnation: fastrand::u32(1..), checked };
         SerialLine {
@@ -43,33 +44,33 @@ impl SerialLine {
         }
     }
 
-    /// Stream bytes that a frame of the session carries at most.
+    /// Maximum stream bytes in a frame of the session.
     pub(in crate::worker) fn frame_bytes(&self) -> u64 {
         self.line.frame_bytes() as u64
     }
 
-    /// When [`SerialLine::on_time`] is to be called.
+    /// When [`SerialLine::on_time`] is due.
     pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
         self.line.next_timeout()
     }
 
-    /// It is now `now`; what can be written then is another question.
+    /// Advances the clock; writes nothing.
     pub(in crate::worker) fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
         self.line.on_time(now)
     }
 
-    /// Whether the line is read whatever waits for the session: what comes is acknowledgements, too,
-    /// and the line itself bounds the rest.
+    /// Whether the line is read regardless of the session's backlog. Input includes
+    /// acknowledgements, and the line bounds the rest itself.
     pub(in crate::worker) fn is_always_read(&self) -> bool {
         self.line.mode() != Mode::Plain
     }
 
-    /// All that was written is with the peer, as far as that can be known.
+    /// Whether all written data has reached the peer, as far as that is known.
     pub(in crate::worker) fn is_settled(&self) -> bool {
         self.output.is_empty() && self.line.is_settled()
     }
 
-    /// Gives the device what it is to have, as far as it takes it: whether it took all.
+    /// Writes output to the device. `true`: the device accepted all of it.
     fn flush(&mut self, device: &Fd) -> io::Result<bool> {
         while self.taken_bytes < self.output.len() {
             match rustix::io::write(device, &self.output[self.taken_bytes..]) {
@@ -86,8 +87,7 @@ impl SerialLine {
 }
 
 impl<D: Driver> Worker<D> {
-    /// Writes to a line what may go now: what it has to say itself, and frames of the session as it
-    /// takes them.
+    /// Writes what the line can send now: its own control frames, then frames of the session.
     pub(in crate::worker) fn write_line(&mut self, key: Key) {
         while self.flush_line(key) {
             let now = self.cx.now;
@@ -96,13 +96,13 @@ impl<D: Driver> Worker<D> {
             else {
                 return;
             };
-            if !serial.line.poll_output(&mut serial.output, now) && !self.feed_line(key) {
+            if !serial.line.poll_output(&mut serial.output, now) && !self.send_frames_to_line(key) {
                 break;
             }
         }
     }
 
-    /// `false`: the device takes no more for now, or is gone.
+    /// `false`: the device accepts no more for now, or is gone.
     fn flush_line(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let (Some(serial), Some(device)) =
@@ -128,8 +128,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Gives the line what it takes at once of what the session wants sent: whether it took any.
-    fn feed_line(&mut self, key: Key) -> bool {
+    /// Passes session frames to the line, as far as it accepts them at once. Returns whether it
+    /// accepted any.
+    fn send_frames_to_line(&mut self, key: Key) -> bool {
         let now = self.cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let Some(serial) = tunnel.lane.transform.serial_line() else { return false };
@@ -160,7 +161,7 @@ impl<D: Driver> Worker<D> {
         took_any
     }
 
-    /// The device has something.
+    /// The device is readable.
     pub(in crate::worker) fn read_line(&mut self, key: Key) {
         let now = self.cx.now;
         loop {
@@ -190,7 +191,7 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(key);
     }
 
-    /// Gives the session what the line has of the peer's stream, unless too many answers wait.
+    /// Passes the received stream to the session, unless its control backlog is full.
     pub(in crate::worker) fn take_from_line(&mut self, key: Key) {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };

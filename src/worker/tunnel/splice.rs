@@ -1,11 +1,12 @@
-//! Bulk that passes the process by: from a local socket through the stream's pipe to the link, and
-//! from the link through another pipe to the local socket at the other end.
+//! Zero-copy bulk: from a local socket through the stream's pipe to the link, and from the link
+//! through another pipe to the local socket at the other end.
 //!
-//! Sockets are watched by the driver; the calls themselves are made here, at once. Whatever cannot
-//! be spliced is copied, by [`crate::worker::stream::read`], [`crate::worker::stream::write`] and [`crate::worker::tunnel::link_io`], and counted.
+//! The driver polls the descriptors; the splice calls are made here, synchronously. Data that
+//! cannot be spliced is copied by [`crate::worker::stream::read`], [`crate::worker::stream::write`]
+//! and [`crate::worker::tunnel::link_io`], and the fallback is counted.
 //!
-//! A stream's own end decides how it is read (see [`crate::worker::stream::conn::ReadMode`]), and each end of a tunnel
-//! decides for itself how it reads the link: by big frames, whoever made them.
+//! The stream decides how its socket is read (see [`crate::worker::stream::conn::ReadMode`]). Each
+//! end of a tunnel decides on its own how it reads the link, by the size of the frames that arrive.
 
 use std::io;
 
@@ -24,28 +25,28 @@ use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode};
 use crate::worker::tunnel::link_io::is_again;
 use crate::worker::{Key, Worker};
 
-/// Big frames in a row after which the link is spliced.
+/// Big frames in a row that switch the link to splicing.
 const BIG_FRAMES: u8 = 2;
-/// Turns in a row without one after which it is received again.
+/// Turns in a row without a big frame that switch it back to receiving.
 const SMALL_TURNS: u8 = 32;
-/// Short splices in a row that end a stream's splicing.
+/// Short splices in a row that end the splicing of a stream.
 const SHORT_SPLICES: u8 = 8;
 
-/// What became of an attempt to pass payload on.
-enum Passed {
-    /// So many bytes went.
+/// Result of an attempt to move payload.
+enum Progress {
+    /// This many bytes were moved.
     Bytes(usize),
-    /// There is nothing more for now.
+    /// Nothing to move for now.
     Nothing,
-    /// What is left of the frame has to be copied.
+    /// The rest of the frame must be copied.
     Copy,
-    /// The tunnel is over.
+    /// The tunnel is gone.
     Gone,
 }
 
 impl<D: Driver> Worker<D> {
-    /// Whether reading a local socket, which is wanted, has to wait for its pipe. Also ends the
-    /// splicing of a stream that is no longer in bulk.
+    /// Whether a wanted read of a local socket must wait for its pipe. Also ends the splicing of a
+    /// stream that is no longer in bulk.
     pub(in crate::worker) fn pipe_is_busy(&mut self, key: Key) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return true };
         if conn.read_mode != ReadMode::Spliced {
@@ -59,12 +60,12 @@ impl<D: Driver> Worker<D> {
             conn.input.drop_pipes(&mut self.cx.buffers.pipes);
             return false;
         }
-        // What was framed and waits for the link is in the pipe, too: when it has gone, this is
-        // asked again.
+        // Framed payload that waits for the link is still in the pipe. Reading is retried when it
+        // has been sent.
         conn.input.pipe().is_some_and(|pipe| pipe.held_bytes() > PIPE_BYTES - SPLICE_BYTES_MIN)
     }
 
-    /// A local socket in bulk has something: it goes into the stream's pipe.
+    /// A spliced local socket is readable: fills the stream's pipe.
     pub(in crate::worker) fn fill_from_conn(&mut self, key: Key) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -91,14 +92,14 @@ impl<D: Driver> Worker<D> {
                 self.tunnels.mark(tunnel);
                 self.read_conn(key);
             }
-            // Small pieces have used the pipe up, or what comes next cannot be spliced: when it is
-            // empty, this is asked again.
+            // Small pieces have used up the slots of the pipe, or the next data cannot be spliced.
+            // Reading is retried when the pipe is empty.
             Err(error) if (is_again(&error) || is_refused(&error)) && pipe.held_bytes() > 0 => {
                 self.cx.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
                 self.arm_error_watch(key);
             }
-            // The socket was found readable. A splice stops at urgent data for ever, even when that
-            // has been taken; a receive goes past it.
+            // The socket was polled readable. A splice stops at urgent data for ever, even after it
+            // was taken; a receive gets past it.
             Err(error) if is_again(&error) => self.copy_conn(key),
             Err(error) if is_refused(&error) => {
                 conn.copy_only = true;
@@ -109,7 +110,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A stream in bulk that cannot be spliced for now.
+    /// Copies a stream in bulk that cannot be spliced for now.
     fn copy_conn(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.read_mode = ReadMode::Bulk;
@@ -119,8 +120,8 @@ impl<D: Driver> Worker<D> {
         self.read_conn(key);
     }
 
-    /// Moves payload whose head was sent from its pipe to the link. `true`: all of it has gone, or
-    /// there was none. `false`: the link takes no more for now, or is over.
+    /// Moves payload whose head was sent from its pipe to the link. `true`: all of it is sent, or
+    /// there was none. `false`: the link accepts no more for now, or is gone.
     pub(in crate::worker) fn pipe_to_link(&mut self, key: Key) -> bool {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
@@ -151,7 +152,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The link takes more of a frame.
+    /// The link is writable.
     pub(in crate::worker) fn link_writable(&mut self, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else {
             self.cx.counters.stale += 1;
@@ -168,9 +169,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Bytes were received from the link: do they begin big frames, so that it is better spliced?
-    pub(in crate::worker) fn judge_link(&mut self, key: Key) {
-        if !self.payload_may_pass(key) {
+    /// Data was received from the link: switches to splicing if it begins big frames in a row.
+    pub(in crate::worker) fn update_link_read_mode(&mut self, key: Key) {
+        if !self.can_splice_payload(key) {
             return;
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
@@ -185,7 +186,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A watched link has something: frames are read, the payload of big ones is passed on.
+    /// A polled link is readable: decodes frames and splices the payload of big ones.
     pub(in crate::worker) fn link_ready(&mut self, key: Key, events: io::Result<u32>) {
         let Some(tunnel) = self.tunnels.get_mut(key) else {
             self.cx.counters.stale += 1;
@@ -202,29 +203,31 @@ impl<D: Driver> Worker<D> {
             self.read_line(key);
             return self.read_link(key);
         }
+        // Bounds what one link may take of a turn; the link is polled again and completes at once
+        // if data is left.
         let mut left_bytes = SPLICE_TURN_BYTES;
-        let mut passed_any = false;
+        let mut spliced_any = false;
         while left_bytes > 0 {
-            let passed = if self.payload_may_pass(key) {
+            let progress = if self.can_splice_payload(key) {
                 self.link_to_pipe(key, left_bytes)
             } else {
-                Passed::Copy
+                Progress::Copy
             };
-            let passed = match passed {
-                Passed::Copy => self.read_ahead(key),
+            let progress = match progress {
+                Progress::Copy => self.read_ahead(key),
                 other => {
-                    passed_any = true;
+                    spliced_any = true;
                     other
                 }
             };
-            match passed {
-                Passed::Bytes(bytes) => left_bytes = left_bytes.saturating_sub(bytes),
-                Passed::Nothing | Passed::Copy => break,
-                Passed::Gone => return,
+            match progress {
+                Progress::Bytes(bytes) => left_bytes = left_bytes.saturating_sub(bytes),
+                Progress::Nothing | Progress::Copy => break,
+                Progress::Gone => return,
             }
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        tunnel.lane.streak = if passed_any { 0 } else { tunnel.lane.streak.saturating_add(1) };
+        tunnel.lane.streak = if spliced_any { 0 } else { tunnel.lane.streak.saturating_add(1) };
         if tunnel.lane.streak >= SMALL_TURNS && tunnel.lane.link.is_socket() {
             tunnel.lane.read_mode = LinkReadMode::Received;
             tunnel.lane.streak = 0;
@@ -233,55 +236,55 @@ impl<D: Driver> Worker<D> {
         self.read_link(key);
     }
 
-    /// Reads a little of the link and takes in what that is.
-    fn read_ahead(&mut self, key: Key) -> Passed {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
+    /// Reads a little ahead and decodes it.
+    fn read_ahead(&mut self, key: Key) -> Progress {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
         if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
-            return Passed::Nothing;
+            return Progress::Nothing;
         }
         let most_bytes = match tunnel.lane.decoder.payload_left() {
             0 => tunnel.lane.ahead_bytes,
             // Payload that cannot be spliced.
             _ => AHEAD_BYTES_MAX,
         };
-        tunnel.lane.passing = false;
+        tunnel.lane.splicing = false;
         match self.cx.buffers.read_ahead(&tunnel.lane.link, most_bytes) {
             Ok(Some(chunk)) => {
                 let bytes = chunk.len();
                 if let Err(error) = self.read_frames(key, chunk) {
                     self.drop_tunnel(key, &error.to_string());
-                    return Passed::Gone;
+                    return Progress::Gone;
                 }
-                let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
+                let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
                 let big = tunnel.lane.decoder.payload_left() as usize >= SPLICE_BYTES_MIN;
                 tunnel.lane.ahead_bytes = match bytes == most_bytes && !big {
                     true => AHEAD_BYTES_MAX,
                     false => AHEAD_BYTES_MIN,
                 };
-                if bytes == most_bytes { Passed::Bytes(bytes) } else { Passed::Nothing }
+                if bytes == most_bytes { Progress::Bytes(bytes) } else { Progress::Nothing }
             }
             Ok(None) => {
                 self.link_ended(key);
-                Passed::Gone
+                Progress::Gone
             }
-            Err(error) if is_again(&error) => Passed::Nothing,
+            Err(error) if is_again(&error) => Progress::Nothing,
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 tunnel.lane.starved = Some(Lack::Pool);
                 self.tunnels.wait_for_pool(&mut self.cx, key);
-                Passed::Nothing
+                Progress::Nothing
             }
             Err(error) => {
                 self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
-                Passed::Gone
+                Progress::Gone
             }
         }
     }
 
-    /// Whether the payload that comes next is much, and for a socket that it can be spliced to.
-    fn payload_may_pass(&mut self, key: Key) -> bool {
+    /// Whether the next payload is large and its destination is a socket that can be spliced to.
+    fn can_splice_payload(&mut self, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get(key) else { return false };
         let Destination::Conn(conn_key) = tunnel.lane.destination else { return false };
-        let least = if tunnel.lane.passing { 1 } else { SPLICE_BYTES_MIN };
+        let least = if tunnel.lane.splicing { 1 } else { SPLICE_BYTES_MIN };
         if tunnel.lane.copy_only || (tunnel.lane.decoder.payload_left() as usize) < least {
             return false;
         }
@@ -293,63 +296,63 @@ impl<D: Driver> Worker<D> {
         self.has_pipe_room(conn_key)
     }
 
-    /// Moves payload of the frame being read from the link into its stream's pipe, and from there
-    /// on.
-    fn link_to_pipe(&mut self, key: Key, most_bytes: usize) -> Passed {
+    /// Moves payload of the current frame from the link into its stream's pipe, and on to the
+    /// socket.
+    fn link_to_pipe(&mut self, key: Key, most_bytes: usize) -> Progress {
         let now = self.cx.now;
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return Passed::Gone };
-        let Destination::Conn(conn_key) = tunnel.lane.destination else { return Passed::Copy };
-        let Some(conn) = self.conns.get_mut(conn_key) else { return Passed::Copy };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
+        let Destination::Conn(conn_key) = tunnel.lane.destination else { return Progress::Copy };
+        let Some(conn) = self.conns.get_mut(conn_key) else { return Progress::Copy };
         let Some(pipe) = conn.output.need_room(&mut self.cx.buffers.pipes) else {
-            return Passed::Copy;
+            return Progress::Copy;
         };
         let bytes = (tunnel.lane.decoder.payload_left() as usize).min(most_bytes);
         match pipe.fill(tunnel.lane.link.input(), bytes) {
             Ok(0) => {
                 self.link_ended(key);
-                Passed::Gone
+                Progress::Gone
             }
             Ok(bytes) => {
                 tunnel.lane.decoder.payload_passed(bytes as u32);
                 tunnel.lane.read_bytes += bytes as u64;
-                tunnel.lane.passing = tunnel.lane.decoder.payload_left() > 0;
+                tunnel.lane.splicing = tunnel.lane.decoder.payload_left() > 0;
                 tunnel.session.received(now);
                 self.cx.counters.spliced_to_local += bytes as u64;
                 self.cx.busy_poll.on_payload(true, now);
                 conn.output.push_piped(bytes);
                 conn.last_data = now;
-                // While its pages are at hand.
+                // Now, while the pages are still in the cache.
                 self.write_conn(conn_key);
-                Passed::Bytes(bytes)
+                Progress::Bytes(bytes)
             }
             Err(error) if is_again(&error) => {
                 if pipe.held_bytes() == 0 || direct::waiting_bytes(tunnel.lane.link.input()) == 0 {
-                    return Passed::Nothing;
+                    return Progress::Nothing;
                 }
-                // The pipe takes no more pieces, and its socket nothing from it.
+                // The pipe has no free slot and its socket is not draining it.
                 if conn.output.add_pipe(&mut self.cx.buffers.pipes) {
-                    return Passed::Bytes(0);
+                    return Progress::Bytes(0);
                 }
                 if self.free_stalled_pipes(conn_key) {
-                    return Passed::Bytes(0);
+                    return Progress::Bytes(0);
                 }
                 self.cx.counters.pipe_full += 1;
-                Passed::Copy
+                Progress::Copy
             }
             Err(error) if is_refused(&error) => {
                 tunnel.lane.copy_only = true;
                 self.cx.counters.splice_refused += 1;
-                Passed::Copy
+                Progress::Copy
             }
             Err(error) => {
                 self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
-                Passed::Gone
+                Progress::Gone
             }
         }
     }
 
-    /// Moves what comes next in a stream's pipe to its local socket. `false`: that takes no more
-    /// for now, or is over.
+    /// Moves the front of a stream's pipe to its local socket. `false`: the socket accepts no more
+    /// for now, or is gone.
     pub(in crate::worker) fn pipe_to_socket(&mut self, key: Key) -> bool {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return false };
@@ -378,7 +381,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A local socket takes more.
+    /// A local socket is writable.
     pub(in crate::worker) fn conn_writable(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else {
             self.cx.counters.stale += 1;
@@ -390,12 +393,12 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// The socket is of a kind that cannot be spliced.
+/// Whether a descriptor does not support splicing.
 fn is_refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }
 
-/// Why a pipe was not drained: an error, or nothing moved, which a socket never says.
+/// Why a pipe was not drained: an error, or zero bytes, which a socket never reports.
 fn why(result: &io::Result<usize>) -> io::Error {
     match result {
         Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
