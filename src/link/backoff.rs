@@ -1,5 +1,5 @@
-//! When to dial again: at once and soon after a tunnel that was up, then capped exponential backoff
-//! with full jitter. Pure.
+//! When to dial again. The first dials after a tunnel that was up follow soon; then capped
+//! exponential backoff with full jitter.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use crate::limits::{
     SHORT_LIVES_MAX,
 };
 
-/// Counts failures in a row.
+/// Counts consecutive failures.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     failures: u32,
-    /// Tunnels in a row that came up and were lost soon.
+    /// Consecutive tunnels that came up and were lost soon.
     short_lives: u32,
-    /// Dials left that follow each other soon: the peer was there a moment ago.
+    /// Remaining dials at short intervals, after a tunnel that was up.
     soon_left: u32,
 }
 
 impl Backoff {
-    /// A connection is gone. `up`: how long its tunnel was up; `None`: the hello was never
-    /// completed, which is a failure. A tunnel that was up forgives the failures before it: its peer
-    /// is being restarted, or the path broke. A peer that says hello and drops again and again is no
-    /// better than one that is not there: its short lives are forgiven a few times in a row, until
-    /// one of its tunnels lasts.
+    /// Records the loss of a connection. `up`: how long its tunnel was up; `None`: the hello was
+    /// never completed, which is a failure. A tunnel that was up resets the failures before it: its
+    /// peer is being restarted, or the path broke. A peer that repeatedly completes the hello and
+    /// drops the tunnel is no better than one that is absent: its short lives are forgiven a few
+    /// times in a row, until one of its tunnels lasts.
     pub fn lost(&mut self, up: Option<Duration>) {
         let Some(up) = up else { return };
         let lasted = up >= Duration::from_millis(HEALTHY_MILLIS);
@@ -35,9 +35,9 @@ impl Backoff {
         self.soon_left = if forgiven { REDIAL_SOON_TIMES } else { 0 };
     }
 
-    /// How long to wait before the next dial. `random` is any number, evenly spread: it places
-    /// the wait between nothing and the present bound, so that many connectors that lost the same
-    /// receptor do not come back in step.
+    /// The wait before the next dial. `random` is any number, evenly distributed: it places the
+    /// wait between zero and the current bound, so that many connectors that lost the same receptor
+    /// do not return in step.
     pub fn next(&mut self, random: u64) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else {
             self.failures = 1;
@@ -105,7 +105,7 @@ mod tests {
         }
     }
 
-    /// As while its successor starts: not at once, but so soon that nobody waits for long.
+    /// A restarted peer is not dialled at once, but soon.
     #[test]
     fn a_peer_that_was_there_a_moment_ago_is_dialled_again_soon() {
         let mut backoff = Backoff::default();
@@ -132,7 +132,7 @@ mod tests {
             longest = longest.max(backoff.next(REDIAL_MAX_MILLIS - 1));
         }
         assert!(longest >= Duration::from_millis(REDIAL_MAX_MILLIS), "{longest:?}");
-        // One that lasts is another beginning.
+        // A tunnel that lasts resets the count.
         backoff.lost(LASTED);
         assert_eq!(backoff.next(0), Duration::ZERO);
         backoff.lost(SHORT);

@@ -1,3 +1,3 @@
-//! How the persistent connection comes back.
+//! Re-establishing the persistent connection.
 
 pub mod backoff;

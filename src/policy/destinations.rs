@@ -1,10 +1,10 @@
-//! What a proxy may reach: `PERMIT=`, and what is refused although nothing says so.
+//! The destinations that proxies may reach: `PERMIT=`, and addresses that are refused by default.
 //!
-//! A tunnel must not become a hole: the services of the exit's own machine listen on loopback
-//! because nobody else is to use them, and what is link-local is often more (the metadata of a cloud's
-//! machine). So these are refused unless a `PERMIT=` names them. The verdict is on an address, never
-//! on a name, and is asked for each address that is about to be connected to: a name that leads to
-//! another address the next time changes nothing.
+//! A tunnel must not become a hole. Services of the exit's own machine listen on loopback so that
+//! no other host can use them, and link-local addresses often lead to more (the metadata service of
+//! a cloud). So these are refused unless a `PERMIT=` names them. The decision is made on an
+//! address, never on a name, for each address before it is connected to. So it does not matter if a
+//! name resolves to another address the next time.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,40 +12,39 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Caller, Permit, Proxy};
 
-/// Who may reach what through proxies.
+/// Rules on destinations of proxies.
 #[derive(Debug, Clone)]
 pub struct Destinations {
     permits: Vec<Permit>,
-    /// The permits of exits that have some of their own, by the exit's place in the plan.
+    /// Rules of exits that have their own, by the exit's index in the plan.
     of_exits: HashMap<usize, Vec<Permit>>,
-    /// Where this process listens.
+    /// Addresses on which this process listens.
     own: Vec<SocketAddr>,
 }
 
-/// A client that asks a proxy.
+/// The client of a proxy.
 #[derive(Debug, Clone)]
 pub struct Asker {
-    /// As exits know it.
+    /// Its address and entrance, as exits see it.
     pub caller: Caller,
-    /// What it is called, where that was looked up and verified.
+    /// Its name, if it was looked up and verified.
     pub name: Option<String>,
-    /// The place of the exit that asks for it in the plan; `None` is ruled by what the process was
-    /// told.
+    /// Index in the plan of the exit that asks; `None` applies the rules of the process.
     pub exit: Option<usize>,
 }
 
 impl Destinations {
-    /// By these rules, for a process that listens there.
+    /// Rules of the process, and the addresses on which it listens.
     pub fn new(permits: Vec<Permit>, own: Vec<SocketAddr>) -> Destinations {
         Destinations { permits, of_exits: HashMap::new(), own }
     }
 
-    /// For the exit at this place of the plan, by these rules in place of the process's.
+    /// Sets the rules of one exit, which replace those of the process.
     pub fn set_exit(&mut self, exit: usize, permits: Vec<Permit>) {
         self.of_exits.insert(exit, permits);
     }
 
-    /// Whether what a client may reach by an exit depends on its name, of which nothing is known
+    /// Whether the decision for this exit depends on the client's name, which was not looked up
     /// yet.
     pub fn want_name(
         &self,
@@ -57,22 +56,22 @@ impl Destinations {
         self.of(proxy, exit).any(|permit| permit.sources.verdict(caller, name).is_none())
     }
 
-    /// The rules that hold for an exit.
+    /// The rules that apply to an exit.
     fn all(&self, exit: Option<usize>) -> &[Permit] {
         exit.and_then(|exit| self.of_exits.get(&exit)).unwrap_or(&self.permits)
     }
 
-    /// Those of them that speak of a proxy.
+    /// The rules that apply to a proxy.
     fn of(&self, proxy: Proxy, exit: Option<usize>) -> impl Iterator<Item = &Permit> {
         self.all(exit).iter().filter(move |permit| permit.is_of(proxy))
     }
 
-    /// May it reach that address? `name` is what the client called it, which has led to that
-    /// address: patterns of names in a list of destinations mean it. `is_ours` says whether an
-    /// address is one of this machine's.
+    /// Whether the client may reach an address. `name` is the destination as the client named it
+    /// and as it was resolved to that address; patterns of names in a list of destinations are
+    /// matched against it. `is_ours` tells whether an address belongs to this machine.
     ///
     /// # Errors
-    /// Why not, for the client and the log.
+    /// The reason for the refusal, for the client and the log.
     pub fn may(
         &self,
         proxy: Proxy,
@@ -85,12 +84,12 @@ impl Destinations {
         self.judge(proxy, destination, name, asker, kind)
     }
 
-    /// May the client's own host be called at that port, for a server (FTP's active mode)? As
-    /// [`Destinations::may`], and a client on this machine has to be named whatever its address is:
-    /// what listens here was not opened for servers elsewhere.
+    /// Whether a server may be connected to that port of the client's own host (FTP's active mode).
+    /// As [`Destinations::may`]; in addition, a client on this machine has to be named whatever its
+    /// address is, because services here are not meant for servers elsewhere.
     ///
     /// # Errors
-    /// Why not, for the server's side and the log.
+    /// The reason for the refusal, for the server's side and the log.
     pub fn may_call(
         &self,
         proxy: Proxy,
@@ -104,7 +103,7 @@ impl Destinations {
         self.judge(proxy, client, &client.ip().to_string(), asker, kind)
     }
 
-    /// `kind`: what makes it an address that has to be named.
+    /// `kind`: why the address has to be named.
     fn judge(
         &self,
         proxy: Proxy,
@@ -143,10 +142,10 @@ impl Destinations {
         }
     }
 
-    /// Those of the addresses of a name that may be reached, see [`Self::may`].
+    /// The addresses of a name that may be reached, see [`Self::may`].
     ///
     /// # Errors
-    /// Why not, where none may.
+    /// The reason, if none may.
     pub fn permitted(
         &self,
         proxy: Proxy,
@@ -166,7 +165,7 @@ impl Destinations {
         }
     }
 
-    /// Whether this process listens there. `is_ours` as for [`Self::may`].
+    /// Whether this process listens on that address. `is_ours` as for [`Self::may`].
     pub fn is_own(&self, address: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> bool {
         let (ip, port) = (meant(address.ip()), address.port());
         self.own.iter().any(|own| {
@@ -175,11 +174,11 @@ impl Destinations {
         })
     }
 
-    /// The addresses of a plain relay's server but for its own ports: each connection would beget the
-    /// next one, until there is room for no more.
+    /// The addresses of a plain relay's server without its own ports: a connection to one of those
+    /// would cause another one, until no room is left.
     ///
     /// # Errors
-    /// There were only such.
+    /// No address is left.
     pub fn but_own(
         &self,
         mut addresses: Vec<SocketAddr>,
@@ -194,7 +193,7 @@ impl Destinations {
         }
     }
 
-    /// What makes an address one that has to be named.
+    /// Why the address has to be named, if it has to.
     fn refused_kind(
         &self,
         ip: IpAddr,
@@ -206,7 +205,7 @@ impl Destinations {
     }
 }
 
-/// What kind of address it is, if not one of a host elsewhere.
+/// The kind of the address, if it is not one of a host elsewhere.
 fn kind(ip: IpAddr) -> Option<&'static str> {
     match ip {
         // The whole of 0.0.0.0/8 is "this network" (RFC 791); connecting to 0.0.0.0 leads to
@@ -222,7 +221,7 @@ fn kind(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address that an IPv6 one stands for, if it does: a translator, or the kernel itself,
+/// The IPv4 address that an IPv6 address stands for, if any: a translator or the kernel itself
 /// would lead there.
 fn meant(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
@@ -285,7 +284,7 @@ mod tests {
             ("239.1.1.1:80", "multicast"),
             ("[ff02::1]:80", "multicast"),
             ("255.255.255.255:80", "broadcast"),
-            // Seen through.
+            // IPv4 addresses inside IPv6 ones.
             ("[::ffff:127.0.0.1]:80", "loopback"),
             ("[::127.0.0.1]:80", "loopback"),
             ("[::ffff:0:127.0.0.1]:80", "loopback"),
@@ -295,7 +294,7 @@ mod tests {
             ("[64:ff9b:1::127.0.0.1]:80", "loopback"),
             ("[2002:7f00:1::1]:80", "loopback"),
             ("[::ffff:224.0.0.1]:80", "multicast"),
-            // Our own ports, by every address.
+            // Our own ports, on every address.
             ("192.0.2.7:9000", "a port of this relay"),
             ("192.0.2.7:9001", "a port of this relay"),
             ("192.0.2.7:9002", "a port of this relay"),
@@ -363,7 +362,7 @@ mod tests {
             "[::ffff:10.0.0.1]:80",
             "[64:ff9b::10.0.0.1]:80",
             "[2002:a00:1::1]:80",
-            // Our addresses, but not our ports; our port, but not our address.
+            // Our addresses with other ports, and our port on another address.
             "192.0.2.7:80",
             "192.0.2.8:9000",
             "192.0.2.8:9002",
@@ -434,7 +433,7 @@ mod tests {
             ("www.example.org", "11.0.0.1:80", true),
             ("www.example.com", "11.0.0.1:80", false),
             ("11.0.0.1", "11.0.0.1:80", false),
-            // A name that leads home.
+            // A name that resolves to loopback.
             ("www.example.org", "127.0.0.1:80", false),
         ] {
             assert_eq!(may(&by_name, &nobody, name, at), wanted, "{name} at {at}");

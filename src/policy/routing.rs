@@ -1,13 +1,13 @@
-//! Routing: which exit a stream from the peer takes.
+//! Routing: choice of the exit for a stream of the peer.
 
 use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Caller, Exit, Target, Transport};
 
-/// Which exit is taken depends on the client's name, which is to be asked for.
+/// The choice depends on the client's name, which was not looked up yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameWanted;
 
-/// As [`choose_by_name`], for a caller whose name nobody asks for.
+/// As [`choose_by_name`], for a caller whose name is not looked up.
 pub fn choose<'p>(
     exits: &'p [Exit],
     caller: &Caller,
@@ -17,12 +17,11 @@ pub fn choose<'p>(
     place.and_then(|place| exits.get(place))
 }
 
-/// The place of the first exit, in the order of the command line, that is for what the stream
-/// carries (all are where the peer does not say) and open to the caller. `None` means that the
-/// stream is to be refused.
+/// Index of the first exit, in the order of the command line, that suits the transport (any does if
+/// the peer does not announce it) and admits the caller. `None`: the stream is to be refused.
 ///
 /// # Errors
-/// An exit's list is reached whose verdict depends on the name.
+/// The decision of an exit's list depends on the name.
 pub fn choose_by_name(
     exits: &[Exit],
     caller: &Caller,
@@ -39,10 +38,10 @@ pub fn choose_by_name(
     Ok(None)
 }
 
-/// The server at the port of the entrance that the caller came in by, or so far from it.
+/// The server at the port of the caller's entrance, plus `offset`.
 ///
 /// # Errors
-/// Why there is none, as the peer is told.
+/// The reason for having none, as it is sent to the peer.
 pub fn at_port_of(host: &str, offset: i32, caller: &Caller) -> Result<Target, String> {
     let Some(entrance_port) = caller.entrance_port else {
         return Err(format!("no port at {host}: the peer does not say the entrance's"));

@@ -1,4 +1,4 @@
-//! Which protocol is on the wire, and reading and writing it.
+//! The codecs of both protocols behind one decoder and one encoder.
 
 use std::net::SocketAddr;
 
@@ -13,21 +13,21 @@ pub enum Protocol {
     V1,
 }
 
-/// One step of reading.
+/// Result of one step of decoding.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// A frame is complete. If it announces payload, that comes in the next steps.
+    /// A frame is complete. Payload that it announces follows in the next steps.
     Frame(Frame<'a>),
-    /// The next bytes, as many as were consumed, belong to the payload of the last frame.
+    /// The bytes consumed are payload of the last frame.
     Payload,
-    /// All bytes are consumed and no frame is complete.
+    /// All bytes were consumed, and no frame is complete.
     More,
 }
 
-/// Each side says one HELLO and two HELLOOKs; behind them it speaks what was agreed.
+/// Each side sends one HELLO and two HELLOOKs, then the agreed protocol.
 const HELLO_PACKETS: u8 = 3;
 
-/// Reads a connection from its first byte, in whichever protocol its hello leads to.
+/// Decodes a connection from its first byte, in the protocol that its hello agrees on.
 #[derive(Debug)]
 pub struct Decoder {
     newest: u8,
@@ -44,13 +44,13 @@ enum Reader {
 }
 
 impl Decoder {
-    /// `newest` is the newest protocol that we offer in our own hello (0 is 0.3).
+    /// `newest`: the newest protocol that we offer in our own hello (0 is 0.3).
     pub fn new(newest: u8) -> Decoder {
         let reader = Reader::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
         Decoder { newest, hello_packets: 0, reader, peer_name: String::new() }
     }
 
-    /// What the peer calls its host, for the log; empty before its hello.
+    /// The peer's host name as it reports it, for the log; empty before its hello.
     pub fn peer_name(&self) -> &str {
         match &self.reader {
             Reader::V03 { decoder, .. } => decoder.peer_name(),
@@ -58,12 +58,11 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes from the front of `input`: how many were consumed, and what they were. To be
-    /// called until it gives [`Step::More`], each time with the rest. After an error nothing
-    /// further can be read.
+    /// Decodes bytes at the front of `input`, and returns how many were consumed. To be called with
+    /// the rest until it returns [`Step::More`]. After an error the decoder is not usable any more.
     ///
     /// # Errors
-    /// [`WireError`] when the bytes cannot be what was agreed.
+    /// [`WireError`] when the bytes do not conform to the protocol.
     #[inline]
     pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
         if self.hello_packets == HELLO_PACKETS {
@@ -95,8 +94,8 @@ impl Decoder {
 }
 
 impl Decoder {
-    /// Bytes of payload that are to come of the frame being read, and that may go past the decoder.
-    /// 0 in 0.3, whose frames are small.
+    /// Payload bytes left of the current frame, which may bypass the decoder. 0 in 0.3, whose
+    /// frames are small.
     #[inline]
     pub fn payload_left(&self) -> u32 {
         match &self.reader {
@@ -105,10 +104,10 @@ impl Decoder {
         }
     }
 
-    /// So many bytes of payload went past the decoder.
+    /// `bytes` of payload have bypassed the decoder.
     ///
     /// # Panics
-    /// If fewer are to come.
+    /// If fewer are left.
     #[inline]
     pub fn payload_passed(&mut self, bytes: u32) {
         match &mut self.reader {
@@ -118,8 +117,8 @@ impl Decoder {
     }
 }
 
-/// Writes frames of streams, in either protocol, at the end of a buffer. Of a frame with payload
-/// it writes what stands before the payload.
+/// Encodes frames of streams in either protocol, and appends them to a buffer. Of a frame with
+/// payload it writes the part before the payload.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoder(pub Protocol);
 
@@ -130,8 +129,8 @@ fn short(id: u32) -> u16 {
 }
 
 impl Encoder {
-    /// A new stream, up to its first data. 0.3 does not say what it carries; in SockMux 1 nothing
-    /// comes first of one that carries datagrams.
+    /// Opens a stream; first data may follow. 0.3 does not announce the transport; in SockMux 1 a
+    /// datagram stream has no first data.
     pub fn open(
         self,
         out: &mut Vec<u8>,
@@ -149,7 +148,7 @@ impl Encoder {
         }
     }
 
-    /// The stream has reached its server. First data goes with it in 0.3 only.
+    /// The stream has connected to its server. First data follows in 0.3 only.
     pub fn opened(
         self,
         out: &mut Vec<u8>,
@@ -167,7 +166,7 @@ impl Encoder {
         }
     }
 
-    /// Data, up to its payload.
+    /// Stream data; its payload follows.
     #[inline]
     pub fn data(self, out: &mut Vec<u8>, route: Route, bytes: u32) {
         match self.0 {
@@ -178,8 +177,8 @@ impl Encoder {
         }
     }
 
-    /// A run of datagrams, up to its bytes: all of `size_bytes`, but the last may be shorter. In 0.3
-    /// it is one datagram, and not an empty one.
+    /// A run of datagrams of `size_bytes` each, the last perhaps shorter; its payload follows. In
+    /// 0.3 a run is one datagram, and not an empty one.
     #[inline]
     pub fn datagrams(self, out: &mut Vec<u8>, route: Route, size_bytes: u32, bytes: u32) {
         match self.0 {
@@ -191,7 +190,7 @@ impl Encoder {
         }
     }
 
-    /// Bytes taken (0.3), or that may be sent (1).
+    /// Bytes consumed (0.3), or granted (1).
     #[inline]
     pub fn consumed(self, out: &mut Vec<u8>, route: Route, bytes: u64) {
         match self.0 {
@@ -210,7 +209,7 @@ impl Encoder {
         }
     }
 
-    /// Urgent data, up to its byte.
+    /// Urgent data; its byte follows.
     pub fn urgent(self, out: &mut Vec<u8>, route: Route) {
         match self.0 {
             Protocol::V03 => v03::Encoder.urgent(out, short(route.id), short(route.peer_id), 1),
@@ -218,7 +217,7 @@ impl Encoder {
         }
     }
 
-    /// The stream is over: by a reset for this reason, or in good order, which 0.3 says so.
+    /// Ends the stream: with a reset for this reason, or in good order, which 0.3 distinguishes.
     pub fn close(self, out: &mut Vec<u8>, route: Route, reset: Option<&str>) {
         match (self.0, reset) {
             (Protocol::V03, reset) => {
@@ -231,7 +230,7 @@ impl Encoder {
         }
     }
 
-    /// An open is refused. `reason` is empty where a 0.3 peer is told in the original's words.
+    /// Refuses an open. `reason` is empty where a 0.3 peer gets the original's text.
     pub fn refuse(self, out: &mut Vec<u8>, peer_id: u32, reason: &str) {
         match self.0 {
             Protocol::V03 if reason.is_empty() => {
@@ -244,7 +243,7 @@ impl Encoder {
         }
     }
 
-    /// An open is refused, and no server was tried. For a peer of ours.
+    /// Refuses an open for which no server was tried. For a peer of ours.
     pub fn not_taken(self, out: &mut Vec<u8>, peer_id: u32, reason: &str) {
         match self.0 {
             Protocol::V03 => v03::Encoder.not_taken(out, short(peer_id), reason),
@@ -252,7 +251,7 @@ impl Encoder {
         }
     }
 
-    /// No stream may begin any more. For a peer of ours.
+    /// No stream is accepted any more. For a peer of ours.
     pub fn going_away(self, out: &mut Vec<u8>, reason: &str) {
         match self.0 {
             Protocol::V03 => v03::Encoder.going_away(out, reason),
@@ -260,7 +259,7 @@ impl Encoder {
         }
     }
 
-    /// A question for a sign of life, to be answered with the same payload.
+    /// Requests a sign of life, to be answered with the same payload.
     pub fn ping(self, out: &mut Vec<u8>, payload: &[u8]) {
         match self.0 {
             Protocol::V03 => v03::Encoder.ping(out, payload),
@@ -268,7 +267,7 @@ impl Encoder {
         }
     }
 
-    /// The answer to a ping that came with these ids (0.3 swaps them).
+    /// Answers a ping that had these ids (0.3 swaps them).
     pub fn pong(self, out: &mut Vec<u8>, ids: (u16, u16), payload: &[u8]) {
         match self.0 {
             Protocol::V03 => v03::Encoder.pong(out, ids, payload),

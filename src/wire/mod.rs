@@ -1,14 +1,12 @@
-//! Bytes to frames and back. Pure: no descriptor, clock, randomness or log.
+//! Encoding and decoding of frames. Pure: no descriptor, clock, randomness or log.
 //!
-//! One frame vocabulary ([`Frame`]) stands above the codecs, so that the session does not know
-//! which protocol is on the wire. [`v03`] is SockMux 0.3, the original's.
+//! Both codecs share one frame vocabulary ([`Frame`]), so that the session does not depend on the
+//! protocol. [`v03`] is SockMux 0.3, the original's; [`v1`] is ours. A connection begins in 0.3 and
+//! continues in 1 if both sides offered it in their hello: [`Decoder`] switches by itself.
 //!
-//! Payload of a stream is never part of a frame here. A frame that announces payload says how
-//! many bytes follow ([`Frame::payload_bytes`]), and the reader hands those on by count, so that
-//! they may stay where the kernel put them.
-//!
-//! [`v1`] is ours. A connection begins as 0.3 and goes on as 1 when both sides offered it in their
-//! hello: [`Decoder`] changes over by itself.
+//! Payload of a stream is never part of a frame here. A frame announces how many bytes of payload
+//! follow ([`Frame::payload_bytes`]), and the reader passes those on by count, so that they may
+//! stay where the kernel put them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -40,17 +38,17 @@ impl Transport {
     }
 }
 
-/// What a stream has to do with another one, the control stream: see [`Frame::Related`].
+/// How a new stream relates to another one, the control stream; see [`Frame::Related`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// The client of a port that was asked for has come.
+    /// A client has connected to a requested port.
     Port {
         /// The control stream, by the number that the sender of the frame gave it.
         control: u32,
         /// The receiver's number of the port.
         request: u32,
     },
-    /// The control stream's client is to be called.
+    /// The control stream's client is to be connected to.
     Call {
         /// The control stream, by the number that the receiver of the frame gave it.
         control: u32,
@@ -59,23 +57,23 @@ pub enum Relation {
     },
 }
 
-/// Which stream a frame is for, as its receiver sees it.
+/// The stream that a frame is for, from the receiver's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamRef {
-    /// By the number that the receiver gave it.
+    /// The number that the receiver assigned.
     Ours(u32),
-    /// By the number that the sender gave it.
+    /// The number that the sender assigned.
     Theirs(u32),
-    /// None.
+    /// No stream.
     None,
 }
 
-/// Which stream a frame is for, as its sender sees it.
+/// The stream that a frame is for, from the sender's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The sender's number.
     pub id: u32,
-    /// The receiver's number; the protocol's "none" where it is not known.
+    /// The receiver's number; the protocol's "none" if it is not known.
     pub peer_id: u32,
     /// The sender opened the stream.
     pub opener: bool,
@@ -96,36 +94,36 @@ impl Route {
     }
 }
 
-/// One frame, as the session understands it. `from` is the number that the sender gives the
-/// stream, `to` says which of the receiver's streams is meant.
+/// One frame, as the session sees it. `from` is the sender's number of the stream, `to` refers to
+/// the receiver's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// Opens a connection between two programs.
+    /// Starts the hello.
     Hello {
-        /// The two id fields as found: an answer repeats them.
+        /// The two id fields as received: the answer repeats them.
         ids: (u16, u16),
-        /// What a peer of our kind offers behind the text; the original sends nothing there.
+        /// Offer of a peer of ours, sent behind the text; the original sends none.
         offer: Option<v03::Offer>,
     },
     /// Answers a hello.
     HelloOk {
-        /// The two id fields as found: an answer repeats them.
+        /// The two id fields as received: the answer repeats them.
         ids: (u16, u16),
     },
-    /// A new stream, with first data behind it.
+    /// Opens a stream. First data follows.
     Open {
         /// The opener's id.
         from: Option<u32>,
         /// Address of the client, if it could be read.
         client: Option<SocketAddr>,
-        /// Address of the entrance that the client came in by, if it could be read.
+        /// Address of the entrance at which the client connected, if it could be read.
         entrance: Option<SocketAddr>,
-        /// What it carries; 0.3 does not say.
+        /// What it carries; 0.3 does not announce it.
         transport: Option<Transport>,
         /// Bytes of first data that follow.
         first_bytes: u32,
     },
-    /// The stream has reached its server, with first data behind it.
+    /// The stream has connected to its server. First data follows.
     Opened {
         /// The answering side's id.
         from: Option<u32>,
@@ -138,20 +136,20 @@ pub enum Frame<'a> {
     Data {
         /// The receiver's id.
         to: StreamRef,
-        /// Bytes that follow. In 0.3, 0 is the end of data between two of ours that both said so.
+        /// Payload bytes. In 0.3, 0 is the end of data if both sides offered that.
         bytes: u32,
     },
-    /// No more data comes in this direction.
+    /// End of data in this direction.
     End {
         /// The receiver's id.
         to: StreamRef,
     },
-    /// Bytes that the receiver has handed to its local socket (0.3), or that may be sent beyond
-    /// what was allowed before (1).
+    /// Bytes that the receiver has passed to its local socket (0.3), or that are granted beyond the
+    /// credit so far (1).
     Consumed {
         /// The receiver's id.
         to: StreamRef,
-        /// How many since the last such frame.
+        /// Bytes since the last such frame.
         bytes: u64,
     },
     /// TCP urgent data.
@@ -161,71 +159,71 @@ pub enum Frame<'a> {
         /// Bytes that follow.
         bytes: u32,
     },
-    /// SockMux 1: a run of datagrams, one behind the other: all of the same size, but the last may
-    /// be shorter.
+    /// SockMux 1: a run of datagrams of one size; only the last may be shorter.
     Datagrams {
         /// The receiver's id.
         to: StreamRef,
-        /// Size of each but the last. 0 is one empty datagram, behind which nothing follows.
+        /// Size of each but the last. 0 is one empty datagram, without payload.
         size_bytes: u32,
-        /// Bytes that follow: of all of them together.
+        /// Payload bytes of all of them together.
         bytes: u32,
     },
-    /// Urgent bytes handed on. Nothing depends on it.
+    /// Urgent bytes consumed. Nothing depends on it.
     UrgentTaken,
-    /// The stream ends, in both directions; or an open is refused.
+    /// Ends the stream in both directions, or refuses an open.
     Close {
         /// The sender's id; none when it refuses an open.
         from: Option<u32>,
         /// The receiver's id.
         to: StreamRef,
-        /// Why, without the leading `#` and the trailing NUL; empty when the text is no reason.
+        /// The reason, without the leading `#` and the trailing NUL; empty when the text is no
+        /// reason.
         reason: &'a [u8],
-        /// What kind of end it is.
+        /// The kind of end.
         kind: CloseKind,
     },
     /// Answers [`Frame::Close`].
     Closed {
-        /// The sender's id; none when it answers for a stream that it does not know by one.
+        /// The sender's id; none if the sender does not know the stream by one.
         from: Option<u32>,
         /// The receiver's id.
         to: StreamRef,
     },
-    /// Asks for a sign of life.
+    /// Requests a sign of life.
     Ping {
-        /// The two id fields as found: the answer has them swapped.
+        /// The two id fields as received: the answer swaps them.
         ids: (u16, u16),
-        /// To be returned as it is.
+        /// To be returned unchanged.
         payload: &'a [u8],
     },
     /// Answers a ping.
     Pong {
-        /// What the ping carried.
+        /// Payload of the ping.
         payload: &'a [u8],
     },
-    /// The largest packet that the peer takes, header included, in bytes.
+    /// The largest packet that the peer accepts, header included, in bytes.
     PacketSize(u16),
-    /// The peer may put first data into Open and Opened, and takes it there.
+    /// The peer sends and accepts first data in Open and Opened.
     FirstData,
-    /// The peer has switched its cipher on: nothing behind it can be read.
+    /// The peer has switched its cipher on: no more frames can be read.
     CipherOn,
-    /// Payload bytes of all streams together that the peer has read so far.
+    /// LANE_TAKEN: payload bytes of all streams together that the peer has read so far.
     LaneTaken {
-        /// Their sum since the beginning.
+        /// Total since the start.
         total_bytes: u64,
     },
-    /// The peer takes no new streams any more.
+    /// The peer accepts no new streams any more.
     GoingAway {
-        /// Why.
+        /// The reason.
         reason: &'a [u8],
     },
-    /// SockMux 1: the receiver is to open a port for the client of this stream.
+    /// SockMux 1: requests a port for the client of this stream.
     Listen {
         /// The control stream.
         to: StreamRef,
-        /// The sender's number of the port, among those of the stream.
+        /// The sender's number of the port, unique within the stream.
         request: u32,
-        /// What is to come in by it.
+        /// The transport to listen for.
         transport: Transport,
     },
     /// Answers [`Frame::Listen`].
@@ -234,35 +232,35 @@ pub enum Frame<'a> {
         to: StreamRef,
         /// The receiver's number of the port.
         request: u32,
-        /// Where the sender listens, or why it does not.
+        /// The sender's listening address, or why it does not listen.
         result: Result<SocketAddr, &'a [u8]>,
     },
-    /// A port that was asked for is of no more use.
+    /// A requested port is not needed any more.
     Unlisten {
         /// The control stream.
         to: StreamRef,
         /// The sender's number of the port.
         request: u32,
     },
-    /// SockMux 1: a new stream that belongs to another one. No first data goes with it.
+    /// BESIDE: opens a stream related to another one. It has no first data.
     Related {
         /// The opener's number of the new stream.
         from: u32,
         /// What it carries.
         transport: Transport,
-        /// What it has to do with which stream.
+        /// Its relation to the control stream.
         what: Relation,
-        /// Address of the client, or of the server that calls, if it is known.
+        /// Address of the client, or of the calling server, if it is known.
         client: Option<SocketAddr>,
-        /// The opener's address towards that, if it is known.
+        /// The opener's own address of that connection, if it is known.
         entrance: Option<SocketAddr>,
     },
-    /// Anything that is to be passed over: the type byte.
+    /// A frame to be ignored, with its type byte.
     Ignored(u8),
 }
 
 impl Frame<'_> {
-    /// How many payload bytes follow the frame.
+    /// Number of payload bytes that follow the frame.
     pub fn payload_bytes(&self) -> u32 {
         match *self {
             Frame::Open { first_bytes, .. } | Frame::Opened { first_bytes, .. } => first_bytes,
@@ -274,7 +272,7 @@ impl Frame<'_> {
     }
 }
 
-/// What a CLOSE means to the receiver.
+/// Meaning of a CLOSE to its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseKind {
     /// All data has been sent: deliver it, then end.
@@ -283,11 +281,11 @@ pub enum CloseKind {
     Reset,
     /// The open is refused (or no server answered).
     Refused,
-    /// The open is refused, and no server was tried: another tunnel may take it.
+    /// The open is refused, and no server was tried: the stream may move to another tunnel.
     NotTaken,
 }
 
-/// Bytes that cannot be a frame. Scope: the tunnel, because nothing behind them can be found.
+/// The bytes are no frame. Scope: the tunnel, because the next frame cannot be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The first byte of a packet is not the protocol's version.
@@ -308,33 +306,33 @@ pub enum WireError {
         /// Type byte.
         kind: u8,
     },
-    /// Something is set that has to be 0.
+    /// A field that must be 0 is not.
     #[error("frame of type {kind:#04x} has {flags:#06x} where only known flags may be set")]
     Flags {
         /// Type byte.
         kind: u8,
-        /// What was found.
+        /// The value found.
         flags: u16,
     },
-    /// A packet has a length that its type does not allow.
+    /// The type does not allow a payload of this length.
     #[error("frame of type {kind:#04x} has {bytes} bytes of payload, at most {limit} are allowed")]
     Oversize {
         /// Type byte.
         kind: u8,
         /// Its payload length in bytes.
         bytes: u32,
-        /// The most allowed, in bytes.
+        /// The limit, in bytes.
         limit: u32,
     },
-    /// Bytes that cannot be divided into datagrams of this size.
+    /// The bytes cannot be divided into datagrams of this size.
     #[error("{bytes} bytes are no run of datagrams of {size_bytes} bytes each")]
     Run {
         /// The size given.
         size_bytes: u32,
-        /// The bytes behind it.
+        /// The payload bytes.
         bytes: u32,
     },
-    /// A number that is not one.
+    /// A decimal number is malformed.
     #[error("packet of type {kind:#04x} does not carry a decimal count")]
     Count {
         /// Type byte.

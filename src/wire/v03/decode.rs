@@ -1,4 +1,4 @@
-//! Bytes to frames.
+//! Decoding of SockMux 0.3.
 
 use super::text::{host_in, read_addresses, read_count, until_nul};
 use super::{
@@ -8,36 +8,36 @@ use super::{
 use crate::limits::OPEN_TEXT_BYTES;
 use crate::wire::{CloseKind, Frame, Step, StreamRef, WireError};
 
-/// Reads SockMux 0.3 from pieces of any size. Holds at most one control packet; payload is only
+/// Decodes SockMux 0.3 from pieces of any size. Buffers at most one control packet; payload is only
 /// counted.
 #[derive(Debug)]
 pub struct Decoder {
     header: [u8; HEADER_BYTES],
     header_have: usize,
     state: State,
-    /// Control payload of a packet that came in pieces.
+    /// Control payload of a packet that arrived in pieces.
     carry: Vec<u8>,
-    /// What the peer calls its host, in the hello.
+    /// The peer's host name, from its hello.
     peer_name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Header,
-    /// A control packet: this many payload bytes are to be gathered in `carry`.
+    /// A control packet: this many payload bytes are to be collected in `carry`.
     Control {
         missing: u32,
     },
-    /// CONNECT or CONNECTED: its text is gathered up to the NUL; this many bytes of the packet
-    /// are left.
+    /// CONNECT or CONNECTED: its text is collected up to the NUL; this many bytes of the packet are
+    /// left.
     OpenText {
         left: u32,
     },
-    /// Payload of the frame that was last given out.
+    /// Payload of the last frame returned.
     Payload {
         left: u32,
     },
-    /// Payload of a packet that is passed over.
+    /// Payload of an ignored packet.
     Skip {
         left: u32,
     },
@@ -57,7 +57,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a connection.
+    /// A decoder at the start of a connection.
     pub fn new() -> Self {
         Decoder {
             header: [0; HEADER_BYTES],
@@ -68,15 +68,15 @@ impl Decoder {
         }
     }
 
-    /// What the peer has called its host in its last hello, for the log; empty before it.
+    /// The peer's host name in its last hello, for the log; empty before that.
     pub fn peer_name(&self) -> &str {
         &self.peer_name
     }
 
-    /// Takes bytes from the front of `input`: how many were consumed, and what they were.
+    /// Decodes bytes at the front of `input`, and returns how many were consumed.
     ///
-    /// To be called until it gives [`Step::More`], each time with the rest. After an error
-    /// nothing further can be read.
+    /// To be called with the rest until it returns [`Step::More`]. After an error the decoder is
+    /// not usable any more.
     ///
     /// # Errors
     /// [`WireError`] when the bytes cannot be SockMux 0.3.
@@ -184,8 +184,8 @@ impl Decoder {
         Header { kind: self.header[1], from: word(2), to: word(4), bytes: u32::from(word(6)) }
     }
 
-    /// A header is complete: the frame, if it needs nothing more, or the state that gathers the
-    /// rest.
+    /// Handles a complete header: returns the frame if nothing else belongs to it, or sets the
+    /// state that collects the rest.
     fn begin(&mut self, header: &Header) -> Result<Option<Frame<'static>>, WireError> {
         if header.bytes > PAYLOAD_BYTES_MAX {
             return Err(WireError::Oversize {
@@ -269,7 +269,7 @@ fn close(from: Option<u32>, to: StreamRef, payload: &[u8]) -> Frame<'_> {
         (_, b"") => CloseKind::Orderly,
         _ => CloseKind::Reset,
     };
-    // A refusal by the original says "No server", without the mark of a reason.
+    // The original refuses with "No server", which lacks the mark of a reason.
     let reason = if from.is_none() && reason.is_empty() { text } else { reason };
     Frame::Close { from, to, reason, kind }
 }
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
     use crate::wire::v03::Encoder;
 
-    /// Every frame in `bytes`, as text, and all payload, read in pieces of `piece` bytes.
+    /// All frames in `bytes` as text, and all payload, read in pieces of `piece` bytes.
     fn read(bytes: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), WireError> {
         let mut decoder = Decoder::new();
         let (mut frames, mut payload) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Frames to bytes.
+//! Encoding of SockMux 0.3.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use super::text::addresses_text;
 use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
 
-/// Writes SockMux 0.3 packets at the end of a buffer. Of a packet with stream payload it writes
-/// what stands before the payload.
+/// Encodes SockMux 0.3 packets and appends them to a buffer. Of a packet with stream payload it
+/// writes the part before the payload.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Encoder;
 
@@ -33,7 +33,7 @@ impl Encoder {
         out[start + 7] = bytes;
     }
 
-    /// HELLO: our text, and behind its NUL what we offer to a peer of our kind.
+    /// HELLO: our text, and behind its NUL the offer to a peer of ours.
     pub fn hello(self, out: &mut Vec<u8>, text: &str, offer: Option<Offer>) {
         let mut payload = Vec::with_capacity(text.len() + 32);
         payload.extend_from_slice(text.as_bytes());
@@ -57,12 +57,12 @@ impl Encoder {
         self.packet(out, kind::SETOPT, NO_ID, NO_ID, &[option::PACKET_SIZE, high, low]);
     }
 
-    /// SETOPT "first data may ride in CONNECT and CONNECTED".
+    /// SETOPT "first data may be sent in CONNECT and CONNECTED".
     pub fn first_data(self, out: &mut Vec<u8>) {
         self.packet(out, kind::SETOPT, NO_ID, NO_ID, &[option::FIRST_DATA, 1, 0]);
     }
 
-    /// SETOPT "no stream may begin any more", for a peer of ours.
+    /// SETOPT "no stream is accepted any more", for a peer of ours.
     pub fn going_away(self, out: &mut Vec<u8>, reason: &str) {
         self.header(out, kind::SETOPT, NO_ID, NO_ID, reason.len() as u32 + 2);
         out.push(option::GOING_AWAY);
@@ -70,12 +70,12 @@ impl Encoder {
         out.push(0);
     }
 
-    /// Bytes that the text of CONNECT or CONNECTED takes out of the packet.
+    /// Bytes of the packet that the text of CONNECT or CONNECTED occupies.
     pub fn open_text_bytes(self, first: SocketAddr, second: SocketAddr) -> u32 {
         addresses_text(first, second).len() as u32
     }
 
-    /// CONNECT up to its first data.
+    /// CONNECT; first data follows.
     pub fn connect(
         self,
         out: &mut Vec<u8>,
@@ -89,7 +89,7 @@ impl Encoder {
         out.extend_from_slice(text.as_bytes());
     }
 
-    /// CONNECTED up to its first data.
+    /// CONNECTED; first data follows.
     pub fn connected(
         self,
         out: &mut Vec<u8>,
@@ -104,7 +104,7 @@ impl Encoder {
         out.extend_from_slice(text.as_bytes());
     }
 
-    /// SEND up to its payload. 0 bytes is the end of data, between two of ours.
+    /// SEND; its payload follows. 0 bytes is the end of data, between two of ours.
     pub fn data(self, out: &mut Vec<u8>, from: u16, to: u16, bytes: u32) {
         self.header(out, kind::SEND, from, to, bytes);
     }
@@ -114,7 +114,7 @@ impl Encoder {
         self.count(out, kind::SENT, from, to, bytes);
     }
 
-    /// SENDOOB up to its payload.
+    /// SENDOOB; its payload follows.
     pub fn urgent(self, out: &mut Vec<u8>, from: u16, to: u16, bytes: u32) {
         self.header(out, kind::SEND_OOB, from, to, bytes);
     }
@@ -131,8 +131,8 @@ impl Encoder {
         out.push(0);
     }
 
-    /// CLOSE that refuses an open for which no server was tried: behind the NUL of its reason it says
-    /// so to a peer of ours.
+    /// CLOSE that refuses an open for which no server was tried: a flag for a peer of ours follows
+    /// the NUL of its reason.
     pub fn not_taken(self, out: &mut Vec<u8>, to: u16, reason: &str) {
         self.header(out, kind::CLOSE, NO_ID, to, reason.len() as u32 + 3);
         out.push(b'#');
@@ -150,7 +150,7 @@ impl Encoder {
         self.packet(out, kind::ECHO, NO_ID, NO_ID, payload);
     }
 
-    /// ECHOOK: the ids of the ECHO swapped, its payload as it was.
+    /// ECHOOK: the ids of the ECHO swapped, its payload unchanged.
     pub fn pong(self, out: &mut Vec<u8>, ids: (u16, u16), payload: &[u8]) {
         self.packet(out, kind::ECHO_OK, ids.1, ids.0, payload);
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The format was measured on recordings of the original (`tests/traces`); `docs/protocol.md`
-//! has it in full, with what two of ours add to it.
+//! describes it in full, with the additions between two of ours.
 
 use super::StreamRef;
 
@@ -31,11 +31,11 @@ pub const NO_ID: u16 = 0x00ff;
 pub const PACKET_BYTES_MAX: u16 = 16384;
 /// Largest payload. One byte more drops the original's tunnel, and ours.
 pub const PAYLOAD_BYTES_MAX: u32 = PACKET_BYTES_MAX as u32 - HEADER_BYTES as u32;
-/// Packet size towards a peer that has not said one: the original then sends 504-byte payloads.
+/// Packet size towards a peer that has not reported one: the original then sends 504-byte payloads.
 pub const PACKET_BYTES_UNSAID: u16 = 512;
-/// Smallest packet size that the original takes from a peer.
+/// Smallest packet size that the original accepts from a peer.
 pub const PACKET_BYTES_MIN: u16 = 129;
-/// The number that opens the text of CONNECT and CONNECTED: the original's buffer per stream.
+/// First number in the text of CONNECT and CONNECTED: the original's buffer per stream.
 pub const STREAM_BUFFER_BYTES: u32 = 98_304;
 
 /// Type bytes.
@@ -60,19 +60,19 @@ pub(crate) mod kind {
 pub(crate) mod option {
     pub(crate) const FIRST_DATA: u8 = 0x02;
     pub(crate) const PACKET_SIZE: u8 = 0x03;
-    /// Between two of ours: no stream may begin any more. The original knows codes to 4.
+    /// Between two of ours: no stream is accepted any more. The original knows codes up to 4.
     pub(crate) const GOING_AWAY: u8 = 0x67;
 }
 
-/// Behind the NUL of a refusal's reason, between two of ours: no server was tried.
+/// Follows the NUL of a refusal's reason, between two of ours: no server was tried.
 const NOT_TAKEN: u8 = 1;
 
-/// The sender's id as the session knows it.
+/// The sender's id, for the session.
 fn id(field: u16) -> Option<u32> {
     (field != NO_ID).then_some(u32::from(field))
 }
 
-/// The receiver's id as the session knows it.
+/// The receiver's id, for the session.
 fn name(field: u16) -> StreamRef {
     id(field).map_or(StreamRef::None, StreamRef::Ours)
 }

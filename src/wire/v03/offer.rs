@@ -1,12 +1,12 @@
-//! What two of ours tell each other inside a 0.3 hello.
+//! The offer that a peer of ours makes inside a 0.3 hello.
 //!
-//! The original ignores whatever stands behind the NUL of the HELLO text, in both roles, so an
-//! offer there reaches a peer of our kind and harms no other. Both ends know what they agreed on
-//! before anything else is sent.
+//! The original ignores everything behind the NUL of the HELLO text, in both roles, so an offer
+//! there reaches a peer of ours and harms no other. Both ends know the result before anything else
+//! is sent.
 
 /// First bytes of an offer.
 const MAGIC: [u8; 4] = *b"SMXU";
-/// Length of an offer, in bytes. A longer one (of a later version) is read by its first bytes.
+/// Length of an offer, in bytes. Of a longer one, of a later version, the first bytes are read.
 const OFFER_BYTES: usize = 16;
 /// Flag: SEND without payload is the end of data in its direction.
 const FLAG_HALF_CLOSE: u8 = 0x01;
@@ -14,33 +14,34 @@ const FLAG_HALF_CLOSE: u8 = 0x01;
 const FLAG_DATAGRAMS: u8 = 0x02;
 /// Flag: the link layer of serial lines.
 const FLAG_CHECKED_LINE: u8 = 0x04;
-/// Flag: SockMux 1's LISTEN and what belongs to it.
+/// Flag: SockMux 1's LISTEN and the frames related to it.
 const FLAG_PORTS: u8 = 0x08;
 
-/// What one of ours can do beyond the original.
+/// Capabilities beyond the original.
 ///
 /// On the wire, big-endian: `"SMXU" | newest protocol u8 | flags u8 | 0 u16 | window u32 |
 /// streams u32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
-    /// Newest protocol it speaks: 0 is SockMux 0.3.
+    /// Newest protocol: 0 is SockMux 0.3.
     pub newest: u8,
-    /// It understands SEND without payload as the end of data.
+    /// SEND without payload is understood as the end of data.
     pub half_close: bool,
-    /// It takes streams that carry datagrams in SockMux 1.
+    /// Datagram streams are accepted in SockMux 1.
     pub datagrams: bool,
-    /// On a serial line it speaks the link layer of [`crate::serial_line`]. Says nothing on other links.
+    /// The link layer of [`crate::serial_line`] is spoken on serial lines. Meaningless on other
+    /// links.
     pub checked_line: bool,
-    /// In SockMux 1 it opens ports on request, and takes streams beside others.
+    /// SockMux 1: ports are opened on request, and related streams accepted.
     pub ports: bool,
-    /// Bytes per stream that it takes before its local socket has taken any.
+    /// Bytes of a stream that are accepted before the local socket consumes any.
     pub window_bytes: u32,
-    /// Streams at once that it takes.
+    /// Most concurrent streams.
     pub streams_max: u32,
 }
 
 impl Offer {
-    /// The offer as it stands behind the NUL.
+    /// Encodes the offer as sent behind the NUL.
     pub fn encode(&self) -> [u8; OFFER_BYTES] {
         let mut out = [0; OFFER_BYTES];
         out[..4].copy_from_slice(&MAGIC);
@@ -55,7 +56,7 @@ impl Offer {
         out
     }
 
-    /// Reads an offer from what follows the NUL; `None` where there is none.
+    /// Decodes an offer from the bytes behind the NUL; `None` if there is none.
     pub fn decode(bytes: &[u8]) -> Option<Offer> {
         let bytes: &[u8; OFFER_BYTES] = bytes.first_chunk()?;
         if bytes[..4] != MAGIC {

@@ -1,12 +1,12 @@
-//! The texts inside packets: hello, addresses, counts, reasons.
+//! Texts inside packets: hello, addresses, counts, reasons.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::STREAM_BUFFER_BYTES;
 
-/// The text of a hello: `YYYYMMDD-HHMMSS.uuuuuu hostname`, UTC. `unix_micros` is microseconds
-/// since 1970. Characters that could end or confuse the text are left out of the name.
+/// The text of a hello: `YYYYMMDD-HHMMSS.uuuuuu hostname`, UTC. `unix_micros` is microseconds since
+/// 1970. Characters that could end or corrupt the text are dropped from the name.
 pub fn hello_text(unix_micros: u64, hostname: &str) -> String {
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
     let (days, second) = ((seconds / 86_400) as i64, seconds % 86_400);
@@ -31,18 +31,18 @@ pub fn hello_text(unix_micros: u64, hostname: &str) -> String {
     )
 }
 
-/// The host's name in the text of a hello, as far as it is one: whoever sends it may write what it
-/// likes.
+/// The host name in the text of a hello, as far as it is valid: the text is under the peer's
+/// control.
 pub(super) fn host_in(payload: &[u8]) -> String {
     let text = until_nul(payload);
     let name = text.iter().position(|&b| b == b' ').map_or(&b""[..], |at| &text[at + 1..]);
     name.iter().copied().filter(u8::is_ascii_graphic).take(HOST_BYTES).map(char::from).collect()
 }
 
-/// A host's name is cut there, in bytes: as long as Linux lets one be.
+/// Longest host name, in bytes: Linux allows no longer one.
 const HOST_BYTES: usize = 64;
 
-/// Appends an address as the original writes it: `1.2.3.4:80`, and `_` for `:` inside an IPv6
+/// Appends an address in the original's notation: `1.2.3.4:80`, and `_` for `:` inside an IPv6
 /// address (`__1:80`).
 fn put_address(out: &mut String, address: SocketAddr) {
     let ip = match address.ip() {
@@ -56,7 +56,7 @@ fn put_address(out: &mut String, address: SocketAddr) {
     .expect("writing to a String cannot fail");
 }
 
-/// Reads an address as the original or one of ours writes it.
+/// Reads an address in the notation of the original or of a peer of ours.
 fn read_address(word: &str) -> Option<SocketAddr> {
     let (host, port) = word.rsplit_once(':')?;
     let port = port.parse().ok()?;
@@ -79,7 +79,7 @@ pub(super) fn addresses_text(first: SocketAddr, second: SocketAddr) -> String {
 }
 
 /// The two addresses in the text of CONNECT or CONNECTED, each if it can be read: the original
-/// takes a CONNECT with any text, and so do we.
+/// accepts a CONNECT with any text, and so do we.
 pub(super) fn read_addresses(text: &[u8]) -> (Option<SocketAddr>, Option<SocketAddr>) {
     let Ok(text) = std::str::from_utf8(text) else { return (None, None) };
     let mut words = text.split_ascii_whitespace().skip(1);
@@ -87,12 +87,12 @@ pub(super) fn read_addresses(text: &[u8]) -> (Option<SocketAddr>, Option<SocketA
     (first, words.next().and_then(read_address))
 }
 
-/// Up to the first NUL.
+/// The bytes before the first NUL.
 pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.iter().position(|&b| b == 0).map_or(bytes, |end| &bytes[..end])
 }
 
-/// A decimal count and NUL (or the end).
+/// A decimal count, followed by NUL or the end.
 pub(super) fn read_count(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(until_nul(bytes)).ok()?.trim().parse().ok()
 }

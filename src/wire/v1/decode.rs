@@ -1,4 +1,4 @@
-//! Bytes to frames.
+//! Decoding of SockMux 1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,22 +10,22 @@ use super::{
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::wire::{CloseKind, Frame, Step, StreamRef, Transport, WireError};
 
-/// Reads SockMux 1 from pieces of any size. Holds at most one control frame; payload is only
+/// Decodes SockMux 1 from pieces of any size. Buffers at most one control frame; payload is only
 /// counted.
 #[derive(Debug)]
 pub struct Decoder {
     header: [u8; HEADER_BYTES],
     header_have: usize,
     state: State,
-    /// Control payload of a frame that came in pieces.
+    /// Control payload of a frame that arrived in pieces.
     carry: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Header,
-    /// So many bytes of control payload are missing; behind them comes this much first data, or
-    /// this many bytes of datagrams.
+    /// Bytes of control payload that are missing; then this much first data, or this many bytes of
+    /// datagrams follow.
     Control {
         missing: u32,
         behind_bytes: u32,
@@ -50,7 +50,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the first byte behind the hello.
+    /// A decoder at the first byte after the hello.
     pub fn new() -> Self {
         Decoder {
             header: [0; HEADER_BYTES],
@@ -148,7 +148,7 @@ impl Decoder {
         Ok((take, Step::Frame(control(header, payload, behind_bytes)?)))
     }
 
-    /// Bytes of payload that are to come of the frame being read.
+    /// Payload bytes left of the current frame.
     pub fn payload_left(&self) -> u32 {
         match self.state {
             State::Payload { left } => left,
@@ -156,10 +156,10 @@ impl Decoder {
         }
     }
 
-    /// So many bytes of payload went past the decoder.
+    /// `bytes` of payload have bypassed the decoder.
     ///
     /// # Panics
-    /// If fewer are to come.
+    /// If fewer are left.
     pub fn payload_passed(&mut self, bytes: u32) {
         let left = self.payload_left().checked_sub(bytes).expect("more passed than was announced");
         self.state = if left > 0 { State::Payload { left } } else { State::Header };

@@ -1,4 +1,4 @@
-//! Frames to bytes.
+//! Encoding of SockMux 1.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,7 +35,7 @@ pub(super) fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
     out.extend_from_slice(&bytes);
 }
 
-/// OPEN up to its first data.
+/// OPEN; first data follows.
 pub(crate) fn open(
     out: &mut Vec<u8>,
     route: Route,
@@ -51,32 +51,32 @@ pub(crate) fn open(
     put_address(out, entrance);
 }
 
-/// OPENED: the stream has reached its server.
+/// OPENED: the stream has connected to its server.
 pub(crate) fn opened(out: &mut Vec<u8>, route: Route, server: SocketAddr, own: SocketAddr) {
     header(out, kind::OPENED, route, 2 * ADDRESS_BYTES as u32);
     put_address(out, server);
     put_address(out, own);
 }
 
-/// DATA up to its payload.
+/// DATA; its payload follows.
 pub(crate) fn data(out: &mut Vec<u8>, route: Route, bytes: u32) {
     assert!((1..=DATA_BYTES_MAX).contains(&bytes), "a DATA frame of {bytes} bytes");
     header(out, kind::DATA, route, bytes);
 }
 
-/// DATAGRAMS up to its datagrams.
+/// DATAGRAMS; its datagrams follow.
 pub(crate) fn datagrams(out: &mut Vec<u8>, route: Route, size_bytes: u32, bytes: u32) {
     assert!(is_run(size_bytes, bytes), "{bytes} bytes of datagrams of {size_bytes}");
     header(out, kind::DATAGRAMS, route, RUN_BYTES as u32 + bytes);
     out.extend_from_slice(&(size_bytes as u16).to_be_bytes());
 }
 
-/// END: no more data in this direction.
+/// END: end of data in this direction.
 pub(crate) fn end(out: &mut Vec<u8>, route: Route) {
     header(out, kind::END, route, 0);
 }
 
-/// RESET: the stream is over, for this reason.
+/// RESET: ends the stream, with a reason.
 pub(crate) fn reset(out: &mut Vec<u8>, route: Route, code: u16, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize - 2)];
     header(out, kind::RESET, route, 2 + reason.len() as u32);
@@ -84,13 +84,13 @@ pub(crate) fn reset(out: &mut Vec<u8>, route: Route, code: u16, reason: &str) {
     out.extend_from_slice(reason);
 }
 
-/// CREDIT: so many bytes more may be sent.
+/// CREDIT: grants bytes.
 pub(crate) fn credit(out: &mut Vec<u8>, route: Route, bytes: u32) {
     header(out, kind::CREDIT, route, 4);
     out.extend_from_slice(&bytes.to_be_bytes());
 }
 
-/// URGENT up to its byte.
+/// URGENT; its byte follows.
 pub(crate) fn urgent(out: &mut Vec<u8>, route: Route) {
     header(out, kind::URGENT, route, 1);
 }
@@ -107,14 +107,14 @@ pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// GOING AWAY: no stream may begin any more.
+/// GOING_AWAY: no stream is accepted any more.
 pub(crate) fn going_away(out: &mut Vec<u8>, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize)];
     header(out, kind::GOING_AWAY, Route::TUNNEL, reason.len() as u32);
     out.extend_from_slice(reason);
 }
 
-/// LANE TAKEN: payload bytes of all streams that have come so far.
+/// LANE_TAKEN: payload bytes of all streams that were read so far.
 pub(crate) fn lane_taken(out: &mut Vec<u8>, total_bytes: u64) {
     header(out, kind::LANE_TAKEN, Route::TUNNEL, 8);
     out.extend_from_slice(&total_bytes.to_be_bytes());

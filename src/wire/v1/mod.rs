@@ -1,4 +1,4 @@
-//! SockMux 1, what two of ours speak after a 0.3 hello in which both offered it.
+//! SockMux 1, the protocol between two of ours after a 0.3 hello in which both offered it.
 //!
 //! A frame is 12 bytes, big-endian, then the payload:
 //!
@@ -6,8 +6,8 @@
 //! magic u8 = 0xb1 | type u8 | flags u16 | stream u32 | payload length u32
 //! ```
 //!
-//! Everything in the header can be checked, and whatever does not fit ends the tunnel: a reader
-//! that guesses goes on in the middle of somebody's payload. `docs/protocol.md` has it in full.
+//! Every field of the header can be validated, and an invalid one ends the tunnel: a reader that
+//! guesses would continue in the middle of some payload. `docs/protocol.md` describes it in full.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
 
@@ -38,7 +38,7 @@ pub const RUN_BYTES: usize = 2;
 /// Largest payload of any other frame, in bytes.
 pub const CONTROL_BYTES_MAX: u32 = 512;
 
-/// Flag: the stream's number was given by the sender of this frame.
+/// Flag: the stream's number was assigned by the sender of this frame.
 pub(crate) const FLAG_SENDERS: u16 = 0x0001;
 
 /// Type bytes.
@@ -94,8 +94,8 @@ pub(crate) mod code {
     pub(crate) const NOT_TAKEN: u16 = 3;
 }
 
-/// Whether so many bytes can be datagrams of this size, of which the last may be shorter. The first
-/// has the size that is said, so that a run can be written in one way only.
+/// Whether the bytes can be datagrams of this size, of which only the last may be shorter. The
+/// first has the size given, so that a run has one encoding only.
 pub(crate) fn is_run(size_bytes: u32, bytes: u32) -> bool {
     match size_bytes {
         0 => bytes == 0,

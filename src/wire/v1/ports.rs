@@ -1,4 +1,4 @@
-//! Ports on request: LISTEN, LISTENING, UNLISTEN and BESIDE, both ways.
+//! Port requests: LISTEN, LISTENING, UNLISTEN and BESIDE, encoding and decoding.
 
 use std::net::SocketAddr;
 
@@ -16,20 +16,20 @@ pub(super) const UNLISTEN_BYTES: u32 = 4;
 /// Bytes of a BESIDE: transport, what, port, two addresses, control stream, request, four zeros.
 pub(super) const BESIDE_BYTES: u32 = 16 + 2 * ADDRESS_BYTES as u32;
 
-/// What a stream beside another is.
+/// Kinds of related streams.
 mod what {
     pub(super) const PORT: u8 = 1;
     pub(super) const CALL: u8 = 2;
 }
 
-/// LISTEN: the receiver is to open a port for the client of this stream.
+/// LISTEN: requests a port for the client of this stream.
 pub fn listen(out: &mut Vec<u8>, route: Route, request: u32, carries: Transport) {
     header(out, kind::LISTEN, route, LISTEN_BYTES);
     out.extend_from_slice(&request.to_be_bytes());
     out.extend_from_slice(&[transport::byte(carries), 0, 0, 0]);
 }
 
-/// LISTENING: where we listen, or why we do not. A longer reason is cut.
+/// LISTENING: our listening address, or why we do not listen. A longer reason is cut.
 pub fn listening(out: &mut Vec<u8>, route: Route, request: u32, result: Result<SocketAddr, &str>) {
     let reason = result.err().unwrap_or_default().as_bytes();
     let reason = &reason[..reason.len().min((CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize)];
@@ -42,14 +42,14 @@ pub fn listening(out: &mut Vec<u8>, route: Route, request: u32, result: Result<S
     out.extend_from_slice(reason);
 }
 
-/// UNLISTEN: the port is of no more use.
+/// UNLISTEN: the port is not needed any more.
 pub fn unlisten(out: &mut Vec<u8>, route: Route, request: u32) {
     header(out, kind::UNLISTEN, route, UNLISTEN_BYTES);
     out.extend_from_slice(&request.to_be_bytes());
 }
 
-/// BESIDE: a new stream that belongs to another one, between these addresses: the client's and the
-/// entrance's, or of a call the server's and our own.
+/// BESIDE: opens a related stream. The addresses are the client's and the entrance's, or for a call
+/// the server's and our own.
 pub fn related(
     out: &mut Vec<u8>,
     route: Route,
@@ -71,7 +71,7 @@ pub fn related(
     out.extend_from_slice(&[0; 4]);
 }
 
-/// Reads the payload of one of these frames, whose length has been checked.
+/// Decodes the payload of one of these frames, whose length was checked.
 pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireError> {
     let Header { kind, name, number, .. } = header;
     let word = |at: usize| {
@@ -99,7 +99,7 @@ pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireErro
                 _ => None,
             };
             match (transport::read(payload[0]), what) {
-                // A call is a connection.
+                // A call is always a TCP connection.
                 (Some(Transport::Udp), Some(Relation::Call { .. })) => None,
                 (Some(transport), Some(what)) if name == StreamRef::Theirs(number) => {
                     let client = read_address(&payload[4..]);
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::wire::Step;
 
-    /// What a frame with this flag and payload is read as.
+    /// The frame decoded from this flag and payload.
     fn read(kind: u8, flag: u8, payload: &[u8]) -> Result<String, WireError> {
         let mut out = vec![MAGIC, kind, 0, flag, 0, 0, 0, 7];
         out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
