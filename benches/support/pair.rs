@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use sockmux_uring::session::{Config, Event, Moment, Session, Sink, StreamKey, Transmit};
+use sockmux_uring::session::{Event, Moment, Session, SessionConfig, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::v03::PACKET_BYTES_MAX;
 use sockmux_uring::wire::{Decoder, Step};
 
@@ -63,7 +63,7 @@ impl Pair {
 impl Side {
     fn new() -> Side {
         Side {
-            session: Session::new(Config::default(), NOW),
+            session: Session::new(SessionConfig::default(), NOW),
             decoder: Decoder::new(1),
             sink: Sink::Discard,
         }

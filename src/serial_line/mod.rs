@@ -214,7 +214,7 @@ impl Line {
     }
 
     /// Payload that a session's frame should have at most, in bytes
-    /// (`session::Config::frame_bytes_max`): with its head it fills one frame of the line.
+    /// (`session::SessionConfig::frame_bytes_max`): with its head it fills one frame of the line.
     pub fn frame_bytes(&self) -> usize {
         self.payload_bytes_max - v1::HEADER_BYTES
     }

@@ -6,8 +6,8 @@
 //! that crosses ours ends the stream here, too, and is not answered: a CLOSED might hit the next
 //! stream of that id.
 
-use super::stream::{LocalEnd, State};
-use super::transmit::Control;
+use super::stream::{LocalEnd, StreamState};
+use super::transmit::ControlFrame;
 use super::{Ended, Session, StreamKey};
 use crate::limits::{ORIGINAL_ID_MAX, REASON_BYTES};
 use crate::wire::{CloseKind, Protocol, StreamRef};
@@ -48,7 +48,7 @@ impl Session {
             self.refusals.insert(to);
         }
         let not_taken = not_taken && self.peer_is_ours();
-        self.outbox.push(Control::Refuse { to, reason, not_taken });
+        self.outbox.push(ControlFrame::Refuse { to, reason, not_taken });
     }
 
     pub(super) fn on_close(
@@ -64,7 +64,7 @@ impl Session {
             _ => self.find(to),
         };
         let stream = key.and_then(|key| self.streams.get(key));
-        let ending = stream.filter(|stream| stream.state == State::Closing);
+        let ending = stream.filter(|stream| stream.state == StreamState::Closing);
         let crosses = ending.is_some();
         let own = ending.and_then(|stream| match stream.local_end {
             LocalEnd::Reset(reason) => Some(reason),
@@ -80,7 +80,7 @@ impl Session {
                     StreamRef::Ours(id) => Some(id),
                     _ => None,
                 };
-                self.outbox.push(Control::Closed { from: to, to: from });
+                self.outbox.push(ControlFrame::Closed { from: to, to: from });
             }
         }
         let Some(key) = key else { return };
@@ -110,7 +110,7 @@ impl Session {
         }
         let Some(key) = self.streams.by_short(to) else { return };
         let Some(stream) = self.streams.get(key) else { return };
-        if stream.state != State::Closing {
+        if stream.state != StreamState::Closing {
             self.counters.unknown_ids += 1;
             return;
         }

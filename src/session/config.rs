@@ -7,7 +7,7 @@ use crate::wire::v03::{self, Offer};
 
 /// Settings of a session.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct SessionConfig {
     /// Our text in the hello, see [`v03::hello_text`].
     pub hello_text: String,
     /// Largest packet that we accept, header included, in bytes.
@@ -32,9 +32,9 @@ pub struct Config {
     pub linger: Option<Duration>,
 }
 
-impl Default for Config {
+impl Default for SessionConfig {
     fn default() -> Self {
-        Config {
+        SessionConfig {
             hello_text: String::from("20260101-000000.000000 localhost"),
             packet_bytes: v03::PACKET_BYTES_MAX,
             first_data: true,

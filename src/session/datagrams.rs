@@ -6,8 +6,8 @@
 
 use std::net::SocketAddr;
 
-use super::runs::{Dropped, Run, Runs};
-use super::stream::{LocalEnd, State, Stream};
+use super::runs::{Dropped, QueuedRun, Runs};
+use super::stream::{LocalEnd, Stream, StreamState};
 use super::{Moment, OpenError, SendRule, Session, Sink, StreamKey, Transmit, turns};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_QUEUE_BYTES, SMALL_FRAME_BYTES};
 use crate::wire::{Protocol, StreamRef, Transport};
@@ -27,7 +27,7 @@ pub struct Queued {
 }
 
 impl Queued {
-    fn refused(run: Run, too_big: bool) -> Queued {
+    fn refused(run: QueuedRun, too_big: bool) -> Queued {
         Queued { taken: false, dropped: run.datagrams(), dropped_bytes: 0, too_big }
     }
 }
@@ -62,7 +62,7 @@ impl Session {
         let key = self.open_datagrams(user, client, entrance)?;
         if let Some(stream) = self.streams.get_mut(key) {
             stream.tentative = true;
-            stream.state = State::Opening;
+            stream.state = StreamState::Opening;
         }
         Ok(key)
     }
@@ -90,7 +90,7 @@ impl Session {
         now: Moment,
     ) -> Queued {
         self.link_window.clock(now);
-        let run = Run::new(size_bytes, bytes);
+        let run = QueuedRun::new(size_bytes, bytes);
         let (protocol, payload_max) = (self.protocol, self.datagram_max());
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::stream::{LocalEnd, State, Stream};
+use super::stream::{LocalEnd, Stream, StreamState};
 use super::{Moment, Session, StreamKey};
 use crate::limits::{
     ANSWERED_HOLD_MICROS, ANSWERED_HOLD_MICROS_MIN, ORIGINAL_STREAMS_SPARE,
@@ -36,13 +36,13 @@ impl Hold {
 impl Stream {
     /// The stream is ending, or would but for the hold, and the peer will release its slot.
     fn gives_slot_back(&self) -> bool {
-        self.state == State::Closing || self.todo.close
+        self.state == StreamState::Closing || self.todo.close
     }
 
     /// Only the hold delays CLOSE.
     fn is_only_held(&self) -> bool {
         let done = self.ready_bytes == 0 && self.unacked_bytes == 0 && self.backlog_bytes == 0;
-        done && self.state == State::Open && self.local_end == LocalEnd::Eof
+        done && self.state == StreamState::Open && self.local_end == LocalEnd::Eof
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::transmit::Control;
+use super::transmit::ControlFrame;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
     FRAME_BYTES, INTERACTIVE_MICROS, LINK_ACK_BYTES, LINK_ACK_RUNS_BYTES, LINK_ACK_RUNS_MICROS,
@@ -185,7 +185,7 @@ impl Session {
     fn report_received(&mut self, now: Moment) {
         self.link_window.report_at = None;
         self.link_window.reported_bytes = self.link_window.received_bytes;
-        self.outbox.push(Control::LaneTaken(self.link_window.received_bytes));
+        self.outbox.push(ControlFrame::LaneTaken(self.link_window.received_bytes));
         self.ping_beside_bulk(now);
     }
 
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_reported_rarely_but_soon() {
-        let mut session = Session::new(super::super::Config::default(), Moment(0));
+        let mut session = Session::new(super::super::SessionConfig::default(), Moment(0));
         session.link_window.clock(Moment(1_000_000));
         session.link_window.datagrams_passed(60_000, &mut true);
         session.link_received(LINK_ACK_RUNS_BYTES - 1, Moment(1_000_000));

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::transmit::Control;
-use super::{Config, Moment, Session, TunnelError};
+use super::transmit::ControlFrame;
+use super::{Moment, Session, SessionConfig, TunnelError};
 use crate::limits::{
     KEEPALIVE_INTERVALS, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
     ROUND_TRIPS_AT_FIRST,
@@ -29,7 +29,7 @@ pub(super) struct Liveness {
     last_received: Moment,
     last_ping: Moment,
     /// The last ping, while it is unanswered.
-    asked: Option<Asked>,
+    asked: Option<PendingPing>,
     /// The round trip, and when it was measured.
     round_trip: Option<(Duration, Moment)>,
     /// Consecutive pings at the start that are still to be sent.
@@ -38,7 +38,7 @@ pub(super) struct Liveness {
 
 /// An unanswered ping.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct PendingPing {
     at: Moment,
     /// Little of our data was in flight before it.
     was_quiet: bool,
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 impl Liveness {
-    pub(super) fn new(config: &Config, now: Moment) -> Liveness {
+    pub(super) fn new(config: &SessionConfig, now: Moment) -> Liveness {
         Liveness {
             hello_deadline: config
                 .hello_timeout
@@ -166,12 +166,12 @@ impl Session {
 
     pub(super) fn ping(&mut self, now: Moment) {
         self.liveness.last_ping = now;
-        self.liveness.asked = Some(Asked {
+        self.liveness.asked = Some(PendingPing {
             at: now,
             was_quiet: self.link_window.in_flight_bytes() <= ROUND_TRIP_QUIET_BYTES,
             received_bytes: self.link_window.received_bytes(),
         });
-        self.outbox.push(Control::Ping(now));
+        self.outbox.push(ControlFrame::Ping(now));
     }
 
     /// Measures the round trip again beside bulk, if it is due and no ping is unanswered.

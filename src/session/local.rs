@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::hold::Hold;
-use super::ports::Ports;
+use super::ports::PortRequests;
 use super::runs::Runs;
-use super::stream::{LocalEnd, State};
+use super::stream::{LocalEnd, StreamState};
 use super::{Moment, OpenError, Session, StreamKey};
 use crate::limits::{READ_AHEAD_BYTES, REASON_BYTES, TENTATIVE_BYTES};
 use crate::wire::{self, Protocol, Transport};
@@ -56,7 +56,7 @@ impl Session {
             return;
         }
         stream.credit_bytes += std::mem::take(&mut stream.held_bytes);
-        stream.state = State::Open;
+        stream.state = StreamState::Open;
         self.schedule_data(key);
         self.resume_reading(key);
         self.check_end(key);
@@ -87,8 +87,8 @@ impl Session {
         }
         // SockMux 1 sends data without waiting for an answer to the open.
         let state = match self.protocol {
-            Protocol::V03 => State::Opening,
-            Protocol::V1 => State::Open,
+            Protocol::V03 => StreamState::Opening,
+            Protocol::V1 => StreamState::Open,
         };
         let numbering = self.numbering(None);
         let key =
@@ -100,7 +100,7 @@ impl Session {
             stream.addresses = addresses;
             stream.began = now;
             stream.datagrams = are_datagrams.then(Runs::default);
-            stream.ports = relation.map(Ports::of_relation);
+            stream.ports = relation.map(PortRequests::of_relation);
             stream.todo.open = true;
         }
         self.counters.opened += 1;
@@ -123,8 +123,8 @@ impl Session {
             self.counters.stale_keys += 1;
             return;
         };
-        debug_assert_eq!(stream.state, State::Accepting);
-        stream.state = State::Open;
+        debug_assert_eq!(stream.state, StreamState::Accepting);
+        stream.state = StreamState::Open;
         stream.addresses = (server, own);
         stream.todo.opened = true;
         self.schedule_control(key);
@@ -250,7 +250,7 @@ impl Session {
             self.counters.stale_keys += 1;
             return false;
         };
-        if stream.state == State::Accepting {
+        if stream.state == StreamState::Accepting {
             self.end_accepting(key, reason, false, false);
             return false;
         }
@@ -267,7 +267,7 @@ impl Session {
             *runs = Runs::default();
         }
         if !whole {
-            let open = stream.state == State::Open;
+            let open = stream.state == StreamState::Open;
             let sendable = if open { rule.sendable(stream) } else { 0 };
             stream.ready_bytes = stream.ready_bytes.min(sendable);
         }
@@ -283,10 +283,10 @@ impl Session {
         let ours = self.peer_is_ours();
         let Some(stream) = self.streams.get_mut(key) else { return };
         // SockMux 1 may end a stream before it is answered.
-        let gives_up = stream.state == State::Opening
+        let gives_up = stream.state == StreamState::Opening
             && stream.route(protocol).is_some()
             && matches!(stream.local_end, LocalEnd::Reset(_));
-        let stands = stream.state == State::Open || gives_up;
+        let stands = stream.state == StreamState::Open || gives_up;
         if stream.ready_bytes > 0 || !stands || stream.todo.close {
             return;
         }
@@ -327,7 +327,11 @@ impl Session {
     pub(super) fn check_both_ended(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let both = stream.end_sent && stream.peer_end;
-        if self.protocol == Protocol::V03 && stream.opener && both && stream.state == State::Open {
+        if self.protocol == Protocol::V03
+            && stream.opener
+            && both
+            && stream.state == StreamState::Open
+        {
             stream.todo.close = true;
             self.schedule_control(key);
         }

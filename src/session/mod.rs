@@ -32,7 +32,7 @@ mod transmit;
 mod turns;
 mod window;
 
-pub use config::Config;
+pub use config::SessionConfig;
 pub use datagrams::Queued;
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Related, Sink, Transmit};
@@ -53,7 +53,7 @@ use liveness::Liveness;
 use peer::Peer;
 use send_rule::SendRule;
 use stream::{Numbering, Stream, Streams};
-use transmit::{Outbox, Queues};
+use transmit::{ControlQueue, Queues};
 use turns::Turns;
 
 /// A point in time, in microseconds since an epoch that the caller chooses.
@@ -86,7 +86,7 @@ impl Hello {
 
 /// Counts since the start of the session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct SessionCounters {
     /// Frames received, of every kind.
     pub frames_in: u64,
     /// Frames handed out to be sent.
@@ -115,14 +115,14 @@ pub struct Counters {
 /// The state of one tunnel.
 #[derive(Debug)]
 pub struct Session {
-    config: Config,
+    config: SessionConfig,
     peer: Peer,
     protocol: Protocol,
     hello: Hello,
     streams: Streams,
     queues: Queues,
     turns: Turns,
-    outbox: Outbox,
+    outbox: ControlQueue,
     events: VecDeque<Event>,
     liveness: Liveness,
     /// Streams whose CLOSE is held.
@@ -143,14 +143,14 @@ pub struct Session {
     link_window: LinkWindow,
     /// Memory accounted to all queued datagrams, in bytes.
     datagram_cost_bytes: u64,
-    counters: Counters,
+    counters: SessionCounters,
 }
 
 impl Session {
     /// A session at the start of a connection, with its hello queued. Both sides start alike.
-    pub fn new(config: Config, now: Moment) -> Session {
-        let mut outbox = Outbox::default();
-        outbox.push(transmit::Control::Hello);
+    pub fn new(config: SessionConfig, now: Moment) -> Session {
+        let mut outbox = ControlQueue::default();
+        outbox.push(transmit::ControlFrame::Hello);
         Session {
             peer: Peer {
                 offer: None,
@@ -175,7 +175,7 @@ impl Session {
             extra_window_bytes: 0,
             link_window: LinkWindow::default(),
             datagram_cost_bytes: 0,
-            counters: Counters::default(),
+            counters: SessionCounters::default(),
             config,
         }
     }
@@ -212,7 +212,7 @@ impl Session {
     }
 
     /// Counts so far.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &SessionCounters {
         &self.counters
     }
 
@@ -224,8 +224,8 @@ impl Session {
             false => self.refusing = Some(reason),
             true => {
                 self.leaving = Some(reason);
-                self.outbox.push(transmit::Control::GoingAway(reason));
-                self.outbox.push(transmit::Control::Farewell);
+                self.outbox.push(transmit::ControlFrame::GoingAway(reason));
+                self.outbox.push(transmit::ControlFrame::Farewell);
             }
         }
     }

@@ -9,32 +9,32 @@ use std::net::SocketAddr;
 
 use super::local::sayable;
 use super::stream::Stream;
-use super::transmit::Control;
+use super::transmit::ControlFrame;
 use super::{Event, OpenError, Related, Session, StreamKey, TunnelError};
 use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
 use crate::wire::{self, Protocol, StreamRef, Transport};
 
 /// A stream's port requests.
 #[derive(Debug, Default)]
-pub(super) struct Ports {
+pub(super) struct PortRequests {
     /// The stream is to be opened as related to another one; sent once.
     relation: Option<wire::Relation>,
     /// Unanswered requests, oldest first, at most [`PORTS_PER_STREAM`]: ours if the peer opened the
     /// stream, otherwise the peer's.
-    waiting: Vec<Waiting>,
+    waiting: Vec<PendingRequest>,
 }
 
 /// An unanswered request.
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+struct PendingRequest {
     request: u32,
     /// We have withdrawn it.
     is_over: bool,
 }
 
-impl Ports {
-    pub(super) fn of_relation(relation: wire::Relation) -> Box<Ports> {
-        Box::new(Ports { relation: Some(relation), waiting: Vec::new() })
+impl PortRequests {
+    pub(super) fn of_relation(relation: wire::Relation) -> Box<PortRequests> {
+        Box::new(PortRequests { relation: Some(relation), waiting: Vec::new() })
     }
 
     fn is_waiting(&self, request: u32) -> bool {
@@ -42,7 +42,7 @@ impl Ports {
     }
 
     /// Removes the oldest request of this number.
-    fn answered(&mut self, request: u32) -> Option<Waiting> {
+    fn answered(&mut self, request: u32) -> Option<PendingRequest> {
         let at = self.waiting.iter().position(|waiting| waiting.request == request)?;
         Some(self.waiting.remove(at))
     }
@@ -86,8 +86,8 @@ impl Session {
         if ports.waiting.len() >= PORTS_PER_STREAM {
             return Err(OpenError::TooManyPorts { limit: PORTS_PER_STREAM });
         }
-        ports.waiting.push(Waiting { request, is_over: false });
-        self.outbox.push(Control::Listen { to, request, transport });
+        ports.waiting.push(PendingRequest { request, is_over: false });
+        self.outbox.push(ControlFrame::Listen { to, request, transport });
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl Session {
         for waiting in ports.into_iter().flat_map(|ports| &mut ports.waiting) {
             waiting.is_over |= waiting.request == request;
         }
-        self.outbox.push(Control::Unlisten { to, request });
+        self.outbox.push(ControlFrame::Unlisten { to, request });
     }
 
     /// Answers [`super::Event::PortAsked`] with our listening address, or the reason for not
@@ -113,7 +113,7 @@ impl Session {
         let ports = self.streams.get_mut(control).and_then(|stream| stream.ports.as_mut());
         if ports.and_then(|ports| ports.answered(request)).is_some() {
             let result = result.map_err(sayable);
-            self.outbox.push(Control::Listening { id, request, result });
+            self.outbox.push(ControlFrame::Listening { id, request, result });
         }
     }
 
@@ -195,10 +195,10 @@ impl Session {
         }
         if ports.is_waiting(request) {
             let result = Err(String::from("a port of this number is being opened already"));
-            self.outbox.push(Control::Listening { id, request, result });
+            self.outbox.push(ControlFrame::Listening { id, request, result });
             return Ok(());
         }
-        ports.waiting.push(Waiting { request, is_over: false });
+        ports.waiting.push(PendingRequest { request, is_over: false });
         self.events.push_back(Event::PortAsked { user, request, transport });
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Session {
         let id = stream.id;
         if stream.ports.as_mut().and_then(|ports| ports.answered(request)).is_some() {
             let result = Err(String::from("closed"));
-            self.outbox.push(Control::Listening { id, request, result });
+            self.outbox.push(ControlFrame::Listening { id, request, result });
         }
         self.events.push_back(Event::PortClosed { user, request });
         Ok(())

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::liveness::FAREWELL;
 use super::runs::Runs;
-use super::stream::{State, Stream};
-use super::transmit::Control;
+use super::stream::{Stream, StreamState};
+use super::transmit::ControlFrame;
 use super::{Ended, Event, Moment, Related, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::wire::{Frame, Protocol, StreamRef, Transport};
@@ -90,7 +90,7 @@ impl Session {
         }
         self.hello.greeted = true;
         self.peer.offer = self.config.offer.and(offer);
-        self.outbox.push(Control::HelloOk(ids));
+        self.outbox.push(ControlFrame::HelloOk(ids));
         self.check_up(now);
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Session {
         self.hello.answered = true;
         // If it were going to send HELLO, that would have preceded its answer.
         self.hello.greeted |= self.config.answer_suffices;
-        self.outbox.push(Control::HelloOk(ids));
+        self.outbox.push(ControlFrame::HelloOk(ids));
         self.check_up(now);
     }
 
@@ -119,13 +119,13 @@ impl Session {
             // Windows are sized by the round trip of the path.
             self.ping(now);
         } else {
-            self.outbox.push(Control::PacketSize);
+            self.outbox.push(ControlFrame::PacketSize);
             if self.config.first_data {
-                self.outbox.push(Control::FirstData);
+                self.outbox.push(ControlFrame::FirstData);
             }
         }
         if let (Some(reason), true) = (self.refusing, self.peer_is_ours()) {
-            self.outbox.push(Control::GoingAway(reason));
+            self.outbox.push(ControlFrame::GoingAway(reason));
         }
         self.events.push_back(Event::Up { ours: self.peer_is_ours(), protocol: self.protocol });
     }
@@ -323,7 +323,7 @@ impl Session {
         };
         let numbering = self.numbering(Some(from));
         let key = (self.streams.len() < limit as usize)
-            .then(|| self.streams.insert(State::Accepting, false, numbering))
+            .then(|| self.streams.insert(StreamState::Accepting, false, numbering))
             .flatten();
         let Some(key) = key else {
             let reason = format!("at most {limit} streams at once are taken here");
@@ -355,11 +355,11 @@ impl Session {
             return Some(key);
         }
         let from = from?;
-        if stream.state != State::Opening {
+        if stream.state != StreamState::Opening {
             self.counters.unknown_ids += 1;
             return None;
         }
-        stream.state = State::Open;
+        stream.state = StreamState::Open;
         stream.peer_id = Some(from);
         let began = stream.began;
         if let Some(hold) = &mut stream.hold {
@@ -383,7 +383,7 @@ impl Session {
         }
         let Some(stream) = self.streams.get_mut(key) else { return self.discard(bytes) };
         // Before CONNECTED and after CLOSE the peer has no stream that the answer could belong to.
-        if stream.state == State::Open && self.protocol == Protocol::V03 {
+        if stream.state == StreamState::Open && self.protocol == Protocol::V03 {
             stream.todo.urgent_taken = stream.todo.urgent_taken.saturating_add(bytes);
         }
         let discards = stream.write_failed || stream.peer_end;

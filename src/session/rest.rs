@@ -1,6 +1,6 @@
 //! Whether anything of a stream is in flight, for an engine that holds both ends of a tunnel.
 
-use super::stream::{LocalEnd, State, Todo};
+use super::stream::{LocalEnd, StreamState, Todo};
 use super::{Session, StreamKey};
 use crate::wire::StreamRef;
 
@@ -31,7 +31,7 @@ impl Session {
             is_still: nothing_to_say && stream.ready_bytes == 0 && stream.backlog_bytes == 0,
             has_end: stream.local_end != LocalEnd::Not
                 || stream.peer_end
-                || stream.state != State::Open,
+                || stream.state != StreamState::Open,
         })
     }
 

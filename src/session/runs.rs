@@ -7,17 +7,17 @@ use crate::limits::{DATAGRAM_AGE_MICROS, DATAGRAM_BYTES_MAX, DATAGRAM_COST_BYTES
 
 /// Consecutive datagrams of one size; the last may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct QueuedRun {
     /// 0: one empty datagram.
     pub(super) size_bytes: u32,
     /// Total bytes.
     pub(super) bytes: u32,
 }
 
-impl Run {
+impl QueuedRun {
     /// A run of a single datagram has its actual size.
-    pub(super) fn new(size_bytes: u32, bytes: u32) -> Run {
-        Run { size_bytes: size_bytes.min(bytes), bytes }
+    pub(super) fn new(size_bytes: u32, bytes: u32) -> QueuedRun {
+        QueuedRun { size_bytes: size_bytes.min(bytes), bytes }
     }
 
     pub(super) fn datagrams(self) -> u64 {
@@ -34,24 +34,25 @@ impl Run {
 
     /// Splits off whole datagrams from the front: as many as fit into `most_bytes`, but at least
     /// one. Also returns the rest.
-    fn split(self, most_bytes: u64) -> (Run, Option<Run>) {
+    fn split(self, most_bytes: u64) -> (QueuedRun, Option<QueuedRun>) {
         let size = u64::from(self.size_bytes);
         if most_bytes >= u64::from(self.bytes) {
             return (self, None);
         }
         let bytes = (most_bytes / size * size).max(size) as u32;
-        let rest = (bytes < self.bytes).then(|| Run::new(self.size_bytes, self.bytes - bytes));
-        (Run { size_bytes: self.size_bytes, bytes }, rest)
+        let rest =
+            (bytes < self.bytes).then(|| QueuedRun::new(self.size_bytes, self.bytes - bytes));
+        (QueuedRun { size_bytes: self.size_bytes, bytes }, rest)
     }
 
     /// This run joined with the one behind it, if they form one run.
-    fn joined(self, behind: Run) -> Option<Run> {
-        let Run { size_bytes, bytes } = self;
+    fn joined(self, behind: QueuedRun) -> Option<QueuedRun> {
+        let QueuedRun { size_bytes, bytes } = self;
         let fits = size_bytes > 0
             && behind.size_bytes == size_bytes
             && bytes.is_multiple_of(size_bytes)
             && bytes + behind.bytes <= DATAGRAM_BYTES_MAX;
-        fits.then_some(Run { size_bytes, bytes: bytes + behind.bytes })
+        fits.then_some(QueuedRun { size_bytes, bytes: bytes + behind.bytes })
     }
 }
 
@@ -63,7 +64,7 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
-    fn count(&mut self, run: Run) {
+    fn count(&mut self, run: QueuedRun) {
         self.datagrams += run.datagrams();
         self.bytes += u64::from(run.bytes);
     }
@@ -72,7 +73,7 @@ impl Dropped {
 /// The queued runs of one stream, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    queue: VecDeque<(Run, Moment)>,
+    queue: VecDeque<(QueuedRun, Moment)>,
     cost_bytes: u64,
 }
 
@@ -92,12 +93,12 @@ impl Runs {
     }
 
     /// The oldest run.
-    pub(super) fn front(&self) -> Option<Run> {
+    pub(super) fn front(&self) -> Option<QueuedRun> {
         self.queue.front().map(|&(run, _)| run)
     }
 
     /// Appends a run, and joins it with the last one where that is allowed.
-    pub(super) fn push(&mut self, run: Run, now: Moment, may_join: bool) {
+    pub(super) fn push(&mut self, run: QueuedRun, now: Moment, may_join: bool) {
         if may_join
             && let Some((last, since)) = self.queue.back_mut()
             && now.0.saturating_sub(since.0) < JOIN_MICROS
@@ -113,7 +114,7 @@ impl Runs {
 
     /// Removes whole datagrams of the oldest run: as many as fit into `most_bytes`, but at least
     /// one.
-    pub(super) fn take(&mut self, most_bytes: u64) -> Option<Run> {
+    pub(super) fn take(&mut self, most_bytes: u64) -> Option<QueuedRun> {
         let (front, _) = self.queue.front_mut()?;
         let (taken, rest) = front.split(most_bytes);
         match rest {
@@ -165,7 +166,7 @@ mod tests {
     fn runs(of: &[(u32, u32)]) -> Runs {
         let mut runs = Runs::default();
         for &(size_bytes, bytes) in of {
-            runs.push(Run::new(size_bytes, bytes), Moment(0), true);
+            runs.push(QueuedRun::new(size_bytes, bytes), Moment(0), true);
         }
         runs
     }
@@ -192,9 +193,9 @@ mod tests {
     #[test]
     fn what_has_waited_is_not_joined() {
         let mut runs = runs(&[(10, 10)]);
-        runs.push(Run::new(10, 10), Moment(JOIN_MICROS - 1), true);
-        runs.push(Run::new(10, 10), Moment(JOIN_MICROS), true);
-        runs.push(Run::new(10, 10), Moment(JOIN_MICROS), false);
+        runs.push(QueuedRun::new(10, 10), Moment(JOIN_MICROS - 1), true);
+        runs.push(QueuedRun::new(10, 10), Moment(JOIN_MICROS), true);
+        runs.push(QueuedRun::new(10, 10), Moment(JOIN_MICROS), false);
         assert_eq!(all(runs), [(10, 20), (10, 10), (10, 10)]);
     }
 
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(runs.cost_bytes(), 42 + 3 * COST);
         runs.drop_oldest(11, &mut dropped);
         assert_eq!(dropped, Dropped { datagrams: 2, bytes: 20 });
-        assert_eq!(runs.front(), Some(Run::new(10, 15)));
+        assert_eq!(runs.front(), Some(QueuedRun::new(10, 15)));
         runs.drop_oldest(15 + COST + 1, &mut dropped);
         assert_eq!(dropped, Dropped { datagrams: 5, bytes: 35 });
         assert_eq!(all(runs), [(7, 7)]);
@@ -226,7 +227,7 @@ mod tests {
     fn those_that_are_too_old_go_first() {
         let mut runs = runs(&[(5, 15)]);
         let later = Moment(DATAGRAM_AGE_MICROS);
-        runs.push(Run::new(5, 5), Moment(1), false);
+        runs.push(QueuedRun::new(5, 5), Moment(1), false);
         let mut dropped = Dropped::default();
         runs.drop_aged(Moment(later.0 - 1), &mut dropped);
         assert_eq!(dropped, Dropped::default());

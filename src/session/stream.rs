@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
 use crate::session::Moment;
 use crate::session::hold::Hold;
-use crate::session::ports::Ports;
+use crate::session::ports::PortRequests;
 use crate::session::runs::Runs;
 use crate::session::turns::Share;
 use crate::session::window::ConsumeRate;
@@ -25,7 +25,7 @@ pub struct StreamKey {
 
 /// Life cycle of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum StreamState {
     /// Opened here; the peer has not answered.
     Opening,
     /// Opened by the peer; our exit has not answered.
@@ -77,13 +77,13 @@ pub(super) struct Stream {
     pub(super) peer_id: Option<u32>,
     /// Opened here.
     pub(super) opener: bool,
-    pub(super) state: State,
+    pub(super) state: StreamState,
     pub(super) todo: Todo,
     /// At the opener: client and entrance. At the other side: server and own address.
     pub(super) addresses: (SocketAddr, SocketAddr),
 
     /// State of port requests; few streams have any.
-    pub(super) ports: Option<Box<Ports>>,
+    pub(super) ports: Option<Box<PortRequests>>,
     /// Queued datagrams, if the stream carries datagrams.
     pub(super) datagrams: Option<Runs>,
     /// Bytes that the engine holds ready to be sent; not used for datagrams.
@@ -154,7 +154,7 @@ impl Stream {
         generation: u32,
         (id, peer_id): (u32, Option<u32>),
         opener: bool,
-        state: State,
+        state: StreamState,
     ) -> Stream {
         Stream {
             generation,
@@ -249,7 +249,7 @@ impl Streams {
     /// Inserts a stream in the state given. `None` when no number is free.
     pub(super) fn insert(
         &mut self,
-        state: State,
+        state: StreamState,
         opener: bool,
         numbering: Numbering,
     ) -> Option<StreamKey> {
@@ -384,7 +384,7 @@ mod tests {
         let mut streams = Streams::default();
         let mut keys = Vec::new();
         for _ in 0..300 {
-            keys.push(streams.insert(State::Open, true, Numbering::UpTo(1000)).unwrap());
+            keys.push(streams.insert(StreamState::Open, true, Numbering::UpTo(1000)).unwrap());
         }
         assert!(
             streams
@@ -392,24 +392,24 @@ mod tests {
                 .all(|stream| stream.id != u32::from(NO_ID) && stream.id >= STREAM_ID_FIRST)
         );
         let mut small = Streams::default();
-        let first = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
-        let second = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
+        let first = small.insert(StreamState::Open, true, Numbering::UpTo(4)).unwrap();
+        let second = small.insert(StreamState::Open, true, Numbering::UpTo(4)).unwrap();
         let ids = (small.get(first).unwrap().id, small.get(second).unwrap().id);
         small.remove(first);
         small.remove(second);
-        let third = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
+        let third = small.insert(StreamState::Open, true, Numbering::UpTo(4)).unwrap();
         assert_eq!(small.get(third).unwrap().id, 4);
-        let fourth = small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
+        let fourth = small.insert(StreamState::Open, true, Numbering::UpTo(4)).unwrap();
         assert_eq!(small.get(fourth).unwrap().id, ids.0);
-        small.insert(State::Open, true, Numbering::UpTo(4)).unwrap();
-        assert!(small.insert(State::Open, true, Numbering::UpTo(4)).is_none());
+        small.insert(StreamState::Open, true, Numbering::UpTo(4)).unwrap();
+        assert!(small.insert(StreamState::Open, true, Numbering::UpTo(4)).is_none());
     }
 
     #[test]
     fn a_number_comes_back_after_all_generations_of_its_slot() {
         let mut streams = Streams::default();
         let mut insert = |keep: bool| {
-            let key = streams.insert(State::Open, true, Numbering::Ours).unwrap();
+            let key = streams.insert(StreamState::Open, true, Numbering::Ours).unwrap();
             let number = streams.get(key).unwrap().id;
             assert_eq!(streams.by_number(StreamRef::Ours(number)), Some(key));
             assert_eq!(streams.by_number(StreamRef::Theirs(number)), None);
@@ -428,9 +428,9 @@ mod tests {
     #[test]
     fn keys_of_ended_streams_find_nothing() {
         let mut streams = Streams::default();
-        let old = streams.insert(State::Open, true, Numbering::UpTo(254)).unwrap();
+        let old = streams.insert(StreamState::Open, true, Numbering::UpTo(254)).unwrap();
         streams.remove(old);
-        let new = streams.insert(State::Open, true, Numbering::UpTo(254)).unwrap();
+        let new = streams.insert(StreamState::Open, true, Numbering::UpTo(254)).unwrap();
         assert!(streams.get(old).is_none());
         assert!(streams.remove(old).is_none());
         assert!(streams.get(new).is_some());

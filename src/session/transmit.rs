@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::liveness::FAREWELL;
-use super::stream::{LocalEnd, State};
+use super::stream::{LocalEnd, StreamState};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
 use crate::wire::{Encoder, Protocol, Route, Transport, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that was removed.
 #[derive(Debug)]
-pub(super) enum Control {
+pub(super) enum ControlFrame {
     Hello,
     HelloOk((u16, u16)),
     PacketSize,
@@ -55,15 +55,15 @@ pub(super) enum Control {
 
 /// Queued control frames. Bounded: each stream that the peer opens or ends adds one, as does each
 /// port request, of which a stream has few (`session::ports`), and the caller stops reading while
-/// it cannot write (see [`Outbox::len`]).
+/// it cannot write (see [`ControlQueue::len`]).
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
-    frames: VecDeque<Control>,
+pub(super) struct ControlQueue {
+    frames: VecDeque<ControlFrame>,
     pongs: usize,
 }
 
-impl Outbox {
-    pub(super) fn push(&mut self, control: Control) {
+impl ControlQueue {
+    pub(super) fn push(&mut self, control: ControlFrame) {
         self.frames.push_back(control);
     }
 
@@ -71,13 +71,13 @@ impl Outbox {
     pub(super) fn push_pong(&mut self, ids: (u16, u16), payload: &[u8]) {
         if self.pongs < PONGS_MAX {
             self.pongs += 1;
-            self.frames.push_back(Control::Pong { ids, payload: payload.to_vec() });
+            self.frames.push_back(ControlFrame::Pong { ids, payload: payload.to_vec() });
         }
     }
 
-    fn pop(&mut self) -> Option<Control> {
+    fn pop(&mut self) -> Option<ControlFrame> {
         let control = self.frames.pop_front()?;
-        if matches!(control, Control::Pong { .. }) {
+        if matches!(control, ControlFrame::Pong { .. }) {
             self.pongs -= 1;
         }
         Some(control)
@@ -134,7 +134,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let may = stream.waiting_bytes() > 0
             && rule.room(stream) > 0
-            && stream.state == State::Open
+            && stream.state == StreamState::Open
             && stream.route(rule.protocol).is_some();
         if may && !stream.in_data {
             self.turns.enter(key, stream, quantum);
@@ -153,7 +153,9 @@ impl Session {
             self.config.offer.and(self.peer.offer).map_or(1, |_| self.own_window_bytes() / 4);
         let Some(stream) = self.streams.get_mut(key) else { return };
         // Before CONNECTED and after CLOSE the peer has no stream that this could belong to.
-        if stream.ack_bytes == 0 || matches!(stream.state, State::Accepting | State::Closing) {
+        if stream.ack_bytes == 0
+            || matches!(stream.state, StreamState::Accepting | StreamState::Closing)
+        {
             return;
         }
         if stream.ack_bytes >= threshold {
@@ -202,29 +204,35 @@ impl Session {
         let encoder = self.encoder();
         let none = v03::NO_ID;
         match self.outbox.pop()? {
-            Control::Hello => v03::Encoder.hello(head, &self.config.hello_text, self.config.offer),
-            Control::HelloOk(ids) => v03::Encoder.hello_ok(head, ids, &self.config.hello_text),
-            Control::PacketSize => v03::Encoder.packet_size(head, self.config.packet_bytes),
-            Control::FirstData => v03::Encoder.first_data(head),
-            Control::Ping(at) => encoder.ping(head, format!("{}\0", at.0).as_bytes()),
-            Control::Pong { ids, payload } => encoder.pong(head, ids, &payload),
-            Control::Closed { from, to } => {
+            ControlFrame::Hello => {
+                v03::Encoder.hello(head, &self.config.hello_text, self.config.offer)
+            }
+            ControlFrame::HelloOk(ids) => v03::Encoder.hello_ok(head, ids, &self.config.hello_text),
+            ControlFrame::PacketSize => v03::Encoder.packet_size(head, self.config.packet_bytes),
+            ControlFrame::FirstData => v03::Encoder.first_data(head),
+            ControlFrame::Ping(at) => encoder.ping(head, format!("{}\0", at.0).as_bytes()),
+            ControlFrame::Pong { ids, payload } => encoder.pong(head, ids, &payload),
+            ControlFrame::Closed { from, to } => {
                 let short = |id: Option<u32>| id.map_or(none, |id| id as u16);
                 v03::Encoder.closed(head, short(from), short(to));
             }
-            Control::Refuse { to, reason, not_taken: true } => encoder.not_taken(head, to, &reason),
-            Control::Refuse { to, reason, .. } => encoder.refuse(head, to, &reason),
-            Control::Listen { to, request, transport } => {
+            ControlFrame::Refuse { to, reason, not_taken: true } => {
+                encoder.not_taken(head, to, &reason)
+            }
+            ControlFrame::Refuse { to, reason, .. } => encoder.refuse(head, to, &reason),
+            ControlFrame::Listen { to, request, transport } => {
                 v1::listen(head, Route::theirs(to), request, transport);
             }
-            Control::Unlisten { to, request } => v1::unlisten(head, Route::theirs(to), request),
-            Control::Listening { id, request, result } => {
+            ControlFrame::Unlisten { to, request } => {
+                v1::unlisten(head, Route::theirs(to), request)
+            }
+            ControlFrame::Listening { id, request, result } => {
                 let result = result.as_ref().map(|&at| at).map_err(String::as_str);
                 v1::listening(head, Route::ours(id), request, result);
             }
-            Control::GoingAway(reason) => encoder.going_away(head, reason),
-            Control::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
-            Control::Farewell => encoder.ping(head, FAREWELL),
+            ControlFrame::GoingAway(reason) => encoder.going_away(head, reason),
+            ControlFrame::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
+            ControlFrame::Farewell => encoder.ping(head, FAREWELL),
         }
         Some(Transmit::Control)
     }
@@ -346,7 +354,7 @@ impl Session {
         let encoder = self.encoder();
         let stream = self.streams.get_mut(key)?;
         stream.todo.close = false;
-        stream.state = State::Closing;
+        stream.state = StreamState::Closing;
         let reset = match stream.local_end {
             LocalEnd::Reset(reason) => Some(reason),
             _ => None,
@@ -479,7 +487,7 @@ impl Session {
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.in_lazy = false;
             let Some(route) = stream.route(Protocol::V03) else { continue };
-            if stream.ack_bytes > 0 && stream.state != State::Closing {
+            if stream.ack_bytes > 0 && stream.state != StreamState::Closing {
                 let bytes = std::mem::take(&mut stream.ack_bytes);
                 Encoder(Protocol::V03).consumed(head, route, bytes);
                 return Some(Transmit::Control);

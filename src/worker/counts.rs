@@ -108,8 +108,8 @@ fn log_driver_counts(counters: &DriverCounters) {
 }
 
 /// Logs the counters of a closed tunnel.
-pub(super) fn log_tunnel_counts(counters: &session::Counters) {
-    let &session::Counters {
+pub(super) fn log_tunnel_counts(counters: &session::SessionCounters) {
+    let &session::SessionCounters {
         frames_in,
         frames_out,
         payload_bytes_in,

@@ -46,7 +46,7 @@ use crate::io::driver::{Completion, Driver};
 use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::limits::{FRAME_BYTES, LEAVE_MILLIS, POOL_BUFFERS, STREAMS_MAX, WINDOW_BYTES};
-use crate::session::{Config, Moment};
+use crate::session::{Moment, SessionConfig};
 use crate::wire::v03::{Offer, hello_text};
 use buffers::Buffers;
 use connector::Connector;
@@ -256,10 +256,10 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The configuration of a new session.
-    fn session_config(&self) -> Config {
+    fn session_config(&self) -> SessionConfig {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let micros = since_1970.map_or(0, |time| time.as_micros() as u64);
-        Config {
+        SessionConfig {
             hello_text: hello_text(micros, &net::hostname()),
             packet_bytes: self.cx.plan.soxconf.packet_bytes,
             first_data: self.cx.plan.soxconf.first_data,

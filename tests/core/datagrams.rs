@@ -8,7 +8,7 @@ use sockmux_uring::limits::{
     LINK_ACK_BYTES, LINK_CAP_BULK_BYTES, LINK_CAP_INTERACTIVE_BYTES, SMALL_FRAME_BYTES,
 };
 use sockmux_uring::session::{
-    Config, Ended, Event, Moment, OpenError, Queued, Session, Sink, StreamKey, Transmit,
+    Ended, Event, Moment, OpenError, Queued, Session, SessionConfig, Sink, StreamKey, Transmit,
 };
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{CloseKind, Frame, Protocol, StreamRef, Transport};
@@ -30,7 +30,7 @@ fn pair(newest: u8) -> Session {
 
 /// Towards an original, which has said that it takes first data.
 fn towards_an_original() -> Session {
-    let mut session = up(Config::default(), None);
+    let mut session = up(SessionConfig::default(), None);
     session.on_frame(Frame::FirstData, START).expect("an option");
     session
 }

@@ -7,7 +7,7 @@
 
 use sockmux_uring::limits::{LINE_AHEAD_MICROS, LINE_DEAD_MICROS};
 use sockmux_uring::serial_line::{Line, LineError, Mode};
-use sockmux_uring::session::{Config, Transmit};
+use sockmux_uring::session::{SessionConfig, Transmit};
 use sockmux_uring::wire::{Frame, StreamRef};
 
 use crate::testkit::pure::choice::Choice as _;
@@ -233,7 +233,7 @@ fn nothing_is_lost_while_a_session_does_not_read() {
 fn a_session_keeps_its_frames_as_short_as_the_line_wants() {
     use crate::testkit::pure::lone::{START, ours, sent, up};
     for newest in [0, 1] {
-        let config = Config { frame_bytes_max: 195, ..ours(newest) };
+        let config = SessionConfig { frame_bytes_max: 195, ..ours(newest) };
         let offer = config.offer;
         let mut session = up(config, offer);
         let at = "127.0.0.1:1".parse().expect("an address");

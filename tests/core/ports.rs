@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use sockmux_uring::limits::PORTS_PER_STREAM;
 use sockmux_uring::session::{
-    Config, Ended, Event, OpenError, Related, Session, StreamKey, TunnelError,
+    Ended, Event, OpenError, Related, Session, SessionConfig, StreamKey, TunnelError,
 };
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, Step, StreamRef, Transport};
@@ -388,7 +388,7 @@ fn the_wrong_side_ends_the_tunnel() {
 fn without_an_offer_of_both_there_are_no_ports() {
     let without = |newest: u8| {
         let config = ours(newest);
-        Config { offer: config.offer.map(|offer| Offer { ports: false, ..offer }), ..config }
+        SessionConfig { offer: config.offer.map(|offer| Offer { ports: false, ..offer }), ..config }
     };
     let call = wire::Relation::Call { control: FIRST, port: 2_000 };
     let port = wire::Relation::Port { control: FIRST, request: 1 };

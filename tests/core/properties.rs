@@ -105,9 +105,9 @@ proptest! {
 /// A session that is fed and never written keeps no more than it was asked for.
 #[test]
 fn a_flood_of_pings_is_bounded() {
-    use sockmux_uring::session::{Config, Moment, Session};
+    use sockmux_uring::session::{Moment, Session, SessionConfig};
     use sockmux_uring::wire::Frame;
-    let mut session = Session::new(Config::default(), Moment(0));
+    let mut session = Session::new(SessionConfig::default(), Moment(0));
     let now = Moment(1);
     session.on_frame(Frame::Hello { ids: (0, 0), offer: None }, now).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");

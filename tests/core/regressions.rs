@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sockmux_uring::limits::PEER_WINDOW_BYTES_MIN;
-use sockmux_uring::session::{Config, Session, TunnelError};
+use sockmux_uring::session::{Session, SessionConfig, TunnelError};
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{Frame, StreamRef};
 
@@ -43,7 +43,7 @@ fn kept_cases_of_the_fuzzer() {
 
 #[test]
 fn without_a_deadline_for_the_hello_the_timer_still_moves() {
-    let config = Config { hello_timeout: None, ..Config::default() };
+    let config = SessionConfig { hello_timeout: None, ..SessionConfig::default() };
     let mut session = Session::new(config, START);
     let mut turns = 0;
     loop {
@@ -59,7 +59,7 @@ fn without_a_deadline_for_the_hello_the_timer_still_moves() {
 
 #[test]
 fn a_peer_that_may_come_at_any_time_is_timed_from_its_first_byte() {
-    let config = Config { awaits_peer: true, ..Config::default() };
+    let config = SessionConfig { awaits_peer: true, ..SessionConfig::default() };
     let mut session = Session::new(config, START);
     assert_eq!(session.next_timeout(), None);
     let days_later = START.after(Duration::from_secs(500_000));
@@ -81,7 +81,7 @@ fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
         window_bytes: 1_000,
         streams_max: 10,
     };
-    let config = Config { offer: Some(offer), ..Config::default() };
+    let config = SessionConfig { offer: Some(offer), ..SessionConfig::default() };
     let mut session = up(config, ours(0).offer);
     open(&mut session);
     for _ in 0..PEER_WINDOW_BYTES_MIN / 16_000 {

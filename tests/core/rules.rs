@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sockmux_uring::limits::WINDOW_BYTES;
-use sockmux_uring::session::{Config, Event, Session, StreamKey};
+use sockmux_uring::session::{Event, Session, SessionConfig, StreamKey};
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{CloseKind, Frame, StreamRef};
 
@@ -429,7 +429,7 @@ fn close_follows_half_a_second_after_an_answer_and_no_later() {
 fn an_answer_alone_is_enough_where_it_may_be() {
     let answer = Frame::HelloOk { ids: (1, 2) };
     for answer_suffices in [true, false] {
-        let config = Config { answer_suffices, ..ours(1) };
+        let config = SessionConfig { answer_suffices, ..ours(1) };
         let mut session = Session::new(config, START);
         assert_eq!(sent(&mut session), [HELLO]);
         session.on_frame(answer, START).expect("HELLOOK");

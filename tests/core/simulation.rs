@@ -5,7 +5,7 @@
 //! `SIM_RUNS=10000 cargo test --test core simulation::`.
 
 use sockmux_uring::limits::{ORIGINAL_ID_MAX, ORIGINAL_STREAMS_MAX};
-use sockmux_uring::session::{Config, Moment};
+use sockmux_uring::session::{Moment, SessionConfig};
 use sockmux_uring::wire::v03::Offer;
 
 use crate::testkit::pure::script::{End, Exit, Pattern, Plan, Script};
@@ -70,9 +70,9 @@ fn every_byte_arrives_once_and_in_order() {
 }
 
 /// One of ours that offers this protocol as its newest; 0 is 0.3.
-fn ours(newest: u8) -> Config {
-    let config = Config::default();
-    Config { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
+fn ours(newest: u8) -> SessionConfig {
+    let config = SessionConfig::default();
+    SessionConfig { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
 }
 
 /// A client that says a little and a server that answers as much, both at once.
@@ -108,8 +108,8 @@ fn an_original_peer_never_sees_more_streams_or_larger_ids_than_it_bears() {
     for seed in 1..4 {
         for opener in [0, 1] {
             let mut choice = Seeded(seed);
-            let original = Config { offer: None, ..Config::default() };
-            let configs = [Config::default(), original];
+            let original = SessionConfig { offer: None, ..SessionConfig::default() };
+            let configs = [SessionConfig::default(), original];
             // All from one side, so that its own limit is the only one.
             let ends = [End::Eof, End::EofAfterPeer];
             let plans = crowd(400, if opener == 0 { |_| 0 } else { |_| 1 }, ends);

@@ -6,7 +6,7 @@ mod player;
 use std::time::Duration;
 
 use player::{IDLE, Player};
-use sockmux_uring::session::{Config, Ended, Moment, TunnelError};
+use sockmux_uring::session::{Ended, Moment, SessionConfig, TunnelError};
 use sockmux_uring::wire::v03::{Encoder, hello_text};
 
 use crate::testkit::recording::{Entry, NO_ID, Packet, Role, Trace, What, kind, load_all};
@@ -24,14 +24,14 @@ fn packets(trace: &Trace, conn: u64, role: Role) -> Vec<&Packet> {
 }
 
 /// What the recorded side was set to.
-fn config(own: &[&Packet], offers: bool) -> Config {
+fn config(own: &[&Packet], offers: bool) -> SessionConfig {
     let hello = own.iter().find(|packet| packet.kind == kind::HELLO).expect("a hello");
     let first_data = own.iter().any(|p| p.kind == kind::SETOPT && p.payload[0] == 2);
-    Config {
+    SessionConfig {
         hello_text: hello.text().to_owned(),
         first_data,
-        offer: Config::default().offer.filter(|_| offers),
-        ..Config::default()
+        offer: SessionConfig::default().offer.filter(|_| offers),
+        ..SessionConfig::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sockmux_uring::session::{Config, Moment, Session};
+use sockmux_uring::session::{Moment, Session, SessionConfig};
 use sockmux_uring::wire::v03::{self, Encoder, Offer};
 use sockmux_uring::wire::{
     self, CloseKind, Frame, Protocol, Route, Step, StreamRef, Transport, v1,
@@ -239,8 +239,8 @@ fn cases_v1() -> Vec<(&'static str, Frame<'static>, Vec<u8>)> {
 /// Only a session writes this one: half a megabyte and more has come, in frames of 200 KiB.
 fn lane_taken(out: &mut Vec<u8>) {
     let now = Moment(0);
-    let mut session = Session::new(Config::default(), now);
-    let offer = Config::default().offer;
+    let mut session = Session::new(SessionConfig::default(), now);
+    let offer = SessionConfig::default().offer;
     session.on_frame(Frame::Hello { ids: (0, 0), offer }, now).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
     let mut before = Vec::new();
@@ -256,8 +256,8 @@ fn lane_taken(out: &mut Vec<u8>) {
 /// Only a session writes this one.
 fn going_away(out: &mut Vec<u8>, reason: &'static str) {
     let now = Moment(0);
-    let mut session = Session::new(Config::default(), now);
-    let offer = Config::default().offer;
+    let mut session = Session::new(SessionConfig::default(), now);
+    let offer = SessionConfig::default().offer;
     session.on_frame(Frame::Hello { ids: (0, 0), offer }, now).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
     let mut before = Vec::new();

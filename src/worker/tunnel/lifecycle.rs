@@ -10,7 +10,7 @@ use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
 use crate::limits::KEEPALIVE_INTERVALS;
-use crate::session::{Config, Session, TunnelError};
+use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::{Decoder, Protocol};
 use crate::worker::ingress::listeners::Purpose;
 use crate::worker::log_limit::Class;
@@ -53,7 +53,7 @@ impl<D: Driver> Worker<D> {
         let dead_after = self.cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
         link.set_up(&self.cx.congestion, dead_after);
         let transform = Transform::of(&link, self.cx.now);
-        let mut config = Config {
+        let mut config = SessionConfig {
             awaits_peer: link.may_await_peer(),
             answer_suffices: link.has_no_end(),
             ..self.session_config()

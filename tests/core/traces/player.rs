@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use sockmux_uring::session::{
-    Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
+    Ended, Event, Moment, Session, SessionConfig, Sink, StreamKey, Transmit, TunnelError,
 };
 use sockmux_uring::wire::{Decoder, Protocol, Step};
 
@@ -52,7 +52,7 @@ pub(crate) struct Player {
 pub(crate) const IDLE: &str = "idle";
 
 impl Player {
-    pub(crate) fn new(config: Config, now: Moment, piece: usize) -> Player {
+    pub(crate) fn new(config: SessionConfig, now: Moment, piece: usize) -> Player {
         let mut player = Player {
             decoder: Decoder::new(config.offer.map_or(0, |offer| offer.newest)),
             session: Session::new(config, now),

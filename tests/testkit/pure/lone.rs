@@ -1,6 +1,6 @@
 //! One session by itself, spoken to frame by frame.
 
-use sockmux_uring::session::{Config, Moment, Session};
+use sockmux_uring::session::{Moment, Session, SessionConfig};
 use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
 
@@ -8,13 +8,13 @@ use sockmux_uring::wire::v03::Offer;
 pub(crate) const START: Moment = Moment(1_000);
 
 /// One of ours that offers this protocol as its newest; 0 is 0.3.
-pub(crate) fn ours(newest: u8) -> Config {
-    let config = Config::default();
-    Config { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
+pub(crate) fn ours(newest: u8) -> SessionConfig {
+    let config = SessionConfig::default();
+    SessionConfig { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
 }
 
 /// A session whose hello is done, towards a peer with this offer.
-pub(crate) fn up(config: Config, peer: Option<Offer>) -> Session {
+pub(crate) fn up(config: SessionConfig, peer: Option<Offer>) -> Session {
     let mut session = Session::new(config, START);
     session.on_frame(Frame::Hello { ids: (0, 0), offer: peer }, START).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");

@@ -8,7 +8,7 @@ use sockmux_uring::limits::{
     WINDOW_BUDGET_BYTES,
 };
 use sockmux_uring::session::{
-    Config, Ended, Event, Moment, OpenError, Session, Sink, StreamKey, Transmit,
+    Ended, Event, Moment, OpenError, Session, SessionConfig, Sink, StreamKey, Transmit,
 };
 use sockmux_uring::wire::v03::{Encoder, Offer};
 use sockmux_uring::wire::{Decoder, Protocol, Step, Transport};
@@ -88,7 +88,7 @@ pub(crate) fn run(data: &[u8]) {
     engine.drain();
 }
 
-fn config(newest: u8, choice: &mut impl Choice) -> Config {
+fn config(newest: u8, choice: &mut impl Choice) -> SessionConfig {
     let window_bytes = choice.pick(&[512 << 10, 0, 64 << 10, u32::MAX]);
     let half_close = choice.below(4) != 3;
     let streams_max = choice.pick(&[8_192, 0, 3]);
@@ -101,14 +101,14 @@ fn config(newest: u8, choice: &mut impl Choice) -> Config {
         window_bytes,
         streams_max,
     };
-    Config {
+    SessionConfig {
         packet_bytes: choice.pick(&[16_384, 129, 600]),
         first_data: choice.below(2) == 0,
         offer: (choice.below(3) != 2).then_some(offer),
         hello_timeout: (choice.below(4) != 3).then_some(Duration::from_secs(15)),
         keepalive: (choice.below(4) != 3).then_some(Duration::from_secs(30)),
         linger: (choice.below(4) != 3).then_some(Duration::from_millis(choice.below(40_000))),
-        ..Config::default()
+        ..SessionConfig::default()
     }
 }
 
@@ -120,7 +120,7 @@ fn carries_datagrams(user: u64) -> bool {
 impl Engine {
     fn hello(&mut self, newest: u8, choice: &mut impl Choice) {
         let mut bytes = Vec::new();
-        let offer = Config::default().offer.filter(|_| choice.below(2) == 0);
+        let offer = SessionConfig::default().offer.filter(|_| choice.below(2) == 0);
         let packet_bytes = choice.pick(&[16_384, 129, 512]);
         // An older one of ours, now and then.
         let datagrams = packet_bytes != 129;

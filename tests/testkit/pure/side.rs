@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sockmux_uring::session::{
-    Config, Ended, Event, Moment, Session, Sink, StreamKey, Transmit, TunnelError,
+    Ended, Event, Moment, Session, SessionConfig, Sink, StreamKey, Transmit, TunnelError,
 };
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{Decoder, Frame, Protocol, Step, Transport};
@@ -112,7 +112,7 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(crate) fn new(name: usize, config: Config, backlog_max: u64, now: Moment) -> Side {
+    pub(crate) fn new(name: usize, config: SessionConfig, backlog_max: u64, now: Moment) -> Side {
         Side {
             name,
             decoder: Some(Decoder::new(config.offer.map_or(0, |offer| offer.newest))),

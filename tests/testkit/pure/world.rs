@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use sockmux_uring::limits;
-use sockmux_uring::session::{Config, Ended, Moment};
+use sockmux_uring::session::{Ended, Moment, SessionConfig};
 use sockmux_uring::wire::Protocol;
 use sockmux_uring::wire::v03::{PAYLOAD_BYTES_MAX, STREAM_BUFFER_BYTES};
 
@@ -123,14 +123,14 @@ impl<'a, C: Choice> World<'a, C> {
     pub(crate) fn new(
         choice: &'a mut C,
         pattern: &'a Pattern,
-        configs: [Config; 2],
+        configs: [SessionConfig; 2],
         plans: Vec<Plan>,
         cut_at: Option<Moment>,
     ) -> World<'a, C> {
         let now = Moment(choice.below(1_000_000_000));
         let offers = configs[0].offer.zip(configs[1].offer);
         let half_close = offers.is_some_and(|(one, other)| one.half_close && other.half_close);
-        let backlog_max = |own: &Config| match offers.and(own.offer) {
+        let backlog_max = |own: &SessionConfig| match offers.and(own.offer) {
             Some(offer) => {
                 u64::from(offer.window_bytes.max(limits::PEER_WINDOW_BYTES_MIN))
                     + u64::from(PAYLOAD_BYTES_MAX)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sockmux_uring::limits;
-use sockmux_uring::session::{Config, Moment};
+use sockmux_uring::session::{Moment, SessionConfig};
 use sockmux_uring::wire::v03::Offer;
 
 use super::super::choice::Choice;
@@ -43,10 +43,10 @@ fn once_in(choice: &mut impl Choice, out_of: u64) -> bool {
     choice.below(out_of) == out_of - 1
 }
 
-fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> Config {
+fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> SessionConfig {
     let window_bytes = choice.pick(&[limits::WINDOW_BYTES, 64 << 10, 100_000, 1 << 20]);
     let streams_max = choice.pick(&[limits::STREAMS_MAX, 3, 20]);
-    Config {
+    SessionConfig {
         packet_bytes: choice.pick(&[16_384, 129, 512, 1_000, 4_096]),
         first_data: !once_in(choice, 4),
         offer: offers.then_some(Offer {
@@ -60,7 +60,7 @@ fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> Config {
         }),
         keepalive: (!once_in(choice, 4)).then_some(Duration::from_secs(30)),
         linger: Some(Duration::from_millis(choice.pick(&[30_000, 0, 500, 5_000]))),
-        ..Config::default()
+        ..SessionConfig::default()
     }
 }
 
