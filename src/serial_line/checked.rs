@@ -1,13 +1,13 @@
 //! A line that speaks frames: what comes in them, and which go out.
 
-use super::frame::{Ack, Frame, Head, OVERHEAD_BYTES};
+use super::frame::{Ack, Head, LineFrame, OVERHEAD_BYTES};
 use super::framing::{self, FLAG, Segment};
-use super::handshake::Heard;
+use super::handshake::HelloProgress;
 use super::receive::Arrival;
-use super::{Line, LineError, Mode};
+use super::{LineError, LineMode, LineProtocol};
 use crate::session::Moment;
 
-impl Line {
+impl LineProtocol {
     /// Bytes came, of a peer that speaks frames or may.
     pub(super) fn received_frames(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.over.is_none() {
@@ -27,23 +27,23 @@ impl Line {
         let (segment, raw_bytes) = self.deframer.segment();
         let body = match segment {
             Segment::Rubbish => None,
-            Segment::Frame(frame) if Frame::is_syn(frame) => framing::checked(frame, 0),
-            Segment::Frame(frame) => {
+            Segment::LineFrame(frame) if LineFrame::is_syn(frame) => framing::checked(frame, 0),
+            Segment::LineFrame(frame) => {
                 self.handshake.seed_in().and_then(|seed| framing::checked(frame, seed))
             }
         };
-        let is_right = match body.and_then(Frame::decode) {
+        let is_right = match body.and_then(LineFrame::decode) {
             None => false,
-            Some(Frame::Syn(syn)) => {
+            Some(LineFrame::Syn(syn)) => {
                 let heard = self.handshake.received(&syn, self.now);
                 match heard {
-                    Heard::Echo => false,
-                    Heard::Restarted => {
+                    HelloProgress::Echo => false,
+                    HelloProgress::Restarted => {
                         self.over = Some(LineError::PeerRestarted);
                         true
                     }
-                    Heard::Peer { is_news } => {
-                        if self.mode == Mode::Probing {
+                    HelloProgress::Peer { is_news } => {
+                        if self.mode == LineMode::Probing {
                             self.begin_checked();
                             self.scanner.clear();
                         }
@@ -54,12 +54,12 @@ impl Line {
                     }
                 }
             }
-            Some(Frame::Ack(ack)) => {
+            Some(LineFrame::Ack(ack)) => {
                 self.handshake.confirmed();
                 self.sender.acknowledged(ack, self.now);
                 true
             }
-            Some(Frame::Data { sequence, ack, payload }) => {
+            Some(LineFrame::Data { sequence, ack, payload }) => {
                 self.handshake.confirmed();
                 self.sender.acknowledged(ack, self.now);
                 let arrival = self.receiver.take(sequence, payload);
@@ -74,7 +74,7 @@ impl Line {
         } else {
             self.is_noisy = true;
             // While probing the scanner counts what it skips.
-            if self.mode == Mode::Checked {
+            if self.mode == LineMode::Checked {
                 self.counters.frames_damaged += 1;
                 self.counters.bytes_skipped += raw_bytes;
             }
@@ -106,7 +106,7 @@ impl Line {
 
     /// The session's HELLO goes before all else into frames.
     pub(super) fn frame_hello(&mut self) {
-        if self.mode == Mode::Checked && self.handshake.is_up() {
+        if self.mode == LineMode::Checked && self.handshake.is_up() {
             let rest = &self.hello.bytes[self.hello.framed_bytes..];
             self.hello.framed_bytes += self.sender.write(rest);
         }

@@ -43,7 +43,7 @@ pub(super) struct Ack {
 
 /// A frame as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Frame<'a> {
+pub(super) enum LineFrame<'a> {
     Syn(Syn),
     Data { sequence: u8, ack: Ack, payload: &'a [u8] },
     Ack(Ack),
@@ -111,7 +111,7 @@ impl Head {
     }
 }
 
-impl<'a> Frame<'a> {
+impl<'a> LineFrame<'a> {
     /// What kind of frame this may be: a SYN's check is begun with 0, all others' with both
     /// incarnations.
     pub(super) fn is_syn(frame: &[u8]) -> bool {
@@ -119,20 +119,20 @@ impl<'a> Frame<'a> {
     }
 
     /// Reads a frame whose check is right; `None` if it is none of ours all the same.
-    pub(super) fn decode(body: &'a [u8]) -> Option<Frame<'a>> {
+    pub(super) fn decode(body: &'a [u8]) -> Option<LineFrame<'a>> {
         let (&first, rest) = body.split_first()?;
         let bitmap_bytes = usize::from(first & 0x0f);
         match first >> 4 {
-            KIND_SYN => Syn::decode(body).map(Frame::Syn),
+            KIND_SYN => Syn::decode(body).map(LineFrame::Syn),
             KIND_DATA => {
                 let (&sequence, rest) = rest.split_first()?;
                 let (ack, payload) = Ack::decode(rest, bitmap_bytes)?;
                 let is_right = (1..=LINE_PAYLOAD_BYTES_MAX).contains(&payload.len());
-                is_right.then_some(Frame::Data { sequence, ack, payload })
+                is_right.then_some(LineFrame::Data { sequence, ack, payload })
             }
             KIND_ACK => {
                 let (ack, rest) = Ack::decode(rest, bitmap_bytes)?;
-                rest.is_empty().then_some(Frame::Ack(ack))
+                rest.is_empty().then_some(LineFrame::Ack(ack))
             }
             _ => None,
         }
@@ -160,11 +160,11 @@ mod tests {
         for beyond in [0, 1, 0x80, 0x100, u64::MAX, 1 << 62] {
             let ack = Ack { next: 0xfe, beyond };
             let head = Head::new(None, ack);
-            assert_eq!(Frame::decode(head.as_bytes()), Some(Frame::Ack(ack)));
+            assert_eq!(LineFrame::decode(head.as_bytes()), Some(LineFrame::Ack(ack)));
             let head = Head::new(Some(3), ack);
             let body = [head.as_bytes(), b"hello"].concat();
-            let frame = Frame::Data { sequence: 3, ack, payload: b"hello" };
-            assert_eq!(Frame::decode(&body), Some(frame));
+            let frame = LineFrame::Data { sequence: 3, ack, payload: b"hello" };
+            assert_eq!(LineFrame::decode(&body), Some(frame));
         }
         let syn = Syn {
             from: 0x0102_0304,
@@ -175,10 +175,10 @@ mod tests {
             bytes_per_second: 11_520,
         };
         let mut body = syn.encode().to_vec();
-        assert!(Frame::is_syn(&body));
-        assert_eq!(Frame::decode(&body), Some(Frame::Syn(syn)));
+        assert!(LineFrame::is_syn(&body));
+        assert_eq!(LineFrame::decode(&body), Some(LineFrame::Syn(syn)));
         body.extend_from_slice(b"from the future");
-        assert_eq!(Frame::decode(&body), Some(Frame::Syn(syn)));
+        assert_eq!(LineFrame::decode(&body), Some(LineFrame::Syn(syn)));
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             &[0x31, 1],
             &[0x40, 1],
         ] {
-            assert_eq!(Frame::decode(body), None, "{body:02x?}");
+            assert_eq!(LineFrame::decode(body), None, "{body:02x?}");
         }
     }
 }

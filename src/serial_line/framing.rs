@@ -58,7 +58,7 @@ pub(super) struct Deframer {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Segment<'a> {
     /// What may be a frame: its check is still to be looked at.
-    Frame(&'a [u8]),
+    LineFrame(&'a [u8]),
     /// What can be none.
     Rubbish,
 }
@@ -100,7 +100,7 @@ impl Deframer {
     /// What the flag ended, and how many bytes that was on the line.
     pub(super) fn segment(&self) -> (Segment<'_>, u64) {
         let is_whole = !self.is_spoiled && !self.is_escaped;
-        let segment = if is_whole { Segment::Frame(&self.frame) } else { Segment::Rubbish };
+        let segment = if is_whole { Segment::LineFrame(&self.frame) } else { Segment::Rubbish };
         (segment, self.raw_bytes)
     }
 
@@ -132,7 +132,7 @@ mod tests {
                 let (taken, is_ended) = deframer.take(input);
                 input = &input[taken..];
                 if is_ended {
-                    if let (Segment::Frame(frame), _) = deframer.segment() {
+                    if let (Segment::LineFrame(frame), _) = deframer.segment() {
                         found.extend(checked(frame, seed).map(<[u8]>::to_vec));
                     }
                     deframer.clear();

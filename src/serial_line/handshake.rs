@@ -8,7 +8,7 @@ use crate::session::Moment;
 
 /// What a SYN was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum HelloProgress {
     /// Our own, which the line sent back.
     Echo,
     /// Another peer than the one that we are up with.
@@ -81,20 +81,20 @@ impl Handshake {
     }
 
     /// A SYN came.
-    pub(super) fn received(&mut self, syn: &Syn, now: Moment) -> Heard {
+    pub(super) fn received(&mut self, syn: &Syn, now: Moment) -> HelloProgress {
         if syn.from == self.own {
-            return Heard::Echo;
+            return HelloProgress::Echo;
         }
         let is_news = self.peer != Some(syn.from);
         if is_news && self.is_up {
-            return Heard::Restarted;
+            return HelloProgress::Restarted;
         }
         self.peer = Some(syn.from);
         self.is_up |= syn.to == self.own;
         self.owes_answer |= syn.wants_answer;
         self.asks = false;
         self.heard(now);
-        Heard::Peer { is_news }
+        HelloProgress::Peer { is_news }
     }
 
     /// A frame came whose check is begun with both incarnations: so the peer knows ours.

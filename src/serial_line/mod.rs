@@ -8,7 +8,7 @@
 //! session -> write -> Sender -> poll_output -> device ===== line ===== device -> received -> Receiver -> read -> session
 //! ```
 //!
-//! Whether the peer speaks it is found out with the first bytes: [`Mode`]. Towards an original, which
+//! Whether the peer speaks it is found out with the first bytes: [`LineMode`]. Towards an original, which
 //! does not, bytes pass as they are.
 
 mod checked;
@@ -34,13 +34,13 @@ use framing::Deframer;
 use handshake::Handshake;
 use pacer::Pacer;
 use plain::Plain;
-use probe::{Found, Scanner};
+use probe::{FoundHello, Scanner};
 use receive::Receiver;
 use send::Sender;
 
 /// What a line needs to know at its beginning.
 #[derive(Debug, Clone, Copy)]
-pub struct Config {
+pub struct LineConfig {
     /// What the line carries: baud divided by the bits of a character.
     pub bytes_per_second: u32,
     /// A random number of this opening of the line: tells the peer that we began anew. 0 is taken
@@ -53,7 +53,7 @@ pub struct Config {
 
 /// What is spoken on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum LineMode {
     /// Not known yet: our HELLO is said again and again until the peer shows what it is.
     Probing,
     /// Bytes as they are: SockMux 0.3, as the original speaks it.
@@ -62,13 +62,13 @@ pub enum Mode {
     Checked,
 }
 
-impl Mode {
+impl LineMode {
     /// Its name for the log.
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Probing => "Probing",
-            Mode::Plain => "Plain",
-            Mode::Checked => "Checked",
+            LineMode::Probing => "Probing",
+            LineMode::Plain => "Plain",
+            LineMode::Checked => "Checked",
         }
     }
 }
@@ -87,7 +87,7 @@ pub enum LineError {
 
 /// Counts since the beginning of the line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct LineCounters {
     /// Frames with data sent for the first time.
     pub frames_sent: u64,
     /// Frames sent again.
@@ -106,10 +106,10 @@ pub struct Counters {
 
 /// One opening of a line.
 #[derive(Debug)]
-pub struct Line {
+pub struct LineProtocol {
     /// The link layer is spoken with a peer that does.
     checked: bool,
-    mode: Mode,
+    mode: LineMode,
     /// The latest time that was told.
     now: Moment,
     pacer: Pacer,
@@ -129,7 +129,7 @@ pub struct Line {
     /// Bytes came since the last valid frame.
     is_noisy: bool,
     over: Option<LineError>,
-    counters: Counters,
+    counters: LineCounters,
 }
 
 /// The first packet of our session: what a peer of either kind is greeted with.
@@ -156,16 +156,16 @@ impl OwnHello {
     }
 }
 
-impl Line {
+impl LineProtocol {
     /// A line that was just opened.
-    pub fn new(config: Config, now: Moment) -> Line {
+    pub fn new(config: LineConfig, now: Moment) -> LineProtocol {
         let pacer = Pacer::new(config.bytes_per_second);
         let payload_bytes = pacer.bytes_per_second() * LINE_FRAME_MILLIS / 1_000;
         let payload_bytes_max =
             (payload_bytes as usize).clamp(LINE_PAYLOAD_BYTES_START_MIN, LINE_PAYLOAD_BYTES_MAX);
-        Line {
+        LineProtocol {
             checked: config.checked,
-            mode: Mode::Probing,
+            mode: LineMode::Probing,
             now,
             payload_bytes_max,
             hello: OwnHello::default(),
@@ -184,22 +184,22 @@ impl Line {
             ack_at: None,
             is_noisy: false,
             over: None,
-            counters: Counters::default(),
+            counters: LineCounters::default(),
         }
     }
 
     /// What is spoken.
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> LineMode {
         self.mode
     }
 
-    /// The peer is there and either end may send: in [`Mode::Checked`] each knows the other's
+    /// The peer is there and either end may send: in [`LineMode::Checked`] each knows the other's
     /// incarnation.
     pub fn is_up(&self) -> bool {
         match self.mode {
-            Mode::Probing => false,
-            Mode::Plain => true,
-            Mode::Checked => self.handshake.is_up(),
+            LineMode::Probing => false,
+            LineMode::Plain => true,
+            LineMode::Checked => self.handshake.is_up(),
         }
     }
 
@@ -209,7 +209,7 @@ impl Line {
     }
 
     /// Counts since the beginning.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> LineCounters {
         self.counters
     }
 
@@ -219,7 +219,7 @@ impl Line {
         self.payload_bytes_max - v1::HEADER_BYTES
     }
 
-    /// Bytes came from the device. Rubbish is skipped and counted. [`Line::read`] is to be called
+    /// Bytes came from the device. Rubbish is skipped and counted. [`LineProtocol::read`] is to be called
     /// after each call, since what is not read is kept.
     ///
     /// # Errors
@@ -227,19 +227,19 @@ impl Line {
     pub fn received(&mut self, bytes: &[u8], now: Moment) -> Result<(), LineError> {
         self.now = self.now.max(now);
         match self.mode {
-            Mode::Plain => {
+            LineMode::Plain => {
                 self.plain.received(bytes);
                 self.receiver.inbox().extend_from_slice(bytes);
             }
-            Mode::Probing => {
+            LineMode::Probing => {
                 if self.checked {
                     self.received_frames(bytes);
                 }
-                if self.mode == Mode::Probing {
+                if self.mode == LineMode::Probing {
                     self.probe(bytes);
                 }
             }
-            Mode::Checked => self.received_frames(bytes),
+            LineMode::Checked => self.received_frames(bytes),
         }
         self.over.map_or(Ok(()), Err)
     }
@@ -250,19 +250,19 @@ impl Line {
     }
 
     /// Bytes of our session's stream that are taken now. 0: to be asked again after
-    /// [`Line::received`], [`Line::poll_output`] and when [`Line::next_timeout`] has passed. It is
+    /// [`LineProtocol::received`], [`LineProtocol::poll_output`] and when [`LineProtocol::next_timeout`] has passed. It is
     /// only what goes out at once, so that what the caller sends next can be what is most urgent.
     pub fn room_bytes(&self, now: Moment) -> usize {
         let now = now.max(self.now);
         match self.mode {
             _ if self.over.is_some() => 0,
-            Mode::Plain => self.plain.room_bytes(self.payload_bytes_max, &self.pacer, now),
-            Mode::Checked if self.is_streaming() => self.sender.room_bytes(&self.pacer, now),
-            Mode::Checked | Mode::Probing => self.hello.missing_bytes(),
+            LineMode::Plain => self.plain.room_bytes(self.payload_bytes_max, &self.pacer, now),
+            LineMode::Checked if self.is_streaming() => self.sender.room_bytes(&self.pacer, now),
+            LineMode::Checked | LineMode::Probing => self.hello.missing_bytes(),
         }
     }
 
-    /// Takes bytes of our session's stream, up to [`Line::room_bytes`], which is to be asked anew for
+    /// Takes bytes of our session's stream, up to [`LineProtocol::room_bytes`], which is to be asked anew for
     /// the next: how many. What is written by one call with
     /// at most [`crate::limits::LINE_SMALL_BYTES`] does not share a frame with longer writes behind
     /// it, so a keystroke arrives without waiting for them: a frame of the session is best written by
@@ -271,9 +271,9 @@ impl Line {
         self.now = self.now.max(now);
         let bytes = &bytes[..bytes.len().min(self.room_bytes(now))];
         match self.mode {
-            Mode::Plain => self.plain.write(bytes),
-            Mode::Checked if self.is_streaming() => return self.sender.write(bytes),
-            Mode::Checked | Mode::Probing => {
+            LineMode::Plain => self.plain.write(bytes),
+            LineMode::Checked if self.is_streaming() => return self.sender.write(bytes),
+            LineMode::Checked | LineMode::Probing => {
                 self.hello.bytes.extend_from_slice(bytes);
                 self.frame_hello();
             }
@@ -290,43 +290,43 @@ impl Line {
         let before = out.len();
         if self.over.is_none() && self.pacer.room_nanos(now).is_some() {
             match self.mode {
-                Mode::Probing if self.hello_at().is_some_and(|at| at <= now) => {
+                LineMode::Probing if self.hello_at().is_some_and(|at| at <= now) => {
                     out.extend_from_slice(&self.hello.bytes);
                     let left = self.pacer.spend(self.hello.bytes.len(), now);
                     self.hello.again_at = Moment(left.0.saturating_add(LINE_PROBE_MICROS));
                     self.hello.times_sent += 1;
                 }
-                Mode::Probing => {}
-                Mode::Plain => {
+                LineMode::Probing => {}
+                LineMode::Plain => {
                     self.plain.poll_output(out, &self.hello.bytes, now);
                     self.pacer.spend(out.len() - before, now);
                 }
-                Mode::Checked => self.poll_frames(out, now),
+                LineMode::Checked => self.poll_frames(out, now),
             }
         }
         out.len() > before
     }
 
-    /// When [`Line::on_time`] is to be called, and then [`Line::room_bytes`] and
-    /// [`Line::poll_output`] if the device takes more. Always after the latest time that was told.
+    /// When [`LineProtocol::on_time`] is to be called, and then [`LineProtocol::room_bytes`] and
+    /// [`LineProtocol::poll_output`] if the device takes more. Always after the latest time that was told.
     pub fn next_timeout(&self) -> Option<Moment> {
         if self.over.is_some() {
             return None;
         }
         // What poll_output is waited for with: it has just been tried.
         let output = match self.mode {
-            Mode::Probing => self.hello_at(),
-            Mode::Plain => self.plain.wakes_at(),
-            Mode::Checked => self.ack_at,
+            LineMode::Probing => self.hello_at(),
+            LineMode::Plain => self.plain.wakes_at(),
+            LineMode::Checked => self.ack_at,
         };
-        let syn_at = (self.mode == Mode::Checked).then(|| self.handshake.syn_at()).flatten();
+        let syn_at = (self.mode == LineMode::Checked).then(|| self.handshake.syn_at()).flatten();
         let output = [output, syn_at, Some(self.pacer.opens_at())];
         let output = output.into_iter().flatten().filter(|at| *at > self.now);
         // What on_time does, even if it is late.
         let overdue = match self.mode {
-            Mode::Plain => [None; 3],
-            Mode::Probing => [self.answered_until, None, None],
-            Mode::Checked => {
+            LineMode::Plain => [None; 3],
+            LineMode::Probing => [self.answered_until, None, None],
+            LineMode::Checked => {
                 let ask_at = self.is_doubtful().then(|| self.handshake.ask_at()).flatten();
                 [self.sender.retry_at(), self.dead_at(), ask_at]
             }
@@ -341,10 +341,10 @@ impl Line {
     /// [`LineError`] when the tunnel is over.
     pub fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
         self.now = self.now.max(now);
-        if self.mode == Mode::Probing && self.answered_until.is_some_and(|at| at <= self.now) {
+        if self.mode == LineMode::Probing && self.answered_until.is_some_and(|at| at <= self.now) {
             self.begin_answered();
         }
-        if self.mode == Mode::Checked && self.over.is_none() {
+        if self.mode == LineMode::Checked && self.over.is_none() {
             if self.dead_at().is_some_and(|at| at <= self.now) {
                 self.over = Some(LineError::Silent);
             }
@@ -384,7 +384,7 @@ impl Line {
         self.counters.bytes_skipped += skipped;
         match found {
             None => return self.wait_for_hello(),
-            Some(Found::Checked) if self.checked => self.begin_checked(),
+            Some(FoundHello::Checked) if self.checked => self.begin_checked(),
             Some(_) => self.begin_plain(&bytes[taken..]),
         }
         self.scanner.clear();
@@ -416,7 +416,7 @@ impl Line {
     /// It is an original that said HELLO when nobody was there: its answer, and all behind it, is the
     /// session's.
     fn begin_answered(&mut self) {
-        self.mode = Mode::Plain;
+        self.mode = LineMode::Plain;
         self.handshake.heard(self.now);
         for bytes in self.scanner.answered() {
             self.receiver.inbox().extend_from_slice(bytes);
@@ -425,13 +425,13 @@ impl Line {
     }
 
     fn begin_checked(&mut self) {
-        self.mode = Mode::Checked;
+        self.mode = LineMode::Checked;
         self.handshake.begin(self.now);
     }
 
     /// The packet that was found, and `rest` behind it, are the session's.
     fn begin_plain(&mut self, rest: &[u8]) {
-        self.mode = Mode::Plain;
+        self.mode = LineMode::Plain;
         self.handshake.heard(self.now);
         let [hello, answer, behind] = self.scanner.found();
         if self.hello.times_sent == 0 {

@@ -11,7 +11,7 @@ const MAGIC: &[u8] = b"SMXU";
 /// What a whole HELLO says of its sender. A HELLOOK says nothing: who sends it has heard us, and is not
 /// known to have been heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FoundHello {
     /// It speaks the link layer.
     Checked,
     /// It does not.
@@ -19,12 +19,12 @@ pub(super) enum Found {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum ProbeVerdict {
     /// No HELLO begins here.
     No,
     /// It may; more bytes are needed.
     More,
-    Whole(Found, usize),
+    Whole(FoundHello, usize),
     /// A whole HELLOOK.
     Answer(usize),
 }
@@ -46,23 +46,25 @@ pub(super) struct Scanner {
 impl Scanner {
     /// Takes all of `input` that is needed: how much, and what was found. `own` is our own HELLO,
     /// which an echoing line sends back.
-    pub(super) fn take(&mut self, input: &[u8], own: &[u8]) -> (usize, Option<Found>, u64) {
+    pub(super) fn take(&mut self, input: &[u8], own: &[u8]) -> (usize, Option<FoundHello>, u64) {
         let (mut taken, mut skipped) = (0, 0);
         loop {
             let (mut start, mut answered_at) = (0, 0);
             let found = loop {
                 match judge(&self.kept[start..]) {
-                    Verdict::No => start += 1,
-                    Verdict::More => break None,
-                    Verdict::Answer(len) => {
+                    ProbeVerdict::No => start += 1,
+                    ProbeVerdict::More => break None,
+                    ProbeVerdict::Answer(len) => {
                         self.answer.clear();
                         self.answer.extend_from_slice(&self.kept[start..][..len]);
                         self.behind_answer.clear();
                         start += len;
                         answered_at = start;
                     }
-                    Verdict::Whole(_, len) if self.kept[start..][..len] == *own => start += len,
-                    Verdict::Whole(found, len) => {
+                    ProbeVerdict::Whole(_, len) if self.kept[start..][..len] == *own => {
+                        start += len
+                    }
+                    ProbeVerdict::Whole(found, len) => {
                         self.hello_bytes = len;
                         break Some(found);
                     }
@@ -103,53 +105,53 @@ impl Scanner {
 
 /// Whether a HELLO begins here. Judges by the first bytes that do not fit, so that
 /// a damaged length does not hide the packets behind it.
-fn judge(bytes: &[u8]) -> Verdict {
+fn judge(bytes: &[u8]) -> ProbeVerdict {
     let kind = match *bytes {
-        [] | [v03::VERSION] => return Verdict::More,
+        [] | [v03::VERSION] => return ProbeVerdict::More,
         [v03::VERSION, kind @ (v03::kind::HELLO | v03::kind::HELLO_OK), ..] => kind,
-        _ => return Verdict::No,
+        _ => return ProbeVerdict::No,
     };
     let is_answer = kind == v03::kind::HELLO_OK;
     let Some((header, rest)) = bytes.split_first_chunk::<{ v03::HEADER_BYTES }>() else {
-        return Verdict::More;
+        return ProbeVerdict::More;
     };
     let payload_bytes = usize::from(u16::from_be_bytes([header[6], header[7]]));
     // The stamp, a name of one letter, and NUL.
     if !(STAMP_BYTES + 2..=LINE_HELLO_BYTES_MAX - v03::HEADER_BYTES).contains(&payload_bytes) {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     let payload = &rest[..rest.len().min(payload_bytes)];
     let text = payload.iter().position(|&byte| byte == 0).unwrap_or(payload.len());
     if !is_text(&payload[..text]) {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     if text == payload.len() {
-        return if text < payload_bytes { Verdict::More } else { Verdict::No };
+        return if text < payload_bytes { ProbeVerdict::More } else { ProbeVerdict::No };
     }
     if text <= STAMP_BYTES {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     let whole = v03::HEADER_BYTES + payload_bytes;
     let behind = &payload[text + 1..];
     let offer_bytes = payload_bytes - (text + 1);
     match (offer_bytes, is_answer) {
-        (0, true) => return Verdict::Answer(whole),
-        (0, false) => return Verdict::Whole(Found::Plain, whole),
+        (0, true) => return ProbeVerdict::Answer(whole),
+        (0, false) => return ProbeVerdict::Whole(FoundHello::Plain, whole),
         _ => {}
     }
     let begins = behind.len().min(MAGIC.len());
     if is_answer || offer_bytes > LINE_OFFER_BYTES_MAX || behind[..begins] != MAGIC[..begins] {
-        return Verdict::No;
+        return ProbeVerdict::No;
     }
     if behind.len() < offer_bytes {
-        return Verdict::More;
+        return ProbeVerdict::More;
     }
     match Offer::decode(behind) {
-        Some(offer) if offer.checked_line => Verdict::Whole(Found::Checked, whole),
+        Some(offer) if offer.checked_line => ProbeVerdict::Whole(FoundHello::Checked, whole),
         Some(offer) if is_plausible(&offer) && behind[6..8] == [0, 0] => {
-            Verdict::Whole(Found::Plain, whole)
+            ProbeVerdict::Whole(FoundHello::Plain, whole)
         }
-        _ => Verdict::No,
+        _ => ProbeVerdict::No,
     }
 }
 
@@ -227,7 +229,7 @@ mod tests {
         out
     }
 
-    fn found(bytes: &[u8], piece: usize) -> (Option<Found>, Vec<u8>) {
+    fn found(bytes: &[u8], piece: usize) -> (Option<FoundHello>, Vec<u8>) {
         let mut scanner = Scanner::default();
         for input in bytes.chunks(piece) {
             let (taken, found, _) = scanner.take(input, b"");
@@ -245,9 +247,9 @@ mod tests {
         let mut answer = Vec::new();
         Encoder.hello_ok(&mut answer, (0x4c45, 0x4741), TEXT);
         for (packet, kind) in [
-            (hello(Some(true)), Some(Found::Checked)),
-            (hello(Some(false)), Some(Found::Plain)),
-            (hello(None), Some(Found::Plain)),
+            (hello(Some(true)), Some(FoundHello::Checked)),
+            (hello(Some(false)), Some(FoundHello::Plain)),
+            (hello(None), Some(FoundHello::Plain)),
         ] {
             // An answer says nothing of whether its sender has been heard in turn.
             let bytes = [b"\x03\x01rubbish\x03", &answer[..], &packet].concat();
@@ -270,7 +272,7 @@ mod tests {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << bit;
                 let (found, _) = found(&flipped, flipped.len());
-                assert!(found != Some(Found::Plain), "bit {bit} of byte {at}");
+                assert!(found != Some(FoundHello::Plain), "bit {bit} of byte {at}");
             }
             for repeats in [0, 2] {
                 let mut bytes = whole[..at].to_vec();
@@ -278,7 +280,11 @@ mod tests {
                 bytes.extend_from_slice(&whole[at + 1..]);
                 // The next one, a second later, is whole.
                 bytes.extend_from_slice(&whole);
-                assert_eq!(found(&bytes, 7).0, Some(Found::Checked), "byte {at} {repeats} times");
+                assert_eq!(
+                    found(&bytes, 7).0,
+                    Some(FoundHello::Checked),
+                    "byte {at} {repeats} times"
+                );
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::session::Moment;
 const WINDOW: u64 = LINE_WINDOW_FRAMES as u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SendState {
     /// Never sent: more may be added.
     Waiting,
     OnTheWay,
@@ -20,9 +20,9 @@ enum State {
 
 /// A frame, fixed once it was sent.
 #[derive(Debug)]
-struct Slot {
+struct SendSlot {
     payload: Vec<u8>,
-    state: State,
+    state: SendState,
     /// What it takes on the line; an estimate before it was sent.
     wire_bytes: u64,
     /// Number of its last transmission among all.
@@ -39,7 +39,7 @@ struct Slot {
 /// Frames between the first that is not acknowledged and the last that was written.
 #[derive(Debug)]
 pub(super) struct Sender {
-    slots: Box<[Slot]>,
+    slots: Box<[SendSlot]>,
     /// The first that has not arrived.
     base: u64,
     /// The first that was never sent.
@@ -68,14 +68,14 @@ pub(super) struct Sender {
 }
 
 /// A frame to be handed over.
-pub(super) struct Outgoing<'a> {
+pub(super) struct OutgoingFrame<'a> {
     pub sequence: u8,
     pub payload: &'a [u8],
     pub is_again: bool,
     number: u64,
 }
 
-impl Outgoing<'_> {
+impl OutgoingFrame<'_> {
     /// For [`Sender::sent`].
     pub(super) fn number(&self) -> u64 {
         self.number
@@ -85,9 +85,9 @@ impl Outgoing<'_> {
 impl Sender {
     pub(super) fn new(payload_bytes_max: usize, pacer: &Pacer) -> Sender {
         let frame_micros = pacer.micros((payload_bytes_max + OVERHEAD_BYTES) as u64);
-        let slot = || Slot {
+        let slot = || SendSlot {
             payload: Vec::with_capacity(payload_bytes_max),
-            state: State::Arrived,
+            state: SendState::Arrived,
             wire_bytes: 0,
             order: 0,
             is_sure: true,
@@ -119,30 +119,30 @@ impl Sender {
         self.payload_bytes_max = self.payload_bytes_max.min(usize::from(payload_bytes_max));
     }
 
-    fn slot(&mut self, number: u64) -> &mut Slot {
+    fn slot(&mut self, number: u64) -> &mut SendSlot {
         &mut self.slots[(number % WINDOW) as usize]
     }
 
-    fn set_state(&mut self, number: u64, state: State) {
+    fn set_state(&mut self, number: u64, state: SendState) {
         let slot = &mut self.slots[(number % WINDOW) as usize];
         let (was, bytes) = (std::mem::replace(&mut slot.state, state), slot.wire_bytes);
         match was {
-            State::Waiting => self.queued_bytes -= bytes,
-            State::Lost => {
+            SendState::Waiting => self.queued_bytes -= bytes,
+            SendState::Lost => {
                 self.queued_bytes -= bytes;
                 self.lost_frames -= 1;
             }
-            State::OnTheWay => self.on_the_way_bytes -= bytes,
-            State::Arrived => {}
+            SendState::OnTheWay => self.on_the_way_bytes -= bytes,
+            SendState::Arrived => {}
         }
         match state {
-            State::Waiting => self.queued_bytes += bytes,
-            State::Lost => {
+            SendState::Waiting => self.queued_bytes += bytes,
+            SendState::Lost => {
                 self.queued_bytes += bytes;
                 self.lost_frames += 1;
             }
-            State::OnTheWay => self.on_the_way_bytes += bytes,
-            State::Arrived => {}
+            SendState::OnTheWay => self.on_the_way_bytes += bytes,
+            SendState::Arrived => {}
         }
     }
 
@@ -211,27 +211,27 @@ impl Sender {
         slot.payload.clear();
         slot.wire_bytes = OVERHEAD_BYTES as u64;
         slot.is_sure = true;
-        self.set_state(number, State::Waiting);
+        self.set_state(number, SendState::Waiting);
         number
     }
 
     /// The next frame for the line: what was lost goes first.
-    pub(super) fn next(&self) -> Option<Outgoing<'_>> {
+    pub(super) fn next(&self) -> Option<OutgoingFrame<'_>> {
         let lost = (self.lost_frames > 0)
-            .then(|| (self.base..self.unsent).find(|&n| self.state(n) == State::Lost));
+            .then(|| (self.base..self.unsent).find(|&n| self.state(n) == SendState::Lost));
         let number = lost.flatten().or((self.unsent < self.next).then_some(self.unsent))?;
         let slot = &self.slots[(number % WINDOW) as usize];
-        let is_again = slot.state == State::Lost;
-        Some(Outgoing { sequence: number as u8, payload: &slot.payload, is_again, number })
+        let is_again = slot.state == SendState::Lost;
+        Some(OutgoingFrame { sequence: number as u8, payload: &slot.payload, is_again, number })
     }
 
-    fn state(&self, number: u64) -> State {
+    fn state(&self, number: u64) -> SendState {
         self.slots[(number % WINDOW) as usize].state
     }
 
     /// That frame was handed over now, as so many bytes that will have left at `left`.
     pub(super) fn sent(&mut self, number: u64, wire_bytes: usize, now: Moment, left: Moment) {
-        self.set_state(number, State::OnTheWay);
+        self.set_state(number, SendState::OnTheWay);
         self.order += 1;
         let slot = &mut self.slots[(number % WINDOW) as usize];
         let was = std::mem::replace(&mut slot.wire_bytes, wire_bytes as u64);
@@ -254,10 +254,10 @@ impl Sender {
             (missing + 1..self.unsent).filter(|n| ack.beyond >> (n - missing - 1) & 1 != 0);
         let mut latest = None;
         for number in (self.base..missing).chain(beyond) {
-            if self.state(number) == State::Arrived {
+            if self.state(number) == SendState::Arrived {
                 continue;
             }
-            self.set_state(number, State::Arrived);
+            self.set_state(number, SendState::Arrived);
             self.waits = 0;
             let slot = &self.slots[(number % WINDOW) as usize];
             self.losses.count(slot.wire_bytes, false);
@@ -277,18 +277,18 @@ impl Sender {
     fn find_lost(&mut self) {
         for number in self.base..self.unsent {
             let slot = &mut self.slots[(number % WINDOW) as usize];
-            if slot.state == State::OnTheWay && slot.order < self.arrived_order {
+            if slot.state == SendState::OnTheWay && slot.order < self.arrived_order {
                 slot.is_sure = true;
                 self.losses.count(slot.wire_bytes, true);
-                self.set_state(number, State::Lost);
+                self.set_state(number, SendState::Lost);
             }
         }
     }
 
     /// The transmission that has been on the way for longest.
-    fn oldest(&self) -> Option<(u64, &Slot)> {
+    fn oldest(&self) -> Option<(u64, &SendSlot)> {
         let all = (self.base..self.unsent).map(|n| (n, &self.slots[(n % WINDOW) as usize]));
-        all.filter(|(_, slot)| slot.state == State::OnTheWay).min_by_key(|(_, slot)| slot.order)
+        all.filter(|(_, slot)| slot.state == SendState::OnTheWay).min_by_key(|(_, slot)| slot.order)
     }
 
     /// When an acknowledgement is overdue.
@@ -303,7 +303,7 @@ impl Sender {
         while self.retry_at().is_some_and(|at| at <= now) {
             let Some((number, _)) = self.oldest() else { break };
             self.slot(number).is_sure = false;
-            self.set_state(number, State::Lost);
+            self.set_state(number, SendState::Lost);
             self.waits += 1;
             any = true;
         }

@@ -139,8 +139,8 @@ pub(super) fn log_tunnel_counts(counters: &session::SessionCounters) {
 }
 
 /// Logs the counters of a closed serial line.
-pub(super) fn log_line_counts(counters: &serial_line::Counters) {
-    let &serial_line::Counters {
+pub(super) fn log_line_counts(counters: &serial_line::LineCounters) {
+    let &serial_line::LineCounters {
         frames_sent,
         frames_retransmitted,
         frames_received,

@@ -6,7 +6,7 @@
 //! `LINE_RUNS=10000 cargo test --test core line::`.
 
 use sockmux_uring::limits::{LINE_AHEAD_MICROS, LINE_DEAD_MICROS};
-use sockmux_uring::serial_line::{Line, LineError, Mode};
+use sockmux_uring::serial_line::{LineError, LineMode, LineProtocol};
 use sockmux_uring::session::{SessionConfig, Transmit};
 use sockmux_uring::wire::{Frame, StreamRef};
 
@@ -165,7 +165,7 @@ fn ends_come_at_any_time() {
         world.run(&mut Seeded(late_seconds), until, true);
         assert!(world.is_quiet(), "{late_seconds} s late");
         for side in &world.sides {
-            assert_eq!(side.line.as_ref().map(Line::mode), Some(Mode::Checked));
+            assert_eq!(side.line.as_ref().map(LineProtocol::mode), Some(LineMode::Checked));
         }
     }
 }

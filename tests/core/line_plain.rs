@@ -2,7 +2,7 @@
 //! as often as needed.
 
 use sockmux_uring::limits::LINE_PROBE_MICROS;
-use sockmux_uring::serial_line::Mode;
+use sockmux_uring::serial_line::LineMode;
 
 use crate::testkit::pure::line_end::{End, hello, original_hello, original_hello_ok};
 
@@ -24,7 +24,7 @@ fn hello_goes_out_every_second_until_somebody_answers() {
     assert_eq!(end.line.write(b"more", end.now), 0);
     // With what it takes on the line, three more fit into three and a half seconds.
     assert_eq!(end.pass(7 * LINE_PROBE_MICROS / 2), own.repeat(3));
-    assert_eq!(end.line.mode(), Mode::Probing);
+    assert_eq!(end.line.mode(), LineMode::Probing);
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn an_original_is_spoken_to_plainly() {
         for piece in original().chunks(piece) {
             end.received(piece);
         }
-        assert_eq!(end.line.mode(), Mode::Plain);
+        assert_eq!(end.line.mode(), LineMode::Plain);
         assert_eq!(end.read(), original());
         end.pass(20_000);
         end.write(b"anything at all \x7e\x7d\x11");
@@ -73,10 +73,10 @@ fn an_answer_alone_is_an_originals_when_no_hello_follows() {
         }
         // One of ours without checks would say its HELLO again within half a second.
         assert_eq!(end.pass(LINE_PROBE_MICROS / 2), b"");
-        assert_eq!((end.line.mode(), end.read()), (Mode::Probing, Vec::new()));
+        assert_eq!((end.line.mode(), end.read()), (LineMode::Probing, Vec::new()));
         // An original counts those that it hears: no other goes out meanwhile.
         assert_eq!(end.pass(LINE_PROBE_MICROS / 2), b"");
-        assert_eq!(end.line.mode(), Mode::Plain);
+        assert_eq!(end.line.mode(), LineMode::Plain);
         assert_eq!(end.read(), [&original_hello_ok()[..], behind].concat());
         assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
     }
@@ -88,7 +88,7 @@ fn an_answer_with_much_behind_it_is_an_originals_at_once() {
     let mut end = End::greeting();
     let bytes = [&original_hello_ok()[..], &b"\x03\x06 data".repeat(600)].concat();
     bytes.chunks(100).for_each(|piece| end.received(piece));
-    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.line.mode(), LineMode::Plain);
     assert_eq!(end.read(), bytes);
 }
 
@@ -98,7 +98,7 @@ fn an_answer_before_our_first_hello_decides_nothing() {
     let mut end = End::new(true);
     end.received(&original_hello_ok());
     assert_eq!(end.pass(2 * LINE_PROBE_MICROS), b"");
-    assert_eq!(end.line.mode(), Mode::Probing);
+    assert_eq!(end.line.mode(), LineMode::Probing);
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn a_hello_that_follows_an_answer_decides() {
     end.received(&original_hello_ok());
     end.pass(LINE_PROBE_MICROS / 2);
     end.received(&hello(true));
-    assert_eq!(end.line.mode(), Mode::Probing, "our own, sent back");
+    assert_eq!(end.line.mode(), LineMode::Probing, "our own, sent back");
     end.received(&hello(false));
-    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.line.mode(), LineMode::Plain);
     assert_eq!(end.read(), [&hello(false)[..], &original_hello_ok()].concat());
 }
 
@@ -137,10 +137,10 @@ fn a_damaged_hello_decides_nothing() {
             }
             let mut end = End::greeting();
             end.received(&damaged);
-            assert_eq!(end.line.mode(), Mode::Probing, "byte {at}");
+            assert_eq!(end.line.mode(), LineMode::Probing, "byte {at}");
             assert_eq!(end.read(), b"");
             end.received(&original_hello());
-            assert_eq!(end.line.mode(), Mode::Plain, "byte {at}");
+            assert_eq!(end.line.mode(), LineMode::Plain, "byte {at}");
             assert_eq!(end.read(), original_hello());
         }
     }
@@ -150,7 +150,7 @@ fn a_damaged_hello_decides_nothing() {
 fn one_of_ours_without_the_link_layer_is_spoken_to_plainly() {
     let mut end = End::greeting();
     end.received(&hello(false));
-    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.line.mode(), LineMode::Plain);
     assert_eq!(end.read(), hello(false));
 }
 
@@ -158,7 +158,7 @@ fn one_of_ours_without_the_link_layer_is_spoken_to_plainly() {
 fn our_own_hello_sent_back_decides_nothing() {
     let mut end = End::greeting();
     end.received(&hello(true));
-    assert_eq!(end.line.mode(), Mode::Probing);
+    assert_eq!(end.line.mode(), LineMode::Probing);
 }
 
 /// The peer heard our HELLO, and its own came when we were not there to hear it.
@@ -170,7 +170,7 @@ fn an_answer_before_the_hello_stands_behind_it() {
         for piece in bytes.chunks(piece) {
             end.received(piece);
         }
-        assert_eq!(end.line.mode(), Mode::Plain);
+        assert_eq!(end.line.mode(), LineMode::Plain);
         assert_eq!(end.read(), original());
         assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"", "it has answered");
     }
@@ -184,7 +184,7 @@ fn without_checks_all_passes_once_the_peer_is_heard() {
     // Nobody was there to hear it.
     assert_eq!(end.pass(3 * LINE_PROBE_MICROS / 2), hello(false));
     end.received(&hello(true));
-    assert_eq!(end.line.mode(), Mode::Plain);
+    assert_eq!(end.line.mode(), LineMode::Plain);
     assert_eq!(end.read(), hello(true));
     end.received(&original_hello_ok());
     assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");

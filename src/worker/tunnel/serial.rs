@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::io::driver::{Driver, Fd};
 use crate::limits::{AHEAD_BYTES_MAX, CONTROL_BACKLOG};
-use crate::serial_line::{Config, Line, LineError, Mode};
+use crate::serial_line::{LineConfig, LineError, LineMode, LineProtocol};
 use crate::session::Moment;
 use crate::worker::counts::log_line_counts;
 use crate::worker::log_limit::Class;
@@ -21,9 +21,9 @@ use crate::worker::{Drain, Key, Worker};
 /// The line of one tunnel and the data in transit through it.
 #[derive(Debug)]
 pub(super) struct SerialLine {
-    line: Line,
+    line: LineProtocol,
     /// The mode last logged.
-    mode: Mode,
+    mode: LineMode,
     /// Bytes for the device, and how many of them it has accepted.
     output: Vec<u8>,
     taken_bytes: usize,
@@ -34,10 +34,10 @@ pub(super) struct SerialLine {
 impl SerialLine {
     /// A line that was just opened, with this capacity.
     pub(in crate::worker) fn new(bytes_per_second: u32, checked: bool, now: Moment) -> SerialLine {
-        let config = Config { bytes_per_second, incarnation: fastrand::u32(1..), checked };
+        let config = LineConfig { bytes_per_second, incarnation: fastrand::u32(1..), checked };
         SerialLine {
-            line: Line::new(config, now),
-            mode: Mode::Probing,
+            line: LineProtocol::new(config, now),
+            mode: LineMode::Probing,
             output: Vec::new(),
             taken_bytes: 0,
             inbox: Vec::new(),
@@ -62,7 +62,7 @@ impl SerialLine {
     /// Whether the line is read regardless of the session's backlog. Input includes
     /// acknowledgements, and the line bounds the rest itself.
     pub(in crate::worker) fn is_always_read(&self) -> bool {
-        self.line.mode() != Mode::Plain
+        self.line.mode() != LineMode::Plain
     }
 
     /// Whether all written data has reached the peer, as far as that is known.

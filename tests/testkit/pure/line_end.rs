@@ -1,6 +1,6 @@
 //! One end of a serial line by itself.
 
-use sockmux_uring::serial_line::{Config, Line};
+use sockmux_uring::serial_line::{LineConfig, LineProtocol};
 use sockmux_uring::session::Moment;
 use sockmux_uring::wire::v03::{Encoder, Offer};
 
@@ -34,7 +34,7 @@ pub(crate) fn original_hello_ok() -> Vec<u8> {
 }
 
 pub(crate) struct End {
-    pub line: Line,
+    pub line: LineProtocol,
     pub now: Moment,
 }
 
@@ -42,8 +42,8 @@ impl End {
     /// An end of a line of 115,200 baud.
     pub(crate) fn new(checked: bool) -> End {
         let now = Moment(1_000_000);
-        let config = Config { bytes_per_second: 11_520, incarnation: 7, checked };
-        End { line: Line::new(config, now), now }
+        let config = LineConfig { bytes_per_second: 11_520, incarnation: 7, checked };
+        End { line: LineProtocol::new(config, now), now }
     }
 
     /// One whose HELLO has gone out once.

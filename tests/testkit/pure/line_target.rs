@@ -1,7 +1,7 @@
 //! Serial lines with whatever a seed or a fuzzer makes of them.
 
 use sockmux_uring::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX};
-use sockmux_uring::serial_line::{Config, Line};
+use sockmux_uring::serial_line::{LineConfig, LineProtocol};
 use sockmux_uring::session::Moment;
 
 use super::bytes::Bytes;
@@ -57,7 +57,7 @@ fn rubbish(choice: &mut Bytes) {
     let checked = choice.below(4) != 3;
     let bytes_per_second = choice.pick(&[11_520, 1, u32::MAX, 0]);
     let mut now = Moment(choice.below(1_000));
-    let mut line = Line::new(Config { bytes_per_second, incarnation: 5, checked }, now);
+    let mut line = LineProtocol::new(LineConfig { bytes_per_second, incarnation: 5, checked }, now);
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let mut kept = 0;
     while !choice.0.is_empty() {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use sockmux_uring::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX};
-use sockmux_uring::serial_line::{Config, Line, LineError};
+use sockmux_uring::serial_line::{LineConfig, LineError, LineProtocol};
 use sockmux_uring::session::Moment;
 use sockmux_uring::wire::v03::{Encoder, Offer};
 
@@ -77,7 +77,7 @@ struct Small {
 pub(crate) const SMALL_BYTES: u64 = 13;
 
 pub(crate) struct Side {
-    pub line: Option<Line>,
+    pub line: Option<LineProtocol>,
     /// Which opening of the line this is.
     pub epoch: u64,
     pub starts_at: u64,
@@ -180,7 +180,7 @@ impl World {
     pub(crate) fn is_quiet(&self) -> bool {
         (0..2).all(|at| {
             let (side, peer) = (&self.sides[at], &self.sides[1 - at]);
-            let line = side.line.as_ref().is_some_and(Line::is_up);
+            let line = side.line.as_ref().is_some_and(LineProtocol::is_up);
             let whole = peer.delivered == side.written && side.written >= side.hello.len() as u64;
             line && whole && side.bulk_left == 0 && side.small.is_empty()
         })
@@ -219,12 +219,12 @@ impl World {
                     self.read(at);
                     continue;
                 }
-                let config = Config {
+                let config = LineConfig {
                     bytes_per_second: self.setting.bytes_per_second,
                     incarnation: (1 + at as u64 + 2 * self.sides[at].epoch) as u32,
                     checked: true,
                 };
-                self.sides[at].line = Some(Line::new(config, now));
+                self.sides[at].line = Some(LineProtocol::new(config, now));
             }
             let mut result = Ok(());
             if self.read(at) {
