@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 use pair::Pair;
-use sockmux_uring::wire::Step;
+use sockmux_uring::wire::DecodeStep;
 use sockmux_uring::wire::v03::{Decoder, Encoder, PAYLOAD_BYTES_MAX};
 
 /// Frames in the buffer that is parsed, as of one large receive.
@@ -52,12 +52,12 @@ fn count_frames(mut bytes: &[u8]) -> u32 {
         let (consumed, step) = decoder.step(bytes).expect("as encoded");
         bytes = &bytes[consumed..];
         match step {
-            Step::Frame(frame) => {
+            DecodeStep::Frame(frame) => {
                 black_box(frame);
                 frames += 1;
             }
-            Step::Payload => {}
-            Step::More => return frames,
+            DecodeStep::Payload => {}
+            DecodeStep::More => return frames,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use sockmux_uring::session::{Event, Moment, Session, SessionConfig, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::v03::PACKET_BYTES_MAX;
-use sockmux_uring::wire::{Decoder, Step};
+use sockmux_uring::wire::{DecodeStep, Decoder};
 
 const NOW: Moment = Moment(0);
 
@@ -88,16 +88,16 @@ impl Side {
             let (consumed, step) = self.decoder.step(input).expect("a session's own frames");
             input = &input[consumed..];
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     self.sink = self.session.on_frame(frame, NOW).expect("a session's own frames");
                     self.react();
                 }
-                Step::Payload => {
+                DecodeStep::Payload => {
                     if let Sink::Stream(key) = self.sink {
                         self.session.consumed(key, consumed as u64, NOW);
                     }
                 }
-                Step::More => return,
+                DecodeStep::More => return,
             }
         }
     }

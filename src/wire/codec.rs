@@ -15,7 +15,7 @@ pub enum Protocol {
 
 /// Result of one step of decoding.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum DecodeStep<'a> {
     /// A frame is complete. Payload that it announces follows in the next steps.
     Frame(Frame<'a>),
     /// The bytes consumed are payload of the last frame.
@@ -32,13 +32,13 @@ const HELLO_PACKETS: u8 = 3;
 pub struct Decoder {
     newest: u8,
     hello_packets: u8,
-    reader: Reader,
+    reader: ProtocolDecoder,
     /// See [`v03::Decoder::peer_name`], once SockMux 1 is read.
     peer_name: String,
 }
 
 #[derive(Debug)]
-enum Reader {
+enum ProtocolDecoder {
     V03 { decoder: v03::Decoder, agreed_v1: bool },
     V1(v1::Decoder),
 }
@@ -46,44 +46,44 @@ enum Reader {
 impl Decoder {
     /// `newest`: the newest protocol that we offer in our own hello (0 is 0.3).
     pub fn new(newest: u8) -> Decoder {
-        let reader = Reader::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
+        let reader = ProtocolDecoder::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
         Decoder { newest, hello_packets: 0, reader, peer_name: String::new() }
     }
 
     /// The peer's host name as it reports it, for the log; empty before its hello.
     pub fn peer_name(&self) -> &str {
         match &self.reader {
-            Reader::V03 { decoder, .. } => decoder.peer_name(),
-            Reader::V1(_) => &self.peer_name,
+            ProtocolDecoder::V03 { decoder, .. } => decoder.peer_name(),
+            ProtocolDecoder::V1(_) => &self.peer_name,
         }
     }
 
     /// Decodes bytes at the front of `input`, and returns how many were consumed. To be called with
-    /// the rest until it returns [`Step::More`]. After an error the decoder is not usable any more.
+    /// the rest until it returns [`DecodeStep::More`]. After an error the decoder is not usable any more.
     ///
     /// # Errors
     /// [`WireError`] when the bytes do not conform to the protocol.
     #[inline]
-    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
+    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, DecodeStep<'a>), WireError> {
         if self.hello_packets == HELLO_PACKETS {
             self.hello_packets += 1;
-            if let Reader::V03 { agreed_v1: true, decoder } = &self.reader {
+            if let ProtocolDecoder::V03 { agreed_v1: true, decoder } = &self.reader {
                 decoder.peer_name().clone_into(&mut self.peer_name);
-                self.reader = Reader::V1(v1::Decoder::new());
+                self.reader = ProtocolDecoder::V1(v1::Decoder::new());
             }
         }
         match &mut self.reader {
-            Reader::V1(decoder) => decoder.step(input),
-            Reader::V03 { decoder, agreed_v1 } => {
+            ProtocolDecoder::V1(decoder) => decoder.step(input),
+            ProtocolDecoder::V03 { decoder, agreed_v1 } => {
                 let (consumed, step) = decoder.step(input)?;
                 if self.hello_packets < HELLO_PACKETS {
                     match &step {
-                        Step::Frame(Frame::Hello { offer, .. }) => {
+                        DecodeStep::Frame(Frame::Hello { offer, .. }) => {
                             self.hello_packets += 1;
                             *agreed_v1 =
                                 self.newest >= 1 && offer.is_some_and(|offer| offer.newest >= 1);
                         }
-                        Step::Frame(Frame::HelloOk { .. }) => self.hello_packets += 1,
+                        DecodeStep::Frame(Frame::HelloOk { .. }) => self.hello_packets += 1,
                         _ => {}
                     }
                 }
@@ -99,8 +99,8 @@ impl Decoder {
     #[inline]
     pub fn payload_left(&self) -> u32 {
         match &self.reader {
-            Reader::V03 { .. } => 0,
-            Reader::V1(decoder) => decoder.payload_left(),
+            ProtocolDecoder::V03 { .. } => 0,
+            ProtocolDecoder::V1(decoder) => decoder.payload_left(),
         }
     }
 
@@ -111,8 +111,8 @@ impl Decoder {
     #[inline]
     pub fn payload_passed(&mut self, bytes: u32) {
         match &mut self.reader {
-            Reader::V03 { .. } => assert_eq!(bytes, 0, "payload of 0.3 does not pass"),
-            Reader::V1(decoder) => decoder.payload_passed(bytes),
+            ProtocolDecoder::V03 { .. } => assert_eq!(bytes, 0, "payload of 0.3 does not pass"),
+            ProtocolDecoder::V1(decoder) => decoder.payload_passed(bytes),
         }
     }
 }

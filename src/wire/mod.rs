@@ -14,7 +14,7 @@ mod codec;
 pub mod v03;
 pub mod v1;
 
-pub use codec::{Decoder, Encoder, Protocol, Step};
+pub use codec::{DecodeStep, Decoder, Encoder, Protocol};
 
 /// Stands for an unknown address in texts.
 pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -7,7 +7,7 @@ use sockmux_uring::session::{
     Ended, Event, OpenError, Related, Session, SessionConfig, StreamKey, TunnelError,
 };
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{self, CloseKind, Decoder, Frame, Step, StreamRef, Transport};
+use sockmux_uring::wire::{self, CloseKind, DecodeStep, Decoder, Frame, StreamRef, Transport};
 
 use crate::testkit::pure::lone::{START, ours, sent, up};
 
@@ -92,7 +92,7 @@ fn frames(session: &mut Session) -> Vec<String> {
     while session.poll_transmit(&mut out, true).is_some() {}
     let mut decoder = sockmux_uring::wire::v1::Decoder::new();
     let (mut rest, mut frames) = (&out[..], Vec::new());
-    while let (n, Step::Frame(frame)) = decoder.step(rest).expect("frames") {
+    while let (n, DecodeStep::Frame(frame)) = decoder.step(rest).expect("frames") {
         frames.push(format!("{frame:?}"));
         rest = &rest[n..];
     }
@@ -150,7 +150,7 @@ fn an_entrance_is_asked_and_answers() {
     let mut decoder = sockmux_uring::wire::v1::Decoder::new();
     let (used, step) = decoder.step(&out).expect("a frame");
     let what = wire::Relation::Port { control: FIRST, request: 2 };
-    assert_eq!((used, step), (out.len(), Step::Frame(related(SECOND, what))));
+    assert_eq!((used, step), (out.len(), DecodeStep::Frame(related(SECOND, what))));
     assert_eq!(sent(&mut session), [DATA], "it follows at once, but not within");
 }
 
@@ -451,7 +451,7 @@ fn two_sessions_agree() {
             let mut out = Vec::new();
             while from.poll_transmit(&mut out, true).is_some() {}
             let mut rest = &out[..];
-            while let (n, Step::Frame(frame)) = decoder.step(rest).expect("frames") {
+            while let (n, DecodeStep::Frame(frame)) = decoder.step(rest).expect("frames") {
                 to.on_frame(frame, START).expect("what the other may say");
                 rest = &rest[n..];
             }

@@ -6,7 +6,7 @@ use sockmux_uring::session::{
 };
 use sockmux_uring::wire::v1::FIRST_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{CloseKind, Decoder, Frame, Protocol, Step, StreamRef, Transport};
+use sockmux_uring::wire::{CloseKind, DecodeStep, Decoder, Frame, Protocol, StreamRef, Transport};
 
 use crate::testkit::pure::lone::{START, ours, sent, up};
 
@@ -315,7 +315,7 @@ fn one_is_spoken_where_both_offer_it() {
         Encoder.hello_ok(&mut bytes, (255, 255), "a");
         let mut decoder = Decoder::new(own);
         let mut rest = &bytes[..];
-        while let (n, Step::Frame(_)) = decoder.step(rest).expect("the hello") {
+        while let (n, DecodeStep::Frame(_)) = decoder.step(rest).expect("the hello") {
             rest = &rest[n..];
         }
         let packet = decoder.step(&[3, 0x06, 0, 2, 0, 2, 0, 0]);
@@ -323,7 +323,7 @@ fn one_is_spoken_where_both_offer_it() {
         let mut decoder = Decoder::new(own);
         bytes.extend_from_slice(&[0xb1, PING, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let (mut rest, mut frames) = (&bytes[..], 0);
-        while let Ok((n, Step::Frame(_))) = decoder.step(rest) {
+        while let Ok((n, DecodeStep::Frame(_))) = decoder.step(rest) {
             rest = &rest[n..];
             frames += 1;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sockmux_uring::session::{Moment, Session, SessionConfig};
 use sockmux_uring::wire::v03::{self, Encoder, Offer};
 use sockmux_uring::wire::{
-    self, CloseKind, Frame, Protocol, Route, Step, StreamRef, Transport, v1,
+    self, CloseKind, DecodeStep, Frame, Protocol, Route, StreamRef, Transport, v1,
 };
 
 /// The fenced block, by name.
@@ -277,7 +277,7 @@ fn the_code_writes_and_reads_the_vectors_of_the_document() {
         assert_eq!(hex(&written), documented, "{name}");
         let mut decoder = v03::Decoder::new();
         let (used, step) = decoder.step(&written).expect("a packet");
-        assert_eq!(step, Step::Frame(frame), "{name}");
+        assert_eq!(step, DecodeStep::Frame(frame), "{name}");
         assert_eq!(written.len() - used, frame.payload_bytes() as usize, "{name}");
     }
     for (name, frame, written) in cases_v1() {
@@ -285,7 +285,7 @@ fn the_code_writes_and_reads_the_vectors_of_the_document() {
         assert_eq!(hex(&written), documented, "{name}");
         let mut decoder = v1::Decoder::new();
         let (used, step) = decoder.step(&written).expect("a frame");
-        assert_eq!(step, Step::Frame(frame), "{name}");
+        assert_eq!(step, DecodeStep::Frame(frame), "{name}");
         assert_eq!(written.len() - used, frame.payload_bytes() as usize, "{name}");
     }
     assert!(vectors.is_empty(), "not tried: {vectors:?}");

@@ -8,7 +8,7 @@ use sockmux_uring::limits::{
     WINDOW_SHORT_PATH_BYTES,
 };
 use sockmux_uring::session::{Moment, Session, StreamKey};
-use sockmux_uring::wire::{Frame, Protocol, Step, StreamRef, v1};
+use sockmux_uring::wire::{DecodeStep, Frame, Protocol, StreamRef, v1};
 
 use crate::testkit::pure::joined::{End, Link};
 use crate::testkit::pure::lone::{START, ours, up};
@@ -160,7 +160,7 @@ fn a_window_grows_once_for_each_credit_that_goes_out() {
     head.clear();
     while session.poll_transmit(&mut head, true).is_some() {
         let mut decoder = v1::Decoder::new();
-        if let Ok((_, Step::Frame(Frame::Consumed { bytes, .. }))) = decoder.step(&head) {
+        if let Ok((_, DecodeStep::Frame(Frame::Consumed { bytes, .. }))) = decoder.step(&head) {
             said += bytes;
         }
         head.clear();

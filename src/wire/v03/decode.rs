@@ -6,7 +6,7 @@ use super::{
     VERSION, id, kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
-use crate::wire::{CloseKind, Frame, Step, StreamRef, WireError};
+use crate::wire::{CloseKind, DecodeStep, Frame, StreamRef, WireError};
 
 /// Decodes SockMux 0.3 from pieces of any size. Buffers at most one control packet; payload is only
 /// counted.
@@ -75,12 +75,12 @@ impl Decoder {
 
     /// Decodes bytes at the front of `input`, and returns how many were consumed.
     ///
-    /// To be called with the rest until it returns [`Step::More`]. After an error the decoder is
+    /// To be called with the rest until it returns [`DecodeStep::More`]. After an error the decoder is
     /// not usable any more.
     ///
     /// # Errors
     /// [`WireError`] when the bytes cannot be SockMux 0.3.
-    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
+    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, DecodeStep<'a>), WireError> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -94,12 +94,12 @@ impl Decoder {
                         return Err(WireError::Version { found: self.header[0] });
                     }
                     if self.header_have < HEADER_BYTES {
-                        return Ok((at, Step::More));
+                        return Ok((at, DecodeStep::More));
                     }
                     self.header_have = 0;
                     let header = self.header();
                     if let Some(frame) = self.begin(&header)? {
-                        return Ok((at, Step::Frame(frame)));
+                        return Ok((at, DecodeStep::Frame(frame)));
                     }
                 }
                 State::Control { missing } => {
@@ -114,11 +114,11 @@ impl Decoder {
                     let take = rest.len().min(left as usize);
                     debug_assert!(at == 0 && left > 0);
                     if take == 0 {
-                        return Ok((0, Step::More));
+                        return Ok((0, DecodeStep::More));
                     }
                     let left = left - take as u32;
                     self.state = if left > 0 { State::Payload { left } } else { State::Header };
-                    return Ok((take, Step::Payload));
+                    return Ok((take, DecodeStep::Payload));
                 }
                 State::Skip { left } => {
                     let take = rest.len().min(left as usize);
@@ -126,10 +126,10 @@ impl Decoder {
                     let left = left - take as u32;
                     if left > 0 {
                         self.state = State::Skip { left };
-                        return Ok((at, Step::More));
+                        return Ok((at, DecodeStep::More));
                     }
                     self.state = State::Header;
-                    return Ok((at, Step::Frame(Frame::Ignored(self.header[1]))));
+                    return Ok((at, DecodeStep::Frame(Frame::Ignored(self.header[1]))));
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Decoder {
         &'a mut self,
         input: &'a [u8],
         missing: u32,
-    ) -> Result<(usize, Step<'a>), WireError> {
+    ) -> Result<(usize, DecodeStep<'a>), WireError> {
         let header = self.header();
         if self.carry.is_empty() && input.len() >= missing as usize {
             self.state = State::Header;
@@ -148,23 +148,23 @@ impl Decoder {
             if header.kind == kind::HELLO {
                 self.peer_name = host_in(payload);
             }
-            return Ok((payload.len(), Step::Frame(control(&header, payload)?)));
+            return Ok((payload.len(), DecodeStep::Frame(control(&header, payload)?)));
         }
         let take = input.len().min(missing as usize);
         self.carry.extend_from_slice(&input[..take]);
         if take < missing as usize {
             self.state = State::Control { missing: missing - take as u32 };
-            return Ok((take, Step::More));
+            return Ok((take, DecodeStep::More));
         }
         self.state = State::Header;
         if header.kind == kind::HELLO {
             self.peer_name = host_in(&self.carry);
         }
-        Ok((take, Step::Frame(control(&header, &self.carry)?)))
+        Ok((take, DecodeStep::Frame(control(&header, &self.carry)?)))
     }
 
     #[inline]
-    fn read_open_text(&mut self, input: &[u8], left: u32) -> (usize, Step<'static>) {
+    fn read_open_text(&mut self, input: &[u8], left: u32) -> (usize, DecodeStep<'static>) {
         let window = &input[..input.len().min(left as usize)];
         let nul = window.iter().position(|&b| b == 0);
         let take = nul.map_or(window.len(), |n| n + 1);
@@ -173,10 +173,10 @@ impl Decoder {
         let left = left - take as u32;
         self.state = State::OpenText { left };
         if nul.is_none() && left > 0 {
-            return (take, Step::More);
+            return (take, DecodeStep::More);
         }
         self.state = if left > 0 { State::Payload { left } } else { State::Header };
-        (take, Step::Frame(open(&self.header(), until_nul(&self.carry), left)))
+        (take, DecodeStep::Frame(open(&self.header(), until_nul(&self.carry), left)))
     }
 
     fn header(&self) -> Header {
@@ -305,9 +305,9 @@ mod tests {
             loop {
                 let (n, step) = decoder.step(input)?;
                 match step {
-                    Step::Frame(frame) => frames.push(format!("{frame:?}")),
-                    Step::Payload => payload.extend_from_slice(&input[..n]),
-                    Step::More => {
+                    DecodeStep::Frame(frame) => frames.push(format!("{frame:?}")),
+                    DecodeStep::Payload => payload.extend_from_slice(&input[..n]),
+                    DecodeStep::More => {
                         assert_eq!(n, input.len(), "More must consume everything");
                         break;
                     }

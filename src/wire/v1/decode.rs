@@ -8,7 +8,7 @@ use super::{
     MAGIC, OPEN_BYTES, RUN_BYTES, code, is_run, kind, transport,
 };
 use crate::limits::DATAGRAM_BYTES_MAX;
-use crate::wire::{CloseKind, Frame, Step, StreamRef, Transport, WireError};
+use crate::wire::{CloseKind, DecodeStep, Frame, StreamRef, Transport, WireError};
 
 /// Decodes SockMux 1 from pieces of any size. Buffers at most one control frame; payload is only
 /// counted.
@@ -64,7 +64,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`WireError`] when the bytes cannot be SockMux 1.
-    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), WireError> {
+    pub fn step<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, DecodeStep<'a>), WireError> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -78,7 +78,7 @@ impl Decoder {
                         return Err(WireError::Magic { found: self.header[0] });
                     }
                     if self.header_have < HEADER_BYTES {
-                        return Ok((at, Step::More));
+                        return Ok((at, DecodeStep::More));
                     }
                     self.header_have = 0;
                     self.carry.clear();
@@ -87,12 +87,12 @@ impl Decoder {
                         kind::DATA => {
                             self.state = State::Payload { left: header.bytes };
                             let frame = Frame::Data { to: header.name, bytes: header.bytes };
-                            return Ok((at, Step::Frame(frame)));
+                            return Ok((at, DecodeStep::Frame(frame)));
                         }
                         kind::URGENT => {
                             self.state = State::Payload { left: header.bytes };
                             let frame = Frame::Urgent { to: header.name, bytes: header.bytes };
-                            return Ok((at, Step::Frame(frame)));
+                            return Ok((at, DecodeStep::Frame(frame)));
                         }
                         kind => {
                             let missing = match kind {
@@ -112,11 +112,11 @@ impl Decoder {
                 State::Payload { left } => {
                     let take = rest.len().min(left as usize);
                     if take == 0 {
-                        return Ok((0, Step::More));
+                        return Ok((0, DecodeStep::More));
                     }
                     let left = left - take as u32;
                     self.state = if left > 0 { State::Payload { left } } else { State::Header };
-                    return Ok((take, Step::Payload));
+                    return Ok((take, DecodeStep::Payload));
                 }
             }
         }
@@ -128,7 +128,7 @@ impl Decoder {
         input: &'a [u8],
         missing: u32,
         behind_bytes: u32,
-    ) -> Result<(usize, Step<'a>), WireError> {
+    ) -> Result<(usize, DecodeStep<'a>), WireError> {
         let whole = self.carry.is_empty() && input.len() >= missing as usize;
         let take = input.len().min(missing as usize);
         if !whole {
@@ -137,7 +137,7 @@ impl Decoder {
         if take < missing as usize {
             let missing = missing - take as u32;
             self.state = State::Control { missing, behind_bytes };
-            return Ok((take, Step::More));
+            return Ok((take, DecodeStep::More));
         }
         self.state = match behind_bytes {
             0 => State::Header,
@@ -145,7 +145,7 @@ impl Decoder {
         };
         let header = self.header()?;
         let payload = if whole { &input[..take] } else { &self.carry[..] };
-        Ok((take, Step::Frame(control(header, payload, behind_bytes)?)))
+        Ok((take, DecodeStep::Frame(control(header, payload, behind_bytes)?)))
     }
 
     /// Payload bytes left of the current frame.
@@ -276,9 +276,9 @@ mod tests {
             loop {
                 let (n, step) = decoder.step(input)?;
                 match step {
-                    Step::Frame(frame) => frames.push(format!("{frame:?}")),
-                    Step::Payload => payload.extend_from_slice(&input[..n]),
-                    Step::More => {
+                    DecodeStep::Frame(frame) => frames.push(format!("{frame:?}")),
+                    DecodeStep::Payload => payload.extend_from_slice(&input[..n]),
+                    DecodeStep::More => {
                         assert_eq!(n, input.len(), "More must consume everything");
                         break;
                     }

@@ -118,7 +118,7 @@ pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireErro
 mod tests {
     use super::super::{Decoder, HEADER_BYTES, MAGIC};
     use super::*;
-    use crate::wire::Step;
+    use crate::wire::DecodeStep;
 
     /// The frame decoded from this flag and payload.
     fn read(kind: u8, flag: u8, payload: &[u8]) -> Result<String, WireError> {
@@ -127,7 +127,7 @@ mod tests {
         out.extend_from_slice(payload);
         let mut decoder = Decoder::new();
         match decoder.step(&out)? {
-            (_, Step::Frame(frame)) => Ok(format!("{frame:?}")),
+            (_, DecodeStep::Frame(frame)) => Ok(format!("{frame:?}")),
             (_, step) => panic!("{step:?}"),
         }
     }
@@ -161,6 +161,6 @@ mod tests {
         let (used, step) = decoder.step(&out).unwrap();
         let reason = vec![b'x'; (CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize];
         let frame = Frame::Listening { to: StreamRef::Theirs(3), request: 1, result: Err(&reason) };
-        assert_eq!((used, step), (out.len(), Step::Frame(frame)));
+        assert_eq!((used, step), (out.len(), DecodeStep::Frame(frame)));
     }
 }

@@ -11,7 +11,7 @@ use crate::limits::{
     BATCH_PARTS, CONTROL_BACKLOG, DATAGRAM_KEEP_BYTES, POOL_BUFFER_BYTES, SPLICE_TURN_BYTES,
 };
 use crate::session::{Sink, Transmit, TunnelError};
-use crate::wire::Step;
+use crate::wire::DecodeStep;
 use crate::worker::stream::conn::{Reading, Stage};
 use crate::worker::token::{Kind, StreamOwner};
 use crate::worker::tunnel::Tunnel;
@@ -132,7 +132,7 @@ impl<D: Driver> Worker<D> {
             let (consumed, step) = tunnel.lane.decoder.step(&chunk)?;
             tunnel.lane.read_bytes += consumed as u64;
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     let payload_bytes = frame.payload_bytes();
                     let sink = tunnel.session.on_frame(frame, now)?;
                     chunk.advance(consumed);
@@ -141,7 +141,7 @@ impl<D: Driver> Worker<D> {
                     self.handle_events(key);
                     self.set_destination(key, sink, payload_bytes);
                 }
-                Step::Payload => {
+                DecodeStep::Payload => {
                     let destination = tunnel.lane.destination;
                     let payload = chunk.split_to(consumed);
                     match destination {
@@ -154,7 +154,7 @@ impl<D: Driver> Worker<D> {
                         Destination::Nowhere => {}
                     }
                 }
-                Step::More => chunk.advance(consumed),
+                DecodeStep::More => chunk.advance(consumed),
             }
         }
         self.throttle_link(key);

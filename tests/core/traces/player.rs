@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use sockmux_uring::session::{
     Ended, Event, Moment, Session, SessionConfig, Sink, StreamKey, Transmit, TunnelError,
 };
-use sockmux_uring::wire::{Decoder, Protocol, Step};
+use sockmux_uring::wire::{DecodeStep, Decoder, Protocol};
 
 use crate::testkit::recording::{NO_ID, Packet, kind};
 
@@ -121,12 +121,12 @@ impl Player {
         loop {
             let (n, step) = self.decoder.step(input)?;
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     self.sink = self.session.on_frame(frame, self.now)?;
                     self.take_events(peer_id);
                 }
-                Step::Payload => self.deliver(&input[..n]),
-                Step::More => return Ok(()),
+                DecodeStep::Payload => self.deliver(&input[..n]),
+                DecodeStep::More => return Ok(()),
             }
             input = &input[n..];
         }

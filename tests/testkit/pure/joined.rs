@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sockmux_uring::limits::READ_AHEAD_BYTES;
 use sockmux_uring::session::{Event, Moment, Session, Sink, StreamKey, Transmit};
-use sockmux_uring::wire::{Decoder, Frame, Step};
+use sockmux_uring::wire::{DecodeStep, Decoder, Frame};
 
 use super::lone::{START, ours};
 
@@ -105,12 +105,12 @@ impl End {
         loop {
             let (n, step) = self.decoder.step(input).expect("SockMux");
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     *self.frames.entry(kind(&frame)).or_default() += 1;
                     sink = self.session.on_frame(frame, now).expect("no error");
                 }
-                Step::Payload => panic!("payload among the bytes of a head"),
-                Step::More => break,
+                DecodeStep::Payload => panic!("payload among the bytes of a head"),
+                DecodeStep::More => break,
             }
             input = &input[n..];
             self.handle_events();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sockmux_uring::session::{Ended, Event, Moment, Session, Sink, StreamKey, Transmit};
 use sockmux_uring::wire::v03::Encoder;
-use sockmux_uring::wire::{Decoder, Frame, Step, StreamRef};
+use sockmux_uring::wire::{DecodeStep, Decoder, Frame, StreamRef};
 
 use super::lone::{START, ours, up};
 
@@ -160,9 +160,9 @@ impl Pair {
         loop {
             let (taken, step) = decoder.step(rest).expect("a packet");
             match step {
-                Step::Frame(frame) => self.original_takes(frame, &mut answers),
-                Step::Payload => self.received_bytes += taken as u64,
-                Step::More => break,
+                DecodeStep::Frame(frame) => self.original_takes(frame, &mut answers),
+                DecodeStep::Payload => self.received_bytes += taken as u64,
+                DecodeStep::More => break,
             }
             rest = &rest[taken..];
         }
@@ -226,17 +226,17 @@ impl Pair {
         loop {
             let (taken, step) = decoder.step(rest).expect("a packet");
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     sink = self.session.on_frame(frame, self.now).expect("an honest peer");
                     self.take_events();
                 }
                 // Local sockets take all at once.
-                Step::Payload => {
+                DecodeStep::Payload => {
                     if let Sink::Stream(key) = sink {
                         self.session.consumed(key, taken as u64, self.now);
                     }
                 }
-                Step::More => break,
+                DecodeStep::More => break,
             }
             rest = &rest[taken..];
         }

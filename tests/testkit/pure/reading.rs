@@ -2,7 +2,7 @@
 
 use sockmux_uring::wire::v1::DATA_BYTES_MAX;
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
-use sockmux_uring::wire::{Decoder, Step, WireError};
+use sockmux_uring::wire::{DecodeStep, Decoder, WireError};
 
 /// What was read: frames as text, payload, and how it ended.
 pub(crate) type Reading = (Vec<String>, Vec<u8>, Result<(), WireError>);
@@ -45,18 +45,18 @@ pub(crate) fn read<'a>(newest: u8, pieces: impl Iterator<Item = &'a [u8]>) -> Re
             };
             assert!(n <= input.len());
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     assert_eq!(payload.len() as u64, announced, "a frame inside of payload");
                     assert!(frame.payload_bytes() <= payload_max);
                     announced += u64::from(frame.payload_bytes());
                     frames.push(format!("{frame:?}"));
                 }
-                Step::Payload => {
+                DecodeStep::Payload => {
                     assert!(n > 0, "no way forward");
                     payload.extend_from_slice(&input[..n]);
                     assert!(payload.len() as u64 <= announced, "payload that nothing announced");
                 }
-                Step::More => {
+                DecodeStep::More => {
                     assert_eq!(n, input.len(), "More must consume everything");
                     break;
                 }

@@ -11,7 +11,7 @@ use sockmux_uring::session::{
     Ended, Event, Moment, OpenError, Session, SessionConfig, Sink, StreamKey, Transmit,
 };
 use sockmux_uring::wire::v03::{Encoder, Offer};
-use sockmux_uring::wire::{Decoder, Protocol, Step, Transport};
+use sockmux_uring::wire::{DecodeStep, Decoder, Protocol, Transport};
 
 use super::bytes::Bytes;
 use super::choice::Choice;
@@ -288,7 +288,7 @@ impl Engine {
             let step = self.decoder.step(input);
             let (n, step) = step.expect("what the encoder writes can be read");
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     self.fed += 1;
                     match self.session.on_frame(frame, self.now) {
                         Ok(to) => sink = to,
@@ -299,7 +299,7 @@ impl Engine {
                     }
                     self.take_events();
                 }
-                Step::Payload => {
+                DecodeStep::Payload => {
                     if let Sink::Stream(key) | Sink::Urgent(key) | Sink::Datagrams { key, .. } =
                         sink
                     {
@@ -313,7 +313,7 @@ impl Engine {
                         }
                     }
                 }
-                Step::More => return,
+                DecodeStep::More => return,
             }
             input = &input[n..];
         }

@@ -7,7 +7,7 @@ use sockmux_uring::session::{
     Ended, Event, Moment, Session, SessionConfig, Sink, StreamKey, Transmit, TunnelError,
 };
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
-use sockmux_uring::wire::{Decoder, Frame, Protocol, Step, Transport};
+use sockmux_uring::wire::{DecodeStep, Decoder, Frame, Protocol, Transport};
 
 mod flows;
 mod framed;
@@ -167,7 +167,7 @@ impl Side {
         loop {
             let (n, step) = decoder.step(input)?;
             match step {
-                Step::Frame(frame) => {
+                DecodeStep::Frame(frame) => {
                     self.ending = match frame {
                         Frame::Close { .. } => Some(EndedBy::Close),
                         Frame::Closed { .. } => Some(EndedBy::Closed),
@@ -188,8 +188,8 @@ impl Side {
                     self.announce(self.sink, frame.payload_bytes());
                     self.begin_datagrams(frame.payload_bytes());
                 }
-                Step::Payload => self.deliver(&input[..n], plans, pattern, now),
-                Step::More => {
+                DecodeStep::Payload => self.deliver(&input[..n], plans, pattern, now),
+                DecodeStep::More => {
                     assert_eq!(n, input.len(), "More must consume everything");
                     self.decoder = Some(decoder);
                     return Ok(());
