@@ -76,6 +76,6 @@ impl Broken {
 }
 
 /// When to check the grace period again.
-pub(in crate::worker) fn next_look(now: Moment) -> Moment {
+pub(in crate::worker) fn next_check(now: Moment) -> Moment {
     now.after(Duration::from_millis(SWEEP_MILLIS))
 }

@@ -58,7 +58,7 @@ impl<D: Driver> Worker<D> {
         let (dials, joins) = (self.cx.dialer.next_timeout(), self.next_join());
         let resting = self.datagrams.next_read();
         let log = self.cx.log_limit_on_time();
-        let missed = self.next_look_for_buffers();
+        let missed = self.next_buffer_scan();
         let next = [
             sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
             execs, asked, dials, joins, log, missed,

@@ -111,7 +111,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// No tunnel has come for a client that waits here.
-    pub(in crate::worker) fn waited_in_vain(&mut self, key: Key) {
+    pub(in crate::worker) fn client_hold_expired(&mut self, key: Key) {
         self.ingress.waiting.retain(|&waiting| waiting != key);
         let why = self.why_held();
         self.refuse_client(key, &why);
@@ -245,7 +245,7 @@ impl<D: Driver> Worker<D> {
 
     /// The peer has not taken a client's stream, and has tried no server: begins it again by the next
     /// tunnel. `false`: there is none.
-    pub(in crate::worker) fn begin_elsewhere(&mut self, key: Key, reason: &str) -> bool {
+    pub(in crate::worker) fn begin_on_next_tunnel(&mut self, key: Key, reason: &str) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let Some(mut tentative) = conn.tentative.take() else { return false };
         if conn.fd.is_none() || !matches!(conn.stage, Stage::Open) {

@@ -171,7 +171,7 @@ impl<D: Driver> Worker<D> {
             Step::Reset(why) => {
                 self.note(key, &why);
                 let error = io::Error::other(why);
-                self.conn_is_empty(key, "reset by the proxy", &error);
+                self.finish_broken(key, "reset by the proxy", &error);
             }
             Step::Note(what) => self.note(key, &what),
         }
@@ -274,13 +274,13 @@ impl<D: Driver> Worker<D> {
         conn.end_after_output |= client_ended;
         if conn.fd.is_none() {
             let gone = io::Error::from(io::ErrorKind::NotConnected);
-            return self.conn_is_empty(key, "reset", &gone);
+            return self.finish_broken(key, "reset", &gone);
         }
         if let Server::Connected { broken: Some(broken) } = server {
             conn.broken = Some(Box::new(broken));
             return match conn.read_ended {
                 true => self.conn_ended(key),
-                false => self.conn_takes_no_more(key, None),
+                false => self.break_conn(key, None),
             };
         }
         if conn.read_ended {

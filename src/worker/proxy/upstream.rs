@@ -140,7 +140,7 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = self.conns.get(key) else { return };
         let Stage::ProxyHandshake(talk) = &conn.stage else {
             return match conn.stage {
-                Stage::Open => self.conn_is_empty(key, "reset", error),
+                Stage::Open => self.finish_broken(key, "reset", error),
                 _ => self.conn_failed(key, "reset", error),
             };
         };
@@ -157,7 +157,7 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let linger = self.cx.plan.timeouts_of(conn.exit).linger;
         let Stage::ProxyHandshake(talk) = &mut conn.stage else {
-            return self.conn_takes_no_more(key, Some(error));
+            return self.break_conn(key, Some(error));
         };
         if let Server::Connected { broken } = &mut talk.server {
             broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);

@@ -1,16 +1,17 @@
-//! Connections of streams that are broken, see [`crate::worker::broken`].
+//! Broken connections of streams, see [`crate::worker::broken`]. Called when a write fails or an
+//! error poll fires, and by sweeps.
 
 use std::io;
 
 use crate::io::driver::{Driver, Fd};
 use crate::io::{direct, net};
-use crate::worker::broken::{Broken, next_look};
+use crate::worker::broken::{Broken, next_check};
 use crate::worker::stream::conn::Stage;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// A local socket takes no more: what it has sent is read, then its stream is reset.
-    pub(in crate::worker) fn conn_takes_no_more(&mut self, key: Key, error: Option<&io::Error>) {
+    /// A local socket accepts no more writes: reads it to its end, then resets the stream.
+    pub(in crate::worker) fn break_conn(&mut self, key: Key, error: Option<&io::Error>) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
@@ -25,26 +26,26 @@ impl<D: Driver> Worker<D> {
         }
         conn.forget_output(&mut self.cx.buffers.pipes);
         if conn.read_ended {
-            return self.conn_is_empty(key, "reset", error.unwrap_or(&reset));
+            return self.finish_broken(key, "reset", error.unwrap_or(&reset));
         }
-        // A Unix socket may take no more and go on giving.
+        // A Unix socket may accept no writes and still deliver data.
         if gone {
-            self.set_deadline(key, Some(next_look(now)));
+            self.set_deadline(key, Some(next_check(now)));
         }
         self.read_conn(key);
     }
 
-    /// Whether nothing is left in a local socket that is broken, and gets nothing any more.
-    pub(in crate::worker) fn has_given_all(&self, key: Key) -> bool {
+    /// Whether a broken local socket is gone in both directions and has no data left.
+    pub(in crate::worker) fn is_drained(&self, key: Key) -> bool {
         let Some(conn) = self.conns.get(key) else { return false };
         let is_open = matches!(conn.stage, Stage::Open) && conn.stream.is_some();
         let is_gone = |fd: &Fd| net::is_hung_up(fd) && direct::waiting_bytes(fd) == 0;
         is_open && conn.broken.is_some() && conn.fd.as_ref().is_some_and(is_gone)
     }
 
-    /// All that a broken local socket had sent has been read: it goes to the peer, as the peer takes
-    /// it, and then the reset.
-    pub(in crate::worker) fn conn_is_empty(
+    /// A broken local socket is read to its end: the data goes to the peer as its window allows,
+    /// followed by the reset.
+    pub(in crate::worker) fn finish_broken(
         &mut self,
         key: Key,
         what: &'static str,
@@ -60,14 +61,15 @@ impl<D: Driver> Worker<D> {
         if keep && let Some(conn) = self.conns.get_mut(key) {
             let linger = self.cx.plan.timeouts_of(exit).linger;
             conn.broken = Some(Box::new(Broken::new(now, linger)));
-            self.set_deadline(key, Some(next_look(now)));
+            self.set_deadline(key, Some(next_check(now)));
         } else {
             self.conns.remove(key);
         }
         self.tunnels.mark(tunnel);
     }
 
-    /// All that was delivered is written, and the connection is to be reset: when it has arrived.
+    /// All output is written and the connection is to be reset: resets it once the data is
+    /// acknowledged.
     pub(in crate::worker) fn reset_after_output(&mut self, key: Key) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -83,11 +85,11 @@ impl<D: Driver> Worker<D> {
             conn.stage = Stage::Settling;
             conn.broken = Some(Box::new(Broken::new(now, linger)));
         }
-        self.set_deadline(key, Some(next_look(now)));
+        self.set_deadline(key, Some(next_check(now)));
     }
 
-    /// Looks at a connection that waits for the rest of a broken one. `false`: it is none.
-    pub(in crate::worker) fn look_at_broken(&mut self, key: Key) -> bool {
+    /// Checks a connection in its grace period. `false`: it is not broken.
+    pub(in crate::worker) fn check_broken(&mut self, key: Key) -> bool {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return true };
         let Some(broken) = &mut conn.broken else { return false };
@@ -95,7 +97,7 @@ impl<D: Driver> Worker<D> {
         let undelivered_bytes = settling.map_or(0, |fd| net::undelivered_bytes(fd));
         let found = settling.is_some() && undelivered_bytes == 0;
         if !found && !broken.grace.is_over(now, conn.last_data, undelivered_bytes) {
-            self.set_deadline(key, Some(next_look(now)));
+            self.set_deadline(key, Some(next_check(now)));
         } else if matches!(conn.stage, Stage::Settling) {
             self.reset_conn(key);
         } else {

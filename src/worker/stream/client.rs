@@ -1,4 +1,4 @@
-//! Whose a connection is.
+//! Identity of the client of a connection, for the log, host lists and limits.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,20 +10,20 @@ use crate::session::NO_ADDRESS;
 /// A client, as the log names it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) enum Client {
-    /// One with an address, here or at the peer.
+    /// A client with an address, here or at the peer.
     Address(SocketAddr),
-    /// A process that came in at a Unix socket. To peers and host lists it is unknown: an address of
-    /// this machine would let it pass for whoever uses that address at the other end's.
+    /// A process connected to a Unix socket. It has no address for peers and host lists: an address
+    /// of this machine would let it pass for another user of that address at the peer.
     Process {
-        /// Its number; 0 where it cannot be seen from here (another container).
+        /// Process id; 0 if not visible from here (another container).
         id: i32,
-        /// Its user's number.
+        /// User id.
         user: u32,
     },
 }
 
 impl Client {
-    /// Who has connected to an entrance.
+    /// The client connected by this socket to an entrance.
     pub(in crate::worker) fn of(socket: &OwnedFd, unix: bool) -> Client {
         let process = if unix { net::peer_process(socket) } else { None };
         match process {
@@ -32,7 +32,7 @@ impl Client {
         }
     }
 
-    /// What peers are told.
+    /// The address reported to peers.
     pub(in crate::worker) fn address(self) -> SocketAddr {
         match self {
             Client::Address(address) => address,
@@ -40,7 +40,7 @@ impl Client {
         }
     }
 
-    /// The address that host lists and limits apply to, if it is known.
+    /// The address for host lists and limits, if known.
     pub(in crate::worker) fn ip(self) -> Option<IpAddr> {
         Some(self.address().ip()).filter(|address| !address.is_unspecified())
     }

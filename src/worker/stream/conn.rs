@@ -1,4 +1,5 @@
-//! A connection: a client that came in at an entrance, or a server reached by an exit.
+//! The state of a connection: a client accepted at an entrance, or a server reached by an exit. The
+//! modules of [`super`] operate on it.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -15,38 +16,39 @@ use crate::worker::stream::client::Client;
 use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 
-/// Where a connection is in its life.
+/// State in the life of a connection.
 #[derive(Debug)]
 pub(in crate::worker) enum Stage {
-    /// A client that was accepted when the last tunnel was gone already: it waits for the next.
+    /// A client that was accepted just after the last tunnel went down: it waits for the next
+    /// tunnel.
     Waiting,
-    /// An exit that is to be chosen when the client's name is known.
+    /// An exit that cannot be chosen before the client's name is known.
     ResolvingName,
-    /// An exit that has not reached its server: its dial, once that has begun.
+    /// An exit whose server is being dialled: its dial, once begun.
     Dialing(Option<Key>),
-    /// An exit whose Unix socket takes no more clients for now: asked again until this time.
+    /// An exit whose Unix socket has a full backlog: retried until this time.
     ConnectingUnix(Rc<Path>, Option<Moment>),
-    /// An exit whose client is asked where to go.
+    /// An exit that runs a proxy protocol with its client.
     ProxyHandshake(Box<ProxySession>),
     /// Both directions may carry data.
     Open,
-    /// The stream has ended: what was delivered is still to be written.
+    /// The stream has ended; delivered data is still to be written.
     Flushing {
-        /// Then the connection is reset, not closed.
+        /// Then reset the connection instead of closing it.
         then_reset: bool,
     },
-    /// All is written and the connection is to be reset: waiting for what is written to arrive, which
-    /// a reset would drop.
+    /// All output is written and the connection is to be reset. Waits for acknowledgement, since a
+    /// reset discards unacknowledged data.
     Settling,
-    /// All is written and the peer has been told: waiting for its end, so that closing does not
-    /// reset what is still on its way to it.
+    /// All output is written and the socket is shut down for writing. Waits for the peer's end of
+    /// data, since closing earlier would reset data in flight.
     Lingering,
-    /// The socket is gone; what it had sent still goes to the link.
+    /// The socket is closed; data received from it still goes to the link.
     Draining,
 }
 
 impl Stage {
-    /// The dial in progress for the server, if there is one.
+    /// The dial to the server in progress, if any.
     pub(in crate::worker) fn dial(&self) -> Option<Key> {
         match self {
             Stage::Dialing(dial) => *dial,
@@ -59,24 +61,24 @@ impl Stage {
     }
 }
 
-/// How a socket is being read.
+/// State of the read side of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Reading {
-    /// Not at all.
+    /// No read in flight.
     Idle,
-    /// Watched for data and urgent data.
+    /// Polled for data and urgent data.
     Watched,
-    /// A receive is under way.
+    /// A receive is in flight.
     Armed {
         op: OpId,
         mode: RecvMode,
-        /// It was asked to end.
+        /// Cancellation was requested.
         cancelled: bool,
     },
 }
 
 impl Reading {
-    /// Asks a multishot receive to end, once. It may bring more before it does.
+    /// Requests cancellation of a multishot receive, once. It may deliver more data before it ends.
     pub(in crate::worker) fn cancel<D: Driver>(&mut self, driver: &mut D) {
         if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled } = self
             && !std::mem::replace(cancelled, true)
@@ -86,23 +88,23 @@ impl Reading {
     }
 }
 
-/// How much a socket gives, which says how it is best read.
+/// How a socket is read, chosen by how much data it delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum ReadMode {
-    /// A keystroke now and then: watched, then received once. Only so urgent data is seen before
-    /// the data behind it is read, which makes the kernel forget it.
+    /// Occasional small messages: polled, then received once. Only a poll reports urgent data
+    /// before the data behind it is read, which makes the kernel forget it.
     Sparse,
     /// Small messages in quick succession: one multishot receive.
     Busy,
-    /// It fills buffers: received into large ones, one at a time, so that it cannot take more
-    /// than its share of them.
+    /// Data fills buffers: received into bulk buffers, one at a time, so that a stream cannot take
+    /// more than its share.
     Bulk,
-    /// Much more waits than such a buffer takes: watched, then spliced into the stream's pipe.
+    /// Far more data waits than a bulk buffer takes: polled, then spliced into the stream's pipe.
     Spliced,
 }
 
 impl ReadMode {
-    /// Its name for the log.
+    /// Name of the mode in the log.
     pub(in crate::worker) fn name(self) -> &'static str {
         match self {
             ReadMode::Sparse => "sparse",
@@ -116,79 +118,82 @@ impl ReadMode {
 /// One connection.
 #[derive(Debug)]
 pub(in crate::worker) struct Conn {
-    /// None until an exit has reached its server, and when draining.
+    /// `None` until an exit has reached its server, and while draining.
     pub(in crate::worker) fd: Option<Fd>,
     pub(in crate::worker) tunnel: Key,
-    /// None once the session has ended the stream.
+    /// `None` once the session has ended the stream.
     pub(in crate::worker) stream: Option<StreamKey>,
     pub(in crate::worker) stage: Stage,
-    /// The place of its exit in the plan, for what that has for itself; none of a client's that came
-    /// in here.
+    /// Index of its exit in the plan, for the exit's own options. `None` for clients of local
+    /// entrances.
     pub(in crate::worker) exit: Option<usize>,
-    /// The control connection whose affair this one is: that is not silent while this carries data.
+    /// The control connection that this one belongs to. Data here keeps that one from being idle.
     pub(in crate::worker) related: Option<Key>,
-    /// The client, here or at the peer: for the log.
+    /// The client, here or at the peer; for the log.
     pub(in crate::worker) client: Client,
-    /// Its stream may have to begin again, by another tunnel.
+    /// Set while the stream may have to begin again on another tunnel.
     pub(in crate::worker) tentative: Option<Box<Tentative>>,
-    /// Given back with all the rest.
+    /// Returns the limits when dropped.
     pub(in crate::worker) limit_guard: Option<LimitGuard>,
-    /// The PROXY header that the server gets before anything else.
+    /// The PROXY header that the server receives first.
     pub(in crate::worker) header: Option<Box<[u8]>>,
 
     pub(in crate::worker) reading: Reading,
     pub(in crate::worker) read_mode: ReadMode,
-    /// While in bulk or spliced, short reads in a row; else, reads in a row that came close
-    /// together.
+    /// In bulk or spliced: short reads in a row. Otherwise: reads in quick succession.
     pub(in crate::worker) streak: u8,
-    /// While in bulk, reads in a row that left nothing of their buffers.
+    /// In bulk: reads in a row that filled their buffers.
     pub(in crate::worker) full_reads: u8,
-    /// Splicing this socket was refused: it is copied.
+    /// Splicing this socket was refused: copy instead.
     pub(in crate::worker) copy_only: bool,
-    /// In the list of those that wait for a receive buffer.
+    /// Queued for a receive buffer.
     pub(in crate::worker) starved: bool,
-    /// The socket has given its end of data.
+    /// The end of data was read from the socket.
     pub(in crate::worker) read_ended: bool,
-    /// It has, and may have been reset: the send under way will say.
+    /// An end of data was read that may be a reset; the send in flight will tell.
     pub(in crate::worker) end_doubtful: bool,
-    /// It takes no more, and gives what it has left; or it waits for the rest of one like that.
+    /// Set while a socket that accepts no writes is drained, or while waiting for the rest of such
+    /// a socket.
     pub(in crate::worker) broken: Option<Box<Broken>>,
-    /// It is watched for breaking, which is not noticed by reading while that has to wait.
+    /// An error poll is armed, because the socket is not being read.
     pub(in crate::worker) guarded: bool,
     /// Received and not yet framed.
     pub(in crate::worker) input: PayloadQueue,
-    /// Where more of it is copied to while receive buffers are scarce.
+    /// Input is copied here while receive buffers are scarce.
     pub(in crate::worker) packed: Option<ChunkMut>,
-    /// When the last of it came.
+    /// Time of the last input.
     pub(in crate::worker) received_at: Moment,
 
     /// Delivered and not yet written.
     pub(in crate::worker) output: PayloadQueue,
-    /// So many bytes at the front of it are our own: the session does not know of them.
+    /// Bytes at the front of `output` that the worker wrote itself; the session does not count
+    /// them.
     pub(in crate::worker) own_bytes: u64,
-    /// Where a slow reader's output is copied to.
+    /// Output of a slow reader is copied here.
     pub(in crate::worker) spill: Option<ChunkMut>,
-    /// The socket did not take all it was given: output is kept in buffers of our own, and the
-    /// send under way waits until there is room.
+    /// The socket has not accepted all output: the output is in pool buffers, and the send in
+    /// flight waits for room.
     pub(in crate::worker) stalled: bool,
-    /// A send is under way, or the socket is watched for room.
+    /// A send is in flight, or the socket is polled for room.
     pub(in crate::worker) sending: bool,
-    /// It is watched for room.
+    /// The socket is polled for room.
     pub(in crate::worker) waiting: bool,
-    /// In the list of those with output to write.
+    /// Queued in the list of connections with output.
     pub(in crate::worker) dirty: bool,
-    /// Its stream was reset before the server was reached: that gets what is left, and is reset.
+    /// The stream was reset before the server was reached: the server gets the remaining data and
+    /// then a reset.
     pub(in crate::worker) reset_when_reached: bool,
-    /// Urgent data that came before the server was reached.
+    /// Urgent data received before the server was reached.
     pub(in crate::worker) urgent: Option<u8>,
-    /// It is left unread: it is about to be joined with the other end of its stream, here.
+    /// Reading is paused, because the stream is about to be joined with its other end in this
+    /// process.
     pub(in crate::worker) joining: bool,
-    /// When all output is written, the socket is shut down for writing.
+    /// Shut down the socket for writing once all output is written.
     pub(in crate::worker) end_after_output: bool,
 
-    /// When patience ends; looked at in sweeps.
+    /// Deadline, enforced by sweeps.
     pub(in crate::worker) deadline: Option<Moment>,
-    /// Last data either way.
+    /// Time of the last data in either direction.
     pub(in crate::worker) last_data: Moment,
 }
 
@@ -239,14 +244,14 @@ impl Conn {
         }
     }
 
-    /// Drops what was not written.
+    /// Discards unwritten output.
     pub(in crate::worker) fn forget_output(&mut self, pipes: &mut Pipes) {
         self.output.clear(pipes);
         self.own_bytes = 0;
         self.stalled = false;
     }
 
-    /// Nothing delivered is left to be written.
+    /// Whether all delivered data is written.
     pub(in crate::worker) fn output_is_empty(&self) -> bool {
         self.output.is_empty() && !self.sending
     }

@@ -1,10 +1,9 @@
-//! Exits to commands (`exec:`): each stream is given to one of its own, on its descriptors 0 and 1,
-//! as inetd does it. The command that carries the tunnel (`proc@`) is in [`crate::worker::tunnel::command`].
+//! Exits to commands (`exec:`): each stream gets a command of its own on its descriptors 0 and 1,
+//! as with inetd. The command that carries the link (`proc@`) is in [`crate::worker::connector`].
 //!
-//! The socket to a command is a connection like others. Here is what a process has beyond
-//! that: what it writes to its standard error, and its end. A command whose stream has ended is
-//! asked to end, then killed; one that has ended leaves its stream to the socket, which ends with
-//! it.
+//! The socket to a command is a connection like others. This module owns the rest of the process:
+//! its standard error and its exit. A command whose stream has ended is terminated, then killed.
+//! When a command exits by itself, its stream ends with its socket.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -26,23 +25,23 @@ use crate::worker::log_limit::{Class, LogLimit};
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 
-/// A command that a stream was given to.
+/// A command of a stream.
 #[derive(Debug)]
 pub(in crate::worker) struct Exec {
     running: RunningCommand,
-    /// The connection that is its socket.
+    /// The connection of its socket.
     conn: Key,
     client: SocketAddr,
     title: Box<str>,
     began: Moment,
-    /// It was asked to end, and is killed then.
+    /// Set after it was asked to terminate: when it is killed.
     kill_at: Option<Moment>,
 }
 
-/// The commands that streams were given to.
+/// All commands of streams.
 pub(in crate::worker) struct Execs {
     execs: Table<Exec>,
-    /// Those of them whose standard error is left alone for a moment.
+    /// Commands whose standard error is not read until this time.
     stderr_paused: Vec<(Moment, Key)>,
 }
 
@@ -51,21 +50,20 @@ impl Execs {
         Execs { execs: Table::new(COMMANDS_MAX), stderr_paused: Vec::new() }
     }
 
-    /// Commands that run.
+    /// Number of running commands.
     pub(in crate::worker) fn len(&self) -> usize {
         self.execs.len()
     }
 
-    /// Whether a process is one of them.
+    /// Whether a process is one of the commands.
     pub(in crate::worker) fn is_ours(&self, process: u32) -> bool {
         self.execs.iter().any(|(_, exec)| exec.running.process_id() == process)
     }
 
-    /// Starts a command for a client. Its socket, and what is left to be noted by
-    /// [`Execs::started`].
+    /// Starts a command for a client. Returns it with its socket; [`Execs::started`] registers it.
     ///
     /// # Errors
-    /// Why there is none, for the peer.
+    /// The reason, for the peer.
     pub(in crate::worker) fn start<D: Driver>(
         &mut self,
         cx: &Cx<D>,
@@ -85,7 +83,7 @@ impl Execs {
         Ok((Exec { running, conn, client, title, began, kill_at: None }, socket))
     }
 
-    /// A command has got its stream, whose connection is `conn`.
+    /// Registers a command whose stream has the connection `conn`.
     pub(in crate::worker) fn started<D: Driver>(&mut self, cx: &mut Cx<D>, exec: Exec, conn: Key) {
         if let Some(key) = self.execs.insert(Exec { conn, ..exec }) {
             self.watch_stderr(cx, key);
@@ -103,7 +101,7 @@ impl Execs {
         }
     }
 
-    /// Logs what a command says, no faster than is good for the log.
+    /// Logs standard error of a command, within the rate limit.
     pub(in crate::worker) fn on_stderr<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(command) = self.execs.get_mut(key) else {
             cx.counters.stale += 1;
@@ -116,7 +114,7 @@ impl Execs {
         }
     }
 
-    /// Reads standard errors that have rested; when the next one has.
+    /// Reads standard errors whose pause is over; returns the next time.
     pub(in crate::worker) fn on_time<D: Driver>(&mut self, cx: &mut Cx<D>) -> Option<Moment> {
         let now = cx.now;
         while let Some(at) = self.stderr_paused.iter().position(|&(until, _)| until <= now) {
@@ -128,9 +126,9 @@ impl Execs {
         self.stderr_paused.iter().map(|&(until, _)| until).min()
     }
 
-    /// A command has ended by itself, or was ended.
+    /// A command has exited.
     ///
-    /// `has_stream`: its stream has not ended.
+    /// `has_stream`: whether its stream is still open.
     pub(in crate::worker) fn on_exit<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -143,7 +141,7 @@ impl Execs {
             return;
         };
         let Some(status) = command.running.exited() else {
-            // A wait that was cut short.
+            // Not exited yet: the poll ended early.
             let token = Kind::ExecExit.of(key);
             cx.driver.poll(command.running.pidfd(), libc::POLLIN as u32, false, token);
             return;
@@ -154,16 +152,16 @@ impl Execs {
             }
         }
         let at_once = command.began.after(Duration::from_millis(COMMAND_AT_ONCE_MILLIS)) > now;
-        // Whose client has gone may say so by its status.
+        // A command whose client has left may report that by its status.
         let wanted = command.kill_at.is_none() && has_stream(command.conn);
         let failed = at_once && wanted && !status.success();
-        // Dropped at the end: it is waited for, and what it has left behind is killed.
+        // Dropped at the end, which reaps it and kills what it has left behind.
         let Some(command) = self.execs.remove(key) else { return };
         cx.driver.cancel_all(command.running.stderr_fd());
         log_end(cx, &command, status, failed);
     }
 
-    /// Ends commands whose streams have ended.
+    /// Terminates commands whose streams have ended.
     pub(in crate::worker) fn sweep<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -190,8 +188,8 @@ impl Execs {
         cx.scratch = due;
     }
 
-    /// Asks all commands to end, for the end of the process. All of them together have one time of
-    /// grace; what is left then is killed with the worker.
+    /// Terminates all commands at the end of the process. They share one grace period; the rest is
+    /// killed with the worker.
     pub(in crate::worker) fn end_all(&mut self) -> Instant {
         for (_, command) in self.execs.iter() {
             command.running.end();
@@ -199,7 +197,7 @@ impl Execs {
         Instant::now() + Duration::from_millis(COMMAND_GRACE_MILLIS)
     }
 
-    /// Waits for them until then. Those that have not ended are killed.
+    /// Waits for all commands until then. The rest is killed.
     pub(in crate::worker) fn await_all(&mut self, until: Instant) {
         for (_, command) in self.execs.iter() {
             let left = until.saturating_duration_since(Instant::now());
@@ -231,7 +229,7 @@ fn log_end<D: Driver>(cx: &mut Cx<D>, command: &Exec, status: ExitStatus, failed
     }
 }
 
-/// What a command finds in its environment: whose the stream is, as far as the peer has said it.
+/// Environment of a command: the client of the stream, as far as the peer has reported it.
 fn environment(caller: &Caller, client: Option<SocketAddr>) -> [(&'static str, Option<String>); 3] {
     let client = client.filter(|_| caller.client.is_some());
     [

@@ -1,6 +1,5 @@
-//! What exits have for themselves, by their option lists: whom they take, what their proxies may
-//! reach, how many streams there may be through them. Times are asked for by
-//! [`crate::cli::plan::Plan::timeouts_of`].
+//! Per-exit state and policy from option lists: accepted clients, destinations of proxies, stream
+//! limits. Timeouts come from [`crate::cli::plan::Plan::timeouts_of`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,12 +11,12 @@ use crate::policy::destinations::Destinations;
 use crate::policy::routing::NameWanted;
 use crate::worker::Worker;
 
-/// What of it is counted or looked at often.
+/// Per-exit state that is counted or needed often.
 #[derive(Debug)]
 pub(in crate::worker) struct Exits {
-    /// By the exit's place in the plan.
+    /// By index of the exit in the plan.
     limits: Vec<ConnectionLimits>,
-    /// Some stream may be ended because it is silent.
+    /// Some exit has an idle timeout.
     pub(in crate::worker) end_silent: bool,
 }
 
@@ -30,7 +29,7 @@ impl Exits {
     }
 }
 
-/// What proxies may reach, for a process that listens there.
+/// The destinations that proxies may reach. `own`: addresses that this process listens at.
 pub(in crate::worker) fn destinations(plan: &Plan, own: Vec<SocketAddr>) -> Destinations {
     let mut destinations = Destinations::new(plan.permits.clone(), own);
     for (place, exit) in plan.exits.iter().enumerate() {
@@ -42,10 +41,10 @@ pub(in crate::worker) fn destinations(plan: &Plan, own: Vec<SocketAddr>) -> Dest
 }
 
 impl<D: Driver> Worker<D> {
-    /// Why an exit does not take a caller, if so.
+    /// Whether an exit accepts a caller, or the reason why not.
     ///
     /// # Errors
-    /// That depends on the caller's name.
+    /// The verdict depends on the caller's name, which is unknown.
     pub(in crate::worker) fn exit_takes(
         &self,
         exit: usize,
@@ -59,7 +58,7 @@ impl<D: Driver> Worker<D> {
             return Ok(Err("RELIABLE= of its exit"));
         }
         match plan.way {
-            // What a proxy may reach may depend on the name too.
+            // The destinations of a proxy may depend on the name, too.
             Way::Proxy(proxy)
                 if self.cx.destinations.want_name(proxy, Some(exit), caller, name) =>
             {
@@ -74,7 +73,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Counts a stream against the limits of the process and of its exit.
+    /// Acquires a slot from the limits of the process and of the exit.
     ///
     /// # Errors
     /// The reason to refuse the stream.
@@ -83,7 +82,7 @@ impl<D: Driver> Worker<D> {
         exit: Option<usize>,
         client: Option<IpAddr>,
     ) -> Result<Option<LimitGuard>, String> {
-        // Where this process is its own peer, its client has one from coming in.
+        // With loopback the client has acquired its slot at the entrance.
         let limit_guard =
             if self.is_loopback() { None } else { self.cx.connection_limits.acquire(client)? };
         match exit {

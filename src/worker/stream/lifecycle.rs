@@ -1,4 +1,5 @@
-//! What a session says is done here: exits are opened, streams end.
+//! Handles events of sessions: opens exits and ends streams. Called after received frames and after
+//! writes of a link.
 
 use std::rc::Rc;
 
@@ -18,7 +19,7 @@ use crate::worker::token::StreamOwner;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// Does what the session of a tunnel has said.
+    /// Handles pending events of a tunnel's session.
     #[inline]
     pub(in crate::worker) fn handle_events(&mut self, key: Key) {
         while let Some(event) =
@@ -81,7 +82,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The peer began a stream: finds its exit and sets out for it.
+    /// The peer began a stream: selects its exit and connects.
     pub(in crate::worker) fn open_exit(&mut self, incoming: Incoming) {
         if let Some(call) = incoming.call {
             return self.lead_call(incoming, call);
@@ -140,7 +141,7 @@ impl<D: Driver> Worker<D> {
         });
     }
 
-    /// As [`Worker::begin_exit`], with a dial for its server.
+    /// As [`Worker::begin_exit`], and dials the server.
     pub(in crate::worker) fn begin_dialled_exit(
         &mut self,
         incoming: &Incoming,
@@ -161,7 +162,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The exit of a stream is a command.
+    /// Opens an exit to a command.
     fn open_exec(&mut self, incoming: &Incoming, limit_guard: Option<LimitGuard>, command: &str) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let started = self.execs.start(&self.cx, command, (&incoming.caller(), client));
@@ -180,8 +181,8 @@ impl<D: Driver> Worker<D> {
         self.exit_reached(key);
     }
 
-    /// A connection for a stream that the peer began, with the PROXY header that its server
-    /// gets first. `None`: there is no room for it, and the peer knows.
+    /// Adds a connection for a stream of the peer; `header` is sent to its server first. `None`:
+    /// there is no room, and the peer was told.
     pub(in crate::worker) fn begin_exit(
         &mut self,
         incoming: &Incoming,
@@ -206,7 +207,7 @@ impl<D: Driver> Worker<D> {
         Some(key)
     }
 
-    /// The server of an exit is reached.
+    /// The server of an exit is connected.
     pub(in crate::worker) fn exit_connected(&mut self, key: Key, server: Fd) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.fd = Some(server);
@@ -214,7 +215,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The server of an exit cannot be reached.
+    /// The server of an exit is unreachable.
     pub(in crate::worker) fn exit_unreachable(&mut self, key: Key, reason: &str) {
         let Some(conn) = self.conns.remove(key) else { return };
         if let Some(stream) = conn.stream {
@@ -234,7 +235,7 @@ impl<D: Driver> Worker<D> {
         self.cx.log_refused(client, reason);
     }
 
-    /// The same, and nothing of it is logged here.
+    /// As [`Worker::refuse_stream`], without a log line.
     pub(in crate::worker) fn refuse_silently(
         &mut self,
         tunnel: Key,
@@ -248,7 +249,7 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(tunnel);
     }
 
-    /// Whoever an exit leads to is there, and knows whose the stream is.
+    /// The exit is connected: accepts the stream and starts both directions.
     pub(in crate::worker) fn exit_reached(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(fd) = &conn.fd else { return };
@@ -257,7 +258,7 @@ impl<D: Driver> Worker<D> {
         conn.header = None;
         conn.deadline = None;
         let (tunnel, stream) = (conn.tunnel, conn.stream);
-        // The client may have left meanwhile: what it said is delivered all the same.
+        // The client may have left meanwhile; its data is delivered all the same.
         let then_reset = conn.reset_when_reached;
         conn.stage = match stream {
             Some(_) => Stage::Open,
@@ -272,13 +273,13 @@ impl<D: Driver> Worker<D> {
         }
         self.tunnels.mark(tunnel);
         if let Err(error) = urgent {
-            return self.conn_takes_no_more(key, Some(&error));
+            return self.break_conn(key, Some(&error));
         }
         self.read_conn(key);
         self.conns.mark(key);
     }
 
-    /// The peer has said all it has to say.
+    /// The peer has ended its direction of the stream.
     fn end_of_data(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
@@ -289,10 +290,10 @@ impl<D: Driver> Worker<D> {
         self.conns.mark(key);
     }
 
-    /// The session has ended the stream; what was delivered is still written.
+    /// The session has ended the stream; delivered data is still written.
     fn stream_ended(&mut self, key: Key, how: &Ended) {
         if let Ended::NotTaken { reason, .. } = how
-            && self.begin_elsewhere(key, reason)
+            && self.begin_on_next_tunnel(key, reason)
         {
             return;
         }
@@ -301,20 +302,20 @@ impl<D: Driver> Worker<D> {
         conn.stream = None;
         conn.input.clear(&mut self.cx.buffers.pipes);
         let client = conn.client;
-        // What its client has said is still to reach the server.
-        let sets_out = matches!(conn.stage, Stage::Dialing(_) | Stage::ConnectingUnix(..))
+        // Data of the client must still reach the server.
+        let is_connecting = matches!(conn.stage, Stage::Dialing(_) | Stage::ConnectingUnix(..))
             && !conn.output_is_empty();
         match how {
             Ended::Orderly => {
                 debug!(%client, "stream ended");
-                if !sets_out {
+                if !is_connecting {
                     self.flush_and_close(key, false);
                 }
             }
             Ended::Reset(reason) => {
                 debug!(%client, reason, "stream reset by the peer");
-                conn.reset_when_reached = sets_out;
-                if !sets_out {
+                conn.reset_when_reached = is_connecting;
+                if !is_connecting {
                     self.flush_and_close(key, true);
                 }
             }
@@ -332,7 +333,7 @@ impl<D: Driver> Worker<D> {
             if then_reset { linger.map(|linger| self.cx.now.after(linger)) } else { None };
         let is_broken = conn.fd.is_none() || conn.broken.is_some();
         if is_broken || matches!(conn.stage, Stage::Dialing(_) | Stage::ProxyHandshake(_)) {
-            // Nobody waits for the server any more, or the socket takes nothing.
+            // The client no longer waits for the server, or the socket accepts nothing.
             self.reset_conn(key);
             return;
         }
@@ -341,7 +342,7 @@ impl<D: Driver> Worker<D> {
         self.conns.mark(key);
     }
 
-    /// Ends a connection with a reset, now. Its session is not told.
+    /// Resets a connection now. The session is not notified.
     pub(in crate::worker) fn reset_conn(&mut self, key: Key) {
         self.close_asked_of(key);
         self.close_ports(key);
@@ -350,7 +351,7 @@ impl<D: Driver> Worker<D> {
             self.cx.forget_dial(dial);
         }
         if let Some(fd) = conn.fd {
-            // Closed when what is under way on it has ended.
+            // The descriptor is closed when operations in flight on it have ended.
             net::reset_on_close(&fd);
             self.cx.driver.cancel_all(&fd);
         }

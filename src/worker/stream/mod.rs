@@ -1,8 +1,11 @@
-//! Streams: the connection of a client, or to a server, that belongs to one stream of a tunnel.
+//! Streams: the local connections of tunnel streams, to a client that came in at an entrance or to
+//! a server or command behind an exit. The plane owns the table of connections.
 //!
-//! [`conn`] is such a connection. [`read`] and [`write`] move its bytes, [`lifecycle`] does what the
-//! session says, [`broken`] delivers what a broken one had sent. [`exits`], [`unix`] and [`exec`] are
-//! where the peer's streams leave. [`stalled`] takes pipes and buffers back.
+//! [`conn`] is the state of one connection. [`read`] and [`write`] move its bytes, [`lifecycle`]
+//! handles events of the session, [`broken`] delivers what a broken connection had sent. [`exits`],
+//! [`unix`] and [`exec`] are the exits of the peer's streams. [`stalled`] reclaims pipes and
+//! buffers, [`sweep`] enforces deadlines. The event loop dispatches connection completions here and
+//! flushes marked connections at the end of a turn.
 
 pub(in crate::worker) mod broken;
 pub(in crate::worker) mod client;
@@ -24,16 +27,16 @@ use crate::limits::CONNECTIONS_MAX;
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
-/// The connections of streams.
+/// All connections of streams.
 pub(in crate::worker) struct Conns {
     table: Table<Conn>,
-    /// Have output to write.
+    /// Connections with output to write.
     dirty: Vec<Key>,
     exits: Exits,
-    /// When pipes of stalled streams were last looked for.
-    pipes_looked_for: Moment,
-    /// When receive buffers that such hold were.
-    buffers_looked_for: Moment,
+    /// Last scan for pipes of stalled streams.
+    pipes_scanned_at: Moment,
+    /// Last scan for receive buffers held by stalled streams.
+    buffers_scanned_at: Moment,
     next_sweep: Moment,
 }
 
@@ -43,8 +46,8 @@ impl Conns {
             table: Table::new(CONNECTIONS_MAX),
             dirty: Vec::new(),
             exits: Exits::new(plan),
-            pipes_looked_for: Moment(0),
-            buffers_looked_for: Moment(0),
+            pipes_scanned_at: Moment(0),
+            buffers_scanned_at: Moment(0),
             next_sweep: Moment(0),
         }
     }
@@ -59,7 +62,7 @@ impl Conns {
         self.table.get_mut(key)
     }
 
-    /// One more; `None` when there are too many.
+    /// Adds a connection. `None`: the table is full.
     pub(in crate::worker) fn insert(&mut self, conn: Conn) -> Option<Key> {
         self.table.insert(conn)
     }
@@ -76,7 +79,8 @@ impl Conns {
         self.table.len()
     }
 
-    /// A connection may have output to write, or an end to make: at the end of the turn.
+    /// Marks a connection with output to write or to shut down; it is flushed at the end of the
+    /// turn.
     #[inline]
     pub(in crate::worker) fn mark(&mut self, key: Key) {
         let Some(conn) = self.table.get_mut(key) else { return };
@@ -86,7 +90,7 @@ impl Conns {
         }
     }
 
-    /// Whether some may have something to write.
+    /// Whether any connection is marked.
     pub(in crate::worker) fn any_marked(&self) -> bool {
         !self.dirty.is_empty()
     }

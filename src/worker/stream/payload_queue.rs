@@ -1,5 +1,5 @@
-//! Payload on its way through the worker, in order: chunks in buffers of the process, and
-//! stretches that stand in a pipe.
+//! A queue of payload in transit: chunks in process buffers, and stretches that are in a pipe. Each
+//! connection has one per direction.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,15 +13,15 @@ use crate::limits::{PIPE_BYTES, SPLICE_BYTES_MIN, STREAM_PIPES_MAX};
 #[derive(Debug)]
 pub(in crate::worker) enum Piece {
     Chunk(Chunk),
-    /// So many bytes are the next in the pipe.
+    /// The next bytes in the pipe.
     Piped(usize),
 }
 
-/// One direction of a stream between its socket and the link. An idle one holds no memory.
+/// One direction of a stream between its socket and the link. An empty queue holds no memory.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct PayloadQueue {
     queue: VecDeque<Piece>,
-    /// Filled at the back, drained at the front. The front one may also hold bytes that have left
+    /// Filled at the back, drained at the front. The front pipe may also hold bytes that have left
     /// the queue and wait for the link.
     pipes: VecDeque<Rc<Pipe>>,
 }
@@ -31,7 +31,7 @@ impl PayloadQueue {
         self.queue.is_empty()
     }
 
-    /// How many stretches there are.
+    /// Number of stretches.
     pub(in crate::worker) fn pieces(&self) -> usize {
         self.queue.len()
     }
@@ -40,12 +40,12 @@ impl PayloadQueue {
         self.queue.front_mut()
     }
 
-    /// Whether it has such a chunk.
+    /// Whether any chunk matches.
     pub(in crate::worker) fn holds(&self, such: impl Fn(&Chunk) -> bool) -> bool {
         self.queue.iter().any(|piece| matches!(piece, Piece::Chunk(chunk) if such(chunk)))
     }
 
-    /// Bytes in all of it.
+    /// Number of bytes in the queue.
     pub(in crate::worker) fn len_bytes(&self) -> usize {
         let bytes = |piece: &Piece| match piece {
             Piece::Chunk(chunk) => chunk.len(),
@@ -54,7 +54,7 @@ impl PayloadQueue {
         self.queue.iter().map(bytes).sum()
     }
 
-    /// Copies the first `bytes` to the end of `to`. `false`: they do not all stand in chunks.
+    /// Appends the first `bytes` to `to`. `false`: not all of them are in chunks.
     pub(in crate::worker) fn copy_front(&self, bytes: usize, to: &mut Vec<u8>) -> bool {
         let mut left = bytes;
         for piece in &self.queue {
@@ -66,7 +66,7 @@ impl PayloadQueue {
         left == 0
     }
 
-    /// The next bytes are in the pipe.
+    /// Whether the next bytes are in the pipe.
     pub(in crate::worker) fn begins_in_pipe(&self) -> bool {
         matches!(self.queue.front(), Some(Piece::Piped(_)))
     }
@@ -75,7 +75,8 @@ impl PayloadQueue {
         self.queue.push_back(Piece::Chunk(chunk));
     }
 
-    /// As [`Pieces::push_chunk`]; one that continues the last chunk lengthens it.
+    /// As [`PayloadQueue::push_chunk`], but extends the last chunk if the new one is contiguous
+    /// with it.
     pub(in crate::worker) fn join_chunk(&mut self, chunk: Chunk) {
         let chunk = match self.queue.back_mut() {
             Some(Piece::Chunk(last)) => match last.try_join(chunk) {
@@ -102,7 +103,7 @@ impl PayloadQueue {
         }
     }
 
-    /// Drops the first `bytes`, all of which stand in chunks.
+    /// Drops the first `bytes`, all of which must be in chunks.
     pub(in crate::worker) fn drop_chunks(&mut self, mut bytes: usize) {
         while bytes > 0 {
             let Some(Piece::Chunk(first)) = self.queue.front_mut() else {
@@ -117,7 +118,7 @@ impl PayloadQueue {
         }
     }
 
-    /// So many bytes were put into the pipe.
+    /// Notes that this many bytes were put into the pipe.
     pub(in crate::worker) fn push_piped(&mut self, bytes: usize) {
         match self.queue.back_mut() {
             Some(Piece::Piped(before)) => *before += bytes,
@@ -125,7 +126,7 @@ impl PayloadQueue {
         }
     }
 
-    /// Takes up to `most_bytes` that come next in the pipe off the queue; they stay in the pipe.
+    /// Dequeues up to `most_bytes` that are next in the pipe; they stay in the pipe.
     pub(in crate::worker) fn take_piped(&mut self, most_bytes: usize) -> usize {
         let Some(Piece::Piped(bytes)) = self.queue.front_mut() else { return 0 };
         let taken = most_bytes.min(*bytes);
@@ -136,7 +137,7 @@ impl PayloadQueue {
         taken
     }
 
-    /// How many bytes come next in the front pipe.
+    /// Number of next bytes that are in the front pipe.
     pub(in crate::worker) fn piped_bytes(&self) -> usize {
         match (self.queue.front(), self.pipes.front()) {
             (Some(Piece::Piped(bytes)), Some(pipe)) => (*bytes).min(pipe.held_bytes()),
@@ -148,12 +149,12 @@ impl PayloadQueue {
         self.queue.pop_front();
     }
 
-    /// The pipe where the next bytes stand.
+    /// The pipe that holds the next bytes.
     pub(in crate::worker) fn pipe(&self) -> Option<&Rc<Pipe>> {
         self.pipes.front()
     }
 
-    /// The one pipe, a new one if there was none and one can be had.
+    /// The pipe; takes a new one if there is none and one is free.
     pub(in crate::worker) fn need_pipe(&mut self, pipes: &mut Pipes) -> Option<&Rc<Pipe>> {
         if self.pipes.is_empty() {
             self.pipes.extend(pipes.take());
@@ -161,8 +162,7 @@ impl PayloadQueue {
         self.pipes.front()
     }
 
-    /// A pipe with room behind the others, a further one if need be and as far as that is just
-    /// to other streams.
+    /// A pipe with room at the back; takes another one if needed and within the stream's share.
     pub(in crate::worker) fn need_room(&mut self, pipes: &mut Pipes) -> Option<&Rc<Pipe>> {
         let roomy = |pipe: &Rc<Pipe>| pipe.held_bytes() <= PIPE_BYTES - SPLICE_BYTES_MIN;
         match self.pipes.back() {
@@ -175,7 +175,7 @@ impl PayloadQueue {
         self.pipes.back().filter(|pipe| roomy(pipe))
     }
 
-    /// One more pipe, since the last takes no more. `false`: there is none for this stream.
+    /// Adds a pipe because the last one is full. `false`: none is free for this stream.
     pub(in crate::worker) fn add_pipe(&mut self, pipes: &mut Pipes) -> bool {
         let more = (self.pipes.len() < STREAM_PIPES_MAX).then(|| pipes.take_spare()).flatten();
         let any = more.is_some();
@@ -183,7 +183,7 @@ impl PayloadQueue {
         any
     }
 
-    /// Lets go of pipes in front that are empty; of all, if nothing stands in any.
+    /// Returns empty pipes at the front; all pipes if no payload is in any.
     pub(in crate::worker) fn drop_empty(&mut self, pipes: &mut Pipes) {
         let unused = !self.uses_pipe();
         while let Some(first) = self.pipes.front()
@@ -194,19 +194,19 @@ impl PayloadQueue {
         }
     }
 
-    /// Lets go of all pipes.
+    /// Returns all pipes.
     pub(in crate::worker) fn drop_pipes(&mut self, pipes: &mut Pipes) {
         debug_assert!(!self.uses_pipe());
         self.pipes.drain(..).for_each(|pipe| pipes.give_back(pipe));
     }
 
-    /// How many pipes it has.
+    /// Number of pipes.
     pub(in crate::worker) fn pipe_count(&self) -> usize {
         self.pipes.len()
     }
 
-    /// Copies what stands in pipes into buffers that `take` gives, as far as it does, and lets go of
-    /// the pipes that are empty then. All that pipes hold has to be in the queue.
+    /// Copies payload from pipes into buffers from `take`, as far as it provides any, and returns
+    /// the pipes that become empty. Everything in the pipes must be in the queue.
     ///
     /// # Errors
     /// A pipe cannot be read.
@@ -248,18 +248,18 @@ impl PayloadQueue {
         failed
     }
 
-    /// Whether any of the queue stands in the pipe.
+    /// Whether any of the queue is in a pipe.
     pub(in crate::worker) fn uses_pipe(&self) -> bool {
         self.queue.iter().any(|piece| matches!(piece, Piece::Piped(_)))
     }
 
-    /// Drops all of it.
+    /// Drops all payload and returns the pipes.
     pub(in crate::worker) fn clear(&mut self, pipes: &mut Pipes) {
         self.queue.clear();
         self.drop_pipes(pipes);
     }
 
-    /// The queue, to be put in anew; the pipe stays.
+    /// Takes the queue out, to be refilled by the caller; the pipes stay.
     pub(in crate::worker) fn take_queue(&mut self) -> VecDeque<Piece> {
         std::mem::take(&mut self.queue)
     }
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(pieces.pipes.back().unwrap().fill(&near, 5).unwrap(), 5);
         pieces.push_piped(5);
         pieces.push_chunk(chunk(&pool, b">"));
-        // Fewer buffers than it takes: what was not copied stays where it is.
+        // Too few buffers: what is not copied stays in place.
         let mut left = 1;
         let few = |left: &mut u32| {
             *left = left.checked_sub(1)?;

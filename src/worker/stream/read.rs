@@ -1,6 +1,8 @@
-//! What comes from local sockets for the session, and the end of connections.
+//! Reads local sockets into the session, and ends connections. Called for completions of
+//! connections and whenever the session allows more input.
 //!
-//! Reading goes by a stream's pace, see [`ReadMode`]; an idle connection holds no buffer in any.
+//! How a socket is read depends on its [`ReadMode`]; an idle connection holds no buffer in any
+//! mode.
 
 use std::io;
 
@@ -21,17 +23,17 @@ use crate::worker::tunnel::Tunnel;
 use crate::worker::waiters::Waiter;
 use crate::worker::{Key, Worker};
 
-/// Short reads in a row that end a stream's bulk.
+/// Short reads in a row that end bulk mode.
 const SHORT_READS: u8 = 2;
-/// Reads in a row that left nothing of a bulk buffer, after which a stream is spliced.
+/// Reads in a row that filled a bulk buffer, after which a stream is spliced.
 const FULL_READS: u8 = 3;
-/// Reads in a row, each soon after the one before, that make a sparse stream busy.
+/// Reads in quick succession that make a sparse stream busy.
 const QUICK_READS: u8 = 16;
-/// How soon that is.
+/// Maximum interval of quick succession.
 const QUICK_MICROS: u64 = 1_000;
 
 impl<D: Driver> Worker<D> {
-    /// Receives from a local socket, if the session wants more and nothing is under way.
+    /// Starts a read if the session has credit and none is in flight.
     pub(in crate::worker) fn read_conn(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let busy = conn.reading != Reading::Idle || conn.starved || conn.joining;
@@ -49,8 +51,8 @@ impl<D: Driver> Worker<D> {
             _ => false,
         };
         if !wanted || self.pipe_is_busy(key) {
-            return match self.has_given_all(key) {
-                // Only its end is left to be read.
+            return match self.is_drained(key) {
+                // Only the end of data is left to read.
                 true => self.receive_conn(key, RecvMode::Now, BufferClass::Small),
                 false => self.arm_error_watch(key),
             };
@@ -63,7 +65,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Asks to be told when a socket has something.
+    /// Polls a socket for data.
     pub(in crate::worker) fn arm_readable(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Some(fd) = &conn.fd {
@@ -73,13 +75,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Asks to be told, once, when a client or server is broken that is not read for now.
+    /// Polls for errors of a connection that is not being read, once.
     pub(in crate::worker) fn arm_error_watch(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let knows = conn.guarded || conn.broken.is_some();
         if let (Some(fd), Stage::Open, false) = (&conn.fd, &conn.stage, knows) {
             conn.guarded = true;
-            // Errors and hang-ups are told of unasked.
+            // Errors and hang-ups are reported without being requested.
             self.cx.driver.poll(fd, 0, false, Kind::ConnBroken.of(key));
         }
     }
@@ -87,17 +89,18 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn conn_broken(&mut self, key: Key, events: io::Result<u32>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.guarded = false;
-        // A hang-up without an error is an end in good order, also of one direction, which io_uring tells
-        // of unasked. One that is read meets the error by that, behind the data before it.
+        // A hang-up without an error is an orderly end, possibly of one direction only, which
+        // io_uring reports unrequested. A socket that is being read meets the error there, after
+        // the data before it.
         let broken = events.is_ok_and(|events| events & libc::POLLERR as u32 != 0);
         let is_read = conn.reading != Reading::Idle || conn.starved || conn.read_ended;
         let is_open = matches!(conn.stage, Stage::Open) && conn.stream.is_some();
         if broken && is_open && !is_read {
-            self.conn_takes_no_more(key, None);
+            self.break_conn(key, None);
         }
     }
 
-    /// Starts a receive, or waits for a buffer to receive into.
+    /// Starts a receive, or queues for a buffer.
     fn receive_conn(&mut self, key: Key, mode: RecvMode, class: BufferClass) {
         let kind = match class {
             BufferClass::Small => Kind::ConnReceive,
@@ -110,6 +113,7 @@ impl<D: Driver> Worker<D> {
             conn.starved = true;
             return self.cx.waiters.push(class, Waiter::Conn(key));
         }
+        // Counted from here until its completion: a bulk receive takes its buffer only then.
         if class == BufferClass::Bulk {
             self.cx.waiters.bulk_receives += 1;
         }
@@ -173,8 +177,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A receive brought so many bytes: what is the stream's pace, and is a multishot receive to
-    /// go on?
+    /// Updates the read mode after a receive of `bytes`, and cancels a multishot receive that must
+    /// not continue.
     pub(in crate::worker) fn update_read_mode(&mut self, key: Key, bytes: usize, go_on: bool) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -222,7 +226,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A busy stream has been quiet for a while: it is watched again.
+    /// A busy stream has been idle for a while: polls it again, without a buffer.
     pub(in crate::worker) fn demote(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.read_mode = ReadMode::Sparse;
@@ -230,13 +234,13 @@ impl<D: Driver> Worker<D> {
         conn.reading.cancel(&mut self.cx.driver);
     }
 
-    /// End of data from a local socket.
+    /// Handles the end of data of a local socket.
     pub(in crate::worker) fn conn_ended(&mut self, key: Key) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let is_sent_to = conn.sending && !conn.waiting;
         if is_sent_to && conn.fd.as_ref().is_some_and(|fd| net::is_hung_up(fd)) {
-            // The send may have met a reset, which the kernel reports once.
+            // The send in flight may have met a reset, which the kernel reports only once.
             conn.end_doubtful = true;
             return;
         }
@@ -253,7 +257,7 @@ impl<D: Driver> Worker<D> {
                 }
                 if broken.is_some() {
                     let error = io::Error::from(io::ErrorKind::ConnectionReset);
-                    return self.conn_is_empty(key, "reset", &error);
+                    return self.finish_broken(key, "reset", &error);
                 }
                 self.tunnels.mark(tunnel);
             }
@@ -263,7 +267,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Gives up a local socket. The connection that it was of is left, to be drained or removed.
+    /// Closes the socket with a reset. The connection remains, to be drained or removed by the
+    /// caller.
     pub(in crate::worker) fn drop_socket(
         &mut self,
         key: Key,
@@ -286,8 +291,8 @@ impl<D: Driver> Worker<D> {
         self.conns.get_mut(key)
     }
 
-    /// A connection cannot go on. What it has sent goes to the peer only as far as the peer
-    /// allows it now; see [`Self::conn_is_empty`] for all of it.
+    /// Fails a connection. Received data goes to the peer only as far as its window allows now;
+    /// [`Self::finish_broken`] delivers all of it.
     pub(in crate::worker) fn conn_failed(
         &mut self,
         key: Key,
@@ -302,14 +307,14 @@ impl<D: Driver> Worker<D> {
             (Some(tunnel), Some(stream)) => tunnel.session_mut().local_reset(stream, what),
             _ => false,
         };
-        // Else what it had sent still goes to the link.
+        // Otherwise received data still goes to the link.
         if !keep {
             self.conns.remove(key);
         }
         self.tunnels.mark(tunnel);
     }
 
-    /// A watched socket has something: urgent data is taken first, then the rest is received.
+    /// A polled socket is readable: takes urgent data first, then receives the rest.
     pub(in crate::worker) fn conn_ready(&mut self, key: Key, events: io::Result<u32>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.reading = Reading::Idle;
@@ -334,16 +339,16 @@ impl<D: Driver> Worker<D> {
         self.receive_conn(key, RecvMode::Now, class);
     }
 
-    /// Ends a connection in good order.
+    /// Closes a connection in order.
     pub(in crate::worker) fn close_conn(&mut self, key: Key) {
         let Some(conn) = self.conns.remove(key) else { return };
         if let Some(fd) = conn.fd {
-            // Ends what is under way on it; the descriptor is closed when that has.
+            // Ends operations in flight on it; the descriptor is closed when they have ended.
             net::shut_down(&fd);
         }
     }
 
-    /// When patience with a connection ends, if it does.
+    /// Sets or clears the deadline of a connection.
     pub(in crate::worker) fn set_deadline(&mut self, key: Key, deadline: Option<Moment>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.deadline = deadline;
@@ -353,8 +358,8 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// Whether so much payload is not to keep the buffer of this class that it came in: few are left, and
-/// it would take little of it.
+/// Whether a payload of this size should be copied out of its receive buffer: few buffers of this
+/// class are left, and it would occupy little of one.
 #[inline]
 fn is_scarce(driver: &impl Driver, class: BufferClass, bytes: usize) -> bool {
     match class {

@@ -1,6 +1,6 @@
-//! Pipes and bulk receive buffers are few, and those of streams whose readers have stopped are missed by
-//! streams that flow. When one finds none, what stands in theirs is copied into buffers of our own,
-//! where what is kept for slow readers has its place.
+//! Reclaims pipes and bulk receive buffers from streams whose readers have stopped. Both are
+//! scarce. When an active stream finds none, the content of stalled ones is copied into the pool,
+//! which exists for slow readers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::worker::{Key, Worker};
 pub(in crate::worker) const STALLED: Duration = Duration::from_millis(STALLED_MILLIS);
 
 impl<D: Driver> Worker<D> {
-    /// Whether more can be spliced to a local socket, if need be by a pipe of one that stands still.
+    /// Whether more can be spliced to a local socket; reclaims pipes of stalled streams if needed.
     pub(in crate::worker) fn has_pipe_room(&mut self, key: Key) -> bool {
         let has_room = |worker: &mut Self| {
             let conn = worker.conns.get_mut(key);
@@ -25,16 +25,16 @@ impl<D: Driver> Worker<D> {
         has_room(self) || (self.free_stalled_pipes(key) && has_room(self))
     }
 
-    /// A stream finds no further pipe: takes those of others that have stood still for a while. Whether
-    /// there are more free ones now.
+    /// Reclaims pipes of stalled streams for a stream that finds none. Returns whether any became
+    /// free.
     pub(in crate::worker) fn free_stalled_pipes(&mut self, asking: Key) -> bool {
         let may_have_more = |conn: &Conn| conn.output.pipe_count() < STREAM_PIPES_MAX;
-        if self.cx.now < self.conns.pipes_looked_for.after(STALLED)
+        if self.cx.now < self.conns.pipes_scanned_at.after(STALLED)
             || !self.conns.get(asking).is_some_and(may_have_more)
         {
             return false;
         }
-        self.conns.pipes_looked_for = self.cx.now;
+        self.conns.pipes_scanned_at = self.cx.now;
         let (now, mut freed) = (self.cx.now, 0);
         let mut due = std::mem::take(&mut self.cx.scratch);
         let is_stalled = self.conns.iter().filter(|(_, conn)| {
@@ -51,18 +51,18 @@ impl<D: Driver> Worker<D> {
         freed > 0
     }
 
-    /// When to look for bulk receive buffers that stand still, if somebody waits for one.
-    pub(in crate::worker) fn next_look_for_buffers(&self) -> Option<Moment> {
-        self.cx.waiters.wants_bulk().then(|| self.conns.buffers_looked_for.after(STALLED))
+    /// When to scan for stalled bulk receive buffers, if something waits for one.
+    pub(in crate::worker) fn next_buffer_scan(&self) -> Option<Moment> {
+        self.cx.waiters.wants_bulk().then(|| self.conns.buffers_scanned_at.after(STALLED))
     }
 
-    /// Somebody waits for a bulk receive buffer: copies what has waited for links for a while, so
-    /// that the buffers come back.
+    /// Copies input that has waited for a link for a while, if something waits for a bulk receive
+    /// buffer.
     pub(in crate::worker) fn free_stalled_buffers(&mut self) {
-        if self.next_look_for_buffers().is_none_or(|at| self.cx.now < at) {
+        if self.next_buffer_scan().is_none_or(|at| self.cx.now < at) {
             return;
         }
-        self.conns.buffers_looked_for = self.cx.now;
+        self.conns.buffers_scanned_at = self.cx.now;
         let before = self.cx.driver.free_buffers(BufferClass::Bulk);
         for (_, conn) in self.conns.table.iter_mut() {
             if conn.received_at.after(STALLED) <= self.cx.now {
@@ -76,13 +76,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// How many pipes it had, if it has none any more.
+    /// Empties the pipes of a connection; returns how many became free.
     fn empty_pipes_of(&mut self, key: Key) -> usize {
         let Some(conn) = self.conns.get_mut(key) else { return 0 };
         let before = conn.output.pipe_count();
         match self.cx.buffers.empty_pipes(&mut conn.output) {
             Ok(()) => {
-                // What is left is in our own buffers.
+                // The rest is in pool buffers.
                 conn.stalled = !conn.output.uses_pipe();
                 before - conn.output.pipe_count()
             }

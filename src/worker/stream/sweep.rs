@@ -1,4 +1,5 @@
-//! The sweep: connections whose time is over, looked for a few times a second.
+//! The sweep: finds expired deadlines a few times a second. Deadlines of connections are coarse and
+//! often changed, so a scan is cheaper than a timer each. [`crate::worker::turn`] runs it.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::worker::stream::conn::{ReadMode, Stage};
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// When the next sweep is due, if one is wanted.
+    /// When the next sweep is due, if one is needed.
     pub(in crate::worker) fn next_sweep(&self) -> Option<Moment> {
         self.sweep_is_wanted().then_some(self.conns.next_sweep)
     }
@@ -21,19 +22,19 @@ impl<D: Driver> Worker<D> {
         self.cx.deadline_count + others > 0 || (self.conns.exits.end_silent && any)
     }
 
-    /// Ends connections whose patience is over. Looks at all of them, a few times a second
-    /// and only while some have a deadline.
+    /// Handles expired deadlines. Scans all connections, a few times a second and only while some
+    /// have a deadline.
     pub(in crate::worker) fn sweep_if_due(&mut self) {
         if !self.sweep_is_wanted() || self.cx.now < self.conns.next_sweep {
             return;
         }
         let now = self.cx.now;
         if self.conns.exits.end_silent {
-            self.wake_controls();
+            self.refresh_controls();
         }
         self.conns.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
-        let (mut due, mut calm): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
+        let (mut due, mut idle_busy): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
         self.cx.deadline_count = 0;
         for (key, conn) in self.conns.iter() {
             let idle = self.cx.plan.timeouts_of(conn.exit).io;
@@ -47,7 +48,7 @@ impl<D: Driver> Worker<D> {
             if conn.read_mode == ReadMode::Busy {
                 self.cx.deadline_count += 1;
                 if conn.last_data.0 < quiet {
-                    calm.push(key);
+                    idle_busy.push(key);
                 }
             }
         }
@@ -56,7 +57,7 @@ impl<D: Driver> Worker<D> {
         let conns = &self.conns;
         self.execs.sweep(&mut self.cx, |key| conns.get(key).is_some());
         self.sweep_expected();
-        for key in calm {
+        for key in idle_busy {
             self.demote(key);
         }
         for key in due {
@@ -64,8 +65,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// What goes beside a control connection is its data, too: it is as silent as all of them.
-    fn wake_controls(&mut self) {
+    /// Data of related connections counts as data of their control connection.
+    fn refresh_controls(&mut self) {
         let mut used: Vec<(Key, Moment)> = Vec::new();
         let of_conns = self.conns.iter();
         used.extend(of_conns.filter_map(|(_, conn)| Some((conn.related?, conn.last_data))));
@@ -81,7 +82,7 @@ impl<D: Driver> Worker<D> {
     fn deadline_expired(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Stage::Dialing(_) = conn.stage {
-            // That has TIMEOUT=con.
+            // The dial enforces TIMEOUT=con.
             return;
         }
         if let Stage::ConnectingUnix(..) = conn.stage {
@@ -89,12 +90,12 @@ impl<D: Driver> Worker<D> {
             return;
         }
         if matches!(conn.stage, Stage::Waiting) {
-            return self.waited_in_vain(key);
+            return self.client_hold_expired(key);
         }
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
             return self.proxy_deadline_expired(key);
         }
-        if self.look_at_broken(key) {
+        if self.check_broken(key) {
             return;
         }
         let over = std::io::Error::from(std::io::ErrorKind::TimedOut);

@@ -1,5 +1,6 @@
-//! Exits to Unix sockets. One that cannot be connected to at once never can, but where whoever
-//! listens there is behind with accepting: it is asked again until `TIMEOUT=con` has passed.
+//! Exits to Unix sockets. A connect to a Unix socket succeeds or fails at once, except with
+//! `EAGAIN` while the listener's backlog is full; then it is retried until `TIMEOUT=con` has
+//! passed.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use crate::worker::tunnel::link_io::is_again;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// The exit of a stream is a Unix socket.
+    /// Opens an exit to a Unix socket.
     pub(in crate::worker) fn open_unix_exit(
         &mut self,
         incoming: &Incoming,

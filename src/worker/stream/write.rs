@@ -1,8 +1,8 @@
-//! What came from the link to local sockets.
+//! Writes payload from the link to local sockets.
 //!
-//! What was delivered is sent from the buffer in which it came, without waiting. What the socket
-//! does not take is copied into buffers of our own, so that a slow reader never holds the link's,
-//! and is sent when there is room. What stands in a pipe goes by [`crate::worker::tunnel::splice`].
+//! Payload is sent from the buffer that received it, without waiting. What the socket does not
+//! accept is copied into pool buffers, so that a slow reader never holds the link's buffers, and is
+//! sent when there is room. Payload in pipes is written by [`crate::worker::tunnel::splice`].
 
 use std::io;
 
@@ -20,7 +20,7 @@ use crate::worker::token::Kind;
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// Payload from the link for a local socket.
+    /// Delivers payload from the link to a local socket.
     #[inline]
     pub(in crate::worker) fn deliver(&mut self, key: Key, chunk: Chunk) {
         let Some(conn) = self.conns.get_mut(key) else {
@@ -28,7 +28,8 @@ impl<D: Driver> Worker<D> {
             return;
         };
         if conn.broken.is_some() {
-            // It takes no more. The peer is allowed no more either.
+            // It accepts no writes. Consumption is not reported, so the peer gets no further
+            // credit.
             return;
         }
         let waits = conn.stalled || conn.waiting || !matches!(conn.stage, Stage::Open);
@@ -36,8 +37,7 @@ impl<D: Driver> Worker<D> {
             if matches!(conn.stage, Stage::ProxyHandshake(_)) {
                 return self.client_said(key, &chunk);
             }
-            // A slow reader, or an exit that has not reached its server: the link needs its
-            // buffer back.
+            // A slow reader, or an exit still connecting: the link needs its buffer back.
             if !self.cx.buffers.spill(&chunk, &mut conn.spill, &mut conn.output) {
                 self.out_of_buffers(key);
                 return;
@@ -51,18 +51,19 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match (&conn.stage, &conn.fd, bytes.last()) {
-            // TCP keeps one urgent byte, the last, and so do we until the server is reached.
+            // TCP keeps only the last urgent byte, and so does the worker until the server is
+            // reached.
             (Stage::ResolvingName | Stage::Dialing(_), _, Some(&byte)) => conn.urgent = Some(byte),
             (Stage::Open, Some(fd), Some(&byte)) => {
                 if let Err(error) = net::send_urgent(fd, byte) {
-                    self.conn_takes_no_more(key, Some(&error));
+                    self.break_conn(key, Some(&error));
                 }
             }
             _ => {}
         }
     }
 
-    /// Writes to every connection that has something.
+    /// Flushes every marked connection.
     pub(in crate::worker) fn write_conns(&mut self) {
         let mut at = 0;
         while at < self.conns.dirty.len() {
@@ -76,7 +77,7 @@ impl<D: Driver> Worker<D> {
         self.conns.dirty.clear();
     }
 
-    /// Writes what was delivered, or ends what has nothing left to write.
+    /// Writes output, or completes a shutdown when none is left.
     pub(in crate::worker) fn write_conn(&mut self, key: Key) {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
@@ -105,7 +106,7 @@ impl<D: Driver> Worker<D> {
                 self.cx.driver.send(fd, gather, wait, Kind::ConnSend.of(key));
                 return;
             }
-            // What follows is spliced, and this is sent with it.
+            // Spliced data follows; this is sent with `MSG_MORE`.
             self.cx.counters.direct_sends += 1;
             let result = direct::send(fd, &mut gather, true);
             let all = result.as_ref().is_ok_and(|&bytes| bytes == gather.len_bytes());
@@ -116,8 +117,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A socket in bulk did not take all it was given: it is watched, and what comes meanwhile
-    /// still goes into its pipe.
+    /// A socket in bulk has not accepted everything: polls it for room. Payload that arrives
+    /// meanwhile still goes into its pipe.
     pub(in crate::worker) fn wait_for_room(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(fd) = &conn.fd else { return };
@@ -135,13 +136,13 @@ impl<D: Driver> Worker<D> {
     ) {
         let conn = self.conns.get_mut(key);
         let end_doubtful = conn.is_some_and(|conn| std::mem::take(&mut conn.end_doubtful));
-        self.conn_took(key, result, gather);
+        self.finish_send(key, result, gather);
         if end_doubtful {
             self.read_conn(key);
         }
     }
 
-    fn conn_took(&mut self, key: Key, result: io::Result<usize>, mut gather: Box<Gather>) {
+    fn finish_send(&mut self, key: Key, result: io::Result<usize>, mut gather: Box<Gather>) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else {
             self.cx.buffers.give_back(gather);
@@ -150,7 +151,7 @@ impl<D: Driver> Worker<D> {
         };
         conn.sending = false;
         if conn.fd.is_none() {
-            // The socket was given up meanwhile, and the session knows.
+            // The socket was closed meanwhile, and the session knows.
             return self.cx.buffers.give_back(gather);
         }
         let bytes = match result {
@@ -181,12 +182,12 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// What the socket did not take goes back to the front of the output, all of which is now kept
-    /// in buffers of our own. `false`: there are none left.
+    /// Returns what the socket has not accepted to the front of the output, and copies all output
+    /// into pool buffers. `false`: the pool is exhausted.
     fn put_back(&mut self, key: Key, gather: &mut Gather) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return true };
         if conn.stalled {
-            // All of it is in our own buffers already.
+            // All of it is in pool buffers already.
             for chunk in gather.drain().rev() {
                 conn.output.push_chunk_front(chunk);
             }
@@ -194,13 +195,13 @@ impl<D: Driver> Worker<D> {
         }
         conn.stalled = true;
         let newer = conn.output.take_queue();
-        let (kit, spill, output) = (&self.cx.buffers, &mut conn.spill, &mut conn.output);
-        let mut keep = |chunk: Chunk| kit.spill(&chunk, spill, output);
+        let (buffers, spill, output) = (&self.cx.buffers, &mut conn.spill, &mut conn.output);
+        let mut keep = |chunk: Chunk| buffers.spill(&chunk, spill, output);
         if !gather.drain().all(&mut keep) {
             return false;
         }
         newer.into_iter().all(|piece| match piece {
-            Piece::Chunk(chunk) => kit.spill(&chunk, spill, output),
+            Piece::Chunk(chunk) => buffers.spill(&chunk, spill, output),
             Piece::Piped(bytes) => {
                 output.push_piped(bytes);
                 true
@@ -219,7 +220,7 @@ impl<D: Driver> Worker<D> {
         self.conn_failed(key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
     }
 
-    /// All that was delivered is written.
+    /// All output is written: performs the pending shutdown.
     fn output_done(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let linger = self.cx.plan.timeouts_of(conn.exit).linger;

@@ -106,7 +106,7 @@ impl<D: Driver> Worker<D> {
                 self.cx.counters.splice_refused += 1;
                 self.copy_conn(key);
             }
-            Err(error) => self.conn_is_empty(key, "reset", &error),
+            Err(error) => self.finish_broken(key, "reset", &error),
         }
     }
 
@@ -375,7 +375,7 @@ impl<D: Driver> Worker<D> {
                 false
             }
             result => {
-                self.conn_takes_no_more(key, Some(&why(&result)));
+                self.break_conn(key, Some(&why(&result)));
                 false
             }
         }
