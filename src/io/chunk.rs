@@ -29,7 +29,7 @@ pub(crate) struct BufferSet {
 }
 
 impl BufferSet {
-    /// Makes `count` buffers of `buffer_bytes`, none of them in `returned`.
+    /// Makes `count` buffers of `buffer_bytes`, all of them free: the first goes out first.
     pub(crate) fn new(buffer_bytes: u32, count: u32) -> io::Result<Rc<Self>> {
         let len_bytes = (buffer_bytes as usize).checked_mul(count as usize).filter(|&n| n > 0);
         let len_bytes = len_bytes.ok_or_else(|| {
@@ -42,7 +42,7 @@ impl BufferSet {
             region: Region::new(len_bytes)?,
             buffer_bytes,
             refs: (0..count).map(|_| Cell::new(0)).collect(),
-            returned: RefCell::new(Vec::with_capacity(count as usize)),
+            returned: RefCell::new((0..count).rev().collect()),
         }))
     }
 
@@ -56,15 +56,11 @@ impl BufferSet {
         self.buffer_bytes
     }
 
-    /// Takes the buffer that came back last.
+    /// Takes the buffer that came back last. Only its last lease brings it back again, so it has
+    /// one owner at a time: the caller, then whatever that makes of it.
     #[inline]
     pub(crate) fn pop_returned(&self) -> Option<u32> {
         self.returned.borrow_mut().pop()
-    }
-
-    /// Says that nobody holds these buffers, as whoever has just made the set may.
-    pub(crate) fn give_back(&self, indices: impl Iterator<Item = u32>) {
-        self.returned.borrow_mut().extend(indices);
     }
 
     /// How many buffers have come back and wait to be taken.
@@ -245,32 +241,49 @@ impl ChunkMut {
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> usize {
         let take_bytes = bytes.len().min(self.room());
-        let end = self.lease.set.address(self.lease.index).wrapping_add(self.written as usize);
-        // SAFETY: written..written+take_bytes lies in our buffer (`room`), and no chunk covers it:
-        // chunks of this buffer end at `taken` at most. `bytes` cannot overlap it, since a slice
-        // can only come from what chunks cover, or from elsewhere.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, take_bytes) };
+        self.spare()[..take_bytes].copy_from_slice(&bytes[..take_bytes]);
         self.written += take_bytes as u32;
         take_bytes
     }
 
-    /// Lets `write` put bytes at the end: it is given where that is and how many fit, and says how
+    /// Lets `write` put bytes at the end, where it is given the rest of the buffer, and returns how
     /// many it has written.
     ///
     /// # Panics
     ///
-    /// If it says more than fit.
+    /// If it returns more than fit.
     #[inline]
     pub(crate) fn fill(
         &mut self,
-        write: impl FnOnce(*mut u8, usize) -> io::Result<usize>,
+        write: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let room_bytes = self.room();
-        let end = self.lease.set.address(self.lease.index).wrapping_add(self.written as usize);
-        let written = write(end, room_bytes)?;
+        let written = write(self.spare())?;
         assert!(written <= room_bytes, "more was written than there was room for");
         self.written += written as u32;
         Ok(written)
+    }
+
+    /// The rest of the buffer, behind what was written.
+    #[inline]
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        let end = self.lease.set.address(self.lease.index).wrapping_add(self.written as usize);
+        // SAFETY: written..buffer_bytes lies in our buffer, whose mapping the lease keeps alive and
+        // whose bytes were zeroed when it was made. No chunk covers it: chunks of this buffer end
+        // at `taken` at most. Nobody else writes there: a buffer has one writer, borrowed here.
+        unsafe { std::slice::from_raw_parts_mut(end, self.room()) }
+    }
+
+    /// The buffer's first `bytes`, written or not, as a chunk; the rest of it is not written to any
+    /// more. For a buffer that was filled through the address of its [`spare`](Self::spare).
+    ///
+    /// # Panics
+    ///
+    /// If the buffer has fewer, or some were handed out.
+    #[inline]
+    pub(crate) fn freeze(self, bytes: usize) -> Chunk {
+        assert!(self.taken == 0 && bytes <= self.lease.set.buffer_bytes as usize);
+        Chunk { lease: self.lease, start: 0, end: bytes as u32 }
     }
 
     /// Bytes that still fit.
@@ -322,9 +335,7 @@ impl Pool {
     ///
     /// When either number is 0, or the address space cannot be had.
     pub fn new(buffer_bytes: u32, count: u32) -> io::Result<Self> {
-        let set = BufferSet::new(buffer_bytes, count)?;
-        set.give_back((0..count).rev());
-        Ok(Self { set })
+        Ok(Self { set: BufferSet::new(buffer_bytes, count)? })
     }
 
     /// A buffer to write into, or `None` while all are in use.

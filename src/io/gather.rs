@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::IoSlice;
 use std::mem;
 use std::ptr;
 
@@ -24,6 +25,18 @@ pub(crate) enum SendArgs {
     Many(*const libc::msghdr),
 }
 
+/// The same for a call that is over when it returns.
+pub(crate) enum SendSlices<'g> {
+    One(&'g [u8]),
+    Many(&'g [IoSlice<'g>]),
+}
+
+/// A message header that points to nothing.
+pub(crate) fn empty_header() -> libc::msghdr {
+    // SAFETY: a message header is numbers and nullable pointers, for which zero is valid.
+    unsafe { mem::zeroed() }
+}
+
 impl Gather {
     /// An empty list with room for a usual number of parts.
     pub fn new() -> Self {
@@ -31,8 +44,7 @@ impl Gather {
             parts: VecDeque::with_capacity(GATHER_PARTS_START),
             len_bytes: 0,
             iovecs: Vec::with_capacity(GATHER_PARTS_START),
-            // SAFETY: a message header is numbers and nullable pointers, for which zero is valid.
-            header: unsafe { mem::zeroed() },
+            header: empty_header(),
         }
     }
 
@@ -112,22 +124,45 @@ impl Gather {
 
     /// Describes the parts to the kernel, the first [`GATHER_PARTS_MAX`] of them.
     ///
-    /// The pointers hold while the gather stays where it is, unchanged: a driver keeps the box it
-    /// was given until the send has completed.
+    /// The pointers hold while the gather stays where it is, unchanged: a driver lends it to the
+    /// kernel ([`Lent`](super::lent::Lent)) until the send has completed.
     #[inline]
     pub(crate) fn send_args(&mut self) -> SendArgs {
         if self.parts.len() <= 1 {
-            let bytes: &[u8] = self.parts.front().map_or(&[], |part| part);
+            let bytes = self.only_part();
             return SendArgs::One { start: bytes.as_ptr(), len_bytes: bytes.len() as u32 };
         }
+        self.list_parts();
+        self.header.msg_iov = self.iovecs.as_mut_ptr();
+        self.header.msg_iovlen = self.iovecs.len() as _;
+        SendArgs::Many(ptr::addr_of!(self.header))
+    }
+
+    /// The same parts, for a call that is made at once.
+    #[inline]
+    pub(crate) fn send_slices(&mut self) -> SendSlices<'_> {
+        if self.parts.len() <= 1 {
+            return SendSlices::One(self.only_part());
+        }
+        self.list_parts();
+        let (start, count) = (self.iovecs.as_ptr().cast(), self.iovecs.len());
+        // SAFETY: an `IoSlice` is laid out as the `iovec` that it stands for. The vector and the
+        // chunks that it leads to are the gather's, which is borrowed until the slices are done with.
+        SendSlices::Many(unsafe { std::slice::from_raw_parts(start, count) })
+    }
+
+    #[inline]
+    fn only_part(&self) -> &[u8] {
+        self.parts.front().map_or(&[], |part| part)
+    }
+
+    #[inline]
+    fn list_parts(&mut self) {
         self.iovecs.clear();
         self.iovecs.extend(self.parts.iter().take(GATHER_PARTS_MAX).map(|part| libc::iovec {
             iov_base: part.as_ptr().cast_mut().cast(),
             iov_len: part.len(),
         }));
-        self.header.msg_iov = self.iovecs.as_mut_ptr();
-        self.header.msg_iovlen = self.iovecs.len() as _;
-        SendArgs::Many(ptr::addr_of!(self.header))
     }
 }
 

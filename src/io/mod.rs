@@ -15,6 +15,7 @@ pub mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod gather;
 pub(crate) mod inherited;
+pub(crate) mod lent;
 pub(crate) mod link;
 pub(crate) mod net;
 pub(crate) mod pipe;

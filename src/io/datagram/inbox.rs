@@ -3,14 +3,13 @@
 
 use std::cell::Cell;
 use std::io;
-use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::Rc;
+use std::ptr;
 
-use super::address::{self, Note};
-use super::{CONTROL_BYTES, Control};
-use crate::io::chunk::{BufferSet, Chunk};
+use super::address::{self, CONTROL_BYTES, Control, NAME_BYTES, Name, Note};
+use crate::io::chunk::{Chunk, ChunkMut, Pool};
+use crate::io::gather::empty_header;
 use crate::limits::{DATAGRAM_BUFFERS, DATAGRAM_KEEP_BYTES, DATAGRAMS_AT_ONCE};
 
 /// Size of a buffer, of which each message has one: the largest run there is.
@@ -37,50 +36,49 @@ impl<'a> Received<'a> {
 
     /// The payload with the buffer that it was received into. `None`: it is so little, or so many
     /// buffers are in use, that it is to be copied.
-    pub(crate) fn keep(&self) -> Option<Chunk> {
+    pub(crate) fn keep(self) -> Option<Chunk> {
         if self.payload.len() < DATAGRAM_KEEP_BYTES {
             return None;
         }
-        let (Inbox { set, slots, .. }, at) = self.place?;
-        let index = slots[at].replace(set.pop_returned()?);
-        // SAFETY: the kernel has filled this buffer and is done with it; the slot has another from
-        // here on, so it is adopted once. What was received stays readable through `payload`, too:
-        // nobody writes to any buffer before the next `receive`, which that is borrowed against.
-        Some(unsafe { set.adopt(index, self.payload.len() as u32) })
+        let (Inbox { pool, slots, .. }, at) = self.place?;
+        // What was received stays readable through `payload`, too: nobody writes to any buffer
+        // before the next `receive`, which that is borrowed against.
+        Some(slots[at].replace(pool.take()?).freeze(self.payload.len()))
     }
 }
 
 /// Where messages are received into, and stay until the next call.
 pub(crate) struct Inbox {
-    set: Rc<BufferSet>,
-    /// The buffer of each message: nobody else has it.
-    slots: Box<[Cell<u32>]>,
+    pool: Pool,
+    /// The buffer of each message.
+    slots: Box<[Cell<ChunkMut>]>,
     /// What `headers` point to: never moved or resized.
-    names: Box<[libc::sockaddr_storage]>,
+    names: Box<[Name]>,
     controls: Box<[Control]>,
     iovecs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    /// Messages of the last call.
     filled: usize,
+    /// The next of them to be taken.
+    next: usize,
 }
 
 impl Inbox {
     /// Memory is used as it is written to.
     pub(crate) fn new() -> io::Result<Inbox> {
         const COUNT: usize = DATAGRAMS_AT_ONCE;
-        let set = BufferSet::new(BUFFER_BYTES as u32, DATAGRAM_BUFFERS)?;
-        // SAFETY: addresses, vectors and headers are numbers and nullable pointers, for which zero
-        // is valid.
-        let (name, iovec, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
-        let slots: Box<[_]> = (0..COUNT as u32).map(Cell::new).collect();
-        set.give_back(COUNT as u32..DATAGRAM_BUFFERS);
+        let pool = Pool::new(BUFFER_BYTES as u32, DATAGRAM_BUFFERS)?;
+        let slots: Box<[_]> = (0..COUNT).map_while(|_| pool.take()).map(Cell::new).collect();
+        let header = libc::mmsghdr { msg_hdr: empty_header(), msg_len: 0 };
         let mut inbox = Inbox {
-            set,
+            pool,
             slots,
-            names: vec![name; COUNT].into(),
+            names: vec![Name([0; NAME_BYTES]); COUNT].into(),
             controls: vec![Control([0; CONTROL_BYTES]); COUNT].into(),
-            iovecs: vec![iovec; COUNT].into(),
+            iovecs: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; COUNT].into(),
             headers: vec![header; COUNT].into(),
             filled: 0,
+            next: 0,
         };
         for at in 0..COUNT {
             let header = &mut inbox.headers[at].msg_hdr;
@@ -103,16 +101,18 @@ impl Inbox {
         // Of the others the kernel has changed nothing, nor has a buffer been kept.
         for at in 0..self.filled {
             let header = &mut self.headers[at].msg_hdr;
-            header.msg_namelen = size_of::<libc::sockaddr_storage>() as _;
+            header.msg_namelen = NAME_BYTES as _;
             header.msg_controllen = CONTROL_BYTES as _;
-            let start = self.set.address(self.slots[at].get());
-            self.iovecs[at] = libc::iovec { iov_base: start.cast(), iov_len: BUFFER_BYTES };
+            let room = self.slots[at].get_mut().spare();
+            self.iovecs[at] =
+                libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
         }
-        self.filled = 0;
+        (self.filled, self.next) = (0, 0);
         let count = self.headers.len() as u32;
         loop {
-            // SAFETY: each header points to an address, a control area and a buffer that no chunk
-            // has, with their lengths; the kernel writes there only until the call is over.
+            // SAFETY: each header points to an address, a control area and the buffer of its slot,
+            // which no chunk has, with their lengths; all are the inbox's, and the kernel writes
+            // there only until the call is over.
             let got = unsafe {
                 libc::recvmmsg(
                     from.as_raw_fd(),
@@ -133,27 +133,70 @@ impl Inbox {
         }
     }
 
-    /// A message of the last call.
-    ///
-    /// # Panics
-    /// If there were fewer.
-    pub(crate) fn get(&self, at: usize) -> Received<'_> {
-        assert!(at < self.filled, "a message that was not received");
+    /// The next message of the last call. Each is taken once, so that its buffer is kept once.
+    pub(crate) fn take_next(&mut self) -> Option<Received<'_>> {
+        let at = self.next;
+        if at == self.filled {
+            return None;
+        }
+        self.next += 1;
         let header = &self.headers[at];
-        let bytes = header.msg_len as usize;
+        let bytes = (header.msg_len as usize).min(BUFFER_BYTES);
         let (mut size_bytes, mut own) = (bytes as u32, None);
-        address::notes(&header.msg_hdr, |note| match note {
-            Note::Segment(bytes) => size_bytes = size_bytes.min(bytes),
-            Note::Own(ip) => own = Some(ip),
-        });
+        let control_bytes: usize = header.msg_hdr.msg_controllen as _;
+        address::notes(
+            &self.controls[at].0[..control_bytes.min(CONTROL_BYTES)],
+            |note| match note {
+                Note::Segment(bytes) => size_bytes = size_bytes.min(bytes),
+                Note::Own(ip) => own = Some(ip),
+            },
+        );
         let from =
             if header.msg_hdr.msg_namelen == 0 { None } else { address::read(&self.names[at]) };
         let start = self.iovecs[at].iov_base.cast_const().cast();
-        // SAFETY: the kernel has written so many bytes to this buffer, not more than it has; nobody
-        // writes to it before the next `receive`, which `self` is borrowed against.
-        let payload = unsafe { std::slice::from_raw_parts(start, bytes.min(BUFFER_BYTES)) };
-        Received { from, own, size_bytes, payload, place: Some((self, at)) }
+        // SAFETY: the kernel has written so many bytes to this buffer, not more than it has. It lies
+        // in the pool's mapping, and nobody writes to it before the next `receive`, which `self` is
+        // borrowed against: until then it is the slot's, or a chunk's that was kept.
+        let payload = unsafe { std::slice::from_raw_parts(start, bytes) };
+        Some(Received { from, own, size_bytes, payload, place: Some((self, at)) })
     }
 }
 
 const _: () = assert!(crate::limits::DATAGRAM_BYTES_MAX as usize <= BUFFER_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// A message is taken once, and keeping it takes it: its buffer cannot be adopted twice. What
+    /// was kept is not written to by a later call.
+    #[test]
+    fn what_is_kept_stays_and_each_message_is_taken_once() {
+        let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let theirs = UdpSocket::bind("127.0.0.1:0").unwrap();
+        theirs.connect(ours.local_addr().unwrap()).unwrap();
+        let ours = OwnedFd::from(ours);
+        let mut inbox = Inbox::new().unwrap();
+        let mut kept = Vec::new();
+        for first in [0u8, 10] {
+            for byte in first..first + 3 {
+                theirs.send(&[byte; DATAGRAM_KEEP_BYTES]).unwrap();
+            }
+            theirs.send(b"little").unwrap();
+            assert_eq!(inbox.receive(&ours).unwrap(), 4);
+            for byte in first..first + 3 {
+                let got = inbox.take_next().unwrap();
+                assert_eq!(got.payload, [byte; DATAGRAM_KEEP_BYTES]);
+                kept.push((byte, got.keep().unwrap()));
+            }
+            assert!(inbox.take_next().unwrap().keep().is_none(), "it is to be copied");
+            assert!(inbox.take_next().is_none());
+        }
+        for (byte, chunk) in kept {
+            assert_eq!(chunk[..], [byte; DATAGRAM_KEEP_BYTES]);
+        }
+        assert!(Received::copied(&[1; DATAGRAM_KEEP_BYTES], 1).keep().is_none());
+    }
+}

@@ -17,12 +17,3 @@ pub(crate) use socket::{bind, bind_v6, connected, free_port, unconnected};
 const UDP_SEGMENT: libc::c_int = 103;
 /// See [`UDP_SEGMENT`].
 const UDP_GRO: libc::c_int = 104;
-
-/// Room for the control messages of one call: a segment size (24 bytes) and an IPv6 packet info
-/// (40), aligned as their headers have to be.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
-
-/// See [`Control`].
-const CONTROL_BYTES: usize = 64;

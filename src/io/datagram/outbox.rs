@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use socket2::SockAddr;
 
-use super::address::Notes;
-use super::{CONTROL_BYTES, Control};
+use super::address::{CONTROL_BYTES, Control, Notes};
+use crate::io::gather::empty_header;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_SEGMENTS_MAX};
 
 /// Where a run goes, on a socket that is not connected.
@@ -170,26 +170,25 @@ impl Outbox {
         segment_bytes: Option<u16>,
     ) -> io::Result<()> {
         let mut control = Control([0; CONTROL_BYTES]);
-        // SAFETY: a message header is numbers and nullable pointers, for which zero is valid.
-        let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        if let Some(name) = name {
-            header.msg_name = name.as_ptr().cast_mut().cast();
-            header.msg_namelen = name.len();
-        }
-        header.msg_iov = self.iovecs.as_mut_ptr();
-        header.msg_iovlen = self.iovecs.len() as _;
-        header.msg_control = (&raw mut control).cast();
-        header.msg_controllen = CONTROL_BYTES as _;
-        // SAFETY: the control area is our own, zeroed, aligned, of that length, and used by this
-        // alone until the call below is over.
-        let mut notes = unsafe { Notes::new(&mut header) };
+        let mut notes = Notes::new(&mut control);
         if let Some(bytes) = segment_bytes {
             notes.segment(bytes);
         }
         if let Some(own) = own {
             notes.own(own);
         }
-        notes.finish();
+        let control_bytes = notes.finish();
+        let mut header = empty_header();
+        if let Some(name) = name {
+            header.msg_name = name.as_ptr().cast_mut().cast();
+            header.msg_namelen = name.len();
+        }
+        header.msg_iov = self.iovecs.as_mut_ptr();
+        header.msg_iovlen = self.iovecs.len() as _;
+        if control_bytes > 0 {
+            header.msg_control = (&raw mut control).cast();
+            header.msg_controllen = control_bytes as _;
+        }
         loop {
             // SAFETY: name, control area and vector live until the call is over, and what the
             // vector points to was lent for longer than that.

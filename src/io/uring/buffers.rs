@@ -56,7 +56,6 @@ impl BufferGroup {
         };
         let mask = count - 1;
         let mut group = Self { set, entries, id, mask, tail: 0, with_kernel: 0, ready_max };
-        group.set.give_back((0..u32::from(count)).rev());
         group.replenish();
         Ok(group)
     }

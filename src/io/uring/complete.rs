@@ -2,14 +2,15 @@
 //! From the kernel's completions to the worker's.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
-use io_uring::{cqueue, squeue, types};
+use io_uring::cqueue;
 
 use super::UringDriver;
 use super::buffers::BufferGroup;
+use super::request::Request;
 use super::slots::{Held, OWN, Op, What, notice_index, op_id, user_data};
-use super::zero_copy::{Sent, plain_entry};
+use super::zero_copy::Sent;
 use crate::io::chunk::Chunk;
 use crate::io::driver::{Completion, DriverCounters, Outcome};
 
@@ -37,7 +38,7 @@ impl UringDriver {
                     Some(Sent::Over(op)) => (id, more) = (op, false),
                     Some(Sent::Refused(op)) => {
                         let again = slots.get_mut(op).and_then(plainly);
-                        spill.extend(again.map(|entry| entry.user_data(user_data(op))));
+                        spill.extend(again.map(|request| request.named(user_data(op))));
                         continue;
                     }
                     None => {
@@ -59,6 +60,9 @@ impl UringDriver {
                     Outcome::Received(received(group, result, entry.flags(), counters))
                 }
                 (What::Send | What::SendZeroCopy(_), Some(Held::Gather(gather))) => {
+                    // SAFETY: this is the operation's last completion. Bytes that are sent without a
+                    // copy are held in `zero_copy` until the notice.
+                    let gather = unsafe { gather.take_back() };
                     Outcome::Sent { result: result.map(|bytes| bytes as usize), gather }
                 }
                 (What::Poll, _) => Outcome::Polled(result),
@@ -67,7 +71,13 @@ impl UringDriver {
                     // knows its number.
                     unsafe { OwnedFd::from_raw_fd(fd as i32) }
                 })),
-                (What::Connect, _) => Outcome::Connected(result.map(drop)),
+                (What::Connect, held) => {
+                    if let Some(Held::Address(address)) = held {
+                        // SAFETY: this is the operation's last completion.
+                        drop(unsafe { address.take_back() });
+                    }
+                    Outcome::Connected(result.map(drop))
+                }
                 (What::CancelAll, _) => {
                     *own_slots -= 1;
                     continue;
@@ -84,10 +94,12 @@ impl UringDriver {
 }
 
 /// The plain send for one that the kernel will not do from our pages. Only such as wait were tried.
-fn plainly(op: &mut Op) -> Option<squeue::Entry> {
+fn plainly(op: &mut Op) -> Option<Request> {
     op.what = What::Send;
-    let Held::Gather(gather) = &mut op.held else { return None };
-    Some(plain_entry(types::Fd(op.fd.as_raw_fd()), gather, libc::MSG_NOSIGNAL))
+    let Held::Gather(gather) = &op.held else { return None };
+    // SAFETY: the gather is lent in the operation's slot, and stays there until the last completion
+    // of this send. The one before has had all of its own that read the gather.
+    Some(unsafe { Request::send(&op.fd, gather, libc::MSG_NOSIGNAL) })
 }
 
 /// A completion's number as a result: negative ones are error numbers.

@@ -15,6 +15,7 @@ mod buffers;
 mod complete;
 mod error;
 mod probe;
+mod request;
 mod setup;
 mod slots;
 mod teardown;
@@ -23,22 +24,23 @@ mod zero_copy;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{self, CancelBuilder, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, opcode, squeue};
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring};
 use socket2::SockAddr;
 
 use self::buffers::BufferGroup;
 pub use self::error::{SetupError, SetupStep};
 pub use self::probe::probe;
+use self::request::Request;
 pub use self::setup::UringConfig;
 use self::slots::{Held, OWN, Op, What, notice_data, user_data};
-use self::zero_copy::{ZeroCopy, plain_entry, zero_copy_entry};
+use self::zero_copy::ZeroCopy;
 use super::driver::{
     BufferClass, Completion, Driver, DriverCounters, Fd, Gather, OpId, RecvMode, SendWait, Token,
 };
+use super::lent::Lent;
 use super::slots::Slots;
 use crate::limits::URING_SUBMIT_TRIES_MAX;
 
@@ -52,7 +54,7 @@ pub struct UringDriver {
     /// Nor this.
     zero_copy: ManuallyDrop<ZeroCopy>,
     /// Operations that did not fit in the queue, in order. Rarely any.
-    spill: VecDeque<squeue::Entry>,
+    spill: VecDeque<Request>,
     /// Slots in use by operations of the driver's own.
     own_slots: usize,
     counters: DriverCounters,
@@ -81,77 +83,58 @@ impl UringDriver {
         }
     }
 
-    /// Books an operation and queues it. What `entry` points to is in `held` or in a buffer group.
+    /// Books an operation and queues it.
     #[inline]
-    fn start(
-        &mut self,
-        fd: &Fd,
-        token: Token,
-        what: What,
-        held: Held,
-        entry: squeue::Entry,
-    ) -> OpId {
+    fn start(&mut self, fd: &Fd, token: Token, what: What, held: Held, request: Request) -> OpId {
         let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
-        self.push(entry.user_data(user_data(id)));
+        self.push(request.named(user_data(id)));
         id
     }
 
     /// Sends from our own pages, as was admitted.
-    fn send_zero_copy(
-        &mut self,
-        fd: &Fd,
-        mut gather: Box<Gather>,
-        flags: i32,
-        token: Token,
-    ) -> OpId {
-        let target = types::Fd(fd.as_raw_fd());
-        let entry = zero_copy_entry(target, &mut gather, flags);
+    fn send_zero_copy(&mut self, fd: &Fd, gather: Box<Gather>, flags: i32, token: Token) -> OpId {
         let notice = self.zero_copy.begin(fd, &gather);
+        let gather = Lent::new(gather);
+        // SAFETY: the gather is lent in the operation's slot until the first completion, which gives
+        // it back; `zero_copy` holds its chunks, which are not written to, until the notice.
+        let request = unsafe { Request::send_zero_copy(fd, &gather, flags) };
         let (what, held) = (What::SendZeroCopy(notice), Held::Gather(gather));
         let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
         self.zero_copy.name(notice, id);
         self.counters.zero_copy_sends += 1;
-        self.push(entry.user_data(notice_data(notice)));
+        self.push(request.named(notice_data(notice)));
         id
     }
 
     #[inline]
-    fn push(&mut self, entry: squeue::Entry) {
-        if self.spill.is_empty() && self.try_push(&entry) {
+    fn push(&mut self, request: Request) {
+        if self.spill.is_empty() && request.queue(&mut self.ring) {
             return;
         }
-        self.push_to_full(entry);
+        self.push_to_full(request);
     }
 
-    #[inline]
-    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: what the entry points to lives until its last completion: descriptors, gathers
-        // (whose box does not move its contents) and addresses in its slot; buffers in a group;
-        // bytes sent without a copy in `zero_copy`, until the kernel's notice.
-        unsafe { self.ring.submission().push(entry) }.is_ok()
-    }
-
-    /// Submits early to make room. If the kernel refuses, the entry waits for the next wait, which
+    /// Submits early to make room. If the kernel refuses, the request waits for the next wait, which
     /// can reap completions and report errors.
     #[cold]
-    fn push_to_full(&mut self, entry: squeue::Entry) {
+    fn push_to_full(&mut self, request: Request) {
         self.counters.queue_full += 1;
         if self.spill.is_empty() {
             self.replenish();
             // An error lasts until the next wait, where it is seen again and dealt with.
             if self.enter(0, EnterFlags::empty(), &SubmitArgs::new()).is_ok()
-                && self.try_push(&entry)
+                && request.queue(&mut self.ring)
             {
                 return;
             }
         }
-        self.spill.push_back(entry);
+        self.spill.push_back(request);
     }
 
     fn unspill(&mut self) {
-        while let Some(entry) = self.spill.pop_front() {
-            if !self.try_push(&entry) {
-                self.spill.push_front(entry);
+        while let Some(request) = self.spill.pop_front() {
+            if !request.queue(&mut self.ring) {
+                self.spill.push_front(request);
                 return;
             }
         }
@@ -170,7 +153,7 @@ impl UringDriver {
         let flags = (flags | EnterFlags::EXT_ARG).bits();
         self.counters.enters += 1;
         // SAFETY: `args` is laid out as EXT_ARG has it and outlives the call, as does the time it
-        // points to; the queued entries are sound by `try_push`.
+        // points to; the queued entries are sound by `Request`.
         let submitted = unsafe { self.ring.submitter().enter(queued, want, flags, Some(args)) }?;
         self.counters.submissions += submitted as u64;
         Ok(())
@@ -208,42 +191,23 @@ impl Driver for UringDriver {
     }
 
     fn accept(&mut self, fd: &Fd, token: Token) -> OpId {
-        let entry = opcode::AcceptMulti::new(types::Fd(fd.as_raw_fd()))
-            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-            .build();
-        self.start(fd, token, What::Accept, Held::Nothing, entry)
+        self.start(fd, token, What::Accept, Held::Nothing, Request::accept(fd))
     }
 
     fn accept_one(&mut self, fd: &Fd, token: Token) -> OpId {
-        // Nobody asks whose address it is.
-        let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let entry = opcode::Accept::new(types::Fd(fd.as_raw_fd()), address, len)
-            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-            .build();
-        self.start(fd, token, What::Accept, Held::Nothing, entry)
+        self.start(fd, token, What::Accept, Held::Nothing, Request::accept_one(fd))
     }
 
     #[inline]
     fn recv(&mut self, fd: &Fd, mode: RecvMode, class: BufferClass, token: Token) -> OpId {
         self.counters.receives += 1;
-        let group = self.groups[class as usize].id();
-        let target = types::Fd(fd.as_raw_fd());
-        let entry = match mode {
-            RecvMode::Multishot => opcode::RecvMulti::new(target, group).build(),
-            // Length 0: as much as the chosen buffer holds.
-            RecvMode::Now => opcode::Recv::new(target, std::ptr::null_mut(), 0)
-                .flags(libc::MSG_DONTWAIT)
-                .buf_group(group)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
-        };
-        self.start(fd, token, What::Recv(class), Held::Nothing, entry)
+        let request = Request::recv(fd, mode, self.groups[class as usize].id());
+        self.start(fd, token, What::Recv(class), Held::Nothing, request)
     }
 
     #[inline]
-    fn send(&mut self, fd: &Fd, mut gather: Box<Gather>, wait: SendWait, token: Token) -> OpId {
+    fn send(&mut self, fd: &Fd, gather: Box<Gather>, wait: SendWait, token: Token) -> OpId {
         self.counters.sends += 1;
-        let target = types::Fd(fd.as_raw_fd());
         let flags = match wait {
             SendWait::Yes => libc::MSG_NOSIGNAL,
             SendWait::No => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
@@ -251,22 +215,24 @@ impl Driver for UringDriver {
         if wait == SendWait::Yes && self.zero_copy.admits(fd, &gather) {
             return self.send_zero_copy(fd, gather, flags, token);
         }
-        let entry = plain_entry(target, &mut gather, flags);
-        self.start(fd, token, What::Send, Held::Gather(gather), entry)
+        let gather = Lent::new(gather);
+        // SAFETY: the gather is lent in the operation's slot, untouched, until its completion gives
+        // it back.
+        let request = unsafe { Request::send(fd, &gather, flags) };
+        self.start(fd, token, What::Send, Held::Gather(gather), request)
     }
 
     fn connect(&mut self, fd: &Fd, addr: SockAddr, token: Token) -> OpId {
-        let addr = Box::new(addr);
-        let target = types::Fd(fd.as_raw_fd());
-        let entry = opcode::Connect::new(target, addr.as_ptr().cast(), addr.len()).build();
-        self.start(fd, token, What::Connect, Held::Address { _boxed: addr }, entry)
+        let address = Lent::new(Box::new(addr));
+        // SAFETY: the address is lent in the operation's slot until its completion.
+        let request = unsafe { Request::connect(fd, &address) };
+        self.start(fd, token, What::Connect, Held::Address(address), request)
     }
 
     fn poll(&mut self, fd: &Fd, events: u32, multishot: bool, token: Token) -> OpId {
         self.counters.polls += 1;
-        let target = types::Fd(fd.as_raw_fd());
-        let entry = opcode::PollAdd::new(target, events).multi(multishot).build();
-        self.start(fd, token, What::Poll, Held::Nothing, entry)
+        let request = Request::poll(fd, events, multishot);
+        self.start(fd, token, What::Poll, Held::Nothing, request)
     }
 
     fn cancel(&mut self, op: OpId) {
@@ -278,16 +244,14 @@ impl Driver for UringDriver {
             What::SendZeroCopy(notice) => notice_data(notice),
             _ => user_data(op),
         };
-        self.push(opcode::AsyncCancel::new(travels_as).build().user_data(OWN));
+        self.push(Request::cancel(travels_as).named(OWN));
     }
 
     fn cancel_all(&mut self, fd: &Fd) {
         // In a slot, for the descriptor: by the time the kernel reads its number, the operations
         // that keep it open may be over, and the number another file's.
-        let by_fd = CancelBuilder::fd(types::Fd(fd.as_raw_fd())).all();
-        let entry = opcode::AsyncCancel2::new(by_fd).build();
         self.own_slots += 1;
-        self.start(fd, Token(OWN), What::CancelAll, Held::Nothing, entry);
+        self.start(fd, Token(OWN), What::CancelAll, Held::Nothing, Request::cancel_on(fd));
     }
 
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {

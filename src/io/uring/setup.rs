@@ -1,12 +1,12 @@
-#![allow(unsafe_code)]
 //! Making a driver: the ring, its buffers, and one operation to see that it runs.
 
 use std::io;
 
-use io_uring::{IoUring, opcode};
+use io_uring::IoUring;
 
 use super::buffers::BufferGroup;
 use super::error::{SetupError, SetupStep};
+use super::request::Request;
 use super::{OWN, UringDriver};
 use crate::io::driver::BufferClass;
 use crate::limits::{
@@ -88,10 +88,9 @@ pub(super) fn new_driver(config: &UringConfig) -> Result<UringDriver, SetupError
 
 /// A sandbox may allow the ring to be made and forbid to enter it.
 fn run_nop(ring: &mut IoUring) -> io::Result<()> {
-    let nop = opcode::Nop::new().build().user_data(OWN);
-    // SAFETY: the operation points to nothing.
-    unsafe { ring.submission().push(&nop) }
-        .map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;
+    if !Request::nop().named(OWN).queue(ring) {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
     ring.submit_and_wait(1)?;
     match ring.completion().next() {
         Some(entry) if entry.result() >= 0 => Ok(()),

@@ -3,6 +3,7 @@
 use socket2::SockAddr;
 
 use crate::io::driver::{BufferClass, Fd, Gather, OpId, Token};
+use crate::io::lent::Lent;
 use crate::io::slots::NONE;
 
 /// What an operation does, and so how its completions read.
@@ -23,11 +24,8 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) enum Held {
     Nothing,
-    Gather(Box<Gather>),
-    /// Boxed because the table may move when it grows. Only ever read by the kernel.
-    Address {
-        _boxed: Box<SockAddr>,
-    },
+    Gather(Lent<Gather>),
+    Address(Lent<SockAddr>),
 }
 
 /// One operation in flight.

@@ -4,10 +4,8 @@
 use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
-use io_uring::opcode;
-use io_uring::types::CancelBuilder;
-
 use super::UringDriver;
+use super::request::Request;
 use super::slots::OWN;
 use crate::io::driver::Driver;
 use crate::limits::URING_TEARDOWN_MILLIS;
@@ -19,7 +17,7 @@ impl UringDriver {
         let mut discarded = Vec::new();
         while self.in_flight() > 0 {
             // Again each time: an operation in the middle of something escapes a cancellation.
-            self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(OWN));
+            self.push(Request::cancel_any().named(OWN));
             let time_left = deadline.saturating_duration_since(Instant::now());
             if time_left.is_zero() || self.wait(Some(time_left), &mut discarded).is_err() {
                 return false;

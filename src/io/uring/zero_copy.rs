@@ -9,15 +9,11 @@
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
-use io_uring::{Probe, Submitter, opcode, squeue, types};
+use io_uring::{Probe, Submitter, opcode};
 
 use crate::io::chunk::Chunk;
 use crate::io::driver::{DriverCounters, Fd, Gather, OpId};
-use crate::io::gather::SendArgs;
 use crate::limits::{ZERO_COPY_BYTES_MIN, ZERO_COPY_PARTS_MAX, ZERO_COPY_PATHS_MAX};
-
-/// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h`: the notice is to say whether it was copied.
-const REPORT_USAGE: u16 = 1 << 3;
 
 /// `IORING_NOTIF_USAGE_ZC_COPIED`, in the result of a notice.
 const COPIED: u32 = 1 << 31;
@@ -206,30 +202,6 @@ impl ZeroCopy {
             Some(self.paths.len() - 1)
         })?;
         Some(&mut self.paths[index])
-    }
-}
-
-/// The plain send of a gather, which must stay as it is until the completion.
-#[inline]
-pub(super) fn plain_entry(target: types::Fd, gather: &mut Gather, flags: i32) -> squeue::Entry {
-    match gather.send_args() {
-        SendArgs::One { start, len_bytes } => {
-            opcode::Send::new(target, start, len_bytes).flags(flags).build()
-        }
-        SendArgs::Many(header) => opcode::SendMsg::new(target, header).flags(flags as u32).build(),
-    }
-}
-
-/// The same from our own pages; the bytes must stay until the notice.
-pub(super) fn zero_copy_entry(target: types::Fd, gather: &mut Gather, flags: i32) -> squeue::Entry {
-    match gather.send_args() {
-        SendArgs::One { start, len_bytes } => opcode::SendZc::new(target, start, len_bytes)
-            .flags(flags)
-            .zc_flags(REPORT_USAGE)
-            .build(),
-        SendArgs::Many(header) => {
-            opcode::SendMsgZc::new(target, header).flags(flags as u32).ioprio(REPORT_USAGE).build()
-        }
     }
 }
 

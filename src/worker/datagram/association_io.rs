@@ -242,7 +242,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         key: Key,
-        got: &Received<'_>,
+        got: Received<'_>,
     ) {
         let Some(association) = self.association(key) else { return };
         let from = got.from.map(net::plain).filter(|&from| association.has_sent_to(from));

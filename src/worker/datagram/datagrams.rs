@@ -148,13 +148,12 @@ impl Datagrams {
         };
         let dropped = cx.counters.datagrams_dropped;
         let mut came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
-        for at in 0..count {
-            let got = inbox.get(at);
+        while let Some(got) = inbox.take_next() {
             came.bytes += got.payload.len();
             came.datagrams += datagrams(got.payload.len(), got.size_bytes);
             match source {
-                Source::Port(name) => self.client_sent(cx, tunnels, name, &got),
-                Source::Flow(key) => self.server_answered(cx, tunnels, key, &got),
+                Source::Port(name) => self.client_sent(cx, tunnels, name, got),
+                Source::Flow(key) => self.server_answered(cx, tunnels, key, got),
             }
         }
         came.dropped = cx.counters.datagrams_dropped > dropped;
@@ -180,7 +179,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         port: PortName,
-        got: &Received<'_>,
+        got: Received<'_>,
     ) {
         let Some(client) = got.from else { return };
         let origin = Origin { port, client, own: got.own };
@@ -202,7 +201,7 @@ impl Datagrams {
         key: Key,
         (payload, size_bytes): (&[u8], u32),
     ) {
-        self.client_sent_to(cx, tunnels, key, &Received::copied(payload, size_bytes));
+        self.client_sent_to(cx, tunnels, key, Received::copied(payload, size_bytes));
     }
 
     fn client_sent_to<D: Driver>(
@@ -210,7 +209,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         key: Key,
-        got: &Received<'_>,
+        got: Received<'_>,
     ) {
         self.flows.use_now(key, cx.now);
         let Some(flow) = self.flows.get_mut(key) else { return };
@@ -240,7 +239,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         key: Key,
-        got: &Received<'_>,
+        got: Received<'_>,
     ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         if let Some(name) = &mut flow.server_name {
@@ -268,7 +267,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         key: Key,
-        got: &Received<'_>,
+        got: Received<'_>,
     ) {
         let size_bytes = got.size_bytes;
         let fit = (DATAGRAM_BYTES_MAX / size_bytes.max(1) * size_bytes) as usize;
