@@ -7,10 +7,11 @@
 //! algorithm, those on long ones the system's choice. Listening sockets are set once, and what is
 //! accepted from them inherits it.
 
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
-use std::{fs, io, mem};
+use std::{fs, io};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -106,19 +107,14 @@ fn is_short(fd: &OwnedFd) -> bool {
 
 /// The round trip that the kernel has measured, by the handshake if by nothing else.
 fn round_trip(fd: &OwnedFd) -> Option<Duration> {
-    // SAFETY: the structure is numbers only, for which zero is valid.
-    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
-    let mut len = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes into the structure, which is ours, before the
-    // call returns.
-    let got = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &mut len,
-        )
+    // call returns. It is numbers only, for which zero is valid.
+    let (got, info) = unsafe {
+        let (start, fd) = (info.as_mut_ptr().cast(), fd.as_raw_fd());
+        let got = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, start, &mut len);
+        (got, info.assume_init())
     };
     (got == 0).then(|| Duration::from_micros(u64::from(info.tcpi_rtt)))
 }

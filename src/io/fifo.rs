@@ -1,4 +1,3 @@
-#![allow(unsafe_code)]
 //! A pair of FIFOs as a link: opened in any order at either side, without waiting in the kernel,
 //! and never shared by two sessions.
 //!
@@ -17,10 +16,14 @@
 //!   and the reader comes to the end of data.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{FlockOperation, flock};
+use rustix::pipe::fcntl_setpipe_size;
 
 use super::direct;
 use super::driver::Fd;
@@ -95,8 +98,7 @@ impl FifoPair {
         look(INPUT, &self.input)?;
         let file = open(&self.input, std::fs::OpenOptions::new().read(true))
             .map_err(|error| refused(INPUT, &self.input, &error))?;
-        // SAFETY: a plain call on a descriptor that is open.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let remedy = "end that one, or take FIFOs of your own";
             let error = LinkError::new(INPUT, &self.input, "another process reads it", remedy);
             return Err(NotYet::Taken(error));
@@ -124,8 +126,7 @@ impl FifoPair {
             return Err(NotYet::Waits("the peer is still in an earlier tunnel"));
         }
         // Refused where the user has many pipes already: then it stays as it is.
-        // SAFETY: a plain call on a descriptor that is open, with a number.
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES as i32) };
+        let _ = fcntl_setpipe_size(&file, PIPE_BYTES);
         Ok(Rc::new(file))
     }
 }
@@ -177,28 +178,23 @@ fn refused(what: &str, path: &Path, error: &io::Error) -> LinkError {
 
 /// The lock of one byte, for the system.
 fn range(kind: i32, byte: i64) -> libc::flock {
-    // SAFETY: the structure is numbers, for which zero is valid.
-    let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    range.l_type = kind as libc::c_short;
-    range.l_whence = libc::SEEK_SET as libc::c_short;
-    range.l_start = byte as libc::off_t;
-    range.l_len = 1;
-    range
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte as libc::off_t,
+        l_len: 1,
+        l_pid: 0,
+    }
 }
 
 fn lock(file: &OwnedFd, kind: i32, byte: i64) -> io::Result<()> {
-    let range = range(kind, byte);
-    // SAFETY: the system reads the structure, which lives until the call is over.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, byte)))?;
+    Ok(())
 }
 
 /// Whether anybody else holds a lock of that byte.
 fn is_locked(file: &OwnedFd, byte: i64) -> bool {
     let mut range = range(libc::F_WRLCK, byte);
-    // SAFETY: the system reads and writes the structure, which is ours, before the call returns.
-    let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut range) };
-    asked == 0 && i32::from(range.l_type) != libc::F_UNLCK
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut range));
+    asked.is_ok() && i32::from(range.l_type) != libc::F_UNLCK
 }

@@ -6,11 +6,12 @@ use std::env;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::net::sockopt::socket_acceptconn;
 use socket2::SockRef;
 use tracing::info;
 
@@ -164,18 +165,7 @@ fn failed(what: String, why: &str) -> InheritedError {
 
 /// Whether a descriptor is a socket that accepts connections.
 fn listens(number: RawFd) -> io::Result<bool> {
-    let mut listens: libc::c_int = 0;
-    let mut len_bytes = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes a number of this size into `listens`, and the size itself, before
-    // the call returns; a number that is no open descriptor is an error.
-    let told = unsafe {
-        libc::getsockopt(
-            number,
-            libc::SOL_SOCKET,
-            libc::SO_ACCEPTCONN,
-            (&raw mut listens).cast(),
-            &raw mut len_bytes,
-        )
-    };
-    if told == 0 { Ok(listens != 0) } else { Err(io::Error::last_os_error()) }
+    // SAFETY: for this one call, which only asks; a number that is no open descriptor is an error.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(socket_acceptconn(fd)?)
 }

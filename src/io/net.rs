@@ -2,12 +2,16 @@
 //! Sockets: made, set and asked, without waiting.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::ioctl;
+use rustix::net::RecvFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_BACKLOG, LISTEN_PATIENCE_MILLIS};
@@ -146,26 +150,35 @@ pub(crate) fn is_internet(fd: &OwnedFd) -> bool {
 /// Bytes written to a socket that have not arrived: not acknowledged by the peer's kernel, or not
 /// read by the peer where that is a Unix socket. None for one that is broken.
 pub(crate) fn undelivered_bytes(fd: &OwnedFd) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the kernel writes one number into `bytes`, before the call returns.
-    let told = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
-    match usize::try_from(bytes) {
-        Ok(bytes) if told == 0 && bytes > 0 && events_of(fd) & libc::POLLERR == 0 => bytes,
+    match unsent_bytes(fd) {
+        Ok(bytes) if bytes > 0 && !events_of(fd).contains(PollFlags::ERR) => bytes,
         _ => 0,
     }
 }
 
+/// Bytes written to a socket or a terminal that are not gone from it: see [`undelivered_bytes`],
+/// and [`super::serial`].
+pub(crate) fn unsent_bytes(fd: &OwnedFd) -> io::Result<usize> {
+    // SAFETY: TIOCOUTQ writes one `int` into the getter's own storage before the call returns.
+    let unsent = unsafe {
+        let asked = ioctl::Getter::<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>::new();
+        ioctl::ioctl(fd, asked)
+    }?;
+    Ok(usize::try_from(unsent).unwrap_or(0))
+}
+
 /// Whether whoever was at the other end of a socket, pipe or device has gone.
 pub(crate) fn is_hung_up(fd: &OwnedFd) -> bool {
-    events_of(fd) & (libc::POLLHUP | libc::POLLERR) != 0
+    events_of(fd).intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Hang-ups and errors of a descriptor, as in poll(2).
-fn events_of(fd: &OwnedFd) -> libc::c_short {
-    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
-    // SAFETY: the kernel reads and writes the one structure, which is ours, before the call returns.
-    let told = unsafe { libc::poll(&mut asked, 1, 0) };
-    if told > 0 { asked.revents } else { 0 }
+fn events_of(fd: &OwnedFd) -> PollFlags {
+    let mut asked = [PollFd::new(fd, PollFlags::empty())];
+    match poll(&mut asked, Some(&Timespec::default())) {
+        Ok(_) => asked[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// Whether the peer of a socket has ended its side, or all of it.
@@ -228,11 +241,9 @@ pub(crate) fn reset_on_close(fd: &OwnedFd) {
 
 /// The urgent byte that waits on the socket, if one does.
 pub(crate) fn take_urgent(fd: &OwnedFd) -> Option<u8> {
-    let mut byte = [MaybeUninit::new(0u8)];
-    let got = SockRef::from(fd).recv_out_of_band(&mut byte).ok()?;
-    // SAFETY: the byte was initialised when the array was made, and the call, which is over,
-    // can only have written another into it.
-    (got == 1).then(|| unsafe { byte[0].assume_init() })
+    let mut byte = [0];
+    let (got, _) = rustix::net::recv(fd, &mut byte, RecvFlags::OOB).ok()?;
+    (got == 1).then_some(byte[0])
 }
 
 /// Sends a byte as urgent data. What the socket does not take is lost: it is a signal, and the
@@ -260,37 +271,21 @@ pub(crate) fn send_first(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
 
 /// Number and user of the process that a Unix socket leads to, as they were when it connected.
 pub(crate) fn peer_process(fd: &OwnedFd) -> Option<(i32, u32)> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len_bytes = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes a structure of this size into `peer`, and the size itself, before
-    // the call returns; both are ours.
-    let told = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut len_bytes,
-        )
-    };
-    (told == 0).then_some((peer.pid, peer.uid))
+    let peer = getsockopt(fd, PeerCredentials).ok()?;
+    Some((peer.pid(), peer.uid()))
 }
 
 /// Raises the limit of open descriptors as far as the system lets us, and says what it is now.
 pub(crate) fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel fills the structure, which is ours, before the call returns.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
-        return 0;
-    }
-    if limit.rlim_cur < limit.rlim_max {
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-        // SAFETY: the kernel only reads the structure, which lives until the call returns.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
-            return raised.rlim_cur;
+    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    let limit = getrlimit(Resource::Nofile);
+    if number(limit.current) < number(limit.maximum) {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            return number(limit.maximum);
         }
     }
-    limit.rlim_cur
+    number(limit.current)
 }
 
 /// Whether an address is one of this machine's: only those can be bound.
@@ -312,11 +307,5 @@ pub(crate) fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
 
 /// The machine's name, for the hello.
 pub(crate) fn hostname() -> String {
-    let mut name = [0u8; 256];
-    // SAFETY: the kernel writes at most the length given into the array, which is ours.
-    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
-        return String::from("localhost");
-    }
-    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-    String::from_utf8_lossy(&name[..end]).into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

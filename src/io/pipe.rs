@@ -1,4 +1,3 @@
-#![allow(unsafe_code)]
 //! Pipes: payload that goes from socket to socket by `splice(2)` stands in one meanwhile, as
 //! references to the kernel's own pages, and is never copied into the process.
 //!
@@ -7,8 +6,11 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+
+use rustix::io::retry_on_intr;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with};
 
 use super::chunk::ChunkMut;
 use super::direct;
@@ -36,20 +38,10 @@ pub(crate) struct PipeCounts {
 
 impl Pipe {
     fn new(counts: &Rc<PipeCounts>) -> io::Result<Pipe> {
-        let mut ends = [0; 2];
-        // SAFETY: the kernel writes two descriptors into the array, which is ours.
-        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: both were just made and belong to nobody else.
-        let (reader, writer) =
-            unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
-        // SAFETY: a plain call on a descriptor of ours, with a number.
-        let size =
-            unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES as i32) };
+        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         // Refused where the user has many pipes already (`fs.pipe-user-pages-soft`).
-        if size < PIPE_BYTES_MIN as i32 {
-            return Err(io::Error::last_os_error());
+        if fcntl_setpipe_size(&writer, PIPE_BYTES)? < PIPE_BYTES_MIN {
+            return Err(io::ErrorKind::OutOfMemory.into());
         }
         counts.open.set(counts.open.get() + 1);
         Ok(Pipe { reader, writer, held_bytes: Cell::new(0), counts: Rc::clone(counts) })
@@ -119,21 +111,8 @@ impl Drop for Pipe {
 }
 
 fn splice(from: &OwnedFd, to: &OwnedFd, most_bytes: usize) -> io::Result<usize> {
-    let none = std::ptr::null_mut();
-    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
-    loop {
-        // SAFETY: no memory of ours is involved; both descriptors are open for the whole call.
-        let moved = unsafe {
-            libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), none, most_bytes, flags)
-        };
-        if moved >= 0 {
-            return Ok(moved as usize);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    Ok(retry_on_intr(|| rustix::pipe::splice(from, None, to, None, most_bytes, flags))?)
 }
 
 /// Pipes to be used again and again, a bounded number of them.

@@ -1,4 +1,3 @@
-#![allow(unsafe_code)]
 //! A serial device: opened for us alone, set as the line is spoken, and left as it was found.
 //!
 //! Terminals of any kind will do: UARTs, USB adapters, pseudo terminals.
@@ -13,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, major, open};
 use rustix::io::Errno;
-use rustix::ioctl;
 use rustix::termios::{
     ControlModes, InputModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios,
     ioctl_tiocexcl, ioctl_tiocnxcl, isatty, tcflush, tcgetattr, tcsetattr,
 };
 
 use super::driver::Fd;
+use super::net;
 use crate::cli::plan::{FlowControl, LineOptions, Parity};
 use crate::limits::{SERIAL_DRAIN_GLANCE_MILLIS, SERIAL_DRAIN_MILLIS, SERIAL_RATE_PERCENT};
 
@@ -200,12 +199,7 @@ impl SerialPort {
     /// # Errors
     /// The device is gone.
     pub fn unsent_bytes(&self) -> io::Result<usize> {
-        // SAFETY: TIOCOUTQ writes one `int` into the getter's own storage before the call returns.
-        let unsent = unsafe {
-            let asked = ioctl::Getter::<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>::new();
-            ioctl::ioctl(&*self.fd, asked)
-        }?;
-        Ok(usize::try_from(unsent).unwrap_or(0))
+        net::unsent_bytes(&self.fd)
     }
 
     fn set(&self, path: &Path, options: &LineOptions) -> Result<(), OpenError> {

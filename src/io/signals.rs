@@ -7,12 +7,12 @@
 //! SIGABRT and the like), SIGTSTP and SIGTTIN, by which a shell stops it, and what does nothing.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libc::c_int;
+use rustix::net::SendFlags;
 
 /// Heard, beside the real-time signals. All of them would end the process otherwise, but for SIGCHLD.
 const HEARD: [c_int; 14] = [
@@ -64,11 +64,8 @@ pub(crate) fn send_to(wake: UnixStream) -> io::Result<()> {
     for signal in heard() {
         let (wake, byte) = (Arc::clone(&wake), signal as u8);
         let send = move || {
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // SAFETY: the descriptor is open, since the handler holds the socket and is never
-            // removed; the kernel reads the one byte before the call returns. A channel that is full
-            // of bytes wakes the worker already.
-            unsafe { libc::send(wake.as_raw_fd(), (&raw const byte).cast(), 1, flags) };
+            // A channel that is full of bytes wakes the worker already.
+            let _ = rustix::net::send(&*wake, &[byte], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         };
         // SAFETY: the handler makes one system call, allocates nothing, takes no lock and does not
         // panic. signal-hook keeps the error number as it was.

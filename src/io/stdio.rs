@@ -1,4 +1,3 @@
-#![allow(unsafe_code)]
 //! Our own standard input and output as the link.
 //!
 //! They are taken over: the descriptors 0 and 1 lead nowhere afterwards, so that closing the link
@@ -6,9 +5,13 @@
 //! others, a shell for one, so that it is set not to block only as long as we use it.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::rc::Rc;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 
 use super::driver::Fd;
 use super::link::{Link, LinkError};
@@ -25,7 +28,7 @@ const REMEDY: &str = "-Fsockmux alone is run by what carries the tunnel (ssh, SE
 pub(crate) struct Unblocked {
     fd: Fd,
     /// As it was before.
-    flags: libc::c_int,
+    flags: OFlags,
 }
 
 impl Drop for Unblocked {
@@ -39,8 +42,8 @@ impl Drop for Unblocked {
 /// # Errors
 /// They are nothing that a tunnel can go through.
 pub(crate) fn take() -> Result<Link, LinkError> {
-    let input = duplicate(0).and_then(File::of).map_err(|why| refused("input", &why))?;
-    let output = duplicate(1).and_then(File::of).map_err(|why| refused("output", &why))?;
+    let input = duplicate(stdin()).and_then(File::of).map_err(|why| refused("input", &why))?;
+    let output = duplicate(stdout()).and_then(File::of).map_err(|why| refused("output", &why))?;
     lead_nowhere().map_err(|error| refused("input and output", &error.to_string()))?;
     if input.is_socket && input.number == output.number {
         let guard = input.unblock();
@@ -54,7 +57,7 @@ pub(crate) fn take() -> Result<Link, LinkError> {
 /// What a descriptor leads to.
 struct File {
     fd: Fd,
-    flags: libc::c_int,
+    flags: OFlags,
     is_socket: bool,
     /// Device and inode, which name it.
     number: (u64, u64),
@@ -62,8 +65,7 @@ struct File {
 
 impl File {
     fn of(fd: OwnedFd) -> Result<File, String> {
-        // SAFETY: a plain call on a descriptor that is open.
-        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+        let flags = fcntl_getfl(&fd).map_err(|error| io::Error::from(error).to_string())?;
         let file = std::fs::File::from(fd);
         let metadata = file.metadata().map_err(|error| error.to_string())?;
         let kind = metadata.file_type();
@@ -85,7 +87,7 @@ impl File {
     }
 
     fn unblock(&self) -> Unblocked {
-        set_flags(&self.fd, self.flags | libc::O_NONBLOCK);
+        set_flags(&self.fd, self.flags | OFlags::NONBLOCK);
         Unblocked { fd: Rc::clone(&self.fd), flags: self.flags }
     }
 }
@@ -95,29 +97,18 @@ fn refused(which: &str, why: &str) -> LinkError {
 }
 
 /// Cannot fail on a descriptor that is open.
-fn set_flags(fd: &OwnedFd, flags: libc::c_int) {
-    // SAFETY: a plain call on a descriptor that is open, with a number.
-    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) };
+fn set_flags(fd: &OwnedFd, flags: OFlags) {
+    let _ = fcntl_setfl(fd, flags);
 }
 
-fn duplicate(number: RawFd) -> Result<OwnedFd, String> {
-    // SAFETY: a plain call; a number that is not open is refused.
-    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error().to_string());
-    }
-    // SAFETY: it was just made and belongs to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+fn duplicate(fd: impl AsFd) -> Result<OwnedFd, String> {
+    fcntl_dupfd_cloexec(fd, 3).map_err(|error| io::Error::from(error).to_string())
 }
 
 /// Lets the descriptors 0 and 1 lead to `/dev/null`.
 fn lead_nowhere() -> io::Result<()> {
     let nowhere = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    for number in [0, 1] {
-        // SAFETY: both numbers stay open throughout; nobody in this process owns 0 and 1.
-        if unsafe { libc::dup2(nowhere.as_raw_fd(), number) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
+    dup2_stdin(&nowhere)?;
+    dup2_stdout(&nowhere)?;
     Ok(())
 }

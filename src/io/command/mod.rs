@@ -20,14 +20,15 @@ mod stderr;
 mod watchdog;
 
 use std::io::{self, PipeReader};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, getppid, kill_process_group,
@@ -274,7 +275,7 @@ fn spawn(
     command: &str,
     environment: &[(&str, Option<String>)],
     (socket, stderr): (OwnedFd, OwnedFd),
-    known_by: RawFd,
+    known_by: Arc<UnixStream>,
 ) -> io::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).process_group(0);
@@ -295,7 +296,7 @@ fn spawn(
             return Err(rustix::io::Errno::SRCH.into());
         }
         // By the command itself: whoever kills us now does not find one that nobody knows.
-        watchdog::tell_own_group(known_by)
+        watchdog::tell_own_group(&known_by)
     };
     // SAFETY: between fork and exec only what is safe in a signal handler may be called. These are
     // system calls, which allocate nothing and take no lock; neither does an error of a number.
@@ -313,13 +314,8 @@ fn reset_signals() -> io::Result<()> {
         // SAFETY: no handler is set; this process has one thread and is about to be another program.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    let mut none = MaybeUninit::uninit();
-    // SAFETY: the first call fills `none`, and the second reads it; it is ours until both are over.
-    let set = unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
-    };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -24,12 +24,10 @@ fn ended(which: libc::idtype_t, child: u32, more: libc::c_int) -> Option<u32> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | more;
     // SAFETY: the kernel writes one structure, which is ours, before the call returns. All zeros is a
-    // value of it, and the one that says that no child has ended.
-    let (told, info) = unsafe {
+    // value of it, and the one that says that no child has ended; waitid's has a process.
+    let (told, process) = unsafe {
         let told = libc::waitid(which, child, info.as_mut_ptr(), options);
-        (told, info.assume_init())
+        (told, info.assume_init().si_pid())
     };
-    // SAFETY: the structure is one of waitid, which has a process, or zeros.
-    let process = unsafe { info.si_pid() };
     (told == 0 && process > 0).then(|| process.unsigned_abs())
 }

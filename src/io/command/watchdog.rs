@@ -13,12 +13,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use rustix::net::SendFlags;
 use rustix::process::Pid;
 
 use super::reset_signals;
@@ -63,7 +65,8 @@ struct Shared {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    socket: UnixStream,
+    /// Shared with the commands that are about to be executed.
+    socket: Arc<UnixStream>,
 }
 
 impl Process {
@@ -79,11 +82,11 @@ impl Process {
         shell.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         // SAFETY: `reset_signals` may be called between fork and exec, as it says.
         unsafe { shell.pre_exec(reset_signals) };
-        Ok(Process { child: shell.spawn()?, socket })
+        Ok(Process { child: shell.spawn()?, socket: Arc::new(socket) })
     }
 
     fn tell(&self, what: u8, group: Pid) -> io::Result<()> {
-        tell(self.socket.as_raw_fd(), what, group.as_raw_nonzero().get())
+        tell(&self.socket, what, group.as_raw_nonzero().get())
     }
 }
 
@@ -100,7 +103,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// What the system says: no descriptors or no processes are left, or there is no shell.
-    pub(super) fn socket(&self) -> io::Result<RawFd> {
+    pub(super) fn socket(&self) -> io::Result<Arc<UnixStream>> {
         self.look();
         let Shared { process, groups, lost } = &*self.0;
         let mut process = process.borrow_mut();
@@ -114,7 +117,7 @@ impl Watchdog {
         }
         process
             .as_ref()
-            .map(|process| process.socket.as_raw_fd())
+            .map(|process| Arc::clone(&process.socket))
             .ok_or_else(io::Error::last_os_error)
     }
 
@@ -159,12 +162,12 @@ impl Watchdog {
 
 /// Tells the watchdog at the other end of `socket` the group of the calling process, which leads it.
 /// May be called between fork and exec: one system call, nothing allocated, no lock.
-pub(super) fn tell_own_group(socket: RawFd) -> io::Result<()> {
+pub(super) fn tell_own_group(socket: &UnixStream) -> io::Result<()> {
     tell(socket, b'+', rustix::process::getpid().as_raw_nonzero().get())
 }
 
 /// Sends `what GROUP` without waiting: a watchdog that does not read is of no use.
-fn tell(socket: RawFd, what: u8, group: i32) -> io::Result<()> {
+fn tell(socket: &UnixStream, what: u8, group: i32) -> io::Result<()> {
     // The number from its end: a formatter might allocate.
     let mut line = [b'\n'; 16];
     let (mut at, mut rest) = (line.len() - 1, group.unsigned_abs());
@@ -175,13 +178,8 @@ fn tell(socket: RawFd, what: u8, group: i32) -> io::Result<()> {
     }
     (line[at - 2], line[at - 1]) = (what, b' ');
     let line = &line[at - 2..];
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the kernel reads `line`, which is ours, until the call returns. The number is that of a
-    // socket which the caller keeps open, or a copy of which the forked process has.
-    let sent = unsafe { libc::send(socket, line.as_ptr().cast(), line.len(), flags) };
-    match usize::try_from(sent) {
-        Ok(sent) if sent == line.len() => Ok(()),
-        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-        Err(_) => Err(io::Error::last_os_error()),
+    match rustix::net::send(socket, line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)? {
+        sent if sent == line.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }

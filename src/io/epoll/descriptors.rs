@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
+use rustix::io::Errno;
+
 use super::poller::{BROKEN, HALF_CLOSED, IN, OUT, Poller, URGENT};
 use crate::io::driver::{Fd, OpId};
 
@@ -119,7 +121,8 @@ impl Descriptors {
             return Ok(());
         }
         let data = u64::from(entry.generation) << 32 | number as u64;
-        poller.watch(number as i32, wanted, data, entry.interest != 0)?;
+        let Some(fd) = entry.owner.upgrade() else { return Err(Errno::BADF.into()) };
+        poller.watch(&*fd, wanted, data, entry.interest != 0)?;
         entry.interest = wanted;
         Ok(())
     }

@@ -2,9 +2,14 @@
 //! The system calls of the epoll driver.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{SocketFlags, accept_with};
 
 use crate::limits::EPOLL_EVENTS_MAX;
 
@@ -19,38 +24,37 @@ pub(super) const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 /// An epoll descriptor, and what it told of last.
 pub(super) struct Poller {
     epoll: OwnedFd,
-    events: Box<[libc::epoll_event]>,
+    events: Box<[Event]>,
     /// `epoll_pwait2` is there: Linux 5.11 or later, and no filter that is older than it.
     has_fine_wait: bool,
 }
 
 impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
-        // SAFETY: a plain call; no memory of ours is involved.
-        let epoll = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
-        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        let events = vec![libc::epoll_event { events: 0, u64: 0 }; EPOLL_EVENTS_MAX];
-        Ok(Poller { epoll, events: events.into(), has_fine_wait: true })
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let event = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        Ok(Poller { epoll, events: vec![event; EPOLL_EVENTS_MAX].into(), has_fine_wait: true })
     }
 
     /// Tells of changes on `fd` from now on, edge-triggered, and once of what is so already.
     /// `known`: it is there already, with other events.
-    pub(super) fn watch(&self, fd: RawFd, events: u32, data: u64, known: bool) -> io::Result<()> {
-        let events = events | libc::EPOLLET as u32;
-        let control = |how: i32| {
-            let mut event = libc::epoll_event { events, u64: data };
-            // SAFETY: the kernel only reads the event, which lives until the call returns.
-            checked(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), how, fd, &mut event) })
-        };
-        match control(if known { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD }) {
-            // The same open file has come back under its old number.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                control(libc::EPOLL_CTL_MOD)
+    pub(super) fn watch(
+        &self,
+        fd: impl AsFd,
+        events: u32,
+        data: u64,
+        known: bool,
+    ) -> io::Result<()> {
+        let events = EventFlags::from_bits_retain(events) | EventFlags::ET;
+        let (epoll, fd, data) = (&self.epoll, fd.as_fd(), EventData::new_u64(data));
+        if !known {
+            match epoll::add(epoll, fd, data, events) {
+                // The same open file has come back under its old number.
+                Err(Errno::EXIST) => {}
+                other => return Ok(other?),
             }
-            other => other,
         }
-        .map(drop)
+        Ok(epoll::modify(epoll, fd, data, events)?)
     }
 
     /// Waits for events, for `timeout` at most (`None`: for ever; zero: not at all), and says how
@@ -60,8 +64,8 @@ impl Poller {
     /// `EINTR` after a signal; others mean that the poller can go on no more.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         match timeout {
-            None => self.wait_millis(-1),
-            Some(Duration::ZERO) => self.wait_millis(0),
+            None => self.wait_plainly(None),
+            Some(Duration::ZERO) => self.wait_plainly(Some(&Timespec::default())),
             Some(timeout) => {
                 let time = timespec(timeout);
                 if self.has_fine_wait {
@@ -70,64 +74,58 @@ impl Poller {
                         other => return other,
                     }
                 }
-                if ready_within(self.epoll.as_raw_fd(), IN, Some(&time))? == 0 {
+                if ready_within(&self.epoll, IN, Some(&time))? == 0 {
                     return Ok(0);
                 }
-                self.wait_millis(0)
+                self.wait_plainly(Some(&Timespec::default()))
             }
         }
     }
 
-    fn wait_millis(&mut self, millis: i32) -> io::Result<usize> {
-        let (start, most) = (self.events.as_mut_ptr(), self.events.len() as i32);
-        // SAFETY: the kernel writes `most` events at most to the array, which is ours and has as
-        // many, before the call returns.
-        checked(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), start, most, millis) })
-            .map(|count| count as usize)
+    /// By the call that knows whole milliseconds only.
+    fn wait_plainly(&mut self, time: Option<&Timespec>) -> io::Result<usize> {
+        Ok(epoll::wait(&self.epoll, &mut *self.events, time)?)
     }
 
-    /// As the call itself: epoll's older ones know no time below a millisecond.
-    fn wait_finely(&mut self, time: &libc::timespec) -> io::Result<usize> {
-        let (start, most) = (self.events.as_mut_ptr(), self.events.len() as i32);
+    /// By the newer call, which rustix makes for long times only.
+    fn wait_finely(&mut self, time: &Timespec) -> io::Result<usize> {
+        let (start, most) = (self.events.as_mut_ptr(), self.events.len());
         let no_signals = ptr::null::<libc::sigset_t>();
-        // SAFETY: as above; the time is only read, and without a set of signals its size means
-        // nothing.
+        // SAFETY: the kernel writes `most` events at most to the array, which is ours and has as
+        // many, before the call returns. It only reads the time, which is laid out as its own, and
+        // without a set of signals its size means nothing.
         let count = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
                 self.epoll.as_raw_fd(),
                 start,
-                most,
+                most as i32,
                 ptr::from_ref(time),
                 no_signals,
                 0usize,
             )
         };
-        checked(count as i32).map(|count| count as usize)
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
 
     /// What an event of the last wait was registered with, and what is so now.
     #[inline]
     pub(super) fn event(&self, at: usize) -> (u64, u32) {
         let event = self.events[at];
-        (event.u64, event.events)
+        ({ event.data }.u64(), { event.flags }.bits())
     }
 }
 
 /// Which of `events` are so on a descriptor now, or within a time; [`BROKEN`] unasked.
-fn ready_within(fd: RawFd, events: u32, time: Option<&libc::timespec>) -> io::Result<u32> {
-    let mut asked = libc::pollfd { fd, events: events as i16, revents: 0 };
-    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let time = time.unwrap_or(&at_once);
-    // SAFETY: the kernel reads and writes one `pollfd`, and reads the time; both live until the
-    // call returns.
-    checked(unsafe { libc::ppoll(&mut asked, 1, time, ptr::null()) })?;
-    Ok(u32::from(asked.revents as u16))
+fn ready_within(fd: &OwnedFd, events: u32, time: Option<&Timespec>) -> io::Result<u32> {
+    let mut asked = [PollFd::new(fd, PollFlags::from_bits_retain(events as u16))];
+    poll(&mut asked, Some(time.unwrap_or(&Timespec::default())))?;
+    Ok(u32::from(asked[0].revents().bits()))
 }
 
 /// Which of `events` are so on a descriptor now; [`BROKEN`] unasked.
 pub(super) fn ready_now(fd: &OwnedFd, events: u32) -> io::Result<u32> {
-    ready_within(fd.as_raw_fd(), events, None)
+    ready_within(fd, events, None)
 }
 
 /// Takes a connection from a listening socket's queue: non-blocking and close-on-exec.
@@ -135,29 +133,12 @@ pub(super) fn ready_now(fd: &OwnedFd, events: u32) -> io::Result<u32> {
 /// # Errors
 /// `EAGAIN`: none is there.
 pub(super) fn accept(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    loop {
-        // SAFETY: the kernel is asked for no address, so no memory of ours is involved.
-        let accepted = checked(unsafe {
-            libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)
-        });
-        match accepted {
-            // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its
-            // number.
-            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    Ok(retry_on_intr(|| accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC))?)
 }
 
-fn checked(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn timespec(time: Duration) -> libc::timespec {
-    libc::timespec {
-        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: time.subsec_nanos().into(),
     }
 }
@@ -179,7 +160,7 @@ mod tests {
         for has_fine_wait in [true, false] {
             let mut poller = Poller { has_fine_wait, ..Poller::new().unwrap() };
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            poller.watch(ours.as_raw_fd(), IN, 7, false).unwrap();
+            poller.watch(&ours, IN, 7, false).unwrap();
             let time = Duration::from_micros(300);
             let shortest = (0..50)
                 .map(|_| {
@@ -199,8 +180,8 @@ mod tests {
     fn a_file_that_is_known_already_is_not_an_error() {
         let mut poller = Poller::new().unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        poller.watch(ours.as_raw_fd(), IN, 1, false).unwrap();
-        poller.watch(ours.as_raw_fd(), OUT, 2, false).unwrap();
+        poller.watch(&ours, IN, 1, false).unwrap();
+        poller.watch(&ours, OUT, 2, false).unwrap();
         assert_eq!(poller.wait(None).unwrap(), 1);
         assert_eq!(poller.event(0), (2, OUT));
     }
