@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/testkit/proxy"]
 mod proxy {
     pub(crate) mod ftp_script;
-    use sockmux_uring::proxy_proto::{Conversation, Lead, Step, Target, Then, Unreached, ftp};
+    use sockmux_uring::proxy_proto::{Conversation, Lead, ProxyStep, Target, PortUse, Unreached, ftp};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -8,7 +8,7 @@ use sockmux_uring::proxy_proto::http::{Http, HttpConfig};
 #[path = "../../tests/testkit/proxy"]
 mod proxy {
     pub(crate) mod http_script;
-    use sockmux_uring::proxy_proto::{Conversation, Step, Unreached};
+    use sockmux_uring::proxy_proto::{Conversation, ProxyStep, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

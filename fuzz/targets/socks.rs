@@ -12,7 +12,7 @@ mod proxy {
     pub(crate) mod conversation;
     pub(crate) mod socks_datagram;
     use sockmux_uring::proxy_proto::socks::datagram;
-    use sockmux_uring::proxy_proto::{Conversation, Step, Then, Unreached};
+    use sockmux_uring::proxy_proto::{Conversation, ProxyStep, PortUse, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -8,7 +8,7 @@ use sockmux_uring::proxy_proto::telnet::{Telnet, TelnetConfig};
 #[path = "../../tests/testkit/proxy"]
 mod proxy {
     pub(crate) mod conversation;
-    use sockmux_uring::proxy_proto::{Conversation, Step, Then, Unreached};
+    use sockmux_uring::proxy_proto::{Conversation, ProxyStep, PortUse, Unreached};
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -1,6 +1,6 @@
 //! Exits that think: what a proxy says to the client of a stream, and where it then leads.
 //!
-//! A conversation is a pure state machine: bytes and answers in, [`Step`]s out, without a
+//! A conversation is a pure state machine: bytes and answers in, [`ProxyStep`]s out, without a
 //! descriptor, a clock or a log. The engine takes the steps, makes the access check and the
 //! connect, and keeps the time.
 
@@ -29,7 +29,7 @@ pub use crate::cli::plan::{Proxy, Target};
 
 /// What a conversation asks for, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum ProxyStep {
     /// Bytes for the client.
     ToClient(Vec<u8>),
     /// Bytes for the server that is connected.
@@ -39,19 +39,19 @@ pub enum Step {
     Connect(Target),
     /// From now on bytes pass both ways untouched: the conversation is over, and the stream goes
     /// back to the fast path. What the conversation still held of the client's bytes was given by
-    /// [`Step::ToServer`] before this, and the client's end, if it came already, by
-    /// [`Step::EndServer`].
+    /// [`ProxyStep::ToServer`] before this, and the client's end, if it came already, by
+    /// [`ProxyStep::EndServer`].
     Pass,
     /// The peer is to open a port for this client alone, at the address that the client reached it
     /// by; answered by [`Conversation::port_opened`]. One for TCP takes one connection and is closed
-    /// then; one for UDP lives until [`Step::ClosePort`]. All are closed with the stream.
+    /// then; one for UDP lives until [`ProxyStep::ClosePort`]. All are closed with the stream.
     OpenPort {
         /// The conversation's own number for it, not in use by another.
         request: u32,
         /// Where what comes in by it is led.
         lead: Lead,
     },
-    /// A port of [`Step::OpenPort`] or [`Step::ListenHere`] is of no more use.
+    /// A port of [`ProxyStep::OpenPort`] or [`ProxyStep::ListenHere`] is of no more use.
     ClosePort(u32),
     /// Listen here for one connection of that host and no other; answered by
     /// [`Conversation::port_opened`], and by [`Conversation::port_used`] when the host connects, or
@@ -64,16 +64,16 @@ pub enum Step {
         /// Who may connect.
         from: IpAddr,
         /// What becomes of the connection.
-        then: Then,
+        then: PortUse,
     },
     /// May the client's server be at this host? Answered by [`Conversation::host_checked`] with its
-    /// addresses that may be reached (the access check is that of [`Step::Connect`]).
+    /// addresses that may be reached (the access check is that of [`ProxyStep::Connect`]).
     CheckHost(Target),
     /// No more for the server: its end of data.
     EndServer,
     /// No more for the client: after all that was said, the stream's end.
     EndClient,
-    /// As [`Step::EndClient`], but the stream is reset; why, for the log.
+    /// As [`ProxyStep::EndClient`], but the stream is reset; why, for the log.
     Reset(String),
     /// For the log, once per cause: what the client did or was refused.
     Note(String),
@@ -90,12 +90,12 @@ pub enum Lead {
     SocksDatagrams,
 }
 
-/// What becomes of a connection that came in at a port of [`Step::ListenHere`].
+/// What becomes of a connection that came in at a port of [`ProxyStep::ListenHere`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum PortUse {
     /// The peer connects to this port of the client's host, and bytes pass between the two.
     CallClient(u16),
-    /// It is this conversation's server from now on, as after [`Step::Connect`].
+    /// It is this conversation's server from now on, as after [`ProxyStep::Connect`].
     BeServer,
 }
 
@@ -129,72 +129,72 @@ impl Unreached {
 
 /// A proxy's talk with the client of one stream, and with the servers that it leads to.
 ///
-/// After [`Step::Pass`], [`Step::EndClient`] or [`Step::Reset`] it is over: what is told to it
+/// After [`ProxyStep::Pass`], [`ProxyStep::EndClient`] or [`ProxyStep::Reset`] it is over: what is told to it
 /// then has no effect.
 #[expect(clippy::wrong_self_convention, reason = "from here is whose bytes, not a conversion")]
 pub trait Conversation {
     /// The stream is there: called once, before anything else. A server that speaks first does so
     /// here.
-    fn begin(&mut self, _steps: &mut Vec<Step>) {}
+    fn begin(&mut self, _steps: &mut Vec<ProxyStep>) {}
 
     /// Bytes of the client, all of which are taken in. What comes behind a request that is being
     /// served is kept within [`limits::PROXY_HEAD_BYTES`](crate::limits::PROXY_HEAD_BYTES); more
     /// ends the conversation with an error of its protocol.
-    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>);
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>);
 
     /// The client will send no more.
-    fn client_ended(&mut self, steps: &mut Vec<Step>);
+    fn client_ended(&mut self, steps: &mut Vec<ProxyStep>);
 
-    /// What became of the last [`Step::Connect`]: the server's address and our own, or why not.
+    /// What became of the last [`ProxyStep::Connect`]: the server's address and our own, or why not.
     fn connected(
         &mut self,
         result: Result<(SocketAddr, SocketAddr), Unreached>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     );
 
     /// Bytes of the server that is connected.
-    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<Step>);
+    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>);
 
     /// The server will send no more.
-    fn server_ended(&mut self, steps: &mut Vec<Step>);
+    fn server_ended(&mut self, steps: &mut Vec<ProxyStep>);
 
     /// The server broke off: what came of it may not be all, even where its end would say so.
-    fn server_failed(&mut self, steps: &mut Vec<Step>) {
+    fn server_failed(&mut self, steps: &mut Vec<ProxyStep>) {
         self.server_ended(steps);
     }
 
-    /// A port that was asked for is open at this address, or why not: for [`Step::OpenPort`] at the
-    /// peer, for [`Step::ListenHere`] here.
+    /// A port that was asked for is open at this address, or why not: for [`ProxyStep::OpenPort`] at the
+    /// peer, for [`ProxyStep::ListenHere`] here.
     fn port_opened(
         &mut self,
         _request: u32,
         _result: Result<SocketAddr, String>,
-        _steps: &mut Vec<Step>,
+        _steps: &mut Vec<ProxyStep>,
     ) {
     }
 
-    /// The host that [`Step::ListenHere`] waited for has connected from this address, or why it
+    /// The host that [`ProxyStep::ListenHere`] waited for has connected from this address, or why it
     /// will not any more. The port is closed.
     fn port_used(
         &mut self,
         _request: u32,
         _result: Result<SocketAddr, String>,
-        _steps: &mut Vec<Step>,
+        _steps: &mut Vec<ProxyStep>,
     ) {
     }
 
-    /// What became of [`Step::CheckHost`]: the addresses that may be reached, at least one.
+    /// What became of [`ProxyStep::CheckHost`]: the addresses that may be reached, at least one.
     fn host_checked(
         &mut self,
         _result: Result<Vec<SocketAddr>, Unreached>,
-        _steps: &mut Vec<Step>,
+        _steps: &mut Vec<ProxyStep>,
     ) {
     }
 
     /// The client was too slow to say what it wants: by the engine's clock,
     /// [`limits::PROXY_ASK_SECS`](crate::limits::PROXY_ASK_SECS) after the beginning, or after the
     /// last request ended.
-    fn timed_out(&mut self, steps: &mut Vec<Step>);
+    fn timed_out(&mut self, steps: &mut Vec<ProxyStep>);
 
     /// Whether a request of the client is awaited: the clock of [`Self::timed_out`] runs.
     fn awaits_client(&self) -> bool;
@@ -212,9 +212,9 @@ pub trait Conversation {
 }
 
 /// Adds bytes for the client, to those that are the last step already if there are.
-fn say(bytes: &[u8], steps: &mut Vec<Step>) {
+fn say(bytes: &[u8], steps: &mut Vec<ProxyStep>) {
     match steps.last_mut() {
-        Some(Step::ToClient(said)) => said.extend_from_slice(bytes),
-        _ => steps.push(Step::ToClient(bytes.to_vec())),
+        Some(ProxyStep::ToClient(said)) => said.extend_from_slice(bytes),
+        _ => steps.push(ProxyStep::ToClient(bytes.to_vec())),
     }
 }

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use super::conversation::{Answers, run, talk};
 use super::socks::{Socks, SocksConfig};
 use super::telnet::{Telnet, TelnetConfig};
-use super::{Conversation, Step};
+use super::{Conversation, ProxyStep};
 use crate::cli::plan::User;
 
 /// What comes of this, the same for all ways to cut it into three and into single bytes, and for
@@ -18,7 +18,7 @@ pub(super) fn in_every_split(
     make: &dyn Fn() -> Box<dyn Conversation>,
     said: &[u8],
     failures: u32,
-) -> Vec<Step> {
+) -> Vec<ProxyStep> {
     answered_in_every_split(make, said, Answers { failures, ..Answers::default() })
 }
 
@@ -27,7 +27,7 @@ pub(super) fn answered_in_every_split(
     make: &dyn Fn() -> Box<dyn Conversation>,
     said: &[u8],
     answers: Answers,
-) -> Vec<Step> {
+) -> Vec<ProxyStep> {
     let late = Answers { at_once: false, ..answers };
     let whole = talk(make, [said].into_iter(), late);
     for at_once in [false, true] {

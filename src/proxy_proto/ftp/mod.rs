@@ -24,7 +24,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Conversation, Step, Target, Unreached, say};
+use super::{Conversation, ProxyStep, Target, Unreached, say};
 use crate::limits::{FTP_OWN_ANSWERS_MAX, FTP_PENDING_MAX, PROXY_HEAD_BYTES};
 use command::Command;
 use line::{Lines, TooLong};
@@ -121,7 +121,7 @@ impl Ftp {
     }
 
     /// Does what can be done with what is there, one thing after another.
-    fn advance(&mut self, steps: &mut Vec<Step>) {
+    fn advance(&mut self, steps: &mut Vec<ProxyStep>) {
         while !self.is_over() && self.advance_once(steps) {}
         if self.client_lines.held_bytes() > PROXY_HEAD_BYTES {
             self.give_up("Too much was said ahead of the answers", steps);
@@ -131,7 +131,7 @@ impl Ftp {
     }
 
     /// Whether there was anything to do.
-    fn advance_once(&mut self, steps: &mut Vec<Step>) -> bool {
+    fn advance_once(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         if self.ports.is_being_opened() {
             return false;
         }
@@ -168,7 +168,7 @@ impl Ftp {
         false
     }
 
-    fn command(&mut self, command: &Command, steps: &mut Vec<Step>) {
+    fn command(&mut self, command: &Command, steps: &mut Vec<ProxyStep>) {
         let asks = self.config.server.is_none();
         match &command.verb[..] {
             "AUTH" => self.answer(
@@ -192,19 +192,19 @@ impl Ftp {
         }
     }
 
-    fn pass(&mut self, command: &Command, due: Due, steps: &mut Vec<Step>) {
+    fn pass(&mut self, command: &Command, due: Due, steps: &mut Vec<ProxyStep>) {
         self.pending.push_back(due);
         tell_server(&command.to_server(), steps);
     }
 
     /// Where the client names the server: its login.
-    fn login(&mut self, command: &Command, steps: &mut Vec<Step>) {
+    fn login(&mut self, command: &Command, steps: &mut Vec<ProxyStep>) {
         let login = login::parse(&command.argument);
         match (&self.stage, login) {
             (Stage::Asking, Ok(login)) => {
                 self.target = Some(login.target.clone());
                 self.stage = Stage::Connecting(Some(login.name));
-                steps.push(Step::Connect(login.target));
+                steps.push(ProxyStep::Connect(login.target));
             }
             (Stage::Asking, Err(why)) => self.answer(&format!("530 {why}")),
             (_, Ok(login)) if self.target.as_ref() != Some(&login.target) => {
@@ -224,7 +224,7 @@ impl Ftp {
         self.pending.push_back(Due::Own(text.to_owned()));
     }
 
-    fn answer_now(&mut self, text: &str, steps: &mut Vec<Step>) {
+    fn answer_now(&mut self, text: &str, steps: &mut Vec<ProxyStep>) {
         say(format!("{text}\r\n").as_bytes(), steps);
         self.own_answers += 1;
         if self.own_answers == FTP_OWN_ANSWERS_MAX {
@@ -234,12 +234,12 @@ impl Ftp {
 
     /// When everything is answered, the server learns that the client has ended. Whether there was
     /// anything to do.
-    fn pass_end_on(&mut self, steps: &mut Vec<Step>) -> bool {
+    fn pass_end_on(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         match self.stage {
             Stage::Asking => self.end(steps),
             Stage::Talking { .. } if self.pending.is_empty() && !self.server_told => {
                 self.server_told = true;
-                steps.push(Step::EndServer);
+                steps.push(ProxyStep::EndServer);
             }
             _ => return false,
         }
@@ -247,14 +247,14 @@ impl Ftp {
     }
 
     /// Why is said as it is.
-    fn give_up(&mut self, why: &str, steps: &mut Vec<Step>) {
+    fn give_up(&mut self, why: &str, steps: &mut Vec<ProxyStep>) {
         say(format!("421 {why}\r\n").as_bytes(), steps);
-        steps.push(Step::Note(format!("FTP gave up: {why}")));
+        steps.push(ProxyStep::Note(format!("FTP gave up: {why}")));
         self.end(steps);
     }
 
-    fn end(&mut self, steps: &mut Vec<Step>) {
-        steps.push(Step::EndClient);
+    fn end(&mut self, steps: &mut Vec<ProxyStep>) {
+        steps.push(ProxyStep::EndClient);
         self.stage = Stage::Over;
         self.client_lines = Lines::default();
         self.server_lines = Lines::default();
@@ -267,19 +267,19 @@ fn user(name: &[u8]) -> Vec<u8> {
 }
 
 /// Adds bytes for the server, to those that are the last step already if there are.
-fn tell_server(bytes: &[u8], steps: &mut Vec<Step>) {
+fn tell_server(bytes: &[u8], steps: &mut Vec<ProxyStep>) {
     match steps.last_mut() {
-        Some(Step::ToServer(said)) => said.extend_from_slice(bytes),
-        _ => steps.push(Step::ToServer(bytes.to_vec())),
+        Some(ProxyStep::ToServer(said)) => said.extend_from_slice(bytes),
+        _ => steps.push(ProxyStep::ToServer(bytes.to_vec())),
     }
 }
 
 impl Conversation for Ftp {
-    fn begin(&mut self, steps: &mut Vec<Step>) {
+    fn begin(&mut self, steps: &mut Vec<ProxyStep>) {
         match &self.target {
             Some(server) => {
                 self.stage = Stage::Connecting(None);
-                steps.push(Step::Connect(server.clone()));
+                steps.push(ProxyStep::Connect(server.clone()));
             }
             None => {
                 let host = self.config.banner_host.escape_debug();
@@ -289,14 +289,14 @@ impl Conversation for Ftp {
         }
     }
 
-    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         if !self.is_over() {
             self.client_lines.put(bytes);
             self.advance(steps);
         }
     }
 
-    fn client_ended(&mut self, steps: &mut Vec<Step>) {
+    fn client_ended(&mut self, steps: &mut Vec<ProxyStep>) {
         self.client_ended = true;
         self.advance(steps);
     }
@@ -304,7 +304,7 @@ impl Conversation for Ftp {
     fn connected(
         &mut self,
         result: Result<(SocketAddr, SocketAddr), Unreached>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         let Stage::Connecting(name) = &mut self.stage else { return };
         match result {
@@ -322,14 +322,14 @@ impl Conversation for Ftp {
         }
     }
 
-    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         if let Stage::Talking { .. } = self.stage {
             self.server_lines.put(bytes);
             self.advance(steps);
         }
     }
 
-    fn server_ended(&mut self, steps: &mut Vec<Step>) {
+    fn server_ended(&mut self, steps: &mut Vec<ProxyStep>) {
         if let Stage::Talking { .. } = self.stage {
             if !self.pending.is_empty() || self.ports.is_being_opened() {
                 say(b"421 The server has ended the connection\r\n", steps);
@@ -342,7 +342,7 @@ impl Conversation for Ftp {
         &mut self,
         request: u32,
         result: Result<SocketAddr, String>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         if !self.is_over() {
             self.port_is_open(request, result, steps);
@@ -354,12 +354,12 @@ impl Conversation for Ftp {
         &mut self,
         request: u32,
         _result: Result<SocketAddr, String>,
-        _steps: &mut Vec<Step>,
+        _steps: &mut Vec<ProxyStep>,
     ) {
         self.ports.is_used(request);
     }
 
-    fn timed_out(&mut self, steps: &mut Vec<Step>) {
+    fn timed_out(&mut self, steps: &mut Vec<ProxyStep>) {
         if self.awaits_client() {
             self.give_up("No host was named in time", steps);
         }

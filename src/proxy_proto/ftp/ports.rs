@@ -8,7 +8,7 @@ use super::command::Command;
 use super::reply::{self, is_of_a_transfer};
 use super::{Due, Ftp, Stage, tell_server};
 use crate::limits::FTP_DATA_PORT_MIN;
-use crate::proxy_proto::{Lead, Step, Then, say};
+use crate::proxy_proto::{Lead, PortUse, ProxyStep, say};
 
 /// Which of the two commands of passive mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +58,12 @@ impl Ports {
     }
 
     /// The one that is open is of no more use.
-    fn close(&mut self, steps: &mut Vec<Step>) {
-        steps.extend(self.open.take().map(Step::ClosePort));
+    fn close(&mut self, steps: &mut Vec<ProxyStep>) {
+        steps.extend(self.open.take().map(ProxyStep::ClosePort));
     }
 
     /// The server does not take this one.
-    pub(super) fn give_up(&mut self, request: u32, steps: &mut Vec<Step>) {
+    pub(super) fn give_up(&mut self, request: u32, steps: &mut Vec<ProxyStep>) {
         if self.open == Some(request) {
             self.close(steps);
         }
@@ -77,7 +77,7 @@ impl Ports {
 
 impl Ftp {
     /// PASV or EPSV. A server that is reached by IPv6 has no address for PASV, and is asked EPSV.
-    pub(super) fn passive(&mut self, asked: Form, steps: &mut Vec<Step>) {
+    pub(super) fn passive(&mut self, asked: Form, steps: &mut Vec<ProxyStep>) {
         let Stage::Talking { server, .. } = self.stage else { return };
         self.ports.close(steps);
         let sent = match server {
@@ -88,7 +88,7 @@ impl Ftp {
         self.ask_server(asked, sent, steps);
     }
 
-    fn ask_server(&mut self, asked: Form, sent: Form, steps: &mut Vec<Step>) {
+    fn ask_server(&mut self, asked: Form, sent: Form, steps: &mut Vec<ProxyStep>) {
         self.pending.push_back(Due::Passive { asked, sent });
         let command: &[u8] = match sent {
             Form::Plain => b"PASV\r\n",
@@ -99,7 +99,7 @@ impl Ftp {
 
     /// EPSV may say which protocol the client wants: that is one matter, and what the server is
     /// reached by another.
-    pub(super) fn extended_passive(&mut self, command: &Command, steps: &mut Vec<Step>) {
+    pub(super) fn extended_passive(&mut self, command: &Command, steps: &mut Vec<ProxyStep>) {
         match (&command.argument.to_ascii_uppercase()[..], self.client) {
             (b"", _) | (b"1", None | Some(IpAddr::V4(_))) | (b"2", None | Some(IpAddr::V6(_))) => {
                 self.passive(Form::Extended, steps);
@@ -118,7 +118,7 @@ impl Ftp {
         code: u16,
         line: &[u8],
         (asked, sent): (Form, Form),
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         let Stage::Talking { server, .. } = self.stage else { return };
         let text = reply::text(line);
@@ -141,7 +141,7 @@ impl Ftp {
             Some(port) if port >= FTP_DATA_PORT_MIN => {
                 let request = self.ports.ask(What::Passive(asked));
                 let lead = Lead::Server(SocketAddr::new(server, port));
-                steps.push(Step::OpenPort { request, lead });
+                steps.push(ProxyStep::OpenPort { request, lead });
             }
             Some(port) => self.answer_now(&format!("425 The server offers port {port}"), steps),
             None => self.answer_now("425 The server names no port", steps),
@@ -149,7 +149,7 @@ impl Ftp {
     }
 
     /// PORT or EPRT.
-    pub(super) fn active(&mut self, command: &Command, steps: &mut Vec<Step>) {
+    pub(super) fn active(&mut self, command: &Command, steps: &mut Vec<ProxyStep>) {
         let Stage::Talking { server, own } = self.stage else { return };
         self.ports.close(steps);
         let named = match &command.verb[..] {
@@ -162,7 +162,7 @@ impl Ftp {
                 self.answer("522 Network protocol not supported, use (1,2)");
             }
             Ok(named) if Some(named.ip().to_canonical()) != self.client => {
-                steps.push(Step::Note(format!("FTP data connection to {named} refused")));
+                steps.push(ProxyStep::Note(format!("FTP data connection to {named} refused")));
                 self.answer("500 Data connections go to the client's own host only");
             }
             Ok(named) if named.port() < FTP_DATA_PORT_MIN => {
@@ -170,8 +170,8 @@ impl Ftp {
             }
             Ok(named) => {
                 let request = self.ports.ask(What::Active(own));
-                let then = Then::CallClient(named.port());
-                steps.push(Step::ListenHere { request, own: Some(own), from: server, then });
+                let then = PortUse::CallClient(named.port());
+                steps.push(ProxyStep::ListenHere { request, own: Some(own), from: server, then });
             }
         }
     }
@@ -181,7 +181,7 @@ impl Ftp {
         &mut self,
         request: u32,
         result: Result<SocketAddr, String>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         let asked_for = |opening: &mut Opening| opening.request == request;
         let Some(Opening { what, .. }) = self.ports.opening.take_if(asked_for) else { return };

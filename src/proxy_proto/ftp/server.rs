@@ -2,10 +2,10 @@
 
 use super::reply::{self, Part};
 use super::{Due, Ftp, tell_server, user};
-use crate::proxy_proto::{Step, say};
+use crate::proxy_proto::{ProxyStep, say};
 
 impl Ftp {
-    pub(super) fn server_line(&mut self, line: &[u8], steps: &mut Vec<Step>) {
+    pub(super) fn server_line(&mut self, line: &[u8], steps: &mut Vec<ProxyStep>) {
         self.own_answers = 0;
         if line.contains(&0) {
             return self.give_up("The server does not speak FTP", steps);
@@ -34,7 +34,7 @@ impl Ftp {
     }
 
     /// The server has replied, with this as the last line.
-    fn reply_ends(&mut self, code: u16, line: &[u8], steps: &mut Vec<Step>) {
+    fn reply_ends(&mut self, code: u16, line: &[u8], steps: &mut Vec<ProxyStep>) {
         match self.pending.pop_front() {
             Some(Due::Greeting(Some(name))) if code < 300 => {
                 self.pending.push_front(Due::Reply);

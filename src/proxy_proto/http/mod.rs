@@ -29,7 +29,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Conversation, Step, Target, Unreached, say};
+use super::{Conversation, ProxyStep, Target, Unreached, say};
 use crate::cli::plan::User;
 use crate::limits::HTTP_HELD_BYTES;
 use exchange::{Answer, Exchange};
@@ -93,7 +93,7 @@ impl Http {
     }
 
     /// Goes on with what is held, as far as it goes.
-    fn turn(&mut self, steps: &mut Vec<Step>) {
+    fn turn(&mut self, steps: &mut Vec<ProxyStep>) {
         loop {
             let goes_on = match &self.state {
                 State::Asking => self.take_request(steps),
@@ -113,12 +113,12 @@ impl Http {
     }
 
     /// Begins to serve the next request, if its head is there. Whether there is more to do.
-    fn take_request(&mut self, steps: &mut Vec<Step>) -> bool {
+    fn take_request(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         let mut head_only = false;
         let asked = match self.scan.find(self.held.bytes(), request::begins, LineEnd::Crlf) {
             Ok(None) if !self.client_ended => return false,
             Ok(None) if !self.scan.has_begun() => {
-                self.end(Step::EndClient, steps);
+                self.end(ProxyStep::EndClient, steps);
                 return false;
             }
             Ok(None) => Err(Fault::bad("the client ended in the middle of a request's head")),
@@ -137,7 +137,7 @@ impl Http {
             Err(fault) => self.refuse(fault, !head_only, steps),
             Ok(Asked::Tunnel(target)) => {
                 self.server = None;
-                steps.push(Step::Connect(target));
+                steps.push(ProxyStep::Connect(target));
                 self.state = State::Tunnelling;
             }
             Ok(Asked::Resource(request)) if self.server.as_ref() == Some(&request.target) => {
@@ -151,14 +151,14 @@ impl Http {
         false
     }
 
-    fn connect(&mut self, exchange: Box<Exchange>, steps: &mut Vec<Step>) {
+    fn connect(&mut self, exchange: Box<Exchange>, steps: &mut Vec<ProxyStep>) {
         self.server = None;
-        steps.push(Step::Connect(exchange.target.clone()));
+        steps.push(ProxyStep::Connect(exchange.target.clone()));
         self.state = State::Connecting(exchange);
     }
 
     /// The server is connected: it gets the request's head.
-    fn serve(&mut self, mut exchange: Box<Exchange>, steps: &mut Vec<Step>) {
+    fn serve(&mut self, mut exchange: Box<Exchange>, steps: &mut Vec<ProxyStep>) {
         self.server = Some(exchange.target.clone());
         if exchange.is_reused && exchange.is_repeatable {
             say_to_server(&exchange.head, steps);
@@ -169,7 +169,7 @@ impl Http {
     }
 
     /// Passes what belongs to the request's body, and says how much that was.
-    fn pass_body(&mut self, bytes: &[u8], steps: &mut Vec<Step>) -> usize {
+    fn pass_body(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) -> usize {
         let State::Serving(exchange) = &mut self.state else { return 0 };
         let mut out = Vec::new();
         let passed = exchange.body.pass(bytes, &mut out);
@@ -184,7 +184,7 @@ impl Http {
 
     /// Whether the exchange is over, and the next can begin. A server may have answered before it
     /// has all of the request: the rest then follows.
-    fn settle(&mut self, steps: &mut Vec<Step>) -> bool {
+    fn settle(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         let State::Serving(exchange) = &self.state else { return false };
         let sent = exchange.body.has_ended();
         if !sent && self.client_ended {
@@ -198,7 +198,7 @@ impl Http {
             return false;
         }
         if !keeps_client {
-            self.end(Step::EndClient, steps);
+            self.end(ProxyStep::EndClient, steps);
             return false;
         }
         if !sent {
@@ -213,22 +213,22 @@ impl Http {
     }
 
     /// The server that is connected is not asked again.
-    fn drop_server(&mut self, steps: &mut Vec<Step>) {
+    fn drop_server(&mut self, steps: &mut Vec<ProxyStep>) {
         if self.server.take().is_some() {
-            steps.push(Step::EndServer);
+            steps.push(ProxyStep::EndServer);
         }
     }
 
     /// The request is not served: answers so, if nothing was answered yet.
-    fn fail(&mut self, fault: Fault, steps: &mut Vec<Step>) {
+    fn fail(&mut self, fault: Fault, steps: &mut Vec<ProxyStep>) {
         let with_content = match &self.state {
             State::Over => return,
             State::Serving(exchange) if exchange.is_answered() => {
-                steps.push(Step::Note(fault.why.into_owned()));
-                return self.end(Step::EndClient, steps);
+                steps.push(ProxyStep::Note(fault.why.into_owned()));
+                return self.end(ProxyStep::EndClient, steps);
             }
             State::Serving(exchange) if matches!(exchange.answer, Answer::Body { .. }) => {
-                return self.end(Step::Reset(fault.why.into_owned()), steps);
+                return self.end(ProxyStep::Reset(fault.why.into_owned()), steps);
             }
             State::Serving(exchange) | State::Connecting(exchange) => !exchange.terms.head_only,
             State::Asking | State::Tunnelling => true,
@@ -237,13 +237,13 @@ impl Http {
     }
 
     /// Answers why not, and that was all.
-    fn refuse(&mut self, fault: Fault, with_content: bool, steps: &mut Vec<Step>) {
+    fn refuse(&mut self, fault: Fault, with_content: bool, steps: &mut Vec<ProxyStep>) {
         say(&fault.answer(with_content), steps);
-        steps.push(Step::Note(fault.why.into_owned()));
-        self.end(Step::EndClient, steps);
+        steps.push(ProxyStep::Note(fault.why.into_owned()));
+        self.end(ProxyStep::EndClient, steps);
     }
 
-    fn end(&mut self, last: Step, steps: &mut Vec<Step>) {
+    fn end(&mut self, last: ProxyStep, steps: &mut Vec<ProxyStep>) {
         steps.push(last);
         self.state = State::Over;
         self.held = Held::default();
@@ -252,19 +252,19 @@ impl Http {
     }
 
     /// The conversation is over, and bytes pass.
-    fn pass(&mut self, steps: &mut Vec<Step>) {
+    fn pass(&mut self, steps: &mut Vec<ProxyStep>) {
         if !self.held.bytes().is_empty() {
             say_to_server(self.held.bytes(), steps);
         }
         if self.client_ended {
-            steps.push(Step::EndServer);
+            steps.push(ProxyStep::EndServer);
         }
-        self.end(Step::Pass, steps);
+        self.end(ProxyStep::Pass, steps);
     }
 }
 
 impl Conversation for Http {
-    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         if matches!(self.state, State::Over) {
             return;
         }
@@ -278,7 +278,7 @@ impl Conversation for Http {
         }
     }
 
-    fn client_ended(&mut self, steps: &mut Vec<Step>) {
+    fn client_ended(&mut self, steps: &mut Vec<ProxyStep>) {
         self.client_ended = true;
         self.turn(steps);
     }
@@ -286,7 +286,7 @@ impl Conversation for Http {
     fn connected(
         &mut self,
         result: Result<(SocketAddr, SocketAddr), Unreached>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         match (std::mem::replace(&mut self.state, State::Over), result) {
             (State::Tunnelling, Ok(_)) => {
@@ -305,33 +305,33 @@ impl Conversation for Http {
         }
     }
 
-    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+    fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         self.take_answer(bytes, steps);
     }
 
-    fn server_ended(&mut self, steps: &mut Vec<Step>) {
+    fn server_ended(&mut self, steps: &mut Vec<ProxyStep>) {
         self.lose_server(steps);
     }
 
-    fn server_failed(&mut self, steps: &mut Vec<Step>) {
+    fn server_failed(&mut self, steps: &mut Vec<ProxyStep>) {
         match &self.state {
             // An answer that ends with the connection is cut short, and nothing in it says so.
             State::Serving(exchange) if exchange.answer_is_under_way() => {
                 let why = "the server broke off in the middle of its answer";
-                self.end(Step::Reset(why.into()), steps);
+                self.end(ProxyStep::Reset(why.into()), steps);
             }
             _ => self.lose_server(steps),
         }
     }
 
-    fn timed_out(&mut self, steps: &mut Vec<Step>) {
+    fn timed_out(&mut self, steps: &mut Vec<ProxyStep>) {
         if !matches!(self.state, State::Asking) {
             return;
         }
         if self.has_served && !self.scan.has_begun() {
             // Behind an answer nobody waits for another: it could be taken for that of a request
             // which is on its way.
-            return self.end(Step::EndClient, steps);
+            return self.end(ProxyStep::EndClient, steps);
         }
         self.fail(Fault::new(Status::RequestTimeout, "no whole request came in time"), steps);
     }
@@ -350,9 +350,9 @@ impl Conversation for Http {
 }
 
 /// Adds bytes for the server, to those that are the last step already if there are.
-fn say_to_server(bytes: &[u8], steps: &mut Vec<Step>) {
+fn say_to_server(bytes: &[u8], steps: &mut Vec<ProxyStep>) {
     match steps.last_mut() {
-        Some(Step::ToServer(said)) => said.extend_from_slice(bytes),
-        _ => steps.push(Step::ToServer(bytes.to_vec())),
+        Some(ProxyStep::ToServer(said)) => said.extend_from_slice(bytes),
+        _ => steps.push(ProxyStep::ToServer(bytes.to_vec())),
     }
 }

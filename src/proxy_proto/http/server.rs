@@ -7,11 +7,11 @@ use super::response::{self, Answered};
 use super::scan::{LineEnd, Scan};
 use super::{Http, State, say};
 use crate::limits::PROXY_HEAD_BYTES;
-use crate::proxy_proto::Step;
+use crate::proxy_proto::ProxyStep;
 
 impl Http {
     /// Bytes of the server that is connected.
-    pub(super) fn take_answer(&mut self, mut bytes: &[u8], steps: &mut Vec<Step>) {
+    pub(super) fn take_answer(&mut self, mut bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         while !bytes.is_empty() {
             let State::Serving(exchange) = &mut self.state else {
                 // Nothing was asked. Whatever it is, it must not become the next answer.
@@ -40,7 +40,7 @@ impl Http {
                         }
                         Err(why) => {
                             let why = format!("the server's answer is malformed: {why}");
-                            return self.end(Step::Reset(why), steps);
+                            return self.end(ProxyStep::Reset(why), steps);
                         }
                     }
                 }
@@ -49,7 +49,7 @@ impl Http {
     }
 
     /// Takes in what belongs to the answer's head, and says how much that was.
-    fn take_head(&mut self, bytes: &[u8], steps: &mut Vec<Step>) -> usize {
+    fn take_head(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) -> usize {
         let before = self.answer.len();
         // One more than a head can have, which is what makes it too long.
         let most = (PROXY_HEAD_BYTES + 1 - before).min(bytes.len());
@@ -102,7 +102,7 @@ impl Http {
     }
 
     /// The server will send no more.
-    pub(super) fn lose_server(&mut self, steps: &mut Vec<Step>) {
+    pub(super) fn lose_server(&mut self, steps: &mut Vec<ProxyStep>) {
         match std::mem::replace(&mut self.state, State::Asking) {
             State::Asking => self.drop_server(steps),
             State::Serving(exchange) => match &exchange.answer {
@@ -115,8 +115,8 @@ impl Http {
                     // The client sees what it would have seen of the server itself, and knows best
                     // whether to ask again (RFC 9110 section 9.2.2).
                     let why = "the server ended before it answered on a kept connection";
-                    steps.push(Step::Note(why.into()));
-                    self.end(Step::EndClient, steps);
+                    steps.push(ProxyStep::Note(why.into()));
+                    self.end(ProxyStep::EndClient, steps);
                 }
                 Answer::Head => {
                     let why = if self.answer.is_empty() {
@@ -128,11 +128,11 @@ impl Http {
                     self.fail(Fault::gateway(why), steps);
                 }
                 Answer::Body { body, .. } if body.has_ended() || body.ends_with_connection() => {
-                    self.end(Step::EndClient, steps);
+                    self.end(ProxyStep::EndClient, steps);
                 }
                 Answer::Body { .. } => {
                     let why = "the server ended in the middle of its answer";
-                    self.end(Step::Reset(why.into()), steps);
+                    self.end(ProxyStep::Reset(why.into()), steps);
                 }
             },
             // Of a server before this one.

@@ -15,7 +15,7 @@ const BEFORE_ADDRESS_BYTES: usize = 3;
 
 /// Where a datagram goes to. The port is never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To<'d> {
+pub enum DatagramTarget<'d> {
     /// An address, never an IPv4 one in the form of an IPv6 one.
     Address(SocketAddr),
     /// A name that may be looked up, and a port.
@@ -24,7 +24,7 @@ pub enum To<'d> {
 
 /// Why a datagram is not sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum HeaderError {
     /// The datagram ends in its header.
     Short,
     /// It is one of several that make a whole, which nobody has to support.
@@ -38,14 +38,14 @@ pub enum Why {
 }
 
 /// As a clause for the log.
-impl fmt::Display for Why {
+impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::Short => f.write_str("the datagram ends in its header"),
-            Why::Fragment => f.write_str("fragments are not supported"),
-            Why::Kind(kind) => write!(f, "addresses of kind {kind} are not supported"),
-            Why::Host => f.write_str("what should be a host's name is none"),
-            Why::Port => f.write_str("port 0 cannot be sent to"),
+            HeaderError::Short => f.write_str("the datagram ends in its header"),
+            HeaderError::Fragment => f.write_str("fragments are not supported"),
+            HeaderError::Kind(kind) => write!(f, "addresses of kind {kind} are not supported"),
+            HeaderError::Host => f.write_str("what should be a host's name is none"),
+            HeaderError::Port => f.write_str("port 0 cannot be sent to"),
         }
     }
 }
@@ -55,22 +55,25 @@ impl fmt::Display for Why {
 ///
 /// # Errors
 /// Why it cannot be sent on.
-pub fn read(datagram: &[u8]) -> Result<(To<'_>, usize), Why> {
+pub fn read(datagram: &[u8]) -> Result<(DatagramTarget<'_>, usize), HeaderError> {
     let (&[_, _, fragment], rest) =
-        datagram.split_first_chunk::<BEFORE_ADDRESS_BYTES>().ok_or(Why::Short)?;
+        datagram.split_first_chunk::<BEFORE_ADDRESS_BYTES>().ok_or(HeaderError::Short)?;
     if fragment != 0 {
-        return Err(Why::Fragment);
+        return Err(HeaderError::Fragment);
     }
-    let (host, port, address_bytes) =
-        address::read(rest).map_err(|OtherKind(kind)| Why::Kind(kind))?.ok_or(Why::Short)?;
+    let (host, port, address_bytes) = address::read(rest)
+        .map_err(|OtherKind(kind)| HeaderError::Kind(kind))?
+        .ok_or(HeaderError::Short)?;
     if port == 0 {
-        return Err(Why::Port);
+        return Err(HeaderError::Port);
     }
     let to = match host {
-        Host::Address(address) => To::Address(SocketAddr::new(address.to_canonical(), port)),
-        Host::Text(text) => match host::read(text).ok_or(Why::Host)? {
-            host::Host::Address(address) => To::Address(SocketAddr::new(address, port)),
-            host::Host::Name(name) => To::Name(name, port),
+        Host::Address(address) => {
+            DatagramTarget::Address(SocketAddr::new(address.to_canonical(), port))
+        }
+        Host::Text(text) => match host::read(text).ok_or(HeaderError::Host)? {
+            host::Host::Address(address) => DatagramTarget::Address(SocketAddr::new(address, port)),
+            host::Host::Name(name) => DatagramTarget::Name(name, port),
         },
     };
     Ok((to, BEFORE_ADDRESS_BYTES + address_bytes))
@@ -101,28 +104,44 @@ mod tests {
         let name = "n".repeat(250);
         let long = [&b"\0\0\0\x03\xfa"[..], name.as_bytes(), b"\0\x35"].concat();
         for (datagram, to, header_bytes) in [
-            (&b"\0\0\0\x01\x0a\0\0\x01\x01\x02data"[..], To::Address(address("10.0.0.1:258")), 10),
-            (b"\x01\x02\0\x01\x0a\0\0\x01\0\x35", To::Address(address("10.0.0.1:53")), 10),
-            (&v6, To::Address(address("[2001:db8::1]:53")), 22),
-            (&mapped, To::Address(address("10.0.0.1:53")), 22),
-            (b"\0\0\0\x03\x0bexample.org\0\x35", To::Name("example.org", 53), 18),
-            (b"\0\0\0\x03\x0810.0.0.1\0\x35data", To::Address(address("10.0.0.1:53")), 15),
-            (b"\0\0\0\x03\x05[::1]\0\x35data", To::Address(address("[::1]:53")), 12),
-            (&long, To::Name(&name, 53), 257),
+            (
+                &b"\0\0\0\x01\x0a\0\0\x01\x01\x02data"[..],
+                DatagramTarget::Address(address("10.0.0.1:258")),
+                10,
+            ),
+            (
+                b"\x01\x02\0\x01\x0a\0\0\x01\0\x35",
+                DatagramTarget::Address(address("10.0.0.1:53")),
+                10,
+            ),
+            (&v6, DatagramTarget::Address(address("[2001:db8::1]:53")), 22),
+            (&mapped, DatagramTarget::Address(address("10.0.0.1:53")), 22),
+            (b"\0\0\0\x03\x0bexample.org\0\x35", DatagramTarget::Name("example.org", 53), 18),
+            (
+                b"\0\0\0\x03\x0810.0.0.1\0\x35data",
+                DatagramTarget::Address(address("10.0.0.1:53")),
+                15,
+            ),
+            (b"\0\0\0\x03\x05[::1]\0\x35data", DatagramTarget::Address(address("[::1]:53")), 12),
+            (&long, DatagramTarget::Name(&name, 53), 257),
         ] {
             assert_eq!(read(datagram), Ok((to, header_bytes)), "{datagram:?}");
             for cut in 0..header_bytes {
-                assert_eq!(read(&datagram[..cut]), Err(Why::Short), "{datagram:?} cut at {cut}");
+                assert_eq!(
+                    read(&datagram[..cut]),
+                    Err(HeaderError::Short),
+                    "{datagram:?} cut at {cut}"
+                );
             }
         }
         for (datagram, why) in [
-            (&b"\0\0\x01\x01\x0a\0\0\x01\x01\x02data"[..], Why::Fragment),
-            (b"\0\0\x80", Why::Fragment),
-            (b"\0\0\0\x02\x0a\0\0\x01\x01\x02data", Why::Kind(2)),
-            (b"\0\0\0\x01\x0a\0\0\x01\0\0data", Why::Port),
-            (b"\0\0\0\x03\0\0\x35", Why::Host),
-            (b"\0\0\0\x03\x05127.1\0\x35", Why::Host),
-            (b"\0\0\0\x03\x02a\xff\0\x35", Why::Host),
+            (&b"\0\0\x01\x01\x0a\0\0\x01\x01\x02data"[..], HeaderError::Fragment),
+            (b"\0\0\x80", HeaderError::Fragment),
+            (b"\0\0\0\x02\x0a\0\0\x01\x01\x02data", HeaderError::Kind(2)),
+            (b"\0\0\0\x01\x0a\0\0\x01\0\0data", HeaderError::Port),
+            (b"\0\0\0\x03\0\0\x35", HeaderError::Host),
+            (b"\0\0\0\x03\x05127.1\0\x35", HeaderError::Host),
+            (b"\0\0\0\x03\x02a\xff\0\x35", HeaderError::Host),
         ] {
             assert_eq!(read(datagram), Err(why), "{datagram:?}");
         }

@@ -17,7 +17,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Conversation, Lead, Step, Then, Unreached, users};
+use super::{Conversation, Lead, PortUse, ProxyStep, Unreached, users};
 use crate::cli::plan::{Proxy, User};
 use crate::limits::PROXY_HEAD_BYTES;
 use reply::{Reply, Version};
@@ -94,7 +94,7 @@ impl Socks {
     }
 
     /// Uses up what is held, as far as whole messages go.
-    fn read(&mut self, steps: &mut Vec<Step>) {
+    fn read(&mut self, steps: &mut Vec<ProxyStep>) {
         loop {
             let taken = match self.state {
                 State::First => match self.held.first().copied() {
@@ -106,7 +106,7 @@ impl Socks {
                     Some(4 | 5) => None,
                     Some(other) => {
                         let why = format!("neither SOCKS 4 nor 5: the first byte is {other:#04x}");
-                        self.end(Step::Reset(why), steps);
+                        self.end(ProxyStep::Reset(why), steps);
                         None
                     }
                 },
@@ -134,7 +134,7 @@ impl Socks {
     }
 
     /// Whether the client's version is served. One that is not is told so in its own terms.
-    fn serves(&mut self, version: Version, steps: &mut Vec<Step>) -> bool {
+    fn serves(&mut self, version: Version, steps: &mut Vec<ProxyStep>) -> bool {
         self.version = Some(version);
         if version.proxy().meets(self.config.versions) {
             return true;
@@ -143,41 +143,42 @@ impl Socks {
             Version::Four => (reply::request(version, Reply::Failure, None), Version::Five),
             Version::Five => (reply::method(reply::NO_METHOD), Version::Four),
         };
-        steps.push(Step::ToClient(no));
-        steps
-            .push(Step::Note(format!("SOCKS {version} is refused: the exit is for SOCKS {other}")));
-        self.end(Step::EndClient, steps);
+        steps.push(ProxyStep::ToClient(no));
+        steps.push(ProxyStep::Note(format!(
+            "SOCKS {version} is refused: the exit is for SOCKS {other}"
+        )));
+        self.end(ProxyStep::EndClient, steps);
         false
     }
 
     /// The readers give the bytes that a whole message had, and `None` while it is not whole, or
     /// when it was the last.
-    fn read_methods(&mut self, steps: &mut Vec<Step>) -> Option<usize> {
+    fn read_methods(&mut self, steps: &mut Vec<ProxyStep>) -> Option<usize> {
         let (methods, bytes) = request::methods(&self.held)?;
         let (method, next) = match self.config.users {
             None => (reply::NO_AUTHENTICATION, State::Request),
             Some(_) => (reply::USER_PASSWORD, State::Password),
         };
         if !methods.contains(&method) {
-            steps.push(Step::ToClient(reply::method(reply::NO_METHOD)));
-            steps.push(Step::Note(match method {
+            steps.push(ProxyStep::ToClient(reply::method(reply::NO_METHOD)));
+            steps.push(ProxyStep::Note(match method {
                 reply::USER_PASSWORD => "SOCKS 5 without user and password is refused".into(),
                 _ => "SOCKS 5 that insists on authentication is refused: no users are set".into(),
             }));
-            self.end(Step::EndClient, steps);
+            self.end(ProxyStep::EndClient, steps);
             return None;
         }
-        steps.push(Step::ToClient(reply::method(method)));
+        steps.push(ProxyStep::ToClient(reply::method(method)));
         self.state = next;
         Some(bytes)
     }
 
-    fn read_password(&mut self, steps: &mut Vec<Step>) -> Option<usize> {
+    fn read_password(&mut self, steps: &mut Vec<ProxyStep>) -> Option<usize> {
         let why = match request::password(&self.held) {
             Ok(whole) => {
                 let (Password { user, password }, bytes) = whole?;
                 if self.config.know(user, password) {
-                    steps.push(Step::ToClient(reply::password(true)));
+                    steps.push(ProxyStep::ToClient(reply::password(true)));
                     self.state = State::Request;
                     return Some(bytes);
                 }
@@ -185,13 +186,13 @@ impl Socks {
             }
             Err(Fault { why, .. }) => why,
         };
-        steps.push(Step::ToClient(reply::password(false)));
-        steps.push(Step::Note(why));
-        self.end(Step::EndClient, steps);
+        steps.push(ProxyStep::ToClient(reply::password(false)));
+        steps.push(ProxyStep::Note(why));
+        self.end(ProxyStep::EndClient, steps);
         None
     }
 
-    fn read_request(&mut self, version: Version, steps: &mut Vec<Step>) -> Option<usize> {
+    fn read_request(&mut self, version: Version, steps: &mut Vec<ProxyStep>) -> Option<usize> {
         let read = match version {
             Version::Four => request::four(&self.held),
             Version::Five => request::five(&self.held),
@@ -204,24 +205,24 @@ impl Socks {
             }
         };
         if version == Version::Four && self.config.four_has_users {
-            steps.push(Step::ToClient(reply::no_such_user()));
-            steps.push(Step::Note(
+            steps.push(ProxyStep::ToClient(reply::no_such_user()));
+            steps.push(ProxyStep::Note(
                 "SOCKS 4 is refused: it has no passwords, and users are set".into(),
             ));
-            self.end(Step::EndClient, steps);
+            self.end(ProxyStep::EndClient, steps);
             return None;
         }
         self.state = match request {
             Request::Connect(target) => {
-                steps.push(Step::Connect(target));
+                steps.push(ProxyStep::Connect(target));
                 State::Connecting(version)
             }
             Request::Bind(target) => {
-                steps.push(Step::CheckHost(target));
+                steps.push(ProxyStep::CheckHost(target));
                 State::Binding(version, Bind::Checking)
             }
             Request::Associate => {
-                steps.push(Step::OpenPort { request: PORT, lead: Lead::SocksDatagrams });
+                steps.push(ProxyStep::OpenPort { request: PORT, lead: Lead::SocksDatagrams });
                 State::Opening
             }
             Request::Other(command) => {
@@ -234,31 +235,31 @@ impl Socks {
     }
 
     /// Says no to the request, and why to the log.
-    fn refuse(&mut self, version: Version, reply: Reply, why: &str, steps: &mut Vec<Step>) {
-        steps.push(Step::ToClient(reply::request(version, reply, None)));
-        steps.push(Step::Note(format!("SOCKS {version}: {why}")));
-        self.end(Step::EndClient, steps);
+    fn refuse(&mut self, version: Version, reply: Reply, why: &str, steps: &mut Vec<ProxyStep>) {
+        steps.push(ProxyStep::ToClient(reply::request(version, reply, None)));
+        steps.push(ProxyStep::Note(format!("SOCKS {version}: {why}")));
+        self.end(ProxyStep::EndClient, steps);
     }
 
     /// The server was not reached, which who has tried it has logged.
-    fn not_reached(&mut self, version: Version, why: &Unreached, steps: &mut Vec<Step>) {
-        steps.push(Step::ToClient(reply::request(version, why.into(), None)));
-        self.end(Step::EndClient, steps);
+    fn not_reached(&mut self, version: Version, why: &Unreached, steps: &mut Vec<ProxyStep>) {
+        steps.push(ProxyStep::ToClient(reply::request(version, why.into(), None)));
+        self.end(ProxyStep::EndClient, steps);
     }
 
     /// The server is there, at (or for the client behind) this address, and bytes pass.
-    fn pass(&mut self, version: Version, address: SocketAddr, steps: &mut Vec<Step>) {
-        steps.push(Step::ToClient(reply::request(version, Reply::Granted, Some(address))));
+    fn pass(&mut self, version: Version, address: SocketAddr, steps: &mut Vec<ProxyStep>) {
+        steps.push(ProxyStep::ToClient(reply::request(version, Reply::Granted, Some(address))));
         if !self.held.is_empty() {
-            steps.push(Step::ToServer(std::mem::take(&mut self.held)));
+            steps.push(ProxyStep::ToServer(std::mem::take(&mut self.held)));
         }
         if self.client_ended {
-            steps.push(Step::EndServer);
+            steps.push(ProxyStep::EndServer);
         }
-        self.end(Step::Pass, steps);
+        self.end(ProxyStep::Pass, steps);
     }
 
-    fn end(&mut self, how: Step, steps: &mut Vec<Step>) {
+    fn end(&mut self, how: ProxyStep, steps: &mut Vec<ProxyStep>) {
         steps.push(how);
         self.state = State::Over;
         self.held = Vec::new();
@@ -266,24 +267,24 @@ impl Socks {
 }
 
 impl Conversation for Socks {
-    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         if self.state != State::Over {
             self.held.extend_from_slice(bytes);
             self.read(steps);
         }
     }
 
-    fn client_ended(&mut self, steps: &mut Vec<Step>) {
+    fn client_ended(&mut self, steps: &mut Vec<ProxyStep>) {
         self.client_ended = true;
         if self.awaits_client() || self.state == State::Associated {
-            self.end(Step::EndClient, steps);
+            self.end(ProxyStep::EndClient, steps);
         }
     }
 
     fn connected(
         &mut self,
         result: Result<(SocketAddr, SocketAddr), Unreached>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         let State::Connecting(version) = self.state else { return };
         match result {
@@ -292,7 +293,11 @@ impl Conversation for Socks {
         }
     }
 
-    fn host_checked(&mut self, result: Result<Vec<SocketAddr>, Unreached>, steps: &mut Vec<Step>) {
+    fn host_checked(
+        &mut self,
+        result: Result<Vec<SocketAddr>, Unreached>,
+        steps: &mut Vec<ProxyStep>,
+    ) {
         let State::Binding(version, Bind::Checking) = self.state else { return };
         let addresses = match result {
             Ok(addresses) => addresses,
@@ -302,8 +307,8 @@ impl Conversation for Socks {
         let fits = |ip: &IpAddr| version == Version::Five || ip.is_ipv4();
         match addresses.iter().map(|address| address.ip().to_canonical()).find(fits) {
             Some(from) => {
-                let then = Then::BeServer;
-                steps.push(Step::ListenHere { request: PORT, own: None, from, then });
+                let then = PortUse::BeServer;
+                steps.push(ProxyStep::ListenHere { request: PORT, own: None, from, then });
                 self.state = State::Binding(version, Bind::Opening);
             }
             None => {
@@ -317,11 +322,15 @@ impl Conversation for Socks {
         &mut self,
         _request: u32,
         result: Result<SocketAddr, String>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         match (self.state, result) {
             (State::Binding(version, Bind::Opening), Ok(address)) => {
-                steps.push(Step::ToClient(reply::request(version, Reply::Granted, Some(address))));
+                steps.push(ProxyStep::ToClient(reply::request(
+                    version,
+                    Reply::Granted,
+                    Some(address),
+                )));
                 self.state = State::Binding(version, Bind::Waiting);
             }
             (State::Binding(version, Bind::Opening), Err(why)) => {
@@ -330,10 +339,10 @@ impl Conversation for Socks {
             }
             (State::Opening, Ok(address)) => {
                 let granted = reply::request(Version::Five, Reply::Granted, Some(address));
-                steps.push(Step::ToClient(granted));
+                steps.push(ProxyStep::ToClient(granted));
                 self.state = State::Associated;
                 if self.client_ended {
-                    self.end(Step::EndClient, steps);
+                    self.end(ProxyStep::EndClient, steps);
                 }
             }
             // As if it were not known here: that makes a client do without.
@@ -349,7 +358,7 @@ impl Conversation for Socks {
         &mut self,
         _request: u32,
         result: Result<SocketAddr, String>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         let State::Binding(version, Bind::Waiting) = self.state else { return };
         match result {
@@ -362,14 +371,14 @@ impl Conversation for Socks {
     }
 
     /// Nothing: with a server the conversation is over.
-    fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<Step>) {}
+    fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<ProxyStep>) {}
 
     /// As [`Self::from_server`].
-    fn server_ended(&mut self, _steps: &mut Vec<Step>) {}
+    fn server_ended(&mut self, _steps: &mut Vec<ProxyStep>) {}
 
-    fn timed_out(&mut self, steps: &mut Vec<Step>) {
+    fn timed_out(&mut self, steps: &mut Vec<ProxyStep>) {
         if self.awaits_client() {
-            self.end(Step::Reset("the client made no SOCKS request in time".into()), steps);
+            self.end(ProxyStep::Reset("the client made no SOCKS request in time".into()), steps);
         }
     }
 

@@ -14,12 +14,12 @@ fn guarded() -> Box<dyn Conversation> {
     Box::new(Socks::new(SocksConfig::from(Some(users.to_vec()))))
 }
 
-fn connect(host: &str, port: u16) -> Step {
-    Step::Connect(Target { host: host.into(), port })
+fn connect(host: &str, port: u16) -> ProxyStep {
+    ProxyStep::Connect(Target { host: host.into(), port })
 }
 
-fn to_client(parts: &[&[u8]]) -> Step {
-    Step::ToClient(parts.concat())
+fn to_client(parts: &[&[u8]]) -> ProxyStep {
+    ProxyStep::ToClient(parts.concat())
 }
 
 /// Our address towards the server, as the conversations of the tests are told, and none.
@@ -29,10 +29,10 @@ const OWN_4: &[u8] = &[0, 90, 0x9c, 0x40, 198, 51, 100, 7];
 const REJECTED_4: &[u8] = &[0, 91, 0, 0, 0, 0, 0, 0];
 
 /// What a request of 5 comes to, behind the methods.
-fn asked(request: &[u8], failures: u32) -> Vec<Step> {
+fn asked(request: &[u8], failures: u32) -> Vec<ProxyStep> {
     let steps = in_every_split(&open, &[b"\x05\x01\x00", request].concat(), failures);
     match &steps[0] {
-        Step::ToClient(said) => assert_eq!(said[..2], [5, 0]),
+        ProxyStep::ToClient(said) => assert_eq!(said[..2], [5, 0]),
         other => panic!("{other:?}"),
     }
     steps
@@ -47,8 +47,8 @@ fn version_4_by_address_and_by_name() {
         (b"\x04\x01\x00\x50\x00\x00\x00\x01\x00127.0.0.1\x00early", connect("127.0.0.1", 80)),
         (b"\x04\x01\x00\x50\x00\x00\x00\x00\x00early", connect("0.0.0.0", 80)),
     ] {
-        let early = Step::ToServer(b"early".into());
-        let expected = [target, to_client(&[OWN_4]), early, Step::EndServer, Step::Pass];
+        let early = ProxyStep::ToServer(b"early".into());
+        let expected = [target, to_client(&[OWN_4]), early, ProxyStep::EndServer, ProxyStep::Pass];
         assert_eq!(in_every_split(&open, request, 0), expected);
     }
 }
@@ -62,16 +62,16 @@ fn the_other_version_is_refused_in_its_own_terms() {
         }
     };
     let note = |version, other| {
-        Step::Note(format!("SOCKS {version} is refused: the exit is for SOCKS {other}"))
+        ProxyStep::Note(format!("SOCKS {version} is refused: the exit is for SOCKS {other}"))
     };
     let four = b"\x04\x01\x1f\x90\x0a\x00\x00\x01\x00";
     let refused = in_every_split(&of(Proxy::Socks5), four, 0);
-    assert_eq!(refused, [to_client(&[REJECTED_4]), note(4, 5), Step::EndClient]);
+    assert_eq!(refused, [to_client(&[REJECTED_4]), note(4, 5), ProxyStep::EndClient]);
     let five = b"\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x50";
     let refused = in_every_split(&of(Proxy::Socks4), five, 0);
-    assert_eq!(refused, [to_client(&[b"\x05\xff"]), note(5, 4), Step::EndClient]);
+    assert_eq!(refused, [to_client(&[b"\x05\xff"]), note(5, 4), ProxyStep::EndClient]);
     for (versions, request) in [(Proxy::Socks4, &four[..]), (Proxy::Socks5, five)] {
-        assert_eq!(in_every_split(&of(versions), request, 0).last(), Some(&Step::Pass));
+        assert_eq!(in_every_split(&of(versions), request, 0).last(), Some(&ProxyStep::Pass));
     }
 }
 
@@ -85,7 +85,7 @@ fn version_4_is_refused_where_it_has_users() {
             Box::new(Socks::new(config)) as Box<dyn Conversation>
         };
         let steps = in_every_split(&make, b"\x04\x01\x1f\x90\x0a\x00\x00\x01\x00", 0);
-        let wanted = if four_has_users { Step::EndClient } else { Step::Pass };
+        let wanted = if four_has_users { ProxyStep::EndClient } else { ProxyStep::Pass };
         assert_eq!(steps.last(), Some(&wanted));
     }
 }
@@ -106,7 +106,7 @@ fn version_5_by_address_and_by_name() {
     ] {
         let granted = to_client(&[b"\x05\x00\x00\x01", OWN]);
         let chosen = to_client(&[b"\x05\x00"]);
-        let expected = [chosen, target, granted, Step::EndServer, Step::Pass];
+        let expected = [chosen, target, granted, ProxyStep::EndServer, ProxyStep::Pass];
         assert_eq!(asked(request, 0), expected);
     }
     let name = [b'n'; 250];
@@ -127,9 +127,9 @@ fn user_and_password() {
         to_client(&[b"\x05\x02\x01\x00"]),
         connect("h", 1),
         to_client(&[b"\x05\x00\x00\x01", OWN]),
-        Step::ToServer(b"early".into()),
-        Step::EndServer,
-        Step::Pass,
+        ProxyStep::ToServer(b"early".into()),
+        ProxyStep::EndServer,
+        ProxyStep::Pass,
     ];
     assert_eq!(steps, expected);
     for (message, note) in [
@@ -142,12 +142,13 @@ fn user_and_password() {
         (b"\x05\x02me\x06secret", "5 is no version of its password message"),
     ] {
         let said = [b"\x05\x01\x02", message].concat();
-        let refused = [to_client(&[b"\x05\x02\x01\x01"]), Step::Note(note.into()), Step::EndClient];
+        let refused =
+            [to_client(&[b"\x05\x02\x01\x01"]), ProxyStep::Note(note.into()), ProxyStep::EndClient];
         assert_eq!(in_every_split(&guarded, &said, 0), refused);
     }
     // A password may be empty.
     let steps = in_every_split(&guarded, b"\x05\x01\x02\x01\x03you\x00", 0);
-    assert_eq!(steps, [to_client(&[b"\x05\x02\x01\x00"]), Step::EndClient]);
+    assert_eq!(steps, [to_client(&[b"\x05\x02\x01\x00"]), ProxyStep::EndClient]);
 }
 
 #[test]
@@ -160,12 +161,12 @@ fn methods_that_will_not_do() {
     ] {
         let steps = in_every_split(make, methods, 0);
         assert_eq!(steps[0], to_client(&[b"\x05\xff"]), "{methods:?}");
-        assert_eq!(steps[2..], [Step::EndClient]);
+        assert_eq!(steps[2..], [ProxyStep::EndClient]);
     }
     let steps = in_every_split(&guarded, b"\x04\x01\x00\x50\x7f\x00\x00\x01me\x00", 0);
-    let note = Step::Note("SOCKS 4 is refused: it has no passwords, and users are set".into());
+    let note = ProxyStep::Note("SOCKS 4 is refused: it has no passwords, and users are set".into());
     let refused = to_client(&[&[0, 93, 0, 0, 0, 0, 0, 0]]);
-    assert_eq!(steps, [refused, note, Step::EndClient]);
+    assert_eq!(steps, [refused, note, ProxyStep::EndClient]);
 }
 
 #[test]
@@ -181,8 +182,8 @@ fn requests_that_are_refused() {
         (b"\x04\x01\x00\x01", 1, "a request of version 4"),
     ] {
         let refused = to_client(&[&[5, 0, 5, code, 0, 1], NONE]);
-        let note = Step::Note(format!("SOCKS 5: {why}"));
-        assert_eq!(asked(request, 0), [refused, note, Step::EndClient]);
+        let note = ProxyStep::Note(format!("SOCKS 5: {why}"));
+        assert_eq!(asked(request, 0), [refused, note, ProxyStep::EndClient]);
     }
     let long = [b'x'; 256];
     let long_user = [&b"\x04\x01\x00\x01\x7f\x00\x00\x01"[..], &long].concat();
@@ -195,10 +196,10 @@ fn requests_that_are_refused() {
         (&long_user, "the user's name is longer than 255 bytes"),
         (&long_host, "the host's name is longer than 255 bytes"),
     ] {
-        let note = Step::Note(format!("SOCKS 4: {why}"));
+        let note = ProxyStep::Note(format!("SOCKS 4: {why}"));
         let mut steps = Vec::new();
         open().from_client(request, &mut steps);
-        assert_eq!(steps, [to_client(&[REJECTED_4]), note, Step::EndClient]);
+        assert_eq!(steps, [to_client(&[REJECTED_4]), note, ProxyStep::EndClient]);
     }
 }
 
@@ -206,7 +207,7 @@ fn requests_that_are_refused() {
 fn something_else_than_socks_is_reset() {
     for first in [b'G', 0, 1, 6, 0xff] {
         let why = format!("neither SOCKS 4 nor 5: the first byte is {first:#04x}");
-        assert_eq!(in_every_split(&open, &[first, b'E', b'T'], 0), [Step::Reset(why)]);
+        assert_eq!(in_every_split(&open, &[first, b'E', b'T'], 0), [ProxyStep::Reset(why)]);
     }
 }
 
@@ -230,7 +231,7 @@ fn every_cause_has_its_reply() {
             socks.from_client(request, &mut steps);
             steps.clear();
             socks.connected(Err(cause.clone()), &mut steps);
-            assert_eq!(steps, [to_client(&[reply]), Step::EndClient], "{cause:?}");
+            assert_eq!(steps, [to_client(&[reply]), ProxyStep::EndClient], "{cause:?}");
         }
     }
 }
@@ -265,7 +266,10 @@ fn early_data_is_kept_within_its_bound() {
     assert_eq!(steps, [connect("127.0.0.1", 1)]);
     socks.from_client(b"x", &mut steps);
     let why = "SOCKS 4: more data than is kept came before the answer";
-    assert_eq!(steps[1..], [to_client(&[REJECTED_4]), Step::Note(why.into()), Step::EndClient]);
+    assert_eq!(
+        steps[1..],
+        [to_client(&[REJECTED_4]), ProxyStep::Note(why.into()), ProxyStep::EndClient]
+    );
     let address = "127.0.0.1:1".parse().unwrap();
     socks.connected(Ok((address, address)), &mut steps);
     assert_eq!(steps.len(), 4, "it was too late");
@@ -280,7 +284,7 @@ fn the_clock_runs_until_a_server_is_named() {
         assert!(socks.awaits_client(), "{said:?}");
         steps.clear();
         socks.timed_out(&mut steps);
-        assert_eq!(steps, [Step::Reset("the client made no SOCKS request in time".into())]);
+        assert_eq!(steps, [ProxyStep::Reset("the client made no SOCKS request in time".into())]);
         assert!(!socks.awaits_client());
     }
     let mut socks = open();

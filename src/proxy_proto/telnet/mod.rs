@@ -13,7 +13,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
-use super::{Conversation, Step, Target, Unreached, say};
+use super::{Conversation, ProxyStep, Target, Unreached, say};
 use crate::limits::{PROXY_HEAD_BYTES, TELNET_FAILURES_MAX, TELNET_PROMPTS_MAX};
 use line::{Heard, Reader};
 use request::Request;
@@ -66,7 +66,7 @@ impl Telnet {
     }
 
     /// Takes what the client said, until it has named a host.
-    fn read(&mut self, mut bytes: &[u8], steps: &mut Vec<Step>) {
+    fn read(&mut self, mut bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         while self.state == State::Asking && !bytes.is_empty() {
             let (taken, heard) = self.reader.take(bytes);
             bytes = &bytes[taken..];
@@ -85,7 +85,7 @@ impl Telnet {
         }
     }
 
-    fn answer(&mut self, heard: Heard, steps: &mut Vec<Step>) {
+    fn answer(&mut self, heard: Heard, steps: &mut Vec<ProxyStep>) {
         match heard {
             Heard::Line(line) => match request::parse(&line) {
                 Ok(Request::Nothing) => self.prompt(steps),
@@ -93,7 +93,7 @@ impl Telnet {
                 Ok(Request::Connect(target)) => {
                     self.asked_bytes = 0;
                     self.state = State::Connecting(target.clone());
-                    steps.push(Step::Connect(target));
+                    steps.push(ProxyStep::Connect(target));
                 }
                 Err(why) => self.failed(&why, steps),
             },
@@ -104,7 +104,7 @@ impl Telnet {
         }
     }
 
-    fn prompt(&mut self, steps: &mut Vec<Step>) {
+    fn prompt(&mut self, steps: &mut Vec<ProxyStep>) {
         if self.prompts == TELNET_PROMPTS_MAX {
             return self.give_up("Asked often enough", steps);
         }
@@ -113,7 +113,7 @@ impl Telnet {
     }
 
     /// Says why it came to nothing, and asks again, some times.
-    fn failed(&mut self, why: &str, steps: &mut Vec<Step>) {
+    fn failed(&mut self, why: &str, steps: &mut Vec<ProxyStep>) {
         self.failures += 1;
         if self.failures == TELNET_FAILURES_MAX {
             self.give_up(why, steps);
@@ -123,18 +123,18 @@ impl Telnet {
         }
     }
 
-    fn give_up(&mut self, why: &str, steps: &mut Vec<Step>) {
+    fn give_up(&mut self, why: &str, steps: &mut Vec<ProxyStep>) {
         say(format!("{TROUBLE} {why}\r\n").as_bytes(), steps);
-        steps.push(Step::Note(format!("telnet proxy gave up: {why}")));
+        steps.push(ProxyStep::Note(format!("telnet proxy gave up: {why}")));
         self.bye(steps);
     }
 
-    fn bye(&mut self, steps: &mut Vec<Step>) {
+    fn bye(&mut self, steps: &mut Vec<ProxyStep>) {
         say(b"-- Bye.\r\n", steps);
-        self.end(Step::EndClient, steps);
+        self.end(ProxyStep::EndClient, steps);
     }
 
-    fn end(&mut self, how: Step, steps: &mut Vec<Step>) {
+    fn end(&mut self, how: ProxyStep, steps: &mut Vec<ProxyStep>) {
         steps.push(how);
         self.state = State::Over;
         self.held = Vec::new();
@@ -142,7 +142,7 @@ impl Telnet {
 }
 
 impl Conversation for Telnet {
-    fn begin(&mut self, steps: &mut Vec<Step>) {
+    fn begin(&mut self, steps: &mut Vec<ProxyStep>) {
         let greeting = format!(
             "-- Telnet proxy at {}.\r\n\
              -- Name a host, or a host and a port; \"quit\" ends.\r\n",
@@ -152,33 +152,33 @@ impl Conversation for Telnet {
         self.prompt(steps);
     }
 
-    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<Step>) {
+    fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         self.read(bytes, steps);
     }
 
-    fn client_ended(&mut self, steps: &mut Vec<Step>) {
+    fn client_ended(&mut self, steps: &mut Vec<ProxyStep>) {
         self.client_ended = true;
         if self.awaits_client() {
-            self.end(Step::EndClient, steps);
+            self.end(ProxyStep::EndClient, steps);
         }
     }
 
     fn connected(
         &mut self,
         result: Result<(SocketAddr, SocketAddr), Unreached>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<ProxyStep>,
     ) {
         let State::Connecting(target) = &self.state else { return };
         match result {
             Ok(_) => {
                 say(format!("-- Connected to {target}\r\n").as_bytes(), steps);
                 if !self.held.is_empty() {
-                    steps.push(Step::ToServer(std::mem::take(&mut self.held)));
+                    steps.push(ProxyStep::ToServer(std::mem::take(&mut self.held)));
                 }
                 if self.client_ended {
-                    steps.push(Step::EndServer);
+                    steps.push(ProxyStep::EndServer);
                 }
-                self.end(Step::Pass, steps);
+                self.end(ProxyStep::Pass, steps);
             }
             Err(unreached) => {
                 let why = format!("Cannot connect to {target}: {}", unreached.why().escape_debug());
@@ -187,19 +187,19 @@ impl Conversation for Telnet {
                 let ahead = std::mem::take(&mut self.held);
                 self.read(&ahead, steps);
                 if self.client_ended && self.awaits_client() {
-                    self.end(Step::EndClient, steps);
+                    self.end(ProxyStep::EndClient, steps);
                 }
             }
         }
     }
 
     /// Nothing: the answer to a connect that succeeds is the end of the conversation.
-    fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<Step>) {}
+    fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<ProxyStep>) {}
 
     /// As [`Self::from_server`].
-    fn server_ended(&mut self, _steps: &mut Vec<Step>) {}
+    fn server_ended(&mut self, _steps: &mut Vec<ProxyStep>) {}
 
-    fn timed_out(&mut self, steps: &mut Vec<Step>) {
+    fn timed_out(&mut self, steps: &mut Vec<ProxyStep>) {
         if self.awaits_client() {
             say(b"\r\n", steps);
             self.give_up("No host was named in time", steps);

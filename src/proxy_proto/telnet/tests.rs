@@ -5,12 +5,12 @@ fn telnet() -> Box<dyn Conversation> {
     Box::new(Telnet::new(TelnetConfig { banner_host: "relay".into() }))
 }
 
-fn connect(host: &str, port: u16) -> Step {
-    Step::Connect(Target { host: host.into(), port })
+fn connect(host: &str, port: u16) -> ProxyStep {
+    ProxyStep::Connect(Target { host: host.into(), port })
 }
 
-fn to_client(text: &str) -> Step {
-    Step::ToClient(text.into())
+fn to_client(text: &str) -> ProxyStep {
+    ProxyStep::ToClient(text.into())
 }
 
 const GREETING: &str = "-- Telnet proxy at relay.\r\n\
@@ -18,9 +18,9 @@ const GREETING: &str = "-- Telnet proxy at relay.\r\n\
                         >> Host name: ";
 
 /// What comes behind the greeting, and what the client is told with it.
-fn asked(said: &[u8], failures: u32) -> (String, Vec<Step>) {
+fn asked(said: &[u8], failures: u32) -> (String, Vec<ProxyStep>) {
     let mut steps = in_every_split(&telnet, said, failures);
-    let Step::ToClient(first) = steps.remove(0) else { panic!("no greeting") };
+    let ProxyStep::ToClient(first) = steps.remove(0) else { panic!("no greeting") };
     let first = String::from_utf8_lossy(&first).into_owned();
     (first.strip_prefix(GREETING).expect("the greeting").to_owned(), steps)
 }
@@ -37,7 +37,8 @@ fn a_host_is_named_and_reached() {
         assert_eq!(told, "");
         let target = Target { host: host.into(), port };
         let connected = format!("-- Connected to {target}\r\n");
-        let expected = [connect(host, port), to_client(&connected), Step::EndServer, Step::Pass];
+        let expected =
+            [connect(host, port), to_client(&connected), ProxyStep::EndServer, ProxyStep::Pass];
         assert_eq!(steps, expected);
     }
 }
@@ -49,9 +50,9 @@ fn what_is_typed_ahead_and_all_options_reach_the_server() {
     let expected = [
         connect("h", 23),
         to_client("-- Connected to h:23\r\n"),
-        Step::ToServer(b"me\r\n\xff\xfb\x1f\xff\xfa\x1f".into()),
-        Step::EndServer,
-        Step::Pass,
+        ProxyStep::ToServer(b"me\r\n\xff\xfb\x1f\xff\xfa\x1f".into()),
+        ProxyStep::EndServer,
+        ProxyStep::Pass,
     ];
     assert_eq!(steps, expected);
 }
@@ -60,7 +61,7 @@ fn what_is_typed_ahead_and_all_options_reach_the_server() {
 fn an_option_is_refused_while_it_asks() {
     let mut steps = Vec::new();
     telnet().from_client(b"\xff\xfd\x03\xff\xfb\x18\xff\xfe\x01\xff\xf6", &mut steps);
-    assert_eq!(steps, [Step::ToClient(b"\xff\xfc\x03\xff\xfe\x18[Yes]\r\n".into())]);
+    assert_eq!(steps, [ProxyStep::ToClient(b"\xff\xfc\x03\xff\xfe\x18[Yes]\r\n".into())]);
 }
 
 #[test]
@@ -72,9 +73,9 @@ fn after_a_failure_it_asks_again_and_takes_what_was_typed_ahead() {
         to_client(trouble),
         connect("b", 23),
         to_client("-- Connected to b:23\r\n"),
-        Step::ToServer(b"me\r\n".into()),
-        Step::EndServer,
-        Step::Pass,
+        ProxyStep::ToServer(b"me\r\n".into()),
+        ProxyStep::EndServer,
+        ProxyStep::Pass,
     ];
     assert_eq!(steps, expected);
 }
@@ -90,9 +91,9 @@ fn the_third_failure_is_the_last() {
         to_client(&(trouble("b") + ">> Host name: ")),
         connect("c", 23),
         to_client(&trouble("c")),
-        Step::Note("telnet proxy gave up: Cannot connect to c:23: nobody listens".into()),
+        ProxyStep::Note("telnet proxy gave up: Cannot connect to c:23: nobody listens".into()),
         to_client("-- Bye.\r\n"),
-        Step::EndClient,
+        ProxyStep::EndClient,
     ];
     assert_eq!(steps, expected);
 }
@@ -107,21 +108,21 @@ fn lines_that_name_no_host() {
                     >> Host name: \
                     -- Bye.\r\n";
     assert_eq!(told, expected);
-    assert_eq!(steps, [Step::EndClient]);
+    assert_eq!(steps, [ProxyStep::EndClient]);
     for end in [&b"exit\n"[..], b"\x04", b"\xff\xec"] {
-        assert_eq!(asked(end, 0), ("-- Bye.\r\n".into(), vec![Step::EndClient]));
+        assert_eq!(asked(end, 0), ("-- Bye.\r\n".into(), vec![ProxyStep::EndClient]));
     }
-    assert_eq!(asked(b"half a li", 0), (String::new(), vec![Step::EndClient]));
+    assert_eq!(asked(b"half a li", 0), (String::new(), vec![ProxyStep::EndClient]));
 }
 
 /// The last of what a client is told, and that this is the end.
 fn last_words(telnet: &mut dyn Conversation, said: &[u8]) -> String {
     let mut steps = Vec::new();
     telnet.from_client(said, &mut steps);
-    assert_eq!(steps.pop(), Some(Step::EndClient));
+    assert_eq!(steps.pop(), Some(ProxyStep::EndClient));
     assert_eq!(steps.pop(), Some(to_client("-- Bye.\r\n")));
-    assert!(matches!(steps.pop(), Some(Step::Note(_))));
-    let Some(Step::ToClient(told)) = steps.pop() else { panic!("nothing was told") };
+    assert!(matches!(steps.pop(), Some(ProxyStep::Note(_))));
+    let Some(ProxyStep::ToClient(told)) = steps.pop() else { panic!("nothing was told") };
     String::from_utf8_lossy(&told).into_owned()
 }
 
@@ -154,9 +155,9 @@ fn nothing_said_for_long_is_the_end() {
     telnet.timed_out(&mut steps);
     let expected = [
         to_client("\r\n!!!!!!!! No host was named in time\r\n"),
-        Step::Note("telnet proxy gave up: No host was named in time".into()),
+        ProxyStep::Note("telnet proxy gave up: No host was named in time".into()),
         to_client("-- Bye.\r\n"),
-        Step::EndClient,
+        ProxyStep::EndClient,
     ];
     assert_eq!(steps, expected);
     assert!(!telnet.awaits_client());

@@ -16,7 +16,7 @@ use crate::io::net;
 use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
-use crate::proxy_proto::socks::datagram::{self, To};
+use crate::proxy_proto::socks::datagram::{self, DatagramTarget};
 use crate::session::NO_ADDRESS;
 use crate::worker::context::Cx;
 use crate::worker::context::Lookup;
@@ -107,8 +107,10 @@ impl Datagrams {
         let payload = &bytes[header_bytes..];
         let Some(association) = self.association(key) else { return };
         let known = match to {
-            To::Address(address) => return self.send_if_permitted(cx, key, address, payload),
-            To::Name(host, port) => association.look_up(host, port, now),
+            DatagramTarget::Address(address) => {
+                return self.send_if_permitted(cx, key, address, payload);
+            }
+            DatagramTarget::Name(host, port) => association.look_up(host, port, now),
         };
         match known {
             Some(Known::Address(address)) => self.send_payload(cx, key, address, payload),

@@ -18,7 +18,7 @@ use crate::io::chunk::Chunk;
 use crate::io::driver::Driver;
 use crate::limits::{LEAVE_MILLIS, PROXY_PIECE_BYTES, PROXY_WAITING_BYTES};
 use crate::policy::connection_limits::LimitGuard;
-use crate::proxy_proto::{Conversation, Step};
+use crate::proxy_proto::{Conversation, ProxyStep};
 use crate::session::NO_ADDRESS;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
@@ -59,7 +59,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn converse(
         &mut self,
         key: Key,
-        what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>),
+        what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>),
     ) {
         self.tell(key, what);
         self.tell_held(key);
@@ -68,7 +68,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn tell(
         &mut self,
         key: Key,
-        what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>),
+        what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>),
     ) {
         self.tell_one(key, what);
         self.tell_answers(key);
@@ -78,7 +78,7 @@ impl<D: Driver> Worker<D> {
     pub(in crate::worker) fn tell_one(
         &mut self,
         key: Key,
-        what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>),
+        what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>),
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
@@ -149,31 +149,31 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn do_step(&mut self, key: Key, step: Step) {
+    fn do_step(&mut self, key: Key, step: ProxyStep) {
         match step {
-            Step::ToClient(bytes) => self.say_to_client(key, &bytes),
-            Step::ToServer(bytes) => self.say_to_server(key, &bytes),
-            Step::Connect(target) => self.leave_server(key, Server::Closing(target)),
-            Step::Pass => self.pass(key),
-            Step::OpenPort { request, lead } => self.open_port(key, request, lead),
-            Step::ClosePort(request) => self.close_port(key, request),
-            Step::ListenHere { request, own, from, then } => {
+            ProxyStep::ToClient(bytes) => self.say_to_client(key, &bytes),
+            ProxyStep::ToServer(bytes) => self.say_to_server(key, &bytes),
+            ProxyStep::Connect(target) => self.leave_server(key, Server::Closing(target)),
+            ProxyStep::Pass => self.pass(key),
+            ProxyStep::OpenPort { request, lead } => self.open_port(key, request, lead),
+            ProxyStep::ClosePort(request) => self.close_port(key, request),
+            ProxyStep::ListenHere { request, own, from, then } => {
                 self.listen_here(key, request, own, (from, then));
             }
-            Step::CheckHost(target) => self.check_host(key, target),
-            Step::EndServer => {
+            ProxyStep::CheckHost(target) => self.check_host(key, target),
+            ProxyStep::EndServer => {
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.end_after_output = true;
                     self.conns.mark(key);
                 }
             }
-            Step::EndClient => self.end_client(key),
-            Step::Reset(why) => {
+            ProxyStep::EndClient => self.end_client(key),
+            ProxyStep::Reset(why) => {
                 self.note(key, &why);
                 let error = io::Error::other(why);
                 self.finish_broken(key, "reset by the proxy", &error);
             }
-            Step::Note(what) => self.note(key, &what),
+            ProxyStep::Note(what) => self.note(key, &what),
         }
     }
 

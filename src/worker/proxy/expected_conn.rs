@@ -1,7 +1,7 @@
-//! Ports that are opened here for conversations ([`Step::ListenHere`]): each takes one connection,
+//! Ports that are opened here for conversations ([`ProxyStep::ListenHere`]): each takes one connection,
 //! of one host, and is closed then.
 //!
-//! [`Step::ListenHere`]: crate::proxy_proto::Step::ListenHere
+//! [`ProxyStep::ListenHere`]: crate::proxy_proto::Step::ListenHere
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::limits::PORT_WAIT_SECS;
-use crate::proxy_proto::Then;
+use crate::proxy_proto::PortUse;
 use crate::session::{Moment, OpenError};
 use crate::worker::proxy::related::NO_PORTS;
 use crate::worker::proxy::session::{Answer, Place, ProxySession, Server};
@@ -31,7 +31,7 @@ pub(in crate::worker) struct ExpectedConn {
     request: u32,
     /// Who may connect.
     from: IpAddr,
-    then: Then,
+    then: PortUse,
     until: Moment,
 }
 
@@ -42,7 +42,7 @@ impl<D: Driver> Worker<D> {
         talk: Key,
         request: u32,
         own: Option<IpAddr>,
-        (from, then): (IpAddr, Then),
+        (from, then): (IpAddr, PortUse),
     ) {
         if self.has_many_ports(talk, request) {
             return;
@@ -59,10 +59,10 @@ impl<D: Driver> Worker<D> {
         talk: Key,
         request: u32,
         own: Option<IpAddr>,
-        (from, then): (IpAddr, Then),
+        (from, then): (IpAddr, PortUse),
     ) -> io::Result<SocketAddr> {
         // Better said now than when a server has connected in vain.
-        if matches!(then, Then::CallClient(_)) && !self.peer_opens_ports(talk) {
+        if matches!(then, PortUse::CallClient(_)) && !self.peer_opens_ports(talk) {
             return Err(io::Error::other(NO_PORTS));
         }
         let own = own.map_or_else(|| net::address_towards(from), Ok)?.to_canonical();
@@ -115,8 +115,8 @@ impl<D: Driver> Worker<D> {
         net::set_up_local(&socket);
         self.cx.congestion.set_after(&socket);
         let done = match then {
-            Then::CallClient(port) => self.call_client(talk, &socket, (server, port)),
-            Then::BeServer => self.become_server(talk, &socket),
+            PortUse::CallClient(port) => self.call_client(talk, &socket, (server, port)),
+            PortUse::BeServer => self.become_server(talk, &socket),
         };
         if done.is_err() {
             net::reset_on_close(&socket);

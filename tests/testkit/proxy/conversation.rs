@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::{Conversation, Step, Then, Unreached};
+use super::{Conversation, PortUse, ProxyStep, Unreached};
 
 /// Where the servers are that are reached, and we towards them.
 const SERVER: &str = "192.0.2.1:23";
@@ -46,12 +46,12 @@ pub(crate) fn run(make: &dyn Fn() -> Box<dyn Conversation>, data: &[u8]) {
 }
 
 /// What comes out when a client says this and ends: neighbours of one kind are joined, and
-/// [`Step::Pass`] comes last.
+/// [`ProxyStep::Pass`] comes last.
 pub(crate) fn talk<'a>(
     make: &dyn Fn() -> Box<dyn Conversation>,
     pieces: impl Iterator<Item = &'a [u8]>,
     answers: Answers,
-) -> Vec<Step> {
+) -> Vec<ProxyStep> {
     let mut talk = Talk {
         conversation: make(),
         steps: Vec::new(),
@@ -67,7 +67,7 @@ pub(crate) fn talk<'a>(
     for piece in pieces.filter(|piece| !piece.is_empty()) {
         said_bytes += piece.len();
         if talk.passed {
-            talk.take(Step::ToServer(piece.to_vec()));
+            talk.take(ProxyStep::ToServer(piece.to_vec()));
         } else {
             talk.tell(|conversation, steps| conversation.from_client(piece, steps));
         }
@@ -76,7 +76,7 @@ pub(crate) fn talk<'a>(
         }
     }
     if talk.passed {
-        talk.take(Step::EndServer);
+        talk.take(ProxyStep::EndServer);
     } else {
         talk.tell(|conversation, steps| conversation.client_ended(steps));
         talk.answer();
@@ -93,17 +93,17 @@ enum Asked {
     PortOpened {
         request: u32,
         /// Of a port where somebody is waited for.
-        then: Option<Then>,
+        then: Option<PortUse>,
     },
     PortUsed {
         request: u32,
-        then: Then,
+        then: PortUse,
     },
 }
 
 struct Talk {
     conversation: Box<dyn Conversation>,
-    steps: Vec<Step>,
+    steps: Vec<ProxyStep>,
     answers: Answers,
     /// What it has asked for and was not answered.
     asked: VecDeque<Asked>,
@@ -116,51 +116,54 @@ struct Talk {
 }
 
 impl Talk {
-    fn tell(&mut self, what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>)) {
+    fn tell(&mut self, what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>)) {
         let mut steps = Vec::new();
         what(&mut *self.conversation, &mut steps);
         for step in steps {
             assert!(!self.over, "{step:?} after the end");
             match &step {
-                Step::Connect(target) => {
+                ProxyStep::Connect(target) => {
                     let connects = self.asked.contains(&Asked::Connected);
                     assert!(!connects, "{target} while another is being connected");
                     assert!(target.port != 0, "{target}");
                     check_host(&target.host);
                     self.asked.push_back(Asked::Connected);
                 }
-                Step::CheckHost(target) => {
+                ProxyStep::CheckHost(target) => {
                     let checks = self.asked.contains(&Asked::HostChecked);
                     assert!(!checks, "{target} while another is being checked");
                     check_host(&target.host);
                     self.asked.push_back(Asked::HostChecked);
                 }
-                Step::OpenPort { request, .. } => self.ask_port(*request, None),
-                Step::ListenHere { request, then, .. } => self.ask_port(*request, Some(*then)),
-                Step::ClosePort(request) => self.close_port(*request),
-                Step::ToServer(_) | Step::EndServer => assert!(self.connected, "{step:?}"),
-                Step::Pass => {
+                ProxyStep::OpenPort { request, .. } => self.ask_port(*request, None),
+                ProxyStep::ListenHere { request, then, .. } => self.ask_port(*request, Some(*then)),
+                ProxyStep::ClosePort(request) => self.close_port(*request),
+                ProxyStep::ToServer(_) | ProxyStep::EndServer => {
+                    assert!(self.connected, "{step:?}")
+                }
+                ProxyStep::Pass => {
                     assert!(self.connected);
                     self.passed = true;
                 }
                 _ => {}
             }
-            self.over |= matches!(step, Step::Pass | Step::EndClient | Step::Reset(_));
+            self.over |=
+                matches!(step, ProxyStep::Pass | ProxyStep::EndClient | ProxyStep::Reset(_));
             self.take(step);
         }
     }
 
-    fn take(&mut self, step: Step) {
-        let passes = self.steps.pop_if(|last| *last == Step::Pass);
+    fn take(&mut self, step: ProxyStep) {
+        let passes = self.steps.pop_if(|last| *last == ProxyStep::Pass);
         match (self.steps.last_mut(), &step) {
-            (Some(Step::ToClient(said)), Step::ToClient(more))
-            | (Some(Step::ToServer(said)), Step::ToServer(more)) => said.extend(more),
+            (Some(ProxyStep::ToClient(said)), ProxyStep::ToClient(more))
+            | (Some(ProxyStep::ToServer(said)), ProxyStep::ToServer(more)) => said.extend(more),
             _ => self.steps.push(step),
         }
         self.steps.extend(passes);
     }
 
-    fn ask_port(&mut self, request: u32, then: Option<Then>) {
+    fn ask_port(&mut self, request: u32, then: Option<PortUse>) {
         assert!(!self.ports.contains(&request), "port {request} is there already");
         self.ports.push(request);
         self.asked.push_back(Asked::PortOpened { request, then });
@@ -210,7 +213,7 @@ impl Talk {
                 }
                 Asked::PortUsed { request, then } => {
                     let result = if succeeds { Ok(address(GUEST)) } else { Err("nobody".into()) };
-                    self.connected |= succeeds && then == Then::BeServer;
+                    self.connected |= succeeds && then == PortUse::BeServer;
                     self.close_port(request);
                     self.tell(|conversation, steps| conversation.port_used(request, result, steps));
                 }
@@ -237,7 +240,8 @@ impl Talk {
     fn check_the_end(&mut self, said_bytes: usize) {
         assert!(self.over, "{:?}", self.steps);
         assert!(!self.conversation.awaits_client());
-        let to_client = |step: &Step| if let Step::ToClient(said) = step { said.len() } else { 0 };
+        let to_client =
+            |step: &ProxyStep| if let ProxyStep::ToClient(said) = step { said.len() } else { 0 };
         let answered_bytes: usize = self.steps.iter().map(to_client).sum();
         assert!(answered_bytes <= 4096 + 4 * said_bytes, "{answered_bytes} for {said_bytes}");
         self.tell(|conversation, steps| {

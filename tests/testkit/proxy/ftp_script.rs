@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::ftp::{Ftp, FtpConfig};
-use super::{Conversation, Lead, Step, Target, Then, Unreached};
+use super::{Conversation, Lead, PortUse, ProxyStep, Target, Unreached};
 
 /// Ports are numbered from here: those that the peer opens, and ours.
 const PEERS_PORTS: u16 = 40_000;
@@ -110,7 +110,7 @@ pub(crate) fn run(data: &[u8]) {
     let whole = play(&scene, &events, |_, bytes| vec![bytes]);
     let in_pieces = play(&scene, &events, |_, bytes| bytes.chunks(piece).collect());
     assert_eq!(in_pieces, whole, "in pieces of {piece}: {events:?}");
-    assert_eq!(whole.last(), Some(&Step::EndClient), "{events:?}");
+    assert_eq!(whole.last(), Some(&ProxyStep::EndClient), "{events:?}");
 }
 
 /// Plays the script, the bytes of each event (it is counted) in pieces by choice; what came of it,
@@ -119,7 +119,7 @@ pub(crate) fn play<'a>(
     scene: &Scene,
     events: &[Event<'a>],
     split: impl Fn(usize, &'a [u8]) -> Vec<&'a [u8]>,
-) -> Vec<Step> {
+) -> Vec<ProxyStep> {
     let mut play = Play {
         conversation: scene.conversation(),
         scene: *scene,
@@ -151,7 +151,7 @@ pub(crate) fn play<'a>(
 struct Play {
     conversation: Ftp,
     scene: Scene,
-    steps: Vec<Step>,
+    steps: Vec<ProxyStep>,
     /// A connect is asked for and not answered.
     connects: bool,
     /// A server is connected, and has not ended.
@@ -222,56 +222,59 @@ impl Play {
         }
     }
 
-    fn tell(&mut self, what: impl FnOnce(&mut Ftp, &mut Vec<Step>)) {
+    fn tell(&mut self, what: impl FnOnce(&mut Ftp, &mut Vec<ProxyStep>)) {
         let mut steps = Vec::new();
         what(&mut self.conversation, &mut steps);
         for step in steps {
             assert!(!self.over, "{step:?} after the end");
-            assert!(self.asked.is_none() || step == Step::EndClient || is_said(&step), "{step:?}");
+            assert!(
+                self.asked.is_none() || step == ProxyStep::EndClient || is_said(&step),
+                "{step:?}"
+            );
             self.check(&step);
-            self.over |= step == Step::EndClient;
+            self.over |= step == ProxyStep::EndClient;
             match (self.steps.last_mut(), step) {
-                (Some(Step::ToClient(said)), Step::ToClient(more))
-                | (Some(Step::ToServer(said)), Step::ToServer(more)) => said.extend(more),
+                (Some(ProxyStep::ToClient(said)), ProxyStep::ToClient(more))
+                | (Some(ProxyStep::ToServer(said)), ProxyStep::ToServer(more)) => said.extend(more),
                 (_, step) => self.steps.push(step),
             }
         }
     }
 
-    fn check(&mut self, step: &Step) {
+    fn check(&mut self, step: &ProxyStep) {
         let canonical = |host: &str| ip(host).to_canonical();
         match step {
-            Step::Connect(target) => {
+            ProxyStep::Connect(target) => {
                 assert!(!self.connects && !self.connected, "{target} is another server");
                 assert!(target.port != 0 && (1..=255).contains(&target.host.len()), "{target}");
                 assert!(!target.host.contains(char::is_control), "{target:?}");
                 self.connects = true;
             }
-            Step::ToServer(bytes) => {
+            ProxyStep::ToServer(bytes) => {
                 assert!(self.may_write, "{step:?}");
                 assert!(bytes.ends_with(b"\r\n"), "{step:?}");
                 for line in bytes.split_inclusive(|&byte| byte == b'\n') {
                     self.check_command(line);
                 }
             }
-            Step::EndServer => {
+            ProxyStep::EndServer => {
                 assert!(self.may_write, "{step:?}");
                 self.may_write = false;
             }
-            Step::OpenPort { request, lead: Lead::Server(address) } => {
+            ProxyStep::OpenPort { request, lead: Lead::Server(address) } => {
                 assert_eq!(address.ip(), canonical(self.scene.server));
                 assert!(address.port() >= 1024, "{address}");
                 self.ask(*request, PEERS_PORTS);
             }
-            Step::ListenHere { request, own, from, then: Then::CallClient(port) } => {
+            ProxyStep::ListenHere { request, own, from, then: PortUse::CallClient(port) } => {
                 assert_eq!(*own, Some(canonical(self.scene.own)));
                 assert_eq!(*from, canonical(self.scene.server));
                 assert!(*port >= 1024 && self.scene.client.is_some(), "{step:?}");
                 self.ask(*request, OWN_PORTS);
                 self.own_port = OWN_PORTS + *request as u16;
             }
-            Step::ClosePort(request) => assert_eq!(self.open.take(), Some(*request)),
-            Step::ToClient(_) | Step::Note(_) | Step::EndClient => {}
+            ProxyStep::ClosePort(request) => assert_eq!(self.open.take(), Some(*request)),
+            ProxyStep::ToClient(_) | ProxyStep::Note(_) | ProxyStep::EndClient => {}
             _ => panic!("{step:?}"),
         }
     }
@@ -310,9 +313,9 @@ impl Play {
         }
     }
 
-    fn finish(mut self) -> Vec<Step> {
-        let answered_bytes = |step: &Step| match step {
-            Step::ToClient(said) => said.len(),
+    fn finish(mut self) -> Vec<ProxyStep> {
+        let answered_bytes = |step: &ProxyStep| match step {
+            ProxyStep::ToClient(said) => said.len(),
             _ => 0,
         };
         let answered_bytes: usize = self.steps.iter().map(answered_bytes).sum();
@@ -333,8 +336,8 @@ impl Play {
     }
 }
 
-fn is_said(step: &Step) -> bool {
-    matches!(step, Step::ToClient(_) | Step::Note(_))
+fn is_said(step: &ProxyStep) -> bool {
+    matches!(step, ProxyStep::ToClient(_) | ProxyStep::Note(_))
 }
 
 /// A line without what telnet has in it, by who thinks that its commands have so many bytes.

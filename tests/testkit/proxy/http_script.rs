@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Conversation, Step, Unreached};
+use super::{Conversation, ProxyStep, Unreached};
 
 /// What happens. What cannot happen just then is left out: bytes of a server that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub(crate) enum Event<'a> {
 pub(crate) struct Outcome {
     /// All bytes that the client got.
     pub(crate) to_client: Vec<u8>,
-    /// Everything else, neighbours of one kind joined, with [`Step::Pass`] as the last.
-    pub(crate) others: Vec<Step>,
+    /// Everything else, neighbours of one kind joined, with [`ProxyStep::Pass`] as the last.
+    pub(crate) others: Vec<ProxyStep>,
     /// What `awaits_client` and `takes_client` say in the end.
     pub(crate) awaits_client: bool,
     pub(crate) takes_client: bool,
@@ -58,7 +58,10 @@ pub(crate) fn run(make: &dyn Fn() -> Box<dyn Conversation>, data: &[u8]) {
     events.extend(ends);
     let whole = play(make, &events, usize::MAX);
     assert_eq!(play(make, &events, piece), whole, "in pieces of {piece}: {events:?}");
-    assert!(matches!(whole.others.last(), Some(Step::Pass | Step::EndClient | Step::Reset(_))));
+    assert!(matches!(
+        whole.others.last(),
+        Some(ProxyStep::Pass | ProxyStep::EndClient | ProxyStep::Reset(_))
+    ));
 }
 
 /// Plays the script, bytes in pieces of this many.
@@ -120,7 +123,7 @@ impl Play {
     fn client(&mut self, bytes: &[u8]) {
         if self.client_ended {
         } else if self.passes {
-            self.take(Step::ToServer(bytes.to_vec()));
+            self.take(ProxyStep::ToServer(bytes.to_vec()));
         } else {
             self.tell(|conversation, steps| conversation.from_client(bytes, steps));
         }
@@ -129,7 +132,7 @@ impl Play {
     fn server(&mut self, bytes: &[u8]) {
         if !self.connected {
         } else if self.passes {
-            self.take(Step::ToClient(bytes.to_vec()));
+            self.take(ProxyStep::ToClient(bytes.to_vec()));
         } else {
             self.tell(|conversation, steps| conversation.from_server(bytes, steps));
         }
@@ -161,41 +164,42 @@ impl Play {
         }
     }
 
-    fn tell(&mut self, what: impl FnOnce(&mut dyn Conversation, &mut Vec<Step>)) {
+    fn tell(&mut self, what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>)) {
         let mut steps = Vec::new();
         what(&mut *self.conversation, &mut steps);
         for step in steps {
             assert!(!self.over, "{step:?} after the end");
             match &step {
-                Step::Connect(target) => {
+                ProxyStep::Connect(target) => {
                     assert!(!self.connects, "{target} while another is being connected");
                     assert!(target.port != 0 && (1..=255).contains(&target.host.len()), "{target}");
                     assert!(!target.host.contains(char::is_control), "{target:?}");
                     self.connects = true;
                     (self.connected, self.may_write) = (false, false);
                 }
-                Step::ToServer(_) => assert!(self.may_write, "{step:?}"),
-                Step::EndServer => {
+                ProxyStep::ToServer(_) => assert!(self.may_write, "{step:?}"),
+                ProxyStep::EndServer => {
                     assert!(self.may_write, "{step:?}");
                     self.may_write = false;
                 }
-                Step::Pass => {
+                ProxyStep::Pass => {
                     assert!(self.connected);
                     self.passes = true;
                 }
                 _ => {}
             }
-            self.over |= matches!(step, Step::Pass | Step::EndClient | Step::Reset(_));
+            self.over |=
+                matches!(step, ProxyStep::Pass | ProxyStep::EndClient | ProxyStep::Reset(_));
             self.take(step);
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: ProxyStep) {
         let others = &mut self.outcome.others;
-        let passes = others.pop_if(|last| *last == Step::Pass);
+        let passes = others.pop_if(|last| *last == ProxyStep::Pass);
         match (others.last_mut(), step) {
-            (_, Step::ToClient(more)) => self.outcome.to_client.extend(more),
-            (Some(Step::ToServer(said)), Step::ToServer(more)) => said.extend(more),
+            (_, ProxyStep::ToClient(more)) => self.outcome.to_client.extend(more),
+            (Some(ProxyStep::ToServer(said)), ProxyStep::ToServer(more)) => said.extend(more),
             (_, step) => others.push(step),
         }
         others.extend(passes);

@@ -1,7 +1,7 @@
 //! Any bytes as a datagram with the header of SOCKS. The parent module says where the reader is
 //! from.
 
-use super::datagram::{HEADER_BYTES_MAX, To, read, write};
+use super::datagram::{DatagramTarget, HEADER_BYTES_MAX, read, write};
 
 /// The reader does not panic, its header alone is read as the same, and an address that it reads is
 /// written so that it is read as the same.
@@ -10,12 +10,12 @@ pub(crate) fn run(datagram: &[u8]) {
     assert!(header_bytes <= HEADER_BYTES_MAX.min(datagram.len()));
     assert_eq!(read(&datagram[..header_bytes]), Ok((to, header_bytes)));
     match to {
-        To::Address(address) => {
+        DatagramTarget::Address(address) => {
             assert_ne!(address.port(), 0);
             let mut header = Vec::new();
             write(address, &mut header);
-            assert_eq!(read(&header), Ok((To::Address(address), header.len())));
+            assert_eq!(read(&header), Ok((DatagramTarget::Address(address), header.len())));
         }
-        To::Name(name, port) => assert!(port != 0 && (1..=255).contains(&name.len())),
+        DatagramTarget::Name(name, port) => assert!(port != 0 && (1..=255).contains(&name.len())),
     }
 }

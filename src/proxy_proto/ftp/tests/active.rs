@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn listen(request: u32, port: u16) -> Step {
+fn listen(request: u32, port: u16) -> ProxyStep {
     let ip = |text: &str| text.parse().expect("an address");
-    Step::ListenHere {
+    ProxyStep::ListenHere {
         request,
         own: Some(ip("198.51.100.7")),
         from: ip("192.0.2.1"),
-        then: Then::CallClient(port),
+        then: PortUse::CallClient(port),
     }
 }
 
@@ -34,11 +34,11 @@ fn an_ipv6_server_gets_eprt() {
         (ALL_IPV6, "EPRT |2|2001:db8:c::5|1025|\r\n"),
         (Scene { client: Some("203.0.113.5"), ..ALL_IPV6 }, "PORT 203,0,113,5,4,1\r\n"),
     ] {
-        let listens = Step::ListenHere {
+        let listens = ProxyStep::ListenHere {
             request: 0,
             own: Some(ip("2001:db8:7::7")),
             from: ip("2001:db8::1"),
-            then: Then::CallClient(1025),
+            then: PortUse::CallClient(1025),
         };
         let expected = [listens, to_server("EPRT |2|2001:db8:7::7|50000|\r\n")];
         assert_eq!(session(&scene, &[client(said), Event::PortOpens]), expected);
@@ -68,7 +68,7 @@ fn no_other_host_and_no_service_gets_a_data_connection() {
     ] {
         let line = format!("{said}\r\nNOOP\r\n");
         let mut steps = session(&Scene::PLAIN, &[client(&line)]);
-        let note = matches!(steps.first(), Some(Step::Note(_))).then(|| steps.remove(0));
+        let note = matches!(steps.first(), Some(ProxyStep::Note(_))).then(|| steps.remove(0));
         assert_eq!(note.is_some(), answer == own_host, "{said}");
         assert_eq!(steps, [to_client(answer), to_server("NOOP\r\n")], "{said}");
     }
@@ -102,13 +102,13 @@ fn ports_are_closed_that_are_of_no_more_use() {
         listen(0, 1025),
         named(0),
         to_client("500 Not me\r\n"),
-        Step::ClosePort(0),
+        ProxyStep::ClosePort(0),
         listen(1, 1025),
         to_client("425 Cannot open a data connection: there are too many\r\n"),
         listen(2, 1025),
         named(2),
         to_client("200 Fine\r\n"),
-        Step::ClosePort(2),
+        ProxyStep::ClosePort(2),
         listen(3, 1025),
         named(3),
     ];

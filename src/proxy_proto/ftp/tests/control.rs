@@ -39,8 +39,8 @@ fn a_server_that_is_not_reached() {
     let why = "Cannot connect to ftp.example:21: nobody listens";
     let expected = [
         to_client(&format!("421 {why}\r\n")),
-        Step::Note(format!("FTP gave up: {why}")),
-        Step::EndClient,
+        ProxyStep::Note(format!("FTP gave up: {why}")),
+        ProxyStep::EndClient,
     ];
     assert_eq!(script(&Scene::PLAIN, &[Event::Fails])[1..], expected);
 }
@@ -69,7 +69,7 @@ fn encryption_is_refused_in_its_turn_and_not_offered() {
 fn a_transfer_is_broken_off_by_what_telnet_has_for_it() {
     let events = [Event::Client(b"RETR a\r\n\xff\xf4\xff\xf2ABOR\r\n\xff\xf4\xffABOR\r\n")];
     let expected =
-        [Step::ToServer(b"RETR a\r\n\xff\xf4\xff\xf2ABOR\r\n\xff\xf4\xff\xf2ABOR\r\n".into())];
+        [ProxyStep::ToServer(b"RETR a\r\n\xff\xf4\xff\xf2ABOR\r\n\xff\xf4\xff\xf2ABOR\r\n".into())];
     assert_eq!(session(&Scene::PLAIN, &events), expected);
 }
 
@@ -83,13 +83,13 @@ fn what_is_no_command() {
 #[test]
 fn lines_that_are_too_long() {
     let long = "x".repeat(FTP_LINE_BYTES);
-    let expected = [to_client("500 The line is too long\r\n"), Step::EndClient];
+    let expected = [to_client("500 The line is too long\r\n"), ProxyStep::EndClient];
     assert_eq!(session(&Scene::PLAIN, &[client(&long), client("NOOP\r\n")]), expected);
     let why = "A line of the server's is too long";
     let expected = [
         to_client(&format!("421 {why}\r\n")),
-        Step::Note(format!("FTP gave up: {why}")),
-        Step::EndClient,
+        ProxyStep::Note(format!("FTP gave up: {why}")),
+        ProxyStep::EndClient,
     ];
     assert_eq!(session(&Scene::PLAIN, &[server(&long)]), expected);
 }
@@ -99,19 +99,19 @@ fn a_server_that_does_not_speak_ftp() {
     let events = [Event::Connected, Event::Server(b"\x15\x03\x03\0\x02\x02\n")];
     let steps = script(&Scene::PLAIN, &events);
     assert_eq!(steps[1], to_client("421 The server does not speak FTP\r\n"));
-    assert_eq!(steps.last(), Some(&Step::EndClient));
+    assert_eq!(steps.last(), Some(&ProxyStep::EndClient));
 }
 
 #[test]
 fn the_end_of_the_server_and_its_421() {
     let ends =
         session(&Scene::PLAIN, &[client("QUIT\r\n"), server("221 Bye\r\n"), Event::ServerEnds]);
-    assert_eq!(ends, [to_server("QUIT\r\n"), to_client("221 Bye\r\n"), Step::EndClient]);
+    assert_eq!(ends, [to_server("QUIT\r\n"), to_client("221 Bye\r\n"), ProxyStep::EndClient]);
     let silent = session(&Scene::PLAIN, &[client("RETR a\r\n"), server("15"), Event::ServerEnds]);
     let said = to_client("421 The server has ended the connection\r\n");
-    assert_eq!(silent, [to_server("RETR a\r\n"), said, Step::EndClient]);
+    assert_eq!(silent, [to_server("RETR a\r\n"), said, ProxyStep::EndClient]);
     let asleep = session(&Scene::PLAIN, &[server("421-Too\r\n421 long\r\n"), client("NOOP\r\n")]);
-    assert_eq!(asleep, [to_client("421-Too\r\n421 long\r\n"), Step::EndClient]);
+    assert_eq!(asleep, [to_client("421-Too\r\n421 long\r\n"), ProxyStep::EndClient]);
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn a_client_that_ends_is_answered_to_the_end() {
         Event::ServerEnds,
     ];
     let steps = session(&Scene::PLAIN, &events);
-    let Some(Step::ToClient(said)) = steps.get(1) else { panic!("{steps:?}") };
+    let Some(ProxyStep::ToClient(said)) = steps.get(1) else { panic!("{steps:?}") };
     assert!(said.starts_with(b"150 Here\r\n226 Done\r\n534 "), "{steps:?}");
-    assert_eq!(steps[2..], [Step::EndServer, Step::EndClient]);
+    assert_eq!(steps[2..], [ProxyStep::EndServer, ProxyStep::EndClient]);
     let idle = session(&Scene::PLAIN, &[Event::ClientEnds, server("200 Late\r\n")]);
-    assert_eq!(idle, [Step::EndServer, to_client("200 Late\r\n")]);
+    assert_eq!(idle, [ProxyStep::EndServer, to_client("200 Late\r\n")]);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn what_waits_for_answers_is_bounded() {
     steps.clear();
     ftp.from_client(&vec![b'x'; PROXY_HEAD_BYTES + 1], &mut steps);
     assert_eq!(steps[0], to_client("421 Too much was said ahead of the answers\r\n"));
-    assert_eq!(steps.last(), Some(&Step::EndClient));
+    assert_eq!(steps.last(), Some(&ProxyStep::EndClient));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn nobody_is_refused_for_ever() {
         ],
         |_, bytes| vec![bytes],
     );
-    let Some(Step::ToClient(said)) = steps.get(3) else { panic!("{steps:?}") };
+    let Some(ProxyStep::ToClient(said)) = steps.get(3) else { panic!("{steps:?}") };
     assert!(said.ends_with(b"421 That is enough in vain\r\n"));
-    assert_eq!(steps.last(), Some(&Step::EndClient));
+    assert_eq!(steps.last(), Some(&ProxyStep::EndClient));
 }

@@ -5,8 +5,8 @@ use super::*;
 const ASKS: Scene = Scene { asks: true, ..Scene::PLAIN };
 const OURS: &str = "220 FTP proxy at relay: say USER name@host[:port]\r\n";
 
-fn connect(host: &str, port: u16) -> Step {
-    Step::Connect(Target { host: host.into(), port })
+fn connect(host: &str, port: u16) -> ProxyStep {
+    ProxyStep::Connect(Target { host: host.into(), port })
 }
 
 #[test]
@@ -49,25 +49,25 @@ fn what_is_said_before_the_login() {
                     530 \"b c\" is not a host\r\n\
                     221 Bye\r\n";
     let steps = script(&ASKS, &[client(said)]);
-    assert_eq!(steps, [to_client(&[OURS, expected].concat()), Step::EndClient]);
+    assert_eq!(steps, [to_client(&[OURS, expected].concat()), ProxyStep::EndClient]);
 }
 
 #[test]
 fn a_server_that_is_not_there_or_does_not_want() {
-    let note = |why: &str| Step::Note(format!("FTP gave up: {why}"));
+    let note = |why: &str| ProxyStep::Note(format!("FTP gave up: {why}"));
     let why = "Cannot connect to h:21: nobody listens";
     let expected = [
         to_client(OURS),
         connect("h", 21),
         to_client(&format!("421 {why}\r\n")),
         note(why),
-        Step::EndClient,
+        ProxyStep::EndClient,
     ];
     assert_eq!(script(&ASKS, &[client("USER a@h\r\nPASS x\r\n"), Event::Fails]), expected);
     for refusal in ["421 Too many\r\n", "530-Go\r\n530 Too many\r\n"] {
         let why = "The server serves nobody now: Too many";
         let events = [client("USER a@h\r\n"), Event::Connected, server(refusal)];
-        let expected = [to_client(&format!("421 {why}\r\n")), note(why), Step::EndClient];
+        let expected = [to_client(&format!("421 {why}\r\n")), note(why), ProxyStep::EndClient];
         assert_eq!(script(&ASKS, &events)[2..], expected);
     }
 }
@@ -91,7 +91,7 @@ fn another_login_on_the_same_connection() {
 #[test]
 fn a_client_that_ends_or_says_nothing() {
     let ended = script(&ASKS, &[client("NOOP\r\nUSER a@"), Event::ClientEnds]);
-    assert_eq!(ended, [to_client(&[OURS, "200 Done\r\n"].concat()), Step::EndClient]);
+    assert_eq!(ended, [to_client(&[OURS, "200 Done\r\n"].concat()), ProxyStep::EndClient]);
     let later = script(
         &ASKS,
         &[client("USER a@h\r\n"), Event::ClientEnds, Event::Connected, server("220 Hello\r\n")],
@@ -100,7 +100,7 @@ fn a_client_that_ends_or_says_nothing() {
     let silent = script(&ASKS, &[Event::TimesOut]);
     let said = [OURS, "421 No host was named in time\r\n"].concat();
     assert_eq!(silent[0], to_client(&said));
-    assert_eq!(silent.last(), Some(&Step::EndClient));
+    assert_eq!(silent.last(), Some(&ProxyStep::EndClient));
     let logged_in = script(
         &ASKS,
         &[client("USER a@h\r\n"), Event::Connected, server("220 Hello\r\n"), Event::TimesOut],

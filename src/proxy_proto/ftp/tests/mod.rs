@@ -8,7 +8,7 @@ mod passive;
 
 use super::*;
 use crate::proxy_proto::ftp_script::{Event, Scene, play};
-use crate::proxy_proto::{Lead, Then};
+use crate::proxy_proto::{Lead, PortUse};
 
 const GREETING: &str = "220 Hello\r\n";
 
@@ -29,16 +29,16 @@ fn server(text: &str) -> Event<'_> {
     Event::Server(text.as_bytes())
 }
 
-fn to_client(text: &str) -> Step {
-    Step::ToClient(text.into())
+fn to_client(text: &str) -> ProxyStep {
+    ProxyStep::ToClient(text.into())
 }
 
-fn to_server(text: &str) -> Step {
-    Step::ToServer(text.into())
+fn to_server(text: &str) -> ProxyStep {
+    ProxyStep::ToServer(text.into())
 }
 
 /// What comes of a script, the same for single bytes and for every cut of any of its texts in two.
-fn script(scene: &Scene, events: &[Event<'_>]) -> Vec<Step> {
+fn script(scene: &Scene, events: &[Event<'_>]) -> Vec<ProxyStep> {
     let whole = play(scene, events, |_, bytes| vec![bytes]);
     assert_eq!(play(scene, events, |_, bytes| bytes.chunks(1).collect()), whole, "single bytes");
     for (index, event) in events.iter().enumerate() {
@@ -56,12 +56,14 @@ fn script(scene: &Scene, events: &[Event<'_>]) -> Vec<Step> {
 }
 
 /// What comes of a script behind the greeting of the exit's server.
-fn session(scene: &Scene, events: &[Event<'_>]) -> Vec<Step> {
+fn session(scene: &Scene, events: &[Event<'_>]) -> Vec<ProxyStep> {
     let events = [&[Event::Connected, server(GREETING)], events].concat();
     let mut steps = script(scene, &events);
     let target = Target { host: "ftp.example".into(), port: 21 };
-    assert_eq!(steps.remove(0), Step::Connect(target));
-    let Some(Step::ToClient(said)) = steps.first_mut() else { panic!("no greeting: {steps:?}") };
+    assert_eq!(steps.remove(0), ProxyStep::Connect(target));
+    let Some(ProxyStep::ToClient(said)) = steps.first_mut() else {
+        panic!("no greeting: {steps:?}")
+    };
     assert!(said.starts_with(GREETING.as_bytes()));
     said.drain(..GREETING.len());
     if said.is_empty() {
@@ -70,7 +72,7 @@ fn session(scene: &Scene, events: &[Event<'_>]) -> Vec<Step> {
     steps
 }
 
-fn open_port(request: u32, address: &str) -> Step {
+fn open_port(request: u32, address: &str) -> ProxyStep {
     let lead = Lead::Server(address.parse().expect("an address"));
-    Step::OpenPort { request, lead }
+    ProxyStep::OpenPort { request, lead }
 }

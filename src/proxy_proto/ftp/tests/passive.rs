@@ -54,7 +54,7 @@ fn pasv_of_an_ipv6_client_says_that_epsv_is_needed() {
         let scene = Scene { entrance, ..Scene::PLAIN };
         let events = [client("PASV\r\n"), server(PASSIVE), Event::PortOpens];
         let expected = [
-            Step::ClosePort(0),
+            ProxyStep::ClosePort(0),
             to_client("425 There is no IPv4 address for it here: use EPSV\r\n"),
         ];
         assert_eq!(session(&scene, &events)[2..], expected, "{entrance}");
@@ -75,7 +75,7 @@ fn a_server_that_knows_pasv_only() {
         to_server("EPSV\r\nPASV\r\n"),
         open_port(0, "192.0.2.1:51213"),
         to_client("229 Entering Extended Passive Mode (|||40000|)\r\n"),
-        Step::ClosePort(0),
+        ProxyStep::ClosePort(0),
         to_server("PASV\r\n"),
         to_client("502 Not now\r\n"),
     ];
@@ -173,7 +173,7 @@ fn a_port_that_cannot_be_opened_and_another_that_can() {
         to_server("EPSV\r\n"),
         open_port(1, "192.0.2.1:51213"),
         to_client("229 Entering Extended Passive Mode (|||40001|)\r\n"),
-        Step::ClosePort(1),
+        ProxyStep::ClosePort(1),
         to_server("EPSV\r\n"),
         open_port(2, "192.0.2.1:51214"),
         to_client("229 Entering Extended Passive Mode (|||40002|)\r\n"),
@@ -184,7 +184,7 @@ fn a_port_that_cannot_be_opened_and_another_that_can() {
 #[test]
 fn a_server_that_ends_or_says_too_much_while_a_port_is_opened() {
     let ends = [client("PASV\r\n"), server(PASSIVE), Event::ServerEnds, Event::PortOpens];
-    let expected = [to_client("421 The server has ended the connection\r\n"), Step::EndClient];
+    let expected = [to_client("421 The server has ended the connection\r\n"), ProxyStep::EndClient];
     assert_eq!(session(&Scene::PLAIN, &ends)[2..], expected);
     let much = "200 Yes\r\n".repeat(PROXY_HEAD_BYTES / 9 + 1);
     let says = [client("PASV\r\n"), server(PASSIVE), server(&much), Event::PortOpens];
@@ -193,5 +193,5 @@ fn a_server_that_ends_or_says_too_much_while_a_port_is_opened() {
             |_, bytes| vec![bytes]
         });
     assert!(steps.contains(&to_client("421 The server says too much at once\r\n")), "{steps:?}");
-    assert_eq!(steps.last(), Some(&Step::EndClient));
+    assert_eq!(steps.last(), Some(&ProxyStep::EndClient));
 }

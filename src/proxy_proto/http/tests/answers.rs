@@ -22,8 +22,8 @@ enum Then {
 
 fn then(outcome: &Outcome) -> Then {
     match outcome.others.last() {
-        Some(Step::EndClient) => Then::Ended,
-        Some(Step::EndServer) => Then::Anew,
+        Some(ProxyStep::EndClient) => Then::Ended,
+        Some(ProxyStep::EndServer) => Then::Anew,
         _ if outcome.awaits_client => Then::Kept,
         _ => Then::More,
     }
@@ -251,7 +251,7 @@ fn servers_that_end_too_soon() {
     ] {
         let outcome = outcome(&[client(GET), Event::Connected, server(answer), Event::ServerEnds]);
         assert!(outcome.to_client.starts_with(b"HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(matches!(outcome.others.last(), Some(Step::Reset(_))), "{answer}");
+        assert!(matches!(outcome.others.last(), Some(ProxyStep::Reset(_))), "{answer}");
     }
 }
 
@@ -260,7 +260,7 @@ fn answers_that_break_off_are_reset() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nxyz";
     let outcome = outcome(&[client(GET), Event::Connected, server(answer)]);
     assert!(outcome.to_client.ends_with(b"\r\n\r\n2\r\nab\r\n"));
-    assert!(matches!(outcome.others.last(), Some(Step::Reset(_))));
+    assert!(matches!(outcome.others.last(), Some(ProxyStep::Reset(_))));
 }
 
 #[test]
@@ -276,6 +276,6 @@ fn a_server_that_breaks_off_is_not_taken_for_one_that_ends() {
             false => http.server_ended(&mut steps),
             true => http.server_failed(&mut steps),
         }
-        assert_eq!(matches!(steps.last(), Some(Step::Reset(_))), is_reset, "{steps:?}");
+        assert_eq!(matches!(steps.last(), Some(ProxyStep::Reset(_))), is_reset, "{steps:?}");
     }
 }

@@ -57,8 +57,8 @@ fn requests_for_one_server_and_others() {
         connect("b", 81),
         to_server(&got("b:81", "3")),
         // The server had enough, and the client has asked for nothing since.
-        Step::EndServer,
-        Step::EndClient,
+        ProxyStep::EndServer,
+        ProxyStep::EndClient,
     ];
     assert_eq!(outcome.others, expected);
 }
@@ -87,7 +87,7 @@ fn requests_ahead_of_their_answers() {
         to_server(&posted("b", "body")),
         connect("a", 80),
         to_server(&got("a", "4")),
-        Step::EndClient,
+        ProxyStep::EndClient,
     ];
     assert_eq!(outcome.others, expected);
 }
@@ -99,7 +99,7 @@ fn the_second_of_two_requests_is_refused_behind_the_answer_of_the_first() {
     let outcome = outcome(&[client(&requests), Event::Connected, server(&first)]);
     let said = text(&outcome.to_client).strip_prefix(&answered("x")[..]).expect("an answer");
     assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
-    assert_eq!(outcome.others.last(), Some(&Step::EndClient));
+    assert_eq!(outcome.others.last(), Some(&ProxyStep::EndClient));
 }
 
 /// Behind an answer that the client was told to be the last, nothing is served.
@@ -110,7 +110,7 @@ fn requests_behind_the_last() {
     let first = answer("x");
     let outcome = outcome(&[client(&requests), Event::Connected, server(&first)]);
     assert!(outcome.to_client.ends_with(b"Connection: close\r\n\r\nx"));
-    assert!(matches!(outcome.others[..], [_, Step::ToServer(_), Step::EndClient]));
+    assert!(matches!(outcome.others[..], [_, ProxyStep::ToServer(_), ProxyStep::EndClient]));
 }
 
 /// A kept connection that its server ends while the next request is on the way: what can be asked
@@ -137,7 +137,7 @@ fn kept_servers_that_end() {
     // Not what might be done twice.
     let once = outcome(&[&asked[..], &[client(&body), Event::ServerEnds]].concat());
     assert_eq!(text(&once.to_client), answered("x"));
-    assert!(matches!(once.others[..], [_, _, Step::Note(_), Step::EndClient]));
+    assert!(matches!(once.others[..], [_, _, ProxyStep::Note(_), ProxyStep::EndClient]));
     // An interim answer says that the server has it.
     let interim = "HTTP/1.1 100 Continue\r\n\r\n";
     let had = [client(&two), server(interim), Event::ServerEnds];
@@ -160,7 +160,7 @@ fn an_answer_before_the_request_is_whole() {
     for end in [Event::ServerEnds, Event::ClientEnds] {
         let ended = outcome(&[&early[..], &[end]].concat());
         assert_eq!(text(&ended.to_client), answered("x"));
-        assert_eq!(ended.others.last(), Some(&Step::EndClient));
+        assert_eq!(ended.others.last(), Some(&ProxyStep::EndClient));
     }
 }
 
@@ -183,7 +183,7 @@ fn answers_that_nobody_asked_for() {
     let expected = [
         connect("a", 80),
         to_server(&got("a", "1")),
-        Step::EndServer,
+        ProxyStep::EndServer,
         connect("a", 80),
         to_server(&got("a", "2")),
     ];

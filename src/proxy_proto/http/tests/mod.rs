@@ -9,7 +9,7 @@ mod users;
 
 use super::{Http, HttpConfig};
 use crate::proxy_proto::http_script::{Event, Outcome, play, play_split};
-use crate::proxy_proto::{Conversation, Step, Target};
+use crate::proxy_proto::{Conversation, ProxyStep, Target};
 
 fn http() -> Box<dyn Conversation> {
     Box::new(Http::new(HttpConfig { via: "relay".into(), users: None }))
@@ -50,12 +50,12 @@ fn server(text: &str) -> Event<'_> {
     Event::Server(text.as_bytes())
 }
 
-fn connect(host: &str, port: u16) -> Step {
-    Step::Connect(Target { host: host.into(), port })
+fn connect(host: &str, port: u16) -> ProxyStep {
+    ProxyStep::Connect(Target { host: host.into(), port })
 }
 
-fn to_server(text: &str) -> Step {
-    Step::ToServer(text.into())
+fn to_server(text: &str) -> ProxyStep {
+    ProxyStep::ToServer(text.into())
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -68,12 +68,15 @@ fn status(outcome: &Outcome) -> u16 {
     assert!(said.starts_with("HTTP/1.1 "), "{said}");
     assert_eq!(said.matches("\r\nConnection: close\r\n").count(), 1, "{said}");
     assert!(said.ends_with("This is the HTTP proxy of sockmux-uring.\n"), "{said}");
-    assert_eq!(outcome.others.last(), Some(&Step::EndClient));
-    assert!(outcome.others.iter().any(|step| matches!(step, Step::Note(_))));
+    assert_eq!(outcome.others.last(), Some(&ProxyStep::EndClient));
+    assert!(outcome.others.iter().any(|step| matches!(step, ProxyStep::Note(_))));
     said["HTTP/1.1 ".len()..][..3].parse().expect("a status")
 }
 
 /// Nothing was passed on and nobody connected.
 fn reached_nobody(outcome: &Outcome) -> bool {
-    !outcome.others.iter().any(|step| matches!(step, Step::Connect(_) | Step::ToServer(_)))
+    !outcome
+        .others
+        .iter()
+        .any(|step| matches!(step, ProxyStep::Connect(_) | ProxyStep::ToServer(_)))
 }

@@ -56,7 +56,7 @@ fn an_answer_to_head_has_no_content() {
         assert!(said.starts_with(&format!("HTTP/1.1 {expected} ")), "{said}");
         assert!(said.ends_with("\r\n\r\n"), "{said}");
         assert!(said.contains("\r\nContent-Length: "), "{said}");
-        assert_eq!(outcome.others.last(), Some(&Step::EndClient));
+        assert_eq!(outcome.others.last(), Some(&ProxyStep::EndClient));
         assert!(reached_nobody(&outcome), "{request}");
     }
 }
@@ -143,7 +143,7 @@ fn smuggling_in_chunks() {
         let request = [POST, "Transfer-Encoding: chunked\r\n\r\n", chunks].concat();
         let outcome = outcome(&[client(&request), Event::Connected]);
         assert_eq!(status(&outcome), 400, "{chunks:?}");
-        let Step::ToServer(said) = &outcome.others[1] else { panic!("{outcome:?}") };
+        let ProxyStep::ToServer(said) = &outcome.others[1] else { panic!("{outcome:?}") };
         assert!(!said.ends_with(b"0\r\n\r\n"), "{:?}", text(said));
     }
 }
@@ -169,7 +169,7 @@ fn clients_that_end_or_are_too_slow() {
         let outcome = outcome(events);
         assert_eq!(
             (&outcome.to_client[..], &outcome.others[..]),
-            (&b""[..], &[Step::EndClient][..])
+            (&b""[..], &[ProxyStep::EndClient][..])
         );
     }
     // A body is nothing that is asked for.
@@ -196,10 +196,12 @@ fn servers_that_are_not_reached() {
             let mut http = http();
             let mut steps = Vec::new();
             http.from_client(request.as_bytes(), &mut steps);
-            assert!(matches!(steps[..], [Step::Connect(_)]), "{steps:?}");
+            assert!(matches!(steps[..], [ProxyStep::Connect(_)]), "{steps:?}");
             steps.clear();
             http.connected(Err(unreached.clone()), &mut steps);
-            let [Step::ToClient(said), Step::Note(note), Step::EndClient] = &steps[..] else {
+            let [ProxyStep::ToClient(said), ProxyStep::Note(note), ProxyStep::EndClient] =
+                &steps[..]
+            else {
                 panic!("{steps:?}");
             };
             let said = text(said);
@@ -222,7 +224,7 @@ fn what_is_too_large() {
     }
     let most = format!("{GET}{}\r\n", "A: b\r\n".repeat(HTTP_FIELDS_MAX - 1));
     let served = play(&http, &[client(&most), Event::Connected], usize::MAX);
-    assert!(matches!(served.others[..], [Step::Connect(_), Step::ToServer(_)]));
+    assert!(matches!(served.others[..], [ProxyStep::Connect(_), ProxyStep::ToServer(_)]));
     let named = format!("{GET}Connection: {}\r\n\r\n", "a,".repeat(HTTP_FIELDS_MAX + 1));
     assert_eq!(status(&play(&http, &[client(&named)], usize::MAX)), 400);
 }
@@ -236,7 +238,7 @@ fn what_is_sent_ahead() {
     let events = [client(&head), client(&window), Event::Connected, client(&more)];
     for piece in [usize::MAX, 65_536] {
         let outcome = play(&http, &events, piece);
-        let Step::ToServer(said) = &outcome.others[1] else { panic!("nothing was passed") };
+        let ProxyStep::ToServer(said) = &outcome.others[1] else { panic!("nothing was passed") };
         assert!(said.ends_with(more.as_bytes()));
         assert_eq!(outcome.to_client, b"");
         assert!(outcome.takes_client);

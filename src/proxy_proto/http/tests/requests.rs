@@ -7,7 +7,7 @@ fn forwarded(request: &str, host: &str) -> String {
     let outcome = outcome(&[client(request), Event::Connected]);
     assert_eq!(outcome.to_client, b"", "{request}");
     match &outcome.others[..] {
-        [Step::Connect(target), Step::ToServer(said)] => {
+        [ProxyStep::Connect(target), ProxyStep::ToServer(said)] => {
             assert_eq!(target.to_string(), host, "{request}");
             text(said).to_owned()
         }
@@ -145,16 +145,16 @@ fn connect_makes_a_tunnel() {
     ];
     let tunnel = outcome(&events);
     assert_eq!(tunnel.to_client, [&established[..], b"answer"].concat());
-    let steps = [connect("h", 443), to_server("early and late"), Step::Pass];
+    let steps = [connect("h", 443), to_server("early and late"), ProxyStep::Pass];
     assert_eq!(tunnel.others, steps);
     // Nothing of its head goes on, so it may have no Host.
     let events = [client("CONNECT h:443 HTTP/1.1\r\n\r\n"), Event::Connected, client("late")];
-    assert_eq!(outcome(&events).others, [connect("h", 443), to_server("late"), Step::Pass]);
+    assert_eq!(outcome(&events).others, [connect("h", 443), to_server("late"), ProxyStep::Pass]);
     // A client that has nothing more to say than what came early.
     let request = "CONNECT [::1]:22 HTTP/1.0\r\nContent-Length: 0\r\n\r\nall";
     let ended = outcome(&[client(request), Event::ClientEnds, Event::Connected]);
     assert_eq!(ended.to_client, established);
-    let steps = [connect("::1", 22), to_server("all"), Step::EndServer, Step::Pass];
+    let steps = [connect("::1", 22), to_server("all"), ProxyStep::EndServer, ProxyStep::Pass];
     assert_eq!(ended.others, steps);
 }
 
@@ -174,7 +174,7 @@ fn an_upgrade_that_the_server_agrees_to() {
     );
     let head = "GET / HTTP/1.1\r\nHost: h\r\nVia: 1.1 relay\r\nConnection: upgrade\r\n\
                 Upgrade: a, b\r\n\r\nfirstthird";
-    assert_eq!(outcome.others, [connect("h", 80), to_server(head), Step::Pass]);
+    assert_eq!(outcome.others, [connect("h", 80), to_server(head), ProxyStep::Pass]);
 }
 
 #[test]

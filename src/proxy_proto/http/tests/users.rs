@@ -28,7 +28,7 @@ fn a_user_is_served_and_the_server_does_not_learn_the_password() {
     }
     let tunnel = format!("CONNECT h:1 HTTP/1.1\r\nHost: h\r\n{ME}\r\nearly");
     let outcome = outcome_of(&guarded, &[client(&tunnel), Event::Connected]);
-    assert_eq!(outcome.others, [connect("h", 1), to_server("early"), Step::Pass]);
+    assert_eq!(outcome.others, [connect("h", 1), to_server("early"), ProxyStep::Pass]);
 }
 
 #[test]
@@ -52,7 +52,11 @@ fn nobody_else_is_served() {
             let asks =
                 "\r\nProxy-Authenticate: Basic realm=\"sockmux-uring\", charset=\"UTF-8\"\r\n";
             assert!(text(&outcome.to_client).contains(asks));
-            assert_eq!(outcome.others, [Step::Note(why.into()), Step::EndClient], "{request}");
+            assert_eq!(
+                outcome.others,
+                [ProxyStep::Note(why.into()), ProxyStep::EndClient],
+                "{request}"
+            );
         }
     }
     let outcome = outcome_of(&guarded, &[client(&get(&[ME, YOU].concat()))]);
@@ -66,7 +70,7 @@ fn head_is_asked_without_content() {
     let outcome = outcome_of(&guarded, &[client(&request)]);
     let said = text(&outcome.to_client);
     assert!(said.starts_with("HTTP/1.1 407 ") && said.ends_with("\r\n\r\n"), "{said}");
-    assert_eq!(outcome.others.last(), Some(&Step::EndClient));
+    assert_eq!(outcome.others.last(), Some(&ProxyStep::EndClient));
 }
 
 /// That one request was a user's says nothing of the next on the same connection.
@@ -77,6 +81,7 @@ fn every_request_is_asked() {
     let outcome = outcome_of(&guarded, &[client(&both), Event::Connected, answer]);
     let said = text(&outcome.to_client);
     assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("HTTP/1.1 407 "), "{said}");
-    let served = outcome.others.iter().filter(|step| matches!(step, Step::ToServer(_))).count();
+    let served =
+        outcome.others.iter().filter(|step| matches!(step, ProxyStep::ToServer(_))).count();
     assert_eq!(served, 1, "{:?}", outcome.others);
 }

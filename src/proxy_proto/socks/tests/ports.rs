@@ -11,27 +11,27 @@ const GUEST: &[u8] = &[192, 0, 2, 1, 0, 20];
 const ASSOCIATE: &[u8] = b"\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00";
 
 /// What a request of 5 comes to, behind the methods, where the answers after so many fail.
-fn after(successes: u32, request: &[u8]) -> Vec<Step> {
+fn after(successes: u32, request: &[u8]) -> Vec<ProxyStep> {
     let said = [b"\x05\x01\x00", request].concat();
     let answers = Answers { successes, failures: 1, ..Answers::default() };
     answered_in_every_split(&open, &said, answers)[1..].to_vec()
 }
 
-fn check(host: &str, port: u16) -> Step {
-    Step::CheckHost(Target { host: host.into(), port })
+fn check(host: &str, port: u16) -> ProxyStep {
+    ProxyStep::CheckHost(Target { host: host.into(), port })
 }
 
-fn listen(from: &str) -> Step {
+fn listen(from: &str) -> ProxyStep {
     let from = from.parse().expect("an address");
-    Step::ListenHere { request: 1, own: None, from, then: Then::BeServer }
+    ProxyStep::ListenHere { request: 1, own: None, from, then: PortUse::BeServer }
 }
 
-fn associate() -> Step {
-    Step::OpenPort { request: 1, lead: Lead::SocksDatagrams }
+fn associate() -> ProxyStep {
+    ProxyStep::OpenPort { request: 1, lead: Lead::SocksDatagrams }
 }
 
-fn note(text: &str) -> Step {
-    Step::Note(text.into())
+fn note(text: &str) -> ProxyStep {
+    ProxyStep::Note(text.into())
 }
 
 #[test]
@@ -42,8 +42,9 @@ fn bind_lets_the_host_in_that_was_named() {
         (b"\x05\x02\x00\x03\x01h\x00\x00early", check("h", 0)),
     ] {
         let answers = to_client(&[b"\x05\x00\x00\x01", OPENED, b"\x05\x00\x00\x01", GUEST]);
-        let early = Step::ToServer(b"early".into());
-        let expected = [target, listen("192.0.2.1"), answers, early, Step::EndServer, Step::Pass];
+        let early = ProxyStep::ToServer(b"early".into());
+        let expected =
+            [target, listen("192.0.2.1"), answers, early, ProxyStep::EndServer, ProxyStep::Pass];
         assert_eq!(asked(request, 0)[1..], expected);
     }
     for (request, target) in [
@@ -52,7 +53,8 @@ fn bind_lets_the_host_in_that_was_named() {
     ] {
         let opened = b"\x00\x5a\xc3\x50\xcb\x00\x71\x09";
         let answers = to_client(&[opened, b"\x00\x5a\x00\x14\xc0\x00\x02\x01"]);
-        let expected = [target, listen("192.0.2.1"), answers, Step::EndServer, Step::Pass];
+        let expected =
+            [target, listen("192.0.2.1"), answers, ProxyStep::EndServer, ProxyStep::Pass];
         assert_eq!(in_every_split(&open, request, 0), expected);
     }
 }
@@ -68,13 +70,17 @@ fn bind_without_a_host_is_refused() {
         &any_v6,
     ] {
         let refused = to_client(&[b"\x05\x00\x05\x02\x00\x01", NONE]);
-        assert_eq!(asked(request, 0), [refused, note('5'), Step::EndClient], "{request:?}");
+        assert_eq!(asked(request, 0), [refused, note('5'), ProxyStep::EndClient], "{request:?}");
     }
     for request in
         [&b"\x04\x02\x00\x15\x00\x00\x00\x00\x00"[..], b"\x04\x02\x00\x15\x00\x00\x00\x01\x00\x00"]
     {
         let steps = in_every_split(&open, request, 0);
-        assert_eq!(steps, [to_client(&[REJECTED_4]), note('4'), Step::EndClient], "{request:?}");
+        assert_eq!(
+            steps,
+            [to_client(&[REJECTED_4]), note('4'), ProxyStep::EndClient],
+            "{request:?}"
+        );
     }
 }
 
@@ -84,14 +90,14 @@ fn bind_that_fails() {
     let (checked, listens) = (check("10.0.0.1", 21), listen("192.0.2.1"));
     // The host may not be reached: who said so has logged it.
     let refused = to_client(&[b"\x05\x05\x00\x01", NONE]);
-    assert_eq!(after(0, request), [checked.clone(), refused, Step::EndClient]);
+    assert_eq!(after(0, request), [checked.clone(), refused, ProxyStep::EndClient]);
     let refused = to_client(&[b"\x05\x01\x00\x01", NONE]);
     let why = note("SOCKS 5: no port for BIND: no port");
-    let expected = [checked.clone(), listens.clone(), refused, why, Step::EndClient];
+    let expected = [checked.clone(), listens.clone(), refused, why, ProxyStep::EndClient];
     assert_eq!(after(1, request), expected);
     let refused = to_client(&[b"\x05\x00\x00\x01", OPENED, b"\x05\x06\x00\x01", NONE]);
     let why = note("SOCKS 5: nobody came in by BIND: nobody");
-    assert_eq!(after(2, request), [checked, listens, refused, why, Step::EndClient]);
+    assert_eq!(after(2, request), [checked, listens, refused, why, ProxyStep::EndClient]);
 }
 
 #[test]
@@ -109,7 +115,7 @@ fn version_4_waits_for_an_ipv4_address() {
             assert_eq!(steps, [listen("10.0.0.1")]);
         } else {
             let why = note("SOCKS 4: the host that will connect has no IPv4 address");
-            assert_eq!(steps, [to_client(&[REJECTED_4]), why, Step::EndClient]);
+            assert_eq!(steps, [to_client(&[REJECTED_4]), why, ProxyStep::EndClient]);
         }
     }
 }
@@ -124,7 +130,7 @@ fn what_the_client_says_before_its_guest_comes_waits() {
     socks.from_client(&vec![b'x'; PROXY_HEAD_BYTES], &mut steps);
     assert_eq!(steps.len(), 2);
     socks.from_client(b"x", &mut steps);
-    assert_eq!(steps.last(), Some(&Step::EndClient));
+    assert_eq!(steps.last(), Some(&ProxyStep::EndClient));
 }
 
 #[test]
@@ -147,7 +153,7 @@ fn udp_associate_lasts_as_long_as_its_client() {
     }
     assert_eq!(steps, []);
     socks.client_ended(&mut steps);
-    assert_eq!(steps, [Step::EndClient]);
+    assert_eq!(steps, [ProxyStep::EndClient]);
 }
 
 #[test]
@@ -155,13 +161,13 @@ fn udp_associate_in_every_split() {
     let name = b"\x05\x03\x00\x03\x01h\x00\x35ignored";
     for request in [ASSOCIATE, name] {
         let granted = to_client(&[b"\x05\x00\x00\x01", OPENED]);
-        assert_eq!(asked(request, 0)[1..], [associate(), granted, Step::EndClient]);
+        assert_eq!(asked(request, 0)[1..], [associate(), granted, ProxyStep::EndClient]);
         let refused = to_client(&[b"\x05\x07\x00\x01", NONE]);
         let why = note("SOCKS 5: no port for UDP ASSOCIATE: no port");
-        assert_eq!(after(0, request), [associate(), refused, why, Step::EndClient]);
+        assert_eq!(after(0, request), [associate(), refused, why, ProxyStep::EndClient]);
     }
     // There is none in 4.
     let steps = in_every_split(&open, b"\x04\x03\x00\x15\x0a\x00\x00\x01\x00", 0);
     let why = note("SOCKS 4: command 3 is not supported");
-    assert_eq!(steps, [to_client(&[REJECTED_4]), why, Step::EndClient]);
+    assert_eq!(steps, [to_client(&[REJECTED_4]), why, ProxyStep::EndClient]);
 }
