@@ -164,12 +164,11 @@ impl<D: Driver> Cx<D> {
         self.log_limit.left_silently(self.now);
     }
 
-    /// Logs counts if they are due; returns when they are next due.
-    pub(super) fn log_limit_on_time(&mut self) -> Option<Moment> {
+    /// Logs counts if it is time to.
+    pub(super) fn log_limit_on_time(&mut self) {
         if self.log_limit.count_at().is_some_and(|at| at <= self.now) {
             self.log_limit.log_counts(self.now);
         }
-        self.log_limit.count_at()
     }
 }
 

@@ -25,6 +25,7 @@ mod connector;
 mod context;
 mod counts;
 mod datagram;
+mod deadlines;
 mod dialer;
 mod dispatch;
 mod forward;
@@ -213,10 +214,10 @@ impl<D: Driver> Worker<D> {
         self.watch_wake();
         self.start_listening();
         self.datagrams.watch_ports(&mut self.cx);
-        self.connect_if_due();
+        self.run_timers();
         self.begin_loopback();
         loop {
-            let timeout = self.time_to_next();
+            let timeout = self.time_left();
             if let Some(time) = self.cx.busy_poll.time(self.cx.now) {
                 self.cx.driver.watch_for(timeout.map_or(time, |timeout| time.min(timeout)));
             }

@@ -1,6 +1,6 @@
 //! The end of a turn: run timers, flush writes, retry operations that waited for buffers, and
 //! decide whether the run is over. The event loop calls [`Worker::finish_turn`] after the
-//! completions and [`Worker::time_to_next`] before it sleeps.
+//! completions and [`Worker::time_left`] before it sleeps.
 
 use std::time::Duration;
 
@@ -13,16 +13,9 @@ use crate::session::Moment;
 impl<D: Driver> Worker<D> {
     /// Runs timers and flushes. `Some` when the run is over.
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
-        self.tunnels_on_time();
-        self.datagrams.sources_on_time(&mut self.cx, &mut self.tunnels);
-        self.execs.on_time(&mut self.cx);
         self.reap_orphans();
         // Before the flush, so that peers learn of ended flows in this turn.
-        self.end_silent_flows();
-        self.names_on_time();
-        self.cx.dials_on_time();
-        self.apply_effects();
-        self.sweep_if_due();
+        self.run_timers();
         self.dial_after_closing();
         self.gate_entrances();
         self.join_quiescent();
@@ -34,48 +27,13 @@ impl<D: Driver> Worker<D> {
         self.ended()
     }
 
-    /// Runs what is due and returns how long to wait for completions. `None`: no deadline.
-    pub(super) fn time_to_next(&mut self) -> Option<Duration> {
-        let dial = self.connect_if_due();
-        let (listeners, flows) = (self.listeners_on_time(), self.end_silent_flows());
-        let asked = self.asked_ports_on_time();
-        let (command, execs) = (self.command_timeout(), self.execs.on_time(&mut self.cx));
-        // Checked after the calls above, since each of them may have queued a write.
+    /// How long to wait for completions.
+    pub(super) fn time_left(&self) -> Option<Duration> {
         if self.has_work_left() {
             return Some(Duration::ZERO);
         }
-        let sessions = self.tunnels.next_timeout();
-        let sweep = self.next_sweep();
-        let drain = match self.drain {
-            Drain::Until(until) => until,
-            Drain::Leaving(until) => Some(until),
-            Drain::No | Drain::AtOnce => None,
-        };
-        let farewells = (matches!(self.drain, Drain::Until(_))
-            && self.farewells_until > self.cx.now)
-            .then_some(self.farewells_until);
-        let names = self.ingress.next_name_timeout();
-        let (dials, joins) = (self.cx.dialer.next_timeout(), self.next_join());
-        let resting = self.datagrams.next_read();
-        let log = self.cx.log_limit_on_time();
-        let missed = self.next_buffer_scan();
-        let next = [
-            sessions, sweep, drain, farewells, dial, listeners, flows, names, resting, command,
-            execs, asked, dials, joins, log, missed,
-        ]
-        .into_iter()
-        .flatten()
-        .min()?;
+        let next = self.next_timeout()?;
         Some(Duration::from_micros(next.0.saturating_sub(self.cx.now.0)))
-    }
-
-    /// Dials if a dial is due; returns the time of the next one.
-    pub(super) fn connect_if_due(&mut self) -> Option<Moment> {
-        self.connector.as_mut()?.on_time(&mut self.cx, self.drain != Drain::No)
-    }
-
-    fn command_timeout(&mut self) -> Option<Moment> {
-        self.connector.as_mut()?.command_on_time(&mut self.cx)
     }
 
     /// Work is pending that no completion and no timer will trigger; the next turn must not sleep.
@@ -88,13 +46,7 @@ impl<D: Driver> Worker<D> {
             || (self.ingress.clients_are_held() && self.has_room())
     }
 
-    /// Ends flows that have been idle for too long; returns the next deadline.
-    fn end_silent_flows(&mut self) -> Option<Moment> {
-        let drains = self.drain != Drain::No;
-        self.datagrams.flows_on_time(&mut self.cx, &mut self.tunnels, drains)
-    }
-
-    /// Flushes all marked connections and tunnels.
+    /// Writes to every connection and every tunnel that has something.
     fn write_all(&mut self) {
         self.write_conns();
         self.write_tunnels();

@@ -156,14 +156,11 @@ impl Connector {
         }
     }
 
-    /// Does what it is time for; when to ask again.
-    pub(in crate::worker) fn command_on_time<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-    ) -> Option<Moment> {
+    /// Does what it is time for.
+    pub(in crate::worker) fn command_on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let now = cx.now;
         let number = self.number();
-        let carrier = self.carrier.as_mut()?;
+        let Some(carrier) = &mut self.carrier else { return };
         if let Some((at, step)) = carrier.ends
             && at <= now
         {
@@ -183,6 +180,10 @@ impl Connector {
         if carrier.rests_until.take_if(|until| *until <= now).is_some() {
             self.on_command_stderr(cx, number);
         }
+    }
+
+    /// When there is something to do for the command.
+    pub(in crate::worker) fn command_timeout(&self) -> Option<Moment> {
         let carrier = self.carrier.as_ref()?;
         [carrier.rests_until, carrier.ends.map(|(at, _)| at)].into_iter().flatten().min()
     }

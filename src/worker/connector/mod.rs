@@ -132,30 +132,28 @@ impl Connector {
 }
 
 impl Connector {
-    /// Connects if it is time to; when to ask again.
-    pub(in crate::worker) fn on_time<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        drains: bool,
-    ) -> Option<Moment> {
+    /// Connects if it is time to.
+    pub(in crate::worker) fn on_time<D: Driver>(&mut self, cx: &mut Cx<D>, drains: bool) {
         let due = matches!(&self.state, State::Waiting { until } if *until <= cx.now);
-        if due && drains {
-            return None;
+        if !due || drains {
+            return;
         }
-        if due {
-            match &self.source {
-                LinkSource::Dial(target) => {
-                    let target = target.clone();
-                    self.dial(cx, target);
-                }
-                LinkSource::Fifos(_) | LinkSource::Device(_) | LinkSource::Given(_) => {
-                    self.open_link(cx)
-                }
-                LinkSource::Command(_) => self.start_command(cx),
+        match &self.source {
+            LinkSource::Dial(target) => {
+                let target = target.clone();
+                self.dial(cx, target);
             }
+            LinkSource::Fifos(_) | LinkSource::Device(_) | LinkSource::Given(_) => {
+                self.open_link(cx);
+            }
+            LinkSource::Command(_) => self.start_command(cx),
         }
-        match &self.state {
-            State::Waiting { until } => Some(*until),
+    }
+
+    /// When it connects again. While the process drains it does not.
+    pub(in crate::worker) fn next_timeout(&self, now: Moment, drains: bool) -> Option<Moment> {
+        match self.state {
+            State::Waiting { until } if until > now || !drains => Some(until),
             _ => None,
         }
     }

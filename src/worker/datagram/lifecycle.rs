@@ -278,24 +278,30 @@ impl Datagrams {
         cx.scratch = gone;
     }
 
-    /// Ends flows that have been silent for too long; when to look again.
+    /// Ends flows that have been silent for too long.
     pub(in crate::worker) fn flows_on_time<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
+        drains: bool,
+    ) {
+        while self.next_flow_timeout(cx, drains).is_some_and(|until| until <= cx.now)
+            && let Some((key, _)) = self.flows.oldest()
+        {
+            self.end_flow(cx, tunnels, key, "silent for too long (TIMEOUT=udp)");
+        }
+    }
+
+    /// When the flow that is silent for longest ends.
+    pub(in crate::worker) fn next_flow_timeout<D>(
+        &self,
+        cx: &Cx<D>,
         drains: bool,
     ) -> Option<Moment> {
         let patience = match drains {
             false => cx.plan.timeouts.udp?,
             true => Duration::from_millis(DRAIN_FLOW_MILLIS),
         };
-        while let Some((key, last_used)) = self.flows.oldest() {
-            let until = last_used.after(patience);
-            if until > cx.now {
-                return Some(until);
-            }
-            self.end_flow(cx, tunnels, key, "silent for too long (TIMEOUT=udp)");
-        }
-        None
+        self.flows.oldest().map(|(_, last_used)| last_used.after(patience))
     }
 }

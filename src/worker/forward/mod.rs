@@ -9,6 +9,7 @@ pub(in crate::worker) mod ports;
 use self::asked::AskedPorts;
 use self::port_range::PortRange;
 use crate::cli::plan::Plan;
+use crate::session::Moment;
 use crate::worker::table::Key;
 
 /// Ports that peers asked for.
@@ -21,6 +22,11 @@ impl Forwards {
     pub(in crate::worker) fn new(plan: &Plan) -> Forwards {
         let port_range = PortRange::new(plan.soxconf.request_ports.clone());
         Forwards { asked: AskedPorts::new(), port_range }
+    }
+
+    /// When a listener that nobody came to is closed.
+    pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
+        self.asked.next_due().map(|(_, until)| until)
     }
 
     /// The client that a port is for.

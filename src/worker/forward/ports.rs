@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::io::datagram;
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
-use crate::session::{Moment, StreamKey};
+use crate::session::StreamKey;
 use crate::wire::Transport;
 use crate::worker::datagram::datagrams::DatagramPort;
 use crate::worker::datagram::flow::{Flow, Origin, Server};
@@ -176,17 +176,15 @@ impl<D: Driver> Worker<D> {
         Some(port)
     }
 
-    /// Closes listeners that nobody came to; when to look again. The peer waits no longer, either.
-    pub(in crate::worker) fn asked_ports_on_time(&mut self) -> Option<Moment> {
-        while let Some((key, until)) = self.forwards.asked.next_due() {
-            if until > self.cx.now {
-                return Some(until);
-            }
+    /// Closes listeners that nobody came to. The peer waits no longer, either.
+    pub(in crate::worker) fn asked_ports_on_time(&mut self) {
+        while let Some((key, until)) = self.forwards.asked.next_due()
+            && until <= self.cx.now
+        {
             if let Some(port) = self.close_asked(key) {
                 debug!(client = %port.client, "nobody came to a port on request");
             }
         }
-        None
     }
 
     /// Somebody has connected to a port on request.

@@ -18,6 +18,7 @@ use crate::io::net;
 use crate::io::unix::SocketFile;
 use crate::limits::{ACCEPT_PAUSE_MILLIS, LISTEN_BACKLOG};
 use crate::session::Moment;
+use crate::worker::ingress::Ingress;
 use crate::worker::ingress::access::Came;
 use crate::worker::log_limit::Class;
 use crate::worker::stream::client::Client;
@@ -284,41 +285,36 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Times of listeners; the next one.
-    pub(in crate::worker) fn listeners_on_time(&mut self) -> Option<Moment> {
-        let held = self.ingress.clients_held && self.ingress.hold_deadline.is_some();
-        if !self.ingress.listeners_paused && !held {
-            return None;
-        }
-        self.ingress.listeners_paused = false;
-        let mut next = None;
+    /// Accepts again where a pause is over, and where clients have waited for too long.
+    pub(in crate::worker) fn listeners_on_time(&mut self) {
         let mut over = false;
-        for (_, listener) in self.ingress.listeners.iter_mut() {
-            match listener.paused_until {
-                Some(until) if until <= self.cx.now => {
-                    listener.paused_until = None;
-                    over = true;
+        if self.ingress.listeners_paused {
+            self.ingress.listeners_paused = false;
+            for (_, listener) in self.ingress.listeners.iter_mut() {
+                match listener.paused_until {
+                    Some(until) if until <= self.cx.now => {
+                        listener.paused_until = None;
+                        over = true;
+                    }
+                    Some(_) => self.ingress.listeners_paused = true,
+                    None => {}
                 }
-                Some(until) => {
-                    self.ingress.listeners_paused = true;
-                    next = Some(next.map_or(until, |next: Moment| next.min(until)));
-                }
-                None => {}
             }
         }
         if over {
             self.start_listening();
+            if self.may_take_clients() {
+                self.start_accepting(Purpose::Entrance);
+            }
         }
-        if self.ingress.clients_held
-            && let Some(deadline) =
-                self.ingress.hold_deadline.filter(|&deadline| deadline > self.cx.now)
-        {
-            next = Some(next.map_or(deadline, |next| next.min(deadline)));
-        }
-        if over && self.may_take_clients() {
-            self.start_accepting(Purpose::Entrance);
-        }
-        self.gate_entrances();
-        next
+    }
+}
+
+impl Ingress {
+    /// When a listener accepts again, or clients that wait are reset.
+    pub(in crate::worker) fn next_listener_timeout(&self, now: Moment) -> Option<Moment> {
+        let held = self.hold_deadline.filter(|&deadline| self.clients_held && deadline > now);
+        let paused = self.listeners.iter().filter(|_| self.listeners_paused);
+        paused.filter_map(|(_, listener)| listener.paused_until).chain(held).min()
     }
 }

@@ -114,8 +114,8 @@ impl Execs {
         }
     }
 
-    /// Reads standard errors whose pause is over; returns the next time.
-    pub(in crate::worker) fn on_time<D: Driver>(&mut self, cx: &mut Cx<D>) -> Option<Moment> {
+    /// Reads standard errors that have rested.
+    pub(in crate::worker) fn on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let now = cx.now;
         while let Some(at) = self.stderr_paused.iter().position(|&(until, _)| until <= now) {
             let (_, key) = self.stderr_paused.swap_remove(at);
@@ -123,6 +123,10 @@ impl Execs {
                 self.on_stderr(cx, key);
             }
         }
+    }
+
+    /// When the next of them has.
+    pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
         self.stderr_paused.iter().map(|&(until, _)| until).min()
     }
 
