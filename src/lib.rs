@@ -6,7 +6,7 @@
 //! client -> entrance -> stream -> session -> frame writer -> link === link -> frame reader -> session -> stream -> exit -> server
 //! ```
 //!
-//! Each layer knows only those below it: [`process`] runs a [`worker`], which is a loop over what the
+//! Each layer knows only those below it: [`process`] runs a `worker`, which is a loop over what the
 //! tunnel consists of; [`session`] is one tunnel as a pure state machine; [`wire`] turns bytes into
 //! frames and back; [`io`] is the only place with descriptors, clocks and `unsafe`. [`cli`] turns the
 //! command line into a plan, [`policy`] says who may do what, [`proxy_proto`] speaks to clients of
@@ -24,4 +24,4 @@ pub mod proxy_proto;
 pub mod serial_line;
 pub mod session;
 pub mod wire;
-pub mod worker;
+mod worker;

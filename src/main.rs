@@ -12,8 +12,7 @@ use sockmux_uring::cli::show;
 use sockmux_uring::demo;
 use sockmux_uring::io::{Inherited, signals};
 use sockmux_uring::observe::{self, Log};
-use sockmux_uring::process::{Relay, RunError, SetupError};
-use sockmux_uring::worker::Stopped;
+use sockmux_uring::process::{Relay, RunError, SetupError, Stopped};
 
 /// Something failed while the relay ran, its only link broke, or it was stopped twice.
 const EXIT_FAILED: u8 = 1;

@@ -26,7 +26,8 @@ use crate::io::signals;
 use crate::io::stdio;
 use crate::io::unix;
 use crate::io::uring;
-use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Stopped, Worker};
+pub use crate::worker::Stopped;
+use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
 /// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
 #[derive(Debug, thiserror::Error)]

@@ -69,7 +69,7 @@ use table::Key;
 use tunnel::Tunnels;
 use tunnel::loopback::Loopback;
 
-/// Why [`Worker::run`] returned.
+/// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// A stop was requested and all streams have ended.
