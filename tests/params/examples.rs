@@ -1,4 +1,4 @@
-//! The manual's examples over TCP (the others are in `params_links`), and what the command line means in general, as a user of the library
+//! The manual's examples over TCP (the others are in `links`), and what the command line means in general, as a user of the library
 //! sees it.
 
 use std::ffi::OsString;

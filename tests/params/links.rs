@@ -1,16 +1,12 @@
 //! Everything but TCP that carries the persistent connection: the manual's examples, and the
 //! foreground form.
 
-#[path = "params"]
-mod support {
-    pub(crate) mod one_file;
-}
-
 use sockmux_uring::cli::plan::{
     Bind, Device, Entrance, Exit, FlowControl, LineOptions, LinkPlan, Plan, Target, Transport,
 };
 use sockmux_uring::cli::show;
-use support::one_file::{run, run_with};
+
+use crate::one_file::{run, run_with};
 
 fn listen(host: &str, port: u16) -> LinkPlan {
     LinkPlan::Listen(vec![entrance(host, port).bind])

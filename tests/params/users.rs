@@ -6,10 +6,7 @@ use sockmux_uring::cli::invocation;
 use sockmux_uring::cli::plan::{Proxy, User};
 use sockmux_uring::cli::show;
 
-#[path = "params/one_file.rs"]
-mod one_file;
-
-use one_file::{OneFile, run, run_with};
+use crate::one_file::{OneFile, run, run_with};
 
 const LINE: [&str; 3] = ["-P9000", "SERVER=socks,-in:-:-P1080", "SERVER=http,-in"];
 

@@ -1,11 +1,6 @@
 //! Entrances and exits that are no ports of servers, and what may be said behind `?`, as a user of
 //! the library sees them.
 
-#[path = "params"]
-mod support {
-    pub(crate) mod one_file;
-}
-
 use std::ffi::OsString;
 
 use sockmux_uring::cli::invocation;
@@ -13,7 +8,8 @@ use sockmux_uring::cli::plan::{
     LinkPlan, Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way,
 };
 use sockmux_uring::cli::show;
-use support::one_file::{OneFile, run, run_with};
+
+use crate::one_file::{OneFile, run, run_with};
 
 /// Why a command line is refused.
 fn refused(args: &[&str]) -> String {
