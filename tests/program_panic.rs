@@ -4,7 +4,7 @@
 //! again, starts the log as the real one does, and panics.
 
 // Of a crate of its own, `pub` reaches no further than it.
-#[path = "support/pipes.rs"]
+#[path = "testkit/pipes.rs"]
 #[allow(unreachable_pub)]
 mod pipes;
 

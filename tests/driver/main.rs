@@ -32,10 +32,14 @@ macro_rules! on_both_drivers {
     };
 }
 
+#[path = "../testkit/mod.rs"]
+mod testkit;
+
 mod beside;
 mod bounds;
 mod epoll_only;
 mod operations;
+mod serial_device;
 mod transfer;
 mod uring_only;
 mod zero_copy;

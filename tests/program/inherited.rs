@@ -1,0 +1,97 @@
+//! Listening sockets that are passed to the program, as systemd does (sd_listen_fds(3)).
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use crate::testkit::DEADLINE;
+use crate::testkit::net::{check_echo, check_new_echo, connect};
+use crate::testkit::program::Program;
+use crate::testkit::protocol::Protocol;
+use crate::testkit::servers::Server;
+use crate::testkit::tunnel::start_connector;
+
+/// Exit code when the command line is right and the machine says no.
+const SET_UP_FAILED: i32 = 3;
+
+const BOTH: &str = "LISTEN_FDS=2 LISTEN_FDNAMES=link:web";
+
+/// Sockets for persistent connections and for clients, and where they are.
+fn sockets() -> ([TcpListener; 2], [SocketAddr; 2]) {
+    let sockets = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
+    let addresses = sockets.each_ref().map(|socket| socket.local_addr().expect("bound"));
+    (sockets, addresses)
+}
+
+fn passed(sockets: &[TcpListener; 2]) -> [OwnedFd; 2] {
+    sockets.each_ref().map(|socket| socket.try_clone().expect("a descriptor").into())
+}
+
+/// Starts a program that does not begin, and gives what it says.
+fn refused(words: &[&str], sockets: [OwnedFd; 2], environment: &str) -> String {
+    let mut program = Program::start_with_sockets(words, sockets, environment);
+    let status = program.wait_exit(DEADLINE);
+    assert_eq!(status.code(), Some(SET_UP_FAILED), "{}", program.log_text());
+    program.log_text()
+}
+
+#[test]
+fn sockets_are_used_for_the_addresses_that_they_have_and_outlive_the_program() {
+    let server = Server::echo();
+    let (sockets, [link, web]) = sockets();
+    let words = [format!("-P{link}"), format!("PORT={web}")];
+    let words = words.each_ref().map(String::as_str);
+    let exit = format!("DEST={}", server.address());
+    let mut receptor = Program::start_with_sockets(&words, passed(&sockets), BOTH);
+    assert_eq!(receptor.address_of("receptor listening"), link);
+    assert_eq!(receptor.address_of("entrance listening"), web);
+    assert_eq!(receptor.wait_for_nth("inherited socket", 2)["socket"], "descriptor 4 (web)");
+    let connector = start_connector(Protocol::V1, link, &[&exit]);
+    check_new_echo(web, 1, 100_000);
+    receptor.terminate();
+    assert!(receptor.wait_exit(DEADLINE).success());
+    // Whoever comes now waits for the next.
+    let client = connect(web);
+    let receptor = Program::start_with_sockets(&words, passed(&sockets), BOTH);
+    receptor.wait_for("tunnel up");
+    check_echo(&client, 2, 100_000);
+    drop(connector);
+}
+
+#[test]
+fn a_socket_that_nobody_asks_for_is_an_error_that_names_it() {
+    let (sockets, [link, web]) = sockets();
+    let message = refused(&[&format!("-P{link}"), "DEST=127.0.0.1:9"], passed(&sockets), BOTH);
+    for part in ["LISTEN_FDS", "descriptor 4 (web)", &web.to_string(), "PORT="] {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+    // The port is right and the address is not.
+    let words = [format!("-P{link}"), format!("PORT=127.0.0.2:{}", web.port())];
+    let message = refused(&words.each_ref().map(String::as_str), passed(&sockets), "LISTEN_FDS=2");
+    assert!(message.contains("descriptor 4, which listens on"), "{message}");
+}
+
+#[test]
+fn what_is_no_listening_tcp_socket_is_not_taken_for_one() {
+    let ([first, _], [link, _]) = sockets();
+    let words = [&*format!("-P{link}"), "DEST=127.0.0.1:9"];
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let copy = first.try_clone().expect("a descriptor");
+    let message = refused(&words, [copy.into(), udp.into()], BOTH);
+    assert!(
+        message.contains("descriptor 4 (web): it is no listening TCP or Unix socket"),
+        "{message}"
+    );
+    let copy = first.try_clone().expect("a descriptor");
+    let message = refused(&words, [first.into(), copy.into()], "LISTEN_FDS=many");
+    assert!(message.contains("LISTEN_FDS=many"), "{message}");
+}
+
+#[test]
+fn sockets_for_another_process_are_left_alone() {
+    let (sockets, _) = sockets();
+    let words = ["-P127.0.0.1:0", "DEST=127.0.0.1:9"];
+    let environment = format!("LISTEN_PID=1; export LISTEN_PID; {BOTH}");
+    let program = Program::start_with_sockets(&words, passed(&sockets), &environment);
+    program.wait_for("receptor listening");
+    assert_eq!(program.count("inherited socket"), 0);
+}

@@ -1,0 +1,50 @@
+//! The protocol that two of ours speak with each other.
+
+/// What the tests of the whole program are run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// SockMux 1, which two of ours speak unless they are told otherwise.
+    V1,
+    /// SockMux 0.3 with what two of ours add to it.
+    V03,
+}
+
+impl Protocol {
+    /// As the log calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::V1 => "1",
+            Protocol::V03 => "0.3",
+        }
+    }
+
+    /// The words that make one end, and so both, speak it. None for what needs none.
+    pub fn words(self) -> Option<String> {
+        match self {
+            Protocol::V1 => None,
+            Protocol::V03 => Some("SOXCONF=protocol:0.3".to_owned()),
+        }
+    }
+}
+
+/// Makes two tests of each function named, which takes the [`Protocol`]:
+/// `sockmux_1::NAME` and `sockmux_03::NAME`.
+#[allow(unused_macros)]
+macro_rules! in_both_protocols {
+    ($($name:ident),+ $(,)?) => {
+        mod sockmux_1 {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::testkit::protocol::Protocol::V1);
+            })+
+        }
+        mod sockmux_03 {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::testkit::protocol::Protocol::V03);
+            })+
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use in_both_protocols;
