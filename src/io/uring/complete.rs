@@ -1,6 +1,7 @@
 #![allow(unsafe_code)]
 //! From the kernel's completions to the worker's.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -12,7 +13,8 @@ use super::request::Request;
 use super::slots::{Held, OWN, Op, What, notice_index, op_id, user_data};
 use super::zero_copy::Sent;
 use crate::io::chunk::Chunk;
-use crate::io::driver::{Completion, DriverCounters, Outcome};
+use crate::io::driver::{Completion, DriverCounters, OpId, Outcome};
+use crate::io::slots::Slots;
 
 impl UringDriver {
     /// Takes what is in the completion queue; returns how many, the driver's own included. Notices
@@ -34,18 +36,9 @@ impl UringDriver {
                     reaped -= 1;
                     continue;
                 }
-                match zero_copy.sent(notice, entry.result(), more) {
-                    Some(Sent::Over(op)) => (id, more) = (op, false),
-                    Some(Sent::Refused(op)) => {
-                        let again = slots.get_mut(op).and_then(plainly);
-                        spill.extend(again.map(|request| request.named(user_data(op))));
-                        continue;
-                    }
-                    None => {
-                        debug_assert!(false, "a zero-copy send completes once and gives notice");
-                        continue;
-                    }
-                }
+                let sent = zero_copy.sent(notice, entry.result(), more);
+                let Some(op) = over(sent, slots, spill) else { continue };
+                (id, more) = (op, false);
             }
             let Some(op) = slots.get(id) else {
                 debug_assert!(false, "a completion for an operation that is over");
@@ -91,6 +84,21 @@ impl UringDriver {
         }
         reaped
     }
+}
+
+/// The operation that a send without a copy was, if it is over. One that the kernel refused is made
+/// again as a plain one.
+#[inline]
+fn over(sent: Option<Sent>, slots: &mut Slots<Op>, spill: &mut VecDeque<Request>) -> Option<OpId> {
+    match sent {
+        Some(Sent::Over(op)) => return Some(op),
+        Some(Sent::Refused(op)) => {
+            let again = slots.get_mut(op).and_then(plainly);
+            spill.extend(again.map(|request| request.named(user_data(op))));
+        }
+        None => debug_assert!(false, "a zero-copy send completes once and gives notice"),
+    }
+    None
 }
 
 /// The plain send for one that the kernel will not do from our pages. Only such as wait were tried.

@@ -1,5 +1,4 @@
-//! The table of ports requested by peers. Each is for the client of one stream.
-//! [`crate::worker::forward::ports`] operates on it.
+//! The ports that peers asked for: each for the client of one stream alone. What is done with those is in [`crate::worker::forward::ports`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,43 +11,42 @@ use crate::limits::{PORT_WAIT_SECS, PORTS_ON_REQUEST_MAX, PORTS_PER_STREAM};
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
-/// Identifies a port for datagrams.
+/// Names a port for datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::worker) enum PortName {
     /// An entrance, by its number.
     Entrance(u32),
-    /// A forwarded port.
+    /// A port on request.
     Asked(Key),
 }
 
-/// A forwarded port.
+/// A port on request.
 #[derive(Debug)]
 pub(in crate::worker) struct AskedPort {
     /// The client of the control stream.
     pub(in crate::worker) owner: Key,
-    /// The peer's number of the port within that stream.
+    /// The peer's number of the port, among those of that stream.
     pub(in crate::worker) request: u32,
-    /// The address that may connect.
+    /// Who may come in.
     pub(in crate::worker) client: IpAddr,
     pub(in crate::worker) socket: AskedSocket,
 }
 
-/// What a forwarded port accepts.
+/// What comes in by a port on request.
 #[derive(Debug)]
 pub(in crate::worker) enum AskedSocket {
-    /// One TCP connection.
+    /// One connection.
     Listener(Fd),
     /// Datagrams, by the port of [`crate::worker::datagram`] at this address.
     Datagrams(SocketAddr),
 }
 
-/// All forwarded ports.
+/// All ports on request.
 #[derive(Debug)]
 pub(in crate::worker) struct AskedPorts {
     table: Table<AskedPort>,
     by_owner: HashMap<Key, Vec<Key>>,
-    /// Deadlines of listeners. All have the same timeout, so insertion order is the order of
-    /// deadlines.
+    /// Listeners, with when their patience ends: all have the same, so the first to end is first.
     waiting: LinkedHashMap<Key, Moment>,
 }
 
@@ -58,10 +56,10 @@ impl AskedPorts {
         AskedPorts { table, by_owner: HashMap::new(), waiting: LinkedHashMap::new() }
     }
 
-    /// Whether a client may have another port, by this number.
+    /// Whether a client may have one more, by this number.
     ///
     /// # Errors
-    /// The reason, for the peer.
+    /// Why not, for the peer.
     pub(in crate::worker) fn may_add(&self, owner: Key, request: u32) -> Result<(), String> {
         let of_owner = self.by_owner.get(&owner).map_or(0, Vec::len);
         if of_owner >= PORTS_PER_STREAM {
@@ -76,7 +74,7 @@ impl AskedPorts {
         Ok(())
     }
 
-    /// Adds a port. `None`: the table is full.
+    /// A new one. `None`: there are too many.
     pub(in crate::worker) fn insert(&mut self, port: AskedPort, now: Moment) -> Option<Key> {
         let owner = port.owner;
         let waits = matches!(port.socket, AskedSocket::Listener(_));
@@ -110,12 +108,12 @@ impl AskedPorts {
         self.by_owner.get(&owner)?.iter().find(has_number).copied()
     }
 
-    /// Any port of a client.
+    /// A port of a client, if it has any.
     pub(in crate::worker) fn any_of(&self, owner: Key) -> Option<Key> {
         self.by_owner.get(&owner)?.first().copied()
     }
 
-    /// The listener with the earliest deadline.
+    /// The listener whose patience ends first, and when.
     pub(in crate::worker) fn next_due(&self) -> Option<(Key, Moment)> {
         self.waiting.front().map(|(&key, &until)| (key, until))
     }

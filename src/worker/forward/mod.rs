@@ -1,8 +1,5 @@
-//! Remote forwards: ports that a peer requests for a client of this end (FTP's passive mode, SOCKS
-//! UDP). The plane owns the table of requested ports and the range they are opened in.
-//!
-//! [`asked`] is the table, [`ports`] opens and serves ports, [`port_range`] selects port numbers,
-//! [`callback`] connects a server to a client of this end.
+//! Remote forwards: ports that a peer asks for. [`port_range`] says where, [`asked`] holds them,
+//! [`ports`] opens them, [`callback`] leads a server's connection to the client that waits for it.
 
 pub(in crate::worker) mod asked;
 pub(in crate::worker) mod callback;
@@ -15,7 +12,7 @@ use crate::cli::plan::Plan;
 use crate::session::Moment;
 use crate::worker::table::Key;
 
-/// State of remote forwards.
+/// Ports that peers asked for.
 pub(in crate::worker) struct Forwards {
     asked: AskedPorts,
     port_range: PortRange,
@@ -37,7 +34,7 @@ impl Forwards {
         Some(self.asked.get(port)?.owner)
     }
 
-    /// The port range, which proxy sessions share.
+    /// Where ports on request are opened, and those of proxy sessions.
     pub(in crate::worker) fn port_range(&mut self) -> &mut PortRange {
         &mut self.port_range
     }

@@ -1,5 +1,4 @@
-//! Begins flows for datagrams of new clients. Dispatch applies
-//! [`crate::worker::context::Effect::UnknownClient`] here.
+//! Datagrams of clients that have no flow yet.
 
 use std::net::SocketAddr;
 
@@ -12,7 +11,7 @@ use crate::worker::ingress::listeners::Purpose;
 use crate::worker::{Drain, Key, Worker, relay};
 
 impl<D: Driver> Worker<D> {
-    /// Begins a flow for a new client, or drops its datagrams.
+    /// A client without a flow has sent something: it gets one, or what it sent is dropped.
     pub(in crate::worker) fn unknown_client(
         &mut self,
         origin: Origin,
@@ -29,7 +28,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// `None`: the datagrams cannot be carried.
+    /// `None`: nobody would carry it.
     fn begin_flow(&mut self, origin: Origin) -> Option<Key> {
         if let PortName::Asked(key) = origin.port {
             return self.begin_asked_flow(key, origin);

@@ -1,8 +1,8 @@
-//! PROXY headers of clients at entrances with `?proxy=accept`. Runs between accepting a connection
-//! and [`crate::worker::ingress::access`].
+//! Clients of entrances with `?proxy=accept`: what they say first is whose the stream is.
 //!
-//! Headers are peeked at before they are received, so that no byte of the stream behind them is
-//! consumed: only bytes known to belong to the header are received.
+//! A header is looked at before it is taken, so that nothing of the stream behind it is ever here:
+//! what belongs to a header that is not complete is taken, and of what completes it no more than
+//! that.
 
 use std::io;
 use std::time::Duration;
@@ -20,27 +20,27 @@ use crate::worker::stream::client::Client;
 use crate::worker::token::Kind;
 use crate::worker::{Drain, Key, Worker};
 
-/// A client whose PROXY header is incomplete.
+/// A client whose header is not complete.
 #[derive(Debug)]
-pub(super) struct HeaderRead {
+pub(super) struct Greeting {
     came: Came,
-    /// Header bytes received so far.
+    /// What was taken of the header.
     taken: Vec<u8>,
-    /// Deadline, if any.
+    /// When patience ends, if it does.
     until: Option<Moment>,
 }
 
 impl<D: Driver> Worker<D> {
-    /// Begins to read the header of a client.
-    pub(in crate::worker) fn begin_header_read(&mut self, came: Came) {
+    /// A client has come in that has to send a header first.
+    pub(in crate::worker) fn begin_greeting(&mut self, came: Came) {
         let until = match self.drain {
             Drain::No => self.cx.plan.timeouts.ask.map(|ask| self.cx.now.after(ask)),
             _ => Some(self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS))),
         };
         let (client, socket) = (came.client, Fd::clone(&came.socket));
-        match self.ingress.header_reads.insert(HeaderRead { came, taken: Vec::new(), until }) {
-            // The header usually arrives with the connection.
-            Some(key) => self.read_header(key),
+        match self.ingress.greetings.insert(Greeting { came, taken: Vec::new(), until }) {
+            // The header usually comes with the connection.
+            Some(key) => self.read_greeting(key),
             None => {
                 net::reset_on_close(&socket);
                 self.cx.log_refused(client, "too many clients have sent no PROXY header yet");
@@ -48,40 +48,39 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Reads available header bytes.
-    pub(in crate::worker) fn read_header(&mut self, key: Key) {
-        let Some(read) = self.ingress.header_reads.get_mut(key) else {
+    /// Reads what is there of a header.
+    pub(in crate::worker) fn read_greeting(&mut self, key: Key) {
+        let Some(greeting) = self.ingress.greetings.get_mut(key) else {
             self.cx.counters.stale += 1;
             return;
         };
-        match take_header(&read.came.socket, &mut read.taken) {
+        match take_header(&greeting.came.socket, &mut greeting.taken) {
             Ok(Some(said)) => {
-                let Some(HeaderRead { mut came, .. }) = self.ingress.header_reads.remove(key)
-                else {
+                let Some(Greeting { mut came, .. }) = self.ingress.greetings.remove(key) else {
                     return;
                 };
                 match said {
                     Said::Client { source, .. } => {
                         came.client = Client::Address(net::plain(source))
                     }
-                    // The sender's own connection, as if without a header.
+                    // The sender's own connection, as if it had sent no header.
                     Said::Own => {}
-                    // Not the sender's address either: host lists must not match it.
+                    // Not the sender either: host lists must not take it for that.
                     Said::Unknown => came.client = Client::Address(NO_ADDRESS),
                 }
-                self.on_connection(came);
+                self.connection_came(came);
             }
             Ok(None) => {
-                let token = Kind::HeaderReady.of(key);
-                self.cx.driver.poll(&read.came.socket, libc::POLLIN as u32, false, token);
+                let token = Kind::GreetingReady.of(key);
+                self.cx.driver.poll(&greeting.came.socket, libc::POLLIN as u32, false, token);
             }
-            Err(why) => self.refuse_header_read(key, &why),
+            Err(why) => self.refuse_greeting(key, &why),
         }
     }
 
-    fn refuse_header_read(&mut self, key: Key, why: &Why) {
-        let Some(HeaderRead { came: Came { socket, client, .. }, .. }) =
-            self.ingress.header_reads.remove(key)
+    fn refuse_greeting(&mut self, key: Key, why: &Why) {
+        let Some(Greeting { came: Came { socket, client, .. }, .. }) =
+            self.ingress.greetings.remove(key)
         else {
             return;
         };
@@ -93,27 +92,28 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Rejects clients whose header is overdue.
-    pub(in crate::worker) fn sweep_header_reads(&mut self) {
+    /// Ends those whose header has not come in time.
+    pub(in crate::worker) fn sweep_greetings(&mut self) {
         let due: Vec<Key> = self
             .ingress
-            .header_reads
+            .greetings
             .iter()
-            .filter(|(_, read)| read.until.is_some_and(|until| until <= self.cx.now))
+            .filter(|(_, greeting)| greeting.until.is_some_and(|until| until <= self.cx.now))
             .map(|(key, _)| key)
             .collect();
         let ask_secs = self.cx.plan.timeouts.ask.map_or(0, |ask| ask.as_secs());
         let why = Why::Refused(format!("no PROXY header within {ask_secs} s (TIMEOUT=ask)"));
         for key in due {
-            self.refuse_header_read(key, &why);
+            self.refuse_greeting(key, &why);
         }
     }
 
-    /// Shortens the deadlines for a drain: headers in flight are still accepted.
-    pub(in crate::worker) fn shorten_header_deadlines(&mut self) {
+    /// The process drains: a header that is on its way is still taken, one that does not come is waited
+    /// for no longer.
+    pub(in crate::worker) fn hurry_greetings(&mut self) {
         let soon = self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS));
-        for (_, read) in self.ingress.header_reads.iter_mut() {
-            read.until = Some(read.until.map_or(soon, |until| until.min(soon)));
+        for (_, greeting) in self.ingress.greetings.iter_mut() {
+            greeting.until = Some(greeting.until.map_or(soon, |until| until.min(soon)));
         }
     }
 }
@@ -121,7 +121,7 @@ impl<D: Driver> Worker<D> {
 /// Why a client is not served.
 enum Why {
     Refused(String),
-    /// The client closed or reset the connection, as port probes do.
+    /// It has ended, or reset, its connection: one who looked whether somebody listens.
     Gone(io::Error),
 }
 
@@ -131,7 +131,7 @@ impl From<io::Error> for Why {
     }
 }
 
-/// Receives the header, or its available part. `None`: incomplete.
+/// Takes the header, or what is there of it, from the socket. `None`: more has to come.
 fn take_header(socket: &Fd, taken: &mut Vec<u8>) -> Result<Option<Said>, Why> {
     let mut buffer = [0; PROXY_HEADER_BYTES];
     let before_bytes = taken.len();

@@ -1,10 +1,6 @@
-//! Ingress: accepts connections of clients and peers. The plane owns listeners, clients waiting for
-//! a tunnel, pending PROXY headers and the cache of client names.
-//!
-//! [`listeners`] accept, and [`entrances`] decides when they may. [`greetings`] reads PROXY
-//! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name, and
-//! [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
-//! [`services`] counts served clients.
+//! Ingress: who comes in. [`listeners`] accept clients and peers, [`entrances`] says when; [`access`]
+//! says who may, by [`names`] where that matters, after [`greetings`] has read a PROXY header;
+//! [`clients`] opens their streams.
 
 pub(in crate::worker) mod access;
 pub(in crate::worker) mod clients;
@@ -18,7 +14,7 @@ mod services;
 use std::collections::VecDeque;
 
 use self::access::Waiter;
-use self::greetings::HeaderRead;
+use self::greetings::Greeting;
 use self::listeners::{Listener, Purpose};
 use self::names::Names;
 use crate::cli::plan::{LinkPlan, Plan};
@@ -26,24 +22,24 @@ use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
-/// State of the ingress plane.
+/// Who comes in, and when.
 pub(in crate::worker) struct Ingress {
-    /// Includes listeners being closed, while their last connections are still in flight.
+    /// Those that are being closed among them, whose last clients are on their way to us.
     listeners: Table<Listener>,
-    /// Some listener ran out of descriptors.
+    /// A listener is out of descriptors, or was.
     listeners_paused: bool,
-    /// No tunnel has room for clients: they wait.
+    /// No tunnel takes clients: they wait.
     clients_held: bool,
-    /// Clients accepted before that was known. They are in the table of connections, which bounds
-    /// them.
+    /// Those of them that were accepted before that showed; each is in the table of connections,
+    /// which bounds them.
     waiting: VecDeque<Key>,
-    /// When waiting clients are reset.
+    /// When clients that wait for a tunnel are reset.
     hold_deadline: Option<Moment>,
     /// Clients whose PROXY header is awaited.
-    header_reads: Table<HeaderRead>,
-    /// Cache of client names, and what waits for a look-up.
+    greetings: Table<Greeting>,
+    /// What clients are called, where that matters.
     names: Names<Waiter>,
-    /// Number served, where `MAXIMA=service` counts them.
+    /// How many were served, where `MAXIMA=service` counts them.
     served: u32,
 }
 
@@ -55,7 +51,7 @@ impl Ingress {
         for listener in opened {
             listeners.insert(listener).expect("there are fewer than descriptors");
         }
-        // Clients of a plain relay need no tunnel.
+        // Clients of a plain relay wait for no tunnel.
         let is_relay = matches!(plan.link, LinkPlan::Relay { .. });
         let hold = if is_relay { None } else { plan.timeouts.hold };
         Ingress {
@@ -64,13 +60,13 @@ impl Ingress {
             clients_held: true,
             waiting: VecDeque::new(),
             hold_deadline: hold.map(|hold| Moment(0).after(hold)),
-            header_reads: Table::new(CONNECTIONS_MAX),
+            greetings: Table::new(CONNECTIONS_MAX),
             names: Names::new(plan.timeouts.connect),
             served: 0,
         }
     }
 
-    /// Whether there are listeners whose clients use a tunnel.
+    /// Clients come in here whose streams go through a tunnel.
     pub(in crate::worker) fn has_entrances(&self) -> bool {
         self.open_listeners().any(|listener| listener.purpose == Purpose::Entrance)
     }
@@ -83,23 +79,22 @@ impl Ingress {
             .filter(|listener| !listener.is_closing())
     }
 
-    /// Whether clients are left in the kernel's queue because no tunnel has room.
+    /// Clients are left in the kernel's queue, for want of a tunnel that takes them.
     pub(in crate::worker) fn clients_are_held(&self) -> bool {
         self.clients_held
     }
 
-    /// Number of clients whose PROXY header is awaited.
-    pub(in crate::worker) fn header_read_count(&self) -> usize {
-        self.header_reads.len()
+    /// Clients whose PROXY header is awaited.
+    pub(in crate::worker) fn greeting_count(&self) -> usize {
+        self.greetings.len()
     }
 
-    /// Whether accepted clients are still on their way in.
+    /// Clients are on their way in, though nobody new is accepted.
     pub(in crate::worker) fn any_coming(&self) -> bool {
-        self.header_reads.len() > 0
-            || self.listeners.iter().any(|(_, listener)| listener.is_closing())
+        self.greetings.len() > 0 || self.listeners.iter().any(|(_, listener)| listener.is_closing())
     }
 
-    /// The next deadline of a name look-up.
+    /// When the wait for a client's name is over.
     pub(in crate::worker) fn next_name_timeout(&self) -> Option<Moment> {
         self.names.oldest().map(|(_, until)| until)
     }

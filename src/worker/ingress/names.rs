@@ -1,5 +1,4 @@
-//! Client names: a bounded cache with expiry, and a queue of waiters per look-up. [`super::access`]
-//! uses it.
+//! Names of clients: what is known of them for a while, and who waits until one is.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,7 +19,7 @@ struct Waiting<W> {
     waiter: W,
 }
 
-/// A cached result and its expiry.
+/// What is known of a client's name, and until when.
 #[derive(Debug)]
 struct Known {
     name: Name,
@@ -29,32 +28,32 @@ struct Known {
 
 #[derive(Debug)]
 enum Name {
-    /// The look-up is in progress.
+    /// It is being looked up.
     Asked,
-    /// There is no name, or it does not resolve back to the client.
+    /// It cannot be found, or does not lead back to the client.
     None,
     Is(Box<str>),
 }
 
-/// The cache of client names, and the waiters (`W`) for look-ups.
+/// The names of the process's clients, and those (`W`) who wait for one.
 #[derive(Debug)]
 pub(super) struct Names<W> {
-    /// In order of look-up, oldest first.
+    /// The one that was asked for first in front.
     known: LinkedHashMap<IpAddr, Known>,
-    /// In order of arrival. All wait equally long, so this is also the order of deadlines.
+    /// All have the same patience: the one that came first in front.
     waiting: VecDeque<Waiting<W>>,
-    timeout: Duration,
+    patience: Duration,
 }
 
 impl<W> Names<W> {
-    /// `connect` is `TIMEOUT=con`, which also bounds the wait for a name.
+    /// `connect` is `TIMEOUT=con`, beyond which nobody is to wait for a name either.
     pub(in crate::worker) fn new(connect: Option<Duration>) -> Names<W> {
-        let timeout = Duration::from_secs(CLIENT_NAME_PATIENCE_SECS);
-        let timeout = connect.map_or(timeout, |connect| connect.min(timeout));
-        Names { known: LinkedHashMap::new(), waiting: VecDeque::new(), timeout }
+        let patience = Duration::from_secs(CLIENT_NAME_PATIENCE_SECS);
+        let patience = connect.map_or(patience, |connect| connect.min(patience));
+        Names { known: LinkedHashMap::new(), waiting: VecDeque::new(), patience }
     }
 
-    /// The cached name of a client.
+    /// What is known of a client's name.
     pub(in crate::worker) fn get(&self, client: IpAddr, now: Moment) -> ClientName<'_> {
         match self.known.get(&client) {
             Some(known) if known.until > now => match &known.name {
@@ -66,24 +65,24 @@ impl<W> Names<W> {
         }
     }
 
-    /// Begins a look-up. `false`: a result is cached or a look-up is in progress.
+    /// True when the name has to be looked up now: it is then known to be.
     pub(in crate::worker) fn begin(&mut self, client: IpAddr, now: Moment) -> bool {
         let known = self.known.get(&client);
         if known.is_some_and(|known| known.until > now) {
             return false;
         }
-        self.keep(client, Name::Asked, now.after(self.timeout));
+        self.keep(client, Name::Asked, now.after(self.patience));
         true
     }
 
-    /// Stores a result. The caller must then [`Names::take`] all waiters of this client.
+    /// What was found. Nobody waits for it from now on who is not taken by [`Names::take`].
     pub(in crate::worker) fn found(&mut self, client: IpAddr, name: Option<String>, now: Moment) {
         let name = name.map_or(Name::None, |name| Name::Is(name.into()));
         self.keep(client, name, now.after(Duration::from_secs(CLIENT_NAME_SECS)));
     }
 
     fn keep(&mut self, client: IpAddr, name: Name, until: Moment) {
-        // Re-inserted at the back: the oldest entry is evicted first.
+        // Behind the others: what is known for longest goes first.
         self.known.remove(&client);
         while self.known.len() >= CLIENT_NAMES_MAX {
             self.known.pop_front();
@@ -91,7 +90,7 @@ impl<W> Names<W> {
         self.known.insert(client, Known { name, until });
     }
 
-    /// Queues a waiter. `Err`: the queue is full.
+    /// Lets somebody wait for a client's name. Those who are one too many come back.
     pub(in crate::worker) fn wait(
         &mut self,
         client: IpAddr,
@@ -101,17 +100,17 @@ impl<W> Names<W> {
         if self.waiting.len() >= CLIENT_NAMES_WAITING_MAX {
             return Err(waiter);
         }
-        self.waiting.push_back(Waiting { client, until: now.after(self.timeout), waiter });
+        self.waiting.push_back(Waiting { client, until: now.after(self.patience), waiter });
         Ok(())
     }
 
-    /// Takes a waiter for this client's name.
+    /// Somebody who waits for this client's name, and waits no more.
     pub(in crate::worker) fn take(&mut self, client: IpAddr) -> Option<W> {
         let at = self.waiting.iter().position(|waiting| waiting.client == client)?;
         Some(self.waiting.remove(at)?.waiter)
     }
 
-    /// The client whose waiter has waited longest, and its deadline.
+    /// Whose name is waited for longest, and until when.
     pub(in crate::worker) fn oldest(&self) -> Option<(IpAddr, Moment)> {
         self.waiting.front().map(|waiting| (waiting.client, waiting.until))
     }

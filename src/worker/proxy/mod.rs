@@ -1,10 +1,7 @@
-//! Proxy sessions: exits that ask their client for the destination. The plane owns expected
-//! connections and sessions whose server is being replaced; a session itself is part of its
-//! connection's stage.
+//! Proxy sessions: exits whose client is asked where to go.
 //!
-//! [`conversation`] runs the protocols of [`crate::proxy_proto`], [`upstream`] connects to servers,
-//! [`related`] and [`expected_conn`] handle the additional connections of a session (FTP data,
-//! SOCKS `BIND` and UDP).
+//! [`conversation`] runs the protocols of [`crate::proxy_proto`], [`upstream`] reaches the servers,
+//! [`related`] and [`expected_conn`] have the connections that come beside the client's own.
 
 pub(in crate::worker) mod conversation;
 pub(in crate::worker) mod expected_conn;
@@ -18,12 +15,12 @@ use crate::cli::plan::Plan;
 use crate::limits::PORTS_ON_REQUEST_MAX;
 use crate::worker::table::{Key, Table};
 
-/// State of the proxy plane.
+/// Proxy sessions, beside what their streams hold.
 pub(in crate::worker) struct Proxies {
     beginnings: Beginnings,
-    /// Sessions that wait until the socket of their previous server is idle.
+    /// Sessions whose last server is about to be gone.
     closing: Vec<Key>,
-    /// Listeners of sessions.
+    /// Ports that sessions listen at.
     expected_conns: Table<ExpectedConn>,
 }
 
@@ -33,7 +30,7 @@ impl Proxies {
         Proxies { beginnings: Beginnings::new(plan), closing: Vec::new(), expected_conns }
     }
 
-    /// Number of listeners of sessions.
+    /// Ports that sessions listen at.
     pub(in crate::worker) fn expected_count(&self) -> usize {
         self.expected_conns.len()
     }

@@ -52,7 +52,7 @@ impl Stage {
     pub(in crate::worker) fn dial(&self) -> Option<Key> {
         match self {
             Stage::Dialing(dial) => *dial,
-            Stage::ProxyHandshake(session) => match session.server {
+            Stage::ProxyHandshake(talk) => match talk.server {
                 Server::Dialing(dial) => Some(dial),
                 _ => None,
             },
