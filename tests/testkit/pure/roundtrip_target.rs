@@ -38,20 +38,7 @@ fn text(choice: &mut impl Choice, most: u64) -> String {
 fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let (from, to) = (id(choice), id(choice));
     let frame = match choice.below(14) {
-        0 => {
-            let offer = (choice.below(2) == 1).then(|| Offer {
-                newest: choice.below(256) as u8,
-                half_close: choice.pick(&[false, true]),
-                datagrams: choice.pick(&[false, true]),
-                checked_line: false,
-                ports: false,
-                window_bytes: choice.below(1 << 32) as u32,
-                streams_max: choice.below(1 << 32) as u32,
-            });
-            let text = text(choice, 300);
-            Encoder.hello(out, &text, offer);
-            Frame::Hello { ids: (255, 255), offer }
-        }
+        0 => said_hello(choice, out),
         1 => {
             let ids = (choice.below(65_536) as u16, choice.below(65_536) as u16);
             Encoder.hello_ok(out, ids, &text(choice, 300));
@@ -66,25 +53,8 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
             Encoder.first_data(out);
             Frame::FirstData
         }
-        4 => {
-            let (client, entrance) = (address(choice), address(choice));
-            let room = PAYLOAD_BYTES_MAX - Encoder.open_text_bytes(client, entrance);
-            let first_bytes = choice.below(u64::from(room) + 1) as u32;
-            Encoder.connect(out, from, client, entrance, first_bytes);
-            let (client, entrance) = (Some(client), Some(entrance));
-            let from = Some(u32::from(from));
-            Frame::Open { from, client, entrance, transport: None, first_bytes }
-        }
-        5 => {
-            let (server, own) = (address(choice), address(choice));
-            let first_bytes = choice.below(2_000) as u32;
-            Encoder.connected(out, from, to, server, own, first_bytes);
-            Frame::Opened {
-                from: Some(u32::from(from)),
-                to: StreamRef::Ours(u32::from(to)),
-                first_bytes,
-            }
-        }
+        4 => connect(choice, out, from),
+        5 => connected(choice, out, from, to),
         6 => {
             let bytes = choice.below(u64::from(PAYLOAD_BYTES_MAX) + 1) as u32;
             Encoder.data(out, from, to, bytes);
@@ -120,10 +90,47 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
             return format!("{:?}", Frame::Pong { payload: text.as_bytes() });
         }
     };
+    with_payload(frame, out, payload)
+}
+
+/// Appends the payload that a frame announces; the frame as text.
+fn with_payload(frame: Frame<'_>, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let behind: Vec<u8> = (0..frame.payload_bytes()).map(|n| n as u8).collect();
     out.extend_from_slice(&behind);
     payload.extend_from_slice(&behind);
     format!("{frame:?}")
+}
+
+fn said_hello(choice: &mut impl Choice, out: &mut Vec<u8>) -> Frame<'static> {
+    let offer = (choice.below(2) == 1).then(|| Offer {
+        newest: choice.below(256) as u8,
+        half_close: choice.pick(&[false, true]),
+        datagrams: choice.pick(&[false, true]),
+        checked_line: false,
+        ports: false,
+        window_bytes: choice.below(1 << 32) as u32,
+        streams_max: choice.below(1 << 32) as u32,
+    });
+    let text = text(choice, 300);
+    Encoder.hello(out, &text, offer);
+    Frame::Hello { ids: (255, 255), offer }
+}
+
+fn connect(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16) -> Frame<'static> {
+    let (client, entrance) = (address(choice), address(choice));
+    let room = PAYLOAD_BYTES_MAX - Encoder.open_text_bytes(client, entrance);
+    let first_bytes = choice.below(u64::from(room) + 1) as u32;
+    Encoder.connect(out, from, client, entrance, first_bytes);
+    let (client, entrance) = (Some(client), Some(entrance));
+    Frame::Open { from: Some(u32::from(from)), client, entrance, transport: None, first_bytes }
+}
+
+fn connected(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> Frame<'static> {
+    let (server, own) = (address(choice), address(choice));
+    let first_bytes = choice.below(2_000) as u32;
+    Encoder.connected(out, from, to, server, own, first_bytes);
+    let to = StreamRef::Ours(u32::from(to));
+    Frame::Opened { from: Some(u32::from(from)), to, first_bytes }
 }
 
 fn close(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16, to: u16) -> String {
@@ -156,6 +163,66 @@ fn transport(choice: &mut impl Choice) -> Transport {
     choice.pick(&[Transport::Tcp, Transport::Udp])
 }
 
+/// One of SockMux 1 that opens a stream.
+fn open_v1(choice: &mut impl Choice, out: &mut Vec<u8>, number: u32) -> Frame<'static> {
+    let e = wire::Encoder(Protocol::V1);
+    let (client, entrance) = (address(choice), address(choice));
+    let first_bytes = choice.below(u64::from(FIRST_BYTES_MAX) + 1) as u32;
+    let route = Route { id: number, peer_id: 0, opener: true };
+    let transport = transport(choice);
+    let first_bytes = if transport == Transport::Udp { 0 } else { first_bytes };
+    e.open(out, route, transport, (client, entrance), first_bytes);
+    let (client, entrance) = (Some(client), Some(entrance));
+    let transport = Some(transport);
+    Frame::Open { from: Some(number), client, entrance, transport, first_bytes }
+}
+
+fn close_v1(choice: &mut impl Choice, out: &mut Vec<u8>, route: Route, to: StreamRef) -> String {
+    let e = wire::Encoder(Protocol::V1);
+    let number = if route.opener { route.id } else { route.peer_id };
+    let reason = text(choice, u64::from(CONTROL_BYTES_MAX) - 2);
+    let (to, kind) = match choice.below(3) {
+        0 => {
+            e.close(out, route, Some(&reason));
+            (to, CloseKind::Reset)
+        }
+        1 => {
+            e.refuse(out, number, &reason);
+            (StreamRef::Ours(number), CloseKind::Refused)
+        }
+        _ => {
+            e.not_taken(out, number, &reason);
+            (StreamRef::Ours(number), CloseKind::NotTaken)
+        }
+    };
+    let reason = reason.as_bytes();
+    format!("{:?}", Frame::Close { from: None, to, reason, kind })
+}
+
+fn listening(choice: &mut impl Choice, out: &mut Vec<u8>, route: Route, to: StreamRef) -> String {
+    let request = below_2_32(choice);
+    let reason = text(choice, 512 - 24);
+    let at = address(choice);
+    let is_there = choice.below(2) == 1;
+    v1::listening(out, route, request, if is_there { Ok(at) } else { Err(&reason) });
+    let result = if is_there { Ok(at) } else { Err(reason.as_bytes()) };
+    format!("{:?}", Frame::Listening { to, request, result })
+}
+
+fn related(choice: &mut impl Choice, out: &mut Vec<u8>, number: u32) -> Frame<'static> {
+    let (client, entrance) = (address(choice), address(choice));
+    let control = below_2_32(choice);
+    let (transport, what) = if choice.below(2) == 0 {
+        (transport(choice), Relation::Port { control, request: below_2_32(choice) })
+    } else {
+        let port = choice.below(65_536) as u16;
+        (Transport::Tcp, Relation::Call { control, port })
+    };
+    v1::related(out, Route::ours(number), transport, what, (client, entrance));
+    let (client, entrance) = (Some(client), Some(entrance));
+    Frame::Related { from: number, transport, what, client, entrance }
+}
+
 /// One frame of SockMux 1, as [`packet`].
 fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let e = wire::Encoder(Protocol::V1);
@@ -165,17 +232,7 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
     let route = Route { id, peer_id, opener };
     let to = if opener { StreamRef::Theirs(number) } else { StreamRef::Ours(number) };
     let frame = match choice.below(15) {
-        0 => {
-            let (client, entrance) = (address(choice), address(choice));
-            let first_bytes = choice.below(u64::from(FIRST_BYTES_MAX) + 1) as u32;
-            let route = Route { id: number, peer_id: 0, opener: true };
-            let transport = transport(choice);
-            let first_bytes = if transport == Transport::Udp { 0 } else { first_bytes };
-            e.open(out, route, transport, (client, entrance), first_bytes);
-            let (client, entrance) = (Some(client), Some(entrance));
-            let transport = Some(transport);
-            Frame::Open { from: Some(number), client, entrance, transport, first_bytes }
-        }
+        0 => open_v1(choice, out, number),
         1 => {
             e.opened(out, route, (address(choice), address(choice)), 0);
             Frame::Opened { from: None, to, first_bytes: 0 }
@@ -199,25 +256,7 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             e.urgent(out, route);
             Frame::Urgent { to, bytes: 1 }
         }
-        6 => {
-            let reason = text(choice, u64::from(CONTROL_BYTES_MAX) - 2);
-            let (to, kind) = match choice.below(3) {
-                0 => {
-                    e.close(out, route, Some(&reason));
-                    (to, CloseKind::Reset)
-                }
-                1 => {
-                    e.refuse(out, number, &reason);
-                    (StreamRef::Ours(number), CloseKind::Refused)
-                }
-                _ => {
-                    e.not_taken(out, number, &reason);
-                    (StreamRef::Ours(number), CloseKind::NotTaken)
-                }
-            };
-            let reason = reason.as_bytes();
-            return format!("{:?}", Frame::Close { from: None, to, reason, kind });
-        }
+        6 => return close_v1(choice, out, route, to),
         7 => {
             let size_bytes = choice.below(u64::from(DATAGRAM_BYTES_MAX) + 1) as u32;
             let more_bytes = choice.below(u64::from(DATAGRAM_BYTES_MAX - size_bytes) + 1) as u32;
@@ -239,43 +278,20 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             v1::listen(out, route, request, transport);
             Frame::Listen { to, request, transport }
         }
-        11 => {
-            let request = below_2_32(choice);
-            let reason = text(choice, 512 - 24);
-            let at = address(choice);
-            let is_there = choice.below(2) == 1;
-            v1::listening(out, route, request, if is_there { Ok(at) } else { Err(&reason) });
-            let result = if is_there { Ok(at) } else { Err(reason.as_bytes()) };
-            return format!("{:?}", Frame::Listening { to, request, result });
-        }
+        11 => return listening(choice, out, route, to),
         12 => {
             let request = below_2_32(choice);
             v1::unlisten(out, route, request);
             Frame::Unlisten { to, request }
         }
-        13 => {
-            let (client, entrance) = (address(choice), address(choice));
-            let control = below_2_32(choice);
-            let (transport, what) = if choice.below(2) == 0 {
-                (transport(choice), Relation::Port { control, request: below_2_32(choice) })
-            } else {
-                let port = choice.below(65_536) as u16;
-                (Transport::Tcp, Relation::Call { control, port })
-            };
-            v1::related(out, Route::ours(number), transport, what, (client, entrance));
-            let (client, entrance) = (Some(client), Some(entrance));
-            Frame::Related { from: number, transport, what, client, entrance }
-        }
+        13 => related(choice, out, number),
         _ => {
             let text = text(choice, u64::from(CONTROL_BYTES_MAX));
             e.pong(out, (1, 2), text.as_bytes());
             return format!("{:?}", Frame::Pong { payload: text.as_bytes() });
         }
     };
-    let behind: Vec<u8> = (0..frame.payload_bytes()).map(|n| n as u8).collect();
-    out.extend_from_slice(&behind);
-    payload.extend_from_slice(&behind);
-    format!("{frame:?}")
+    with_payload(frame, out, payload)
 }
 
 /// What is encoded is read as what was meant, in whatever pieces it comes. The first byte picks
