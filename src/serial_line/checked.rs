@@ -1,4 +1,4 @@
-//! A line that speaks frames: what comes in them, and which go out.
+//! The checked mode of a line: handling of received frames, and choice of the frames to send.
 
 use super::frame::{Ack, Head, LineFrame, OVERHEAD_BYTES};
 use super::framing::{self, FLAG, Segment};
@@ -8,7 +8,7 @@ use super::{LineError, LineMode, LineProtocol};
 use crate::session::Moment;
 
 impl LineProtocol {
-    /// Bytes came, of a peer that speaks frames or may.
+    /// Handles bytes from a peer that speaks frames, or may.
     pub(super) fn received_frames(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.over.is_none() {
             let (taken, is_ended) = self.deframer.take(bytes);
@@ -18,17 +18,17 @@ impl LineProtocol {
                 self.deframer.clear();
             }
         }
-        // A peer that begins anew says its HELLO, which has no flags.
+        // A restarted peer sends its HELLO, which has no flags.
         self.is_noisy |= self.deframer.pending_bytes() > 0;
     }
 
-    /// A flag ended what may be a frame.
+    /// Handles what a flag ended, which may be a frame.
     fn take_segment(&mut self) {
         let (segment, raw_bytes) = self.deframer.segment();
         let body = match segment {
             Segment::Rubbish => None,
-            Segment::LineFrame(frame) if LineFrame::is_syn(frame) => framing::checked(frame, 0),
-            Segment::LineFrame(frame) => {
+            Segment::Frame(frame) if LineFrame::is_syn(frame) => framing::checked(frame, 0),
+            Segment::Frame(frame) => {
                 self.handshake.seed_in().and_then(|seed| framing::checked(frame, seed))
             }
         };
@@ -73,7 +73,7 @@ impl LineProtocol {
             self.handshake.heard(self.now);
         } else {
             self.is_noisy = true;
-            // While probing the scanner counts what it skips.
+            // While probing, the scanner counts skipped bytes.
             if self.mode == LineMode::Checked {
                 self.counters.frames_damaged += 1;
                 self.counters.bytes_skipped += raw_bytes;
@@ -82,9 +82,10 @@ impl LineProtocol {
         self.frame_hello();
     }
 
-    /// A DATA came, which is to be acknowledged.
+    /// A DATA was received, which is to be acknowledged.
     fn owe_ack(&mut self, arrival: Arrival) {
-        // A frame of ours is likely to go within the time of one, and takes it along.
+        // A frame of ours is likely to be sent within one frame time, and carries the
+        // acknowledgement.
         let may_ride = self.sender.is_busy();
         let delay_micros = match arrival {
             Arrival::InOrder { gap: false } if may_ride => {
@@ -104,7 +105,7 @@ impl LineProtocol {
         self.ack_at = Some(self.ack_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// The session's HELLO goes before all else into frames.
+    /// Puts the session's HELLO into frames before anything else.
     pub(super) fn frame_hello(&mut self) {
         if self.mode == LineMode::Checked && self.handshake.is_up() {
             let rest = &self.hello.bytes[self.hello.framed_bytes..];
@@ -112,7 +113,7 @@ impl LineProtocol {
         }
     }
 
-    /// Appends the frames that may go now.
+    /// Appends the frames that may be sent now.
     pub(super) fn poll_frames(&mut self, out: &mut Vec<u8>, now: Moment) {
         if let Some(syn) = self.handshake.due(now) {
             let before = self.flag_after_pause(out, now);
@@ -142,7 +143,7 @@ impl LineProtocol {
         }
     }
 
-    /// An acknowledgement by itself, if it is due. `before`: where its flag stands.
+    /// Appends an acknowledgement by itself, if it is due. `before`: offset of its flag.
     fn poll_ack(&mut self, out: &mut Vec<u8>, before: usize, seed: u32, ack: Ack) {
         if self.ack_at.is_none_or(|at| at > self.now) {
             out.truncate(before);
@@ -153,8 +154,8 @@ impl LineProtocol {
         self.pacer.spend(out.len() - before, self.now);
     }
 
-    /// Begins with a flag if the line was silent, since what it made of silence must not belong to
-    /// the frame. Where that stands.
+    /// Begins with a flag if the line was silent, so that noise received during silence is not part
+    /// of the frame. Returns the offset.
     fn flag_after_pause(&self, out: &mut Vec<u8>, now: Moment) -> usize {
         let before = out.len();
         if self.pacer.ahead_nanos(now) == 0 {

@@ -1,5 +1,4 @@
-//! What is known of the line from what became of frames: its round trip, and how many bytes it
-//! spoils.
+//! Estimates of the line from the fate of frames: its round trip, and its rate of damaged bytes.
 
 use super::frame::OVERHEAD_BYTES;
 use crate::limits::{
@@ -7,10 +6,11 @@ use crate::limits::{
     LINE_RETRY_MICROS_MAX, LINE_RETRY_MICROS_MIN,
 };
 
-/// Time from when a frame has left until it is acknowledged, as TCP reckons it (RFC 6298).
+/// Retransmission timer: time from when a frame has left until it is acknowledged, as in TCP (RFC
+/// 6298).
 #[derive(Debug)]
 pub(super) struct RoundTrip {
-    /// What a frame of usual length takes on the line, in microseconds.
+    /// Time that a frame of usual length takes on the line, in microseconds.
     frame_micros: u64,
     smoothed_micros: Option<u64>,
     varies_micros: u64,
@@ -33,26 +33,26 @@ impl RoundTrip {
         self.smoothed_micros = Some((7 * smoothed + micros) / 8);
     }
 
-    /// How long to wait for an acknowledgement when so many waits in a row were in vain.
+    /// Timeout of an acknowledgement after `waits` consecutive timeouts.
     pub(super) fn retry_micros(&self, waits: u32) -> u64 {
-        // The peer may wait one frame for something to let it ride on, behind another one.
+        // The peer may delay the acknowledgement by one frame, which is queued behind another one.
         let least = 3 * self.frame_micros + LINE_RETRY_MICROS_MIN;
         let wait = match self.smoothed_micros {
             None => 3 * self.frame_micros + LINE_RETRY_MICROS_FIRST,
             Some(smoothed) => smoothed + (4 * self.varies_micros).max(least),
         };
-        // A slow line's frame alone may take longer than the longest wait.
+        // On a slow line a single frame may take longer than the maximum.
         let longest = LINE_RETRY_MICROS_MAX.max(4 * self.frame_micros);
         wait.saturating_mul(1 << waits.min(16)).min(longest)
     }
 
-    /// The shortest that was seen, in microseconds: without any queue.
+    /// Shortest round trip so far, in microseconds: without any queue.
     pub(super) fn shortest_micros(&self) -> u64 {
         self.shortest_micros.unwrap_or(LINE_RETRY_MICROS_FIRST)
     }
 }
 
-/// How much payload a frame should have.
+/// Chooses the payload length of frames.
 #[derive(Debug)]
 pub(super) struct Losses {
     frames_lost: u64,
@@ -64,11 +64,12 @@ const SCALE: u64 = 1 << 10;
 
 impl Losses {
     pub(super) fn new() -> Losses {
-        // As if one frame had been lost: what is sent before any is known to be is not cut anew.
+        // As if one frame had been lost: what is sent before the first acknowledgement is not cut
+        // smaller later.
         Losses { frames_lost: SCALE, bytes_tried: LINE_LOSS_BYTES_FIRST * SCALE }
     }
 
-    /// So many bytes on the line, a frame, have arrived or not.
+    /// Records a frame of so many bytes on the line, as arrived or lost.
     pub(super) fn count(&mut self, bytes: u64, is_lost: bool) {
         self.bytes_tried += bytes * SCALE;
         self.frames_lost += u64::from(is_lost) * SCALE;
@@ -78,8 +79,8 @@ impl Losses {
         }
     }
 
-    /// Payload with which most of the line carries payload, in bytes, at most `most`: with one of
-    /// n bytes spoiled and h bytes of overhead that is the root of n · h.
+    /// Payload length with the best throughput, in bytes, at most `most`: with one of n bytes
+    /// damaged and h bytes of overhead that is the square root of n · h.
     pub(super) fn payload_bytes(&self, most: usize) -> usize {
         let tried = self.bytes_tried.saturating_mul(OVERHEAD_BYTES as u64);
         let best = tried.checked_div(self.frames_lost).unwrap_or(u64::MAX).isqrt();
@@ -96,7 +97,7 @@ mod tests {
         let mut losses = Losses::new();
         assert_eq!(losses.payload_bytes(207), 207);
         assert!((207..256).contains(&losses.payload_bytes(512)));
-        // Of 80 bytes each, one in six frames is lost: two bytes in a thousand are spoiled.
+        // Of 80 bytes each, one in six frames is lost: two bytes in a thousand are damaged.
         for frame in 0..2_000 {
             losses.count(80, frame % 6 == 0);
         }

@@ -1,8 +1,8 @@
-//! The three frames of a serial line, without flags and check.
+//! The three frames of the link layer, without flags and check.
 
 use crate::limits::{LINE_PAYLOAD_BYTES_MAX, LINE_WINDOW_FRAMES};
 
-/// What the newest of us speaks on a line. Both speak the lower of theirs; so far there is one.
+/// Newest version of the link layer. Both sides speak the lower of theirs; so far there is one.
 const VERSION: u8 = 1;
 const KIND_SYN: u8 = 1;
 const KIND_DATA: u8 = 2;
@@ -12,36 +12,36 @@ const FLAG_ANSWER: u8 = 0x01;
 const SYN_BYTES: usize = 18;
 /// Longest head of DATA and ACK.
 const HEAD_BYTES_MAX: usize = 3 + 8;
-/// What a DATA costs beside its payload where nothing is missing: head, check, one flag.
+/// Overhead of a DATA beside its payload if nothing is missing: head, check, one flag.
 pub(super) const OVERHEAD_BYTES: usize = 3 + super::framing::CHECK_BYTES + 1;
 
-/// Begins a line, and is sent until the peer is known to have heard it.
+/// Starts a line, and is sent until the peer is known to have received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Syn {
     /// Incarnation of its sender.
     pub from: u32,
-    /// The peer's incarnation as its sender knows it; 0 if it does not.
+    /// The peer's incarnation as known to the sender; 0 if it is not.
     pub to: u32,
-    /// Its sender waits for a SYN.
+    /// The sender waits for a SYN.
     pub wants_answer: bool,
-    /// Frames that its sender keeps behind one that is missing.
+    /// Frames that the sender keeps behind a missing one.
     pub window_frames: u8,
-    /// Most payload of a frame that it takes.
+    /// Largest payload that the sender accepts.
     pub payload_bytes_max: u16,
-    /// What its sender takes the line for.
+    /// The sender's setting of the line rate.
     pub bytes_per_second: u32,
 }
 
-/// What has been received: all before `next`, and what the bits say.
+/// Acknowledgement: everything before `next`, and the frames in the bitmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ack {
-    /// Sequence number of the first that is missing, its lower 8 bits.
+    /// Sequence number of the first missing frame, its lower 8 bits.
     pub next: u8,
-    /// Bit i: the frame i + 1 behind that one is there.
+    /// Bit i: frame `next + 1 + i` was received.
     pub beyond: u64,
 }
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineFrame<'a> {
     Syn(Syn),
@@ -64,7 +64,7 @@ impl Syn {
     }
 
     fn decode(body: &[u8]) -> Option<Syn> {
-        // A longer one, of a later version, is read by its beginning.
+        // Of a longer one, of a later version, the first bytes are read.
         let body: &[u8; SYN_BYTES] = body.first_chunk()?;
         let word =
             |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
@@ -88,7 +88,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of a DATA with this sequence number, or of an ACK.
+    /// For a DATA with this sequence number, or for an ACK.
     pub(super) fn new(sequence: Option<u8>, ack: Ack) -> Head {
         let beyond = ack.beyond.to_le_bytes();
         let bitmap_bytes = 8 - ack.beyond.leading_zeros() as usize / 8;
@@ -112,13 +112,13 @@ impl Head {
 }
 
 impl<'a> LineFrame<'a> {
-    /// What kind of frame this may be: a SYN's check is begun with 0, all others' with both
-    /// incarnations.
+    /// Whether this may be a SYN, whose check is seeded with 0; that of all others is seeded with
+    /// both incarnations.
     pub(super) fn is_syn(frame: &[u8]) -> bool {
         frame.first() == Some(&(KIND_SYN << 4))
     }
 
-    /// Reads a frame whose check is right; `None` if it is none of ours all the same.
+    /// Decodes a frame with a valid check; `None` if it is malformed all the same.
     pub(super) fn decode(body: &'a [u8]) -> Option<LineFrame<'a>> {
         let (&first, rest) = body.split_first()?;
         let bitmap_bytes = usize::from(first & 0x0f);

@@ -1,13 +1,13 @@
-//! Frames between flag bytes, with every byte that means something to the line escaped.
+//! Framing: frames between flag bytes, with every byte escaped that has a meaning to the line.
 
 use crate::limits::LINE_PAYLOAD_BYTES_MAX;
 
-/// Stands before and behind each frame; one does for two frames without a pause between.
+/// Stands before and after each frame; one does for two frames without a pause between.
 pub(super) const FLAG: u8 = 0x7e;
-/// The next byte is to be read with bit 5 turned.
+/// Escape: bit 5 of the next byte is inverted.
 pub(super) const ESCAPE: u8 = 0x7d;
 const TURNED: u8 = 0x20;
-/// What the software flow control of a serial line takes for itself.
+/// Bytes used by software flow control.
 const XON: u8 = 0x11;
 const XOFF: u8 = 0x13;
 /// Bytes of the CRC-32C at the end of a frame.
@@ -15,8 +15,8 @@ pub(super) const CHECK_BYTES: usize = 4;
 /// Longest frame without flags and escapes: a DATA with a full bitmap.
 const FRAME_BYTES_MAX: usize = 3 + 8 + LINE_PAYLOAD_BYTES_MAX + CHECK_BYTES;
 
-/// Appends a frame made of these parts: its check (begun with `seed`) and the flag behind it. The
-/// flag before it is the caller's, where the line was silent.
+/// Appends a frame made of these parts, with its check (seeded with `seed`) and the flag after it.
+/// The caller adds the flag before it, if the line was silent.
 pub(super) fn put(out: &mut Vec<u8>, seed: u32, parts: [&[u8]; 2]) {
     let mut check = seed;
     for part in parts {
@@ -37,29 +37,29 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// The frame without its check, if that is right.
+/// The frame without its check, if the check is valid.
 pub(super) fn checked(frame: &[u8], seed: u32) -> Option<&[u8]> {
     let (body, check) = frame.split_last_chunk::<CHECK_BYTES>()?;
     (crc32c::crc32c_append(seed, body) == u32::from_be_bytes(*check)).then_some(body)
 }
 
-/// Finds what stands between flags.
+/// Extracts what stands between flags.
 #[derive(Debug)]
 pub(super) struct Deframer {
     frame: Vec<u8>,
-    /// Bytes since the last flag as they came, escapes included.
+    /// Raw length since the last flag, escapes included.
     raw_bytes: u64,
     is_escaped: bool,
     /// Too long, or wrongly escaped: skipped up to the next flag.
     is_spoiled: bool,
 }
 
-/// What a flag ended.
+/// What a flag has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Segment<'a> {
-    /// What may be a frame: its check is still to be looked at.
-    LineFrame(&'a [u8]),
-    /// What can be none.
+    /// A possible frame, whose check is still to be verified.
+    Frame(&'a [u8]),
+    /// No frame.
     Rubbish,
 }
 
@@ -73,14 +73,14 @@ impl Deframer {
         }
     }
 
-    /// Takes bytes from the front of `input` up to and with the next flag, and says how many;
-    /// whether a flag ended something.
+    /// Consumes `input` up to and including the next flag. Returns the number of bytes, and whether
+    /// a flag ended something.
     pub(super) fn take(&mut self, input: &[u8]) -> (usize, bool) {
         for (at, &byte) in input.iter().enumerate() {
             match byte {
                 FLAG if self.raw_bytes > 0 => return (at + 1, true),
                 FLAG => continue,
-                // Put there by a driver for flow control, since ours are escaped.
+                // Inserted by a driver for flow control, since ours are escaped.
                 XON | XOFF => continue,
                 _ if self.is_spoiled => {}
                 ESCAPE if self.is_escaped => self.is_spoiled = true,
@@ -97,14 +97,14 @@ impl Deframer {
         (input.len(), false)
     }
 
-    /// What the flag ended, and how many bytes that was on the line.
+    /// What the flag ended, and its raw length.
     pub(super) fn segment(&self) -> (Segment<'_>, u64) {
         let is_whole = !self.is_spoiled && !self.is_escaped;
-        let segment = if is_whole { Segment::LineFrame(&self.frame) } else { Segment::Rubbish };
+        let segment = if is_whole { Segment::Frame(&self.frame) } else { Segment::Rubbish };
         (segment, self.raw_bytes)
     }
 
-    /// Begins anew behind a flag.
+    /// Starts again after a flag.
     pub(super) fn clear(&mut self) {
         self.frame.clear();
         self.raw_bytes = 0;
@@ -112,7 +112,7 @@ impl Deframer {
         self.is_spoiled = false;
     }
 
-    /// Bytes since the last flag, as they came.
+    /// Raw length since the last flag.
     pub(super) fn pending_bytes(&self) -> u64 {
         self.raw_bytes
     }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every frame of `bytes` whose check is right.
+    /// All frames in `bytes` with a valid check.
     fn read(bytes: &[u8], piece: usize, seed: u32) -> Vec<Vec<u8>> {
         let mut deframer = Deframer::new();
         let mut found = Vec::new();
@@ -132,7 +132,7 @@ mod tests {
                 let (taken, is_ended) = deframer.take(input);
                 input = &input[taken..];
                 if is_ended {
-                    if let (Segment::LineFrame(frame), _) = deframer.segment() {
+                    if let (Segment::Frame(frame), _) = deframer.segment() {
                         found.extend(checked(frame, seed).map(<[u8]>::to_vec));
                     }
                     deframer.clear();

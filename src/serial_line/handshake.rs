@@ -1,4 +1,4 @@
-//! Who is at either end: incarnations, told by SYN.
+//! The handshake of incarnations by SYN.
 
 use super::frame::Syn;
 use crate::limits::{
@@ -6,42 +6,42 @@ use crate::limits::{
 };
 use crate::session::Moment;
 
-/// What a SYN was.
+/// Meaning of a received SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HelloProgress {
-    /// Our own, which the line sent back.
+    /// Our own, echoed by the line.
     Echo,
-    /// Another peer than the one that we are up with.
+    /// From another incarnation of the peer than the established one.
     Restarted,
     /// The peer's. `is_news`: its incarnation was not known.
     Peer { is_news: bool },
 }
 
-/// Both incarnations, and when a SYN is due.
+/// Both incarnations, and the timing of SYN.
 #[derive(Debug)]
 pub(super) struct Handshake {
     own: u32,
     bytes_per_second: u32,
     peer: Option<u32>,
-    /// The peer has heard of our incarnation.
+    /// The peer knows our incarnation.
     is_up: bool,
     /// The peer waits for a SYN.
     owes_answer: bool,
-    /// We ask for one though we are up.
+    /// We ask for one although we are established.
     asks: bool,
     /// When the last SYN has left.
     sent_at: Option<Moment>,
     begun_at: Moment,
-    /// When something valid came last.
+    /// When a valid frame was last received.
     heard_at: Moment,
-    /// Time between two SYN while the peer has not answered, in microseconds.
+    /// Interval of SYN while the peer has not answered, in microseconds.
     syn_micros: u64,
-    /// The same towards a peer that was up.
+    /// The same towards a peer that was established.
     ask_micros: u64,
 }
 
 impl Handshake {
-    /// `frame_micros`: what a frame takes on the line. On a slow one all takes longer.
+    /// `frame_micros`: time of a frame on the line. All intervals are longer on a slow one.
     pub(super) fn new(incarnation: u32, bytes_per_second: u32, frame_micros: u64) -> Handshake {
         Handshake {
             own: incarnation.max(1),
@@ -75,12 +75,12 @@ impl Handshake {
         self.heard_at
     }
 
-    /// Something valid came.
+    /// A valid frame was received.
     pub(super) fn heard(&mut self, now: Moment) {
         self.heard_at = now;
     }
 
-    /// A SYN came.
+    /// Handles a SYN.
     pub(super) fn received(&mut self, syn: &Syn, now: Moment) -> HelloProgress {
         if syn.from == self.own {
             return HelloProgress::Echo;
@@ -97,20 +97,20 @@ impl Handshake {
         HelloProgress::Peer { is_news }
     }
 
-    /// A frame came whose check is begun with both incarnations: so the peer knows ours.
+    /// A frame was received whose check is seeded with both incarnations: so the peer knows ours.
     pub(super) fn confirmed(&mut self) {
         self.is_up = true;
     }
 
-    /// When a peer that we are up with may be asked who it is: nothing valid has come for a second
-    /// then, nor was it asked within one. `None` while it is asked.
+    /// When an established peer may be asked for a SYN: no valid frame was received for a second,
+    /// and none was asked for within one. `None` while one is asked for.
     pub(super) fn ask_at(&self) -> Option<Moment> {
         let since = self.sent_at.map_or(self.heard_at, |at| at.max(self.heard_at));
         let at = Moment(since.0.saturating_add(self.ask_micros));
         (self.is_up && !self.asks).then_some(at)
     }
 
-    /// Asks the peer who it is, if it is time to.
+    /// Asks the peer for a SYN, if it is due.
     pub(super) fn ask(&mut self, now: Moment) {
         self.asks |= self.ask_at().is_some_and(|at| at <= now);
     }
@@ -129,31 +129,31 @@ impl Handshake {
         })
     }
 
-    /// When the next SYN goes out by itself; `None`: at once, or never.
+    /// When the next SYN is due; `None`: at once, or never.
     pub(super) fn syn_at(&self) -> Option<Moment> {
         let sent_at = self.sent_at.filter(|_| !self.is_up)?;
         Some(Moment(sent_at.0.saturating_add(self.syn_micros)))
     }
 
-    /// A SYN was handed over, and will have left at `left`.
+    /// A SYN was handed to the device, and will have left at `left`.
     pub(super) fn sent(&mut self, left: Moment) {
         self.sent_at = Some(left);
         self.owes_answer = false;
         self.asks = false;
     }
 
-    /// What the check of our frames begins with, once the peer's incarnation is known.
+    /// Seed of the check of our frames, once the peer's incarnation is known.
     pub(super) fn seed_out(&self) -> Option<u32> {
         Some(seed(self.own, self.peer?))
     }
 
-    /// The same of the peer's frames.
+    /// Seed of the check of the peer's frames.
     pub(super) fn seed_in(&self) -> Option<u32> {
         Some(seed(self.peer?, self.own))
     }
 }
 
-/// A frame of another session, or our own sent back, has another seed.
+/// A frame of another session, or our own echo, has another seed.
 fn seed(from: u32, to: u32) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&from.to_be_bytes()), &to.to_be_bytes())
 }

@@ -1,5 +1,5 @@
-//! The link layer of a serial line: makes a reliable stream of bytes, each way, of a line that loses,
-//! changes, repeats and inserts bytes, and pauses.
+//! The link layer of a serial line: makes a reliable byte stream in each direction of a line that
+//! loses, changes, repeats and inserts bytes, and pauses.
 //!
 //! It stands between a session's bytes and the device. A pure state machine, as the session is: no
 //! descriptor, clock, randomness or log. The format is in `docs/protocol.md`, "Serial lines".
@@ -8,8 +8,8 @@
 //! session -> write -> Sender -> poll_output -> device ===== line ===== device -> received -> Receiver -> read -> session
 //! ```
 //!
-//! Whether the peer speaks it is found out with the first bytes: [`LineMode`]. Towards an original, which
-//! does not, bytes pass as they are.
+//! The first bytes show whether the peer speaks it: [`LineMode`]. Towards an original, which does
+//! not, bytes pass unchanged.
 
 mod checked;
 mod estimate;
@@ -38,25 +38,25 @@ use probe::{FoundHello, Scanner};
 use receive::Receiver;
 use send::Sender;
 
-/// What a line needs to know at its beginning.
+/// Settings of a line.
 #[derive(Debug, Clone, Copy)]
 pub struct LineConfig {
-    /// What the line carries: baud divided by the bits of a character.
+    /// Capacity of the line: baud divided by the bits of a character.
     pub bytes_per_second: u32,
-    /// A random number of this opening of the line: tells the peer that we began anew. 0 is taken
-    /// for 1.
+    /// Random number of this opening of the line, by which the peer recognizes a restart. 0 counts
+    /// as 1.
     pub incarnation: u32,
-    /// Speak the link layer with a peer that does. Without, bytes pass as they are, once the peer's
-    /// HELLO has been heard.
+    /// Use the link layer if the peer does. Otherwise bytes pass unchanged, once the peer's HELLO
+    /// was received.
     pub checked: bool,
 }
 
-/// What is spoken on the line.
+/// Protocol on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineMode {
-    /// Not known yet: our HELLO is said again and again until the peer shows what it is.
+    /// Not known yet: our HELLO is repeated until the peer identifies itself.
     Probing,
-    /// Bytes as they are: SockMux 0.3, as the original speaks it.
+    /// Unchanged bytes: SockMux 0.3, as the original speaks it.
     Plain,
     /// Frames with checks, acknowledgements and retransmission.
     Checked,
@@ -73,78 +73,78 @@ impl LineMode {
     }
 }
 
-/// Why a line, and with it the tunnel, is over. It is to be begun anew with another incarnation.
+/// Why a line, and with it the tunnel, is over. The next opening uses another incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// The peer has another incarnation than before.
     #[error("the peer at the other end of the line began anew")]
     PeerRestarted,
-    /// Something was sent again and again, and nothing valid came back for
+    /// Retransmissions were sent, and no valid frame was received for
     /// [`crate::limits::LINE_DEAD_MICROS`].
     #[error("nobody answers on the line: check its cable, and that both ends have the same baud")]
     Silent,
 }
 
-/// Counts since the beginning of the line.
+/// Counts since the opening of the line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineCounters {
     /// Frames with data sent for the first time.
     pub frames_sent: u64,
     /// Frames sent again.
     pub frames_retransmitted: u64,
-    /// Frames received whole, of every kind, duplicates too.
+    /// Valid frames received, of every kind, including duplicates.
     pub frames_received: u64,
-    /// What came between two flags and was no frame of this peer.
+    /// What was received between two flags and was no frame of this peer.
     pub frames_damaged: u64,
-    /// Frames with data that were there before.
+    /// Frames with data that had been received before.
     pub duplicates: u64,
     /// Frames with data refused because the session did not read.
     pub frames_refused: u64,
-    /// Bytes that came and belonged to nothing.
+    /// Received bytes that belonged to no frame.
     pub bytes_skipped: u64,
 }
 
 /// One opening of a line.
 #[derive(Debug)]
 pub struct LineProtocol {
-    /// The link layer is spoken with a peer that does.
+    /// Use the link layer if the peer does.
     checked: bool,
     mode: LineMode,
-    /// The latest time that was told.
+    /// The time of the last call.
     now: Moment,
     pacer: Pacer,
-    /// Payload of a frame without losses, in bytes.
+    /// Payload of a frame on a line without losses, in bytes.
     payload_bytes_max: usize,
     hello: OwnHello,
     scanner: Scanner,
-    /// Our HELLO was answered: so long the peer's own is waited for.
+    /// Our HELLO was answered: how long to wait for the peer's own.
     answered_until: Option<Moment>,
     plain: Plain,
     deframer: Deframer,
     handshake: Handshake,
     sender: Sender,
     receiver: Receiver,
-    /// When an acknowledgement goes by itself.
+    /// When an acknowledgement is sent by itself.
     ack_at: Option<Moment>,
-    /// Bytes came since the last valid frame.
+    /// Bytes were received since the last valid frame.
     is_noisy: bool,
     over: Option<LineError>,
     counters: LineCounters,
 }
 
-/// The first packet of our session: what a peer of either kind is greeted with.
+/// The first packet of our session, sent to peers of either kind.
 #[derive(Debug, Default)]
 struct OwnHello {
     bytes: Vec<u8>,
-    /// When it goes out again while probing.
+    /// When it is repeated while probing.
     again_at: Moment,
     times_sent: u64,
-    /// So much of it has gone into checked frames.
+    /// How much of it was put into checked frames.
     framed_bytes: usize,
 }
 
 impl OwnHello {
-    /// Bytes that are missing of it, as far as can be told.
+    /// How many bytes of it are still missing, as far as that is known.
     fn missing_bytes(&self) -> usize {
         let whole = match *self.bytes {
             [_, _, _, _, _, _, high, low, ..] => {
@@ -188,12 +188,12 @@ impl LineProtocol {
         }
     }
 
-    /// What is spoken.
+    /// Protocol on the line.
     pub fn mode(&self) -> LineMode {
         self.mode
     }
 
-    /// The peer is there and either end may send: in [`LineMode::Checked`] each knows the other's
+    /// The peer is present and either end may send: in [`LineMode::Checked`] each knows the other's
     /// incarnation.
     pub fn is_up(&self) -> bool {
         match self.mode {
@@ -203,24 +203,24 @@ impl LineProtocol {
         }
     }
 
-    /// Nothing that was written waits to be sent or acknowledged.
+    /// Nothing written waits to be sent or acknowledged.
     pub fn is_settled(&self) -> bool {
         !self.sender.is_busy()
     }
 
-    /// Counts since the beginning.
+    /// Counts since the opening.
     pub fn counters(&self) -> LineCounters {
         self.counters
     }
 
-    /// Payload that a session's frame should have at most, in bytes
+    /// Largest payload that a frame of the session should have, in bytes
     /// (`session::SessionConfig::frame_bytes_max`): with its head it fills one frame of the line.
     pub fn frame_bytes(&self) -> usize {
         self.payload_bytes_max - v1::HEADER_BYTES
     }
 
-    /// Bytes came from the device. Rubbish is skipped and counted. [`LineProtocol::read`] is to be called
-    /// after each call, since what is not read is kept.
+    /// Handles bytes from the device. Noise is skipped and counted. [`LineProtocol::read`] is to be
+    /// called after each call, since unread bytes are kept.
     ///
     /// # Errors
     /// [`LineError`] when the tunnel is over.
@@ -244,14 +244,15 @@ impl LineProtocol {
         self.over.map_or(Ok(()), Err)
     }
 
-    /// Appends what came of the peer's stream, in order, to `out`.
+    /// Appends the received part of the peer's stream, in order, to `out`.
     pub fn read(&mut self, out: &mut Vec<u8>) {
         out.append(self.receiver.inbox());
     }
 
-    /// Bytes of our session's stream that are taken now. 0: to be asked again after
-    /// [`LineProtocol::received`], [`LineProtocol::poll_output`] and when [`LineProtocol::next_timeout`] has passed. It is
-    /// only what goes out at once, so that what the caller sends next can be what is most urgent.
+    /// Bytes of our session's stream that are accepted now. 0: ask again after
+    /// [`LineProtocol::received`], [`LineProtocol::poll_output`] and when
+    /// [`LineProtocol::next_timeout`] has passed. Only what can be sent at once is accepted, so
+    /// that the caller can send what is most urgent next.
     pub fn room_bytes(&self, now: Moment) -> usize {
         let now = now.max(self.now);
         match self.mode {
@@ -262,11 +263,11 @@ impl LineProtocol {
         }
     }
 
-    /// Takes bytes of our session's stream, up to [`LineProtocol::room_bytes`], which is to be asked anew for
-    /// the next: how many. What is written by one call with
-    /// at most [`crate::limits::LINE_SMALL_BYTES`] does not share a frame with longer writes behind
-    /// it, so a keystroke arrives without waiting for them: a frame of the session is best written by
-    /// a call of its own.
+    /// Accepts bytes of our session's stream, up to [`LineProtocol::room_bytes`], which is to be
+    /// asked again after each call, and returns how many. A write of at most
+    /// [`crate::limits::LINE_SMALL_BYTES`] does not share a frame with longer writes behind it, so
+    /// a keystroke arrives without waiting for them. So each frame of the session is best written
+    /// by a call of its own.
     pub fn write(&mut self, bytes: &[u8], now: Moment) -> usize {
         self.now = self.now.max(now);
         let bytes = &bytes[..bytes.len().min(self.room_bytes(now))];
@@ -281,9 +282,9 @@ impl LineProtocol {
         bytes.len()
     }
 
-    /// Appends what may go to the device now, if anything, to `out`: whether there was something. It
-    /// is counted as sent. At most what the line sends in [`crate::limits::LINE_AHEAD_MICROS`] and one
-    /// frame, or a window.
+    /// Appends what may be sent to the device now to `out`, and returns whether there was
+    /// something. It counts as sent. At most what the line sends in
+    /// [`crate::limits::LINE_AHEAD_MICROS`] and one frame, or a window.
     pub fn poll_output(&mut self, out: &mut Vec<u8>, now: Moment) -> bool {
         self.now = self.now.max(now);
         let now = self.now;
@@ -308,12 +309,13 @@ impl LineProtocol {
     }
 
     /// When [`LineProtocol::on_time`] is to be called, and then [`LineProtocol::room_bytes`] and
-    /// [`LineProtocol::poll_output`] if the device takes more. Always after the latest time that was told.
+    /// [`LineProtocol::poll_output`] if the device accepts more. Always after the time of the last
+    /// call.
     pub fn next_timeout(&self) -> Option<Moment> {
         if self.over.is_some() {
             return None;
         }
-        // What poll_output is waited for with: it has just been tried.
+        // What poll_output waits for: it has just been tried.
         let output = match self.mode {
             LineMode::Probing => self.hello_at(),
             LineMode::Plain => self.plain.wakes_at(),
@@ -322,7 +324,7 @@ impl LineProtocol {
         let syn_at = (self.mode == LineMode::Checked).then(|| self.handshake.syn_at()).flatten();
         let output = [output, syn_at, Some(self.pacer.opens_at())];
         let output = output.into_iter().flatten().filter(|at| *at > self.now);
-        // What on_time does, even if it is late.
+        // Timers of on_time, even if they are overdue.
         let overdue = match self.mode {
             LineMode::Plain => [None; 3],
             LineMode::Probing => [self.answered_until, None, None],
@@ -335,7 +337,7 @@ impl LineProtocol {
         output.chain(overdue.into_iter().flatten().map(|at| at.max(soon))).min()
     }
 
-    /// It is now `now`.
+    /// Handles expired timers.
     ///
     /// # Errors
     /// [`LineError`] when the tunnel is over.
@@ -356,19 +358,19 @@ impl LineProtocol {
         self.over.map_or(Ok(()), Err)
     }
 
-    /// Our HELLO is on its way in frames: the rest of the stream may follow.
+    /// Our HELLO is in flight in frames: the rest of the stream may follow.
     fn is_streaming(&self) -> bool {
         self.handshake.is_up()
             && self.hello.missing_bytes() == 0
             && self.hello.framed_bytes == self.hello.bytes.len()
     }
 
-    /// The peer may have begun anew, and not understand us, nor we it.
+    /// The peer may have restarted, so that neither understands the other.
     fn is_doubtful(&self) -> bool {
         self.is_noisy || self.sender.waits() > 1
     }
 
-    /// When the line is taken for dead, as long as nothing comes.
+    /// When the line counts as dead if no valid frame is received.
     fn dead_at(&self) -> Option<Moment> {
         let since = match self.handshake.is_up() {
             true => self.sender.waiting_since()?,
@@ -378,7 +380,7 @@ impl LineProtocol {
         Some(Moment(since.0.saturating_add(LINE_DEAD_MICROS)))
     }
 
-    /// Looks for the peer's hello in `bytes`.
+    /// Searches `bytes` for the peer's hello.
     fn probe(&mut self, bytes: &[u8]) {
         let (taken, found, skipped) = self.scanner.take(bytes, &self.hello.bytes);
         self.counters.bytes_skipped += skipped;
@@ -390,14 +392,15 @@ impl LineProtocol {
         self.scanner.clear();
     }
 
-    /// When our HELLO goes out next. A peer that has answered has heard it, and an original counts.
+    /// When our HELLO is sent next. A peer that has answered has received it, and an original
+    /// counts them.
     fn hello_at(&self) -> Option<Moment> {
         let says = self.hello.missing_bytes() == 0 && self.answered_until.is_none();
         says.then_some(self.hello.again_at)
     }
 
-    /// A HELLOOK may have come, to our HELLO: one of ours that sends it has said its own HELLO when we
-    /// did not listen, and says it again within half a second. An original never does.
+    /// A HELLOOK to our HELLO may have been received. A peer of ours that sends it has sent its own
+    /// HELLO before we listened, and repeats it within half a second. An original never does.
     fn wait_for_hello(&mut self) {
         let [answer, behind, _] = self.scanner.answered();
         if answer.is_empty() || self.hello.times_sent == 0 {
@@ -413,8 +416,8 @@ impl LineProtocol {
         }
     }
 
-    /// It is an original that said HELLO when nobody was there: its answer, and all behind it, is the
-    /// session's.
+    /// The peer is an original that sent HELLO before we listened: its answer, and everything
+    /// behind it, belongs to the session.
     fn begin_answered(&mut self) {
         self.mode = LineMode::Plain;
         self.handshake.heard(self.now);
@@ -429,7 +432,7 @@ impl LineProtocol {
         self.handshake.begin(self.now);
     }
 
-    /// The packet that was found, and `rest` behind it, are the session's.
+    /// Passes the packet that was found, and `rest` behind it, to the session.
     fn begin_plain(&mut self, rest: &[u8]) {
         self.mode = LineMode::Plain;
         self.handshake.heard(self.now);

@@ -1,10 +1,9 @@
-//! When the line has room: bytes are handed to the device as fast as it sends them, and only a
-//! little ahead.
+//! Pacing: bytes are handed to the device as fast as it sends them, and only a little ahead.
 
 use crate::limits::LINE_AHEAD_MICROS;
 use crate::session::Moment;
 
-/// Reckons when the device will have sent what it was given.
+/// Computes when the device will have sent what it was given.
 #[derive(Debug)]
 pub(super) struct Pacer {
     bytes_per_second: u64,
@@ -17,33 +16,33 @@ impl Pacer {
         Pacer { bytes_per_second: u64::from(bytes_per_second.max(1)), free_nanos: 0 }
     }
 
-    /// What the line carries, in bytes.
+    /// Capacity of the line, in bytes per second.
     pub(super) fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
     }
 
-    /// How long so many bytes take on the line, in nanoseconds.
+    /// Time of so many bytes on the line, in nanoseconds.
     pub(super) fn nanos(&self, bytes: u64) -> u64 {
         bytes.saturating_mul(1_000_000_000) / self.bytes_per_second
     }
 
-    /// How long so many bytes take on the line, in microseconds.
+    /// Time of so many bytes on the line, in microseconds.
     pub(super) fn micros(&self, bytes: u64) -> u64 {
         self.nanos(bytes) / 1_000
     }
 
-    /// How long the line is still busy with what the device was given, in nanoseconds.
+    /// Time until the device has sent what it was given, in nanoseconds.
     pub(super) fn ahead_nanos(&self, now: Moment) -> u64 {
         self.free_nanos.saturating_sub(now.0.saturating_mul(1_000))
     }
 
-    /// What may be handed over now before the device is ahead enough, in nanoseconds of the line;
+    /// What may be handed over before the device is ahead enough, in nanoseconds of the line;
     /// `None` if it is.
     pub(super) fn room_nanos(&self, now: Moment) -> Option<u64> {
         (LINE_AHEAD_MICROS * 1_000).checked_sub(self.ahead_nanos(now))
     }
 
-    /// So many bytes were handed over: when they will be sent.
+    /// Records bytes handed over, and returns when they will be sent.
     pub(super) fn spend(&mut self, bytes: usize, now: Moment) -> Moment {
         let start = self.free_nanos.max(now.0.saturating_mul(1_000));
         self.free_nanos = start.saturating_add(self.nanos(bytes as u64));

@@ -1,19 +1,19 @@
-//! The way out towards a peer without the link layer: bytes as they are.
+//! Output towards a peer without the link layer: unchanged bytes.
 
 use super::pacer::Pacer;
 use super::probe::Packets;
 use crate::limits::{LINE_AHEAD_MICROS, LINE_PROBE_MICROS};
 use crate::session::Moment;
 
-/// Bytes that wait for the line, and whether the HELLO has to be said again.
+/// Bytes that wait for the line, and whether the HELLO is to be repeated.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     queue: Vec<u8>,
     repeat: Option<Repeat>,
 }
 
-/// A HELLO that went out while the peer may not have listened yet. A second one that does reach it
-/// ends its tunnel, so that it is said again only once, and only without any answer.
+/// A HELLO that was sent while the peer may not have listened yet. A second one that does arrive
+/// ends the peer's tunnel, so it is repeated only once, and only without any answer.
 #[derive(Debug)]
 struct Repeat {
     at: Moment,
@@ -22,7 +22,7 @@ struct Repeat {
 }
 
 impl Plain {
-    /// Bytes of the stream that go to the device within its turn.
+    /// Bytes of the stream that are handed to the device in its turn.
     pub(super) fn room_bytes(&self, frame_bytes: usize, pacer: &Pacer, now: Moment) -> usize {
         let Some(nanos) = pacer.room_nanos(now).filter(|_| self.queue.is_empty()) else { return 0 };
         let ahead = nanos.saturating_mul(pacer.bytes_per_second()) / 1_000_000_000;
@@ -36,15 +36,15 @@ impl Plain {
         }
     }
 
-    /// The peer's HELLO has come and no answer to ours, which was sent before.
+    /// The peer's HELLO was received, and no answer to ours, which was sent before.
     pub(super) fn expect_answer(&mut self, now: Moment) {
-        // Before the peer, if it is one of ours that has not heard us, says its own again.
+        // Before a peer of ours that has not received it repeats its own.
         let at = Moment(now.0.saturating_add(LINE_PROBE_MICROS / 2));
         let (incoming, outgoing) = (Packets::default(), Packets::default());
         self.repeat = Some(Repeat { at, incoming, outgoing });
     }
 
-    /// These bytes came.
+    /// Handles received bytes.
     pub(super) fn received(&mut self, bytes: &[u8]) {
         if let Some(repeat) = &mut self.repeat
             && repeat.incoming.pass(bytes)
@@ -53,7 +53,7 @@ impl Plain {
         }
     }
 
-    /// Takes what waits, and perhaps `hello` once more.
+    /// Takes what waits, and `hello` once more if it is due.
     pub(super) fn poll_output(&mut self, out: &mut Vec<u8>, hello: &[u8], now: Moment) {
         out.append(&mut self.queue);
         if let Some(repeat) = &self.repeat
@@ -65,7 +65,7 @@ impl Plain {
         }
     }
 
-    /// When something is to be done without being asked.
+    /// The next deadline.
     pub(super) fn wakes_at(&self) -> Option<Moment> {
         self.repeat.as_ref().map(|repeat| repeat.at)
     }

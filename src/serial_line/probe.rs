@@ -1,4 +1,4 @@
-//! What the peer is: found in its first bytes, which nothing guards.
+//! Identification of the peer by its first bytes, which no check protects.
 
 use crate::limits::{LINE_HELLO_BYTES_MAX, LINE_OFFER_BYTES_MAX, PEER_WINDOW_BYTES_MAX};
 use crate::wire::v03::{self, Offer};
@@ -8,8 +8,8 @@ const STAMP_BYTES: usize = 23;
 /// First bytes of an offer.
 const MAGIC: &[u8] = b"SMXU";
 
-/// What a whole HELLO says of its sender. A HELLOOK says nothing: who sends it has heard us, and is not
-/// known to have been heard.
+/// What a whole HELLO shows of its sender. A HELLOOK shows nothing: its sender has received ours,
+/// and is not known to have been received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FoundHello {
     /// It speaks the link layer.
@@ -29,23 +29,23 @@ enum ProbeVerdict {
     Answer(usize),
 }
 
-/// Looks for a HELLO that is right in every part.
+/// Searches for a HELLO that is valid in every part.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    /// From the first byte on that may begin one.
+    /// Input from the first byte on that may begin one.
     kept: Vec<u8>,
-    /// Of these, the HELLO that was found.
+    /// Length in `kept` of the HELLO that was found.
     hello_bytes: usize,
-    /// The HELLOOK that came before it, to ours, from a peer whose HELLO we have not heard: it is not
-    /// said again.
+    /// The HELLOOK before it, to ours, from a peer whose HELLO we have not received: it is not
+    /// repeated.
     answer: Vec<u8>,
-    /// What came behind that and was no HELLO, up to `kept`.
+    /// What followed that and was no HELLO, up to `kept`.
     behind_answer: Vec<u8>,
 }
 
 impl Scanner {
-    /// Takes all of `input` that is needed: how much, and what was found. `own` is our own HELLO,
-    /// which an echoing line sends back.
+    /// Consumes `input` as far as needed. Returns how much, and what was found. `own` is our own
+    /// HELLO, which an echoing line sends back.
     pub(super) fn take(&mut self, input: &[u8], own: &[u8]) -> (usize, Option<FoundHello>, u64) {
         let (mut taken, mut skipped) = (0, 0);
         loop {
@@ -84,27 +84,25 @@ impl Scanner {
         }
     }
 
-    /// The HELLO that was found, the HELLOOK that had come before it (nothing, if none had), and
-    /// what was read behind it.
+    /// The HELLO that was found, the HELLOOK before it (empty if none), and what was read after it.
     pub(super) fn found(&self) -> [&[u8]; 3] {
         let (hello, behind) = self.kept.split_at(self.hello_bytes);
         [hello, &self.answer, behind]
     }
 
-    /// The HELLOOK that came without a HELLO (nothing, if none did), and all that came behind it, in two
-    /// parts.
+    /// The HELLOOK without a HELLO (empty if none), and everything after it, in two parts.
     pub(super) fn answered(&self) -> [&[u8]; 3] {
         [&self.answer, &self.behind_answer, &self.kept]
     }
 
-    /// Forgets all: it has served.
+    /// Frees the memory when the search is over.
     pub(super) fn clear(&mut self) {
         *self = Scanner::default();
     }
 }
 
-/// Whether a HELLO begins here. Judges by the first bytes that do not fit, so that
-/// a damaged length does not hide the packets behind it.
+/// Whether a HELLO begins here. Decides by the first bytes that do not fit, so that a damaged
+/// length does not hide the packets behind it.
 fn judge(bytes: &[u8]) -> ProbeVerdict {
     let kind = match *bytes {
         [] | [v03::VERSION] => return ProbeVerdict::More,
@@ -155,12 +153,12 @@ fn judge(bytes: &[u8]) -> ProbeVerdict {
     }
 }
 
-/// One of ours offers nothing else. An offer that lacks a byte does: its numbers are shifted.
+/// A peer of ours offers nothing else. An offer that lacks a byte does: its numbers are shifted.
 fn is_plausible(offer: &Offer) -> bool {
     offer.window_bytes <= PEER_WINDOW_BYTES_MAX && offer.streams_max <= u32::from(u16::MAX)
 }
 
-/// These are the first letters of `YYYYMMDD-HHMMSS.uuuuuu NAME`.
+/// Whether these are the first letters of `YYYYMMDD-HHMMSS.uuuuuu NAME`.
 fn is_text(text: &[u8]) -> bool {
     text.iter().enumerate().all(|(at, byte)| match at {
         8 => *byte == b'-',
@@ -180,7 +178,7 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    /// These bytes passed; whether a HELLOOK began among them.
+    /// Follows bytes, and returns whether a HELLOOK began among them.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) -> bool {
         let mut is_answered = false;
         while !bytes.is_empty() {
@@ -251,7 +249,7 @@ mod tests {
             (hello(Some(false)), Some(FoundHello::Plain)),
             (hello(None), Some(FoundHello::Plain)),
         ] {
-            // An answer says nothing of whether its sender has been heard in turn.
+            // An answer does not show whether its sender was received in turn.
             let bytes = [b"\x03\x01rubbish\x03", &answer[..], &packet].concat();
             for piece in 1..=bytes.len() {
                 assert_eq!(found(&bytes, piece), (kind, packet.clone()), "pieces of {piece}");
@@ -265,7 +263,7 @@ mod tests {
         let magic = whole.len() - 16;
         for at in 0..whole.len() {
             for bit in 0..8 {
-                // This one bit says what is looked for: see `docs/protocol.md`.
+                // This bit marks the link layer: see `docs/protocol.md`.
                 if (at, bit) == (magic + 5, 2) {
                     continue;
                 }

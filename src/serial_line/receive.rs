@@ -1,26 +1,26 @@
-//! The receiving half: puts frames in order.
+//! The receiver: puts frames in order.
 
 use super::frame::Ack;
 use crate::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX, LINE_WINDOW_FRAMES};
 
 const WINDOW: u64 = LINE_WINDOW_FRAMES as u64;
 
-/// What became of a DATA.
+/// Result of a received DATA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It was the next one. `gap`: there are others behind one that is missing now.
+    /// It was the next one. `gap`: others are kept behind one that is now missing.
     InOrder { gap: bool },
     /// One before it is missing.
     Early,
-    /// It was there before.
+    /// It had been received before.
     Duplicate,
-    /// The session has not read for long: as if it had not come.
+    /// The session has not read for long: handled as lost.
     Refused,
     /// Its number is neither in the window nor just before it.
     Impossible,
 }
 
-/// Frames behind one that is missing, and what waits to be read.
+/// Frames kept behind a missing one, and bytes that wait to be read.
 #[derive(Debug)]
 pub(super) struct Receiver {
     /// Number of the next frame in order.
@@ -42,7 +42,7 @@ impl Receiver {
         }
     }
 
-    /// A DATA came, with the lower 8 bits of its number.
+    /// Handles a DATA with the lower 8 bits of its number.
     pub(super) fn take(&mut self, sequence: u8, payload: &[u8]) -> Arrival {
         let ahead = u64::from(sequence.wrapping_sub(self.next as u8));
         if ahead >= WINDOW {
@@ -76,12 +76,12 @@ impl Receiver {
         self.kept >>= 1;
     }
 
-    /// What the peer is told.
+    /// The acknowledgement for the peer.
     pub(super) fn ack(&self) -> Ack {
         Ack { next: self.next as u8, beyond: self.kept >> 1 }
     }
 
-    /// What waits to be read; in plain mode the line puts it there itself.
+    /// Bytes that wait to be read; in plain mode the line appends them itself.
     pub(super) fn inbox(&mut self) -> &mut Vec<u8> {
         &mut self.inbox
     }
@@ -113,7 +113,7 @@ mod tests {
             let early = (number + 1) as u8;
             assert_eq!(receiver.take(early, b"2"), Arrival::Early);
             assert_eq!(receiver.take(early, b"2"), Arrival::Duplicate);
-            // Out of order by one, always: the pair moves on by one.
+            // Each pair is reordered, so the window advances pair by pair.
             receiver.kept = 0;
             assert_eq!(receiver.take(number as u8, b"1"), Arrival::InOrder { gap: false });
         }

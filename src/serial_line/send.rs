@@ -1,4 +1,4 @@
-//! The sending half: what is on the way, what was lost, what is next.
+//! The sender: frames in flight, lost frames, and the next ones.
 
 use super::estimate::{Losses, RoundTrip};
 use super::frame::{Ack, OVERHEAD_BYTES};
@@ -10,7 +10,7 @@ const WINDOW: u64 = LINE_WINDOW_FRAMES as u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SendState {
-    /// Never sent: more may be added.
+    /// Never sent: bytes may be added.
     Waiting,
     OnTheWay,
     /// To be sent again.
@@ -18,44 +18,44 @@ enum SendState {
     Arrived,
 }
 
-/// A frame, fixed once it was sent.
+/// A frame, immutable once it was sent.
 #[derive(Debug)]
 struct SendSlot {
     payload: Vec<u8>,
     state: SendState,
-    /// What it takes on the line; an estimate before it was sent.
+    /// Its length on the line; an estimate before it was sent.
     wire_bytes: u64,
-    /// Number of its last transmission among all.
+    /// Number of its last transmission among all transmissions.
     order: u64,
-    /// An acknowledgement must be for the last transmission: the earlier ones are known to be
-    /// lost.
+    /// Only an acknowledgement of the last transmission is possible: the earlier ones are known to
+    /// be lost.
     is_sure: bool,
     /// When it was first handed over.
     begun: Moment,
-    /// When its last transmission has left, as far as can be told.
+    /// When its last transmission has left, as far as that is known.
     left: Moment,
 }
 
-/// Frames between the first that is not acknowledged and the last that was written.
+/// Frames from the first that is not acknowledged to the last that was written.
 #[derive(Debug)]
 pub(super) struct Sender {
     slots: Box<[SendSlot]>,
-    /// The first that has not arrived.
+    /// The first that is not acknowledged.
     base: u64,
     /// The first that was never sent.
     unsent: u64,
     /// The next to be written.
     next: u64,
-    /// Frames that the peer takes at once.
+    /// Frames that the peer accepts at once.
     window_frames: u64,
-    /// Payload of a frame without losses, in bytes.
+    /// Payload of a frame on a line without losses, in bytes.
     payload_bytes_max: usize,
     /// Transmissions so far.
     order: u64,
-    /// The latest transmission that is known to have arrived: what went before it and is not
-    /// acknowledged is lost, because a line never reorders.
+    /// The latest transmission that is known to have arrived. Transmissions before it that are not
+    /// acknowledged are lost, because a line never reorders.
     arrived_order: u64,
-    /// Waits in vain since something was acknowledged.
+    /// Consecutive timeouts since the last acknowledgement.
     waits: u32,
     on_the_way_bytes: u64,
     /// Waiting and lost.
@@ -63,7 +63,7 @@ pub(super) struct Sender {
     lost_frames: u32,
     losses: Losses,
     round_trip: RoundTrip,
-    /// What may be on the way beyond the round trip, in microseconds of the line.
+    /// What may be in flight beyond the round trip, in microseconds of the line.
     queue_micros: u64,
 }
 
@@ -113,7 +113,7 @@ impl Sender {
         }
     }
 
-    /// What the peer said of itself.
+    /// The peer's limits from its SYN.
     pub(super) fn set_limits(&mut self, window_frames: u8, payload_bytes_max: u16) {
         self.window_frames = WINDOW.min(u64::from(window_frames));
         self.payload_bytes_max = self.payload_bytes_max.min(usize::from(payload_bytes_max));
@@ -146,15 +146,15 @@ impl Sender {
         }
     }
 
-    /// So much may be on the way and queued, in bytes: enough for the round trip and not more,
-    /// because the rest would only fill the buffers of devices.
+    /// Most bytes in flight and queued: enough for the round trip and not more, because the rest
+    /// would only fill the buffers of devices.
     fn flight_bytes_max(&self, pacer: &Pacer) -> u64 {
         let micros = self.round_trip.shortest_micros() + self.queue_micros;
         micros.saturating_mul(pacer.bytes_per_second()) / 1_000_000
     }
 
-    /// Bytes of the stream that can go to the device within its turn: what would only queue here is
-    /// not taken, so that what is written last can be what is most urgent.
+    /// Bytes of the stream that can be handed to the device in its turn. What would only be queued
+    /// is not accepted, so that the caller can send what is most urgent next.
     pub(super) fn room_bytes(&self, pacer: &Pacer, now: Moment) -> usize {
         let queued_nanos = pacer.nanos(self.queued_bytes);
         let Some(nanos) = pacer.room_nanos(now).and_then(|room| room.checked_sub(queued_nanos))
@@ -174,7 +174,7 @@ impl Sender {
         self.window_frames.saturating_sub(self.next - self.base)
     }
 
-    /// Puts bytes of the stream into frames: how many fitted into the window.
+    /// Puts bytes of the stream into frames, and returns how many fitted into the window.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let is_small = bytes.len() <= LINE_SMALL_BYTES;
         let mut rest = bytes;
@@ -182,7 +182,7 @@ impl Sender {
             let payload_bytes = self.losses.payload_bytes(self.payload_bytes_max);
             let last = self.next.wrapping_sub(1);
             let len = if self.unsent < self.next { self.slot(last).payload.len() } else { 0 };
-            // What is small goes at once and never waits for a longer frame to end.
+            // A small write is sent at once and never waits for a longer frame to fill.
             let fits = if is_small {
                 len + rest.len() <= payload_bytes
             } else {
@@ -215,7 +215,7 @@ impl Sender {
         number
     }
 
-    /// The next frame for the line: what was lost goes first.
+    /// The next frame for the line; lost frames first.
     pub(super) fn next(&self) -> Option<OutgoingFrame<'_>> {
         let lost = (self.lost_frames > 0)
             .then(|| (self.base..self.unsent).find(|&n| self.state(n) == SendState::Lost));
@@ -229,7 +229,7 @@ impl Sender {
         self.slots[(number % WINDOW) as usize].state
     }
 
-    /// That frame was handed over now, as so many bytes that will have left at `left`.
+    /// Records that the frame was handed over as so many bytes that will have left at `left`.
     pub(super) fn sent(&mut self, number: u64, wire_bytes: usize, now: Moment, left: Moment) {
         self.set_state(number, SendState::OnTheWay);
         self.order += 1;
@@ -243,7 +243,7 @@ impl Sender {
         self.on_the_way_bytes = self.on_the_way_bytes - was + wire_bytes as u64;
     }
 
-    /// The peer says what has arrived. `false`: it cannot be (an old word repeated by the line).
+    /// Handles an acknowledgement. `false`: it is impossible (an old one repeated by the line).
     pub(super) fn acknowledged(&mut self, ack: Ack, now: Moment) -> bool {
         let arrived = u64::from(ack.next.wrapping_sub(self.base as u8));
         if arrived > self.unsent - self.base {
@@ -285,7 +285,7 @@ impl Sender {
         }
     }
 
-    /// The transmission that has been on the way for longest.
+    /// The transmission that was in flight for longest.
     fn oldest(&self) -> Option<(u64, &SendSlot)> {
         let all = (self.base..self.unsent).map(|n| (n, &self.slots[(n % WINDOW) as usize]));
         all.filter(|(_, slot)| slot.state == SendState::OnTheWay).min_by_key(|(_, slot)| slot.order)
@@ -297,7 +297,7 @@ impl Sender {
         Some(Moment(slot.left.0.saturating_add(self.round_trip.retry_micros(self.waits))))
     }
 
-    /// Takes for lost what is overdue: whether anything was.
+    /// Marks overdue frames as lost, and returns whether there were any.
     pub(super) fn on_time(&mut self, now: Moment) -> bool {
         let mut any = false;
         while self.retry_at().is_some_and(|at| at <= now) {
@@ -310,17 +310,17 @@ impl Sender {
         any
     }
 
-    /// Waits in vain since something was acknowledged.
+    /// Consecutive timeouts since the last acknowledgement.
     pub(super) fn waits(&self) -> u32 {
         self.waits
     }
 
-    /// Since when the first frame that has not arrived has been on its way.
+    /// Since when the first unacknowledged frame has been in flight.
     pub(super) fn waiting_since(&self) -> Option<Moment> {
         (self.base < self.unsent).then(|| self.slots[(self.base % WINDOW) as usize].begun)
     }
 
-    /// Something is on the way or waits to be.
+    /// Something is in flight or waits to be sent.
     pub(super) fn is_busy(&self) -> bool {
         self.base < self.next
     }
