@@ -60,7 +60,7 @@ impl<D: Driver> Worker<D> {
             (Kind::LinkCommandStderr, Outcome::Polled(Err(_))) => {}
             (Kind::Connect, Outcome::Connected(result)) => self.cx.attempt_ended(key, result),
             (Kind::Wake, Outcome::Polled(_)) => self.woken(),
-            (Kind::GreetingReady, Outcome::Polled(_)) => self.read_greeting(key),
+            (Kind::HeaderReady, Outcome::Polled(_)) => self.read_header(key),
             (Kind::ExecStderr, Outcome::Polled(_)) => self.execs.on_stderr(&mut self.cx, key),
             (Kind::ExecExit, Outcome::Polled(_)) => {
                 let conns = &self.conns;
@@ -131,7 +131,9 @@ impl<D: Driver> Worker<D> {
             (Owner::Exit(key), Ok(fd)) => self.exit_connected(key, fd),
             (Owner::Exit(key), Err(error)) => self.exit_unreachable(key, &error.to_string()),
             (Owner::Conversation(key), Ok(fd)) => self.server_connected(key, fd),
-            (Owner::Conversation(key), Err(error)) => self.not_reached(key, error.unreached),
+            (Owner::Conversation(key), Err(error)) => {
+                self.upstream_unreachable(key, error.unreached)
+            }
             (Owner::Pair(key), result) => self.relay.on_dialled(&mut self.cx, key, result),
         }
     }

@@ -244,7 +244,7 @@ impl<D: Driver> Worker<D> {
                 self.close_listeners();
                 self.refuse_waiting_clients();
                 self.refuse_new_streams();
-                self.end_idle_conversations();
+                self.end_idle_proxy_sessions();
             }
             Drain::Until(_) | Drain::Leaving(_) => self.drain = Drain::AtOnce,
             Drain::AtOnce => {}

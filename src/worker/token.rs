@@ -59,7 +59,7 @@ pub(super) enum Kind {
     /// The socket of a flow is readable.
     FlowReady,
     /// A client whose PROXY header is awaited is readable.
-    GreetingReady,
+    HeaderReady,
     /// A command of an exit has written to its standard error.
     ExecStderr,
     /// A command of an exit has exited.
@@ -99,7 +99,7 @@ const KINDS: [Kind; 34] = [
     Kind::PortReady,
     Kind::AskedReady,
     Kind::FlowReady,
-    Kind::GreetingReady,
+    Kind::HeaderReady,
     Kind::ExecStderr,
     Kind::ExecExit,
     Kind::ExpectedAccept,

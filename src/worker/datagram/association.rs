@@ -25,7 +25,7 @@ pub(in crate::worker) struct UdpAssociation {
     /// Sends to any address, of either family.
     pub(in crate::worker) socket: Fd,
     /// The conversation that has asked for the port, which it lives as long as.
-    pub(in crate::worker) talk: Key,
+    pub(in crate::worker) session: Key,
     pub(in crate::worker) asker: Asker,
     /// The addresses sent to, the one that was used last at the end; with whether they may be
     /// reached by address: else, a name has led there.
@@ -69,10 +69,10 @@ pub(in crate::worker) enum Known {
 }
 
 impl UdpAssociation {
-    pub(in crate::worker) fn new(socket: Fd, talk: Key, asker: Asker) -> UdpAssociation {
+    pub(in crate::worker) fn new(socket: Fd, session: Key, asker: Asker) -> UdpAssociation {
         UdpAssociation {
             socket,
-            talk,
+            session,
             asker,
             sent_to: LinkedHashMap::new(),
             refused: None,

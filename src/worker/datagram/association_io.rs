@@ -37,7 +37,7 @@ impl Datagrams {
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         incoming: &Incoming,
-        (talk, asker): (Key, Asker),
+        (session, asker): (Key, Asker),
         limit_guard: Option<LimitGuard>,
     ) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
@@ -48,7 +48,7 @@ impl Datagrams {
                 return cx.refuse_stream((tunnel, stream), client, error.to_string(), false);
             }
         };
-        let association = Box::new(UdpAssociation::new(socket, talk, asker));
+        let association = Box::new(UdpAssociation::new(socket, session, asker));
         let mut flow = Flow::new(client, Server::UdpAssociation(association), cx.now);
         flow.stream = Some((tunnel, stream));
         flow.limit_guard = limit_guard;
@@ -291,10 +291,10 @@ impl Datagrams {
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
-        talk: Key,
+        session: Key,
     ) {
         let of_it = |flow: &Flow| match &flow.server {
-            Server::UdpAssociation(association) => association.talk == talk,
+            Server::UdpAssociation(association) => association.session == session,
             _ => false,
         };
         let flows = self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key);

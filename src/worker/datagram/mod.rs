@@ -147,7 +147,7 @@ impl Datagrams {
     ) -> impl Iterator<Item = (Key, Moment)> {
         self.flows.iter().filter_map(move |(_, flow)| {
             let control = match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
-                (Server::UdpAssociation(association), _) => association.talk,
+                (Server::UdpAssociation(association), _) => association.session,
                 (_, Some(PortName::Asked(port))) => owner_of(port)?,
                 _ => return None,
             };

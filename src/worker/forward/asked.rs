@@ -1,4 +1,5 @@
-//! The ports that peers asked for: each for the client of one stream alone. What is done with those is in [`crate::worker::forward::ports`].
+//! The table of ports requested by peers. Each is for the client of one stream.
+//! [`crate::worker::forward::ports`] operates on it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,42 +12,43 @@ use crate::limits::{PORT_WAIT_SECS, PORTS_ON_REQUEST_MAX, PORTS_PER_STREAM};
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
-/// Names a port for datagrams.
+/// Identifies a port for datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::worker) enum PortName {
     /// An entrance, by its number.
     Entrance(u32),
-    /// A port on request.
+    /// A forwarded port.
     Asked(Key),
 }
 
-/// A port on request.
+/// A forwarded port.
 #[derive(Debug)]
 pub(in crate::worker) struct AskedPort {
     /// The client of the control stream.
     pub(in crate::worker) owner: Key,
-    /// The peer's number of the port, among those of that stream.
+    /// The peer's number of the port within that stream.
     pub(in crate::worker) request: u32,
-    /// Who may come in.
+    /// The address that may connect.
     pub(in crate::worker) client: IpAddr,
     pub(in crate::worker) socket: AskedSocket,
 }
 
-/// What comes in by a port on request.
+/// What a forwarded port accepts.
 #[derive(Debug)]
 pub(in crate::worker) enum AskedSocket {
-    /// One connection.
+    /// One TCP connection.
     Listener(Fd),
     /// Datagrams, by the port of [`crate::worker::datagram`] at this address.
     Datagrams(SocketAddr),
 }
 
-/// All ports on request.
+/// All forwarded ports.
 #[derive(Debug)]
 pub(in crate::worker) struct AskedPorts {
     table: Table<AskedPort>,
     by_owner: HashMap<Key, Vec<Key>>,
-    /// Listeners, with when their patience ends: all have the same, so the first to end is first.
+    /// Deadlines of listeners. All have the same timeout, so insertion order is the order of
+    /// deadlines.
     waiting: LinkedHashMap<Key, Moment>,
 }
 
@@ -56,10 +58,10 @@ impl AskedPorts {
         AskedPorts { table, by_owner: HashMap::new(), waiting: LinkedHashMap::new() }
     }
 
-    /// Whether a client may have one more, by this number.
+    /// Whether a client may have another port, by this number.
     ///
     /// # Errors
-    /// Why not, for the peer.
+    /// The reason, for the peer.
     pub(in crate::worker) fn may_add(&self, owner: Key, request: u32) -> Result<(), String> {
         let of_owner = self.by_owner.get(&owner).map_or(0, Vec::len);
         if of_owner >= PORTS_PER_STREAM {
@@ -74,7 +76,7 @@ impl AskedPorts {
         Ok(())
     }
 
-    /// A new one. `None`: there are too many.
+    /// Adds a port. `None`: the table is full.
     pub(in crate::worker) fn insert(&mut self, port: AskedPort, now: Moment) -> Option<Key> {
         let owner = port.owner;
         let waits = matches!(port.socket, AskedSocket::Listener(_));
@@ -108,12 +110,12 @@ impl AskedPorts {
         self.by_owner.get(&owner)?.iter().find(has_number).copied()
     }
 
-    /// A port of a client, if it has any.
+    /// Any port of a client.
     pub(in crate::worker) fn any_of(&self, owner: Key) -> Option<Key> {
         self.by_owner.get(&owner)?.first().copied()
     }
 
-    /// The listener whose patience ends first, and when.
+    /// The listener with the earliest deadline.
     pub(in crate::worker) fn next_due(&self) -> Option<(Key, Moment)> {
         self.waiting.front().map(|(&key, &until)| (key, until))
     }

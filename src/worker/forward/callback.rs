@@ -1,10 +1,10 @@
-//! Calls: a server has connected to the peer's exit, and is to be led to a client of ours at a port
-//! that the client has named (FTP's active mode).
+//! Callbacks: a server has connected to the peer's exit, and this end connects it to a client at a
+//! port that the client has named (FTP's active mode).
 //!
-//! The client may name what it likes, so it is only its own host that is called: not the services that
-//! any host has, below port 1024 (RFC 2577), and a client on this machine or its link only where a
-//! `PERMIT=` of this end says so, by the name of `ftp`. The connection comes from the address that the
-//! client has reached, as it would from a server there.
+//! A client can name any port, so calls are restricted: only to the client's own host, not below
+//! port 1024 (RFC 2577), and to a client on this machine or its link only if a `PERMIT=` for `ftp`
+//! at this end allows it. The connection is made from the address that the client has connected to,
+//! as a server there would do.
 
 use tracing::debug;
 
@@ -20,10 +20,10 @@ use crate::worker::ingress::access::Incoming;
 use crate::worker::token::StreamOwner;
 use crate::worker::{Key, Worker};
 
-/// For whom the peer's exit calls, by what `PERMIT=` says of it.
+/// The protocol whose `PERMIT=` applies to calls.
 const CALLER: Proxy = Proxy::Ftp;
 
-/// Who is to be called.
+/// The client to be called.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct Call {
     /// The client of the control stream.
@@ -32,8 +32,8 @@ pub(in crate::worker) struct Call {
 }
 
 impl<D: Driver> Worker<D> {
-    /// The peer began a stream that is to be led to a client of ours.
-    pub(in crate::worker) fn call_came(
+    /// The peer began a stream to a client of this end.
+    pub(in crate::worker) fn on_callback(
         &mut self,
         (tunnel, stream): (Key, StreamKey),
         transport: Option<Transport>,
@@ -63,10 +63,10 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sets out for the client, if it may be called.
-    pub(in crate::worker) fn lead_call(&mut self, incoming: Incoming, call: Call) {
+    /// Connects to the client, if permitted.
+    pub(in crate::worker) fn connect_callback(&mut self, incoming: Incoming, call: Call) {
         let Incoming { tunnel, stream, .. } = incoming;
-        // It may have gone while its name was looked up.
+        // It may be gone after the look-up of its name.
         let Guest { mut client, mut own } = match self.guest(call.owner) {
             Ok(guest) => guest,
             Err(reason) => {

@@ -1,5 +1,8 @@
-//! Remote forwards: ports that a peer asks for. [`port_range`] says where, [`asked`] holds them,
-//! [`ports`] opens them, [`callback`] leads a server's connection to the client that waits for it.
+//! Remote forwards: ports that a peer requests for a client of this end (FTP's passive mode, SOCKS
+//! UDP). The plane owns the table of requested ports and the range they are opened in.
+//!
+//! [`asked`] is the table, [`ports`] opens and serves ports, [`port_range`] selects port numbers,
+//! [`callback`] connects a server to a client of this end.
 
 pub(in crate::worker) mod asked;
 pub(in crate::worker) mod callback;
@@ -12,7 +15,7 @@ use crate::cli::plan::Plan;
 use crate::session::Moment;
 use crate::worker::table::Key;
 
-/// Ports that peers asked for.
+/// State of remote forwards.
 pub(in crate::worker) struct Forwards {
     asked: AskedPorts,
     port_range: PortRange,
@@ -34,7 +37,7 @@ impl Forwards {
         Some(self.asked.get(port)?.owner)
     }
 
-    /// Where ports on request are opened, and those of proxy sessions.
+    /// The port range, which proxy sessions share.
     pub(in crate::worker) fn port_range(&mut self) -> &mut PortRange {
         &mut self.port_range
     }

@@ -1,16 +1,16 @@
-//! Where ports on request are opened, as a firewall before this host may have to know it.
+//! Selects the port numbers of forwarded ports, so that a firewall can be configured for them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-/// The ports that may be opened, used in turn: one that was just closed is not used again as long as
-/// there are others.
+/// A range of ports, used in rotation, so that a port just closed is not reused while others are
+/// free.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct PortRange {
     /// `None`: the kernel chooses.
     ports: Option<RangeInclusive<u16>>,
-    /// Where the next search begins.
+    /// Start of the next search.
     next: u16,
 }
 
@@ -20,10 +20,10 @@ impl PortRange {
         PortRange { ports, next }
     }
 
-    /// Opens one at the address of `own`, whose port does not count.
+    /// Opens a port at the address of `own`, whose port is ignored.
     ///
     /// # Errors
-    /// What `open` says, if that is something else than that the port is in use; none is free.
+    /// That of `open`, except that a port is in use; or all ports are in use.
     pub(in crate::worker) fn open<T>(
         &mut self,
         mut own: SocketAddr,
@@ -59,7 +59,7 @@ mod tests {
         "127.0.0.1:9".parse().unwrap()
     }
 
-    /// Opens one where these are in use.
+    /// Opens a port while `used` are in use.
     fn open(range: &mut PortRange, used: &mut HashSet<u16>) -> Result<u16, String> {
         let opened = range.open(own(), |at| match used.insert(at.port()) {
             true => Ok(at.port()),

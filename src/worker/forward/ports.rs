@@ -1,14 +1,14 @@
-//! Ports on request: the peer's exit has asked for one more way in for a client of ours (FTP's
-//! passive mode, datagrams of SOCKS).
+//! Opens and serves forwarded ports: the exit of a peer requests another way in for a client of
+//! this end (FTP's passive mode, SOCKS UDP).
 //!
-//! Such a port is open at the address that the client has reached, for the client's IP address and
-//! nobody else: whoever finds the port first would have what was meant for the client. One for TCP
-//! takes one connection; one for datagrams has flows as an entrance has. Both are closed with the
-//! client's stream; what came in by them goes on.
+//! A port is opened at the address that the client has connected to, for the client's IP address
+//! only; otherwise anyone who found the port first would receive the client's data. A TCP port
+//! accepts one connection; a UDP port has flows like an entrance. Both are closed with the client's
+//! stream; connections that came in by them continue.
 //!
-//! Behind a PROXY header the socket's own peer is a balancer, behind which all clients look alike. So
-//! it is the address that the header names which may come in, past the balancer; where that cannot
-//! reach the address here it does in vain, and the port is closed after a while.
+//! Behind a PROXY header the socket's peer is a balancer that all clients share, so the address in
+//! the header is the one that may connect, bypassing the balancer. If it cannot reach this address
+//! the port times out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,22 +32,22 @@ use crate::worker::stream::conn::Stage;
 use crate::worker::token::{Kind, StreamOwner};
 use crate::worker::{Key, Worker};
 
-/// What is said of who comes to another's port.
+/// Reason for a connection of the wrong client.
 const STRANGER: &str = "the port was opened for another client";
 
-/// A client of ours whose stream others may belong to.
+/// A client of this end whose stream can have related streams.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct Guest {
     pub(in crate::worker) client: SocketAddr,
-    /// The address of ours that it has reached.
+    /// The local address that it has connected to.
     pub(in crate::worker) own: SocketAddr,
 }
 
 impl<D: Driver> Worker<D> {
-    /// The client of a stream, if it is one that ports can be opened for.
+    /// The client of a stream, if ports can be opened for it.
     ///
     /// # Errors
-    /// Why it is not, for the peer.
+    /// The reason, for the peer.
     pub(in crate::worker) fn guest(&self, owner: Key) -> Result<Guest, &'static str> {
         let conn = self.conns.get(owner).ok_or("the client is gone")?;
         let (Stage::Open, Some(_), Some(fd)) = (&conn.stage, conn.stream, &conn.fd) else {
@@ -66,7 +66,7 @@ impl<D: Driver> Worker<D> {
         Ok(Guest { client, own })
     }
 
-    /// The peer asks for a port for the client of a stream.
+    /// The peer requests a port for the client of a stream.
     pub(in crate::worker) fn port_asked(
         &mut self,
         tunnel_key: Key,
@@ -144,17 +144,17 @@ impl<D: Driver> Worker<D> {
         Ok(address)
     }
 
-    /// The peer needs a port no more.
+    /// The peer no longer needs a port.
     pub(in crate::worker) fn port_not_needed(&mut self, user: u64, request: u32) {
         let asked = &self.forwards.asked;
         match StreamOwner::conn(user).and_then(|owner| asked.find(owner, request)) {
             Some(key) => drop(self.close_asked(key)),
-            // It has had its connection, or nobody came.
+            // It was used up or timed out.
             None => self.cx.counters.stale += 1,
         }
     }
 
-    /// A client's stream is over.
+    /// Closes all ports of a client whose stream has ended.
     pub(in crate::worker) fn close_asked_of(&mut self, owner: Key) {
         while let Some(key) = self.forwards.asked.any_of(owner) {
             self.close_asked(key);
@@ -165,7 +165,7 @@ impl<D: Driver> Worker<D> {
         let port = self.forwards.asked.remove(key)?;
         match &port.socket {
             AskedSocket::Listener(fd) => {
-                // Whoever comes from now on is refused by the kernel.
+                // The kernel refuses later connections.
                 net::shut_down(fd);
                 self.cx.driver.cancel_all(fd);
             }
@@ -187,7 +187,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Somebody has connected to a port on request.
+    /// A connection at a forwarded port was accepted.
     pub(in crate::worker) fn asked_accepted(
         &mut self,
         key: Key,
@@ -207,7 +207,7 @@ impl<D: Driver> Worker<D> {
             Ok(socket) => {
                 let client = net::peer_address(&socket);
                 if client.ip() == wanted {
-                    return self.guest_came(key, socket, client);
+                    return self.on_expected_client(key, socket, client);
                 }
                 self.cx.counters.strangers += 1;
                 self.cx.reject(&socket, client, STRANGER);
@@ -217,7 +217,7 @@ impl<D: Driver> Worker<D> {
                     if self.cx.may_log(Class::Shortage) {
                         warn!(%error, "cannot accept at a port on request: raise the limit of open files (ulimit -n)");
                     }
-                    // The client is to know now, not when it is tired of waiting.
+                    // Closed at once, so that the client does not wait for its timeout.
                     self.close_asked(key);
                     return;
                 }
@@ -229,8 +229,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The client has connected to its port, which has served its turn.
-    fn guest_came(&mut self, key: Key, socket: OwnedFd, client: SocketAddr) {
+    /// The expected client has connected, which uses the port up.
+    fn on_expected_client(&mut self, key: Key, socket: OwnedFd, client: SocketAddr) {
         let Some(AskedPort { owner, request, .. }) = self.close_asked(key) else { return };
         let Some((tunnel, stream)) = self.stream_of(owner) else {
             net::reset_on_close(&socket);
@@ -248,8 +248,8 @@ impl<D: Driver> Worker<D> {
         });
     }
 
-    /// Somebody has sent datagrams to a port on request who has no flow there. `None`: it is not the
-    /// client, or nobody would carry them.
+    /// Begins a flow at a forwarded port. `None`: it is another client, or the flow cannot be
+    /// carried.
     pub(in crate::worker) fn begin_asked_flow(&mut self, key: Key, origin: Origin) -> Option<Key> {
         let port = self.forwards.asked.get(key)?;
         let AskedSocket::Datagrams(entrance) = port.socket else { return None };

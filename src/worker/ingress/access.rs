@@ -1,11 +1,11 @@
-//! Who may connect: `RELIABLE=`, exits' host lists and `MAXIMA=`, where connections, datagrams and
-//! streams of the peer come in. Where a verdict depends on the client's name, it is looked up first:
-//! a connection waits in our hands, a stream with what its client says meanwhile. Datagrams at an
-//! entrance are dropped: the next ones find the answer.
+//! Access control: applies `RELIABLE=`, host lists of exits and `MAXIMA=` to connections, datagrams
+//! and streams of the peer. Where a verdict depends on the client's name, the name is looked up
+//! first. Meanwhile a connection stays accepted, and a stream keeps the data its client sends.
+//! Datagrams at an entrance are dropped; later ones find the name in the cache.
 //!
-//! Behind `?proxy=accept` it is not the socket's own address that is judged, but the one that the
-//! header names: whoever can connect to such a port may say who it is. Clients of Unix sockets have
-//! no address; host lists take them as clients that are not known.
+//! Behind `?proxy=accept` the address in the header is judged, not that of the socket; anyone who
+//! can connect to such a port can claim any address. Clients of Unix sockets have no address and
+//! are unknown to host lists.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -29,23 +29,23 @@ use crate::worker::stream::conn::{Conn, Stage};
 use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 
-/// What is said to who cannot be waited with.
+/// Reason when too many look-ups are pending.
 const TOO_MANY: &str = "too many clients' names are being looked up";
 
-/// A connection that has come in at a listener.
+/// An accepted connection.
 #[derive(Debug)]
 pub(in crate::worker) struct Came {
     pub(in crate::worker) socket: Fd,
     pub(in crate::worker) purpose: Purpose,
-    /// Who is judged: where clients come behind a PROXY header, the one that it names.
+    /// The client that is judged; behind a PROXY header, the one it names.
     pub(in crate::worker) client: Client,
-    /// The address that the listener has; unspecified for a Unix socket.
+    /// Address of the listener; unspecified for a Unix socket.
     pub(in crate::worker) at: SocketAddr,
-    /// It is a Unix socket.
+    /// Accepted at a Unix socket.
     pub(in crate::worker) unix: bool,
 }
 
-/// A stream that the peer began.
+/// A stream begun by the peer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct Incoming {
     pub(in crate::worker) tunnel: Key,
@@ -53,16 +53,16 @@ pub(in crate::worker) struct Incoming {
     pub(in crate::worker) client: Option<SocketAddr>,
     pub(in crate::worker) entrance: Option<SocketAddr>,
     pub(in crate::worker) transport: Option<Transport>,
-    /// The place of its exit in the plan, once that is chosen.
+    /// Index of its exit in the plan, once chosen.
     pub(in crate::worker) exit: Option<usize>,
-    /// It is to be led to a client of ours: that is what `client` is then, and where it came in
-    /// `entrance`.
+    /// A callback to a client of this end. `client` is then that client, and `entrance` the address
+    /// it had connected to.
     pub(in crate::worker) call: Option<Call>,
 }
 
 impl Incoming {
-    /// Whom host lists judge. Who has no address (a client of a Unix socket) is said to have the
-    /// unspecified one, and an entrance without a port to have port 0.
+    /// The caller for host lists. A client without an address is reported as the unspecified
+    /// address, and an entrance without a port as port 0.
     pub(in crate::worker) fn caller(&self) -> Caller {
         let client = self.client.map(|client| client.ip());
         Caller {
@@ -72,24 +72,24 @@ impl Incoming {
     }
 }
 
-/// Who goes on when the client's name is known.
+/// What continues once a client's name is known.
 #[derive(Debug)]
 pub(in crate::worker) enum Waiter {
-    /// A connection that came in at a listener.
+    /// An accepted connection.
     Connection(Came),
-    /// A stream, for which this connection without a server holds the place.
+    /// A stream. This connection without a server holds its place.
     Stream(Key, Incoming),
-    /// A stream of datagrams, for which this flow without a server does.
+    /// A stream of datagrams. This flow without a server holds its place.
     Flow(Key, Incoming),
 }
 
 impl<D: Driver> Worker<D> {
-    /// Somebody has connected at a listener, and said whose the connection is where that is asked.
-    pub(in crate::worker) fn connection_came(&mut self, came: Came) {
+    /// Judges an accepted connection whose client is known, and serves it.
+    pub(in crate::worker) fn on_connection(&mut self, came: Came) {
         let Came { client, at, .. } = came;
         let entrance_port = Some(at.port()).filter(|&port| port != 0);
         let caller = Caller { client: client.ip(), entrance_port };
-        let verdict = self.lets_in(&caller, came.purpose);
+        let verdict = self.verdict_on(&caller, came.purpose);
         if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
             && let Err(reason) = self.count_service(came.purpose)
         {
@@ -100,7 +100,7 @@ impl<D: Driver> Worker<D> {
                 self.begin_tunnel(Link::socket(came.socket, client.to_string()));
             }
             (Some(Ok(())), Purpose::Relay) => self.relay.on_client(&mut self.cx, came.socket, at),
-            (Some(Ok(())), Purpose::Entrance) => self.client_came(came),
+            (Some(Ok(())), Purpose::Entrance) => self.on_client(came),
             (Some(Err(reason)), Purpose::Receptor) => {
                 net::reset_on_close(&came.socket);
                 if self.cx.may_log(Class::Stranger) {
@@ -111,7 +111,7 @@ impl<D: Driver> Worker<D> {
             }
             (Some(Err(reason)), _) => self.cx.reject(&came.socket, client, reason),
             (None, _) => {
-                // Only who has an address has a name.
+                // Only a client with an address has a name.
                 if let Some(client) = caller.client {
                     self.await_name(client, Waiter::Connection(came));
                 }
@@ -119,26 +119,26 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Datagrams have come to an entrance from a client that nobody knows. `None`: not to be
-    /// carried, or not yet.
+    /// Judges datagrams of a new client at an entrance. `None`: rejected, or undecided until the
+    /// name is known.
     pub(in crate::worker) fn admit_datagrams(
         &mut self,
         client: SocketAddr,
         (port, purpose): (u16, Purpose),
     ) -> Option<Option<LimitGuard>> {
         let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
-        match self.lets_in(&caller, purpose) {
+        match self.verdict_on(&caller, purpose) {
             Some(Ok(())) => match self.cx.connection_limits.acquire(caller.client) {
                 Ok(limit_guard) => return Some(limit_guard),
                 Err(reason) => self.cx.log_refused(client, &reason),
             },
             Some(Err(reason)) => self.cx.log_refused(client, reason),
-            None => self.ask_name(client.ip()),
+            None => self.look_up_name(client.ip()),
         }
         None
     }
 
-    /// The place of a stream's exit in the plan, and the stream's [`LimitGuard`]. `None`: it was refused, or
+    /// Selects the exit of a stream and acquires its limits. `None`: the stream was refused, or
     /// waits for its client's name.
     pub(in crate::worker) fn admit(
         &mut self,
@@ -180,7 +180,7 @@ impl<D: Driver> Worker<D> {
                     let what = format!("no exit for client {client} at entrance port {port}{udp}");
                     (what, "has none for it among its DEST= and SERVER=...,-in")
                 };
-                // Both ends log it, and it is this one that can be mended.
+                // Both ends log it; only this end can fix it.
                 let reason = format!("{what}: the other end {why}");
                 self.refuse_silently(tunnel, stream, &reason, false);
                 self.cx.log_refused(client, &format!("{what}: this end {why}"));
@@ -195,12 +195,12 @@ impl<D: Driver> Worker<D> {
         None
     }
 
-    /// What the lists say of who has come in, and why not. `None`: that depends on its name.
-    fn lets_in(&self, caller: &Caller, purpose: Purpose) -> Option<Result<(), &'static str>> {
+    /// Verdict of the host lists on a new connection. `None`: depends on its name.
+    fn verdict_on(&self, caller: &Caller, purpose: Purpose) -> Option<Result<(), &'static str>> {
         if !self.is_reliable(caller)? {
             return Some(Err("rejected by RELIABLE="));
         }
-        // Elsewhere `PERMIT=` is about exits.
+        // Elsewhere `PERMIT=` applies to exits.
         if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&self.cx.plan.link, purpose) {
             let (word, name) = (transport.relay_word(), self.name_of(caller));
             if !self.cx.plan.permits_client(word, caller, name)? {
@@ -210,7 +210,7 @@ impl<D: Driver> Worker<D> {
         Some(Ok(()))
     }
 
-    /// What `RELIABLE=` says of a caller. `None`: that depends on its name.
+    /// Verdict of `RELIABLE=`. `None`: depends on the caller's name.
     fn is_reliable(&self, caller: &Caller) -> Option<bool> {
         match &self.cx.plan.reliable {
             Some(list) => list.verdict(caller, self.name_of(caller)),
@@ -218,7 +218,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The client of a stream whose exit is a proxy, for [`crate::policy::destinations`].
+    /// The client of a stream to a proxy, for [`crate::policy::destinations`].
     pub(in crate::worker) fn asker(&self, incoming: &Incoming) -> Asker {
         let caller = incoming.caller();
         let name = match self.name_of(&caller) {
@@ -234,11 +234,11 @@ impl<D: Driver> Worker<D> {
         })
     }
 
-    /// Makes something that the stream's data may wait at until the client's name is known.
+    /// Holds a stream and its data until the client's name is known.
     pub(in crate::worker) fn hold_stream(&mut self, incoming: &Incoming, client: SocketAddr) {
         let Incoming { tunnel, stream, transport, .. } = *incoming;
         let waiter = if transport == Some(Transport::Udp) {
-            // Whom it is sent to is not known: what is being looked up is the client.
+            // The target is unknown so far; what is looked up is the client.
             let target = Target { host: client.ip().to_string(), port: client.port() };
             let mut flow = Flow::new(client, Server::Unknown(Waiting::new(target)), self.cx.now);
             flow.stream = Some((tunnel, stream));
@@ -270,7 +270,7 @@ impl<D: Driver> Worker<D> {
 
     fn await_name(&mut self, client: IpAddr, waiter: Waiter) {
         match self.ingress.names.wait(client.to_canonical(), waiter, self.cx.now) {
-            Ok(()) => self.ask_name(client),
+            Ok(()) => self.look_up_name(client),
             Err(Waiter::Connection(came)) => {
                 self.cx.reject(&came.socket, came.client, TOO_MANY);
             }
@@ -290,8 +290,8 @@ impl<D: Driver> Worker<D> {
         self.refuse_stream(incoming.tunnel, incoming.stream, client, TOO_MANY, false);
     }
 
-    /// Looks a client's name up, unless that is being done.
-    fn ask_name(&mut self, client: IpAddr) {
+    /// Looks up a client's name unless that is in progress.
+    fn look_up_name(&mut self, client: IpAddr) {
         let client = client.to_canonical();
         if self.ingress.names.begin(client, self.cx.now)
             && let Err(error) = self.cx.resolver.ask_name(client)
@@ -301,7 +301,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A client's name, or that it has none: those who waited for it go on.
+    /// Stores the result of a look-up and resumes its waiters.
     pub(in crate::worker) fn name_found(&mut self, client: IpAddr, name: Option<String>) {
         debug!(%client, name, "name of a client");
         self.ingress.names.found(client, name, self.cx.now);
@@ -310,14 +310,14 @@ impl<D: Driver> Worker<D> {
                 Waiter::Connection(came) if self.drain != Drain::No => {
                     net::reset_on_close(&came.socket);
                 }
-                Waiter::Connection(came) => self.connection_came(came),
-                Waiter::Stream(key, incoming) => self.go_on_with_stream(key, incoming),
-                Waiter::Flow(key, incoming) => self.go_on_with_flow(key, incoming),
+                Waiter::Connection(came) => self.on_connection(came),
+                Waiter::Stream(key, incoming) => self.resume_stream(key, incoming),
+                Waiter::Flow(key, incoming) => self.resume_flow(key, incoming),
             }
         }
     }
 
-    /// Those whose patience with a name is over go on without it.
+    /// Resumes waiters whose deadline has passed, without a name.
     pub(in crate::worker) fn names_on_time(&mut self) {
         while let Some((client, until)) = self.ingress.names.oldest()
             && until <= self.cx.now
@@ -326,14 +326,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Opens the exit of a stream that has waited, and gives it what was delivered meanwhile.
-    fn go_on_with_stream(&mut self, key: Key, incoming: Incoming) {
-        // Gone where the stream has ended.
+    /// Opens the exit of a held stream, and hands over data delivered meanwhile.
+    fn resume_stream(&mut self, key: Key, incoming: Incoming) {
+        // Gone if the stream has ended.
         let Some(mut held) = self.conns.remove(key) else { return };
         self.open_exit(incoming);
         if let Some(StreamOwner::Conn(key)) = self.owner_of(&incoming) {
             if self.is_proxy_handshake(key) {
-                return self.client_had_said(key, &mut held);
+                return self.take_over_held(key, &mut held);
             }
             if let Some(conn) = self.conns.get_mut(key) {
                 std::mem::swap(&mut conn.output, &mut held.output);
@@ -346,7 +346,7 @@ impl<D: Driver> Worker<D> {
         held.output.clear(&mut self.cx.buffers.pipes);
     }
 
-    fn go_on_with_flow(&mut self, key: Key, incoming: Incoming) {
+    fn resume_flow(&mut self, key: Key, incoming: Incoming) {
         let Some(runs) = self.datagrams.take_waiting(key) else { return };
         self.datagrams.forget_flow(&mut self.cx, key);
         self.open_exit(incoming);
@@ -365,7 +365,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// What a stream is attached to.
+    /// The owner that a stream is attached to.
     fn owner_of(&self, incoming: &Incoming) -> Option<StreamOwner> {
         let session = self.tunnels.get(incoming.tunnel)?.session();
         session.user_of(incoming.stream).map(StreamOwner::of)

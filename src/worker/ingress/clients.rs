@@ -1,9 +1,9 @@
-//! Clients that come in at entrances, and which tunnel each takes: the one that came up last, or the
-//! next if that is full or refuses the stream.
+//! Opens streams for clients of entrances, on the newest tunnel, or on the next one if that is full
+//! or refuses the stream.
 //!
-//! A stream that another tunnel may still take is begun tentatively: what went out of its data is kept
-//! until the peer has taken it. A peer that has not tried any server says so, and then the stream is
-//! begun again by the next tunnel, as if nothing had been.
+//! While another tunnel could still take a stream it is tentative: data sent is kept until the peer
+//! has accepted the stream. A peer that refuses it without having tried a server reports so, and
+//! the stream begins again on the next tunnel.
 
 use std::net::SocketAddr;
 
@@ -19,13 +19,13 @@ use crate::worker::stream::payload_queue::Piece;
 use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 
-/// What is needed to begin a stream again.
+/// State needed to begin a stream again.
 #[derive(Debug)]
 pub(in crate::worker) struct Tentative {
     entrance: SocketAddr,
-    /// The tunnels whose peers have not taken it.
+    /// Tunnels whose peers have refused it.
     refused_by: Vec<Key>,
-    /// What has gone out, from the stream's first byte on.
+    /// Data sent so far, from the first byte.
     sent: Vec<u8>,
     urgent: Option<u8>,
 }
@@ -37,8 +37,8 @@ impl Tentative {
 }
 
 impl Conn {
-    /// So many bytes of its input are about to go out: keeps them where its stream may have to begin
-    /// again. A peer that lets more go out than it was to has the stream for good.
+    /// Keeps input that is about to be sent, while the stream may have to begin again. Gives up if
+    /// it exceeds the limit: the peer that allowed so much keeps the stream.
     pub(in crate::worker) fn keep_sent(&mut self, bytes: u64) {
         let Some(tentative) = &mut self.tentative else { return };
         let fits = tentative.sent.len() as u64 + bytes <= TENTATIVE_BYTES;
@@ -47,7 +47,7 @@ impl Conn {
         }
     }
 
-    /// Urgent data is about to go out.
+    /// Keeps urgent data that is about to be sent.
     pub(in crate::worker) fn keep_urgent(&mut self, byte: u8) {
         if let Some(tentative) = &mut self.tentative {
             tentative.urgent = Some(byte);
@@ -56,28 +56,28 @@ impl Conn {
 }
 
 impl<D: Driver> Worker<D> {
-    /// A client has come in at an entrance.
-    pub(in crate::worker) fn client_came(&mut self, came: Came) {
+    /// Handles a client accepted at an entrance.
+    pub(in crate::worker) fn on_client(&mut self, came: Came) {
         let has_room = self.has_room();
-        if !has_room && self.hold_is_over() {
-            let why = self.why_held();
+        if !has_room && self.hold_has_expired() {
+            let why = self.hold_reason();
             return self.cx.reject(&came.socket, came.client, &why);
         }
         if !has_room && self.drain != Drain::No {
             return self.cx.reject(&came.socket, came.client, "the tunnel is down");
         }
-        let Some((key, entrance)) = self.seat_client(came, Key::NONE) else { return };
+        let Some((key, entrance)) = self.add_client(came, Key::NONE) else { return };
         let tentative = Tentative::new(entrance);
         if !has_room || !self.ingress.waiting.is_empty() {
             return self.await_tunnel(key, tentative);
         }
-        if let Err(error) = self.begin_by_next(key, tentative) {
+        if let Err(error) = self.begin_on_newest(key, tentative) {
             self.refuse_client(key, &error.to_string());
         }
     }
 
-    /// A client was on its way from the kernel's queue when the last tunnel went, or its last slot: it
-    /// waits here, for as long as those who are still there.
+    /// Keeps a client that was accepted just after the last tunnel, or its last slot, was gone. It
+    /// waits as long as those in the kernel's queue.
     fn await_tunnel(&mut self, key: Key, tentative: Box<Tentative>) {
         if !self.ingress.clients_held {
             self.hold_clients();
@@ -89,7 +89,7 @@ impl<D: Driver> Worker<D> {
         self.ingress.waiting.push_back(key);
     }
 
-    /// A tunnel is up and has room: begins the streams of clients that wait here.
+    /// Begins streams of waiting clients while a tunnel has room.
     pub(in crate::worker) fn serve_waiting_clients(&mut self) {
         while self.has_room() {
             let Some(key) = self.ingress.waiting.pop_front() else { return };
@@ -97,28 +97,28 @@ impl<D: Driver> Worker<D> {
             let Some(tentative) = conn.tentative.take() else { continue };
             conn.stage = Stage::Open;
             conn.deadline = None;
-            if let Err(error) = self.begin_by_next(key, tentative) {
+            if let Err(error) = self.begin_on_newest(key, tentative) {
                 self.refuse_client(key, &error.to_string());
             }
         }
     }
 
-    /// No tunnel comes any more for clients that wait here.
+    /// Refuses all waiting clients: no tunnel will come.
     pub(in crate::worker) fn refuse_waiting_clients(&mut self) {
         for key in std::mem::take(&mut self.ingress.waiting) {
             self.refuse_client(key, "the tunnel is down");
         }
     }
 
-    /// No tunnel has come for a client that waits here.
+    /// The hold time of a waiting client has expired.
     pub(in crate::worker) fn client_hold_expired(&mut self, key: Key) {
         self.ingress.waiting.retain(|&waiting| waiting != key);
-        let why = self.why_held();
+        let why = self.hold_reason();
         self.refuse_client(key, &why);
     }
 
-    /// Begins a stream in this tunnel and no other for a client that has come in, by what `open` does
-    /// with the engine's number and the addresses of client and entrance.
+    /// Begins a stream of a client on this tunnel only. `open` gets the owner value and the
+    /// addresses of client and entrance.
     pub(in crate::worker) fn take_client(
         &mut self,
         tunnel: Key,
@@ -126,7 +126,7 @@ impl<D: Driver> Worker<D> {
         related: Option<Key>,
         open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
     ) {
-        let Some((key, entrance)) = self.seat_client(came, tunnel) else { return };
+        let Some((key, entrance)) = self.add_client(came, tunnel) else { return };
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.related = related;
         let addresses = (conn.client.address(), entrance);
@@ -140,9 +140,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A connection without a stream for a client that has come in, and the entrance that it
-    /// came in by. `None`: it may not stay.
-    fn seat_client(&mut self, came: Came, tunnel: Key) -> Option<(Key, SocketAddr)> {
+    /// Adds a connection without a stream for a client; also returns the address of the entrance.
+    /// `None`: it was rejected.
+    fn add_client(&mut self, came: Came, tunnel: Key) -> Option<(Key, SocketAddr)> {
         let Came { socket, client, at, unix, .. } = came;
         let limit_guard = match self.cx.connection_limits.acquire(client.ip()) {
             Ok(limit_guard) => limit_guard,
@@ -151,7 +151,7 @@ impl<D: Driver> Worker<D> {
                 return None;
             }
         };
-        // The client's own destination, so that an entrance on every address says which it was.
+        // The client's own destination tells which address of a wildcard entrance it used.
         let own = net::local_address(&socket);
         let entrance = if own == NO_ADDRESS { at } else { own };
         let mut conn = Conn::new(tunnel, Stage::Open, client, self.cx.now);
@@ -168,7 +168,7 @@ impl<D: Driver> Worker<D> {
         Some((key, entrance))
     }
 
-    /// Resets a client that has no stream.
+    /// Resets a client without a stream.
     fn refuse_client(&mut self, key: Key, reason: &str) {
         let Some(conn) = self.conns.get(key) else { return };
         let client = conn.client;
@@ -176,12 +176,11 @@ impl<D: Driver> Worker<D> {
         self.cx.log_refused(client, reason);
     }
 
-    /// Begins a client's stream by the newest tunnel that is up and takes it, of those that have not
-    /// refused it.
+    /// Begins a stream on the newest tunnel that accepts it and has not refused it before.
     ///
     /// # Errors
-    /// Why the last of them does not.
-    fn begin_by_next(&mut self, key: Key, tentative: Box<Tentative>) -> Result<(), OpenError> {
+    /// The reason of the last tunnel.
+    fn begin_on_newest(&mut self, key: Key, tentative: Box<Tentative>) -> Result<(), OpenError> {
         let mut why = OpenError::NotUp;
         for at in (0..self.tunnels.up().len()).rev() {
             let tunnel_key = self.tunnels.up()[at];
@@ -210,14 +209,14 @@ impl<D: Driver> Worker<D> {
         Err(why)
     }
 
-    /// A client's stream has begun in this tunnel.
+    /// Registers a client's new stream.
     fn stream_begun(&mut self, key: Key, tunnel_key: Key, stream: StreamKey) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.tunnel = tunnel_key;
         conn.stream = Some(stream);
         debug!(client = %conn.client, "client");
-        // Of a stream that has begun before.
+        // Input of an earlier attempt.
         let (bytes, ended) = (conn.input.len_bytes() as u64, conn.read_ended);
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
             if bytes > 0 {
@@ -231,7 +230,7 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(tunnel_key);
     }
 
-    /// The peer has the stream: it is not begun again.
+    /// The peer has accepted the stream: it is no longer tentative.
     pub(in crate::worker) fn stream_opened(&mut self, user: u64) {
         match StreamOwner::of(user) {
             StreamOwner::Flow(flow) => self.datagrams.flow_opened(flow),
@@ -243,13 +242,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The peer has not taken a client's stream, and has tried no server: begins it again by the next
+    /// The peer has refused a stream without having tried a server: begins it again on the next
     /// tunnel. `false`: there is none.
     pub(in crate::worker) fn begin_on_next_tunnel(&mut self, key: Key, reason: &str) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let Some(mut tentative) = conn.tentative.take() else { return false };
         if conn.fd.is_none() || !matches!(conn.stage, Stage::Open) {
-            // The client has gone meanwhile.
+            // The client is gone.
             return false;
         }
         debug!(client = %conn.client, reason, "the next tunnel is tried");
@@ -270,7 +269,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         let urgent = tentative.urgent;
-        if self.begin_by_next(key, tentative).is_err() {
+        if self.begin_on_newest(key, tentative).is_err() {
             return false;
         }
         if let (Some(byte), Some(conn)) = (urgent, self.conns.get_mut(key)) {

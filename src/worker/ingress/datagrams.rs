@@ -1,4 +1,5 @@
-//! Datagrams of clients that have no flow yet.
+//! Begins flows for datagrams of new clients. Dispatch applies
+//! [`crate::worker::context::Effect::UnknownClient`] here.
 
 use std::net::SocketAddr;
 
@@ -11,7 +12,7 @@ use crate::worker::ingress::listeners::Purpose;
 use crate::worker::{Drain, Key, Worker, relay};
 
 impl<D: Driver> Worker<D> {
-    /// A client without a flow has sent something: it gets one, or what it sent is dropped.
+    /// Begins a flow for a new client, or drops its datagrams.
     pub(in crate::worker) fn unknown_client(
         &mut self,
         origin: Origin,
@@ -28,7 +29,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// `None`: nobody would carry it.
+    /// `None`: the datagrams cannot be carried.
     fn begin_flow(&mut self, origin: Origin) -> Option<Key> {
         if let PortName::Asked(key) = origin.port {
             return self.begin_asked_flow(key, origin);

@@ -1,9 +1,9 @@
-//! When clients are taken from the kernel's queue: while a tunnel has room for another stream.
+//! Backpressure at entrances: clients are accepted while a tunnel has room for another stream.
 //!
-//! An original takes 60 streams at once. Beyond that clients wait, as they do while no tunnel is up: in
-//! the kernel's queue, which costs nothing. Those that were accepted before it showed that there is no
-//! room wait in [`crate::worker::ingress::clients`], and go first. After `TIMEOUT=hold` without room for anybody whoever
-//! waits, or comes, is reset.
+//! An original allows 60 streams. Beyond that, and while no tunnel is up, clients wait in the
+//! kernel's queue, which costs nothing. Clients accepted just before wait in
+//! [`crate::worker::ingress::clients`] and go first. After `TIMEOUT=hold` without room, waiting and
+//! new clients are reset.
 
 use crate::io::driver::Driver;
 use crate::limits::LISTEN_BACKLOG;
@@ -12,13 +12,13 @@ use crate::worker::ingress::listeners::Purpose;
 use crate::worker::{Drain, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// Some tunnel takes another client.
+    /// Whether any tunnel has room for another client.
     pub(in crate::worker) fn has_room(&self) -> bool {
         self.tunnels.up_sessions().any(Session::has_room)
     }
 
-    /// All tunnels together take more clients than may wait at an entrance: they need not be accepted
-    /// one by one.
+    /// Whether all tunnels together have room for more clients than fit into the queue of an
+    /// entrance, so that accepting one at a time is not needed.
     pub(in crate::worker) fn has_room_for_many(&self) -> bool {
         let room: usize = self
             .tunnels
@@ -28,19 +28,19 @@ impl<D: Driver> Worker<D> {
         room > LISTEN_BACKLOG as usize
     }
 
-    /// Clients have waited long enough.
-    pub(in crate::worker) fn hold_is_over(&self) -> bool {
+    /// Whether the hold time of clients has passed.
+    pub(in crate::worker) fn hold_has_expired(&self) -> bool {
         self.ingress.clients_held
             && self.ingress.hold_deadline.is_some_and(|deadline| self.cx.now >= deadline)
     }
 
-    /// Clients are taken from the queue: to be served, or to be told that nobody serves.
+    /// Whether clients are accepted: to be served, or to be rejected.
     pub(in crate::worker) fn may_take_clients(&self) -> bool {
-        self.has_room() || self.hold_is_over()
+        self.has_room() || self.hold_has_expired()
     }
 
-    /// Why a client is reset that has waited.
-    pub(in crate::worker) fn why_held(&self) -> String {
+    /// Why a waiting client is reset.
+    pub(in crate::worker) fn hold_reason(&self) -> String {
         let newest = self.tunnels.up().last().and_then(|&key| self.tunnels.get(key));
         match newest.map(|tunnel| tunnel.session().streams_max()) {
             None => String::from("the tunnel is down (TIMEOUT=hold has passed)"),
@@ -51,7 +51,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Stops and goes on accepting at entrances, as there is room.
+    /// Stops or resumes accepting at entrances, according to room.
     pub(in crate::worker) fn gate_entrances(&mut self) {
         if self.drain != Drain::No {
             return;

@@ -1,8 +1,8 @@
-//! Clients of entrances with `?proxy=accept`: what they say first is whose the stream is.
+//! PROXY headers of clients at entrances with `?proxy=accept`. Runs between accepting a connection
+//! and [`crate::worker::ingress::access`].
 //!
-//! A header is looked at before it is taken, so that nothing of the stream behind it is ever here:
-//! what belongs to a header that is not complete is taken, and of what completes it no more than
-//! that.
+//! Headers are peeked at before they are received, so that no byte of the stream behind them is
+//! consumed: only bytes known to belong to the header are received.
 
 use std::io;
 use std::time::Duration;
@@ -20,27 +20,27 @@ use crate::worker::stream::client::Client;
 use crate::worker::token::Kind;
 use crate::worker::{Drain, Key, Worker};
 
-/// A client whose header is not complete.
+/// A client whose PROXY header is incomplete.
 #[derive(Debug)]
-pub(super) struct Greeting {
+pub(super) struct HeaderRead {
     came: Came,
-    /// What was taken of the header.
+    /// Header bytes received so far.
     taken: Vec<u8>,
-    /// When patience ends, if it does.
+    /// Deadline, if any.
     until: Option<Moment>,
 }
 
 impl<D: Driver> Worker<D> {
-    /// A client has come in that has to send a header first.
-    pub(in crate::worker) fn begin_greeting(&mut self, came: Came) {
+    /// Begins to read the header of a client.
+    pub(in crate::worker) fn begin_header_read(&mut self, came: Came) {
         let until = match self.drain {
             Drain::No => self.cx.plan.timeouts.ask.map(|ask| self.cx.now.after(ask)),
             _ => Some(self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS))),
         };
         let (client, socket) = (came.client, Fd::clone(&came.socket));
-        match self.ingress.greetings.insert(Greeting { came, taken: Vec::new(), until }) {
-            // The header usually comes with the connection.
-            Some(key) => self.read_greeting(key),
+        match self.ingress.header_reads.insert(HeaderRead { came, taken: Vec::new(), until }) {
+            // The header usually arrives with the connection.
+            Some(key) => self.read_header(key),
             None => {
                 net::reset_on_close(&socket);
                 self.cx.log_refused(client, "too many clients have sent no PROXY header yet");
@@ -48,39 +48,40 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Reads what is there of a header.
-    pub(in crate::worker) fn read_greeting(&mut self, key: Key) {
-        let Some(greeting) = self.ingress.greetings.get_mut(key) else {
+    /// Reads available header bytes.
+    pub(in crate::worker) fn read_header(&mut self, key: Key) {
+        let Some(read) = self.ingress.header_reads.get_mut(key) else {
             self.cx.counters.stale += 1;
             return;
         };
-        match take_header(&greeting.came.socket, &mut greeting.taken) {
+        match take_header(&read.came.socket, &mut read.taken) {
             Ok(Some(said)) => {
-                let Some(Greeting { mut came, .. }) = self.ingress.greetings.remove(key) else {
+                let Some(HeaderRead { mut came, .. }) = self.ingress.header_reads.remove(key)
+                else {
                     return;
                 };
                 match said {
                     Said::Client { source, .. } => {
                         came.client = Client::Address(net::plain(source))
                     }
-                    // The sender's own connection, as if it had sent no header.
+                    // The sender's own connection, as if without a header.
                     Said::Own => {}
-                    // Not the sender either: host lists must not take it for that.
+                    // Not the sender's address either: host lists must not match it.
                     Said::Unknown => came.client = Client::Address(NO_ADDRESS),
                 }
-                self.connection_came(came);
+                self.on_connection(came);
             }
             Ok(None) => {
-                let token = Kind::GreetingReady.of(key);
-                self.cx.driver.poll(&greeting.came.socket, libc::POLLIN as u32, false, token);
+                let token = Kind::HeaderReady.of(key);
+                self.cx.driver.poll(&read.came.socket, libc::POLLIN as u32, false, token);
             }
-            Err(why) => self.refuse_greeting(key, &why),
+            Err(why) => self.refuse_header_read(key, &why),
         }
     }
 
-    fn refuse_greeting(&mut self, key: Key, why: &Why) {
-        let Some(Greeting { came: Came { socket, client, .. }, .. }) =
-            self.ingress.greetings.remove(key)
+    fn refuse_header_read(&mut self, key: Key, why: &Why) {
+        let Some(HeaderRead { came: Came { socket, client, .. }, .. }) =
+            self.ingress.header_reads.remove(key)
         else {
             return;
         };
@@ -92,28 +93,27 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Ends those whose header has not come in time.
-    pub(in crate::worker) fn sweep_greetings(&mut self) {
+    /// Rejects clients whose header is overdue.
+    pub(in crate::worker) fn sweep_header_reads(&mut self) {
         let due: Vec<Key> = self
             .ingress
-            .greetings
+            .header_reads
             .iter()
-            .filter(|(_, greeting)| greeting.until.is_some_and(|until| until <= self.cx.now))
+            .filter(|(_, read)| read.until.is_some_and(|until| until <= self.cx.now))
             .map(|(key, _)| key)
             .collect();
         let ask_secs = self.cx.plan.timeouts.ask.map_or(0, |ask| ask.as_secs());
         let why = Why::Refused(format!("no PROXY header within {ask_secs} s (TIMEOUT=ask)"));
         for key in due {
-            self.refuse_greeting(key, &why);
+            self.refuse_header_read(key, &why);
         }
     }
 
-    /// The process drains: a header that is on its way is still taken, one that does not come is waited
-    /// for no longer.
-    pub(in crate::worker) fn hurry_greetings(&mut self) {
+    /// Shortens the deadlines for a drain: headers in flight are still accepted.
+    pub(in crate::worker) fn shorten_header_deadlines(&mut self) {
         let soon = self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS));
-        for (_, greeting) in self.ingress.greetings.iter_mut() {
-            greeting.until = Some(greeting.until.map_or(soon, |until| until.min(soon)));
+        for (_, read) in self.ingress.header_reads.iter_mut() {
+            read.until = Some(read.until.map_or(soon, |until| until.min(soon)));
         }
     }
 }
@@ -121,7 +121,7 @@ impl<D: Driver> Worker<D> {
 /// Why a client is not served.
 enum Why {
     Refused(String),
-    /// It has ended, or reset, its connection: one who looked whether somebody listens.
+    /// The client closed or reset the connection, as port probes do.
     Gone(io::Error),
 }
 
@@ -131,7 +131,7 @@ impl From<io::Error> for Why {
     }
 }
 
-/// Takes the header, or what is there of it, from the socket. `None`: more has to come.
+/// Receives the header, or its available part. `None`: incomplete.
 fn take_header(socket: &Fd, taken: &mut Vec<u8>) -> Result<Option<Said>, Why> {
     let mut buffer = [0; PROXY_HEADER_BYTES];
     let before_bytes = taken.len();

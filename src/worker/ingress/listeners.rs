@@ -1,8 +1,8 @@
-//! Listening sockets: receptors, where peers come in, and entrances, where clients do.
+//! Listening sockets: receptors accept peers, entrances accept clients.
 //!
-//! An entrance accepts while a tunnel is up and has room ([`crate::worker::ingress::entrances`]). While none has, clients
-//! wait in the kernel's queue, which is bounded and costs nothing, and are served when one has again;
-//! after `TIMEOUT=hold` those that wait, and those that come, are reset, so that they learn of it.
+//! An entrance accepts while a tunnel is up and has room ([`crate::worker::ingress::entrances`]).
+//! Otherwise clients wait in the kernel's queue, which is bounded and costs nothing. After
+//! `TIMEOUT=hold`, waiting and new clients are accepted and reset, so that they learn of it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,23 +25,23 @@ use crate::worker::stream::client::Client;
 use crate::worker::token::Kind;
 use crate::worker::{Drain, Key, Worker};
 
-/// What comes in at a listener.
+/// What a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Persistent connections.
+    /// Links of peers.
     Receptor,
-    /// Clients whose streams go through a tunnel.
+    /// Clients whose streams use a tunnel.
     Entrance,
     /// Clients of a plain relay.
     Relay,
 }
 
-/// Who has opened a listening socket.
+/// Which process opened a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// This process.
     Own,
-    /// Another, which may use it again when this one has gone.
+    /// Another process, which may continue to use it after this one.
     Inherited,
 }
 
@@ -52,18 +52,18 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) purpose: Purpose,
     origin: Origin,
-    /// Where a Unix socket stands.
+    /// Path of a Unix socket.
     path: Option<PathBuf>,
-    /// Its file, if this process has made it.
+    /// Its socket file, if this process created it.
     _file: Option<SocketFile>,
-    /// Clients begin with a PROXY header.
+    /// Clients send a PROXY header first.
     pub(crate) proxy_header: bool,
     accepting: Option<OpId>,
-    /// Takes nobody any more, and stays for the sake of what is in flight on it.
+    /// Accepts no more; kept until operations in flight have ended.
     closed: bool,
-    /// The process drains: it goes when its last clients have come.
+    /// The process drains: removed when its last connections have been accepted.
     closing: bool,
-    /// Out of descriptors: accepts again then.
+    /// Out of descriptors: accepting resumes then.
     paused_until: Option<Moment>,
 }
 
@@ -86,20 +86,20 @@ impl Listener {
         }
     }
 
-    /// An entrance at a Unix socket. `file` is there if this process has made it.
+    /// An entrance at a Unix socket. `file`: set if this process created it.
     pub(crate) fn unix(fd: OwnedFd, path: PathBuf, file: Option<SocketFile>) -> Listener {
         let origin = if file.is_some() { Origin::Own } else { Origin::Inherited };
         let path = Some(path);
         Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
     }
 
-    /// Takes nobody any more. True if the socket is to be shut down, which nobody else uses.
+    /// Stops accepting. `true`: no other process uses the socket, so the caller must shut it down.
     pub(in crate::worker) fn close(&mut self) -> bool {
         self.closed = true;
         self.origin == Origin::Own
     }
 
-    /// Whether it goes when its last clients have come.
+    /// Whether it is being closed.
     pub(super) fn is_closing(&self) -> bool {
         self.closing
     }
@@ -109,7 +109,7 @@ impl Listener {
         self.path.is_some()
     }
 
-    /// Who has connected to it by this socket, and whether a PROXY header comes first.
+    /// Describes an accepted connection, and whether a PROXY header comes first.
     fn came(&self, socket: OwnedFd) -> (Came, bool) {
         let unix = self.is_unix();
         let client = Client::of(&socket, unix);
@@ -127,19 +127,19 @@ impl Listener {
 }
 
 impl<D: Driver> Worker<D> {
-    /// Accepts wherever that does not depend on a tunnel.
+    /// Starts accepting wherever no tunnel is needed.
     pub(in crate::worker) fn start_listening(&mut self) {
         self.start_accepting(Purpose::Receptor);
         self.start_accepting(Purpose::Relay);
     }
 
-    /// Accepts at all listeners of a purpose that do not yet.
+    /// Starts accepting at all idle listeners of a purpose.
     pub(in crate::worker) fn start_accepting(&mut self, purpose: Purpose) {
         let clients_wait = purpose != Purpose::Receptor && self.cx.dials_are_short();
         if self.drain != Drain::No || clients_wait {
             return;
         }
-        // Those who do not find room are left in the queue.
+        // With little room, one at a time: the others stay in the kernel's queue.
         let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
         for (key, listener) in self.ingress.listeners.iter_mut() {
             let idle = listener.accepting.is_none() && listener.paused_until.is_none();
@@ -153,7 +153,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Leaves clients in the kernel's queue from now on.
+    /// Stops accepting clients, because no tunnel has room.
     pub(in crate::worker) fn hold_clients(&mut self) {
         self.ingress.clients_held = true;
         self.ingress.hold_deadline = self.cx.plan.timeouts.hold.map(|hold| self.cx.now.after(hold));
@@ -164,7 +164,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Leaves all clients in the kernel's queue while those before them wait for descriptors.
+    /// Stops accepting clients while dials wait for descriptors.
     pub(in crate::worker) fn pause_clients(&mut self) {
         for listener in self.ingress.open_listeners().filter(|l| l.purpose != Purpose::Receptor) {
             if let Some(op) = listener.accepting {
@@ -173,7 +173,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Takes clients again, as far as somebody serves them.
+    /// Resumes accepting clients where they can be served.
     pub(in crate::worker) fn resume_clients(&mut self) {
         self.start_accepting(Purpose::Relay);
         if self.may_take_clients() {
@@ -181,24 +181,24 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Closes all listening sockets: whoever connects from now on is refused by the kernel, or waits
-    /// for the next process where the socket is another's, for whom it goes on.
+    /// Closes all listening sockets. The kernel refuses later connections; on an inherited socket
+    /// they wait for the next process.
     pub(in crate::worker) fn close_listeners(&mut self) {
         let all = self.ingress.listeners.iter().map(|(key, _)| key).collect::<Vec<_>>();
         for key in all {
             let Some(listener) = self.ingress.listeners.get_mut(key) else { continue };
             listener.closing = true;
             match listener.accepting {
-                // Whom it has taken from the queue by now comes before its end.
+                // Connections it has taken from the queue complete before its cancellation.
                 Some(op) => self.cx.driver.cancel(op),
                 None => self.close_listener(key),
             }
         }
-        self.hurry_greetings();
+        self.shorten_header_deadlines();
     }
 
-    /// Closes a listening socket. Who waits in its queue would be reset by that: as far as somebody
-    /// serves them they are taken before.
+    /// Closes a listening socket. Closing resets connections in its queue, so those that can be
+    /// served are accepted first.
     fn close_listener(&mut self, key: Key) {
         let Some(listener) = self.ingress.listeners.remove(key) else { return };
         if listener.origin == Origin::Own {
@@ -209,23 +209,24 @@ impl<D: Driver> Worker<D> {
             };
             for _ in 0..if serves { LISTEN_BACKLOG } else { 0 } {
                 let Ok(socket) = net::accept_now(&listener.fd) else { break };
-                self.came_at(listener.came(socket));
+                self.on_accepted(listener.came(socket));
             }
             net::shut_down(&listener.fd);
         }
         self.cx.driver.cancel_all(&listener.fd);
-        // A socket's file goes with its listener, so that the next process can make its own.
+        // The file of a Unix socket is removed with its listener, so that the next process can
+        // create its own.
     }
 
-    /// A listener that is being closed had taken somebody from its queue, or has ended.
+    /// A listener being closed has accepted a connection, or its accept has ended.
     fn accepted_late(&mut self, key: Key, more: bool, got: io::Result<OwnedFd>) {
         let Some(listener) = self.ingress.listeners.get(key) else { return };
         match got {
-            // A peer dials again, and finds the next process.
+            // A peer dials again and reaches the next process.
             Ok(socket) if listener.purpose == Purpose::Receptor => drop(socket),
             Ok(socket) => {
                 let came = listener.came(socket);
-                self.came_at(came);
+                self.on_accepted(came);
             }
             Err(_) => {}
         }
@@ -234,11 +235,11 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Somebody has connected to a listener, whose clients begin with a PROXY header or not.
-    fn came_at(&mut self, (came, proxy_header): (Came, bool)) {
+    /// Handles an accepted connection, after its PROXY header if one comes first.
+    fn on_accepted(&mut self, (came, proxy_header): (Came, bool)) {
         match proxy_header {
-            true => self.begin_greeting(came),
-            false => self.connection_came(came),
+            true => self.begin_header_read(came),
+            false => self.on_connection(came),
         }
     }
 
@@ -255,11 +256,11 @@ impl<D: Driver> Worker<D> {
         }
         let purpose = listener.purpose;
         match got {
-            // It was on its way when the last that is served had come.
+            // Accepted just after the last connection that is served.
             Ok(socket) if listener.closed => net::reset_on_close(&socket),
             Ok(socket) => {
                 let came = listener.came(socket);
-                self.came_at(came);
+                self.on_accepted(came);
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}
@@ -271,7 +272,7 @@ impl<D: Driver> Worker<D> {
                     listener.paused_until = Some(self.cx.now.after(pause));
                     self.ingress.listeners_paused = true;
                 }
-                // The client was gone before we came to it.
+                // The client was gone before it was accepted.
                 _ => debug!(address = listener.place(), %error, "accept failed"),
             },
         }

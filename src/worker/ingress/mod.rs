@@ -1,6 +1,10 @@
-//! Ingress: who comes in. [`listeners`] accept clients and peers, [`entrances`] says when; [`access`]
-//! says who may, by [`names`] where that matters, after [`greetings`] has read a PROXY header;
-//! [`clients`] opens their streams.
+//! Ingress: accepts connections of clients and peers. The plane owns listeners, clients waiting for
+//! a tunnel, pending PROXY headers and the cache of client names.
+//!
+//! [`listeners`] accept, and [`entrances`] decides when they may. [`greetings`] reads PROXY
+//! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name, and
+//! [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
+//! [`services`] counts served clients.
 
 pub(in crate::worker) mod access;
 pub(in crate::worker) mod clients;
@@ -14,7 +18,7 @@ mod services;
 use std::collections::VecDeque;
 
 use self::access::Waiter;
-use self::greetings::Greeting;
+use self::greetings::HeaderRead;
 use self::listeners::{Listener, Purpose};
 use self::names::Names;
 use crate::cli::plan::{LinkPlan, Plan};
@@ -22,24 +26,24 @@ use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
-/// Who comes in, and when.
+/// State of the ingress plane.
 pub(in crate::worker) struct Ingress {
-    /// Those that are being closed among them, whose last clients are on their way to us.
+    /// Includes listeners being closed, while their last connections are still in flight.
     listeners: Table<Listener>,
-    /// A listener is out of descriptors, or was.
+    /// Some listener ran out of descriptors.
     listeners_paused: bool,
-    /// No tunnel takes clients: they wait.
+    /// No tunnel has room for clients: they wait.
     clients_held: bool,
-    /// Those of them that were accepted before that showed; each is in the table of connections,
-    /// which bounds them.
+    /// Clients accepted before that was known. They are in the table of connections, which bounds
+    /// them.
     waiting: VecDeque<Key>,
-    /// When clients that wait for a tunnel are reset.
+    /// When waiting clients are reset.
     hold_deadline: Option<Moment>,
     /// Clients whose PROXY header is awaited.
-    greetings: Table<Greeting>,
-    /// What clients are called, where that matters.
+    header_reads: Table<HeaderRead>,
+    /// Cache of client names, and what waits for a look-up.
     names: Names<Waiter>,
-    /// How many were served, where `MAXIMA=service` counts them.
+    /// Number served, where `MAXIMA=service` counts them.
     served: u32,
 }
 
@@ -51,7 +55,7 @@ impl Ingress {
         for listener in opened {
             listeners.insert(listener).expect("there are fewer than descriptors");
         }
-        // Clients of a plain relay wait for no tunnel.
+        // Clients of a plain relay need no tunnel.
         let is_relay = matches!(plan.link, LinkPlan::Relay { .. });
         let hold = if is_relay { None } else { plan.timeouts.hold };
         Ingress {
@@ -60,13 +64,13 @@ impl Ingress {
             clients_held: true,
             waiting: VecDeque::new(),
             hold_deadline: hold.map(|hold| Moment(0).after(hold)),
-            greetings: Table::new(CONNECTIONS_MAX),
+            header_reads: Table::new(CONNECTIONS_MAX),
             names: Names::new(plan.timeouts.connect),
             served: 0,
         }
     }
 
-    /// Clients come in here whose streams go through a tunnel.
+    /// Whether there are listeners whose clients use a tunnel.
     pub(in crate::worker) fn has_entrances(&self) -> bool {
         self.open_listeners().any(|listener| listener.purpose == Purpose::Entrance)
     }
@@ -79,22 +83,23 @@ impl Ingress {
             .filter(|listener| !listener.is_closing())
     }
 
-    /// Clients are left in the kernel's queue, for want of a tunnel that takes them.
+    /// Whether clients are left in the kernel's queue because no tunnel has room.
     pub(in crate::worker) fn clients_are_held(&self) -> bool {
         self.clients_held
     }
 
-    /// Clients whose PROXY header is awaited.
-    pub(in crate::worker) fn greeting_count(&self) -> usize {
-        self.greetings.len()
+    /// Number of clients whose PROXY header is awaited.
+    pub(in crate::worker) fn header_read_count(&self) -> usize {
+        self.header_reads.len()
     }
 
-    /// Clients are on their way in, though nobody new is accepted.
+    /// Whether accepted clients are still on their way in.
     pub(in crate::worker) fn any_coming(&self) -> bool {
-        self.greetings.len() > 0 || self.listeners.iter().any(|(_, listener)| listener.is_closing())
+        self.header_reads.len() > 0
+            || self.listeners.iter().any(|(_, listener)| listener.is_closing())
     }
 
-    /// When the wait for a client's name is over.
+    /// The next deadline of a name look-up.
     pub(in crate::worker) fn next_name_timeout(&self) -> Option<Moment> {
         self.names.oldest().map(|(_, until)| until)
     }

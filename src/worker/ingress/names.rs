@@ -1,4 +1,5 @@
-//! Names of clients: what is known of them for a while, and who waits until one is.
+//! Client names: a bounded cache with expiry, and a queue of waiters per look-up. [`super::access`]
+//! uses it.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ struct Waiting<W> {
     waiter: W,
 }
 
-/// What is known of a client's name, and until when.
+/// A cached result and its expiry.
 #[derive(Debug)]
 struct Known {
     name: Name,
@@ -28,32 +29,32 @@ struct Known {
 
 #[derive(Debug)]
 enum Name {
-    /// It is being looked up.
+    /// The look-up is in progress.
     Asked,
-    /// It cannot be found, or does not lead back to the client.
+    /// There is no name, or it does not resolve back to the client.
     None,
     Is(Box<str>),
 }
 
-/// The names of the process's clients, and those (`W`) who wait for one.
+/// The cache of client names, and the waiters (`W`) for look-ups.
 #[derive(Debug)]
 pub(super) struct Names<W> {
-    /// The one that was asked for first in front.
+    /// In order of look-up, oldest first.
     known: LinkedHashMap<IpAddr, Known>,
-    /// All have the same patience: the one that came first in front.
+    /// In order of arrival. All wait equally long, so this is also the order of deadlines.
     waiting: VecDeque<Waiting<W>>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl<W> Names<W> {
-    /// `connect` is `TIMEOUT=con`, beyond which nobody is to wait for a name either.
+    /// `connect` is `TIMEOUT=con`, which also bounds the wait for a name.
     pub(in crate::worker) fn new(connect: Option<Duration>) -> Names<W> {
-        let patience = Duration::from_secs(CLIENT_NAME_PATIENCE_SECS);
-        let patience = connect.map_or(patience, |connect| connect.min(patience));
-        Names { known: LinkedHashMap::new(), waiting: VecDeque::new(), patience }
+        let timeout = Duration::from_secs(CLIENT_NAME_PATIENCE_SECS);
+        let timeout = connect.map_or(timeout, |connect| connect.min(timeout));
+        Names { known: LinkedHashMap::new(), waiting: VecDeque::new(), timeout }
     }
 
-    /// What is known of a client's name.
+    /// The cached name of a client.
     pub(in crate::worker) fn get(&self, client: IpAddr, now: Moment) -> ClientName<'_> {
         match self.known.get(&client) {
             Some(known) if known.until > now => match &known.name {
@@ -65,24 +66,24 @@ impl<W> Names<W> {
         }
     }
 
-    /// True when the name has to be looked up now: it is then known to be.
+    /// Begins a look-up. `false`: a result is cached or a look-up is in progress.
     pub(in crate::worker) fn begin(&mut self, client: IpAddr, now: Moment) -> bool {
         let known = self.known.get(&client);
         if known.is_some_and(|known| known.until > now) {
             return false;
         }
-        self.keep(client, Name::Asked, now.after(self.patience));
+        self.keep(client, Name::Asked, now.after(self.timeout));
         true
     }
 
-    /// What was found. Nobody waits for it from now on who is not taken by [`Names::take`].
+    /// Stores a result. The caller must then [`Names::take`] all waiters of this client.
     pub(in crate::worker) fn found(&mut self, client: IpAddr, name: Option<String>, now: Moment) {
         let name = name.map_or(Name::None, |name| Name::Is(name.into()));
         self.keep(client, name, now.after(Duration::from_secs(CLIENT_NAME_SECS)));
     }
 
     fn keep(&mut self, client: IpAddr, name: Name, until: Moment) {
-        // Behind the others: what is known for longest goes first.
+        // Re-inserted at the back: the oldest entry is evicted first.
         self.known.remove(&client);
         while self.known.len() >= CLIENT_NAMES_MAX {
             self.known.pop_front();
@@ -90,7 +91,7 @@ impl<W> Names<W> {
         self.known.insert(client, Known { name, until });
     }
 
-    /// Lets somebody wait for a client's name. Those who are one too many come back.
+    /// Queues a waiter. `Err`: the queue is full.
     pub(in crate::worker) fn wait(
         &mut self,
         client: IpAddr,
@@ -100,17 +101,17 @@ impl<W> Names<W> {
         if self.waiting.len() >= CLIENT_NAMES_WAITING_MAX {
             return Err(waiter);
         }
-        self.waiting.push_back(Waiting { client, until: now.after(self.patience), waiter });
+        self.waiting.push_back(Waiting { client, until: now.after(self.timeout), waiter });
         Ok(())
     }
 
-    /// Somebody who waits for this client's name, and waits no more.
+    /// Takes a waiter for this client's name.
     pub(in crate::worker) fn take(&mut self, client: IpAddr) -> Option<W> {
         let at = self.waiting.iter().position(|waiting| waiting.client == client)?;
         Some(self.waiting.remove(at)?.waiter)
     }
 
-    /// Whose name is waited for longest, and until when.
+    /// The client whose waiter has waited longest, and its deadline.
     pub(in crate::worker) fn oldest(&self) -> Option<(IpAddr, Moment)> {
         self.waiting.front().map(|waiting| (waiting.client, waiting.until))
     }

@@ -1,7 +1,7 @@
-//! `MAXIMA=service:N`: after so many the process takes no more, and ends with them.
+//! `MAXIMA=service:N`: the process serves this many and then stops.
 //!
-//! What is counted are clients that were let in where streams begin; and where none does, as at a
-//! receptor that has exits only, persistent connections that came up.
+//! It counts admitted clients where streams begin. Where none begin, as at a receptor with exits
+//! only, it counts tunnels that came up.
 
 use tracing::info;
 
@@ -12,14 +12,14 @@ use crate::worker::ingress::listeners::Purpose;
 use crate::worker::{Drain, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// Whether clients are what is counted, and not persistent connections.
+    /// Whether clients are counted, not tunnels.
     fn counts_clients(&self) -> bool {
         let plan = &self.cx.plan;
         let entrances = plan.entrances.len() + plan.unix_entrances.len();
         matches!(plan.link, LinkPlan::Relay { .. }) || entrances > 0
     }
 
-    /// Counts a client, or a persistent connection. An error says that there were enough before.
+    /// Counts a client or a tunnel. `Err`: the maximum was reached before.
     pub(in crate::worker) fn count_service(&mut self, of: Purpose) -> Result<(), String> {
         let Some(most) = self.cx.plan.maxima.services else { return Ok(()) };
         if self.counts_clients() == (of == Purpose::Receptor) {
@@ -36,8 +36,7 @@ impl<D: Driver> Worker<D> {
         Ok(())
     }
 
-    /// Refuses whoever connects from now on. Where a socket is another process's it stays open for
-    /// that one.
+    /// Stops accepting at listeners of a purpose. An inherited socket stays open for its owner.
     fn close_listeners_of(&mut self, of: Purpose) {
         for (_, listener) in self.ingress.listeners.iter_mut() {
             if listener.purpose != of || listener.is_closing() {
@@ -50,13 +49,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Begins the end once all that were to be served have been.
+    /// Begins the drain once the last one has been served.
     pub(in crate::worker) fn end_when_served(&mut self) {
         let Some(most) = self.cx.plan.maxima.services else { return };
         if self.ingress.served < most || self.drain != Drain::No {
             return;
         }
-        let waiting = self.stream_count() + self.ingress.greetings.len();
+        let waiting = self.stream_count() + self.ingress.header_reads.len();
         let over = match self.counts_clients() {
             true => waiting == 0,
             false => self.tunnels.len() == 0,

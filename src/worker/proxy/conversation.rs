@@ -1,12 +1,13 @@
-//! Exits that think: streams whose client is asked where to go, see [`crate::proxy_proto`].
+//! Runs proxy sessions: streams whose client is asked for the destination, see
+//! [`crate::proxy_proto`].
 //!
-//! Such a stream is accepted at once. What its client says, and what the server says that the
-//! conversation has asked for, is told to the conversation; what that answers is done here, step by
-//! step. When it says that bytes are to pass, the stream becomes one like any other.
+//! The stream is accepted at once. Data of the client and of the requested server goes to the
+//! protocol, and the steps it returns are executed here. After [`Step::Pass`] the stream is like
+//! any other.
 //!
-//! What the client says is told only while it is of use and the server takes what came of it. The
-//! rest is held and the peer not told that it was taken, so that no more than a window of it comes.
-//! The server is read as far as the session has room for its answer.
+//! Backpressure: client data is passed on only while the protocol wants it and the server accepts
+//! the output. The rest is held and its consumption not reported, so at most a window of it
+//! arrives. The server is read as far as the session has room for its answer.
 
 use std::io;
 use std::time::Duration;
@@ -28,8 +29,8 @@ use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// The peer began a stream whose exit is a proxy.
-    pub(in crate::worker) fn open_conversation(
+    /// Opens a stream whose exit is a proxy.
+    pub(in crate::worker) fn open_proxy_session(
         &mut self,
         incoming: &Incoming,
         limit_guard: Option<LimitGuard>,
@@ -37,13 +38,13 @@ impl<D: Driver> Worker<D> {
     ) {
         let client = incoming.caller().client;
         let conversation = self.proxies.beginnings.begin(exit, client);
-        // Where the exit itself names the server, its operator has permitted it.
+        // The operator has permitted a server named by the exit itself.
         let is_judged = matches!(self.cx.plan.exits[exit].way, Way::Proxy(_));
-        let talk = ProxySession::new(conversation, proxy, self.asker(incoming), is_judged);
-        let stage = Stage::ProxyHandshake(Box::new(talk));
+        let session = ProxySession::new(conversation, proxy, self.asker(incoming), is_judged);
+        let stage = Stage::ProxyHandshake(Box::new(session));
         let Some(key) = self.begin_exit(incoming, limit_guard, None, stage) else { return };
         if let Some(conn) = self.conns.get_mut(key) {
-            // What is said has to be seen.
+            // The protocol must see the data, so it cannot be spliced.
             conn.copy_only = true;
         }
         if let Some(tunnel) = self.tunnels.get_mut(incoming.tunnel) {
@@ -55,14 +56,14 @@ impl<D: Driver> Worker<D> {
         self.converse(key, |conversation, steps| conversation.begin(steps));
     }
 
-    /// Tells the conversation something, does what it then asks for, and tells it what was held.
+    /// Passes an event to the protocol, executes its steps, and then passes on held data.
     pub(in crate::worker) fn converse(
         &mut self,
         key: Key,
         what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>),
     ) {
         self.tell(key, what);
-        self.tell_held(key);
+        self.pass_held_data(key);
     }
 
     pub(in crate::worker) fn tell(
@@ -71,55 +72,55 @@ impl<D: Driver> Worker<D> {
         what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>),
     ) {
         self.tell_one(key, what);
-        self.tell_answers(key);
+        self.pass_answers(key);
     }
 
-    /// As [`Self::tell`], without what can be answered at once of that which is then asked for.
+    /// As [`Self::tell`], without passing on answers that are available at once.
     pub(in crate::worker) fn tell_one(
         &mut self,
         key: Key,
         what: impl FnOnce(&mut dyn Conversation, &mut Vec<ProxyStep>),
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
         conn.last_data = self.cx.now;
         let mut steps = Vec::new();
-        what(&mut *talk.conversation, &mut steps);
+        what(&mut *session.conversation, &mut steps);
         for step in steps {
             self.do_step(key, step);
         }
-        self.look_at_clock(key);
+        self.update_request_deadline(key);
     }
 
-    /// Tells the conversation what its client said, as far as it is of use now, and that it has
-    /// said all.
-    pub(in crate::worker) fn tell_held(&mut self, key: Key) {
+    /// Passes held client data to the protocol as far as it wants it, then the client's end of
+    /// data.
+    pub(in crate::worker) fn pass_held_data(&mut self, key: Key) {
         while let Some(conn) = self.conns.get_mut(key)
-            && let Stage::ProxyHandshake(talk) = &mut conn.stage
-            && talk.listens()
+            && let Stage::ProxyHandshake(session) = &mut conn.stage
+            && session.listens()
         {
-            if talk.held.is_empty() {
-                if std::mem::take(&mut talk.client_ended) {
+            if session.held.is_empty() {
+                if std::mem::take(&mut session.client_ended) {
                     self.tell(key, |conversation, steps| conversation.client_ended(steps));
                 }
                 return;
             }
-            if conn.own_bytes > PROXY_WAITING_BYTES || !talk.conversation.takes_client() {
+            if conn.own_bytes > PROXY_WAITING_BYTES || !session.conversation.takes_client() {
                 return;
             }
-            let Some(mut rest) = talk.held.pop_chunk() else { return };
+            let Some(mut rest) = session.held.pop_chunk() else { return };
             let piece = rest.split_to(rest.len().min(PROXY_PIECE_BYTES));
             if !rest.is_empty() {
-                talk.held.push_chunk_front(rest);
+                session.held.push_chunk_front(rest);
             }
-            talk.held_bytes -= piece.len() as u64;
-            self.was_taken(key, piece.len() as u64);
+            session.held_bytes -= piece.len() as u64;
+            self.report_consumed(key, piece.len() as u64);
             self.tell(key, |conversation, steps| conversation.from_client(&piece, steps));
         }
     }
 
-    /// The session is told that so much of what it delivered is no longer held.
-    fn was_taken(&mut self, key: Key, bytes: u64) {
+    /// Reports delivered data as consumed.
+    fn report_consumed(&mut self, key: Key, bytes: u64) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let (tunnel, stream) = (conn.tunnel, conn.stream);
@@ -129,36 +130,36 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(tunnel);
     }
 
-    /// The clock runs while a request is awaited, from when it first was.
-    fn look_at_clock(&mut self, key: Key) {
+    /// Runs the deadline while a request is awaited, counted from the beginning of that wait.
+    fn update_request_deadline(&mut self, key: Key) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let ask = self.cx.plan.timeouts_of(conn.exit).ask;
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
-        if !talk.listens() {
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
+        if !session.listens() {
             return;
         }
-        if !talk.conversation.awaits_client() {
-            talk.awaited_since = None;
+        if !session.conversation.awaits_client() {
+            session.awaited_since = None;
             conn.deadline = None;
         } else if self.drain != Drain::No {
             self.end_client(key);
-        } else if talk.awaited_since.is_none() {
-            talk.awaited_since = Some(now);
+        } else if session.awaited_since.is_none() {
+            session.awaited_since = Some(now);
             self.set_deadline(key, ask.map(|ask| now.after(ask)));
         }
     }
 
     fn do_step(&mut self, key: Key, step: ProxyStep) {
         match step {
-            ProxyStep::ToClient(bytes) => self.say_to_client(key, &bytes),
-            ProxyStep::ToServer(bytes) => self.say_to_server(key, &bytes),
+            ProxyStep::ToClient(bytes) => self.send_to_client(key, &bytes),
+            ProxyStep::ToServer(bytes) => self.send_to_server(key, &bytes),
             ProxyStep::Connect(target) => self.leave_server(key, Server::Closing(target)),
             ProxyStep::Pass => self.pass(key),
             ProxyStep::OpenPort { request, lead } => self.open_port(key, request, lead),
             ProxyStep::ClosePort(request) => self.close_port(key, request),
             ProxyStep::ListenHere { request, own, from, then } => {
-                self.listen_here(key, request, own, (from, then));
+                self.listen_once(key, request, own, (from, then));
             }
             ProxyStep::CheckHost(target) => self.check_host(key, target),
             ProxyStep::EndServer => {
@@ -185,7 +186,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn say_to_client(&mut self, key: Key, bytes: &[u8]) {
+    fn send_to_client(&mut self, key: Key, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if !self.cx.buffers.has_room_for(bytes.len()) {
             return self.out_of_buffers(key);
@@ -198,10 +199,10 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(tunnel);
     }
 
-    fn say_to_server(&mut self, key: Key, bytes: &[u8]) {
+    fn send_to_server(&mut self, key: Key, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &conn.stage else { return };
-        if !matches!(talk.server, Server::Connected { broken: None }) {
+        let Stage::ProxyHandshake(session) = &conn.stage else { return };
+        if !matches!(session.server, Server::Connected { broken: None }) {
             return;
         }
         if !self.cx.buffers.has_room_for(bytes.len()) {
@@ -212,62 +213,61 @@ impl<D: Driver> Worker<D> {
         self.conns.mark(key);
     }
 
-    /// Bytes of the client.
-    pub(in crate::worker) fn client_said(&mut self, key: Key, chunk: &Chunk) {
+    /// Data of the client.
+    pub(in crate::worker) fn on_client_data(&mut self, key: Key, chunk: &Chunk) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
         let bytes = chunk.len() as u64;
-        if matches!(talk.server, Server::Over) {
-            return self.was_taken(key, bytes);
+        if matches!(session.server, Server::Over) {
+            return self.report_consumed(key, bytes);
         }
-        // Copied: the link needs its buffer back, for it may be held.
-        if !self.cx.buffers.spill(chunk, &mut conn.spill, &mut talk.held) {
+        // Copied, because it may be held for long and the link needs its buffer back.
+        if !self.cx.buffers.spill(chunk, &mut conn.spill, &mut session.held) {
             return self.out_of_buffers(key);
         }
-        talk.held_bytes += bytes;
-        self.tell_held(key);
+        session.held_bytes += bytes;
+        self.pass_held_data(key);
         self.read_conn(key);
     }
 
-    /// Whether a stream is asked where to go.
+    /// Whether a stream is in a proxy handshake.
     pub(in crate::worker) fn is_proxy_handshake(&self, key: Key) -> bool {
         self.conns.get(key).is_some_and(|conn| matches!(conn.stage, Stage::ProxyHandshake(_)))
     }
 
-    /// What the client said while its name was looked up, which a connection without a server
-    /// has held.
-    pub(in crate::worker) fn client_had_said(&mut self, key: Key, before: &mut Conn) {
+    /// Hands over client data that was held while the client's name was looked up.
+    pub(in crate::worker) fn take_over_held(&mut self, key: Key, before: &mut Conn) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
-        // Nothing else can be held yet: the conversation has just begun.
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
+        // Nothing else can be held yet: the session has just begun.
         std::mem::swap(&mut conn.spill, &mut before.spill);
         while let Some(chunk) = before.output.pop_chunk() {
-            talk.held_bytes += chunk.len() as u64;
-            talk.held.push_chunk(chunk);
+            session.held_bytes += chunk.len() as u64;
+            session.held.push_chunk(chunk);
         }
-        talk.client_ended |= before.end_after_output;
-        self.tell_held(key);
+        session.client_ended |= before.end_after_output;
+        self.pass_held_data(key);
     }
 
-    /// The client has said all.
-    pub(in crate::worker) fn client_said_all(&mut self, key: Key) {
+    /// The client has ended its direction.
+    pub(in crate::worker) fn on_client_end(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if let Stage::ProxyHandshake(talk) = &mut conn.stage {
-            talk.client_ended = true;
-            self.tell_held(key);
+        if let Stage::ProxyHandshake(session) = &mut conn.stage {
+            session.client_ended = true;
+            self.pass_held_data(key);
         }
     }
 
-    /// The conversation is over, and bytes pass.
+    /// The handshake is done: turns the stream into an ordinary one.
     fn pass(&mut self, key: Key) {
         self.close_ports(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = std::mem::replace(&mut conn.stage, Stage::Open) else {
+        let Stage::ProxyHandshake(session) = std::mem::replace(&mut conn.stage, Stage::Open) else {
             return;
         };
         conn.copy_only = false;
         conn.deadline = None;
-        let ProxySession { mut held, client_ended, server, .. } = *talk;
+        let ProxySession { mut held, client_ended, server, .. } = *session;
         while let Some(chunk) = held.pop_chunk() {
             conn.output.push_chunk(chunk);
         }
@@ -291,58 +291,58 @@ impl<D: Driver> Worker<D> {
         self.read_conn(key);
     }
 
-    /// Nothing more is said to the client; what it still says is not listened to.
+    /// Ends the direction to the client. Its further data is discarded.
     fn end_client(&mut self, key: Key) {
         let now = self.cx.now;
         self.leave_server(key, Server::Over);
         self.close_ports(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let patience = match self.drain {
+        let grace = match self.drain {
             Drain::No => self.cx.plan.timeouts_of(conn.exit).linger,
             _ => Some(Duration::from_millis(LEAVE_MILLIS)),
         };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
-        talk.held = PayloadQueue::default();
-        let held_bytes = std::mem::take(&mut talk.held_bytes);
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
+        session.held = PayloadQueue::default();
+        let held_bytes = std::mem::take(&mut session.held_bytes);
         let (tunnel, stream) = (conn.tunnel, conn.stream);
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().data_end(stream, now);
         }
-        self.was_taken(key, held_bytes);
-        self.set_deadline(key, patience.map(|patience| now.after(patience)));
+        self.report_consumed(key, held_bytes);
+        self.set_deadline(key, grace.map(|grace| now.after(grace)));
     }
 
-    /// GracePeriod with a conversation, its client or its server is over.
+    /// The deadline of a session, for its client or its server, has expired.
     pub(in crate::worker) fn proxy_deadline_expired(&mut self, key: Key) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let ask = self.cx.plan.timeouts_of(conn.exit).ask;
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
-        let asked_long =
-            talk.awaited_since.is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));
-        if matches!(talk.server, Server::Dialing(_)) {
-            // That has TIMEOUT=con.
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
+        let asked_long = session
+            .awaited_since
+            .is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));
+        if matches!(session.server, Server::Dialing(_)) {
+            // The dial enforces TIMEOUT=con.
             return;
         }
         if asked_long {
             self.converse(key, |conversation, steps| conversation.timed_out(steps));
         }
-        // One that goes on all the same, or that was silent for TIMEOUT=io.
+        // The protocol continues all the same, or the stream was idle for TIMEOUT=io.
         if let Some(conn) = self.conns.get(key)
-            && let Stage::ProxyHandshake(talk) = &conn.stage
-            && (!asked_long || !matches!(talk.server, Server::Over))
+            && let Stage::ProxyHandshake(session) = &conn.stage
+            && (!asked_long || !matches!(session.server, Server::Over))
         {
             let over = io::Error::from(io::ErrorKind::TimedOut);
             self.conn_failed(key, "timed out", &over);
         }
     }
 
-    /// The process ends: nobody is waited for who has not said what it wants, nor for long who has
-    /// been told all.
-    pub(in crate::worker) fn end_idle_conversations(&mut self) {
+    /// The process drains: ends sessions that await a request or their client's end.
+    pub(in crate::worker) fn end_idle_proxy_sessions(&mut self) {
         let is_idle = |conn: &Conn| match &conn.stage {
-            Stage::ProxyHandshake(talk) => {
-                talk.awaited_since.is_some() || matches!(talk.server, Server::Over)
+            Stage::ProxyHandshake(session) => {
+                session.awaited_since.is_some() || matches!(session.server, Server::Over)
             }
             _ => false,
         };

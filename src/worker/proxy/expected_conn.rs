@@ -1,4 +1,4 @@
-//! Ports that are opened here for conversations ([`ProxyStep::ListenHere`]): each takes one connection,
+//! Ports that are opened expected for conversations ([`ProxyStep::ListenHere`]): each takes one connection,
 //! of one host, and is closed then.
 //!
 //! [`ProxyStep::ListenHere`]: crate::proxy_proto::Step::ListenHere
@@ -22,125 +22,132 @@ use crate::worker::stream::conn::{Conn, Reading, Stage};
 use crate::worker::token::{Kind, StreamOwner};
 use crate::worker::{Key, Worker};
 
-/// A port that waits for its connection.
+/// A listener that waits for its connection.
 #[derive(Debug)]
 pub(in crate::worker) struct ExpectedConn {
     fd: Fd,
-    /// Whose it is, and by which number.
-    talk: Key,
+    /// Its session, and its number there.
+    session: Key,
     request: u32,
-    /// Who may connect.
+    /// The host that may connect.
     from: IpAddr,
     then: PortUse,
     until: Moment,
 }
 
 impl<D: Driver> Worker<D> {
-    /// Listens for one connection of `from`.
-    pub(in crate::worker) fn listen_here(
+    /// Listens for one connection from `from`.
+    pub(in crate::worker) fn listen_once(
         &mut self,
-        talk: Key,
+        session: Key,
         request: u32,
         own: Option<IpAddr>,
         (from, then): (IpAddr, PortUse),
     ) {
-        if self.has_many_ports(talk, request) {
+        if self.has_many_ports(session, request) {
             return;
         }
-        let result = self.open_here(talk, request, own, (from.to_canonical(), then));
+        let result = self.open_expected(session, request, own, (from.to_canonical(), then));
         if let Err(error) = &result {
             debug!(%error, %from, "cannot listen for a conversation");
         }
-        self.answer(talk, Answer::PortOpened(request, result.map_err(|error| error.to_string())));
+        self.answer(
+            session,
+            Answer::PortOpened(request, result.map_err(|error| error.to_string())),
+        );
     }
 
-    fn open_here(
+    fn open_expected(
         &mut self,
-        talk: Key,
+        session: Key,
         request: u32,
         own: Option<IpAddr>,
         (from, then): (IpAddr, PortUse),
     ) -> io::Result<SocketAddr> {
         // Better said now than when a server has connected in vain.
-        if matches!(then, PortUse::CallClient(_)) && !self.peer_opens_ports(talk) {
+        if matches!(then, PortUse::CallClient(_)) && !self.peer_opens_ports(session) {
             return Err(io::Error::other(NO_PORTS));
         }
         let own = own.map_or_else(|| net::address_towards(from), Ok)?.to_canonical();
         let fd = Rc::new(self.forwards.port_range().open(SocketAddr::new(own, 0), net::listen)?);
         let address = net::local_address(&fd);
         let until = self.cx.now.after(Duration::from_secs(PORT_WAIT_SECS));
-        let here = ExpectedConn { fd: Rc::clone(&fd), talk, request, from, then, until };
+        let expected = ExpectedConn { fd: Rc::clone(&fd), session, request, from, then, until };
         let too_many = || io::Error::other("too many ports on request are open");
-        let key = self.proxies.expected_conns.insert(here).ok_or_else(too_many)?;
-        if let Some(talk) = self.talk(talk) {
-            talk.ports.push((request, Place::ExpectedConn(key)));
+        let key = self.proxies.expected_conns.insert(expected).ok_or_else(too_many)?;
+        if let Some(session) = self.proxy_session(session) {
+            session.ports.push((request, Place::ExpectedConn(key)));
         }
         debug!(%address, %from, "listening for a conversation");
         self.cx.driver.accept(&fd, Kind::ExpectedAccept.of(key));
         Ok(address)
     }
 
-    /// Somebody has connected.
+    /// A connection was accepted.
     pub(in crate::worker) fn expected_accepted(
         &mut self,
         key: Key,
         more: bool,
         got: io::Result<OwnedFd>,
     ) {
-        let Some(here) = self.proxies.expected_conns.get(key) else {
-            // A second one that was faster than the port's end.
+        let Some(expected) = self.proxies.expected_conns.get(key) else {
+            // A second connection, accepted before the listener was closed.
             self.cx.counters.stale += 1;
             return got.iter().for_each(net::reset_on_close);
         };
         match got {
             Ok(socket) => {
                 let server = net::peer_address(&socket);
-                if server.ip() == here.from {
-                    return self.here_used(key, Rc::new(socket), server);
+                if server.ip() == expected.from {
+                    return self.expected_connected(key, Rc::new(socket), server);
                 }
-                let reason = format!("only {} may connect to this port", here.from);
+                let reason = format!("only {} may connect to this port", expected.from);
                 self.cx.reject(&socket, server, &reason);
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => return self.here_given_up(key, error.to_string()),
+            Err(error) => return self.give_up_expected(key, error.to_string()),
         }
-        if !more && let Some(here) = self.proxies.expected_conns.get(key) {
-            self.cx.driver.accept(&here.fd, Kind::ExpectedAccept.of(key));
+        if !more && let Some(expected) = self.proxies.expected_conns.get(key) {
+            self.cx.driver.accept(&expected.fd, Kind::ExpectedAccept.of(key));
         }
     }
 
-    /// The host that was waited for is there.
-    fn here_used(&mut self, key: Key, socket: Fd, server: SocketAddr) {
-        let Some(ExpectedConn { talk, request, then, .. }) = self.forget_here(key) else { return };
+    /// The expected host has connected.
+    fn expected_connected(&mut self, key: Key, socket: Fd, server: SocketAddr) {
+        let Some(ExpectedConn { session, request, then, .. }) = self.close_expected(key) else {
+            return;
+        };
         net::set_up_local(&socket);
         self.cx.congestion.set_after(&socket);
         let done = match then {
-            PortUse::CallClient(port) => self.call_client(talk, &socket, (server, port)),
-            PortUse::BeServer => self.become_server(talk, &socket),
+            PortUse::CallClient(port) => self.call_client(session, &socket, (server, port)),
+            PortUse::BeServer => self.become_server(session, &socket),
         };
         if done.is_err() {
             net::reset_on_close(&socket);
         }
         let result = done.map(|()| server);
-        self.converse(talk, |conversation, steps| conversation.port_used(request, result, steps));
-        self.read_conn(talk);
+        self.converse(session, |conversation, steps| {
+            conversation.port_used(request, result, steps)
+        });
+        self.read_conn(session);
     }
 
-    /// The peer is to lead a server to the client.
+    /// Asks the peer to connect a server to the client.
     fn call_client(
         &mut self,
-        talk: Key,
+        session: Key,
         socket: &Fd,
         (server, port): (SocketAddr, u16),
     ) -> Result<(), String> {
         const GONE: OpenError = OpenError::NoPorts;
-        let conn = self.conns.get(talk).ok_or_else(|| GONE.to_string())?;
+        let conn = self.conns.get(session).ok_or_else(|| GONE.to_string())?;
         let (client, tunnel_key, control) = (conn.client, conn.tunnel, conn.stream);
         let exit = conn.exit;
         let limit_guard = self.acquire_limits(exit, client.ip())?;
         let mut conn = Conn::new(tunnel_key, Stage::Open, client, self.cx.now);
         conn.exit = exit;
-        conn.related = Some(talk);
+        conn.related = Some(session);
         conn.fd = Some(Rc::clone(socket));
         conn.limit_guard = limit_guard;
         let key = self.conns.insert(conn).ok_or("too many connections are open here")?;
@@ -172,13 +179,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Makes a connection the conversation's server.
+    /// Makes a connection the server of the session.
     fn become_server(&mut self, key: Key, socket: &Fd) -> Result<(), String> {
         let Some(conn) = self.conns.get_mut(key) else { return Err(String::new()) };
         let is_free = conn.fd.is_none() && conn.reading == Reading::Idle && !conn.sending;
         match &mut conn.stage {
-            Stage::ProxyHandshake(talk) if is_free && matches!(talk.server, Server::None) => {
-                talk.server = Server::Connected { broken: None };
+            Stage::ProxyHandshake(session) if is_free && matches!(session.server, Server::None) => {
+                session.server = Server::Connected { broken: None };
                 conn.fd = Some(Rc::clone(socket));
                 conn.read_ended = false;
                 Ok(())
@@ -187,43 +194,43 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A port that nobody will come to any more.
-    fn here_given_up(&mut self, key: Key, reason: String) {
-        let Some(ExpectedConn { talk, request, .. }) = self.forget_here(key) else { return };
-        self.converse(talk, |conversation, steps| {
+    /// Gives up a listener and reports that to its session.
+    fn give_up_expected(&mut self, key: Key, reason: String) {
+        let Some(ExpectedConn { session, request, .. }) = self.close_expected(key) else { return };
+        self.converse(session, |conversation, steps| {
             conversation.port_used(request, Err(reason), steps);
         });
     }
 
-    /// Closes a port, and takes it from its conversation.
-    fn forget_here(&mut self, key: Key) -> Option<ExpectedConn> {
-        let here = self.proxies.expected_conns.remove(key)?;
-        // Nobody comes in any more, also before the accept under way has ended.
-        net::shut_down(&here.fd);
-        self.cx.driver.cancel_all(&here.fd);
-        if let Some(ProxySession { ports, .. }) = self.talk(here.talk) {
+    /// Closes a listener and removes it from its session.
+    fn close_expected(&mut self, key: Key) -> Option<ExpectedConn> {
+        let expected = self.proxies.expected_conns.remove(key)?;
+        // Shut down, so that none connects before the accept in flight has ended.
+        net::shut_down(&expected.fd);
+        self.cx.driver.cancel_all(&expected.fd);
+        if let Some(ProxySession { ports, .. }) = self.proxy_session(expected.session) {
             ports.retain(|port| port.1 != Place::ExpectedConn(key));
         }
-        Some(here)
+        Some(expected)
     }
 
-    /// Closes a port whose conversation does not need it.
-    pub(in crate::worker) fn drop_here(&mut self, key: Key) {
-        self.forget_here(key);
+    /// Closes a listener that its session no longer needs.
+    pub(in crate::worker) fn drop_expected(&mut self, key: Key) {
+        self.close_expected(key);
     }
 
-    /// Ends the wait for those who have not come.
+    /// Gives up listeners whose deadline has passed.
     pub(in crate::worker) fn sweep_expected(&mut self) {
         let now = self.cx.now;
         let due: Vec<Key> = self
             .proxies
             .expected_conns
             .iter()
-            .filter(|(_, here)| here.until <= now)
+            .filter(|(_, expected)| expected.until <= now)
             .map(|(key, _)| key)
             .collect();
         for key in due {
-            self.here_given_up(key, format!("nobody has connected within {PORT_WAIT_SECS} s"));
+            self.give_up_expected(key, format!("nobody has connected within {PORT_WAIT_SECS} s"));
         }
     }
 }

@@ -1,7 +1,10 @@
-//! Proxy sessions: exits whose client is asked where to go.
+//! Proxy sessions: exits that ask their client for the destination. The plane owns expected
+//! connections and sessions whose server is being replaced; a session itself is part of its
+//! connection's stage.
 //!
-//! [`conversation`] runs the protocols of [`crate::proxy_proto`], [`upstream`] reaches the servers,
-//! [`related`] and [`expected_conn`] have the connections that come beside the client's own.
+//! [`conversation`] runs the protocols of [`crate::proxy_proto`], [`upstream`] connects to servers,
+//! [`related`] and [`expected_conn`] handle the additional connections of a session (FTP data,
+//! SOCKS `BIND` and UDP).
 
 pub(in crate::worker) mod conversation;
 pub(in crate::worker) mod expected_conn;
@@ -15,12 +18,12 @@ use crate::cli::plan::Plan;
 use crate::limits::PORTS_ON_REQUEST_MAX;
 use crate::worker::table::{Key, Table};
 
-/// Proxy sessions, beside what their streams hold.
+/// State of the proxy plane.
 pub(in crate::worker) struct Proxies {
     beginnings: Beginnings,
-    /// Sessions whose last server is about to be gone.
+    /// Sessions that wait until the socket of their previous server is idle.
     closing: Vec<Key>,
-    /// Ports that sessions listen at.
+    /// Listeners of sessions.
     expected_conns: Table<ExpectedConn>,
 }
 
@@ -30,7 +33,7 @@ impl Proxies {
         Proxies { beginnings: Beginnings::new(plan), closing: Vec::new(), expected_conns }
     }
 
-    /// Ports that sessions listen at.
+    /// Number of listeners of sessions.
     pub(in crate::worker) fn expected_count(&self) -> usize {
         self.expected_conns.len()
     }

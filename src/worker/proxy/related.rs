@@ -1,7 +1,7 @@
-//! What conversations ask for beside their server: ports at the peer and what comes in by them, and
-//! whether a host may be reached. [`crate::worker::proxy::expected_conn`] has the ports that are opened here.
+//! Requests of proxy sessions beside their server: ports at the peer, streams that come in by them,
+//! and checks of hosts. [`crate::worker::proxy::expected_conn`] has the listeners of this process.
 //!
-//! Whatever is known at once is told to the conversation behind the steps that it has just said,
+//! A result that is known at once is passed to the protocol after the steps it has just returned,
 //! as if it had taken time.
 
 use std::io;
@@ -25,32 +25,34 @@ use crate::worker::stream::conn::Stage;
 use crate::worker::token::StreamOwner;
 use crate::worker::{Key, Worker};
 
-/// What a conversation is told for a port that it asks for in vain.
+/// Reason why a port is not opened.
 pub(in crate::worker) const NO_PORTS: &str =
     "the peer opens no ports: both ends have to speak SockMux 1";
-/// The same.
+/// Reason why a port is not opened.
 const TOO_MANY: &str = "too many ports are open for this connection";
-/// What is said to a stream that comes in by a port of nobody's.
+/// Reason for a stream by a port without an owner.
 const NOBODY: &str = "its control stream has ended";
 
 impl<D: Driver> Worker<D> {
-    pub(in crate::worker) fn talk(&mut self, key: Key) -> Option<&mut ProxySession> {
+    pub(in crate::worker) fn proxy_session(&mut self, key: Key) -> Option<&mut ProxySession> {
         match &mut self.conns.get_mut(key)?.stage {
-            Stage::ProxyHandshake(talk) => Some(talk),
+            Stage::ProxyHandshake(session) => Some(session),
             _ => None,
         }
     }
 
-    /// The conversation is told this when it has taken its last steps.
+    /// Queues a result for the protocol, to follow its current steps.
     pub(in crate::worker) fn answer(&mut self, key: Key, answer: Answer) {
-        if let Some(talk) = self.talk(key) {
-            talk.answers.push_back(answer);
+        if let Some(session) = self.proxy_session(key) {
+            session.answers.push_back(answer);
         }
     }
 
-    /// Tells the conversation what has been found out for it, until nothing more comes of it.
-    pub(in crate::worker) fn tell_answers(&mut self, key: Key) {
-        while let Some(answer) = self.talk(key).and_then(|talk| talk.answers.pop_front()) {
+    /// Passes queued results to the protocol until none is left.
+    pub(in crate::worker) fn pass_answers(&mut self, key: Key) {
+        while let Some(answer) =
+            self.proxy_session(key).and_then(|session| session.answers.pop_front())
+        {
             self.tell_one(key, |conversation, steps| match answer {
                 Answer::PortOpened(request, result) => {
                     conversation.port_opened(request, result, steps);
@@ -60,22 +62,23 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Whether a conversation has no room for one more port.
+    /// Whether a session has no room for another port; queues the refusal.
     pub(in crate::worker) fn has_many_ports(&mut self, key: Key, request: u32) -> bool {
-        let full = self.talk(key).is_some_and(|talk| talk.ports.len() >= PORTS_PER_STREAM);
+        let full =
+            self.proxy_session(key).is_some_and(|session| session.ports.len() >= PORTS_PER_STREAM);
         if full {
             self.answer(key, Answer::PortOpened(request, Err(TOO_MANY.to_owned())));
         }
         full
     }
 
-    /// Whether the peer of a conversation opens ports, and calls clients.
+    /// Whether the peer of a session opens ports and calls clients.
     pub(in crate::worker) fn peer_opens_ports(&self, key: Key) -> bool {
         let tunnel = self.conns.get(key).and_then(|conn| self.tunnels.get(conn.tunnel));
         tunnel.is_some_and(|tunnel| tunnel.session().peer_opens_ports())
     }
 
-    /// The peer is to open a port for the conversation's client.
+    /// Asks the peer to open a port for the session's client.
     pub(in crate::worker) fn open_port(&mut self, key: Key, request: u32, lead: Lead) {
         if self.has_many_ports(key, request) {
             return;
@@ -83,13 +86,13 @@ impl<D: Driver> Worker<D> {
         if let Err(why) = self.ask_for_port(key, request, lead) {
             return self.answer(key, Answer::PortOpened(request, Err(why)));
         }
-        if let Some(talk) = self.talk(key) {
-            talk.ports.push((request, Place::Peer(lead)));
+        if let Some(session) = self.proxy_session(key) {
+            session.ports.push((request, Place::Peer(lead)));
         }
     }
 
     fn ask_for_port(&mut self, key: Key, request: u32, lead: Lead) -> Result<(), String> {
-        if let Some(ProxySession { is_judged: true, .. }) = self.talk(key)
+        if let Some(ProxySession { is_judged: true, .. }) = self.proxy_session(key)
             && let Lead::Server(server) = lead
             && self.cx.destinations.is_own(server, net::is_ours)
         {
@@ -114,28 +117,28 @@ impl<D: Driver> Worker<D> {
         asked.map_err(|error| error.to_string())
     }
 
-    /// What became of a port that the peer was asked for.
+    /// The peer has opened or refused a port.
     pub(in crate::worker) fn port_given(
         &mut self,
         key: Key,
         request: u32,
         result: Result<SocketAddr, String>,
     ) {
-        let Some(talk) = self.talk(key) else { return };
+        let Some(session) = self.proxy_session(key) else { return };
         let asked = |port: &(u32, Place)| port.0 == request && matches!(port.1, Place::Peer(_));
-        // One that was closed before it was open concerns nobody any more.
-        let Some(at) = talk.ports.iter().position(asked) else { return };
+        // A port closed before it was opened no longer matters.
+        let Some(at) = session.ports.iter().position(asked) else { return };
         if result.is_err() {
-            talk.ports.swap_remove(at);
+            session.ports.swap_remove(at);
         }
         self.converse(key, |conversation, steps| conversation.port_opened(request, result, steps));
     }
 
-    /// A conversation needs a port no more.
+    /// A session no longer needs a port.
     pub(in crate::worker) fn close_port(&mut self, key: Key, request: u32) {
-        let Some(talk) = self.talk(key) else { return };
-        let Some(at) = talk.ports.iter().position(|port| port.0 == request) else { return };
-        let (_, place) = talk.ports.swap_remove(at);
+        let Some(session) = self.proxy_session(key) else { return };
+        let Some(at) = session.ports.iter().position(|port| port.0 == request) else { return };
+        let (_, place) = session.ports.swap_remove(at);
         match place {
             Place::Peer(lead) => {
                 self.close_port_at_peer(key, request);
@@ -143,7 +146,7 @@ impl<D: Driver> Worker<D> {
                     self.datagrams.end_associations(&mut self.cx, &mut self.tunnels, key);
                 }
             }
-            Place::ExpectedConn(port) => self.drop_here(port),
+            Place::ExpectedConn(port) => self.drop_expected(port),
         }
     }
 
@@ -156,34 +159,37 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(tunnel);
     }
 
-    /// A conversation is over: its ports are closed. Connections that came in by them go on.
+    /// Closes all ports of a session. Connections that came in by them continue.
     pub(in crate::worker) fn close_ports(&mut self, key: Key) {
-        while let Some(talk) = self.talk(key)
-            && let Some(&(request, _)) = talk.ports.last()
+        while let Some(session) = self.proxy_session(key)
+            && let Some(&(request, _)) = session.ports.last()
         {
             self.close_port(key, request);
         }
     }
 
-    /// The client of a conversation has come in by a port that the peer has opened for it.
-    pub(in crate::worker) fn came_by_port(
+    /// The client of a session has connected to a port that the peer opened for it.
+    pub(in crate::worker) fn on_stream_by_port(
         &mut self,
         mut incoming: Incoming,
         (user, request): (u64, u32),
     ) {
         let Incoming { tunnel, stream, client, transport, .. } = incoming;
-        let admitted = StreamOwner::conn(user).ok_or_else(|| NOBODY.to_owned()).and_then(|talk| {
-            incoming.exit = self.talk(talk).and_then(|talk| talk.asker.exit);
-            Ok((talk, self.admit_by_port(&incoming, talk, request)?))
-        });
+        let admitted =
+            StreamOwner::conn(user).ok_or_else(|| NOBODY.to_owned()).and_then(|session| {
+                incoming.exit = self.proxy_session(session).and_then(|session| session.asker.exit);
+                Ok((session, self.admit_stream_by_port(&incoming, session, request)?))
+            });
         match admitted {
-            Ok((talk, (Lead::Server(server), limit_guard))) => {
-                self.lead_to_server(&incoming, talk, limit_guard, server);
+            Ok((session, (Lead::Server(server), limit_guard))) => {
+                self.connect_to_server(&incoming, session, limit_guard, server);
             }
-            Ok((talk, (Lead::SocksDatagrams, limit_guard))) => {
-                if let Some(asker) = self.talk(talk).map(|session| session.asker.clone()) {
+            Ok((session, (Lead::SocksDatagrams, limit_guard))) => {
+                if let Some(asker) =
+                    self.proxy_session(session).map(|session| session.asker.clone())
+                {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-                    let of = (talk, asker);
+                    let of = (session, asker);
                     self.datagrams.open_association(cx, tunnels, &incoming, of, limit_guard);
                 }
             }
@@ -196,18 +202,19 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Where a stream that came in by a port is led, and its guard of the limits. A connection uses the port up.
-    fn admit_by_port(
+    /// Destination and limits of a stream that came in by a port. A TCP connection uses the port
+    /// up.
+    fn admit_stream_by_port(
         &mut self,
         incoming: &Incoming,
-        talk: Key,
+        session: Key,
         request: u32,
     ) -> Result<(Lead, Option<LimitGuard>), String> {
         let wanted = match incoming.transport {
             Some(Transport::Udp) => Transport::Udp,
             _ => Transport::Tcp,
         };
-        let ports = &mut self.talk(talk).ok_or(NOBODY)?.ports;
+        let ports = &mut self.proxy_session(session).ok_or(NOBODY)?.ports;
         let led = ports.iter().enumerate().find_map(|(at, port)| match *port {
             (of, Place::Peer(lead)) if of == request => Some((at, lead)),
             _ => None,
@@ -224,10 +231,10 @@ impl<D: Driver> Worker<D> {
         Ok((lead, limit_guard))
     }
 
-    fn lead_to_server(
+    fn connect_to_server(
         &mut self,
         incoming: &Incoming,
-        talk: Key,
+        session: Key,
         limit_guard: Option<LimitGuard>,
         server: SocketAddr,
     ) {
@@ -244,15 +251,15 @@ impl<D: Driver> Worker<D> {
         });
         let Some(key) = begun else { return };
         if let Some(conn) = self.conns.get_mut(key) {
-            conn.related = Some(talk);
+            conn.related = Some(session);
         }
         debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
     }
 
-    /// A conversation wants to know whether a host may be reached.
+    /// Checks whether a session may reach a host.
     pub(in crate::worker) fn check_host(&mut self, key: Key, target: Target) {
-        let Some(talk) = self.talk(key) else { return };
-        talk.checking = Some(target.clone());
+        let Some(session) = self.proxy_session(key) else { return };
+        session.checking = Some(target.clone());
         if let Some(address) = resolver::literal(&target) {
             self.host_found(key, Ok(vec![address]));
         } else if let Err(error) = self.cx.resolver.ask(Lookup::Host(key), &target) {
@@ -260,30 +267,30 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The addresses of a host that a conversation has asked about.
+    /// The addresses of a host being checked.
     pub(in crate::worker) fn host_resolved(
         &mut self,
         key: Key,
         found: io::Result<Vec<SocketAddr>>,
     ) {
         self.host_found(key, found);
-        self.tell_answers(key);
-        self.tell_held(key);
+        self.pass_answers(key);
+        self.pass_held_data(key);
     }
 
     fn host_found(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
-        let Some(target) = talk.checking.take() else { return };
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
+        let Some(target) = session.checking.take() else { return };
         let result = match found {
             Ok(addresses) => {
-                let (access, name, asker) = (&self.cx.destinations, &target.host, &talk.asker);
+                let (access, name, asker) = (&self.cx.destinations, &target.host, &session.asker);
                 access
-                    .permitted(talk.protocol(), addresses, name, asker, net::is_ours)
+                    .permitted(session.protocol(), addresses, name, asker, net::is_ours)
                     .map_err(Unreached::NotPermitted)
             }
             Err(error) => Err(Unreached::NameNotFound(format!("name not found: {error}"))),
         };
-        talk.answers.push_back(Answer::HostChecked(result));
+        session.answers.push_back(Answer::HostChecked(result));
     }
 }

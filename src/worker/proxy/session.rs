@@ -1,4 +1,4 @@
-//! A stream whose client is asked where to go, as the worker holds it.
+//! State of a proxy session, and the configuration that sessions of an exit start with.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -17,63 +17,64 @@ use crate::worker::broken::Broken;
 use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 
-/// A stream that is asked where to go.
+/// A stream in the handshake of a proxy protocol.
 pub(in crate::worker) struct ProxySession {
     pub(in crate::worker) conversation: Box<dyn Conversation>,
     pub(in crate::worker) proxy: Proxy,
     pub(in crate::worker) asker: Asker,
-    /// Its client says where it goes, and that is judged. Else the operator has named the server.
+    /// The client names the destination, so it must be judged. Otherwise the operator has named the
+    /// server.
     pub(in crate::worker) is_judged: bool,
     pub(in crate::worker) server: Server,
-    /// What the client said and the conversation was not told. The session has not been told either
-    /// that it was taken.
+    /// Client data not yet passed to the protocol. Its consumption has not been reported to the
+    /// session either.
     pub(in crate::worker) held: PayloadQueue,
     pub(in crate::worker) held_bytes: u64,
-    /// The client has said all, which stands behind what is held.
+    /// The client's end of data, which comes after `held`.
     pub(in crate::worker) client_ended: bool,
     /// Since when a request is awaited.
     pub(in crate::worker) awaited_since: Option<Moment>,
-    /// Its ports, by its own numbers: a few.
+    /// Its few ports, by its own numbers.
     pub(in crate::worker) ports: Vec<(u32, Place)>,
-    /// The host that it has asked about.
+    /// The host whose check is in progress.
     pub(in crate::worker) checking: Option<Target>,
-    /// What it is told next.
+    /// Results to be passed to the protocol next.
     pub(in crate::worker) answers: VecDeque<Answer>,
 }
 
-/// Where a conversation has a port.
+/// Where a port of a session is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Place {
-    /// At the peer; what comes in by it is led there.
+    /// At the peer; its connections are led to this destination.
     Peer(Lead),
-    /// Here.
+    /// In this process.
     ExpectedConn(Key),
 }
 
-/// What a conversation has asked for, and is told behind the steps that it took.
+/// The result of a request by the protocol; passed on after the steps that requested it.
 pub(in crate::worker) enum Answer {
     PortOpened(u32, Result<SocketAddr, String>),
     HostChecked(Result<Vec<SocketAddr>, Unreached>),
 }
 
-/// How far a conversation's server is.
+/// State of a session's server.
 pub(in crate::worker) enum Server {
     None,
-    /// Connecting there waits until nothing is under way on the socket of the server before, whose
-    /// last words must not be taken for those of the next.
+    /// The next dial waits until nothing is in flight on the socket of the previous server, so that
+    /// late data of that one cannot be taken for data of the next.
     Closing(Target),
     Dialing(Key),
     Connected {
-        /// It takes no more; it may have more to say.
+        /// Set if it accepts no more writes; it may still deliver data.
         broken: Option<Broken>,
     },
-    /// The conversation is over, and the client's end awaited.
+    /// The session is over, and the client's end awaited.
     Over,
 }
 
 impl std::fmt::Debug for ProxySession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Talk").field("proxy", &self.proxy).finish_non_exhaustive()
+        f.debug_struct("ProxySession").field("proxy", &self.proxy).finish_non_exhaustive()
     }
 }
 
@@ -100,23 +101,23 @@ impl ProxySession {
         }
     }
 
-    /// Its server is to be read.
+    /// Whether its server is to be read.
     pub(in crate::worker) fn reads_server(&self) -> bool {
         matches!(self.server, Server::Connected { .. })
     }
 
-    /// What `PERMIT=` is to say of its destinations.
+    /// The protocol whose `PERMIT=` applies to its destinations.
     pub(in crate::worker) fn protocol(&self) -> Proxy {
         self.conversation.speaks().unwrap_or(self.proxy)
     }
 
-    /// It may be told what the client or the server did.
+    /// Whether the protocol accepts events of client and server.
     pub(in crate::worker) fn listens(&self) -> bool {
         matches!(self.server, Server::None | Server::Connected { .. })
     }
 }
 
-/// What the conversations of an exit begin with.
+/// Configuration for sessions of an exit.
 enum Beginning {
     Socks(Arc<SocksConfig>),
     Http(Arc<HttpConfig>),
@@ -125,7 +126,7 @@ enum Beginning {
 }
 
 impl Beginning {
-    /// `None`: it asks nobody.
+    /// `None`: the exit runs no proxy protocol.
     fn of(plan: &Plan, exit: usize, host: &str) -> Option<Beginning> {
         let banner_host = host.to_owned();
         let proxy = match &plan.exits[exit].way {
@@ -155,9 +156,9 @@ impl Beginning {
     }
 }
 
-/// What conversations begin with.
+/// Configurations of all exits.
 pub(in crate::worker) struct Beginnings {
-    /// By the exit's place in the plan.
+    /// By index of the exit in the plan.
     exits: Vec<Option<Beginning>>,
 }
 
@@ -168,10 +169,10 @@ impl Beginnings {
         Beginnings { exits: (0..plan.exits.len()).map(of).collect() }
     }
 
-    /// A conversation with a new client of an exit.
+    /// Starts a session with a new client of an exit.
     ///
     /// # Panics
-    /// If the exit asks nobody.
+    /// If the exit runs no proxy protocol.
     pub(in crate::worker) fn begin(
         &self,
         exit: usize,

@@ -1,5 +1,5 @@
-//! The servers of conversations: reached one after another, as the conversation asks, and heard for
-//! it. See [`crate::worker::proxy::conversation`].
+//! The servers of proxy sessions: connected one after another as the protocol requests, and read
+//! for it. See [`crate::worker::proxy::conversation`].
 
 use std::io;
 
@@ -17,19 +17,19 @@ use crate::worker::stream::conn::{Conn, ReadMode, Reading, Stage};
 use crate::worker::{Key, Worker};
 
 impl<D: Driver> Worker<D> {
-    /// Gives up the server that is connected, if one is.
+    /// Closes the current server, if any.
     pub(in crate::worker) fn leave_server(&mut self, key: Key, next: Server) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
         if matches!(next, Server::Closing(_)) {
             self.proxies.closing.push(key);
         }
-        if let Server::Dialing(dial) = std::mem::replace(&mut talk.server, next) {
+        if let Server::Dialing(dial) = std::mem::replace(&mut session.server, next) {
             self.cx.forget_dial(dial);
         }
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
-        talk.awaited_since = None;
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
+        session.awaited_since = None;
         conn.deadline = None;
         if let Some(fd) = conn.fd.take() {
             net::shut_down(&fd);
@@ -47,7 +47,7 @@ impl<D: Driver> Worker<D> {
         self.proxies.closing.iter().any(|&key| self.conns.get(key).is_none_or(is_quiet))
     }
 
-    /// Sets out for the servers of those conversations whose last one is gone by now.
+    /// Dials the next server of sessions whose previous socket is idle.
     pub(in crate::worker) fn dial_after_closing(&mut self) {
         if self.proxies.closing.is_empty() {
             return;
@@ -55,61 +55,61 @@ impl<D: Driver> Worker<D> {
         for key in std::mem::take(&mut self.proxies.closing) {
             let Some(conn) = self.conns.get_mut(key) else { continue };
             let quiet = is_quiet(conn);
-            let Stage::ProxyHandshake(talk) = &mut conn.stage else { continue };
-            match std::mem::replace(&mut talk.server, Server::None) {
+            let Stage::ProxyHandshake(session) = &mut conn.stage else { continue };
+            match std::mem::replace(&mut session.server, Server::None) {
                 Server::Closing(target) if quiet => self.dial_server(key, target),
                 server @ Server::Closing(_) => {
-                    talk.server = server;
+                    session.server = server;
                     self.proxies.closing.push(key);
                 }
-                server => talk.server = server,
+                server => session.server = server,
             }
         }
     }
 
     fn dial_server(&mut self, key: Key, target: Target) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        // The end of the server before is not that of the next.
+        // The end of data of the previous server does not apply to the next.
         conn.read_ended = false;
         debug!(client = %conn.client, host = %target.host, port = target.port, "proxy connects");
         let connect = self.cx.plan.timeouts_of(conn.exit).connect;
         let overall = connect.map(|connect| self.cx.now.after(connect));
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
         let mut request = Request::new(Owner::Conversation(key), target, overall);
-        if talk.is_judged {
-            request.permission = Permission::Proxy(talk.protocol(), talk.asker.clone());
+        if session.is_judged {
+            request.permission = Permission::Proxy(session.protocol(), session.asker.clone());
         }
         let Some(dial) = self.cx.dial(request) else {
             let why = String::from("too many connections are open");
-            return self.not_reached(key, Unreached::Other(why));
+            return self.upstream_unreachable(key, Unreached::Other(why));
         };
-        talk.server = Server::Dialing(dial);
+        session.server = Server::Dialing(dial);
     }
 
-    /// The server of a conversation cannot be reached.
-    pub(in crate::worker) fn not_reached(&mut self, key: Key, unreached: Unreached) {
+    /// The server of a session is unreachable.
+    pub(in crate::worker) fn upstream_unreachable(&mut self, key: Key, unreached: Unreached) {
         self.leave_server(key, Server::None);
         self.converse(key, |conversation, steps| conversation.connected(Err(unreached), steps));
     }
 
-    /// The server of a conversation is reached.
+    /// The server of a session is connected.
     pub(in crate::worker) fn server_connected(&mut self, key: Key, server: Fd) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else { return };
+        let Stage::ProxyHandshake(session) = &mut conn.stage else { return };
         let addresses = (net::peer_address(&server), net::local_address(&server));
-        talk.server = Server::Connected { broken: None };
+        session.server = Server::Connected { broken: None };
         conn.fd = Some(server);
         conn.deadline = None;
         self.converse(key, |conversation, steps| conversation.connected(Ok(addresses), steps));
         self.read_conn(key);
     }
 
-    /// Bytes of the server.
-    pub(in crate::worker) fn server_said(&mut self, key: Key, chunk: &Chunk) {
+    /// Data of the server.
+    pub(in crate::worker) fn on_server_data(&mut self, key: Key, chunk: &Chunk) {
         let Some(conn) = self.conns.get(key) else { return };
-        // What the one before says is nobody's answer.
-        if let Stage::ProxyHandshake(talk) = &conn.stage
-            && talk.reads_server()
+        // Late data of the previous server is no answer.
+        if let Stage::ProxyHandshake(session) = &conn.stage
+            && session.reads_server()
         {
             let (tunnel, stream) = (conn.tunnel, conn.stream);
             self.converse(key, |conversation, steps| conversation.from_server(chunk, steps));
@@ -120,53 +120,54 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// The server has said all.
-    pub(in crate::worker) fn server_said_all(&mut self, key: Key) {
+    /// The server has ended its direction.
+    pub(in crate::worker) fn on_server_end(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        let Stage::ProxyHandshake(talk) = &conn.stage else { return };
-        if let Server::Connected { broken: Some(broken) } = &talk.server
+        let Stage::ProxyHandshake(session) = &conn.stage else { return };
+        if let Server::Connected { broken: Some(broken) } = &session.server
             && !broken.ends_in_order()
         {
             let error = io::Error::from(io::ErrorKind::ConnectionReset);
             return self.reading_failed(key, &error);
         }
-        if talk.reads_server() {
+        if session.reads_server() {
             self.converse(key, |conversation, steps| conversation.server_ended(steps));
         }
     }
 
-    /// The socket of a stream is broken: it failed to be read.
+    /// Reading the socket of a stream has failed.
     pub(in crate::worker) fn reading_failed(&mut self, key: Key, error: &io::Error) {
         let Some(conn) = self.conns.get(key) else { return };
-        let Stage::ProxyHandshake(talk) = &conn.stage else {
+        let Stage::ProxyHandshake(session) = &conn.stage else {
             return match conn.stage {
                 Stage::Open => self.finish_broken(key, "reset", error),
                 _ => self.conn_failed(key, "reset", error),
             };
         };
-        if talk.reads_server() {
+        if session.reads_server() {
             debug!(client = %conn.client, %error, "the proxy's server failed");
             self.leave_server(key, Server::None);
             self.converse(key, |conversation, steps| conversation.server_failed(steps));
         }
     }
 
-    /// The same: it failed to be written to. A server may have answered before it broke off.
+    /// Writing to the socket of a stream has failed. A server may have answered before it closed.
     pub(in crate::worker) fn writing_failed(&mut self, key: Key, error: &io::Error) {
         let now = self.cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let linger = self.cx.plan.timeouts_of(conn.exit).linger;
-        let Stage::ProxyHandshake(talk) = &mut conn.stage else {
+        let Stage::ProxyHandshake(session) = &mut conn.stage else {
             return self.break_conn(key, Some(error));
         };
-        if let Server::Connected { broken } = &mut talk.server {
+        if let Server::Connected { broken } = &mut session.server {
             broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);
             conn.forget_output(&mut self.cx.buffers.pipes);
-            self.tell_held(key);
+            self.pass_held_data(key);
         }
     }
 
-    /// Of so many bytes that a server has taken, those that the session has delivered.
+    /// Of `bytes` that a server has accepted, the number that came from the session and not from
+    /// the protocol itself.
     pub(in crate::worker) fn delivered_part(&mut self, key: Key, bytes: u64) -> u64 {
         let Some(conn) = self.conns.get_mut(key) else { return bytes };
         let own_bytes = conn.own_bytes.min(bytes);
@@ -175,7 +176,7 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// Nothing is under way on the socket that it had last.
+/// Nothing is in flight on its last socket.
 fn is_quiet(conn: &Conn) -> bool {
     conn.reading == Reading::Idle && !conn.sending
 }

@@ -52,7 +52,7 @@ impl Stage {
     pub(in crate::worker) fn dial(&self) -> Option<Key> {
         match self {
             Stage::Dialing(dial) => *dial,
-            Stage::ProxyHandshake(talk) => match talk.server {
+            Stage::ProxyHandshake(session) => match session.server {
                 Server::Dialing(dial) => Some(dial),
                 _ => None,
             },

@@ -46,7 +46,7 @@ impl<D: Driver> Worker<D> {
                     transport,
                     related: Some(Related::Call { user, port }),
                     ..
-                } => self.call_came((key, stream), transport, (user, port)),
+                } => self.on_callback((key, stream), transport, (user, port)),
                 Event::PortAsked { user, request, transport } => {
                     self.port_asked(key, user, request, transport);
                 }
@@ -60,7 +60,7 @@ impl<D: Driver> Worker<D> {
                 } => {
                     let tunnel = key;
                     let (exit, call) = (None, None);
-                    self.came_by_port(
+                    self.on_stream_by_port(
                         Incoming { tunnel, stream, client, entrance, transport, exit, call },
                         (user, request),
                     );
@@ -85,7 +85,7 @@ impl<D: Driver> Worker<D> {
     /// The peer began a stream: selects its exit and connects.
     pub(in crate::worker) fn open_exit(&mut self, incoming: Incoming) {
         if let Some(call) = incoming.call {
-            return self.lead_call(incoming, call);
+            return self.connect_callback(incoming, call);
         }
         let Some((place, limit_guard)) = self.admit(&incoming) else { return };
         let incoming = Incoming { exit: Some(place), ..incoming };
@@ -100,10 +100,10 @@ impl<D: Driver> Worker<D> {
                 routing::at_port_of(host, *offset, &incoming.caller())
             }
             &Way::Proxy(proxy) => {
-                return self.open_conversation(&incoming, limit_guard, (place, proxy));
+                return self.open_proxy_session(&incoming, limit_guard, (place, proxy));
             }
             Way::Ftp(_) => {
-                return self.open_conversation(&incoming, limit_guard, (place, Proxy::Ftp));
+                return self.open_proxy_session(&incoming, limit_guard, (place, Proxy::Ftp));
             }
             Way::Unix(path) => {
                 let path = Rc::from(path.as_path());
@@ -283,7 +283,7 @@ impl<D: Driver> Worker<D> {
     fn end_of_data(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-            return self.client_said_all(key);
+            return self.on_client_end(key);
         }
         trace!(client = %conn.client, "end of data from the peer");
         conn.end_after_output = true;

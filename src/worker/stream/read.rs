@@ -44,7 +44,7 @@ impl<D: Driver> Worker<D> {
             (Stage::Open, Some(stream)) => {
                 self.tunnels.get_mut(conn.tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             }
-            (Stage::ProxyHandshake(talk), Some(stream)) if talk.reads_server() => {
+            (Stage::ProxyHandshake(session), Some(stream)) if session.reads_server() => {
                 self.tunnels.get_mut(conn.tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             }
             (Stage::Lingering, _) => true,
@@ -158,7 +158,7 @@ impl<D: Driver> Worker<D> {
                     self.update_read_mode(key, bytes, may_go_on);
                     self.tunnels.mark(tunnel);
                 } else {
-                    self.server_said(key, &chunk);
+                    self.on_server_data(key, &chunk);
                 }
                 if !more {
                     self.read_conn(key);
@@ -262,7 +262,7 @@ impl<D: Driver> Worker<D> {
                 self.tunnels.mark(tunnel);
             }
             (Stage::Lingering, _) => self.close_conn(key),
-            (Stage::ProxyHandshake(_), _) => self.server_said_all(key),
+            (Stage::ProxyHandshake(_), _) => self.on_server_end(key),
             _ => {}
         }
     }

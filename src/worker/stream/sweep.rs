@@ -18,7 +18,7 @@ impl<D: Driver> Worker<D> {
     fn sweep_is_wanted(&self) -> bool {
         let any = self.conns.len() + self.relay.len() > 0;
         let others =
-            self.ingress.greeting_count() + self.execs.len() + self.proxies.expected_count();
+            self.ingress.header_read_count() + self.execs.len() + self.proxies.expected_count();
         self.cx.deadline_count + others > 0 || (self.conns.exits.end_silent && any)
     }
 
@@ -53,7 +53,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.relay.sweep(&mut self.cx);
-        self.sweep_greetings();
+        self.sweep_header_reads();
         let conns = &self.conns;
         self.execs.sweep(&mut self.cx, |key| conns.get(key).is_some());
         self.sweep_expected();

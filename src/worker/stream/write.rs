@@ -35,7 +35,7 @@ impl<D: Driver> Worker<D> {
         let waits = conn.stalled || conn.waiting || !matches!(conn.stage, Stage::Open);
         if waits {
             if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-                return self.client_said(key, &chunk);
+                return self.on_client_data(key, &chunk);
             }
             // A slow reader, or an exit still connecting: the link needs its buffer back.
             if !self.cx.buffers.spill(&chunk, &mut conn.spill, &mut conn.output) {
@@ -248,7 +248,7 @@ impl<D: Driver> Worker<D> {
                     net::shut_down_write(fd);
                 }
                 if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-                    self.tell_held(key);
+                    self.pass_held_data(key);
                 }
             }
         }
