@@ -13,7 +13,7 @@ use crate::limits::{
     BULK_BUFFER_BYTES, COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES,
     POOL_RESERVE_PART,
 };
-use crate::worker::stream::payload_queue::{PayloadQueue, Piece};
+use crate::worker::payload_queue::{PayloadQueue, Piece};
 
 /// The buffer pool, with gathers and pipes that are reused.
 pub(super) struct Buffers {

@@ -7,8 +7,8 @@ use super::token::{self, Kind};
 use super::{Drain, Worker};
 use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
 use crate::io::resolver::Answer;
+use crate::worker::datagram::PortName;
 use crate::worker::datagram::coalesce::Source;
-use crate::worker::forward::asked::PortName;
 
 impl<D: Driver> Worker<D> {
     pub(super) fn dispatch(&mut self, completion: Completion) {

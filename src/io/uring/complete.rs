@@ -59,11 +59,7 @@ impl UringDriver {
                     Outcome::Sent { result: result.map(|bytes| bytes as usize), gather }
                 }
                 (What::Poll, _) => Outcome::Polled(result),
-                (What::Accept, _) => Outcome::Accepted(result.map(|fd| {
-                    // SAFETY: the kernel has just opened this descriptor for us; nobody else
-                    // knows its number.
-                    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-                })),
+                (What::Accept, _) => Outcome::Accepted(result.map(adopt_descriptor)),
                 (What::Connect, held) => {
                     if let Some(Held::Address(address)) = held {
                         // SAFETY: this is the operation's last completion.
@@ -108,6 +104,13 @@ fn plainly(op: &mut Op) -> Option<Request> {
     // SAFETY: the gather is lent in the operation's slot, and stays there until the last completion
     // of this send. The one before has had all of its own that read the gather.
     Some(unsafe { Request::send(&op.fd, gather, libc::MSG_NOSIGNAL) })
+}
+
+/// The descriptor of an accepted connection.
+#[inline]
+fn adopt_descriptor(fd: u32) -> OwnedFd {
+    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
 /// A completion's number as a result: negative ones are error numbers.

@@ -17,14 +17,13 @@ use crate::limits::DATAGRAM_BYTES_MAX;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::proxy_proto::socks::datagram::{self, DatagramTarget};
-use crate::session::NO_ADDRESS;
+use crate::session::{NO_ADDRESS, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::context::Lookup;
 use crate::worker::datagram::association::{Known, UdpAssociation};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
 use crate::worker::datagram::flow::{Flow, Server};
-use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
@@ -36,12 +35,11 @@ impl Datagrams {
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
-        incoming: &Incoming,
+        (tunnel, stream): (Key, StreamKey),
+        client: SocketAddr,
         (session, asker): (Key, Asker),
         limit_guard: Option<LimitGuard>,
     ) {
-        let Incoming { tunnel, stream, client, .. } = *incoming;
-        let client = client.unwrap_or(NO_ADDRESS);
         let socket = match self.open_socket(cx, tunnels, NO_ADDRESS, unconnected) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {

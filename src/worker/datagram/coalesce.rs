@@ -9,7 +9,7 @@ use crate::limits::{
     DATAGRAM_REST_MICROS,
 };
 use crate::session::Moment;
-use crate::worker::forward::asked::PortName;
+use crate::worker::datagram::PortName;
 use crate::worker::table::Key;
 
 /// A socket that datagrams come to.

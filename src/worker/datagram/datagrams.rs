@@ -17,13 +17,13 @@ use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::StreamKey;
 use crate::wire::Protocol;
 use crate::worker::context::{Cx, Effect};
+use crate::worker::datagram::PortName;
 use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
 use crate::worker::datagram::flow::{Origin, Server};
-use crate::worker::forward::asked::PortName;
-use crate::worker::ingress::listeners::Purpose;
+use crate::worker::purpose::Purpose;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::Tunnels;
+use crate::worker::tunnel::{Run, Tunnels};
 
 /// A socket where clients' datagrams come in.
 #[derive(Debug)]
@@ -39,19 +39,6 @@ impl DatagramPort {
         let address = net::local_address(&fd);
         DatagramPort { fd: Fd::new(fd), address, purpose, coalescing: Coalescing::default() }
     }
-}
-
-/// A run that is coming in from the link.
-#[derive(Debug)]
-pub(in crate::worker) struct Run {
-    pub(in crate::worker) flow: Key,
-    pub(in crate::worker) stream: StreamKey,
-    /// 0.3: the peer is told of it.
-    pub(in crate::worker) is_counted: bool,
-    pub(in crate::worker) size_bytes: u32,
-    /// Bytes that are to come.
-    pub(in crate::worker) left_bytes: u32,
-    pub(in crate::worker) parts: Box<Gather>,
 }
 
 impl Datagrams {

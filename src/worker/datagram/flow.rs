@@ -13,10 +13,10 @@ use crate::io::driver::{Fd, Gather};
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
+use crate::worker::datagram::PortName;
 use crate::worker::datagram::association::UdpAssociation;
 use crate::worker::datagram::coalesce::Coalescing;
-use crate::worker::forward::asked::PortName;
-use crate::worker::stream::payload_queue::PayloadQueue;
+use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::table::{Key, Table};
 
 /// Where a flow's client is.

@@ -22,10 +22,18 @@ use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
 use crate::session::{Moment, StreamKey};
 use crate::worker::context::Cx;
-use crate::worker::forward::asked::PortName;
-use crate::worker::stream::payload_queue::PayloadQueue;
+use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 use crate::worker::tunnel::Tunnels;
+
+/// Identifies a port for datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::worker) enum PortName {
+    /// An entrance, by its number.
+    Entrance(u32),
+    /// A forwarded port.
+    Asked(Key),
+}
 
 /// All that exchange datagrams, here or through a tunnel.
 pub(in crate::worker) struct Datagrams {

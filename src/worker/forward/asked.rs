@@ -12,15 +12,6 @@ use crate::limits::{PORT_WAIT_SECS, PORTS_ON_REQUEST_MAX, PORTS_PER_STREAM};
 use crate::session::Moment;
 use crate::worker::table::{Key, Table};
 
-/// Identifies a port for datagrams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::worker) enum PortName {
-    /// An entrance, by its number.
-    Entrance(u32),
-    /// A forwarded port.
-    Asked(Key),
-}
-
 /// A forwarded port.
 #[derive(Debug)]
 pub(in crate::worker) struct AskedPort {

@@ -14,8 +14,8 @@ use crate::io::net;
 use crate::limits::TENTATIVE_BYTES;
 use crate::session::{NO_ADDRESS, OpenError, Session, StreamKey};
 use crate::worker::ingress::access::Came;
+use crate::worker::payload_queue::Piece;
 use crate::worker::stream::conn::{Conn, Stage};
-use crate::worker::stream::payload_queue::Piece;
 use crate::worker::token::StreamOwner;
 use crate::worker::{Drain, Key, Worker};
 

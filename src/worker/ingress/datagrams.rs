@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use crate::io::driver::Driver;
 use crate::io::net;
+use crate::worker::datagram::PortName;
 use crate::worker::datagram::datagrams::datagrams;
 use crate::worker::datagram::flow::{Flow, Origin, Server, Waiting};
-use crate::worker::forward::asked::PortName;
-use crate::worker::ingress::listeners::Purpose;
+use crate::worker::purpose::Purpose;
 use crate::worker::{Drain, Key, Worker, relay};
 
 impl<D: Driver> Worker<D> {

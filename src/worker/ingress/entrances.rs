@@ -8,7 +8,7 @@
 use crate::io::driver::Driver;
 use crate::limits::LISTEN_BACKLOG;
 use crate::session::Session;
-use crate::worker::ingress::listeners::Purpose;
+use crate::worker::purpose::Purpose;
 use crate::worker::{Drain, Worker};
 
 impl<D: Driver> Worker<D> {

@@ -21,20 +21,10 @@ use crate::session::Moment;
 use crate::worker::ingress::Ingress;
 use crate::worker::ingress::access::Came;
 use crate::worker::log_limit::Class;
+use crate::worker::purpose::Purpose;
 use crate::worker::stream::client::Client;
 use crate::worker::token::Kind;
 use crate::worker::{Drain, Key, Worker};
-
-/// What a listener accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Links of peers.
-    Receptor,
-    /// Clients whose streams use a tunnel.
-    Entrance,
-    /// Clients of a plain relay.
-    Relay,
-}
 
 /// Which process opened a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

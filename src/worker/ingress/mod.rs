@@ -19,11 +19,12 @@ use std::collections::VecDeque;
 
 use self::access::Waiter;
 use self::greetings::HeaderRead;
-use self::listeners::{Listener, Purpose};
+use self::listeners::Listener;
 use self::names::Names;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
 use crate::session::Moment;
+use crate::worker::purpose::Purpose;
 use crate::worker::table::{Key, Table};
 
 /// State of the ingress plane.

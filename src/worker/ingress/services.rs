@@ -8,7 +8,7 @@ use tracing::info;
 use crate::cli::plan::LinkPlan;
 use crate::io::driver::Driver;
 use crate::io::net;
-use crate::worker::ingress::listeners::Purpose;
+use crate::worker::purpose::Purpose;
 use crate::worker::{Drain, Worker};
 
 impl<D: Driver> Worker<D> {

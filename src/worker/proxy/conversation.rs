@@ -23,9 +23,9 @@ use crate::proxy_proto::{Conversation, ProxyStep};
 use crate::session::NO_ADDRESS;
 use crate::worker::ingress::access::Incoming;
 use crate::worker::log_limit::Class;
+use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::proxy::session::{ProxySession, Server};
 use crate::worker::stream::conn::{Conn, Stage};
-use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::{Drain, Key, Worker};
 
 impl<D: Driver> Worker<D> {

@@ -189,8 +189,9 @@ impl<D: Driver> Worker<D> {
                     self.proxy_session(session).map(|session| session.asker.clone())
                 {
                     let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-                    let of = (session, asker);
-                    self.datagrams.open_association(cx, tunnels, &incoming, of, limit_guard);
+                    let (at, of) = ((tunnel, stream), (session, asker));
+                    let client = client.unwrap_or(NO_ADDRESS);
+                    self.datagrams.open_association(cx, tunnels, at, client, of, limit_guard);
                 }
             }
             Err(reason) => {

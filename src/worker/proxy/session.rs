@@ -14,7 +14,7 @@ use crate::proxy_proto::telnet::{Telnet, TelnetConfig};
 use crate::proxy_proto::{Conversation, Lead, Unreached};
 use crate::session::Moment;
 use crate::worker::broken::Broken;
-use crate::worker::stream::payload_queue::PayloadQueue;
+use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 
 /// A stream in the handshake of a proxy protocol.

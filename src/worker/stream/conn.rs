@@ -11,9 +11,9 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
 use crate::worker::broken::Broken;
 use crate::worker::ingress::clients::Tentative;
+use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::proxy::session::{ProxySession, Server};
 use crate::worker::stream::client::Client;
-use crate::worker::stream::payload_queue::PayloadQueue;
 use crate::worker::table::Key;
 
 /// State in the life of a connection.

@@ -13,7 +13,6 @@ pub(in crate::worker) mod conn;
 pub(in crate::worker) mod exec;
 pub(in crate::worker) mod exits;
 pub(in crate::worker) mod lifecycle;
-pub(in crate::worker) mod payload_queue;
 pub(in crate::worker) mod read;
 pub(in crate::worker) mod stalled;
 mod sweep;

@@ -14,8 +14,8 @@ use crate::io::driver::{Driver, Gather, SendWait};
 use crate::io::net;
 use crate::limits::LOCAL_PARTS;
 use crate::worker::log_limit::Class;
+use crate::worker::payload_queue::Piece;
 use crate::worker::stream::conn::Stage;
-use crate::worker::stream::payload_queue::Piece;
 use crate::worker::token::Kind;
 use crate::worker::{Key, Worker};
 

@@ -19,13 +19,25 @@ use self::lane::{Destination, Lack, Lane};
 
 use crate::io::chunk::Chunk;
 use crate::io::chunk::ChunkMut;
-use crate::io::driver::Driver;
+use crate::io::driver::{Driver, Gather};
 use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, TUNNELS_MAX};
-use crate::session::{Moment, Session};
+use crate::session::{Moment, Session, StreamKey};
 use crate::wire::Protocol;
 use crate::worker::context::Cx;
-use crate::worker::datagram::datagrams::Run;
 use crate::worker::table::{Key, Table};
+
+/// A run that is coming in from the link.
+#[derive(Debug)]
+pub(in crate::worker) struct Run {
+    pub(in crate::worker) flow: Key,
+    pub(in crate::worker) stream: StreamKey,
+    /// 0.3: the peer is told of it.
+    pub(in crate::worker) is_counted: bool,
+    pub(in crate::worker) size_bytes: u32,
+    /// Bytes that are to come.
+    pub(in crate::worker) left_bytes: u32,
+    pub(in crate::worker) parts: Box<Gather>,
+}
 
 /// All tunnels.
 pub(in crate::worker) struct Tunnels {
