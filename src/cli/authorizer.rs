@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::error::{Problem, plain};
-use super::plan::{Exit, Plan, Proxy, Way};
+use super::plan::{Exit, ExitKind, Plan, Proxy};
 use crate::limits::{SOCKS_TEXT_BYTES, USERS_MAX};
 
 /// `AUTHORIZER=`: users whom some proxies let in, and nobody else.
@@ -166,7 +166,7 @@ fn can_ask(proxy: Proxy) -> bool {
 /// Which of them, by its place, and why.
 pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (usize, Problem)> {
     let proxy_of = |exit: &Exit| match exit.way {
-        Way::Proxy(proxy) => Some(proxy),
+        ExitKind::Proxy(proxy) => Some(proxy),
         _ => None,
     };
     let cannot_ask = |exit: &&Exit| !proxy_of(exit).is_some_and(can_ask);
@@ -191,7 +191,7 @@ pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (u
 /// What users are given for that nobody will ever ask, and who is let in without being asked.
 pub(crate) fn notices(authorizers: &[Authorizer], exits: &[Exit]) -> Vec<String> {
     let proxy_of = |exit: &Exit| match exit.way {
-        Way::Proxy(proxy) => Some(proxy),
+        ExitKind::Proxy(proxy) => Some(proxy),
         _ => None,
     };
     let mut notices = Vec::new();

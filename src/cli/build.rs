@@ -14,7 +14,7 @@ use super::maxima::MaximaReader;
 use super::options;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, LinkPlan, Permit, Plan, Transport, UnixEntrance, Way,
+    Authorizer, Entrance, Exit, ExitKind, LinkPlan, Permit, Plan, Transport, UnixEntrance,
 };
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
@@ -57,7 +57,7 @@ pub fn plan(
 #[derive(Default)]
 struct Draft {
     link: LinkWords,
-    relay: Option<(Way, Transport, Word)>,
+    relay: Option<(ExitKind, Transport, Word)>,
     /// Proxies without a persistent connection: their exits are among the others.
     proxies: Vec<Word>,
     entrances: Vec<(Entrance, Word)>,
@@ -201,7 +201,12 @@ impl Draft {
         Ok(())
     }
 
-    fn relay(&mut self, server: Way, transport: Transport, word: &Word) -> Result<(), Problem> {
+    fn relay(
+        &mut self,
+        server: ExitKind,
+        transport: Transport,
+        word: &Word,
+    ) -> Result<(), Problem> {
         if let Some((_, _, other)) = &self.relay {
             return Err(Problem::new(
                 format!("there is one plain relay already, by {other}"),
@@ -223,7 +228,7 @@ impl Draft {
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
         self.notices.append(&mut list.notices);
         let proxy = match way {
-            Way::Proxy(proxy) => Some(proxy),
+            ExitKind::Proxy(proxy) => Some(proxy),
             _ => None,
         };
         let (options, timeouts) = list.finish(proxy)?;
@@ -366,7 +371,12 @@ impl Draft {
     }
 
     /// A plain relay: `-P` says where clients come in, and there is nothing else.
-    fn finish_relay(self, server: Way, transport: Transport, word: &Word) -> Result<Plan, Failure> {
+    fn finish_relay(
+        self,
+        server: ExitKind,
+        transport: Transport,
+        word: &Word,
+    ) -> Result<Plan, Failure> {
         let udp = suffix(transport);
         let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
         let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::error::{Failure, Problem, plain};
-use super::plan::{Bind, Entrance, Target, Transport, Way};
+use super::plan::{Bind, Entrance, ExitKind, Target, Transport};
 use super::portlist::{self, PortList, show_bind, show_entrance};
 use super::words::Word;
 
@@ -74,7 +74,7 @@ pub(super) fn connector(
 /// A plain relay that would be its own client, or leads to no port.
 pub(super) fn relay(
     listen: &[(Entrance, Word)],
-    (server, transport): (&Way, Transport),
+    (server, transport): (&ExitKind, Transport),
     word: &Word,
 ) -> Result<(), Failure> {
     let its_own = |target: &Target| match own_port(listen, target, transport) {
@@ -88,8 +88,8 @@ pub(super) fn relay(
         None => Ok(()),
     };
     let (host, offset) = match server {
-        Way::Server { target, .. } => return its_own(target),
-        Way::SamePort { host, offset, .. } => (host, *offset),
+        ExitKind::Server { target, .. } => return its_own(target),
+        ExitKind::SamePort { host, offset, .. } => (host, *offset),
         _ => return Ok(()),
     };
     // A port that the kernel chooses is known when clients come.

@@ -3,7 +3,7 @@
 use super::address;
 use super::error::{Problem, plain, quoted};
 use super::options;
-use super::plan::{ProxyHeader, Target, Transport, Way};
+use super::plan::{ExitKind, ProxyHeader, Target, Transport};
 use super::protocol;
 use super::unix;
 
@@ -13,7 +13,7 @@ pub(crate) struct ExitWords {
     /// Protocol word in lower case.
     pub protocol: String,
     /// Where it leads: a server is UDP for `udprelay` and for `/udp` behind the port, else TCP.
-    pub way: Way,
+    pub way: ExitKind,
     /// `?proxy=`.
     pub proxy_header: Option<ProxyHeader>,
     /// Who may use it, if anything was said.
@@ -34,7 +34,7 @@ pub(crate) fn of_server(
 }
 
 /// An FTP server is reached with its data connections, which is done for what can be done only.
-fn to_ftp(way: Way, server: &str, given: Option<&str>) -> Result<Way, Problem> {
+fn to_ftp(way: ExitKind, server: &str, given: Option<&str>) -> Result<ExitKind, Problem> {
     let remedy = |instead: &str| {
         let why = "it passes the commands alone, and data connections are not forwarded";
         format!("leave it out, or write SERVER=tcprelay://{instead},-in: {why}")
@@ -46,8 +46,8 @@ fn to_ftp(way: Way, server: &str, given: Option<&str>) -> Result<Way, Problem> {
         ));
     }
     match way {
-        Way::Server { target, transport: Transport::Tcp } => Ok(Way::Ftp(target)),
-        Way::Server { .. } => Err(Problem::new("FTP is never UDP", "leave /udp out")),
+        ExitKind::Server { target, transport: Transport::Tcp } => Ok(ExitKind::Ftp(target)),
+        ExitKind::Server { .. } => Err(Problem::new("FTP is never UDP", "leave /udp out")),
         _ => Err(Problem::new("the port of ftp:// is one of the server's", remedy(&plain(server)))),
     }
 }
@@ -61,13 +61,13 @@ pub(crate) fn of_command(command: &str, clients: Option<String>) -> Result<ExitW
     if command.contains('\0') {
         return Err(Problem::new("there is a zero byte in the command", example));
     }
-    let way = Way::Command(command.to_owned());
+    let way = ExitKind::Command(command.to_owned());
     Ok(ExitWords { protocol: "exec".to_owned(), way, proxy_header: None, clients })
 }
 
 /// What follows `proto://`: `host[:port][/udp]`. Any protocol may be spoken over UDP, and its
 /// standard port is the same there; `tcprelay` and `udprelay` say themselves what they are.
-pub(crate) fn way_to(protocol: &str, server: &str) -> Result<(Way, Transport), Problem> {
+pub(crate) fn way_to(protocol: &str, server: &str) -> Result<(ExitKind, Transport), Problem> {
     let server = server.strip_suffix('/').unwrap_or(server);
     let (server, transport) = split_transport(server);
     let transport = match (protocol, transport) {
@@ -92,14 +92,14 @@ pub(crate) fn way_to(protocol: &str, server: &str) -> Result<(Way, Transport), P
         Some(port) => way_at(host, port, transport)?,
         None => {
             let target = Target { host, port: protocol::standard_port(protocol)? };
-            Way::Server { target, transport }
+            ExitKind::Server { target, transport }
         }
     };
     Ok((way, transport))
 }
 
 /// `host:port`; `-`, `+NUMBER` and `-NUMBER` count from the port that the client came in by.
-fn way_at(host: String, port: &str, transport: Transport) -> Result<Way, Problem> {
+fn way_at(host: String, port: &str, transport: Transport) -> Result<ExitKind, Problem> {
     let offset = match (port, port.split_at_checked(1)) {
         ("-", _) => Some(0),
         (_, Some(("+", number))) => Some(i32::from(address::port(number)?)),
@@ -107,10 +107,11 @@ fn way_at(host: String, port: &str, transport: Transport) -> Result<Way, Problem
         _ => None,
     };
     Ok(match offset {
-        Some(offset) => Way::SamePort { host, offset, transport },
-        None => {
-            Way::Server { target: Target { host, port: address::remote_port(port)? }, transport }
-        }
+        Some(offset) => ExitKind::SamePort { host, offset, transport },
+        None => ExitKind::Server {
+            target: Target { host, port: address::remote_port(port)? },
+            transport,
+        },
     })
 }
 
@@ -163,7 +164,7 @@ pub(crate) fn of_dest(value: &str) -> Result<ExitWords, Problem> {
 fn of_unix(text: &str) -> Result<ExitWords, Problem> {
     let (socket, clients) = split_clients(text);
     let (path, given) = options::split(socket);
-    let way = Way::Unix(unix::path(path)?);
+    let way = ExitKind::Unix(unix::path(path)?);
     let proxy_header = header(given, Transport::Tcp)?;
     Ok(ExitWords { protocol: "unix".to_owned(), way, proxy_header, clients })
 }
@@ -214,11 +215,11 @@ pub(crate) mod tests {
 
     pub(crate) fn exit(protocol: &str, host: &str, port: u16, clients: Option<&str>) -> ExitWords {
         let target = Target { host: host.into(), port };
-        of(protocol, Way::Server { target, transport: Transport::Tcp }, clients)
+        of(protocol, ExitKind::Server { target, transport: Transport::Tcp }, clients)
     }
 
     pub(crate) fn ftp(host: &str, port: u16) -> ExitWords {
-        of("ftp", Way::Ftp(Target { host: host.into(), port }), None)
+        of("ftp", ExitKind::Ftp(Target { host: host.into(), port }), None)
     }
 
     pub(crate) fn udp_exit(
@@ -228,16 +229,16 @@ pub(crate) mod tests {
         clients: Option<&str>,
     ) -> ExitWords {
         let target = Target { host: host.into(), port };
-        of(protocol, Way::Server { target, transport: Transport::Udp }, clients)
+        of(protocol, ExitKind::Server { target, transport: Transport::Udp }, clients)
     }
 
-    pub(crate) fn of(protocol: &str, way: Way, clients: Option<&str>) -> ExitWords {
+    pub(crate) fn of(protocol: &str, way: ExitKind, clients: Option<&str>) -> ExitWords {
         let clients = clients.map(str::to_owned);
         ExitWords { protocol: protocol.into(), way, proxy_header: None, clients }
     }
 
     pub(crate) fn same_port(protocol: &str, offset: i32, transport: Transport) -> ExitWords {
-        of(protocol, Way::SamePort { host: "h".into(), offset, transport }, None)
+        of(protocol, ExitKind::SamePort { host: "h".into(), offset, transport }, None)
     }
 
     pub(crate) fn with(version: ProxyHeader, words: ExitWords) -> ExitWords {
@@ -247,7 +248,7 @@ pub(crate) mod tests {
     #[test]
     fn every_form_of_dest() {
         use ProxyHeader::{V1, V2};
-        let unix = |path: &str, clients| of("unix", Way::Unix(path.into()), clients);
+        let unix = |path: &str, clients| of("unix", ExitKind::Unix(path.into()), clients);
         for (value, wanted) in [
             ("hostT:111", exit("tcprelay", "hostT", 111, None)),
             ("[::1]:111", exit("tcprelay", "::1", 111, None)),

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::{Failure, Problem, plain, quoted};
-use super::words::{Origin, Word};
+use super::words::{Word, WordOrigin};
 use crate::limits::{PARAM_FILE_BYTES, PARAM_FILE_DEPTH, PARAM_TOTAL_BYTES};
 
 /// Where parameter files come from: the disk, or a table in a test.
@@ -142,7 +142,7 @@ impl Expansion<'_> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
             let text = String::from_utf8_lossy(line);
-            let origin = Origin::File { path: path.to_owned(), line: index + 1 };
+            let origin = WordOrigin::File { path: path.to_owned(), line: index + 1 };
             let mut word = Word { text: text.trim().to_owned(), origin };
             if word.text.is_empty() || word.text.starts_with('#') {
                 continue;

@@ -57,10 +57,10 @@ fn with_host(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::plan::Way;
+    use crate::cli::plan::ExitKind;
 
-    fn server(target: Target, transport: Transport) -> Way {
-        Way::Server { target, transport }
+    fn server(target: Target, transport: Transport) -> ExitKind {
+        ExitKind::Server { target, transport }
     }
 
     #[test]

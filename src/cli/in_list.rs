@@ -15,7 +15,7 @@ use super::server::{self, Server};
 use super::suggest;
 use super::timeout::TimeoutReader;
 use super::unsupported;
-use super::words::{Origin, Word};
+use super::words::{Word, WordOrigin};
 use crate::limits::PERMITS_MAX;
 
 /// What may stand there.
@@ -52,8 +52,8 @@ pub(crate) fn expand(
     files: &dyn Files,
 ) -> Result<Vec<Word>, Problem> {
     let beside = match &of.origin {
-        Origin::File { path, .. } => path.parent(),
-        Origin::Arguments => None,
+        WordOrigin::File { path, .. } => path.parent(),
+        WordOrigin::Arguments => None,
     };
     let words = list.into_iter().map(Word::argument).collect();
     files::expand_beside(beside.map(Path::to_owned), words, files)

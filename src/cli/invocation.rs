@@ -13,7 +13,7 @@ use super::help;
 use super::hostlist::Lookup;
 use super::plan::Plan;
 use super::unsupported;
-use super::words::{Origin, Word};
+use super::words::{Word, WordOrigin};
 
 /// Everything that the command line says.
 #[derive(Debug, Clone)]
@@ -181,13 +181,13 @@ where
     }
 
     let mut settings = Settings::default();
-    settings.take(&options, &Origin::Arguments);
+    settings.take(&options, &WordOrigin::Arguments);
     let words = options.words.into_iter().map(Word::argument).collect();
     let mut parameters = Vec::new();
     for word in files::expand(words, files)? {
         if let Some(name) = unsupported::administrative(&word.text) {
             administrative.push(Word { text: name, origin: word.origin }.to_string());
-        } else if word.origin != Origin::Arguments && word.text.starts_with('-') {
+        } else if word.origin != WordOrigin::Arguments && word.text.starts_with('-') {
             settings.take(&parse_line(&word)?, &word.origin);
         } else {
             parameters.push(word);
@@ -216,7 +216,7 @@ struct Settings {
 
 impl Settings {
     /// Adds options; those taken first win, so that an argument outdoes a file.
-    fn take(&mut self, options: &Options, origin: &Origin) {
+    fn take(&mut self, options: &Options, origin: &WordOrigin) {
         for (letter, value) in options.for_the_plan() {
             self.options.push(Word { text: format!("-{letter}{value}"), origin: origin.clone() });
         }

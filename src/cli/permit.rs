@@ -3,7 +3,7 @@
 
 use super::error::{Problem, plain, quoted};
 use super::hostlist::{HostList, Lookup};
-use super::plan::{Exit, Permit, Proxy, Way};
+use super::plan::{Exit, ExitKind, Permit, Proxy};
 use super::protocol;
 use super::suggest;
 use crate::limits::PERMITS_MAX;
@@ -98,7 +98,7 @@ pub(crate) fn check(
     has_entrances: bool,
 ) -> Result<(), (usize, Problem)> {
     // With any `PERMIT=` a proxy reaches only what one of them permits: each has an effect.
-    if exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
+    if exits.iter().any(|exit| matches!(exit.way, ExitKind::Proxy(_))) {
         return Ok(());
     }
     for (place, permit) in permits.iter().enumerate() {

@@ -5,7 +5,7 @@ use super::carrier::{self, Carrier};
 use super::error::{Problem, plain, quoted};
 use super::exit::{self, ExitWords};
 use super::options;
-use super::plan::{Proxy, Target, Transport, Way};
+use super::plan::{ExitKind, Proxy, Target, Transport};
 use super::protocol;
 use super::quotes;
 
@@ -22,7 +22,7 @@ pub(crate) enum Server {
     Exit(ExitWords),
     /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay; where clients come in is
     /// said by `-P`.
-    Relay(Way, Transport),
+    Relay(ExitKind, Transport),
     /// `proto` or `ftp://host`: be a proxy; where clients come in is said by `-P`.
     Proxy(ExitWords),
 }
@@ -185,7 +185,7 @@ fn proxy(url: &str, clients: Option<String>) -> Result<ExitWords, Problem> {
     let proxy = Proxy::of_word(&word).ok_or_else(|| no_host(url))?;
     Ok(ExitWords {
         protocol: proxy.word().to_owned(),
-        way: Way::Proxy(proxy),
+        way: ExitKind::Proxy(proxy),
         proxy_header: None,
         clients,
     })
@@ -271,10 +271,10 @@ mod tests {
         let connector = |host: &str| Server::Connector(Target { host: host.into(), port: 9000 });
         let relay = |transport| {
             let target = Target { host: "h".into(), port: 7 };
-            Server::Relay(Way::Server { target, transport }, transport)
+            Server::Relay(ExitKind::Server { target, transport }, transport)
         };
         let same_port_relay = |offset, transport| {
-            Server::Relay(Way::SamePort { host: "h".into(), offset, transport }, transport)
+            Server::Relay(ExitKind::SamePort { host: "h".into(), offset, transport }, transport)
         };
         for (value, wanted) in [
             ("sockmux", Server::Receptor),
@@ -282,12 +282,15 @@ mod tests {
             ("sockmux://hostX:9000/", connector("hostX")),
             ("sockmux://[::1]:9000", connector("::1")),
             ("sockmux://__1:9000", connector("::1")),
-            ("socks,-in", Server::Exit(of("socks", Way::Proxy(Proxy::Socks), None))),
-            ("SOCKS5,-in", Server::Exit(of("socks5", Way::Proxy(Proxy::Socks5), None))),
-            ("socks4,-in", Server::Exit(of("socks4", Way::Proxy(Proxy::Socks4), None))),
-            ("http,-in:-:-P80", Server::Exit(of("http", Way::Proxy(Proxy::Http), Some("-P80")))),
-            ("telnet,-in", Server::Exit(of("telnet", Way::Proxy(Proxy::Telnet), None))),
-            ("ftp,-in:-:-P21", Server::Exit(of("ftp", Way::Proxy(Proxy::Ftp), Some("-P21")))),
+            ("socks,-in", Server::Exit(of("socks", ExitKind::Proxy(Proxy::Socks), None))),
+            ("SOCKS5,-in", Server::Exit(of("socks5", ExitKind::Proxy(Proxy::Socks5), None))),
+            ("socks4,-in", Server::Exit(of("socks4", ExitKind::Proxy(Proxy::Socks4), None))),
+            (
+                "http,-in:-:-P80",
+                Server::Exit(of("http", ExitKind::Proxy(Proxy::Http), Some("-P80"))),
+            ),
+            ("telnet,-in", Server::Exit(of("telnet", ExitKind::Proxy(Proxy::Telnet), None))),
+            ("ftp,-in:-:-P21", Server::Exit(of("ftp", ExitKind::Proxy(Proxy::Ftp), Some("-P21")))),
             ("ftp://hostX,-in", Server::Exit(ftp("hostX", 21))),
             ("FTP://[::1]:2121/,-in", Server::Exit(ftp("::1", 2121))),
             ("ftps://hostX,-in", Server::Exit(exit("ftps", "hostX", 990, None))),
@@ -310,16 +313,23 @@ mod tests {
                 "http://h:8/?proxy=v2,-in:-:-P80",
                 Server::Exit(with(ProxyHeader::V2, exit("http", "h", 8, Some("-P80")))),
             ),
-            ("exec:cat,-in", Server::Exit(of("exec", Way::Command("cat".into()), None))),
+            ("exec:cat,-in", Server::Exit(of("exec", ExitKind::Command("cat".into()), None))),
             (
                 "exec:a ',-in' | b://c,-in:-:-P80",
-                Server::Exit(of("exec", Way::Command("a ',-in' | b://c".into()), Some("-P80"))),
+                Server::Exit(of(
+                    "exec",
+                    ExitKind::Command("a ',-in' | b://c".into()),
+                    Some("-P80"),
+                )),
             ),
             ("tcprelay://h:7", relay(Transport::Tcp)),
             ("udprelay://h:7", relay(Transport::Udp)),
             ("udprelay://h:7/udp/", relay(Transport::Udp)),
-            ("http", Server::Proxy(of("http", Way::Proxy(Proxy::Http), None))),
-            ("SOCKS4:-:-P80", Server::Proxy(of("socks4", Way::Proxy(Proxy::Socks4), Some("-P80")))),
+            ("http", Server::Proxy(of("http", ExitKind::Proxy(Proxy::Http), None))),
+            (
+                "SOCKS4:-:-P80",
+                Server::Proxy(of("socks4", ExitKind::Proxy(Proxy::Socks4), Some("-P80"))),
+            ),
             ("ftp://h:2121/", Server::Proxy(ftp("h", 2121))),
             ("tcprelay://h:-/", same_port_relay(0, Transport::Tcp)),
             ("tcprelay://h:+1000", same_port_relay(1000, Transport::Tcp)),

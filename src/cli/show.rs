@@ -7,9 +7,9 @@ use super::address;
 use super::error::{plain, quoted, without_secrets};
 use super::hostlist::HostList;
 use super::plan::{
-    Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitOptions, FlowControl,
-    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts, Transport,
-    UnixEntrance, Way,
+    Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitKind, ExitOptions,
+    FlowControl, LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts,
+    Transport, UnixEntrance,
 };
 use super::portlist::{show_bind, suffix};
 use super::timeout;
@@ -73,7 +73,7 @@ fn times(text: &mut String, plan: &Plan) {
     // Only where some client is asked for something.
     let asks = plan.entrances.iter().any(|entrance| entrance.proxy_header)
         || plan.unix_entrances.iter().any(|entrance| entrance.proxy_header)
-        || plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_)));
+        || plan.exits.iter().any(|exit| matches!(exit.way, ExitKind::Proxy(_)));
     let ask = asks.then_some(("ask", times.ask, "for what a client has to say first"));
     let of_link = |(name, ..): &(&str, Option<Duration>, &str)| {
         plan.link != LinkPlan::Loopback || !["acc", "hold", "keepalive"].contains(name)
@@ -151,11 +151,11 @@ fn line_options(line: &LineOptions) -> String {
 }
 
 /// A plain relay: what a persistent connection or the other transport would need is not shown.
-fn relay(plan: &Plan, binds: &[Bind], server: &Way, transport: Transport) -> String {
+fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -> String {
     let mut text = String::new();
     let to = match server {
-        Way::SamePort { host, offset, .. } => same_port(host, *offset),
-        Way::Server { target, .. } => target.to_string(),
+        ExitKind::SamePort { host, offset, .. } => same_port(host, *offset),
+        ExitKind::Server { target, .. } => target.to_string(),
         _ => String::new(),
     };
     section(&mut text, "link", link_lines(&plan.link));
@@ -313,14 +313,16 @@ fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     let Exit { protocol, way, proxy_header, clients, options, .. } = exit;
     let who = who(clients.as_ref());
     let to = match way {
-        Way::Server { target, transport } => format!("{protocol}://{target}{}", suffix(*transport)),
-        Way::SamePort { host, offset, transport } => {
+        ExitKind::Server { target, transport } => {
+            format!("{protocol}://{target}{}", suffix(*transport))
+        }
+        ExitKind::SamePort { host, offset, transport } => {
             format!("{protocol}://{}{}", same_port(host, *offset), suffix(*transport))
         }
-        Way::Ftp(target) => format!("{protocol}://{target}, data connections too"),
-        Way::Proxy(_) => format!("{protocol} proxy: where each client asks to go"),
-        Way::Unix(path) => plain_long(&format!("unix:{}", path.display())),
-        Way::Command(command) => plain_long(&format!("exec:{command}")),
+        ExitKind::Ftp(target) => format!("{protocol}://{target}, data connections too"),
+        ExitKind::Proxy(_) => format!("{protocol} proxy: where each client asks to go"),
+        ExitKind::Unix(path) => plain_long(&format!("unix:{}", path.display())),
+        ExitKind::Command(command) => plain_long(&format!("exec:{command}")),
     };
     let header = match proxy_header {
         None => "",
@@ -329,7 +331,7 @@ fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     };
     let mut lines = vec![format!("{number}. {to}  for {who}{header}")];
     lines.extend(clients.iter().flat_map(name_lines));
-    if !matches!(way, Way::Proxy(_)) {
+    if !matches!(way, ExitKind::Proxy(_)) {
         lines.extend(permitted(plan, protocol));
     }
     lines.extend(option_lines(options, &plan.timeouts));
@@ -380,7 +382,7 @@ fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
 fn proxies(text: &mut String, plan: &Plan) {
     let calls =
         !plan.entrances.is_empty() && plan.permits.iter().any(|permit| permit.is_of(Proxy::Ftp));
-    if !calls && !plan.exits.iter().any(|exit| matches!(exit.way, Way::Proxy(_))) {
+    if !calls && !plan.exits.iter().any(|exit| matches!(exit.way, ExitKind::Proxy(_))) {
         return;
     }
     let mut lines: Vec<_> = plan.permits.iter().map(permit_line).collect();

@@ -7,7 +7,7 @@ use super::error::plain;
 
 /// Where a word was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum WordOrigin {
     /// In the arguments of the process, or in an option list, which stands in a word itself.
     Arguments,
     /// In a parameter file.
@@ -25,25 +25,25 @@ pub struct Word {
     /// The text, without quotes that a file put around a value.
     pub text: String,
     /// Where it stands.
-    pub origin: Origin,
+    pub origin: WordOrigin,
 }
 
 impl Word {
     /// A word given as an argument.
     pub fn argument(text: impl Into<String>) -> Self {
-        Word { text: text.into(), origin: Origin::Arguments }
+        Word { text: text.into(), origin: WordOrigin::Arguments }
     }
 
     /// Whether it stands in no file.
     pub(crate) fn is_argument(&self) -> bool {
-        self.origin == Origin::Arguments
+        self.origin == WordOrigin::Arguments
     }
 }
 
 /// As it begins a message: `FILE:line: text`, or the text alone for an argument.
 impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Origin::File { path, line } = &self.origin {
+        if let WordOrigin::File { path, line } = &self.origin {
             write!(f, "{}:{line}: ", plain(&path.to_string_lossy()))?;
         }
         f.write_str(&plain(&self.text))

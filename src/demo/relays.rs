@@ -9,8 +9,8 @@ use super::DemoError;
 use super::cpu::Thread;
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{
-    Bind, Entrance, Exit, ExitOptions, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts,
-    Transport, Way,
+    Bind, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts,
+    Transport,
 };
 use crate::process::{Relay, StopHandle};
 
@@ -49,7 +49,7 @@ impl Tunnel {
                 entrances: Vec::new(),
                 exits: vec![Exit {
                     protocol: "tcprelay".into(),
-                    way: Way::Server { target: target(server), transport: Transport::Tcp },
+                    way: ExitKind::Server { target: target(server), transport: Transport::Tcp },
                     proxy_header: None,
                     clients: None,
                     options: ExitOptions::default(),

@@ -58,10 +58,10 @@ pub fn at_port_of(host: &str, offset: i32, caller: &Caller) -> Result<Target, St
 mod tests {
     use super::*;
     use crate::cli::hostlist::HostList;
-    use crate::cli::plan::{ExitOptions, Way};
+    use crate::cli::plan::{ExitKind, ExitOptions};
 
-    fn way(port: u16, transport: Transport) -> Way {
-        Way::Server { target: Target { host: "h".into(), port }, transport }
+    fn way(port: u16, transport: Transport) -> ExitKind {
+        ExitKind::Server { target: Target { host: "h".into(), port }, transport }
     }
 
     fn port(exit: &Exit) -> Option<u16> {

@@ -300,16 +300,16 @@ fn choose_congestion(wanted: &Congestion) -> Result<CongestionPolicy, SetupError
 }
 
 /// How ports of a transport are opened.
-struct Opening {
+struct PortOpener {
     /// Behind the port in messages.
     suffix: &'static str,
     at: fn(SocketAddr) -> io::Result<OwnedFd>,
 }
 
-const TCP: Opening = Opening { suffix: "", at: net::listen };
-const TCP_V6: Opening = Opening { suffix: "", at: net::listen_v6 };
-const UDP: Opening = Opening { suffix: "/udp", at: datagram::bind };
-const UDP_V6: Opening = Opening { suffix: "/udp", at: datagram::bind_v6 };
+const TCP: PortOpener = PortOpener { suffix: "", at: net::listen };
+const TCP_V6: PortOpener = PortOpener { suffix: "", at: net::listen_v6 };
+const UDP: PortOpener = PortOpener { suffix: "/udp", at: datagram::bind };
+const UDP_V6: PortOpener = PortOpener { suffix: "/udp", at: datagram::bind_v6 };
 
 /// Ports at which the plan has a socket of IPv4's own: one for every address of IPv6 is not for those
 /// of IPv4 then.
@@ -330,7 +330,7 @@ impl PortsOfV4 {
     }
 
     /// How such a port is opened.
-    fn opening(&self, bind: &Bind, transport: Transport) -> &'static Opening {
+    fn opening(&self, bind: &Bind, transport: Transport) -> &'static PortOpener {
         let every_v6 = |host: &str| host.parse() == Ok(Ipv6Addr::UNSPECIFIED);
         let shared =
             bind.host.as_deref().is_some_and(every_v6) && self.0.contains(&(transport, bind.port));
@@ -346,7 +346,7 @@ impl PortsOfV4 {
 fn open_port(
     bind: &Bind,
     parameter: &'static str,
-    opening: &Opening,
+    opening: &PortOpener,
     inherited: &mut Inherited,
     mut opened: impl FnMut(OwnedFd, Origin),
 ) -> Result<(), SetupError> {

@@ -11,7 +11,7 @@ use sockmux_uring::cli::error::Failure;
 use sockmux_uring::cli::files::{Disk, Files};
 use sockmux_uring::cli::invocation::{self, Command, Invocation, LogFormat};
 use sockmux_uring::cli::plan::{
-    Bind, Caller, Entrance, Exit, LinkPlan, Maxima, Plan, Proxy, Target, Transport, Way,
+    Bind, Caller, Entrance, Exit, ExitKind, LinkPlan, Maxima, Plan, Proxy, Target, Transport,
 };
 use sockmux_uring::cli::show;
 use sockmux_uring::policy::routing;
@@ -114,7 +114,10 @@ fn example_3_to_a_proxy() {
 
     let y = run(&["SERVER=sockmux://hostX:9000", "SERVER=telnet,-in"]);
     assert_eq!(y.link, connect("hostX", 9000));
-    assert_eq!((&*y.exits[0].protocol, &y.exits[0].way), ("telnet", &Way::Proxy(Proxy::Telnet)));
+    assert_eq!(
+        (&*y.exits[0].protocol, &y.exits[0].way),
+        ("telnet", &ExitKind::Proxy(Proxy::Telnet))
+    );
 }
 
 #[test]
@@ -131,9 +134,9 @@ fn example_9_with_proxies() {
         let caller = Caller { client: None, entrance_port: Some(port) };
         routing::choose(&y.exits, &caller, None).map(|exit| exit.way.clone())
     };
-    assert_eq!(way(8023), Some(Way::Proxy(Proxy::Telnet)));
-    assert_eq!(way(8080), Some(Way::Proxy(Proxy::Http)));
-    assert_eq!(way(1080), Some(Way::Proxy(Proxy::Socks5)));
+    assert_eq!(way(8023), Some(ExitKind::Proxy(Proxy::Telnet)));
+    assert_eq!(way(8080), Some(ExitKind::Proxy(Proxy::Http)));
+    assert_eq!(way(1080), Some(ExitKind::Proxy(Proxy::Socks5)));
     assert_eq!(y.notices, [""; 0]);
     let shown = show::plan(&y);
     for line in [
@@ -212,7 +215,7 @@ fn a_plain_relay_of_udp() {
     ]);
     let binds = vec![bind("", 53), bind("::1", 54)];
     let (target, transport) = (Target { host: "hostU".into(), port: 53 }, Transport::Udp);
-    let server = Way::Server { target, transport };
+    let server = ExitKind::Server { target, transport };
     assert_eq!(plan.link, LinkPlan::Relay { binds, server, transport });
     assert!(plan.entrances.is_empty() && plan.exits.is_empty());
     assert_eq!((plan.timeouts.udp, plan.soxconf.udp_flows), (None, 100));
@@ -243,7 +246,7 @@ fn a_plain_relay() {
     let plan = run(&["-Ph:8080-8081", "SERVER=tcprelay://[::1]:80", "TIMEOUT=io:60"]);
     let binds = vec![bind("h", 8080), bind("h", 8081)];
     let (target, transport) = (Target { host: "::1".into(), port: 80 }, Transport::Tcp);
-    let server = Way::Server { target, transport };
+    let server = ExitKind::Server { target, transport };
     assert_eq!(plan.link, LinkPlan::Relay { binds, server, transport });
     assert!(plan.entrances.is_empty() && plan.exits.is_empty());
     let wanted = "\

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use sockmux_uring::cli::invocation;
 use sockmux_uring::cli::plan::{
-    LinkPlan, Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance, Way,
+    ExitKind, LinkPlan, Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance,
 };
 use sockmux_uring::cli::show;
 
@@ -19,7 +19,7 @@ fn refused(args: &[&str]) -> String {
         .to_string()
 }
 
-fn ways(plan: &Plan) -> Vec<Way> {
+fn ways(plan: &Plan) -> Vec<ExitKind> {
     plan.exits.iter().map(|exit| exit.way.clone()).collect()
 }
 
@@ -35,27 +35,28 @@ fn unix_sockets_at_both_ends() {
         |path: &str, mode, proxy_header| UnixEntrance { path: path.into(), mode, proxy_header };
     assert_eq!(plan.unix_entrances, [entrance("/run/a", 0o600, false), entrance("b", 0o666, true)]);
     assert_eq!(plan.entrances, []);
-    assert_eq!(ways(&plan), [Way::Unix("/run/c".into())]);
+    assert_eq!(ways(&plan), [ExitKind::Unix("/run/c".into())]);
     assert_eq!(plan.exits[0].transport(), Transport::Tcp);
     // One entrance is enough, and it counts as one where there can be none.
     run(&["SERVER=sockmux://h:9000", "PORT=unix:/run/a"]);
-    assert_eq!(ways(&run(&["-Fsockmux", "-Qunix:/run/c"])), [Way::Unix("/run/c".into())]);
+    assert_eq!(ways(&run(&["-Fsockmux", "-Qunix:/run/c"])), [ExitKind::Unix("/run/c".into())]);
 }
 
 #[test]
 fn a_command_is_what_stands_before_the_last_in() {
     let plan = run(&["-P1", "SERVER=exec:grep -v ',-in' | sed 's/:/,/',-in:-:-P80"]);
-    assert_eq!(ways(&plan), [Way::Command("grep -v ',-in' | sed 's/:/,/'".into())]);
+    assert_eq!(ways(&plan), [ExitKind::Command("grep -v ',-in' | sed 's/:/,/'".into())]);
     assert_eq!(plan.exits[0].clients.as_ref().map(ToString::to_string).as_deref(), Some("-P80"));
     let plan = run_with(&["-P1", "+=conf"], "SERVER=exec:echo a b  c,-in\n");
-    assert_eq!(ways(&plan), [Way::Command("echo a b  c".into())]);
+    assert_eq!(ways(&plan), [ExitKind::Command("echo a b  c".into())]);
 }
 
 #[test]
 fn ports_that_follow_the_entrance() {
     let plan =
         run(&["-P1", "DEST=h:-:-P80", "DEST=[::1]:+1000:-P81", "SERVER=dns://h:-5300/udp,-in"]);
-    let at = |host: &str, offset, transport| Way::SamePort { host: host.into(), offset, transport };
+    let at =
+        |host: &str, offset, transport| ExitKind::SamePort { host: host.into(), offset, transport };
     let wanted = [
         at("h", 0, Transport::Tcp),
         at("::1", 1000, Transport::Tcp),
@@ -94,7 +95,7 @@ fn proxies_without_a_tunnel() {
     for word in ["http", "socks", "SOCKS4", "socks5", "telnet", "ftp"] {
         let plan = run(&["-P8080", &format!("SERVER={word}")]);
         let proxy = Proxy::of_word(&word.to_ascii_lowercase()).expect("a proxy's word");
-        assert_eq!((&plan.link, ways(&plan)), (&LinkPlan::Loopback, vec![Way::Proxy(proxy)]));
+        assert_eq!((&plan.link, ways(&plan)), (&LinkPlan::Loopback, vec![ExitKind::Proxy(proxy)]));
         assert_eq!((plan.entrances.len(), plan.entrances[0].bind.port), (1, 8080));
         assert_eq!(plan.notices, [""; 0]);
     }
@@ -156,13 +157,13 @@ fn ftp_servers_and_the_ftp_proxy() {
         "PERMIT=ftp:10.0.0.0/8:*",
     ]);
     let at = |host: &str, port| Target { host: host.into(), port };
-    let server = |port| Way::Server { target: at("h", port), transport: Transport::Tcp };
+    let server = |port| ExitKind::Server { target: at("h", port), transport: Transport::Tcp };
     let wanted = [
-        Way::Ftp(at("h", 21)),
-        Way::Ftp(at("::1", 2121)),
+        ExitKind::Ftp(at("h", 21)),
+        ExitKind::Ftp(at("::1", 2121)),
         server(990),
         server(21),
-        Way::Proxy(Proxy::Ftp),
+        ExitKind::Proxy(Proxy::Ftp),
     ];
     assert_eq!(ways(&plan), wanted);
     assert_eq!(plan.permits[0].protocols, Some(vec![Proxy::Ftp]));

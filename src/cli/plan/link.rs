@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Bind, Target, Way};
+use super::{Bind, ExitKind, Target};
 use crate::wire::Transport;
 
 /// How the persistent connection comes about, or that there is none.
@@ -24,8 +24,8 @@ pub enum LinkPlan {
     Relay {
         /// Where clients connect.
         binds: Vec<Bind>,
-        /// Where each of them is connected to: [`Way::Server`] or [`Way::SamePort`].
-        server: Way,
+        /// Where each of them is connected to: [`ExitKind::Server`] or [`ExitKind::SamePort`].
+        server: ExitKind,
         /// What they speak, at both sides.
         transport: Transport,
     },

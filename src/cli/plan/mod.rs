@@ -128,7 +128,7 @@ pub struct Exit {
     /// already filled in.
     pub protocol: String,
     /// Where it leads.
-    pub way: Way,
+    pub way: ExitKind,
     /// `?proxy=`: the server is told whose the stream is before its first byte.
     pub proxy_header: Option<ProxyHeader>,
     /// Who may use it: by client address and remote entrance port. `None` is everybody.
@@ -159,7 +159,7 @@ impl Exit {
     /// What it carries. Only a server may be reached by UDP.
     pub fn transport(&self) -> Transport {
         match self.way {
-            Way::Server { transport, .. } | Way::SamePort { transport, .. } => transport,
+            ExitKind::Server { transport, .. } | ExitKind::SamePort { transport, .. } => transport,
             _ => Transport::Tcp,
         }
     }
@@ -167,7 +167,7 @@ impl Exit {
     /// The server that it leads to, if it leads to one by name.
     pub fn target(&self) -> Option<&Target> {
         match &self.way {
-            Way::Server { target, .. } | Way::Ftp(target) => Some(target),
+            ExitKind::Server { target, .. } | ExitKind::Ftp(target) => Some(target),
             _ => None,
         }
     }
@@ -175,7 +175,7 @@ impl Exit {
 
 /// Where an exit leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
+pub enum ExitKind {
     /// A server.
     Server {
         /// Where it listens.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use crate::cli::plan::{Proxy, Way};
+use crate::cli::plan::{ExitKind, Proxy};
 use crate::io::chunk::Chunk;
 use crate::io::driver::Driver;
 use crate::limits::{LEAVE_MILLIS, PROXY_PIECE_BYTES, PROXY_WAITING_BYTES};
@@ -39,7 +39,7 @@ impl<D: Driver> Worker<D> {
         let client = incoming.caller().client;
         let conversation = self.proxies.beginnings.begin(exit, client);
         // The operator has permitted a server named by the exit itself.
-        let is_judged = matches!(self.cx.plan.exits[exit].way, Way::Proxy(_));
+        let is_judged = matches!(self.cx.plan.exits[exit].way, ExitKind::Proxy(_));
         let session = ProxySession::new(conversation, proxy, self.asker(incoming), is_judged);
         let stage = Stage::ProxyHandshake(Box::new(session));
         let Some(key) = self.begin_exit(incoming, limit_guard, None, stage) else { return };

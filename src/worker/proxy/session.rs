@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::cli::plan::{Plan, Proxy, Target, Way};
+use crate::cli::plan::{ExitKind, Plan, Proxy, Target};
 use crate::io::net;
 use crate::policy::destinations::Asker;
 use crate::proxy_proto::ftp::{Ftp, FtpConfig};
@@ -130,8 +130,8 @@ impl Beginning {
     fn of(plan: &Plan, exit: usize, host: &str) -> Option<Beginning> {
         let banner_host = host.to_owned();
         let proxy = match &plan.exits[exit].way {
-            Way::Proxy(proxy) => *proxy,
-            Way::Ftp(server) => {
+            ExitKind::Proxy(proxy) => *proxy,
+            ExitKind::Ftp(server) => {
                 return Some(Beginning::Ftp(FtpConfig {
                     server: Some(server.clone()),
                     banner_host,

@@ -36,8 +36,8 @@ pub(in crate::worker) struct Relay {
 /// Why there is no such port.
 pub(in crate::worker) fn target(plan: &Plan, at: SocketAddr) -> Result<Target, String> {
     match &plan.link {
-        LinkPlan::Relay { server: plan::Way::Server { target, .. }, .. } => Ok(target.clone()),
-        LinkPlan::Relay { server: plan::Way::SamePort { host, offset, .. }, .. } => {
+        LinkPlan::Relay { server: plan::ExitKind::Server { target, .. }, .. } => Ok(target.clone()),
+        LinkPlan::Relay { server: plan::ExitKind::SamePort { host, offset, .. }, .. } => {
             let caller = Caller { client: None, entrance_port: Some(at.port()) };
             routing::at_port_of(host, *offset, &caller)
         }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::cli::hostlist::ClientName;
-use crate::cli::plan::{Caller, Plan, Way};
+use crate::cli::plan::{Caller, ExitKind, Plan};
 use crate::io::driver::Driver;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::Destinations;
@@ -59,12 +59,12 @@ impl<D: Driver> Worker<D> {
         }
         match plan.way {
             // The destinations of a proxy may depend on the name, too.
-            Way::Proxy(proxy)
+            ExitKind::Proxy(proxy)
                 if self.cx.destinations.want_name(proxy, Some(exit), caller, name) =>
             {
                 Err(NameWanted)
             }
-            Way::Proxy(_) => Ok(Ok(())),
+            ExitKind::Proxy(_) => Ok(Ok(())),
             _ => {
                 let verdict = self.cx.plan.permits_client(&plan.protocol, caller, name);
                 let permitted = verdict.ok_or(NameWanted)?;

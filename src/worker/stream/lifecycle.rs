@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tracing::{debug, trace};
 
-use crate::cli::plan::{Proxy, Transport, Way};
+use crate::cli::plan::{ExitKind, Proxy, Transport};
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::policy::connection_limits::LimitGuard;
@@ -95,21 +95,21 @@ impl<D: Driver> Worker<D> {
         let header =
             exit.proxy_header.map(|version| proxy_header::write(version, client, entrance));
         let found = match &exit.way {
-            Way::Server { target, .. } => Ok(target.clone()),
-            Way::SamePort { host, offset, .. } => {
+            ExitKind::Server { target, .. } => Ok(target.clone()),
+            ExitKind::SamePort { host, offset, .. } => {
                 routing::at_port_of(host, *offset, &incoming.caller())
             }
-            &Way::Proxy(proxy) => {
+            &ExitKind::Proxy(proxy) => {
                 return self.open_proxy_session(&incoming, limit_guard, (place, proxy));
             }
-            Way::Ftp(_) => {
+            ExitKind::Ftp(_) => {
                 return self.open_proxy_session(&incoming, limit_guard, (place, Proxy::Ftp));
             }
-            Way::Unix(path) => {
+            ExitKind::Unix(path) => {
                 let path = Rc::from(path.as_path());
                 return self.open_unix_exit(&incoming, limit_guard, header, path);
             }
-            Way::Command(command) => {
+            ExitKind::Command(command) => {
                 let command = command.clone();
                 return self.open_exec(&incoming, limit_guard, &command);
             }
