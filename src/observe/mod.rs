@@ -1,4 +1,4 @@
-//! What the program says of itself, on standard error.
+//! The log, on standard error.
 
 mod panics;
 mod writer;
@@ -18,22 +18,22 @@ use self::writer::Queue;
 use crate::cli::invocation::LogFormat;
 use crate::limits::LOG_EXIT_MILLIS;
 
-/// The log of the process on standard error. Logging never waits and never fails: a thread of its
-/// own writes the lines, and what it cannot write is counted.
+/// The log of the process on standard error. Logging never blocks and never fails: a separate
+/// thread writes the lines, and counts those that it cannot write.
 ///
-/// Its end waits until the last lines are written, at most [`LOG_EXIT_MILLIS`]. So does a panic, which
-/// is logged like all else.
+/// Dropping it waits until the last lines are written, at most [`LOG_EXIT_MILLIS`]. So does a
+/// panic, which is logged as well.
 #[derive(Debug)]
 pub struct Log {
     queue: Arc<Queue>,
 }
 
 impl Log {
-    /// Starts the log. `verbosity` is how often `-v` was given: none shows what an operator acts on,
-    /// one shows every stream, two everything.
+    /// Starts the log. `verbosity` is the number of `-v`: 0 logs what an operator acts on, 1 every
+    /// stream, 2 everything.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// When no thread can be created.
     pub fn start(verbosity: u8, format: LogFormat) -> io::Result<Log> {
         let level = match verbosity {
             0 => LevelFilter::INFO,
@@ -58,7 +58,7 @@ impl Log {
         Ok(Log { queue })
     }
 
-    /// Adds a line as it is, behind those that were logged before: why the process ends.
+    /// Appends a line as it is behind the queued ones: the reason for the end of the process.
     pub fn complain(&self, text: &str) {
         self.queue.push(complaint(text).as_bytes());
     }
@@ -72,23 +72,22 @@ impl Drop for Log {
     }
 }
 
-/// Says on standard error why the process does not begin, where there is no log yet. Like the log it
+/// Writes to standard error why the process does not start, if there is no log yet. As the log, it
 /// does not fail, and waits for a short time only.
 pub fn complain(text: &str) {
     match Log::on(io::stderr(), |_| Vec::new()) {
         Ok(log) => log.complain(text),
-        // No thread can be had: then it is tried once, here.
+        // Without a thread, it is tried once here.
         Err(_) => {
             let _ = io::stderr().write_all(complaint(text).as_bytes());
         }
     }
 }
 
-/// Prints to standard output, which may be non-blocking. A reader that has gone away (`| head`) is
-/// no failure.
+/// Prints to standard output, which may be non-blocking. A closed pipe (`| head`) is no failure.
 ///
 /// # Errors
-/// What the system says: the disk is full.
+/// The system's error, such as a full disk.
 pub fn print(text: &str) -> io::Result<()> {
     match writer::write_all(&io::stdout(), text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -100,13 +99,12 @@ fn complaint(text: &str) -> String {
     format!("sockmux-uring: {text}\n")
 }
 
-/// Whether standard error is a terminal that moves its cursor and clears lines when told to.
+/// Whether standard error is a terminal with cursor control.
 pub(crate) fn stderr_is_a_screen() -> bool {
     io::stderr().is_terminal() && !is_dumb(env::var_os("TERM").as_deref())
 }
 
-/// Whether lines are coloured: on a terminal that can do so, unless the user wants none
-/// (no-color.org).
+/// Whether lines are coloured: on a terminal with colours, unless `NO_COLOR` is set (no-color.org).
 fn colours_are_wanted() -> bool {
     stderr_is_a_screen() && env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
@@ -115,7 +113,7 @@ fn is_dumb(term: Option<&OsStr>) -> bool {
     term.is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
-/// How lines look.
+/// Format of lines.
 #[derive(Debug, Clone, Copy)]
 struct Style {
     level: LevelFilter,
@@ -130,7 +128,7 @@ impl Style {
             .with_writer(queue)
             .with_target(false)
             .with_ansi(self.colours)
-            // It would be said on standard error.
+            // It would be written to standard error.
             .log_internal_errors(false);
         match self.format {
             LogFormat::Text => Dispatch::new(builder.finish()),
@@ -138,7 +136,7 @@ impl Style {
         }
     }
 
-    /// The line that tells of lost ones. It does not go through the queue, which may be full.
+    /// The line that reports lost ones. It bypasses the queue, which may be full.
     fn lost(self, lines: u64) -> Vec<u8> {
         let line = Arc::new(Queue::default());
         dispatcher::with_default(&self.dispatch(Arc::clone(&line)), || {

@@ -1,7 +1,7 @@
-//! A panic, logged: it is a fault of this program, and has to be found in the log like all else.
+//! Logging of panics: a panic is a fault of this program, and has to be found in the log.
 //!
-//! The standard library's own hook writes to standard error by itself, which would wait for a reader
-//! that stands still, for ever.
+//! The standard library's own hook writes to standard error directly, which would block for ever on
+//! a reader that does not read.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -14,11 +14,11 @@ use tracing::{error, field};
 use super::writer::Queue;
 use crate::limits::LOG_EXIT_MILLIS;
 
-/// Logs all panics from now on, behind the lines that are in the queue.
+/// Logs all panics from now on, behind the queued lines.
 pub(super) fn log_all(queue: Arc<Queue>) {
     panic::set_hook(Box::new(move |panic| {
         log(panic);
-        // Now, since a panic that cannot unwind aborts the process after this.
+        // Written at once, since a panic that cannot unwind aborts the process after this.
         queue.flush(Duration::from_millis(LOG_EXIT_MILLIS));
     }));
 }
@@ -26,7 +26,7 @@ pub(super) fn log_all(queue: Arc<Queue>) {
 fn log(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(field::display);
     let thread = thread::current();
-    // With `RUST_BACKTRACE`.
+    // Set if `RUST_BACKTRACE` is.
     let backtrace = Backtrace::capture();
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());

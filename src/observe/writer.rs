@@ -1,11 +1,11 @@
-//! Lines between those who log and whoever reads: a bounded queue, and the thread that empties it.
+//! A bounded queue of lines, and the thread that writes them.
 //!
-//! Whoever logs adds a line to the queue and goes on. The thread writes whole lines, in the order in
-//! which they came. Where that fails (a full disk, a reader that has gone, a closed terminal) or
-//! stands still (a reader that does not read) the lines wait, and are tried again; those that the
-//! queue has no room for are lost and counted, and the count is written where they are missing.
+//! Logging adds a line to the queue and never blocks. The thread writes whole lines in order. Where
+//! writing fails (a full disk, a closed pipe or terminal) or blocks (a reader that does not read),
+//! the lines stay queued, and are retried. Lines that find no room in the queue are lost and
+//! counted, and the count is written in their place.
 //!
-//! Standard error may be shared with other programs, so its flags are left as they are: it may be
+//! Standard error may be shared with other programs, so its flags are not changed: it may be
 //! non-blocking or not.
 
 use std::io::{self, Write};
@@ -20,20 +20,20 @@ use rustix::io::Errno;
 
 use crate::limits::{LOG_AGAIN_MILLIS, LOG_QUEUE_BYTES, LOG_RETRY_MILLIS, LOG_WRITE_BYTES};
 
-/// Lines that wait for the thread.
+/// Queued lines.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// For the thread: there is something, or the log ends.
+    /// Signals the thread: there are lines, or the log ends.
     work: Condvar,
-    /// For who waits for the thread: it has written all, or has ended.
+    /// Signals those who wait for the thread: it has written everything, or has ended.
     written: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<u8>,
-    /// Lines that there was no room for, behind all of `lines`.
+    /// Lines lost after those in `lines`.
     lost: u64,
     /// The thread waits for `work`.
     idle: bool,
@@ -43,14 +43,14 @@ struct State {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What a thread that panicked has left is whole: a line is added by one call.
+        // The state is consistent even after a panic of the thread: a line is added by one call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line, or counts it. Never waits for its being written.
+    /// Queues a line, or counts it as lost. Never waits for the writing.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
-        // While some are lost all are, so that the count stands where they are missing.
+        // While lines are being lost, all are, so that the count stands in their place.
         if state.lost > 0 || state.lines.len() + line.len() > LOG_QUEUE_BYTES {
             state.lost += 1;
         } else {
@@ -61,7 +61,7 @@ impl Queue {
         }
     }
 
-    /// No more lines come: waits until the last ones are written, for so long at most.
+    /// Ends the queue, and waits until the last lines are written or the time is over.
     pub(super) fn close(&self, patience: Duration) {
         let mut state = self.lock();
         state.closing = true;
@@ -69,14 +69,14 @@ impl Queue {
         let _ = self.written.wait_timeout_while(state, patience, |state| !state.ended);
     }
 
-    /// Waits until all lines of now are written, for so long at most.
+    /// Waits until all queued lines are written or the time is over.
     pub(super) fn flush(&self, patience: Duration) {
         let writes = |state: &mut State| !state.idle && !state.ended;
         let _ = self.written.wait_timeout_while(self.lock(), patience, writes);
     }
 
-    /// Waits for lines and exchanges them for `written`, whose memory is used again; how many were
-    /// lost behind them. `None`: no more come.
+    /// Waits for lines and exchanges them for `written`, whose memory is reused. Also returns how
+    /// many were lost after them. `None`: the log has ended.
     fn take(&self, written: &mut Vec<u8>) -> Option<u64> {
         written.clear();
         let mut state = self.lock();
@@ -93,13 +93,13 @@ impl Queue {
         Some(std::mem::take(&mut state.lost))
     }
 
-    /// Takes what there is.
+    /// Takes the queued lines without waiting.
     pub(super) fn take_now(&self) -> Vec<u8> {
         std::mem::take(&mut self.lock().lines)
     }
 
-    /// Rests before another try. The log's end ends the rest, and gives one more try. `false`: that
-    /// was it.
+    /// Waits before another try. The log's end interrupts the wait and allows one more try.
+    /// `false`: no more tries.
     fn rest(&self) -> bool {
         let state = self.lock();
         let goes_on = !state.closing;
@@ -109,7 +109,7 @@ impl Queue {
     }
 }
 
-/// A line goes to the queue by one call: the formatter writes it whole.
+/// The formatter writes each line by one call.
 impl Write for &Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -121,16 +121,16 @@ impl Write for &Queue {
     }
 }
 
-/// Starts the thread that writes the queue's lines to `sink`, and by `lost` how many are missing.
+/// Starts the thread that writes the queued lines to `sink`, and reports lost ones by `lost`.
 pub(super) fn start(
     queue: Arc<Queue>,
     sink: impl AsFd + Send + 'static,
     lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new().name(String::from("log")).spawn(move || {
-        // Signals are for the other threads. Those that the kernel sends to who writes would stop
-        // or end the process: SIGTTOU on a terminal whose foreground is another job's, SIGXFSZ at
-        // the limit of a file's size. Blocked, the write succeeds or fails.
+        // Signals are for the other threads. A write can cause signals that would stop or end the
+        // process: SIGTTOU on a terminal whose foreground is another job's, SIGXFSZ at the limit of
+        // a file's size. While they are blocked, the write succeeds or fails.
         let _ = SigSet::all().thread_block();
         write_queue(&queue, &sink, lost);
         queue.lock().ended = true;
@@ -151,12 +151,11 @@ fn write_queue(queue: &Queue, sink: &impl AsFd, lost: impl Fn(u64) -> Vec<u8>) {
     }
 }
 
-/// Writes all of it, however often that has to be tried. `false`: it cannot be written, and the log
-/// ends.
+/// Writes all lines, with any number of tries. `false`: they cannot be written, and the log ends.
 fn write_lines(queue: &Queue, sink: &impl AsFd, mut lines: &[u8]) -> bool {
     while !lines.is_empty() {
         match write_some(sink, whole_lines(lines)) {
-            // What is left of a line goes first next time.
+            // The rest is written first next time.
             Ok(bytes) => lines = &lines[bytes..],
             Err(_) if queue.rest() => {}
             Err(_) => return false,
@@ -165,17 +164,17 @@ fn write_lines(queue: &Queue, sink: &impl AsFd, mut lines: &[u8]) -> bool {
     true
 }
 
-/// As many whole lines as are written at once; one at least.
+/// As many whole lines as are written at once; at least one.
 fn whole_lines(lines: &[u8]) -> &[u8] {
     let most = &lines[..lines.len().min(LOG_WRITE_BYTES)];
     let end = most.iter().rposition(|byte| *byte == b'\n').or_else(|| {
-        // Longer than that: in one piece all the same.
+        // A longer line is written in one piece all the same.
         lines.iter().position(|byte| *byte == b'\n')
     });
     end.map_or(lines, |end| &lines[..=end])
 }
 
-/// Writes some of it, and waits until some is taken.
+/// Writes a part, and waits until the descriptor accepts some.
 fn write_some(sink: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let mut waited = false;
     loop {
@@ -183,13 +182,13 @@ fn write_some(sink: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => return Ok(written),
             Err(Errno::INTR) => {}
-            // Non-blocking, by somebody else's doing.
+            // The descriptor is non-blocking, as set by another process.
             Err(Errno::AGAIN) => {
                 if std::mem::replace(&mut waited, true) {
                     thread::sleep(Duration::from_millis(LOG_AGAIN_MILLIS));
                 }
                 let patience = Timespec::try_from(Duration::from_millis(LOG_RETRY_MILLIS)).ok();
-                // An error of the descriptor is told by the next write.
+                // The next write reports an error of the descriptor.
                 let _ = poll(&mut [PollFd::new(sink, PollFlags::OUT)], patience.as_ref());
             }
             Err(error) => return Err(error.into()),
@@ -197,7 +196,7 @@ fn write_some(sink: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Writes all of it, waiting for whoever reads it.
+/// Writes everything, waiting for the reader.
 pub(super) fn write_all(sink: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = write_some(sink, bytes)?;
@@ -222,7 +221,7 @@ mod tests {
         format!("{number:08} {}\n", "x".repeat(number % 200))
     }
 
-    /// Fills the queue and more while nobody reads, then reads all that comes until the end.
+    /// Overfills the queue while nothing is read, then reads everything until the end.
     fn stall<R: Read + Send + 'static>(
         sink: impl AsFd + Send + 'static,
         reader: impl FnOnce() -> R,

@@ -1,4 +1,4 @@
-//! Which driver a relay runs on, found by doing.
+//! Selection of the driver of a relay, by trying.
 
 use tracing::warn;
 
@@ -13,10 +13,10 @@ pub(crate) enum Opened {
     Epoll(Box<EpollDriver>),
 }
 
-/// Makes the driver of an engine; of the best one that can be had, if none was asked for.
+/// Makes the driver of the requested engine, or of the best one available.
 ///
 /// # Errors
-/// io_uring was asked for and cannot be had, or the process is short of what any engine needs.
+/// io_uring was requested and is not available, or the process is short of what any engine needs.
 pub(crate) fn open(engine: Engine) -> Result<Opened, SetupError> {
     match engine {
         Engine::Epoll => epoll(),
@@ -31,7 +31,7 @@ pub(crate) fn open(engine: Engine) -> Result<Opened, SetupError> {
     }
 }
 
-/// A sandbox may let a ring be made and then not do what is asked by it.
+/// A sandbox may allow the creation of a ring and then not perform its operations.
 fn probed() -> Result<UringDriver, uring::SetupError> {
     let config = UringConfig::default();
     uring::probe(&config)?;

@@ -1,5 +1,5 @@
-//! A relay from its plan to its end: listeners first, so that a mistake shows before anything
-//! runs, then the engine on the calling thread.
+//! The life of a relay: it opens its listeners first, so that errors of the plan show before
+//! anything runs, then runs the engine on the calling thread.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,7 +29,7 @@ use crate::io::uring;
 pub use crate::worker::Stopped;
 use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
-/// The relay cannot begin. Layer: engine; scope: the process; begun by this machine.
+/// The relay cannot start. Layer: engine; scope: the process; caused by this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// A port cannot be listened on.
@@ -37,33 +37,33 @@ pub enum SetupError {
     Listen {
         /// The address, as resolved.
         address: String,
-        /// The parameter that asked for it.
+        /// The parameter that requires it.
         parameter: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// The name of a port's host is not known.
+    /// The host of a port cannot be resolved.
     #[error("cannot listen on {host:?} ({parameter}): {error}; give an address of this machine")]
     Name {
         /// The name.
         host: String,
-        /// The parameter that asked for it.
+        /// The parameter that requires it.
         parameter: &'static str,
-        /// What the resolver said.
+        /// The resolver's error.
         error: io::Error,
     },
     /// A socket that was passed to the process cannot be used.
     #[error(transparent)]
     Inherited(#[from] InheritedError),
-    /// The kernel does not let us have what the engine needs.
+    /// The kernel refuses a resource that the engine needs.
     #[error("{0}")]
     Engine(#[from] uring::SetupError),
-    /// What is to carry the persistent connection cannot be used.
+    /// The device, FIFO or command of the persistent connection cannot be used.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// The congestion control that was asked for cannot be had.
+    /// The requested congestion control is not available.
     #[error(
         "SOXCONF=congestion:{name}: {error}; net.ipv4.tcp_allowed_congestion_control names those \
          that may be chosen, congestion:auto chooses"
@@ -71,46 +71,47 @@ pub enum SetupError {
     Congestion {
         /// Its name.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// Something of the process itself.
+    /// The process itself cannot be set up.
     #[error("{what}: {error}")]
     Process {
-        /// What was to be done.
+        /// The failed operation.
         what: &'static str,
-        /// Why it could not.
+        /// The reason.
         error: io::Error,
     },
 }
 
-/// A running relay broke. Layer: engine; scope: the process.
+/// A running relay failed. Layer: engine; scope: the process.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It could not begin.
+    /// It could not start.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// The engine can go on no more.
+    /// The engine cannot continue.
     #[error("the engine cannot go on: {0}")]
     Engine(#[from] io::Error),
 }
 
-/// Stops a relay from another thread. The first stop begins the drain, the second ends at once.
+/// Stops a relay from another thread. The first stop starts the drain, the second ends the relay at
+/// once.
 #[derive(Debug)]
 pub struct StopHandle {
     wake: UnixStream,
 }
 
 impl StopHandle {
-    /// Asks for the end. A relay that has ended already is not asked.
+    /// Requests a stop. Without effect if the relay has ended.
     pub fn stop(&self) {
         let _ = (&self.wake).write_all(b"s");
     }
 
-    /// Signals of the process are for this relay from now on.
+    /// Directs the signals of the process to this relay.
     ///
     /// # Errors
-    /// When they cannot be caught.
+    /// When no handlers can be installed.
     pub fn hear_signals(&self) -> io::Result<()> {
         signals::send_to(self.wake.try_clone()?)
     }
@@ -122,7 +123,7 @@ pub struct Relay {
     listeners: Vec<Listener>,
     ports: Vec<DatagramPort>,
     congestion: CongestionPolicy,
-    /// How the persistent connection comes about, where that is not by listening.
+    /// Source of the persistent connection, unless it is a listener.
     source: Option<LinkSource>,
     wait: UnixStream,
     wake: UnixStream,
@@ -137,10 +138,11 @@ impl Relay {
         Relay::bind_with(plan, Inherited::default())
     }
 
-    /// Opens the ports of a plan, but for those that are open already.
+    /// Opens the ports of a plan, except those that were inherited.
     ///
     /// # Errors
-    /// [`SetupError`] naming the parameter and the remedy; one of the open sockets is not asked for.
+    /// [`SetupError`] naming the parameter and the remedy; also for an inherited socket that the
+    /// plan does not use.
     pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
@@ -203,17 +205,17 @@ impl Relay {
         Ok(Relay { plan, listeners, ports, congestion, source, wait, wake })
     }
 
-    /// The addresses where clients come in, in the plan's order; Unix sockets have none.
+    /// Listening addresses of the entrances, in the plan's order; Unix sockets have none.
     pub fn entrance_addrs(&self) -> Vec<SocketAddr> {
         self.addresses(|purpose| purpose != Purpose::Receptor)
     }
 
-    /// The addresses where clients' datagrams come in, in the plan's order.
+    /// Addresses of the entrances for datagrams, in the plan's order.
     pub fn datagram_addrs(&self) -> Vec<SocketAddr> {
         self.ports.iter().map(|port| port.address).collect()
     }
 
-    /// The addresses where persistent connections are accepted.
+    /// Listening addresses for persistent connections.
     pub fn receptor_addrs(&self) -> Vec<SocketAddr> {
         self.addresses(|purpose| purpose == Purpose::Receptor)
     }
@@ -223,7 +225,7 @@ impl Relay {
         listeners.map(|l| l.address).collect()
     }
 
-    /// A handle to stop the relay with.
+    /// A handle to stop the relay.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -238,7 +240,7 @@ impl Relay {
     /// Runs on this thread until stopped.
     ///
     /// # Errors
-    /// [`RunError`] when the engine cannot begin or cannot go on.
+    /// [`RunError`] when the engine cannot start or continue.
     pub fn run(self, engine: Engine) -> Result<Stopped, RunError> {
         match engine::open(engine)? {
             Opened::Uring(driver) => self.run_on(*driver),
@@ -257,7 +259,7 @@ impl Relay {
             .map(|listener| (listener.purpose == Purpose::Receptor, listener.place().to_string()));
         let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address)));
         let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
-        // Whoever waits for these lines finds everything open that stays open.
+        // These lines are logged last, so that everything is open once they appear.
         let worker = self.into_worker(driver)?;
         for (is_receptor, address) in places {
             match is_receptor {
@@ -276,7 +278,7 @@ impl Relay {
     }
 }
 
-/// Looks at what is to carry the persistent connection, so that a mistake shows now.
+/// Checks the device, FIFO or command of the persistent connection, so that errors show at start.
 fn how_to_reach(link: &LinkPlan) -> Result<Option<LinkSource>, LinkError> {
     Ok(Some(match link {
         LinkPlan::Listen(_) | LinkPlan::Relay { .. } | LinkPlan::Loopback => return Ok(None),
@@ -299,9 +301,9 @@ fn choose_congestion(wanted: &Congestion) -> Result<CongestionPolicy, SetupError
     })
 }
 
-/// How ports of a transport are opened.
+/// How to open ports of one transport.
 struct PortOpener {
-    /// Behind the port in messages.
+    /// Suffix of the port in messages.
     suffix: &'static str,
     at: fn(SocketAddr) -> io::Result<OwnedFd>,
 }
@@ -311,8 +313,8 @@ const TCP_V6: PortOpener = PortOpener { suffix: "", at: net::listen_v6 };
 const UDP: PortOpener = PortOpener { suffix: "/udp", at: datagram::bind };
 const UDP_V6: PortOpener = PortOpener { suffix: "/udp", at: datagram::bind_v6 };
 
-/// Ports at which the plan has a socket of IPv4's own: one for every address of IPv6 is not for those
-/// of IPv4 then.
+/// Ports for which the plan has a separate IPv4 socket: an IPv6 wildcard socket of these ports
+/// excludes IPv4.
 struct PortsOfV4(Vec<(Transport, u16)>);
 
 impl PortsOfV4 {
@@ -329,7 +331,7 @@ impl PortsOfV4 {
         PortsOfV4(all.map(|(transport, bind)| (transport, bind.port)).collect())
     }
 
-    /// How such a port is opened.
+    /// How to open such a port.
     fn opening(&self, bind: &Bind, transport: Transport) -> &'static PortOpener {
         let every_v6 = |host: &str| host.parse() == Ok(Ipv6Addr::UNSPECIFIED);
         let shared =
@@ -373,7 +375,8 @@ fn open_port(
         parameter,
         error,
     })?;
-    // A name with addresses of both families listens on each; with port 0 the first one's port.
+    // A name with addresses of both families listens on each; with port 0, all use the first one's
+    // port.
     let mut port = bind.port;
     for mut address in addresses {
         address.set_port(port);
@@ -389,7 +392,7 @@ fn open_port(
     Ok(())
 }
 
-/// Makes the socket of an entrance, unless it was passed to the process.
+/// Opens the socket of an entrance, unless it was inherited.
 fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Listener, SetupError> {
     let UnixEntrance { path, mode, proxy_header } = entrance;
     let (fd, file) = match inherited.take_unix(path) {
