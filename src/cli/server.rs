@@ -269,6 +269,8 @@ mod tests {
     #[test]
     fn every_form_of_server() {
         let connector = |host: &str| Server::Connector(Target { host: host.into(), port: 9000 });
+        let proxy =
+            |word: &str, proxy, clients: Option<&str>| of(word, ExitKind::Proxy(proxy), clients);
         let relay = |transport| {
             let target = Target { host: "h".into(), port: 7 };
             Server::Relay(ExitKind::Server { target, transport }, transport)
@@ -282,15 +284,12 @@ mod tests {
             ("sockmux://hostX:9000/", connector("hostX")),
             ("sockmux://[::1]:9000", connector("::1")),
             ("sockmux://__1:9000", connector("::1")),
-            ("socks,-in", Server::Exit(of("socks", ExitKind::Proxy(Proxy::Socks), None))),
-            ("SOCKS5,-in", Server::Exit(of("socks5", ExitKind::Proxy(Proxy::Socks5), None))),
-            ("socks4,-in", Server::Exit(of("socks4", ExitKind::Proxy(Proxy::Socks4), None))),
-            (
-                "http,-in:-:-P80",
-                Server::Exit(of("http", ExitKind::Proxy(Proxy::Http), Some("-P80"))),
-            ),
-            ("telnet,-in", Server::Exit(of("telnet", ExitKind::Proxy(Proxy::Telnet), None))),
-            ("ftp,-in:-:-P21", Server::Exit(of("ftp", ExitKind::Proxy(Proxy::Ftp), Some("-P21")))),
+            ("socks,-in", Server::Exit(proxy("socks", Proxy::Socks, None))),
+            ("SOCKS5,-in", Server::Exit(proxy("socks5", Proxy::Socks5, None))),
+            ("socks4,-in", Server::Exit(proxy("socks4", Proxy::Socks4, None))),
+            ("http,-in:-:-P80", Server::Exit(proxy("http", Proxy::Http, Some("-P80")))),
+            ("telnet,-in", Server::Exit(proxy("telnet", Proxy::Telnet, None))),
+            ("ftp,-in:-:-P21", Server::Exit(proxy("ftp", Proxy::Ftp, Some("-P21")))),
             ("ftp://hostX,-in", Server::Exit(ftp("hostX", 21))),
             ("FTP://[::1]:2121/,-in", Server::Exit(ftp("::1", 2121))),
             ("ftps://hostX,-in", Server::Exit(exit("ftps", "hostX", 990, None))),
@@ -325,11 +324,8 @@ mod tests {
             ("tcprelay://h:7", relay(Transport::Tcp)),
             ("udprelay://h:7", relay(Transport::Udp)),
             ("udprelay://h:7/udp/", relay(Transport::Udp)),
-            ("http", Server::Proxy(of("http", ExitKind::Proxy(Proxy::Http), None))),
-            (
-                "SOCKS4:-:-P80",
-                Server::Proxy(of("socks4", ExitKind::Proxy(Proxy::Socks4), Some("-P80"))),
-            ),
+            ("http", Server::Proxy(proxy("http", Proxy::Http, None))),
+            ("SOCKS4:-:-P80", Server::Proxy(proxy("socks4", Proxy::Socks4, Some("-P80")))),
             ("ftp://h:2121/", Server::Proxy(ftp("h", 2121))),
             ("tcprelay://h:-/", same_port_relay(0, Transport::Tcp)),
             ("tcprelay://h:+1000", same_port_relay(1000, Transport::Tcp)),

@@ -1,5 +1,4 @@
-//! The manual's examples over TCP (the others are in `links`), and what the command line means in general, as a user of the library
-//! sees it.
+//! The manual's examples over TCP (the others are in `links`), and the command line in general.
 
 use std::ffi::OsString;
 use std::io;
@@ -114,10 +113,8 @@ fn example_3_to_a_proxy() {
 
     let y = run(&["SERVER=sockmux://hostX:9000", "SERVER=telnet,-in"]);
     assert_eq!(y.link, connect("hostX", 9000));
-    assert_eq!(
-        (&*y.exits[0].protocol, &y.exits[0].way),
-        ("telnet", &ExitKind::Proxy(Proxy::Telnet))
-    );
+    let Exit { protocol, way, .. } = &y.exits[0];
+    assert_eq!((&**protocol, way), ("telnet", &ExitKind::Proxy(Proxy::Telnet)));
 }
 
 #[test]
