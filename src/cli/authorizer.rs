@@ -1,5 +1,5 @@
-//! `AUTHORIZER="-list{user:password,...}[:protoList]"`: users whom proxies ask for. The original has
-//! lists of its own in this form, and other ways to know users, which are not here.
+//! `AUTHORIZER="-list{user:password,...}[:protoList]"`: users of proxies. The original's own lists
+//! and other sources of users are not supported.
 //!
 //! No message repeats the value: it holds passwords.
 
@@ -9,12 +9,12 @@ use super::error::{Problem, plain};
 use super::plan::{Exit, ExitKind, Plan, Proxy};
 use crate::limits::{SOCKS_TEXT_BYTES, USERS_MAX};
 
-/// `AUTHORIZER=`: users whom some proxies let in, and nobody else.
+/// `AUTHORIZER=`: users that the proxies named admit exclusively.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorizer {
-    /// Of these, which can ask.
+    /// The proxies that it applies to, all of which can authenticate.
     pub protocols: Vec<Proxy>,
-    /// No protocol was named: whatever there is has to ask.
+    /// No protocol was named: all proxies must authenticate.
     pub is_for_all: bool,
     /// At least one.
     pub users: Vec<User>,
@@ -30,13 +30,13 @@ pub struct User {
 }
 
 impl Authorizer {
-    /// Whether such a proxy asks for its users.
+    /// Whether such a proxy authenticates its users.
     pub fn is_of(&self, proxy: Proxy) -> bool {
         self.protocols.iter().any(|of| of.meets(proxy))
     }
 }
 
-/// Without the password, which belongs in no log.
+/// Without the password, which must not be logged.
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
@@ -44,8 +44,8 @@ impl fmt::Debug for User {
 }
 
 impl Plan {
-    /// The users whom the exit at this place lets in by such a protocol; `None` is everybody.
-    /// Its own lists stand in place of the process's.
+    /// The users that an exit admits by a protocol; `None` is everybody. The exit's own lists
+    /// replace the process's.
     pub fn users(&self, exit: usize, proxy: Proxy) -> Option<Vec<User>> {
         let own = &self.exits[exit].options.authorizers;
         let all = if own.is_empty() { &self.authorizers } else { own };
@@ -61,7 +61,7 @@ const REMEDY: &str = "write AUTHORIZER=\"-list{user:password,user2:password2}\",
 const SHOWN_BY_PS: &str = "the passwords of AUTHORIZER= are shown to everybody on this machine by \
                            ps: better write it into a file, +=FILE";
 
-/// Proxies that can ask for a user and a password.
+/// Proxies that can authenticate by user and password.
 const ASKING: [Proxy; 2] = [Proxy::Socks, Proxy::Http];
 
 /// Adds the users of one `AUTHORIZER=`, which is shown to everybody if it was given as an argument.
@@ -127,7 +127,7 @@ fn wrong(number: usize, why: &str) -> Problem {
     Problem::new(format!("user {number} of the list {why}"), REMEDY)
 }
 
-/// And whether that is whatever there is.
+/// Also returns whether all proxies are meant.
 fn protocol_list(text: &str) -> Result<(Vec<Proxy>, bool), Problem> {
     let (mut list, mut is_for_all) = (Vec::new(), false);
     for word in text.split(',').map(|word| word.trim().to_ascii_lowercase()) {
@@ -154,16 +154,16 @@ fn protocol_list(text: &str) -> Result<(Vec<Proxy>, bool), Problem> {
     Ok((list, is_for_all))
 }
 
-/// SOCKS 4 has a user's name, but no password.
+/// SOCKS 4 has a user name, but no password.
 fn can_ask(proxy: Proxy) -> bool {
     proxy == Proxy::Socks5 || ASKING.contains(&proxy)
 }
 
-/// Finds an `AUTHORIZER=` that would let in whom it seems to shut out: where it names no proxies, it
-/// is about every exit, and there has to be one that it is about.
+/// Finds an `AUTHORIZER=` without the effect that it seems to have: where it names no proxies, it
+/// applies to every exit, and must apply to at least one.
 ///
 /// # Errors
-/// Which of them, by its place, and why.
+/// Its index, and the reason.
 pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (usize, Problem)> {
     let proxy_of = |exit: &Exit| match exit.way {
         ExitKind::Proxy(proxy) => Some(proxy),
@@ -188,7 +188,7 @@ pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (u
     Ok(())
 }
 
-/// What users are given for that nobody will ever ask, and who is let in without being asked.
+/// Users that are never asked for, and exits that do not authenticate.
 pub(crate) fn notices(authorizers: &[Authorizer], exits: &[Exit]) -> Vec<String> {
     let proxy_of = |exit: &Exit| match exit.way {
         ExitKind::Proxy(proxy) => Some(proxy),

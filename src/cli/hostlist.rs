@@ -1,16 +1,16 @@
-//! Host lists: who may use an exit, or connect at all.
+//! Host lists: clients that may use an exit, or connect at all.
 //!
 //! `[!]host[/mask][,...]`: the list is scanned to its end, and the last element that matches
 //! decides; one that begins with `!` shuts out. A list whose first element begins with `!`
 //! begins with "everybody", any other with "nobody".
 //!
-//! Every element is tested on its own, so a `-Pport` beside hosts lets in more callers, not
-//! fewer: `10.0.0.0/8,-P8023` are all of that network and all who came in by port 8023.
-//! `-P8023,!10.0.0.5` are all who came in by 8023, but not that host.
+//! Every element is tested on its own, so a `-Pport` beside hosts admits more callers, not fewer:
+//! `10.0.0.0/8,-P8023` are all of that network and all that connected to port 8023.
+//! `-P8023,!10.0.0.5` are all that connected to 8023, but not that host.
 //!
-//! A pattern of names (`*.example.org`, `mail*`) speaks of the client's own name. It is for whoever
-//! asks for the verdict to find it: by the client's address, and verified, for the owner of an
-//! address may give it any name. So patterns are there to let in; one that shuts out is evaded by
+//! A pattern of names (`*.example.org`, `mail*`) is matched against the client's own name. The
+//! caller of the verdict looks it up by the client's address and verifies it, because the owner of
+//! an address may give it any name. So patterns serve to admit; one that excludes is evaded by
 //! having no name.
 
 use std::fmt;
@@ -22,14 +22,14 @@ use super::error::{Problem, quoted};
 use super::hosttest::HostTest;
 use super::plan::Caller;
 
-/// What is known of a client's name.
+/// The client's name, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientName<'a> {
-    /// Nothing yet.
+    /// Not looked up yet.
     Unasked,
-    /// That it cannot be found, or not verified.
+    /// Not found, or not verified.
     None,
-    /// The name, one of whose addresses is the client's.
+    /// The verified name: one of its addresses is the client's.
     Is(&'a str),
 }
 
@@ -49,11 +49,11 @@ struct Rule {
 }
 
 impl HostList {
-    /// Reads a host list. Plain names are looked up at once, by `lookup`, and compared by the
-    /// addresses they have now.
+    /// Reads a host list. Plain names are resolved at once, by `lookup`, and compared by those
+    /// addresses.
     ///
     /// # Errors
-    /// An element that is none, a mask that does not fit, a name that cannot be looked up.
+    /// An invalid element, a mask that does not fit, a name that cannot be resolved.
     pub fn parse(text: &str, lookup: &mut Lookup<'_>) -> Result<Self, Problem> {
         let mut rules = Vec::new();
         for element in text.split(',') {
@@ -74,20 +74,19 @@ impl HostList {
         Ok(HostList { rules, text: text.to_owned() })
     }
 
-    /// The verdict on a caller whose name nobody asks for.
+    /// The verdict on a caller whose name is not looked up.
     pub fn permits(&self, caller: &Caller) -> bool {
         self.verdict(caller, ClientName::None) == Some(true)
     }
 
-    /// The verdict on a caller. `None`: it depends on the client's name, which is to be asked for.
+    /// The verdict on a caller. `None`: it depends on the client's name, which is to be looked up.
     pub fn verdict(&self, caller: &Caller, name: ClientName<'_>) -> Option<bool> {
         let (name, asked) = match name {
             ClientName::Unasked => (None, caller.client.is_none()),
             ClientName::None => (None, true),
             ClientName::Is(name) => (Some(name), true),
         };
-        // A caller whose address is not known may be anyone: what shuts some hosts out, shuts it
-        // out.
+        // A caller of unknown address may be anyone: a list that excludes some hosts excludes it.
         let may_be_meant = |rule: &Rule| {
             let by_address = !matches!(rule.test, HostTest::Everybody | HostTest::EntrancePort(_));
             rule.shuts_out && by_address && caller.client.is_none()
@@ -103,14 +102,14 @@ impl HostList {
         Some(self.rules.first().is_some_and(|rule| rule.shuts_out))
     }
 
-    /// Adds another list behind this one, as if both had been written as one.
+    /// Appends another list, as if both had been written as one.
     pub fn append(&mut self, other: HostList) {
         self.rules.extend(other.rules);
         self.text.push(',');
         self.text.push_str(&other.text);
     }
 
-    /// Adds another list to those before it, where there are some.
+    /// Appends another list to an optional one.
     pub(crate) fn add_to(all: &mut Option<HostList>, other: HostList) {
         match all {
             Some(all) => all.append(other),
@@ -118,16 +117,16 @@ impl HostList {
         }
     }
 
-    /// As [`HostList::verdict`], and an element that names certain addresses says so: the caller was
-    /// thought of.
+    /// As [`HostList::verdict`], and an element that names certain addresses decides: the caller
+    /// was named explicitly.
     pub fn singles_out(&self, caller: &Caller, name: ClientName<'_>) -> bool {
         let narrow = |rule: &&Rule| rule.test.is_narrow() && rule.test.matches(caller, None);
         let last = self.rules.iter().rev().find(narrow);
         self.verdict(caller, name) == Some(true) && last.is_some_and(|rule| !rule.shuts_out)
     }
 
-    /// True when no caller at all is shut out: the last element is a plain `*`, or nothing that
-    /// follows one shuts anybody out.
+    /// True when no caller is excluded: the last element is a plain `*`, or no element after one
+    /// excludes any.
     pub fn permits_everybody(&self) -> bool {
         let open = self.rules.iter().rposition(|rule| rule.test == HostTest::Everybody);
         open.is_some_and(|at| self.rules[at..].iter().all(|rule| !rule.shuts_out))
@@ -141,8 +140,8 @@ impl HostList {
         })
     }
 
-    /// True when the list lets in both certain hosts and a `-Pport`: the second widens the
-    /// first, which not everybody expects.
+    /// True when the list admits both certain hosts and a `-Pport`: the second widens the first,
+    /// which may be unexpected.
     pub fn widens_hosts_by_port(&self) -> bool {
         let lets_in = |wanted: fn(&HostTest) -> bool| {
             self.rules.iter().any(|rule| !rule.shuts_out && wanted(&rule.test))

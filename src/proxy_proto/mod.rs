@@ -1,7 +1,7 @@
-//! Exits that think: what a proxy says to the client of a stream, and where it then leads.
+//! Proxy protocols: the handshake of an exit with its client, and the choice of the server.
 //!
-//! A conversation is a pure state machine: bytes and answers in, [`ProxyStep`]s out, without a
-//! descriptor, a clock or a log. The engine takes the steps, makes the access check and the
+//! A conversation is a pure state machine: bytes and results in, [`ProxyStep`]s out, without a
+//! descriptor, a clock or a log. The engine performs the steps, makes the access check and the
 //! connect, and keeps the time.
 
 #[cfg(test)]
@@ -27,88 +27,89 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use crate::cli::plan::{Proxy, Target};
 
-/// What a conversation asks for, in order.
+/// An action that a conversation requests, to be performed in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyStep {
     /// Bytes for the client.
     ToClient(Vec<u8>),
-    /// Bytes for the server that is connected.
+    /// Bytes for the connected server.
     ToServer(Vec<u8>),
-    /// Connect there (after the access check, which the engine makes); answered by
-    /// [`Conversation::connected`]. A server that was connected before is closed first.
+    /// Connect there, after the access check, which the engine makes. Answered by
+    /// [`Conversation::connected`]. The previous server is closed first.
     Connect(Target),
-    /// From now on bytes pass both ways untouched: the conversation is over, and the stream goes
-    /// back to the fast path. What the conversation still held of the client's bytes was given by
-    /// [`ProxyStep::ToServer`] before this, and the client's end, if it came already, by
-    /// [`ProxyStep::EndServer`].
+    /// From now on bytes pass unchanged in both directions: the conversation is over, and the
+    /// stream returns to the fast path. Bytes of the client that the conversation still held were
+    /// passed on by [`ProxyStep::ToServer`] before this, and the client's end, if it was received,
+    /// by [`ProxyStep::EndServer`].
     Pass,
-    /// The peer is to open a port for this client alone, at the address that the client reached it
-    /// by; answered by [`Conversation::port_opened`]. One for TCP takes one connection and is closed
-    /// then; one for UDP lives until [`ProxyStep::ClosePort`]. All are closed with the stream.
+    /// Request a port at the peer for this client alone, at the address by which the client reached
+    /// it. Answered by [`Conversation::port_opened`]. A TCP port accepts one connection and is
+    /// closed then; a UDP port lives until [`ProxyStep::ClosePort`]. All are closed with the
+    /// stream.
     OpenPort {
-        /// The conversation's own number for it, not in use by another.
+        /// The conversation's own number of the port, not in use by another.
         request: u32,
-        /// Where what comes in by it is led.
+        /// Destination of what arrives at the port.
         lead: Lead,
     },
-    /// A port of [`ProxyStep::OpenPort`] or [`ProxyStep::ListenHere`] is of no more use.
+    /// A port of [`ProxyStep::OpenPort`] or [`ProxyStep::ListenHere`] is not needed any more.
     ClosePort(u32),
-    /// Listen here for one connection of that host and no other; answered by
+    /// Listen here for one connection of that host and no other. Answered by
     /// [`Conversation::port_opened`], and by [`Conversation::port_used`] when the host connects, or
-    /// nobody did in time.
+    /// the wait times out.
     ListenHere {
-        /// The conversation's own number for it, not in use by another.
+        /// The conversation's own number of the port, not in use by another.
         request: u32,
-        /// Which address of ours to listen at; `None`: the one that packets to `from` would have.
+        /// The address of ours to listen on; `None`: the source address towards `from`.
         own: Option<IpAddr>,
-        /// Who may connect.
+        /// The host that may connect.
         from: IpAddr,
-        /// What becomes of the connection.
+        /// Use of the connection.
         then: PortUse,
     },
-    /// May the client's server be at this host? Answered by [`Conversation::host_checked`] with its
+    /// Check a host of the client's server. Answered by [`Conversation::host_checked`] with its
     /// addresses that may be reached (the access check is that of [`ProxyStep::Connect`]).
     CheckHost(Target),
-    /// No more for the server: its end of data.
+    /// End the data for the server.
     EndServer,
-    /// No more for the client: after all that was said, the stream's end.
+    /// End the stream after everything was sent to the client.
     EndClient,
-    /// As [`ProxyStep::EndClient`], but the stream is reset; why, for the log.
+    /// As [`ProxyStep::EndClient`], but reset the stream, with the reason for the log.
     Reset(String),
-    /// For the log, once per cause: what the client did or was refused.
+    /// For the log, once per cause: an event of the client, or a refusal.
     Note(String),
 }
 
-/// Where what comes in by a port that the peer has opened is led.
+/// Destination of what arrives at a port opened by the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lead {
-    /// A connection: to this server, untouched. The conversation has made sure that it may be
+    /// A connection: to this server, unchanged. The conversation has ensured that it may be
     /// reached.
     Server(SocketAddr),
-    /// Datagrams: each begins with the header of SOCKS (RFC 1928, section 7), which says where it
-    /// is sent to, after the access check; answers get one.
+    /// Datagrams: each begins with the header of SOCKS (RFC 1928, section 7), which holds its
+    /// destination, and is sent after the access check; answers get a header.
     SocksDatagrams,
 }
 
-/// What becomes of a connection that came in at a port of [`ProxyStep::ListenHere`].
+/// Use of a connection accepted at a port of [`ProxyStep::ListenHere`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortUse {
     /// The peer connects to this port of the client's host, and bytes pass between the two.
     CallClient(u16),
-    /// It is this conversation's server from now on, as after [`ProxyStep::Connect`].
+    /// It becomes this conversation's server, as after [`ProxyStep::Connect`].
     BeServer,
 }
 
-/// Why a server was not reached; each with a sentence for people.
+/// Why a server was not reached, with a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreached {
-    /// Access says no.
+    /// The access check refused it.
     NotPermitted(String),
-    /// The name is not known, or could not be looked up.
+    /// The name does not exist, or could not be looked up.
     NameNotFound(String),
-    /// The server's machine answered that nobody listens.
+    /// The server's host refused the connection.
     Refused(String),
-    /// Nobody answered in time.
+    /// The connect timed out.
     TimedOut(String),
     /// Anything else.
     Other(String),
@@ -127,44 +128,45 @@ impl Unreached {
     }
 }
 
-/// A proxy's talk with the client of one stream, and with the servers that it leads to.
+/// A proxy's handshake with the client of one stream, and with its servers.
 ///
-/// After [`ProxyStep::Pass`], [`ProxyStep::EndClient`] or [`ProxyStep::Reset`] it is over: what is told to it
-/// then has no effect.
+/// After [`ProxyStep::Pass`], [`ProxyStep::EndClient`] or [`ProxyStep::Reset`] it is over, and
+/// further calls have no effect.
 #[expect(clippy::wrong_self_convention, reason = "from here is whose bytes, not a conversion")]
 pub trait Conversation {
-    /// The stream is there: called once, before anything else. A server that speaks first does so
+    /// The stream was opened: called once, before anything else. A server that speaks first does so
     /// here.
     fn begin(&mut self, _steps: &mut Vec<ProxyStep>) {}
 
-    /// Bytes of the client, all of which are taken in. What comes behind a request that is being
-    /// served is kept within [`limits::PROXY_HEAD_BYTES`](crate::limits::PROXY_HEAD_BYTES); more
-    /// ends the conversation with an error of its protocol.
+    /// Handles bytes of the client, and consumes all of them. What follows a request in progress is
+    /// kept within [`limits::PROXY_HEAD_BYTES`](crate::limits::PROXY_HEAD_BYTES); more ends the
+    /// conversation with an error of its protocol.
     fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>);
 
-    /// The client will send no more.
+    /// The client has ended its data.
     fn client_ended(&mut self, steps: &mut Vec<ProxyStep>);
 
-    /// What became of the last [`ProxyStep::Connect`]: the server's address and our own, or why not.
+    /// Result of the last [`ProxyStep::Connect`]: the server's address and our own, or the reason.
     fn connected(
         &mut self,
         result: Result<(SocketAddr, SocketAddr), Unreached>,
         steps: &mut Vec<ProxyStep>,
     );
 
-    /// Bytes of the server that is connected.
+    /// Handles bytes of the connected server.
     fn from_server(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>);
 
-    /// The server will send no more.
+    /// The server has ended its data.
     fn server_ended(&mut self, steps: &mut Vec<ProxyStep>);
 
-    /// The server broke off: what came of it may not be all, even where its end would say so.
+    /// The server's connection was reset: its data may be incomplete, even where its end would
+    /// suggest otherwise.
     fn server_failed(&mut self, steps: &mut Vec<ProxyStep>) {
         self.server_ended(steps);
     }
 
-    /// A port that was asked for is open at this address, or why not: for [`ProxyStep::OpenPort`] at the
-    /// peer, for [`ProxyStep::ListenHere`] here.
+    /// A requested port is open at this address, or the reason why not: for [`ProxyStep::OpenPort`]
+    /// at the peer, for [`ProxyStep::ListenHere`] here.
     fn port_opened(
         &mut self,
         _request: u32,
@@ -173,8 +175,8 @@ pub trait Conversation {
     ) {
     }
 
-    /// The host that [`ProxyStep::ListenHere`] waited for has connected from this address, or why it
-    /// will not any more. The port is closed.
+    /// The host that [`ProxyStep::ListenHere`] waited for has connected from this address, or the
+    /// reason why it will not. The port is closed.
     fn port_used(
         &mut self,
         _request: u32,
@@ -183,7 +185,7 @@ pub trait Conversation {
     ) {
     }
 
-    /// What became of [`ProxyStep::CheckHost`]: the addresses that may be reached, at least one.
+    /// Result of [`ProxyStep::CheckHost`]: the addresses that may be reached, at least one.
     fn host_checked(
         &mut self,
         _result: Result<Vec<SocketAddr>, Unreached>,
@@ -191,27 +193,27 @@ pub trait Conversation {
     ) {
     }
 
-    /// The client was too slow to say what it wants: by the engine's clock,
-    /// [`limits::PROXY_ASK_SECS`](crate::limits::PROXY_ASK_SECS) after the beginning, or after the
-    /// last request ended.
+    /// The client did not make a request in time: called by the engine
+    /// [`limits::PROXY_ASK_SECS`](crate::limits::PROXY_ASK_SECS) after the start, or after the last
+    /// request ended.
     fn timed_out(&mut self, steps: &mut Vec<ProxyStep>);
 
-    /// Whether a request of the client is awaited: the clock of [`Self::timed_out`] runs.
+    /// A request of the client is awaited: the timeout of [`Self::timed_out`] runs.
     fn awaits_client(&self) -> bool;
 
-    /// What the client speaks, where its first bytes decide that and have come.
+    /// The client's protocol, once its first bytes have decided that.
     fn speaks(&self) -> Option<Proxy> {
         None
     }
 
-    /// Whether the client's bytes are of use now. While not, what comes is held: the engine should
-    /// not make room for more at the peer, so that at most a window of it comes.
+    /// Whether the client's bytes are of use now. Otherwise the engine holds them, and should grant
+    /// the peer no more credit, so that at most a window of them arrives.
     fn takes_client(&self) -> bool {
         true
     }
 }
 
-/// Adds bytes for the client, to those that are the last step already if there are.
+/// Appends bytes for the client, to the last step if that has such already.
 fn say(bytes: &[u8], steps: &mut Vec<ProxyStep>) {
     match steps.last_mut() {
         Some(ProxyStep::ToClient(said)) => said.extend_from_slice(bytes),

@@ -13,45 +13,46 @@ pub use crate::wire::Transport;
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
 pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts};
 
-/// Everything one process was told to do.
+/// Settings of one process.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How the persistent connection comes about, if there is one.
+    /// The persistent connection, if there is one.
     pub link: LinkPlan,
-    /// Where streams begin at this end, in the order given.
+    /// Entrances, in the order given.
     pub entrances: Vec<Entrance>,
-    /// The same at Unix sockets.
+    /// Entrances at Unix sockets.
     pub unix_entrances: Vec<UnixEntrance>,
-    /// Where streams from the peer leave, in the order given: the first that matches is taken.
+    /// Exits for streams of the peer, in the order given: the first that matches is used.
     pub exits: Vec<Exit>,
-    /// `RELIABLE=`: who may connect here, and whose streams of the peer are taken. `None` is
-    /// everybody.
+    /// `RELIABLE=`: the clients and peers that may connect here, and whose streams are accepted.
+    /// `None` is everybody.
     pub reliable: Option<HostList>,
-    /// How many streams there may be at once.
+    /// Limits on concurrent streams.
     pub maxima: Maxima,
-    /// What proxies may reach. Without any: all but what is this machine's or its network's own.
+    /// Destinations that proxies may reach. If empty: all but this machine's and its network's own.
     pub permits: Vec<Permit>,
-    /// Whom proxies ask for: a proxy that none of these names asks nobody.
+    /// Users of proxies. A proxy that none of these names has no authentication.
     pub authorizers: Vec<Authorizer>,
-    /// All times.
+    /// All timeouts.
     pub timeouts: Timeouts,
-    /// What `SOXCONF=` says of the protocol.
+    /// Protocol settings of `SOXCONF=`.
     pub soxconf: SoxConf,
     /// Things accepted but without effect, one sentence each, to be logged at start.
     pub notices: Vec<String>,
 }
 
 impl Plan {
-    /// The times of a stream, by the place of its exit among the [`Plan::exits`] if it has one here.
+    /// The timeouts of a stream, by the index of its exit among the [`Plan::exits`] if it has one
+    /// here.
     pub fn timeouts_of(&self, exit: Option<usize>) -> &Timeouts {
         let exit = exit.and_then(|place| self.exits.get(place));
         exit.and_then(|exit| exit.options.timeouts.as_ref()).unwrap_or(&self.timeouts)
     }
 
-    /// What `PERMIT=` says of a client of something that is no proxy, by its protocol word: one of
-    /// the source lists that are about it lets the client in, if there are any. Where it leads its
-    /// operator has said, so the lists of destinations are not asked. `None`: that depends on the
-    /// client's name.
+    /// Whether `PERMIT=` admits a client of an exit that is no proxy, by its protocol word: one of
+    /// the source lists that apply must admit the client, if there are any. Its destination is
+    /// given by the operator, so the lists of destinations are not checked. `None`: the decision
+    /// depends on the client's name.
     pub fn permits_client(
         &self,
         protocol: &str,
@@ -63,7 +64,8 @@ impl Plan {
         if verdicts.peek().is_none() {
             return Some(true);
         }
-        // The first yes decides, else whatever a name could still change.
+        // The first list that admits the client decides, otherwise any that still depends on the
+        // name.
         let either = |so_far: Option<bool>, verdict: Option<bool>| match (so_far, verdict) {
             (Some(true), _) | (_, Some(true)) => Some(true),
             (None, _) | (_, None) => None,
@@ -83,7 +85,7 @@ pub struct Bind {
     pub port: u16,
 }
 
-/// A remote address: looked up at each connect, so that a changed name is followed.
+/// A remote address, resolved at each connect, so that changes of the name take effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Literal address (no brackets) or name.
@@ -99,64 +101,65 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// One port where streams begin at this end.
+/// A port for clients at this end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {
     /// Where to listen.
     pub bind: Bind,
-    /// What is accepted there.
+    /// The transport.
     pub transport: Transport,
-    /// `?proxy=accept`: each client begins with a PROXY header, which says whose the stream is.
+    /// `?proxy=accept`: each client begins with a PROXY header, which identifies the client.
     pub proxy_header: bool,
 }
 
-/// A Unix socket where streams begin at this end.
+/// A Unix socket for clients at this end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixEntrance {
-    /// Where it is made; at most 107 bytes.
+    /// Its path; at most 107 bytes.
     pub path: PathBuf,
-    /// Who may connect: permission bits of the file.
+    /// Permission bits of the file, which decide on access.
     pub mode: u32,
     /// As of an [`Entrance`].
     pub proxy_header: bool,
 }
 
-/// One way out for streams that come from the peer.
+/// A destination for streams of the peer.
 #[derive(Debug, Clone)]
 pub struct Exit {
-    /// Protocol word as given (`tcprelay`, `telnet`, `http`, ...): for the log; the port is
-    /// already filled in.
+    /// Protocol word as given (`tcprelay`, `telnet`, `http`, ...), for the log; its port is already
+    /// filled in.
     pub protocol: String,
-    /// Where it leads.
+    /// The kind of destination.
     pub way: ExitKind,
-    /// `?proxy=`: the server is told whose the stream is before its first byte.
+    /// `?proxy=`: a PROXY header identifies the client to the server before the first byte.
     pub proxy_header: Option<ProxyHeader>,
-    /// Who may use it: by client address and remote entrance port. `None` is everybody.
+    /// Admitted clients, by address and remote entrance port. `None` is everybody.
     pub clients: Option<HostList>,
-    /// What it has for itself.
+    /// Settings of this exit alone.
     pub options: ExitOptions,
     /// The parameter as written, for messages.
     pub source: String,
 }
 
-/// `,-in(option list)`: what holds for one exit alone.
+/// `,-in(option list)`: settings of one exit.
 #[derive(Debug, Clone, Default)]
 pub struct ExitOptions {
-    /// What this proxy may reach, in place of the process's list. Without any, that one holds.
+    /// Destinations of this proxy, in place of the process's list. If empty, the process's list
+    /// applies.
     pub permits: Vec<Permit>,
-    /// Whose streams are taken, of those whom the process's list lets in. `None` is everybody.
+    /// Admitted clients, among those that the process's list admits. `None` is everybody.
     pub reliable: Option<HostList>,
-    /// Whom this proxy lets in, in place of the process's lists. Without any, those hold.
+    /// Users of this proxy, in place of the process's lists. If empty, those apply.
     pub authorizers: Vec<Authorizer>,
-    /// How many streams there may be at once through this exit, besides the process's numbers.
+    /// Limits on concurrent streams through this exit, in addition to the process's.
     pub maxima: Maxima,
-    /// All times as they are for its streams, where some are not the process's. Only those to
-    /// connect, to ask, to linger and of silence are an exit's.
+    /// All timeouts of its streams, if some differ from the process's. Only those for connecting,
+    /// requests, lingering and silence can differ.
     pub timeouts: Option<Timeouts>,
 }
 
 impl Exit {
-    /// What it carries. Only a server may be reached by UDP.
+    /// The transport towards the server. Only a server may be reached by UDP.
     pub fn transport(&self) -> Transport {
         match self.way {
             ExitKind::Server { transport, .. } | ExitKind::SamePort { transport, .. } => transport,
@@ -164,7 +167,7 @@ impl Exit {
         }
     }
 
-    /// The server that it leads to, if it leads to one by name.
+    /// The server, if the exit leads to one by name.
     pub fn target(&self) -> Option<&Target> {
         match &self.way {
             ExitKind::Server { target, .. } | ExitKind::Ftp(target) => Some(target),
@@ -173,7 +176,7 @@ impl Exit {
     }
 }
 
-/// Where an exit leads.
+/// Kinds of destinations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitKind {
     /// A server.
@@ -183,8 +186,7 @@ pub enum ExitKind {
         /// TCP or UDP towards it.
         transport: Transport,
     },
-    /// A server at the port of the entrance that the client came in by, or at one that lies so far
-    /// from it.
+    /// A server at the port of the client's entrance, plus an offset.
     SamePort {
         /// Literal address (no brackets) or name.
         host: String,
@@ -195,16 +197,16 @@ pub enum ExitKind {
     },
     /// A Unix socket (stream).
     Unix(PathBuf),
-    /// Nowhere by itself: it asks its client.
+    /// A proxy: the client names the destination.
     Proxy(Proxy),
     /// An FTP server, with its data connections.
     Ftp(Target),
-    /// Each stream is given to a command on its descriptors 0 and 1.
+    /// A command for each stream, with the stream as its descriptors 0 and 1.
     Command(String),
 }
 
 impl Transport {
-    /// The word of what carries it and adds nothing.
+    /// The protocol word of a plain relay.
     pub fn relay_word(self) -> &'static str {
         match self {
             Transport::Tcp => "tcprelay",
@@ -213,7 +215,7 @@ impl Transport {
     }
 }
 
-/// How an exit asks its client for the server.
+/// Proxy protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxy {
     /// SOCKS 4, 4a and 5.
@@ -231,7 +233,7 @@ pub enum Proxy {
 }
 
 impl Proxy {
-    /// By its protocol word, in lower case.
+    /// The proxy of a protocol word in lower case.
     pub fn of_word(word: &str) -> Option<Proxy> {
         Some(match word {
             "socks" => Proxy::Socks,
@@ -256,7 +258,7 @@ impl Proxy {
         }
     }
 
-    /// Whether what is said of one is about the other too: `socks` is both of its versions.
+    /// Whether a setting for one applies to the other: `socks` is both of its versions.
     pub fn meets(self, other: Proxy) -> bool {
         use Proxy::{Socks, Socks4, Socks5};
         self == other
@@ -264,28 +266,28 @@ impl Proxy {
     }
 }
 
-/// `PERMIT=`: something that proxies may reach, and who may use what leads to one server.
+/// `PERMIT=`: destinations of proxies, and clients of plain exits.
 #[derive(Debug, Clone)]
 pub struct Permit {
-    /// Of these proxies, and exits by their words; `None` is all.
+    /// The proxies that it applies to, by their words; `None` is all.
     pub protocols: Option<Vec<Proxy>>,
-    /// Other words of exits and of plain relays, in lower case.
+    /// The other exits and plain relays that it applies to, by their words in lower case.
     pub relays: Vec<String>,
-    /// Where to: the address, and by `-Pport` the port. Asked for proxies only.
+    /// Destinations: the address, and by `-Pport` the port. Checked for proxies only.
     pub destinations: HostList,
-    /// For whom: by client address and remote entrance port.
+    /// Admitted clients, by address and remote entrance port.
     pub sources: HostList,
     /// The parameter as written, for messages.
     pub source: String,
 }
 
 impl Permit {
-    /// Whether it is about this proxy.
+    /// Whether it applies to this proxy.
     pub fn is_of(&self, proxy: Proxy) -> bool {
         self.protocols.as_ref().is_none_or(|list| list.iter().any(|of| of.meets(proxy)))
     }
 
-    /// Whether it is about what has this protocol word.
+    /// Whether it applies to this protocol word.
     pub fn is_of_word(&self, word: &str) -> bool {
         match Proxy::of_word(word) {
             Some(proxy) => self.is_of(proxy),
@@ -303,12 +305,12 @@ pub enum ProxyHeader {
     V2,
 }
 
-/// Who asks for an exit: the client's address (if the peer said one that can be read) and the
-/// remote entrance port that it came in by.
+/// A client that asks for an exit: its address (if the peer sent one that can be read) and its
+/// remote entrance port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// The client's address.
     pub client: Option<IpAddr>,
-    /// The port of the entrance at the peer.
+    /// The port of the client's entrance at the peer.
     pub entrance_port: Option<u16>,
 }
