@@ -1,9 +1,10 @@
-//! The PROXY protocol: who a connection's client is, said before its first byte by whoever passes
-//! the connection on. Format: "The PROXY protocol, versions 1 & 2" (proxy-protocol.txt of HAProxy).
+//! The PROXY protocol: a header before the first byte of a connection, by which a balancer or relay
+//! identifies the client. Format: "The PROXY protocol, versions 1 & 2" (proxy-protocol.txt of
+//! HAProxy).
 //!
 //! Both versions are written and read. Reading is strict where a lenient reader could be made to
-//! believe in another client than the sender meant: one blank between words, plain decimal ports,
-//! lengths that fit the family.
+//! see another client than the sender meant: one blank between words, plain decimal ports, lengths
+//! that fit the family.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,17 +12,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::cli::plan::ProxyHeader;
 use crate::limits::PROXY_HEADER_BYTES;
 
-/// What version 1 begins with (section 2.1).
+/// Start of version 1 (section 2.1).
 const BEGIN_1: &[u8] = b"PROXY ";
 
 /// Longest line of version 1, its CR LF included (section 2.1).
 const LINE_BYTES_MAX: usize = 107;
 
-/// What version 2 begins with (section 2.2).
+/// Start of version 2 (section 2.2).
 const BEGIN_2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What of version 2 has one length: the beginning, version and command, family and transport,
-/// and how many bytes follow.
+/// Fixed part of version 2: the start, version and command, family and transport, and the number of
+/// bytes that follow.
 const FIXED_BYTES: usize = 16;
 
 /// Version 2 with the command LOCAL: the sender itself is the client.
@@ -34,46 +35,46 @@ const TCP4: u8 = 0x11;
 /// The same over IPv6: two addresses of 16, two ports of 2.
 const TCP6: u8 = 0x21;
 
-/// What a header says of the connection.
+/// Content of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// It is this client's, which connected to that server.
+    /// The connection is from this client, to that server.
     Client {
         /// The client's address.
         source: SocketAddr,
-        /// The address that it connected to.
+        /// The address that the client connected to.
         destination: SocketAddr,
     },
-    /// It is the sender's own, not passed on for anybody: a health check, say.
+    /// The connection is the sender's own, such as a health check.
     Own,
-    /// It is somebody's whom the sender cannot name.
+    /// The connection is from a client that the sender cannot name.
     Unknown,
 }
 
-/// What the first bytes of a connection are.
+/// Result of reading the first bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// All of them belong to a header that is not complete.
+    /// All of them belong to an incomplete header.
     More,
     /// A header.
     Header {
         /// Its length; what follows belongs to the stream.
         len_bytes: usize,
-        /// What it says.
+        /// Its content.
         said: Said,
     },
 }
 
 /// The first bytes of a connection are no header. Layer: exits and entrances; scope: one
-/// connection; begun by its client.
+/// connection; caused by its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no PROXY header: {0}")]
 pub struct NoHeader(&'static str);
 
-/// Reads the header that a connection begins with.
+/// Reads the header at the start of a connection.
 ///
 /// # Errors
-/// The bytes are none and cannot become one, or one longer than [`PROXY_HEADER_BYTES`].
+/// The bytes cannot become a header, or only one longer than [`PROXY_HEADER_BYTES`].
 pub fn read(bytes: &[u8]) -> Result<Read, NoHeader> {
     let begins = |wanted: &[u8]| {
         let both = bytes.len().min(wanted.len());
@@ -104,7 +105,7 @@ fn read_line(bytes: &[u8]) -> Result<Read, NoHeader> {
 }
 
 fn line_says(words: &[u8]) -> Result<Said, NoHeader> {
-    // What follows UNKNOWN is to be ignored, whatever it is.
+    // Everything after UNKNOWN is to be ignored.
     if words == b"UNKNOWN" || words.starts_with(b"UNKNOWN ") {
         return Ok(Said::Unknown);
     }
@@ -170,10 +171,11 @@ fn read_binary(bytes: &[u8]) -> Result<Read, NoHeader> {
             };
             client((address(0).into(), address(16).into()), &both[32..])
         }
-        // Unspecified, a Unix socket, UDP, or of a later text: nobody that could be named here.
+        // Unspecified, a Unix socket, UDP, or of a later version: no client that could be named
+        // here.
         _ => Said::Unknown,
     };
-    // What follows the addresses (TLVs) says nothing that a relay needs.
+    // The data after the addresses (TLVs) is not needed by a relay.
     Ok(Read::Header { len_bytes, said })
 }
 
@@ -186,8 +188,8 @@ fn client((source, destination): (IpAddr, IpAddr), ports: &[u8]) -> Said {
     }
 }
 
-/// Writes the header for a client that came in at `entrance`. An address that is not known (or is
-/// the unspecified one) makes the header say so: `UNKNOWN`, or the command LOCAL.
+/// Writes the header for a client that connected to `entrance`. If an address is unknown (or
+/// unspecified), the header has no addresses: `UNKNOWN`, or the command LOCAL.
 pub fn write(
     version: ProxyHeader,
     client: Option<SocketAddr>,

@@ -1,10 +1,10 @@
-//! Who may use a proxy, by user and password.
+//! Authentication of proxy users by name and password.
 
 use crate::cli::plan::User;
 
 /// Whether one of these users has this name and this password.
 ///
-/// Looks at every user and every byte, so that the time taken tells nothing of a password but
+/// Compares every user and every byte, so that the time taken reveals nothing of a password but
 /// whether its length is right.
 pub(super) fn known(users: &[User], name: &[u8], password: &[u8]) -> bool {
     let same = |a: &[u8], b: &[u8]| {

@@ -1,13 +1,15 @@
-//! FTP (RFC 959, RFC 2428): the control connection passes line by line, and where data connections
-//! go is said anew, so that the client at one end of the tunnel meets the server at the other.
+//! FTP (RFC 959, RFC 2428): the control connection passes line by line, and the addresses of data
+//! connections are rewritten, so that the client at one end of the tunnel meets the server at the
+//! other.
 //!
-//! Passive mode: the server names a port (227, 229); the peer opens one for the client alone, which
-//! leads there, and the client is told that one. Active mode: the client names its port (PORT,
-//! EPRT); we listen for the server alone and name that to it, and the peer calls the client.
+//! Passive mode: the server names a port (227, 229); the peer opens a port for the client alone,
+//! which leads there, and that one is reported to the client. Active mode: the client names its
+//! port (PORT, EPRT); we listen for the server alone and name that port to it, and the peer
+//! connects to the client.
 //!
-//! Two things keep others from being reached this way (RFC 2577): a data connection leads to the
-//! control connection's own two hosts and to no port below 1024, whatever client or server say, and
-//! encryption of the control connection, which would hide it, is refused.
+//! Two rules keep others from being reached this way (RFC 2577): a data connection leads to the
+//! control connection's own two hosts and to no port below 1024, whatever client or server request,
+//! and encryption of the control connection, which would hide it, is refused.
 //!
 //! The server is the exit's, or the one that the client names by `USER name@host[:port]`.
 
@@ -31,47 +33,47 @@ use line::{Lines, TooLong};
 use ports::{Form, Ports};
 use reply::Replies;
 
-/// Commands of RFC 2228, that hide what is said or what is transferred.
+/// Commands of RFC 2228, which encrypt the control connection or the transfers.
 const KEPT_BACK: [&str; 9] = ["AUTH", "ADAT", "PBSZ", "PROT", "CCC", "MIC", "CONF", "ENC", "TLS"];
 
-/// What the proxy leads to, and how it presents itself.
+/// The server, and the proxy's name.
 #[derive(Debug, Clone)]
 pub struct FtpConfig {
     /// The server; `None`: each client names one with its login.
     pub server: Option<Target>,
-    /// The name of the machine that the proxy says it runs on, where it asks.
+    /// The machine's name in the proxy's prompts.
     pub banner_host: String,
 }
 
-/// One client's talk with an FTP server.
+/// The conversation of one client with an FTP server.
 #[derive(Debug)]
 pub struct Ftp {
     config: FtpConfig,
-    /// The client's host, where it is known: no other gets data connections in active mode.
+    /// The client's host, if it is known: only this host gets data connections in active mode.
     client: Option<IpAddr>,
     stage: Stage,
-    /// Where the server is, as it was named.
+    /// The server's host as it was named.
     target: Option<Target>,
     client_lines: Lines,
     server_lines: Lines,
     replies: Replies,
-    /// What is due to the client, in order.
+    /// Replies due to the client, in order.
     pending: VecDeque<Due>,
     ports: Ports,
-    /// Answers of ours since the server last said something.
+    /// Replies of ours since the server's last one.
     own_answers: u32,
     client_ended: bool,
-    /// The server was told that the client has ended.
+    /// The server was informed that the client has ended.
     server_told: bool,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// The client has to name a server.
+    /// The client must name a server.
     Asking,
-    /// To the server, which then gets this name of a user, if it is not the client that says it.
+    /// Connecting to the server. It is then sent this user name, unless the client sends its own.
     Connecting(Option<Vec<u8>>),
-    /// With a server at this address, by this one of ours.
+    /// Connected to the server at the first address, from our own, the second.
     Talking {
         server: IpAddr,
         own: IpAddr,
@@ -79,26 +81,26 @@ enum Stage {
     Over,
 }
 
-/// What is due to the client.
+/// A reply due to the client.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
-    /// The server's first words. With a name of a user they are not for the client: the name is
-    /// said, and the answer to that is.
+    /// The server's greeting. If a user name is pending, the greeting is not passed to the client:
+    /// the user name is sent, and its reply is passed.
     Greeting(Option<Vec<u8>>),
-    /// A reply of the server, as it comes.
+    /// A reply of the server, unchanged.
     Reply,
-    /// The same, without the features that are kept back.
+    /// The same, without the features that are withheld.
     Features,
-    /// The server's reply to PASV or EPSV; which one the client said, and which we did.
+    /// The server's reply to PASV or EPSV; the client's command, and ours.
     Passive { asked: Form, sent: Form },
     /// The server's reply to PORT or EPRT, for this port of ours.
     Active(u32),
-    /// An answer of ours, without its line end.
+    /// A reply of ours, without its line end.
     Own(String),
 }
 
 impl Ftp {
-    /// The talk with a new client, which is at this address if the peer has said so.
+    /// A conversation with a new client, whose address the peer may have reported.
     pub fn new(config: FtpConfig, client: Option<IpAddr>) -> Ftp {
         Ftp {
             target: config.server.clone(),
@@ -120,7 +122,7 @@ impl Ftp {
         matches!(self.stage, Stage::Over)
     }
 
-    /// Does what can be done with what is there, one thing after another.
+    /// Handles everything that is buffered, one item at a time.
     fn advance(&mut self, steps: &mut Vec<ProxyStep>) {
         while !self.is_over() && self.advance_once(steps) {}
         if self.client_lines.held_bytes() > PROXY_HEAD_BYTES {
@@ -130,7 +132,7 @@ impl Ftp {
         }
     }
 
-    /// Whether there was anything to do.
+    /// Handles one item. Returns whether there was any.
     fn advance_once(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         if self.ports.is_being_opened() {
             return false;
@@ -141,7 +143,8 @@ impl Ftp {
             self.answer_now(&text, steps);
             return true;
         }
-        // Before more of the server's, so that it makes no difference how its lines are cut.
+        // Before further lines of the server, so that the result does not depend on how its lines
+        // are split.
         if self.takes_client()
             && let Some(line) = self.client_lines.next()
         {
@@ -185,7 +188,7 @@ impl Ftp {
             "PASV" => self.passive(Form::Plain, steps),
             "EPSV" => self.extended_passive(command, steps),
             "PORT" | "EPRT" => self.active(command, steps),
-            // Other ways to name an address: RFC 1639, and what some servers have.
+            // Other commands that name an address: RFC 1639, and some servers' own.
             "LPRT" | "LPSV" | "CPSV" | "SPSV" => self.answer("502 Use PASV, EPSV, PORT or EPRT"),
             "FEAT" => self.pass(command, Due::Features, steps),
             _ => self.pass(command, Due::Reply, steps),
@@ -197,7 +200,7 @@ impl Ftp {
         tell_server(&command.to_server(), steps);
     }
 
-    /// Where the client names the server: its login.
+    /// Handles the login by which the client names the server.
     fn login(&mut self, command: &Command, steps: &mut Vec<ProxyStep>) {
         let login = login::parse(&command.argument);
         match (&self.stage, login) {
@@ -211,7 +214,7 @@ impl Ftp {
                 self.answer("530 Another host needs another connection");
             }
             (_, login) => {
-                // A name without a host is the same server's.
+                // A name without a host is for the same server.
                 let name = login.map_or_else(|_| command.argument.clone(), |login| login.name);
                 self.pending.push_back(Due::Reply);
                 tell_server(&user(&name), steps);
@@ -219,7 +222,7 @@ impl Ftp {
         }
     }
 
-    /// Says something when it is its turn.
+    /// Sends a reply in its turn.
     fn answer(&mut self, text: &str) {
         self.pending.push_back(Due::Own(text.to_owned()));
     }
@@ -232,8 +235,8 @@ impl Ftp {
         }
     }
 
-    /// When everything is answered, the server learns that the client has ended. Whether there was
-    /// anything to do.
+    /// Informs the server that the client has ended, when everything is answered. Returns whether
+    /// there was anything to do.
     fn pass_end_on(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         match self.stage {
             Stage::Asking => self.end(steps),
@@ -266,7 +269,7 @@ fn user(name: &[u8]) -> Vec<u8> {
     [b"USER ", name, b"\r\n"].concat()
 }
 
-/// Adds bytes for the server, to those that are the last step already if there are.
+/// Appends bytes for the server, to the last step if that has such already.
 fn tell_server(bytes: &[u8], steps: &mut Vec<ProxyStep>) {
     match steps.last_mut() {
         Some(ProxyStep::ToServer(said)) => said.extend_from_slice(bytes),
@@ -372,7 +375,7 @@ impl Conversation for Ftp {
     fn takes_client(&self) -> bool {
         let waits = self.ports.is_being_opened()
             || self.pending.len() >= FTP_PENDING_MAX
-            // What comes behind may depend on how these end.
+            // What follows may depend on the result of these.
             || matches!(self.pending.back(), Some(Due::Greeting(_) | Due::Passive { .. }));
         matches!(self.stage, Stage::Asking | Stage::Talking { .. }) && !waits
     }

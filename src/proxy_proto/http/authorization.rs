@@ -1,5 +1,5 @@
-//! Who asks: user and password in `Proxy-Authorization` (RFC 9110 section 11.7.2), by the scheme
-//! `Basic` (RFC 7617).
+//! Authentication by user and password in `Proxy-Authorization` (RFC 9110 section 11.7.2), by the
+//! scheme `Basic` (RFC 7617).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +9,8 @@ use super::fields::Fields;
 use crate::cli::plan::User;
 use crate::proxy_proto::users;
 
-/// Whether the request is one of these users'. Every request has to say so: on one connection those
-/// of several users may follow each other.
+/// Whether the request is from one of these users. Every request must authenticate: one connection
+/// may carry requests of several users.
 pub(super) fn check(fields: &Fields<'_>, users: &[User]) -> Result<(), Fault> {
     let refused = |why| Err(Fault::new(Status::AuthenticationRequired, why));
     let mut values = fields.values("proxy-authorization");

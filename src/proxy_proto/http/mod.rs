@@ -1,16 +1,16 @@
 //! The HTTP proxy: CONNECT, and requests for whole addresses (RFC 9110, RFC 9112).
 //!
-//! A client may ask for any number of resources, one after the other, ahead of the answers too. One
-//! server is connected at a time, and stays so while the next request is for it. Heads are read,
-//! checked and written anew; bodies pass. What could be understood in two ways is refused.
+//! A client may request any number of resources, one after another, also ahead of the answers. One
+//! server is connected at a time, and is kept while the next request is for it. Heads are parsed,
+//! validated and rewritten; bodies pass. Ambiguous messages are refused.
 //!
-//! Programs in use are not exact, and are served where nobody could be misled. Taken: an LF alone at
-//! the end of an answer's lines (`scan`), a fragment and a user in the request's address and a user in
-//! `Host` (dropped: none of it goes on; see `address`), CONNECT without `Host` (`request`). Strict:
-//! whatever says where a request ends, since whoever stands before or behind could see another
-//! request in it: CRLF and nothing else at the end of its lines, lengths and codings without a
-//! contradiction, no blanks before a colon, no folded lines, exactly one `Host` of what is passed on, and
-//! chunks to the letter in both directions.
+//! Programs in use are not exact, and are served where the deviation cannot mislead another party.
+//! Accepted: a bare LF at the end of an answer's lines (`scan`), a fragment and a user in the
+//! request's address and a user in `Host` (dropped, not passed on; see `address`), CONNECT without
+//! `Host` (`request`). Strict: everything that delimits requests, since a party before or behind
+//! could see another request in it: CRLF and nothing else at the end of its lines, lengths and
+//! codings without a contradiction, no blanks before a colon, no folded lines, exactly one `Host`
+//! in what is passed on, and chunks to the letter in both directions.
 
 mod address;
 mod authorization;
@@ -38,7 +38,7 @@ use held::Held;
 use request::Asked;
 use scan::{LineEnd, Scan};
 
-/// What the proxy calls itself, and who may use it.
+/// The proxy's name, and authentication.
 pub struct HttpConfig {
     /// For the field `Via`: a host's name or any other word of RFC 9110's `token`.
     pub via: String,
@@ -46,17 +46,17 @@ pub struct HttpConfig {
     pub users: Option<Vec<User>>,
 }
 
-/// One client's talk with the HTTP proxy.
+/// The conversation with one client.
 pub struct Http {
     config: Arc<HttpConfig>,
     state: State,
-    /// What the client said and was not used yet.
+    /// Bytes of the client that are not consumed yet.
     held: Held,
-    /// How far it was looked through for a head.
+    /// Progress of the search for a head.
     scan: Scan,
-    /// The server that is connected, and may be asked again.
+    /// The connected server, which may be used for the next request.
     server: Option<Target>,
-    /// The beginning of a server's answer, until its head is whole.
+    /// The start of a server's answer, until its head is complete.
     answer: Vec<u8>,
     /// See `scan`.
     answer_scan: Scan,
@@ -71,13 +71,13 @@ enum State {
     /// For CONNECT.
     Tunnelling,
     Connecting(Box<Exchange>),
-    /// The server is connected, and has the request's head.
+    /// The server is connected, and was sent the request's head.
     Serving(Box<Exchange>),
     Over,
 }
 
 impl Http {
-    /// The talk with a new client. An `Arc` lets all streams of an exit share what they need.
+    /// A conversation with a new client. An `Arc` lets all streams of an exit share the settings.
     pub fn new(config: impl Into<Arc<HttpConfig>>) -> Self {
         Http {
             config: config.into(),
@@ -92,7 +92,7 @@ impl Http {
         }
     }
 
-    /// Goes on with what is held, as far as it goes.
+    /// Handles the buffered bytes as far as possible.
     fn turn(&mut self, steps: &mut Vec<ProxyStep>) {
         loop {
             let goes_on = match &self.state {
@@ -112,7 +112,8 @@ impl Http {
         }
     }
 
-    /// Begins to serve the next request, if its head is there. Whether there is more to do.
+    /// Starts to serve the next request, if its head is complete. Returns whether there is more to
+    /// do.
     fn take_request(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         let mut head_only = false;
         let asked = match self.scan.find(self.held.bytes(), request::begins, LineEnd::Crlf) {
@@ -157,7 +158,7 @@ impl Http {
         self.state = State::Connecting(exchange);
     }
 
-    /// The server is connected: it gets the request's head.
+    /// The server is connected: sends it the request's head.
     fn serve(&mut self, mut exchange: Box<Exchange>, steps: &mut Vec<ProxyStep>) {
         self.server = Some(exchange.target.clone());
         if exchange.is_reused && exchange.is_repeatable {
@@ -168,7 +169,7 @@ impl Http {
         self.state = State::Serving(exchange);
     }
 
-    /// Passes what belongs to the request's body, and says how much that was.
+    /// Passes on the part that belongs to the request's body, and returns its length.
     fn pass_body(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) -> usize {
         let State::Serving(exchange) = &mut self.state else { return 0 };
         let mut out = Vec::new();
@@ -182,8 +183,8 @@ impl Http {
         })
     }
 
-    /// Whether the exchange is over, and the next can begin. A server may have answered before it
-    /// has all of the request: the rest then follows.
+    /// Whether the exchange is complete, so that the next can start. A server may have answered
+    /// before it has received the whole request: the rest then follows.
     fn settle(&mut self, steps: &mut Vec<ProxyStep>) -> bool {
         let State::Serving(exchange) = &self.state else { return false };
         let sent = exchange.body.has_ended();
@@ -212,14 +213,14 @@ impl Http {
         true
     }
 
-    /// The server that is connected is not asked again.
+    /// Marks the connected server as not reusable.
     fn drop_server(&mut self, steps: &mut Vec<ProxyStep>) {
         if self.server.take().is_some() {
             steps.push(ProxyStep::EndServer);
         }
     }
 
-    /// The request is not served: answers so, if nothing was answered yet.
+    /// Ends the request with an error, which is sent if no answer was started.
     fn fail(&mut self, fault: Fault, steps: &mut Vec<ProxyStep>) {
         let with_content = match &self.state {
             State::Over => return,
@@ -236,7 +237,7 @@ impl Http {
         self.refuse(fault, with_content, steps);
     }
 
-    /// Answers why not, and that was all.
+    /// Answers with the error, and ends the conversation.
     fn refuse(&mut self, fault: Fault, with_content: bool, steps: &mut Vec<ProxyStep>) {
         say(&fault.answer(with_content), steps);
         steps.push(ProxyStep::Note(fault.why.into_owned()));
@@ -251,7 +252,7 @@ impl Http {
         self.server = None;
     }
 
-    /// The conversation is over, and bytes pass.
+    /// Ends the conversation: bytes pass from here on.
     fn pass(&mut self, steps: &mut Vec<ProxyStep>) {
         if !self.held.bytes().is_empty() {
             say_to_server(self.held.bytes(), steps);
@@ -268,7 +269,7 @@ impl Conversation for Http {
         if matches!(self.state, State::Over) {
             return;
         }
-        // What is in the middle of a body need not be held.
+        // The middle of a body need not be buffered.
         let used = if self.held.bytes().is_empty() { self.pass_body(bytes, steps) } else { 0 };
         self.held.add(&bytes[used..]);
         self.turn(steps);
@@ -315,7 +316,8 @@ impl Conversation for Http {
 
     fn server_failed(&mut self, steps: &mut Vec<ProxyStep>) {
         match &self.state {
-            // An answer that ends with the connection is cut short, and nothing in it says so.
+            // An answer delimited by the end of the connection is cut short, and nothing in it
+            // shows that.
             State::Serving(exchange) if exchange.answer_is_under_way() => {
                 let why = "the server broke off in the middle of its answer";
                 self.end(ProxyStep::Reset(why.into()), steps);
@@ -329,8 +331,8 @@ impl Conversation for Http {
             return;
         }
         if self.has_served && !self.scan.has_begun() {
-            // Behind an answer nobody waits for another: it could be taken for that of a request
-            // which is on its way.
+            // Nothing may follow the final answer: it could be taken for the answer to a request
+            // that is in flight.
             return self.end(ProxyStep::EndClient, steps);
         }
         self.fail(Fault::new(Status::RequestTimeout, "no whole request came in time"), steps);
@@ -349,7 +351,7 @@ impl Conversation for Http {
     }
 }
 
-/// Adds bytes for the server, to those that are the last step already if there are.
+/// Appends bytes for the server, to the last step if that has such already.
 fn say_to_server(bytes: &[u8], steps: &mut Vec<ProxyStep>) {
     match steps.last_mut() {
         Some(ProxyStep::ToServer(said)) => said.extend_from_slice(bytes),

@@ -1,19 +1,19 @@
-//! Where a head ends, before anything else is made of it.
+//! Finding the end of a head, before it is parsed.
 //!
-//! RFC 9112 section 2.2 lets a recipient take a bare LF for a line's end, and httparse does. In a
-//! request whoever stands before us may have read it otherwise, which is how requests are smuggled:
-//! there a line ends with CRLF and nothing else does. In an answer an LF alone is taken, as clients
-//! take it and some servers send it: its head is written anew, so nobody behind sees another one, and
-//! it is we who ask, one request after the other.
+//! RFC 9112 section 2.2 lets a recipient accept a bare LF as a line's end, and httparse does. In a
+//! request, the party before us may have read it otherwise, which is how requests are smuggled:
+//! there a line ends with CRLF and nothing else. In an answer a bare LF is accepted, as clients
+//! accept it and some servers send it: its head is rewritten, so no party behind sees another one,
+//! and the requests are ours, one after another.
 
 use std::ops::Range;
 
 use crate::limits::PROXY_HEAD_BYTES;
 
-/// Why bytes are no head, whatever comes behind them.
+/// Why bytes cannot become a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoHead {
-    /// It does not begin like one.
+    /// It does not start like one.
     Strange,
     BareLf,
     BareCr,
@@ -26,24 +26,24 @@ pub(super) enum NoHead {
 pub(super) enum LineEnd {
     /// CRLF and nothing else: requests.
     Crlf,
-    /// LF alone too: answers.
+    /// Also a bare LF: answers.
     LfToo,
 }
 
-/// What a head may begin with: whether a byte can stand at an offset.
+/// Valid starts of a head: whether a byte can stand at an offset.
 pub(super) type Begins = fn(usize, u8) -> bool;
 
-/// How far bytes were looked through.
+/// Progress of the search.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Where the head begins: behind empty lines, which RFC 9112 section 2.2 wants ignored.
+    /// Start of the head, after empty lines, which RFC 9112 section 2.2 wants ignored.
     start: usize,
     next: usize,
 }
 
 impl Scan {
-    /// The place of the head with its empty line, once that is there. `bytes` are those of the last
-    /// call, and more.
+    /// The range of the head with its empty line, once it is complete. `bytes` are those of the
+    /// last call, and more.
     pub(super) fn find(
         &mut self,
         bytes: &[u8],
@@ -67,7 +67,7 @@ impl Scan {
                     }
                 }
                 _ if behind_cr => return Err(NoHead::BareCr),
-                // That the first line is empty is still possible.
+                // The first line may still be empty.
                 b'\r' if at == self.start => {}
                 _ if !begins(at - self.start, byte) => return Err(NoHead::Strange),
                 _ => {}
@@ -77,7 +77,7 @@ impl Scan {
         Ok(None)
     }
 
-    /// Whether something of a head was seen.
+    /// Whether a part of a head was found.
     pub(super) fn has_begun(&self) -> bool {
         self.next > self.start
     }

@@ -1,7 +1,7 @@
 //! The SOCKS proxy: 4, 4a, and 5 (RFC 1928) with or without user and password (RFC 1929).
 //!
-//! BIND lets one connection in, of the host that the client has named. The port of UDP ASSOCIATE is
-//! opened by the peer, where the client is; its datagrams do not pass the conversation, which only
+//! BIND accepts one connection, from the host that the client has named. The port of UDP ASSOCIATE
+//! is opened by the peer, where the client is. Its datagrams bypass the conversation, which only
 //! waits for the client's end.
 
 mod address;
@@ -26,11 +26,11 @@ use request::{Fault, Password, Request};
 /// The number of a conversation's only port.
 const PORT: u32 = 1;
 
-/// Who may use the proxy, and by which version.
+/// Versions served, and authentication.
 pub struct SocksConfig {
     /// One of the versions, or both: [`Proxy::Socks`].
     pub versions: Proxy,
-    /// Whom SOCKS 5 lets in; `None` is everybody.
+    /// Users of SOCKS 5; `None` is everybody.
     pub users: Option<Vec<User>>,
     /// There are users for SOCKS 4 too. It has no passwords, so it is refused.
     pub four_has_users: bool,
@@ -43,20 +43,20 @@ impl From<Option<Vec<User>>> for SocksConfig {
     }
 }
 
-/// One client's talk with the SOCKS proxy.
+/// The conversation with one client.
 pub struct Socks {
     config: Arc<SocksConfig>,
     state: State,
-    /// That of the client's first byte.
+    /// Version in the client's first byte.
     version: Option<Version>,
-    /// What the client said and was not used yet; early data at the end.
+    /// Bytes of the client that are not consumed yet; in the end early data.
     held: Vec<u8>,
     client_ended: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The first message is awaited: of 4 the request, of 5 the methods.
+    /// The first message is awaited: the request of 4, or the methods of 5.
     First,
     /// 5: user and password are awaited.
     Password,
@@ -64,25 +64,25 @@ enum State {
     Request,
     Connecting(Version),
     Binding(Version, Bind),
-    /// UDP ASSOCIATE: the peer is to open the port.
+    /// UDP ASSOCIATE: the peer was asked for the port.
     Opening,
-    /// The port is there for as long as the client is.
+    /// The port stays open until the client ends.
     Associated,
     Over,
 }
 
-/// How far BIND is.
+/// Progress of BIND.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bind {
-    /// May the host that the client has named be reached?
+    /// The access check of the host that the client has named.
     Checking,
     Opening,
-    /// The client has the first answer.
+    /// The first answer was sent.
     Waiting,
 }
 
 impl Socks {
-    /// The talk with a new client. An `Arc` lets all streams of an exit share what they need.
+    /// A conversation with a new client. An `Arc` lets all streams of an exit share the settings.
     pub fn new(config: impl Into<Arc<SocksConfig>>) -> Self {
         Socks {
             config: config.into(),
@@ -93,7 +93,7 @@ impl Socks {
         }
     }
 
-    /// Uses up what is held, as far as whole messages go.
+    /// Handles the buffered bytes, message by message.
     fn read(&mut self, steps: &mut Vec<ProxyStep>) {
         loop {
             let taken = match self.state {
@@ -120,7 +120,7 @@ impl Socks {
                     None
                 }
                 State::Opening | State::Associated => {
-                    // What is said beside the datagrams has no meaning.
+                    // Data beside the datagrams has no meaning.
                     self.held = Vec::new();
                     None
                 }
@@ -133,7 +133,7 @@ impl Socks {
         }
     }
 
-    /// Whether the client's version is served. One that is not is told so in its own terms.
+    /// Whether the client's version is served. If not, the client is answered in that version.
     fn serves(&mut self, version: Version, steps: &mut Vec<ProxyStep>) -> bool {
         self.version = Some(version);
         if version.proxy().meets(self.config.versions) {
@@ -151,8 +151,8 @@ impl Socks {
         false
     }
 
-    /// The readers give the bytes that a whole message had, and `None` while it is not whole, or
-    /// when it was the last.
+    /// The readers return the length of a whole message, and `None` while it is incomplete, or
+    /// after the last one.
     fn read_methods(&mut self, steps: &mut Vec<ProxyStep>) -> Option<usize> {
         let (methods, bytes) = request::methods(&self.held)?;
         let (method, next) = match self.config.users {
@@ -234,20 +234,20 @@ impl Socks {
         Some(bytes)
     }
 
-    /// Says no to the request, and why to the log.
+    /// Refuses the request, and logs the reason.
     fn refuse(&mut self, version: Version, reply: Reply, why: &str, steps: &mut Vec<ProxyStep>) {
         steps.push(ProxyStep::ToClient(reply::request(version, reply, None)));
         steps.push(ProxyStep::Note(format!("SOCKS {version}: {why}")));
         self.end(ProxyStep::EndClient, steps);
     }
 
-    /// The server was not reached, which who has tried it has logged.
+    /// The server was not reached, which the engine has logged.
     fn not_reached(&mut self, version: Version, why: &Unreached, steps: &mut Vec<ProxyStep>) {
         steps.push(ProxyStep::ToClient(reply::request(version, why.into(), None)));
         self.end(ProxyStep::EndClient, steps);
     }
 
-    /// The server is there, at (or for the client behind) this address, and bytes pass.
+    /// The server is connected, at this address (or for the client behind it), and bytes pass.
     fn pass(&mut self, version: Version, address: SocketAddr, steps: &mut Vec<ProxyStep>) {
         steps.push(ProxyStep::ToClient(reply::request(version, Reply::Granted, Some(address))));
         if !self.held.is_empty() {
@@ -303,7 +303,7 @@ impl Conversation for Socks {
             Ok(addresses) => addresses,
             Err(why) => return self.not_reached(version, &why, steps),
         };
-        // The client has to be told ours towards it, for which 4 has no room if it is IPv6.
+        // The client gets our address towards it; 4 has no room for an IPv6 one.
         let fits = |ip: &IpAddr| version == Version::Five || ip.is_ipv4();
         match addresses.iter().map(|address| address.ip().to_canonical()).find(fits) {
             Some(from) => {
@@ -345,7 +345,7 @@ impl Conversation for Socks {
                     self.end(ProxyStep::EndClient, steps);
                 }
             }
-            // As if it were not known here: that makes a client do without.
+            // Answered as an unknown command: that makes a client do without.
             (State::Opening, Err(why)) => {
                 let why = format!("no port for UDP ASSOCIATE: {why}");
                 self.refuse(Version::Five, Reply::CommandNotSupported, &why, steps);
@@ -370,7 +370,7 @@ impl Conversation for Socks {
         }
     }
 
-    /// Nothing: with a server the conversation is over.
+    /// Not called: with a server the conversation is over.
     fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<ProxyStep>) {}
 
     /// As [`Self::from_server`].

@@ -1,4 +1,4 @@
-//! What the proxy answers, as bytes.
+//! Encoding of the proxy's replies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use crate::proxy_proto::Unreached;
 pub(super) const NO_AUTHENTICATION: u8 = 0;
 /// Method of RFC 1928 section 3: user and password (RFC 1929).
 pub(super) const USER_PASSWORD: u8 = 2;
-/// RFC 1928 section 3: none of the methods will do.
+/// RFC 1928 section 3: none of the methods is acceptable.
 pub(super) const NO_METHOD: u8 = 0xff;
 
 /// Version of SOCKS.
@@ -23,7 +23,7 @@ pub(super) enum Version {
 }
 
 impl Version {
-    /// What `PERMIT=` and `AUTHORIZER=` call it.
+    /// Its word in `PERMIT=` and `AUTHORIZER=`.
     pub(super) fn proxy(self) -> Proxy {
         match self {
             Version::Four => Proxy::Socks4,
@@ -38,7 +38,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What became of a request: the numbers of RFC 1928 section 6.
+/// Result of a request: the numbers of RFC 1928 section 6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reply {
     Granted = 0,
@@ -46,7 +46,7 @@ pub(super) enum Reply {
     NotAllowed = 2,
     HostUnreachable = 4,
     ConnectionRefused = 5,
-    /// In words "TTL expired", which is what servers commonly say of a connect that timed out.
+    /// Its text is "TTL expired", which servers commonly use for a connect that timed out.
     TimedOut = 6,
     CommandNotSupported = 7,
     AddressKindNotSupported = 8,
@@ -64,18 +64,18 @@ impl From<&Unreached> for Reply {
     }
 }
 
-/// The method that was chosen.
+/// The selected method.
 pub(super) fn method(method: u8) -> Vec<u8> {
     vec![5, method]
 }
 
-/// Whether user and password will do; 1 is the version of RFC 1929.
+/// Whether user and password are accepted; 1 is the version of RFC 1929.
 pub(super) fn password(known: bool) -> Vec<u8> {
     vec![1, u8::from(!known)]
 }
 
-/// The answer to a request, with the address that belongs to it if there is one: ours towards the
-/// server, that of a port that was opened, or who has connected to one.
+/// The reply to a request, with its address if there is one: ours towards the server, that of an
+/// opened port, or that of the host that connected to one.
 pub(super) fn request(version: Version, reply: Reply, address: Option<SocketAddr>) -> Vec<u8> {
     let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let address = address.unwrap_or(none);
@@ -97,8 +97,8 @@ pub(super) fn request(version: Version, reply: Reply, address: Option<SocketAddr
     }
 }
 
-/// The answer to a request of version 4 where users have to say who they are: 93 is "client and
-/// user do not belong together".
+/// The reply to a request of version 4 where users must authenticate: 93 is "client and user do not
+/// belong together".
 pub(super) fn no_such_user() -> Vec<u8> {
     vec![0, 93, 0, 0, 0, 0, 0, 0]
 }

@@ -1,5 +1,5 @@
-//! What the client says, from bytes. Every reader gives `None` while the message is not whole, and
-//! a fault as soon as it shows, so that it makes no difference in which pieces the bytes come.
+//! Parsing of the client's messages. Every reader returns `None` while the message is incomplete,
+//! and an error as soon as it shows, so that the result does not depend on how the bytes are split.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,38 +14,38 @@ const BIND: u8 = 2;
 /// UDP ASSOCIATE, of version 5.
 const ASSOCIATE: u8 = 3;
 
-/// What the client asks for.
+/// The client's request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Connect(Target),
-    /// The host that will connect; the port may be 0, as not known.
+    /// The host that will connect; the port may be 0 for unknown.
     Bind(Target),
-    /// Where the client will send from is not looked at: the entrance takes the client's own address
-    /// and no other.
+    /// The address that the client will send from is ignored: the entrance accepts the client's own
+    /// address and no other.
     Associate,
     /// Another command.
     Other(u8),
 }
 
-/// Who the client says it is.
+/// User and password of the client.
 pub(super) struct Password<'b> {
     pub(super) user: &'b [u8],
     pub(super) password: &'b [u8],
 }
 
-/// What is wrong with a message.
+/// An invalid message.
 #[derive(Debug)]
 pub(super) struct Fault {
-    /// What the client is told.
+    /// The reply to the client.
     pub(super) reply: Reply,
     /// For the log.
     pub(super) why: String,
 }
 
-/// What was read and the bytes that it had, once it is whole.
+/// The parsed value and its length in bytes, once it is complete.
 type Whole<T> = Result<Option<(T, usize)>, Fault>;
 
-/// The methods that are offered (RFC 1928 section 3), behind a byte 5.
+/// The offered methods (RFC 1928 section 3), after a byte 5.
 pub(super) fn methods(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let end = 2 + usize::from(*bytes.get(1)?);
     Some((bytes.get(2..end)?, end))
@@ -72,7 +72,7 @@ pub(super) fn password(bytes: &[u8]) -> Whole<Password<'_>> {
     Ok(both())
 }
 
-/// A request of version 5 (RFC 1928 section 4). What stands in its reserved byte is ignored.
+/// A request of version 5 (RFC 1928 section 4). Its reserved byte is ignored.
 pub(super) fn five(bytes: &[u8]) -> Whole<Request> {
     match bytes {
         [] => return Ok(None),
@@ -95,7 +95,7 @@ pub(super) fn five(bytes: &[u8]) -> Whole<Request> {
 }
 
 /// A request of version 4, or of 4a: with an address of 0.0.0.1 to 0.0.0.255, and the host's name
-/// behind the user's.
+/// after the user's.
 pub(super) fn four(bytes: &[u8]) -> Whole<Request> {
     let &[_, command, high, low, a, b, c, d, ref rest @ ..] = bytes else { return Ok(None) };
     let Some(user_bytes) = text_bytes(rest, "user's")? else { return Ok(None) };
@@ -143,9 +143,9 @@ fn connect(host: String, port: u16) -> Result<Request, Fault> {
     }
 }
 
-/// Nobody is let in whom the client has not named: a port for all the world would be one that the
-/// world does not know of. The port is that of the server which the client talks to already, and
-/// clients that do not know it say 0.
+/// Only the host that the client has named is accepted: a port for everybody would be open to
+/// strangers. The port is that of the server which the client is connected to already; clients that
+/// do not know it send 0.
 fn bind(host: Host<'_>, port: u16) -> Result<Request, Fault> {
     let is_empty = matches!(host, Host::Text([]));
     let host = if is_empty { String::new() } else { self::host(host)? };

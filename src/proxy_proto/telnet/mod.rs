@@ -1,10 +1,10 @@
 //! The telnet proxy: asks its client for a host, then passes everything through.
 //!
 //! While it asks it is a plain server in line mode: it agrees to no option, and the client echoes
-//! and edits. Options that the client and the server agree on pass through untouched.
+//! and edits. Options that the client and the server agree on pass through unchanged.
 //!
-//! What begins the lines (`>> Host name: `, `-- Connected to `, and `!!!!!!!!` where something went
-//! wrong) is the original's: terminal programs that dial through such a proxy wait for it.
+//! The starts of the lines (`>> Host name: `, `-- Connected to `, and `!!!!!!!!` for failures) are
+//! the original's: terminal programs that dial through such a proxy wait for them.
 
 mod line;
 mod request;
@@ -21,22 +21,22 @@ use request::Request;
 const PROMPT: &[u8] = b">> Host name: ";
 const TROUBLE: &str = "!!!!!!!!";
 
-/// How the proxy presents itself.
+/// The proxy's name.
 #[derive(Debug, Clone)]
 pub struct TelnetConfig {
-    /// The name of the machine that the proxy says it runs on.
+    /// The machine's name in the prompts.
     pub banner_host: String,
 }
 
-/// One client's talk with the telnet proxy.
+/// The conversation with one client.
 #[derive(Debug)]
 pub struct Telnet {
     config: TelnetConfig,
     state: State,
     reader: Reader,
-    /// What the client typed ahead, as it came: the server's if it is reached, else the next line.
+    /// Raw bytes that the client typed ahead: for the server if it is reached, else the next line.
     held: Vec<u8>,
-    /// Bytes that came since a connect was last asked for.
+    /// Bytes received since the last connect.
     asked_bytes: usize,
     failures: u32,
     prompts: u32,
@@ -51,7 +51,7 @@ enum State {
 }
 
 impl Telnet {
-    /// The talk with a new client.
+    /// A conversation with a new client.
     pub fn new(config: TelnetConfig) -> Self {
         Telnet {
             config,
@@ -65,7 +65,7 @@ impl Telnet {
         }
     }
 
-    /// Takes what the client said, until it has named a host.
+    /// Handles bytes of the client until it has named a host.
     fn read(&mut self, mut bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         while self.state == State::Asking && !bytes.is_empty() {
             let (taken, heard) = self.reader.take(bytes);
@@ -112,7 +112,7 @@ impl Telnet {
         say(PROMPT, steps);
     }
 
-    /// Says why it came to nothing, and asks again, some times.
+    /// Reports the failure, and prompts again, a limited number of times.
     fn failed(&mut self, why: &str, steps: &mut Vec<ProxyStep>) {
         self.failures += 1;
         if self.failures == TELNET_FAILURES_MAX {
@@ -193,7 +193,7 @@ impl Conversation for Telnet {
         }
     }
 
-    /// Nothing: the answer to a connect that succeeds is the end of the conversation.
+    /// Not called: a successful connect ends the conversation.
     fn from_server(&mut self, _bytes: &[u8], _steps: &mut Vec<ProxyStep>) {}
 
     /// As [`Self::from_server`].
