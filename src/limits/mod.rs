@@ -6,19 +6,19 @@
 //! Files, whose constants are all found here, by their names alone:
 //!
 //! - `cli`: the command line, parameter files and the plan.
-//! - `session`: streams, original peers, what is said beside the data, keep-alive and round trip.
-//! - `windows`: what may be on the way in one stream.
-//! - `link_window`: frames, and what may be on the way over the whole connection.
-//! - `datagrams`: their queues, buffers and rests.
+//! - `session`: streams, original peers, control frames, keep-alive and round trip.
+//! - `windows`: bytes in flight of one stream.
+//! - `link_window`: frames, and bytes in flight over the whole link.
+//! - `datagrams`: their queues, buffers and read pauses.
 //! - `connections`: ports, clients, the persistent connection, and the worker's waits.
-//! - `names`: looking up servers, clients, and the destinations of SOCKS flows.
-//! - `buffers`: what is received into, held for slow readers, and gathered for a send.
+//! - `names`: resolving servers, clients, and the destinations of SOCKS flows.
+//! - `buffers`: received data, data held for slow readers, and gathered sends.
 //! - `copying`: sends without a copy, splicing and pipes.
 //! - `drivers`: io_uring and epoll.
 //! - `serial_line`: serial devices, and the link layer over them.
-//! - `log`: lines that wait, and those that others can cause.
+//! - `log`: queued lines, and the rate of lines that others can cause.
 //! - `commands`: commands as links and as servers.
-//! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and ports on request.
+//! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and port requests.
 //! - `demo`: the demo's traffic.
 
 mod buffers;

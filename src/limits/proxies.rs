@@ -15,8 +15,8 @@ pub const PROXY_HEAD_BYTES: usize = 64 << 10;
 /// is then still in the engine's hands when the request is seen, and waits there.
 pub const PROXY_PIECE_BYTES: usize = 16 << 10;
 
-/// Bytes for its server that wait to be sent at which a proxy listens no more to its client: enough
-/// to keep a fast upload going, and the client's window bounds what waits behind.
+/// Bytes queued for its server at which a proxy stops reading its client: enough to keep a fast
+/// upload going. The client's window bounds what is queued behind.
 pub const PROXY_WAITING_BYTES: u64 = 64 << 10;
 
 /// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers
@@ -31,7 +31,7 @@ pub const SOCKS_TEXT_BYTES: usize = 255;
 /// room for blanks.
 pub const TELNET_LINE_BYTES: usize = 512;
 
-/// Hosts that the telnet proxy's client may name in vain: then it is told why for the last time.
+/// Hosts that the telnet proxy's client may name in vain, before it is disconnected.
 pub const TELNET_FAILURES_MAX: u32 = 3;
 
 /// How often the telnet proxy prompts in one conversation, empty lines included: nobody leans on the
@@ -46,8 +46,8 @@ pub const FTP_LINE_BYTES: usize = 8 << 10;
 /// log in with one packet four or five.
 pub const FTP_PENDING_MAX: usize = 32;
 
-/// Commands that the FTP proxy itself answers one after another, without a word of the server between
-/// them. Nobody needs as many, and nobody has to read what they are answered.
+/// Commands that the FTP proxy itself answers one after another, without a reply of the server
+/// between them. No client needs as many.
 pub const FTP_OWN_ANSWERS_MAX: u32 = 64;
 
 /// Lowest port that an FTP data connection may lead to: services live below (RFC 2577, section 3).
@@ -57,26 +57,26 @@ pub const FTP_DATA_PORT_MIN: u16 = 1024;
 /// servers that we know take about 100.
 pub const HTTP_FIELDS_MAX: usize = 128;
 
-/// Longest extension of a chunk, in bytes with the blanks before it. Nobody uses any; some servers
-/// fill up the size with blanks.
+/// Longest extension of a chunk, in bytes with the blanks before it. Extensions are not in use;
+/// some servers pad the size with blanks.
 pub const HTTP_EXTENSION_BYTES: usize = 256;
 
-/// Most that the HTTP proxy keeps of what comes behind a request while its server is being
-/// connected, or its answer is on the way: the window that the peer has, so that no upload is
-/// refused because it was fast, and the head that came before it.
+/// Most that the HTTP proxy buffers behind a request while its server is being connected, or its
+/// answer is pending: the peer's window, so that no upload is refused because it was fast, and the
+/// head before it.
 pub const HTTP_HELD_BYTES: usize = WINDOW_BYTES as usize + PROXY_HEAD_BYTES;
 
-/// SockMux 1: ports that an exit may have asked of its peer for one stream without an answer, and
-/// those that a stream has at once, there and here. FTP and SOCKS need one at a time; a client that
-/// gives up one for the next may have two under way.
+/// SockMux 1: most unanswered port requests of an exit for one stream, and most ports of a stream
+/// at once, at either end. FTP and SOCKS need one at a time; a client that gives up one for the
+/// next may have two pending.
 pub const PORTS_PER_STREAM: usize = 4;
 
-/// Ports on request at once, of all streams: each is a descriptor, and one of some 28,000 ports that
-/// the kernel has to give. Clients in the middle of a transfer need none any more.
+/// Most requested ports of all streams: each is a descriptor, and one of the kernel's some 28,000
+/// ephemeral ports. Clients in the middle of a transfer need none any more.
 pub const PORTS_ON_REQUEST_MAX: usize = 1024;
 
-/// How long a TCP port on request waits for its client, in seconds. It connects as soon as it has
-/// heard of the port, over the slowest line within some seconds; most who do not have gone.
+/// How long a requested TCP port waits for its client, in seconds. The client connects as soon as
+/// it knows the port, within some seconds over the slowest line.
 pub const PORT_WAIT_SECS: u64 = 60;
 
 /// Lowest port of a client's host that is connected to for a server: below are the services that
