@@ -1,8 +1,8 @@
-//! The command that carries the tunnel: started, listened to, ended, and started again.
+//! The command that carries the link (`proc@`): started, its standard error logged, terminated and
+//! restarted.
 //!
-//! It may end before its link does, or its link before it. Whichever is first, the other follows,
-//! and the command is started again when both are over. Commands that streams are given to are in
-//! [`crate::worker::stream::exec`].
+//! Command and link may end in either order. When one ends the other is ended too, and the command
+//! is restarted when both have ended. Commands of exits are in [`crate::worker::stream::exec`].
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,19 +20,19 @@ use crate::worker::context::{Cx, Effect};
 use crate::worker::log_limit::{Class, LogLimit};
 use crate::worker::token::Kind;
 
-/// A command that was started.
+/// A running command.
 #[derive(Debug)]
 pub(super) struct Carrier {
     command: RunningCommand,
-    /// Our end of its standard input and output.
+    /// The local end of its standard input and output.
     socket: Fd,
-    /// Its standard error is left alone until then.
+    /// Its standard error is not read until then.
     rests_until: Option<Moment>,
-    /// Its link is over: what happens to it then, if it does not end by itself.
+    /// Set once its link has ended: the next step if it does not exit by itself.
     ends: Option<(Moment, Step)>,
 }
 
-/// What ends a command that does not end by itself.
+/// How a command is ended that does not exit by itself.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Terminate,
@@ -50,7 +50,7 @@ impl Carrier {
     }
 }
 
-/// The command's name for the log.
+/// Name of the command in the log.
 pub(super) fn name(command: &str) -> String {
     match command.char_indices().nth(COMMAND_NAME_CHARS) {
         Some((end, _)) => format!("proc@{}...", &command[..end]),
@@ -59,7 +59,7 @@ pub(super) fn name(command: &str) -> String {
 }
 
 impl Connector {
-    /// Starts the connector's command; a tunnel begins with it.
+    /// Starts the command; its tunnel begins in the same turn.
     pub(super) fn start_command<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let now = cx.now;
         let LinkSource::Command(command) = &self.source else { return };
@@ -86,8 +86,8 @@ impl Connector {
         }
     }
 
-    /// The tunnel through the command is over: so is the command, after a moment in which it may
-    /// end by itself and say why. `false`: there is none.
+    /// The link has ended: schedules the command's termination, with time to exit by itself and
+    /// report why. `false`: there is no command.
     pub(super) fn leave_command(&mut self, now: Moment) -> bool {
         let Some(carrier) = &mut self.carrier else { return false };
         let leaves = now.after(Duration::from_millis(COMMAND_LEAVE_MILLIS));
@@ -95,7 +95,7 @@ impl Connector {
         true
     }
 
-    /// The command's process has ended.
+    /// The command has exited.
     pub(in crate::worker) fn command_exited<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -113,7 +113,7 @@ impl Connector {
             return;
         };
         let name = self.source.to_string();
-        // Its last words.
+        // Its remaining output.
         carrier.log_stderr(&name, &mut cx.log_limit, cx.now);
         let (ended, status) = (status.success(), describe(status));
         if ended {
@@ -123,8 +123,8 @@ impl Connector {
         }
         cx.driver.cancel_all(carrier.command.stderr_fd());
         let wait = match self.state {
-            // What it has written before is read; then comes the end of data, even where something
-            // that it has started still holds the other end.
+            // Data written before the exit is still read, then the end of data follows, even if a
+            // child of the command holds the other end.
             State::Up => {
                 net::shut_down(&carrier.socket);
                 None
@@ -137,7 +137,7 @@ impl Connector {
         }
     }
 
-    /// The command has said something on its standard error, or has rested for long enough.
+    /// The standard error of the command is readable, or its pause is over.
     pub(in crate::worker) fn on_command_stderr<D: Driver>(&mut self, cx: &mut Cx<D>, number: u32) {
         let now = cx.now;
         if number != self.number() {
@@ -156,7 +156,7 @@ impl Connector {
         }
     }
 
-    /// Does what it is time for.
+    /// Runs timers of the command.
     pub(in crate::worker) fn command_on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let now = cx.now;
         let number = self.number();
@@ -170,7 +170,7 @@ impl Connector {
                     let grace = now.after(Duration::from_millis(COMMAND_GRACE_MILLIS));
                     carrier.ends = Some((grace, Step::Kill));
                 }
-                // That it has ended shows at its descriptor.
+                // The exit is reported by its pidfd.
                 Step::Kill => {
                     carrier.command.kill();
                     carrier.ends = None;
@@ -182,13 +182,13 @@ impl Connector {
         }
     }
 
-    /// When there is something to do for the command.
+    /// The next deadline of the command.
     pub(in crate::worker) fn command_timeout(&self) -> Option<Moment> {
         let carrier = self.carrier.as_ref()?;
         [carrier.rests_until, carrier.ends.map(|(at, _)| at)].into_iter().flatten().min()
     }
 
-    /// The end of the run is that of the command.
+    /// Ends the command at the end of the run.
     pub(in crate::worker) fn finish_command(&mut self) {
         let Some(carrier) = self.carrier.take() else { return };
         net::shut_down(&carrier.socket);
@@ -197,7 +197,7 @@ impl Connector {
         }
     }
 
-    /// The process that carries the tunnel, if one does.
+    /// The process id of the command, if one runs.
     pub(in crate::worker) fn process(&self) -> Option<u32> {
         self.carrier.as_ref().map(|carrier| carrier.command.process_id())
     }

@@ -1,7 +1,8 @@
-//! The connector: brings the persistent connection about, and brings it back for ever.
+//! The connector: establishes the link of this process and re-establishes it for ever, with
+//! backoff. Its timers are run by [`crate::worker::turn`]; a link is handed to the tunnel plane by
+//! [`Effect::LinkUp`].
 //!
-//! It dials here; what is opened by its path, or given to us, is in [`open`], commands
-//! are in [`command`].
+//! Dialling is here; [`open`] opens links by path, [`command`] runs commands.
 
 mod command;
 mod open;
@@ -27,22 +28,22 @@ use crate::worker::dialer::dial::{DialError, Owner, Request};
 use crate::worker::log_limit::Class;
 use crate::worker::table::Key;
 
-/// How the connector comes by its link.
+/// Where the connector gets its link.
 #[derive(Debug)]
 pub(crate) enum LinkSource {
-    /// By connecting there.
+    /// Connect to this target.
     Dial(Target),
-    /// By opening FIFOs of this machine.
+    /// Open local FIFOs.
     Fifos(FifoPair),
-    /// By opening one device of it, or a socket.
+    /// Open a local device or socket.
     Device(Device),
-    /// By running this.
+    /// Run this command.
     Command(String),
-    /// It was given to us, and there is no other.
+    /// Passed in at start; cannot be re-established.
     Given(Option<Link>),
 }
 
-/// Its name for the log.
+/// Name in the log.
 impl fmt::Display for LinkSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,20 +61,19 @@ impl fmt::Display for LinkSource {
 pub(in crate::worker) struct Connector {
     source: LinkSource,
     backoff: Backoff,
-    /// Numbers the commands, so that a late end of an old one is known.
+    /// Number of the current command, to recognize late events of an older one.
     number: u32,
-    /// The command that was started last, until it has ended.
+    /// The last command, until it has exited.
     carrier: Option<Carrier>,
     state: State,
-    /// The tunnel that it has brought about last. Older ones, whose peers are going away, end by
-    /// themselves.
+    /// The newest tunnel. Older ones, whose peers are going away, end by themselves.
     tunnel: Option<Key>,
-    /// Failures are logged when they change, not each time.
+    /// The last failure logged: only changes are logged.
     last_logged: String,
-    /// Why the last tunnel did not come up, if it did not: told once, since a device is opened again
-    /// every second.
+    /// Why the last tunnel did not come up, if so. Logged once, since a device is reopened every
+    /// second.
     failed_by: String,
-    /// The peer ended the last tunnel when nothing was left to do.
+    /// The peer closed the last tunnel when nothing was outstanding.
     ended_in_order: bool,
 }
 
@@ -82,12 +82,12 @@ enum State {
     Waiting {
         until: Moment,
     },
-    /// The dial is in progress.
+    /// A dial is in progress.
     Dialing,
     Up,
-    /// The tunnel is over, and the command that carried it not yet.
+    /// The tunnel has ended, its command has not.
     Leaving,
-    /// There is nothing to connect with any more.
+    /// The link cannot be re-established.
     Over,
 }
 
@@ -115,15 +115,15 @@ impl Connector {
         self.number
     }
 
-    /// A tunnel has not come up for this reason: whether neither did the last one, on a link that is
-    /// soon opened again.
+    /// Whether a tunnel did not come up for the same reason as the one before, on a link that is
+    /// soon reopened.
     pub(in crate::worker) fn fails_as_before(&mut self, reason: &str) -> bool {
         let as_before = matches!(self.source, LinkSource::Device(_)) && self.failed_by == reason;
         reason.clone_into(&mut self.failed_by);
         as_before
     }
 
-    /// Comes back to it after a wait that grows with the failures in a row.
+    /// Schedules the next attempt, with exponential backoff.
     fn back_off(&mut self, now: Moment) -> Duration {
         let wait = self.backoff.next(fastrand::u64(..));
         self.state = State::Waiting { until: now.after(wait) };
@@ -132,7 +132,7 @@ impl Connector {
 }
 
 impl Connector {
-    /// Connects if it is time to.
+    /// Connects if an attempt is due.
     pub(in crate::worker) fn on_time<D: Driver>(&mut self, cx: &mut Cx<D>, drains: bool) {
         let due = matches!(&self.state, State::Waiting { until } if *until <= cx.now);
         if !due || drains {
@@ -150,7 +150,7 @@ impl Connector {
         }
     }
 
-    /// When it connects again. While the process drains it does not.
+    /// The next attempt. `None` while draining.
     pub(in crate::worker) fn next_timeout(&self, now: Moment, drains: bool) -> Option<Moment> {
         match self.state {
             State::Waiting { until } if until > now || !drains => Some(until),
@@ -195,8 +195,8 @@ impl Connector {
         }
     }
 
-    /// The tunnel of the link that came up last. `None`: as many as there may be are open, of peers
-    /// that are going away and never do.
+    /// Registers the tunnel of the new link. `None`: too many tunnels, of peers that are going away
+    /// and never do.
     pub(in crate::worker) fn tunnel_begun<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -208,23 +208,23 @@ impl Connector {
         }
     }
 
-    /// Whether a tunnel is the one that it has brought about last.
+    /// Whether this is the newest tunnel.
     pub(in crate::worker) fn has(&self, tunnel: Key) -> bool {
         self.tunnel == Some(tunnel)
     }
 
-    /// Its tunnel is up.
+    /// The tunnel is up.
     pub(in crate::worker) fn tunnel_up(&mut self) {
         self.failed_by.clear();
     }
 
-    /// The peer has ended the tunnel: when nothing was left to do, or not.
+    /// The peer has closed the tunnel. `in_order`: nothing was outstanding.
     pub(in crate::worker) fn tunnel_ended(&mut self, in_order: bool) {
         self.ended_in_order = in_order;
     }
 
-    /// The peer of a tunnel that was up since then is going away: the next one is dialled at once, and
-    /// this one kept for its streams. Where there is one link, that has to end first.
+    /// The peer of a tunnel is going away: dials the next tunnel at once and keeps this one for its
+    /// streams. With other link sources the old link has to end first.
     pub(in crate::worker) fn dial_next<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -237,7 +237,7 @@ impl Connector {
         }
     }
 
-    /// The connector's tunnel, which was up since then if it ever was, is gone or to be replaced.
+    /// The newest tunnel is gone or is to be replaced. `up_since`: when it came up, if it did.
     pub(in crate::worker) fn redial<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -263,11 +263,11 @@ impl Connector {
         };
         let mut wait = self.back_off(now);
         if !matches!(self.source, LinkSource::Dial(_)) {
-            // Until then the driver has let go of what the old link was.
+            // By then the driver has released the old link.
             wait = wait.max(Duration::from_millis(LINK_AGAIN_MILLIS));
         }
         if matches!(self.source, LinkSource::Device(_)) {
-            // It is here, and nobody else is waiting for it.
+            // A local device is not shared, so a long wait helps no one.
             wait = wait.min(Duration::from_millis(DEVICE_AGAIN_MILLIS));
         }
         self.state = State::Waiting { until: now.after(wait) };

@@ -1,5 +1,4 @@
-//! Links that are opened by their path, again and again until the peer has come, and the one that
-//! we were given.
+//! Links opened by path, retried until the peer is there, and the link passed in at start.
 
 use std::time::Duration;
 
@@ -13,11 +12,11 @@ use crate::worker::Stopped;
 use crate::worker::context::{Cx, Effect};
 use crate::worker::log_limit::Class;
 
-/// Logged once, whatever the reasons are in turn.
+/// Logged once, even if the reason changes.
 const WAITING: &str = "waiting for the peer";
 
 impl Connector {
-    /// Opens the connector's link, if that can be done now.
+    /// Opens the link if possible now.
     pub(super) fn open_link<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let now = cx.now;
         let (opened, name) = match &mut self.source {
@@ -65,7 +64,7 @@ impl Connector {
         }
     }
 
-    /// The end of the run with the end of a link that was given.
+    /// Ends the run with the link that was passed in at start.
     pub(in crate::worker) fn link_is_over(&self) -> Option<Stopped> {
         let over = matches!(self.state, State::Over);
         over.then_some(Stopped::LinkEnded { in_order: self.ended_in_order })

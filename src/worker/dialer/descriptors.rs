@@ -1,10 +1,10 @@
-//! Descriptors for connections to servers, when the process has no more.
+//! A reserve of descriptors for connections to servers.
 //!
-//! A client is accepted first and needs a server's connection then. Where clients could take the last
-//! descriptor none of them would be served, so some are kept: a dial that finds no descriptor gives one
-//! of these up and takes its place. When they are used up dials wait, those first that have waited
-//! longest, and clients are left in the kernel's queue until no dial waits and some are kept again: so
-//! whenever a client is accepted, its dial or one before it can be served.
+//! A client is accepted before its server is dialled. If clients could take the last descriptor
+//! none would be served, so some are reserved: a dial without a descriptor releases one and uses
+//! it. When the reserve is used up, dials wait in order of arrival, and clients stay in the
+//! kernel's queue until no dial waits and part of the reserve is restored. So whenever a client is
+//! accepted, its dial or an earlier one can be served.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,30 +18,30 @@ use crate::limits::{DESCRIPTOR_RETRY_MILLIS, DIAL_DESCRIPTORS};
 use crate::session::Moment;
 use crate::worker::table::Key;
 
-/// The descriptors that are kept, and the dials that wait for one.
+/// The reserve, and the dials that wait for a descriptor.
 #[derive(Debug)]
 pub(super) struct Descriptors {
-    /// Of nothing: they keep places.
+    /// Placeholder descriptors.
     kept: Vec<OwnedFd>,
-    /// How many are to be kept.
+    /// Size of the full reserve.
     most: usize,
-    /// By when they began to wait.
+    /// Waiting dials, by arrival.
     waiting: BTreeSet<(Moment, Key)>,
-    /// When they are looked at again; `None` while all are kept.
+    /// The next retry; `None` while the reserve is full.
     again_at: Option<Moment>,
 }
 
-/// Whether the process, or the system, has no more descriptors.
+/// Whether the process or the system is out of descriptors.
 pub(super) fn is_short(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl Descriptors {
-    /// `serves`: clients need connections to servers. If none does the connector alone dials, whose
-    /// tunnel gives back what its clients had when it breaks.
+    /// `serves`: clients need connections to servers. Otherwise only the connector dials, and the
+    /// end of its tunnel releases descriptors.
     pub(super) fn new(serves: bool) -> Descriptors {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        // Where there are few altogether most are for who serves and is served.
+        // With a low limit most descriptors are left to connections.
         let share = usize::try_from(limit / 8).unwrap_or(usize::MAX);
         let most = if serves { share.min(DIAL_DESCRIPTORS) } else { 0 };
         let (kept, waiting) = (Vec::with_capacity(DIAL_DESCRIPTORS), BTreeSet::new());
@@ -50,7 +50,7 @@ impl Descriptors {
         descriptors
     }
 
-    /// Keeps so many, as far as there are.
+    /// Fills the reserve up to `count`, as far as possible.
     fn keep(&mut self, count: usize) {
         while self.kept.len() < count {
             let Ok(descriptor) = eventfd(0, EventfdFlags::CLOEXEC) else { return };
@@ -58,7 +58,7 @@ impl Descriptors {
         }
     }
 
-    /// Makes room for one. `false`: none is kept.
+    /// Releases one descriptor. `false`: the reserve is empty.
     pub(super) fn give_up_one(&mut self, now: Moment) -> bool {
         let given_up = self.kept.pop().is_some();
         if given_up {
@@ -67,7 +67,7 @@ impl Descriptors {
         given_up
     }
 
-    /// Dials wait, or would if there were more.
+    /// Whether dials wait, or the next one would have to.
     pub(super) fn are_short(&self) -> bool {
         self.again_at.is_some() && (self.any_waits() || (self.kept.is_empty() && self.most > 0))
     }
@@ -85,18 +85,18 @@ impl Descriptors {
         self.again_at
     }
 
-    /// A dial waits from now on.
+    /// Queues a dial.
     pub(super) fn wait(&mut self, dial: Key, now: Moment) {
         self.waiting.insert((now, dial));
         self.look_after(now);
     }
 
-    /// A dial waits no more.
+    /// Removes a dial from the queue.
     pub(super) fn forget(&mut self, dial: Key, since: Moment) {
         self.waiting.remove(&(since, dial));
     }
 
-    /// The next dial for which there is a descriptor, and which waits no more.
+    /// Dequeues the next dial if there is a descriptor for it.
     pub(super) fn next_served(&mut self) -> Option<Key> {
         if self.waiting.is_empty() {
             return None;
@@ -108,7 +108,7 @@ impl Descriptors {
         self.waiting.pop_first().map(|(_, dial)| dial)
     }
 
-    /// All were served for whom there is a descriptor. `true`: clients may come again.
+    /// Refills the reserve after waiting dials were served. `true`: clients may be accepted again.
     pub(super) fn look_again(&mut self, now: Moment) -> bool {
         self.again_at = None;
         if !self.any_waits() {

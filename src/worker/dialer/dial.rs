@@ -1,9 +1,9 @@
-//! One dial: which address of a target is connected to, and when (RFC 8305, "Happy Eyeballs"). Does no
-//! I/O: [`crate::worker::dialer`] does that.
+//! One dial: decides which address of a target is connected to, and when (RFC 8305, "Happy
+//! Eyeballs"). Does no I/O; [`crate::worker::dialer`] does.
 //!
-//! The addresses come with their families alternating. One attempt begins when the one before has
-//! failed, or has not answered for 250 ms; it goes on beside it, and the first to connect wins. A few
-//! race at most; where a name has more addresses, the rest of the time is shared out among them.
+//! Addresses alternate between families. An attempt begins when the one before has failed or has
+//! not connected for 250 ms; they continue in parallel and the first to connect wins. The number of
+//! parallel attempts is bounded; with more addresses, the time left is divided among them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,48 +23,48 @@ use crate::proxy_proto::Unreached;
 use crate::session::Moment;
 use crate::worker::table::Key;
 
-/// Who asked for a connection, and gets it.
+/// The owner of a dial, which gets its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Owner {
     /// The connector.
     Connector,
     /// The exit of a stream.
     Exit(Key),
-    /// A conversation, whose next server it is.
+    /// A proxy session, for its next server.
     Conversation(Key),
     /// The client of a plain relay.
     Pair(Key),
 }
 
-/// Which addresses may be connected to.
+/// The addresses that may be connected to.
 #[derive(Debug)]
 pub(in crate::worker) enum Permission {
     /// Any.
     Any,
-    /// Any but those where this process listens.
+    /// All except those that this process listens at.
     NotOwn,
     /// Those that this client of a proxy may reach.
     Proxy(Proxy, Asker),
 }
 
-/// What to connect to, for whom and how.
+/// Parameters of a dial.
 #[derive(Debug)]
 pub(in crate::worker) struct Request {
     pub(in crate::worker) owner: Owner,
     pub(in crate::worker) target: Target,
-    /// The target's address, if it is known: its name is not looked up then.
+    /// The address, if known; the name is not looked up then.
     pub(in crate::worker) address: Option<SocketAddr>,
-    /// The local address to connect from, if that matters.
+    /// The local address to connect from, if it matters.
     pub(in crate::worker) own: Option<SocketAddr>,
-    /// When all attempts end (`TIMEOUT=con`).
+    /// Deadline of the dial (`TIMEOUT=con`).
     pub(in crate::worker) overall: Option<Moment>,
     pub(in crate::worker) permission: Permission,
-    /// What the connection begins with: a PROXY header.
+    /// Sent first on the connection: a PROXY header.
     pub(in crate::worker) greeting: Option<Box<[u8]>>,
 }
 
 impl Request {
-    /// For any address of a target, with nothing sent first.
+    /// Any address of a target; nothing is sent first.
     pub(in crate::worker) fn new(owner: Owner, target: Target, overall: Option<Moment>) -> Request {
         let (address, own, permission, greeting) = (None, None, Permission::Any, None);
         Request { owner, target, address, own, overall, permission, greeting }
@@ -78,28 +78,28 @@ pub(in crate::worker) struct Dial {
     untried: VecDeque<SocketAddr>,
     /// Attempts in flight, the oldest first.
     racing: VecDeque<(Key, SocketAddr)>,
-    /// When the next address has its turn, whatever becomes of those before.
+    /// When the next address is tried, whatever the state of the earlier ones.
     next_at: Moment,
-    /// The name is being looked up.
+    /// The look-up is in progress.
     resolving: bool,
-    /// When it is to be looked at again, as the dialer has noted.
+    /// Its deadline in the dialer's list.
     pub(in crate::worker) due: Option<Moment>,
-    /// Since when it waits for a descriptor, as the dialer has noted.
+    /// Since when it waits for a descriptor, if so.
     pub(in crate::worker) short_since: Option<Moment>,
-    /// Why the last attempt that failed did.
+    /// The reason of the last failure.
     failure: Unreached,
 }
 
-/// What is to be done for a dial.
+/// The next action for a dial.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Step {
     /// Connect to this address.
     Connect(SocketAddr),
-    /// Give up this attempt: another address has its turn.
+    /// Cancel this attempt: another address is to be tried.
     GiveUp(Key),
-    /// Wait for an attempt to end, or until then.
+    /// Wait for an attempt to end, or until this time.
     Wait(Option<Moment>),
-    /// Give up: no address has answered.
+    /// Fail: no address has connected.
     Fail,
 }
 
@@ -117,13 +117,13 @@ impl Dial {
         }
     }
 
-    /// The addresses of the target's name, in the order in which they are to be tried.
+    /// Sets the addresses of the target, in the order of attempts.
     pub(in crate::worker) fn resolved(&mut self, addresses: Vec<SocketAddr>) {
         self.resolving = false;
         self.untried.extend(addresses);
     }
 
-    /// What is to be done now. `silent` learns of addresses that have not answered in time.
+    /// The next action. Adds addresses that have not answered in time to `silent`.
     pub(in crate::worker) fn step(&mut self, now: Moment, silent: &mut SilentAddresses) -> Step {
         if self.request.overall.is_some_and(|overall| now >= overall) {
             if self.short_since.is_some() {
@@ -167,14 +167,15 @@ impl Dial {
         }
     }
 
-    /// How long an attempt that begins now has for itself.
+    /// Time until the next attempt after one that begins now.
     fn delay(&self, now: Moment) -> Duration {
         let share =
             self.request.overall.map_or(Duration::from_millis(ATTEMPT_TURN_MILLIS), |overall| {
                 let left = Duration::from_micros(overall.0.saturating_sub(now.0));
                 left / (self.untried.len() as u32 + 1)
             });
-        // With the last that may race another has to go for the next: the time is shared out.
+        // The last parallel attempt: the next address replaces an attempt, so the time left is
+        // divided.
         let delay = match self.racing.len() + 1 < ATTEMPTS_AT_ONCE {
             true => share.min(Duration::from_millis(ATTEMPT_DELAY_MILLIS)),
             false => share,
@@ -182,24 +183,24 @@ impl Dial {
         delay.max(Duration::from_millis(ATTEMPT_DELAY_MIN_MILLIS))
     }
 
-    /// An attempt was begun.
+    /// An attempt has begun.
     pub(in crate::worker) fn begun(&mut self, attempt: Key, address: SocketAddr) {
         self.racing.push_back((attempt, address));
     }
 
-    /// An attempt is over; its address, if it was still in the race.
+    /// An attempt has ended; returns its address if it was still racing.
     pub(in crate::worker) fn ended(&mut self, attempt: Key) -> Option<SocketAddr> {
         let at = self.racing.iter().position(|&(key, _)| key == attempt)?;
         self.racing.remove(at).map(|(_, address)| address)
     }
 
-    /// There was no descriptor for an address: it goes first when there is.
+    /// No descriptor was free for an address: it is tried first later.
     pub(in crate::worker) fn put_back(&mut self, address: SocketAddr) {
         self.untried.push_front(address);
         self.next_at = Moment(0);
     }
 
-    /// An address has failed: the next one's turn is now.
+    /// An address has failed: the next one is tried now.
     pub(in crate::worker) fn attempt_failed(&mut self, address: SocketAddr, error: &io::Error) {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => Unreached::Refused,
@@ -216,7 +217,7 @@ impl Dial {
         self.fail(None, Unreached::NameNotFound, &format!("name not found: {error}"));
     }
 
-    /// None of the addresses may be connected to.
+    /// None of the addresses is permitted.
     pub(in crate::worker) fn not_permitted(&mut self, why: String) {
         self.resolving = false;
         self.failure = Unreached::NotPermitted(why);
@@ -255,12 +256,12 @@ impl std::fmt::Display for DialError {
     }
 }
 
-/// Addresses that have lately not answered before another one's turn came: they are tried last for a
-/// while, so that their silence costs the first connection alone. All others keep the order that the
-/// name server gives, which spreads connections over them.
+/// Addresses that recently did not answer before the next one was tried. They are tried last for a
+/// while, so that only the first connection is delayed. Others keep the order of the name server,
+/// which balances load.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct SilentAddresses {
-    /// Until when; all for the same time, so the first to be forgotten is the first.
+    /// Expiry. All have the same lifetime, so insertion order is the order of expiry.
     until: LinkedHashMap<SocketAddr, Moment>,
 }
 
@@ -273,14 +274,14 @@ impl SilentAddresses {
         self.until.insert(address, now.after(Duration::from_secs(SILENT_ADDRESS_SECS)));
     }
 
-    /// It has answered.
+    /// The address has answered.
     pub(in crate::worker) fn remove(&mut self, address: SocketAddr) {
         if !self.until.is_empty() {
             self.until.remove(&address);
         }
     }
 
-    /// Puts silent addresses behind the others; each kind keeps its order.
+    /// Moves silent addresses to the end; the order is otherwise kept.
     pub(in crate::worker) fn put_last(&mut self, addresses: &mut [SocketAddr], now: Moment) {
         while self.until.front().is_some_and(|(_, &until)| until <= now) {
             self.until.pop_front();

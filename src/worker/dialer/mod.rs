@@ -1,6 +1,6 @@
-//! The dialer: connections to targets, for all who want one. It looks the name up, lets the addresses
-//! race as [`dial`] says, and hands over the first that connects; the others are closed. A dial
-//! that finds no descriptor waits for one: [`descriptors`].
+//! The dialer: establishes connections for all planes. It looks up the name, races the addresses as
+//! [`dial`] decides, and returns the first connection by [`Effect::Dialled`]; the other attempts
+//! are cancelled. A dial without a descriptor waits for one, see [`descriptors`].
 
 mod descriptors;
 pub(in crate::worker) mod dial;
@@ -25,7 +25,7 @@ use crate::worker::log_limit::Class;
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 
-/// Dials at once: one for each connection that there may be, and the connector's.
+/// Maximum number of dials: one per connection, and the connector's.
 const DIALS_MAX: usize = CONNECTIONS_MAX + 1;
 
 /// All dials in progress.
@@ -33,7 +33,7 @@ const DIALS_MAX: usize = CONNECTIONS_MAX + 1;
 pub(in crate::worker) struct Dialer {
     dials: Table<Dial>,
     attempts: Table<Attempt>,
-    /// When each dial that waits for time to pass is to be looked at.
+    /// Deadlines of dials.
     due: BTreeSet<(Moment, Key)>,
     silent: SilentAddresses,
     descriptors: Descriptors,
@@ -47,7 +47,7 @@ struct Attempt {
 }
 
 impl Dialer {
-    /// `serves`: others than the connector dial.
+    /// `serves`: whether clients need connections to servers.
     pub(in crate::worker) fn new(serves: bool) -> Dialer {
         Dialer {
             dials: Table::new(DIALS_MAX),
@@ -58,7 +58,7 @@ impl Dialer {
         }
     }
 
-    /// When a dial is to be looked at next.
+    /// The next deadline of all dials.
     pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
         let due = self.due.first().map(|&(at, _)| at);
         due.into_iter().chain(self.descriptors.next_timeout()).min()
@@ -80,7 +80,7 @@ impl Dialer {
 }
 
 impl<D: Driver> Cx<D> {
-    /// Begins a dial. Its end comes as [`Effect::Dialled`]. `None`: there is no room for it.
+    /// Begins a dial, which ends with [`Effect::Dialled`]. `None`: too many dials.
     pub(in crate::worker) fn dial(&mut self, request: Request) -> Option<Key> {
         let address = request.address.or_else(|| resolver::literal(&request.target));
         let key = self.dialer.dials.insert(Dial::new(request))?;
@@ -97,7 +97,7 @@ impl<D: Driver> Cx<D> {
         Some(key)
     }
 
-    /// The addresses of a dial's target.
+    /// The look-up of a dial's target has ended.
     pub(in crate::worker) fn dial_resolved(
         &mut self,
         key: Key,
@@ -133,7 +133,7 @@ impl<D: Driver> Cx<D> {
         self.advance_dial(key);
     }
 
-    /// Does what is to be done for a dial now.
+    /// Executes the next actions of a dial.
     fn advance_dial(&mut self, key: Key) {
         let now = self.now;
         loop {
@@ -184,7 +184,7 @@ impl<D: Driver> Cx<D> {
         Ok(())
     }
 
-    /// An attempt could not be begun: for want of a descriptor it is, later.
+    /// An attempt could not begin: fails it, or queues it for a descriptor.
     fn not_begun(&mut self, key: Key, address: SocketAddr, error: &io::Error) {
         let Some(dial) = self.dialer.dials.get_mut(key) else { return };
         if !is_short(error) {
@@ -202,8 +202,8 @@ impl<D: Driver> Cx<D> {
         }
     }
 
-    /// There may be descriptors again, for dials that wait and then for clients.
-    fn feed_short_dials(&mut self) {
+    /// Retries dials that wait for descriptors; then clients may be accepted again.
+    fn retry_short_dials(&mut self) {
         while let Some(key) = self.dialer.descriptors.next_served() {
             if let Some(dial) = self.dialer.dials.get_mut(key) {
                 dial.short_since = None;
@@ -215,21 +215,21 @@ impl<D: Driver> Cx<D> {
         }
     }
 
-    /// Clients are left in the kernel's queue: who was accepted before them waits for descriptors.
+    /// Whether clients must stay in the kernel's queue because dials wait for descriptors.
     pub(in crate::worker) fn dials_are_short(&self) -> bool {
         self.dialer.descriptors.are_short()
     }
 
-    /// Gives up an attempt. Its socket is closed when the driver has let go of it.
+    /// Cancels an attempt. Its socket is closed when the driver has released it.
     fn end_attempt(&mut self, attempt: Key) {
         if let Some(attempt) = self.dialer.attempts.remove(attempt) {
             self.driver.cancel_all(&attempt.fd);
         }
     }
 
-    /// What became of an attempt.
+    /// An attempt has ended.
     pub(in crate::worker) fn attempt_ended(&mut self, attempt: Key, result: io::Result<()>) {
-        // One that has lost is no more in the table, and was asked to end.
+        // An attempt that lost the race was removed and cancelled.
         let Some(Attempt { dial: key, fd }) = self.dialer.attempts.remove(attempt) else { return };
         let Some(dial) = self.dialer.dials.get_mut(key) else { return };
         let Some(address) = dial.ended(attempt) else { return };
@@ -252,7 +252,7 @@ impl<D: Driver> Cx<D> {
         }
     }
 
-    /// Ends a dial that its owner wants no more.
+    /// Cancels a dial that its owner no longer needs.
     pub(in crate::worker) fn forget_dial(&mut self, key: Key) {
         drop(self.take_dial(key));
     }
@@ -269,7 +269,7 @@ impl<D: Driver> Cx<D> {
         Some(dial)
     }
 
-    /// Looks at the dials whose time has come.
+    /// Runs the deadlines of dials.
     pub(in crate::worker) fn dials_on_time(&mut self) {
         while let Some(&(at, key)) = self.dialer.due.first()
             && at <= self.now
@@ -278,12 +278,12 @@ impl<D: Driver> Cx<D> {
             self.advance_dial(key);
         }
         if self.dialer.descriptors.next_timeout().is_some_and(|at| at <= self.now) {
-            self.feed_short_dials();
+            self.retry_short_dials();
         }
     }
 }
 
-/// Sets a new connection up, and sends what it begins with.
+/// Configures a new connection and sends its first bytes.
 fn set_up(request: &Request, fd: &Fd, congestion: &CongestionPolicy) -> io::Result<()> {
     if request.owner == Owner::Connector {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Pairs of which one side is broken, see [`crate::worker::broken`].
+//! Pairs with one broken side, see [`crate::worker::broken`].
 
 use std::io;
 
@@ -12,18 +12,18 @@ use crate::worker::broken::Broken;
 use crate::worker::context::Cx;
 use crate::worker::table::Key;
 
-/// A pair of which one side is broken.
+/// A pair with one broken side.
 #[derive(Debug)]
 pub(super) struct BrokenSide {
-    /// The direction that comes from it. The other one is given up.
+    /// The direction that comes from it. The other direction is abandoned.
     pub(super) way: Way,
-    /// All of it has been written.
+    /// All of its data has been written.
     is_empty: bool,
     broken: Broken,
 }
 
 impl Relay {
-    /// The side that the direction `way` comes from takes no more, as a write to it says or a poll.
+    /// The source of direction `way` accepts no more writes.
     pub(super) fn side_takes_no_more<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -43,7 +43,8 @@ impl Relay {
         }
     }
 
-    /// All that a broken side had sent has been written to the other: that is reset when it has arrived.
+    /// A broken side is read to its end and its data written: resets the other side once it is
+    /// acknowledged.
     pub(super) fn side_is_empty<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         if self.note_broken_side(cx, key, way) {
             let Some(pair) = self.pairs.get_mut(key) else { return };
@@ -54,7 +55,7 @@ impl Relay {
         }
     }
 
-    /// `false`: there is nothing more to be done for the pair.
+    /// `false`: the pair is gone.
     fn note_broken_side<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) -> bool {
         let now = cx.now;
         let linger = cx.plan.timeouts.linger;
@@ -62,7 +63,7 @@ impl Relay {
         match &pair.broken {
             Some(side) if side.way == way => return true,
             Some(_) => {
-                // Now both are.
+                // Both sides are broken.
                 self.reset_pair(cx, key);
                 return false;
             }
@@ -79,7 +80,7 @@ impl Relay {
         true
     }
 
-    /// Looks at a pair that is to be reset. `false`: it waits for nothing.
+    /// Checks a pair that is to be reset. `false`: it is not broken.
     pub(super) fn look_at_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) -> bool {
         let now = cx.now;
         let Some(pair) = self.pairs.get_mut(key) else { return true };
@@ -98,7 +99,7 @@ impl Relay {
         true
     }
 
-    /// What comes from a broken side has come to its end of data, and all before it is written.
+    /// The direction from a broken side has reached its end of data, and all of it is written.
     pub(super) fn broken_side_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let in_order = pair.broken.as_ref().is_some_and(|side| side.broken.ends_in_order());

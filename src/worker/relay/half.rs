@@ -1,9 +1,10 @@
-//! The bytes of a plain relay: each direction of a pair is read only when all that was read of it
-//! before is written, and by the way that is cheapest for what it carries, see [`Mode`].
+//! Moves the bytes of a plain relay. A direction is read only when everything read before is
+//! written, and in the way that is cheapest for its traffic, see [`Mode`]. This is its
+//! backpressure.
 //!
-//! What is copied is received into a buffer of the driver's and sent from there, without waiting;
-//! what the socket does not take is copied into buffers of our own, so that a slow reader never
-//! holds the driver's, which all share. What is spliced never comes into the process.
+//! Copied data is received into a driver buffer and sent from there without waiting. What the
+//! socket does not accept is copied into the pool, so that a slow reader never holds the driver's
+//! buffers, which all share. Spliced data never enters the process.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,7 +24,7 @@ use crate::worker::table::Key;
 use crate::worker::waiters::Waiter;
 
 impl Relay {
-    /// Takes a direction's next step, if nothing is under way that will.
+    /// Takes the next step of a direction, unless an operation in flight will.
     pub(super) fn advance_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let client = pair.peer;
@@ -33,7 +34,7 @@ impl Relay {
             .is_some_and(|(back, ..)| matches!(back.output, Output::Sending { .. }));
         let Some((half, from, to)) = pair.half(way) else { return };
         if half.output != Output::Idle {
-            // The next message may be there as soon as this one is sent.
+            // The next message may arrive as soon as this one is sent.
             if half.is_blocked() && (half.input, half.mode) == (Input::Idle, Mode::Sparse) {
                 self.watch_half(cx, key, way);
             }
@@ -42,7 +43,7 @@ impl Relay {
         match (half.input, half.mode) {
             _ if half.pipe.is_some() => self.splice_half(cx, key, way),
             (Input::Ended, _) if is_of_broken => self.broken_side_ended(cx, key, way),
-            // A send under way may have met a reset, and says so next.
+            // The send in flight may have met a reset, and will report it.
             (Input::Ended, _) if is_sent_to && net::is_hung_up(from) => {}
             (Input::Ended, _) => {
                 trace!(%client, way = way.name(), "end of data passed on");
@@ -62,7 +63,7 @@ impl Relay {
         }
     }
 
-    /// Asks to be told when a direction has something.
+    /// Polls the source of a direction.
     fn watch_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
@@ -71,7 +72,7 @@ impl Relay {
         half.input = Input::Watched;
     }
 
-    /// A watched direction has something: urgent data is passed on at once.
+    /// A polled source is readable: forwards urgent data at once.
     pub(super) fn half_ready<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -83,7 +84,7 @@ impl Relay {
             cx.counters.stale += 1;
             return;
         };
-        // A watch that failed says nothing of the socket: receiving does.
+        // A failed poll tells nothing about the socket; receiving does.
         let events = events.unwrap_or(libc::POLLERR as u32);
         let urgent = libc::POLLPRI as u32;
         if events & urgent != 0
@@ -103,13 +104,13 @@ impl Relay {
         self.advance_half(cx, key, way);
     }
 
-    /// While a direction is blocked it is not read, and so would not notice that the side that it
-    /// comes from is broken: asks to be told, once.
+    /// A blocked direction is not read and so would not notice an error of its source: polls for
+    /// errors, once.
     fn guard_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
         if !std::mem::replace(&mut half.guarded, true) {
-            // Errors and hang-ups are told of unasked.
+            // Errors and hang-ups are reported without being requested.
             cx.driver.poll(from, 0, false, way.kinds().broken.of(key));
         }
     }
@@ -126,14 +127,14 @@ impl Relay {
             return;
         };
         half.guarded = false;
-        // One that is not blocked meets the error by reading, behind the data before it. A hang-up
-        // without an error is an end in good order.
+        // A direction that is not blocked meets the error by reading, after the data before it. A
+        // hang-up without an error is an orderly end.
         if half.is_blocked() && events.is_ok_and(|events| events & libc::POLLERR as u32 != 0) {
             self.side_takes_no_more(cx, key, way, None);
         }
     }
 
-    /// Receives what there is.
+    /// Receives available data.
     fn receive_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way, class: BufferClass) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, from, _)) = pair.half(way) else { return };
@@ -157,7 +158,7 @@ impl Relay {
         let Some((half, _, to)) = pair.half(way) else { return };
         let input = std::mem::replace(&mut half.input, Input::Idle);
         match got {
-            // Nobody takes it.
+            // The sink accepts nothing.
             Ok(Some(_)) if half.output == Output::Broken => {}
             Ok(Some(chunk)) => {
                 half.received(chunk.len(), bulk);
@@ -190,7 +191,7 @@ impl Relay {
         }
     }
 
-    /// There may be a buffer for a direction that found none.
+    /// Retries a direction that waited for a buffer.
     pub(in crate::worker) fn resume_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
         let Some((half, ..)) = pair.half(way) else { return };
@@ -254,7 +255,7 @@ impl Relay {
         self.pair_failed(cx, key, &io::Error::from(io::ErrorKind::OutOfMemory));
     }
 
-    /// Moves what there is through a pipe.
+    /// Moves data through a pipe.
     fn splice_half<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let now = cx.now;
         let bulk = cx.plan.soxconf.bulk;
@@ -295,8 +296,8 @@ impl Relay {
                 half.input = Input::Ended;
                 self.advance_half(cx, key, way);
             }
-            // Splicing stops at urgent data for ever, even when that has been taken; receiving
-            // goes past it.
+            // Splicing stops at urgent data for ever, even after it was taken; a receive gets past
+            // it.
             Stop::Empty if was_ready && moved_bytes == 0 => {
                 self.receive_half(cx, key, way, BufferClass::Small);
             }
@@ -314,7 +315,7 @@ impl Relay {
         }
     }
 
-    /// Where a direction goes takes more, or is broken.
+    /// The sink of a direction is writable, or broken.
     pub(super) fn half_has_room<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, way: Way) {
         let Some((half, ..)) = self.pairs.get_mut(key).and_then(|pair| pair.half(way)) else {
             cx.counters.stale += 1;
@@ -327,27 +328,27 @@ impl Relay {
     }
 }
 
-/// Why splicing stopped. In all cases but `Blocked` and `WriteFailed` the pipe is empty.
+/// Why splicing stopped. The pipe is empty except after `Blocked` and `WriteFailed`.
 #[derive(Debug)]
 enum Stop {
-    /// Others have their turn.
+    /// The share of this turn is used up.
     Turn,
-    /// The input has nothing more now.
+    /// The source has no more data for now.
     Empty,
-    /// The input has given its end of data.
+    /// The source has reached its end of data.
     Ended,
-    /// The output takes no more now.
+    /// The sink accepts no more for now.
     Blocked,
-    /// The input is of a kind that cannot be spliced.
+    /// The source does not support splicing.
     Unspliceable,
-    /// The input is broken, and has given all.
+    /// The source is broken and has no data left.
     ReadFailed,
-    /// The output is broken.
+    /// The sink is broken.
     WriteFailed(io::Error),
 }
 
-/// Splices from a socket that was found ready to another, through a pipe that may hold something;
-/// with how much came from the first.
+/// Splices from a readable socket to another through a pipe that may hold data. Also returns the
+/// number of bytes read from the source.
 fn pass(from: &OwnedFd, pipe: &Pipe, to: &OwnedFd) -> (usize, Stop) {
     let mut moved_bytes = 0;
     loop {

@@ -1,6 +1,9 @@
-//! The plain relay, which has no tunnel: each client that comes in is joined with a server that is
-//! dialled for it. [`half`] moves the bytes of each direction of a [`pair`], [`broken`] delivers what a
-//! broken side had sent.
+//! The plain relay, without a tunnel: each accepted client is joined with a server dialled for it.
+//! The plane owns the table of pairs. Clients come from [`crate::worker::ingress`], joined streams
+//! from the loopback of [`crate::worker::tunnel`].
+//!
+//! [`half`] moves the bytes of each direction of a [`pair`], [`broken`] delivers what a broken side
+//! had sent.
 
 mod broken;
 mod half;
@@ -25,15 +28,15 @@ use crate::worker::dialer::dial::{DialError, Owner, Permission, Request};
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 
-/// The clients of the plain relay, each with its server.
+/// All pairs of client and server.
 pub(in crate::worker) struct Relay {
     pairs: Table<Pair>,
 }
 
-/// Where the plain relay leads who came in at that address.
+/// The server for clients accepted at this address.
 ///
 /// # Errors
-/// Why there is no such port.
+/// There is no such port.
 pub(in crate::worker) fn target(plan: &Plan, at: SocketAddr) -> Result<Target, String> {
     match &plan.link {
         LinkPlan::Relay { server: plan::ExitKind::Server { target, .. }, .. } => Ok(target.clone()),
@@ -52,24 +55,24 @@ impl Relay {
         Relay { pairs: Table::new(CONNECTIONS_MAX) }
     }
 
-    /// Clients that there are.
+    /// Number of pairs.
     pub(in crate::worker) fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether one more finds no room.
+    /// Whether the table is full.
     pub(in crate::worker) fn is_full(&self) -> bool {
         self.pairs.len() >= CONNECTIONS_MAX
     }
 
-    /// The run is over: whoever is left is reset.
+    /// Makes the close of all sockets a reset, at the end of the run.
     pub(in crate::worker) fn reset_all(&self) {
         for (_, pair) in self.pairs.iter() {
             pair.reset_on_close();
         }
     }
 
-    /// Takes over a client and a server that are connected already.
+    /// Takes over a client and a server that are connected.
     pub(in crate::worker) fn join<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -93,7 +96,7 @@ impl Relay {
         half.is_some_and(|(half, ..)| half.input == Input::Starved)
     }
 
-    /// A completion that concerns a pair.
+    /// Handles a completion of a pair.
     #[inline]
     pub(in crate::worker) fn on_completion<D: Driver>(
         &mut self,
@@ -130,7 +133,7 @@ impl Relay {
         }
     }
 
-    /// A client has come in, at that address: sets out for its server.
+    /// A client was accepted at this address: dials its server.
     pub(in crate::worker) fn on_client<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -168,7 +171,7 @@ impl Relay {
         }
     }
 
-    /// A dial for the server of a client has ended.
+    /// The dial for a client's server has ended.
     pub(in crate::worker) fn on_dialled<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -192,7 +195,8 @@ impl Relay {
         }
     }
 
-    /// Ends pairs that have been silent for too long, and those of which a broken side has left nothing. One that is being dialled has `TIMEOUT=con`.
+    /// Ends pairs that were idle for too long, and broken pairs that are done. Dials enforce
+    /// `TIMEOUT=con`.
     pub(in crate::worker) fn sweep<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let (now, idle) = (cx.now, cx.plan.timeouts.io);
         let is_silent = |pair: &Pair| {
@@ -208,7 +212,7 @@ impl Relay {
         }
     }
 
-    /// It cannot go on: both sides are reset, at once.
+    /// Fails a pair: resets both sides at once.
     fn pair_failed<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
         if let Some(pair) = self.pairs.get(key) {
             debug!(client = %pair.peer, %error, "connection failed");
@@ -222,14 +226,14 @@ impl Relay {
             cx.forget_dial(dial);
         }
         pair.reset_on_close();
-        // Closed when what is under way on them has ended.
+        // The descriptors are closed when operations in flight on them have ended.
         cx.driver.cancel_all(&pair.client);
         if let Some(server) = &pair.server {
             cx.driver.cancel_all(server);
         }
     }
 
-    /// Both directions have ended in good order.
+    /// Both directions have ended in order.
     fn end_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(pair) = self.pairs.remove(key) else { return };
         debug!(client = %pair.peer, "connection ended");

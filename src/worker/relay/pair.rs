@@ -1,5 +1,5 @@
-//! A pair: a client of a plain relay and the server dialled for it, with the two directions in
-//! which bytes go between them.
+//! The state of a pair: a client of the plain relay, the server dialled for it, and both directions
+//! between them.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,12 +15,12 @@ use crate::session::Moment;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
 
-/// Short reads in a row that end a direction's bulk.
+/// Short reads in a row that end bulk mode.
 const SHORT_READS: u8 = 2;
-/// Short splices in a row after which a direction is copied again. More than reads: a splice ends
-/// where the sender pauses for a moment, and says little alone.
+/// Short splices in a row after which a direction is copied again. More than for reads, since a
+/// splice ends at any pause of the sender.
 const SHORT_SPLICES: u8 = 8;
-/// Receives before a direction that found no pipe asks for one again.
+/// Receives after which a direction without a pipe tries to get one again.
 const RECEIVES_WITHOUT_PIPE: u32 = 64;
 
 /// A direction of a pair.
@@ -42,7 +42,7 @@ impl Way {
     }
 }
 
-/// What a direction's operations are called by.
+/// The token kinds of a direction's operations.
 pub(super) struct Kinds {
     pub(super) ready: Kind,
     pub(super) receive: Kind,
@@ -52,7 +52,7 @@ pub(super) struct Kinds {
 }
 
 impl Way {
-    /// The direction back.
+    /// The opposite direction.
     pub(super) fn other(self) -> Way {
         match self {
             Way::Up => Way::Down,
@@ -80,54 +80,54 @@ impl Way {
     }
 }
 
-/// What is known of the socket that a direction comes from.
+/// State of a direction's source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
-    /// Nothing, and nothing is under way.
+    /// No operation in flight.
     Idle,
-    /// It is watched for data and urgent data.
+    /// Polled for data and urgent data.
     Watched,
-    /// It has something.
+    /// Readable.
     Ready,
-    /// A receive into a buffer of this class is under way.
+    /// A receive into a buffer of this class is in flight.
     Receiving(BufferClass),
-    /// It waits for a buffer to receive into.
+    /// Waiting for a receive buffer.
     Starved,
-    /// It has given its end of data.
+    /// The end of data was read.
     Ended,
 }
 
-/// What is known of the socket that a direction goes to.
+/// State of a direction's sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Output {
-    /// All that was read is written.
+    /// Everything read is written.
     Idle,
-    /// A send is under way.
+    /// A send is in flight.
     Sending {
-        /// It did not take all at once: the rest is in buffers of our own, and waits for room.
+        /// An earlier send was partial: the rest is in pool buffers and waits for room.
         stalled: bool,
     },
-    /// What stands in the pipe waits for room.
+    /// Data in the pipe waits for room.
     Full,
-    /// It was told the end of data.
+    /// Shut down for writing.
     Shut,
-    /// It takes no more: what comes for it is not read.
+    /// Accepts no more; its source is not read.
     Broken,
 }
 
 /// How the bytes of a direction are moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// A message now and then: watched, then received once into a small buffer.
+    /// Occasional messages: polled, then received once into a small buffer.
     Sparse,
-    /// It fills those: received into large ones.
+    /// Data fills small buffers: received into bulk buffers.
     Bulk,
-    /// Much is waiting each time: spliced through a pipe.
+    /// Much data waits each time: spliced through a pipe.
     Spliced,
 }
 
-/// One direction. It is read only while nothing of it waits to be written, so that it holds one
-/// buffer or one pipe at most.
+/// One direction. It is read only while nothing waits to be written, so it holds at most one buffer
+/// or one pipe.
 #[derive(Debug)]
 pub(super) struct Half {
     pub(super) input: Input,
@@ -135,11 +135,11 @@ pub(super) struct Half {
     pub(super) mode: Mode,
     /// Short reads or splices in a row.
     streak: u8,
-    /// Receives until splicing is tried again.
+    /// Receives left until splicing is tried again.
     copies_left: u32,
-    /// Holds what was spliced and not yet written.
+    /// Holds data spliced and not yet written.
     pub(super) pipe: Option<Rc<Pipe>>,
-    /// The input is watched for breaking while the output is blocked.
+    /// An error poll is armed on the source while the sink is blocked.
     pub(super) guarded: bool,
 }
 
@@ -156,7 +156,7 @@ impl Half {
         }
     }
 
-    /// A receive brought so many bytes.
+    /// Updates the mode after a receive.
     pub(super) fn received(&mut self, bytes: usize, bulk: Bulk) {
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
         let enough = bytes >= spliced_bytes_min(bulk);
@@ -172,7 +172,7 @@ impl Half {
         }
     }
 
-    /// Splicing brought so many bytes and then had to stop.
+    /// Updates the mode after a splice that had to stop.
     pub(super) fn spliced(&mut self, bytes: usize, bulk: Bulk) {
         if bytes >= spliced_bytes_min(bulk) {
             self.streak = 0;
@@ -183,13 +183,13 @@ impl Half {
         }
     }
 
-    /// There is no pipe for it, or it cannot be spliced at all.
+    /// No pipe is free, or splicing is not supported: copies instead.
     pub(super) fn copy_instead(&mut self, for_ever: bool) {
         self.copies_left = if for_ever { u32::MAX } else { RECEIVES_WITHOUT_PIPE };
         self.enter(Mode::Bulk);
     }
 
-    /// Something that was read waits to be written.
+    /// Whether data read waits to be written.
     pub(super) fn is_blocked(&self) -> bool {
         matches!(self.output, Output::Sending { .. } | Output::Full)
     }
@@ -207,7 +207,7 @@ impl Half {
     }
 }
 
-/// Bytes that must come at once for splicing to be the better way.
+/// Minimum of available bytes for which splicing is cheaper.
 fn spliced_bytes_min(bulk: Bulk) -> usize {
     match bulk {
         Bulk::Auto | Bulk::Copy => SPLICE_BYTES_MIN,
@@ -218,20 +218,20 @@ fn spliced_bytes_min(bulk: Bulk) -> usize {
 /// A client and its server.
 #[derive(Debug)]
 pub(super) struct Pair {
-    /// The client's address: for the log.
+    /// The client's address, for the log.
     pub(super) peer: SocketAddr,
     pub(super) client: Fd,
-    /// Given back with all the rest.
+    /// Returns the limits when dropped.
     pub(super) limit_guard: Option<LimitGuard>,
-    /// None until it is reached.
+    /// `None` until connected.
     pub(super) server: Option<Fd>,
-    /// The dial for the server, until that is reached.
+    /// The dial in progress, if any.
     pub(super) dial: Option<Key>,
     pub(super) up: Half,
     pub(super) down: Half,
-    /// One side is broken.
+    /// Set once a side is broken.
     pub(super) broken: Option<BrokenSide>,
-    /// Last data either way.
+    /// Time of the last data in either direction.
     pub(super) last_data: Moment,
 }
 
@@ -250,7 +250,7 @@ impl Pair {
         }
     }
 
-    /// A direction, with where it comes from and where it goes.
+    /// A direction with its source and its sink.
     pub(super) fn half(&mut self, way: Way) -> Option<(&mut Half, &Fd, &Fd)> {
         let server = self.server.as_ref()?;
         Some(match way {
@@ -259,12 +259,12 @@ impl Pair {
         })
     }
 
-    /// Both sides have been told the end of the other's data.
+    /// Both directions have ended.
     pub(super) fn is_over(&self) -> bool {
         self.up.output == Output::Shut && self.down.output == Output::Shut
     }
 
-    /// Makes the close that follows a reset, of both.
+    /// Makes the close of both sockets a reset.
     pub(super) fn reset_on_close(&self) {
         net::reset_on_close(&self.client);
         if let Some(server) = &self.server {
