@@ -1,9 +1,9 @@
-//! A flow whose datagrams each name their destination, as those of SOCKS do (RFC 1928, section 7):
-//! what it remembers of them.
+//! A UDP association of SOCKS (RFC 1928, section 7): a flow whose datagrams each name their
+//! destination. This module is its state; [`super::association_io`] sends and receives.
 //!
-//! An answer is taken only from an address that the flow has lately sent to, as a NAT does that
-//! filters by address and port: the client could not tell whether it had asked for anything else,
-//! and whoever found the port could send to it.
+//! Datagrams are accepted only from addresses that the flow has recently sent to, as by a NAT with
+//! address- and port-dependent filtering. Otherwise anyone who found the port could send to the
+//! client, which could not tell the difference.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,20 +19,20 @@ use crate::policy::destinations::Asker;
 use crate::session::Moment;
 use crate::worker::table::Key;
 
-/// The other side of such a flow.
+/// The server side of such a flow.
 #[derive(Debug)]
 pub(in crate::worker) struct UdpAssociation {
-    /// Sends to any address, of either family.
+    /// Sends to any address of either family.
     pub(in crate::worker) socket: Fd,
-    /// The conversation that has asked for the port, which it lives as long as.
+    /// The proxy session that requested the port. The association ends with it.
     pub(in crate::worker) session: Key,
     pub(in crate::worker) asker: Asker,
-    /// The addresses sent to, the one that was used last at the end; with whether they may be
-    /// reached by address: else, a name has led there.
+    /// Addresses sent to, most recently used last. `true`: permitted by address, not only through a
+    /// name.
     sent_to: LinkedHashMap<SocketAddr, bool>,
-    /// The last address that may not be reached.
+    /// The last address that was refused.
     refused: Option<SocketAddr>,
-    /// Their places are what look-ups are known by.
+    /// Look-ups refer to these by index.
     names: Vec<Name>,
     waiting: VecDeque<(usize, Vec<u8>)>,
     waiting_bytes: usize,
@@ -48,23 +48,23 @@ struct Name {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Being looked up.
+    /// The look-up is in progress.
     NotYet,
     Address(SocketAddr),
-    /// There is no address that may be reached.
+    /// It has no permitted address.
     Nothing,
 }
 
 /// What is known of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Known {
-    /// Send it there.
+    /// Send to this address.
     Address(SocketAddr),
-    /// Drop it.
+    /// Drop the datagram.
     Refused,
-    /// The name at this place is being looked up: keep the datagram.
+    /// The look-up of the name at this index is in progress: keep the datagram.
     NotYet(usize),
-    /// It is to be looked up, and has this place.
+    /// A new name at this index: look it up and keep the datagram.
     Unknown(usize),
 }
 
@@ -82,7 +82,7 @@ impl UdpAssociation {
         }
     }
 
-    /// Whether an address may be reached. `None`: that is to be asked.
+    /// Whether an address is permitted. `None`: not decided yet.
     pub(in crate::worker) fn may_reach(&self, address: SocketAddr) -> Option<bool> {
         match self.sent_to.get(&address) {
             Some(true) => Some(true),
@@ -90,13 +90,13 @@ impl UdpAssociation {
         }
     }
 
-    /// An address may not be reached.
+    /// Notes that an address is not permitted.
     pub(in crate::worker) fn refuse(&mut self, address: SocketAddr) {
         self.refused = Some(address);
     }
 
-    /// Something is sent there: its answers are let in, in place of those of whom nothing was sent
-    /// to for longest.
+    /// Notes that a datagram is sent to an address, so that its answers are accepted. Evicts the
+    /// least recently used address.
     pub(in crate::worker) fn send_to(&mut self, address: SocketAddr, by_address: bool) {
         if self.sent_to.back().is_some_and(|(&last, &by)| last == address && by >= by_address) {
             return;
@@ -108,12 +108,12 @@ impl UdpAssociation {
         }
     }
 
-    /// Whether an answer may come from there.
+    /// Whether answers from this address are accepted.
     pub(in crate::worker) fn has_sent_to(&self, address: SocketAddr) -> bool {
         self.sent_to.contains_key(&address)
     }
 
-    /// What is known of a name. `None`: too many are being looked up.
+    /// What is known of a name. `None`: too many look-ups in progress.
     pub(in crate::worker) fn look_up(
         &mut self,
         host: &str,
@@ -139,20 +139,21 @@ impl UdpAssociation {
             self.names.push(name);
             return Some(Known::Unknown(self.names.len() - 1));
         }
-        // One that is being looked up keeps its place: what is found would be taken for another's.
+        // An index with a look-up in progress is not reused: its result would be taken for another
+        // name's.
         let known = self.names.iter().enumerate().filter(|(_, name)| name.found != Found::NotYet);
         let (place, _) = known.min_by_key(|(_, name)| name.since)?;
         self.names[place] = name;
         Some(Known::Unknown(place))
     }
 
-    /// The name that is being looked up at a place.
+    /// The name with a look-up in progress at an index.
     pub(in crate::worker) fn name(&self, place: usize) -> Option<(&str, u16)> {
         let name = self.names.get(place).filter(|name| name.found == Found::NotYet)?;
         Some((&name.host, name.port))
     }
 
-    /// A name was looked up: its address, if it has one that may be reached.
+    /// Stores the result of a look-up: a permitted address, if any.
     pub(in crate::worker) fn found(
         &mut self,
         place: usize,
@@ -165,7 +166,8 @@ impl UdpAssociation {
         }
     }
 
-    /// Keeps a datagram until the name at a place is known. How many had to go for it.
+    /// Keeps a datagram until the name at an index is resolved. Returns how many older ones were
+    /// dropped.
     pub(in crate::worker) fn keep(&mut self, place: usize, payload: &[u8]) -> u64 {
         self.waiting_bytes += payload.len();
         self.waiting.push_back((place, payload.to_vec()));
@@ -178,7 +180,7 @@ impl UdpAssociation {
         gone
     }
 
-    /// Those that have waited for the name at a place.
+    /// Takes the datagrams that wait for the name at an index.
     pub(in crate::worker) fn take(&mut self, place: usize) -> Vec<Vec<u8>> {
         let (taken, left) =
             std::mem::take(&mut self.waiting).into_iter().partition(|&(of, _)| of == place);

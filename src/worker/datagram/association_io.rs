@@ -1,6 +1,6 @@
-//! Flows of SOCKS: their datagrams come in by a port that the peer has opened on request, and each
-//! begins with where it is to go ([`datagram`]). Every destination is judged as a connection to it
-//! would be. See [`crate::worker::datagram::association`] for what such a flow remembers.
+//! I/O of UDP associations: datagrams arrive by a port that the peer has opened, and each begins
+//! with its destination ([`datagram`]). Every destination is judged like that of a connection.
+//! [`crate::worker::datagram::association`] is the state.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use crate::worker::token::StreamOwner;
 use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
-    /// The client of a conversation sends datagrams by its port.
+    /// Opens the flow of a session's client that sends datagrams by its port.
     pub(in crate::worker) fn open_association<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -63,7 +63,7 @@ impl Datagrams {
         self.watch_source(cx, Source::Flow(key));
     }
 
-    /// A run that names its destinations.
+    /// Sends a run whose datagrams name their destinations.
     pub(in crate::worker) fn send_by_association<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -91,7 +91,7 @@ impl Datagrams {
         }
     }
 
-    /// Sends one datagram to where it says, or keeps it for as long as that is looked up.
+    /// Sends one datagram to its destination, or keeps it during a look-up.
     fn send_one<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, bytes: &[u8]) {
         let now = cx.now;
         let (to, header_bytes) = match datagram::read(bytes) {
@@ -123,7 +123,7 @@ impl Datagrams {
         }
     }
 
-    /// Sends to an address that stood in the datagram itself.
+    /// Sends to an address given in the datagram, if permitted.
     fn send_if_permitted<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -184,7 +184,7 @@ impl Datagrams {
         }
     }
 
-    /// Looks up the name at a place.
+    /// Looks up the name at an index.
     fn ask_destination<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, place: usize) {
         let Some(association) = self.association(key) else { return };
         let Some((host, port)) = association.name(place) else { return };
@@ -195,7 +195,7 @@ impl Datagrams {
         }
     }
 
-    /// What a flow's name leads to: the first address that may be reached is it.
+    /// The look-up of a destination has ended: uses the first permitted address.
     pub(in crate::worker) fn destination_resolved<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -236,7 +236,7 @@ impl Datagrams {
         }
     }
 
-    /// Answers have come to a flow's socket: each goes on with where it is from.
+    /// Answers were received: forwards each with the address of its sender.
     pub(in crate::worker) fn association_answered<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -284,7 +284,7 @@ impl Datagrams {
         self.scratch = run;
     }
 
-    /// A conversation is over: with it end the flows of its ports.
+    /// A proxy session has ended: ends the flows of its ports.
     pub(in crate::worker) fn end_associations<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,

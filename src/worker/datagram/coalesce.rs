@@ -1,8 +1,8 @@
-//! When to look at a socket for datagrams again.
+//! Receive coalescing: decides when a UDP socket is read again.
 //!
-//! A socket that many small datagrams come to is not watched: each would wake us up, and to be
-//! woken up and to pass one on costs several times what one more beside it does. It is looked at
-//! from time to time instead, until little has come.
+//! With many small datagrams, a wake-up and a send for each cost several times what one more
+//! datagram in a batch does. Such a socket is not polled but read at intervals, until little
+//! arrives.
 
 use crate::limits::{
     DATAGRAM_BACK_OFF_MICROS, DATAGRAM_REST_BYTES_MAX, DATAGRAM_REST_INTERVAL_MICROS,
@@ -12,51 +12,51 @@ use crate::session::Moment;
 use crate::worker::datagram::PortName;
 use crate::worker::table::Key;
 
-/// A socket that datagrams come to.
+/// A socket that receives datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Source {
-    /// Where clients' datagrams come in.
+    /// A port for clients.
     Port(PortName),
-    /// The server of a flow.
+    /// The socket of a flow to its server.
     Flow(Key),
 }
 
-/// What a read brought.
+/// Result of a read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::worker) struct Came {
     pub(in crate::worker) datagrams: u64,
-    /// Of all of them.
+    /// Total size.
     pub(in crate::worker) bytes: usize,
-    /// Some went no further.
+    /// Some were dropped.
     pub(in crate::worker) dropped: bool,
-    /// More is there.
+    /// More datagrams are waiting.
     pub(in crate::worker) more: bool,
 }
 
-/// What to do with a socket that was just read.
+/// What to do with a socket after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Next {
-    /// Be told of the next datagram.
+    /// Poll for the next datagram.
     Watch,
-    /// Look again then.
+    /// Read again at this time.
     Rest(Moment),
 }
 
-/// How close datagrams come at a socket.
+/// Arrival statistics of a socket.
 #[derive(Debug, Default)]
 pub(crate) struct Coalescing {
     read_at: Moment,
-    /// Time from one datagram to the next, averaged over the last few reads, in sixteenths of a
+    /// Moving average of the time between datagrams over the last few reads, in sixteenths of a
     /// microsecond.
     interval: u64,
-    /// How long the socket is left alone because what comes is too much.
+    /// Current back-off because datagrams are dropped.
     back_off_micros: u64,
 }
 
-/// Sixteenths, so that a few hundred thousand a second can be told apart.
+/// Resolution that distinguishes a few hundred thousand datagrams per second.
 const FRACTION: u64 = 16;
 
-/// A silence counts for no more than this, so that what comes behind it is soon seen.
+/// Caps a long silence in the average, so that traffic after it is noticed soon.
 const SILENCE_MICROS: u64 = 5 * DATAGRAM_REST_MICROS;
 
 impl Coalescing {
@@ -70,11 +70,11 @@ impl Coalescing {
             self.back_off_micros = 0;
             return Next::Watch;
         }
-        // What is large costs by the byte, and fills sockets meanwhile.
+        // Large datagrams cost by the byte, and fill socket buffers meanwhile.
         let is_large = came.bytes > DATAGRAM_REST_BYTES_MAX;
         let micros = match came {
-            // Reading what goes no further takes the time that the rest needs to go on. Small
-            // ones are read to the end all the same: a socket holds a second of them.
+            // Reading datagrams only to drop them takes time from those that can be sent. Small
+            // ones are read all the same, since a socket buffer holds a second of them.
             Came { dropped: true, more, .. } if is_large || !more => {
                 let longer = 2 * self.back_off_micros + DATAGRAM_REST_MICROS;
                 self.back_off_micros = longer.min(DATAGRAM_BACK_OFF_MICROS);

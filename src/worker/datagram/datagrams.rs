@@ -1,6 +1,6 @@
-//! The way of datagrams: from the entrances' sockets and the flows' own to sessions, from sessions
-//! to those sockets; in a plain relay from one to the other. Whatever cannot go on at once, or be
-//! kept by the session within its bounds, is dropped and counted: nobody ever waits for it.
+//! The path of datagrams: from sockets of entrances and flows to sessions and back; in a plain
+//! relay from one socket to the other. There is no backpressure: a datagram that can neither be
+//! sent at once nor be queued within the session's bounds is dropped and counted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use crate::worker::table::Key;
 use crate::worker::token::Kind;
 use crate::worker::tunnel::{Run, Tunnels};
 
-/// A socket where clients' datagrams come in.
+/// A socket where clients' datagrams arrive.
 #[derive(Debug)]
 pub(crate) struct DatagramPort {
     pub(crate) fd: Fd,
@@ -42,14 +42,14 @@ impl DatagramPort {
 }
 
 impl Datagrams {
-    /// Watches every entrance for datagrams.
+    /// Polls every entrance.
     pub(in crate::worker) fn watch_ports<D: Driver>(&mut self, cx: &mut Cx<D>) {
         for number in 0..self.entrances.len() as u32 {
             self.watch_source(cx, Source::Port(PortName::Entrance(number)));
         }
     }
 
-    /// Asks to be told when a socket has datagrams, or when it is broken.
+    /// Polls a socket for datagrams and errors.
     pub(in crate::worker) fn watch_source<D: Driver>(&mut self, cx: &mut Cx<D>, source: Source) {
         let (socket, token) = match source {
             Source::Port(name) => {
@@ -68,16 +68,16 @@ impl Datagrams {
         cx.driver.poll(&socket, libc::POLLIN as u32, false, token);
     }
 
-    /// Reads sockets whose rest is over, each once.
+    /// Reads each socket whose pause is over, once.
     pub(in crate::worker) fn sources_on_time<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
     ) {
-        for _ in 0..self.resting.len() {
-            match self.resting.front() {
+        for _ in 0..self.paused.len() {
+            match self.paused.front() {
                 Some(&(until, source)) if until <= cx.now => {
-                    self.resting.pop_front();
+                    self.paused.pop_front();
                     self.read_source(cx, tunnels, source);
                 }
                 _ => return,
@@ -85,7 +85,7 @@ impl Datagrams {
         }
     }
 
-    /// Takes what has come to a socket, as much as one turn may.
+    /// Reads a socket, up to the maximum of a turn.
     pub(in crate::worker) fn read_source<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -97,13 +97,13 @@ impl Datagrams {
         self.inbox = Some(inbox);
         match next {
             Some(Next::Watch) => self.watch_source(cx, source),
-            // Taken up in the next turn at the earliest: others have theirs.
-            Some(Next::Rest(until)) => self.resting.push_back((until, source)),
+            // Not before the next turn, so that other sockets are served.
+            Some(Next::Rest(until)) => self.paused.push_back((until, source)),
             None => {}
         }
     }
 
-    /// `None`: the socket is no more.
+    /// `None`: the socket is gone.
     fn read_into<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -146,7 +146,7 @@ impl Datagrams {
         came.dropped = cx.counters.datagrams_dropped > dropped;
         let now = cx.now;
         if count > 0 {
-            // Several: nobody waits for the answer to one.
+            // More than one: not an interactive exchange.
             cx.busy_poll.on_payload(came.datagrams > 1, now);
         }
         let coalescing = match source {
@@ -180,7 +180,7 @@ impl Datagrams {
         self.client_sent_to(cx, tunnels, key, got);
     }
 
-    /// The first datagrams of a client, whose flow has begun by now.
+    /// Forwards the first datagrams of a client, whose flow has just begun.
     pub(in crate::worker) fn first_came<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -247,8 +247,8 @@ impl Datagrams {
         self.count_sent(cx, tunnels, key, &sent);
     }
 
-    /// Gives what was received to the session of its flow: one run, or two where it has more bytes
-    /// than a run may, which happens over IPv6.
+    /// Passes a received run to the session of its flow. Splits it if it exceeds the maximum size
+    /// of a run, which happens over IPv6.
     fn pass_to_tunnel<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -305,7 +305,7 @@ impl Datagrams {
         tunnels.mark(tunnel_key);
     }
 
-    /// The head of a run has come from the link: the size of its datagrams, and their sum.
+    /// The head of a run was received from the link: size of its datagrams, and total size.
     pub(in crate::worker) fn run_begins<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -325,7 +325,7 @@ impl Datagrams {
         }
     }
 
-    /// More of a run has come from the link.
+    /// More payload of a run was received from the link.
     pub(in crate::worker) fn run_continues<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -339,7 +339,7 @@ impl Datagrams {
         }
     }
 
-    /// All of a run has come from the link.
+    /// A run was received completely from the link.
     fn run_came<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, run: Run) {
         let now = cx.now;
         let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
@@ -356,8 +356,7 @@ impl Datagrams {
         self.send_run(cx, tunnels, key, parts, size_bytes);
     }
 
-    /// Sends a run to the client or to the server here, or keeps it for as long as that is looked
-    /// up.
+    /// Sends a run to the client or server, or keeps it while the server is looked up.
     pub(in crate::worker) fn send_run<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -412,7 +411,7 @@ impl Datagrams {
         }
     }
 
-    /// The server's machine has said that nobody listens there.
+    /// The server's host reported the port as unreachable.
     fn no_server<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
@@ -423,7 +422,7 @@ impl Datagrams {
     }
 }
 
-/// How many datagrams a run has.
+/// Number of datagrams in a run.
 pub(in crate::worker) fn datagrams(bytes: usize, size_bytes: u32) -> u64 {
     (bytes as u64).div_ceil(u64::from(size_bytes.max(1))).max(1)
 }

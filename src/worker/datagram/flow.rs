@@ -1,5 +1,4 @@
-//! Flows of datagrams, and the table that finds them: by client, by what completions name them by,
-//! and by how long they have been silent.
+//! Flows and their table, indexed by client address, by key and by last use.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -19,72 +18,72 @@ use crate::worker::datagram::coalesce::Coalescing;
 use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::table::{Key, Table};
 
-/// Where a flow's client is.
+/// The client side of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::worker) struct Origin {
-    /// Where it came in.
+    /// The port where its datagrams arrive.
     pub(in crate::worker) port: PortName,
-    /// The client, as the kernel says it.
+    /// The client's address, as the kernel reports it.
     pub(in crate::worker) client: SocketAddr,
-    /// The address of ours that it sends to, where the entrance has several.
+    /// The local address that it sends to, if the entrance has several.
     pub(in crate::worker) own: Option<IpAddr>,
 }
 
 impl Origin {
-    /// How it is sent to.
+    /// How to send to the client.
     pub(in crate::worker) fn towards(&self) -> Towards {
         Towards { to: self.client, own: self.own }
     }
 }
 
-/// Where a flow's other side is.
+/// The server side of a flow.
 #[derive(Debug)]
 pub(in crate::worker) enum Server {
-    /// Behind the tunnel.
+    /// Through the tunnel.
     Peer,
-    /// Its name is being looked up: what came for it waits.
+    /// The look-up is in progress; runs wait.
     Unknown(Box<Waiting>),
-    /// Here: a socket that is connected to it.
+    /// Local: a socket connected to the server.
     Reached(Fd),
-    /// Here: wherever each datagram says.
+    /// Local: each datagram names its destination.
     UdpAssociation(Box<UdpAssociation>),
 }
 
-/// The name of a server that is here, and whether it still leads there.
+/// Name of a local server, to detect that its address changed.
 #[derive(Debug)]
 pub(in crate::worker) struct ServerName {
     pub(in crate::worker) target: Target,
-    /// Since when the server has not answered, nor the name been looked up.
+    /// Since when there was neither an answer nor a look-up.
     pub(in crate::worker) silent_since: Moment,
 }
 
-/// One client's datagrams, and the answers to them.
+/// The datagrams of one client and their answers.
 #[derive(Debug)]
 pub(in crate::worker) struct Flow {
-    /// The client's address: for the log.
+    /// The client's address, for the log.
     pub(in crate::worker) client: SocketAddr,
-    /// Where the client is, if it came in at this end.
+    /// The client side, if the client is local.
     pub(in crate::worker) origin: Option<Origin>,
     pub(in crate::worker) server: Server,
-    /// What its server is looked up by again when that does not answer; none where it is an address.
+    /// Set if the server was given by name: looked up again when it does not answer.
     pub(in crate::worker) server_name: Option<Box<ServerName>>,
-    /// Given back with all the rest.
+    /// Returns the limits when dropped.
     pub(in crate::worker) limit_guard: Option<LimitGuard>,
-    /// Its stream may have to begin again, by another tunnel: the entrance, and the tunnels whose peers
-    /// have not taken it.
+    /// Set while the stream may have to begin again on another tunnel: the entrance, and the
+    /// tunnels whose peers have refused it.
     pub(in crate::worker) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
-    /// Its stream, unless this is a plain relay's.
+    /// `None` in a plain relay.
     pub(in crate::worker) stream: Option<(Key, StreamKey)>,
     /// Received and not yet framed.
     pub(in crate::worker) queue: PayloadQueue,
-    /// What the kernel does not cut, on the way to the client or to the server here.
+    /// Segmentation limits of the kernel on the way to the local client or server.
     pub(in crate::worker) limit: SegmentLimit,
     pub(in crate::worker) coalescing: Coalescing,
-    /// Last datagram either way.
+    /// Time of the last datagram in either direction.
     pub(in crate::worker) last_used: Moment,
 }
 
-/// Runs that wait for their server's address, the newest of them.
+/// The newest runs that wait for their server's address.
 #[derive(Debug)]
 pub(in crate::worker) struct Waiting {
     pub(in crate::worker) target: Target,
@@ -97,7 +96,7 @@ impl Waiting {
         Box::new(Waiting { target, runs: VecDeque::new(), bytes: 0 })
     }
 
-    /// Keeps a run, in place of older ones. Those that have to go come back.
+    /// Queues a run; returns older ones that exceed the limits.
     pub(in crate::worker) fn push(
         &mut self,
         run: Box<Gather>,
@@ -120,19 +119,19 @@ impl Waiting {
     }
 }
 
-/// Runs that wait for an address at most, however small they are.
+/// Maximum number of waiting runs, whatever their size.
 const WAITING_RUNS: usize = 64;
 
-/// All flows of the process.
+/// All flows.
 #[derive(Debug)]
 pub(in crate::worker) struct Flows {
     table: Table<Flow>,
     by_origin: HashMap<Origin, Key>,
-    /// The flows of each port on request, which end with it.
+    /// The flows of each forwarded port, which end with it.
     by_asked: HashMap<Key, HashSet<Key>>,
-    /// The one silent for longest first.
+    /// Least recently used first.
     order: LinkedHashMap<Key, ()>,
-    /// The last that was found: datagrams of one client come in a row.
+    /// The last one found: datagrams of one client come in batches.
     last: Option<(Origin, Key)>,
     max: usize,
 }
@@ -153,18 +152,18 @@ impl Flows {
         self.table.len()
     }
 
-    /// A new flow would be one too many.
+    /// Whether a new flow needs an eviction.
     pub(in crate::worker) fn is_full(&self) -> bool {
         self.table.len() >= self.max
     }
 
-    /// The one silent for longest, with when it was used last.
+    /// The least recently used flow, and when it was used.
     pub(in crate::worker) fn oldest(&self) -> Option<(Key, Moment)> {
         let (&key, ()) = self.order.front()?;
         Some((key, self.table.get(key)?.last_used))
     }
 
-    /// The one silent for longest of those that have a socket of their own.
+    /// The least recently used flow with a socket of its own.
     pub(in crate::worker) fn oldest_with_socket(&self) -> Option<Key> {
         let has_socket = |key| self.table.get(key).is_some_and(Flow::has_socket);
         self.order.keys().copied().find(|&key| has_socket(key))
@@ -181,7 +180,7 @@ impl Flows {
         Some(key)
     }
 
-    /// A new flow, the one used last. `None` when the table is full.
+    /// Adds a flow as the most recently used. `None`: the table is full.
     pub(in crate::worker) fn insert(&mut self, flow: Flow) -> Option<Key> {
         let origin = flow.origin;
         let key = self.table.insert(flow)?;
@@ -200,7 +199,7 @@ impl Flows {
         self.table.get_mut(key)
     }
 
-    /// It carries something now.
+    /// Marks a flow as used now.
     #[inline]
     pub(in crate::worker) fn use_now(&mut self, key: Key, now: Moment) {
         let Some(flow) = self.table.get_mut(key) else { return };
@@ -228,7 +227,7 @@ impl Flows {
         Some(flow)
     }
 
-    /// A flow that came in by this port on request, if there is one.
+    /// Any flow of this forwarded port.
     pub(in crate::worker) fn any_of(&self, port: Key) -> Option<Key> {
         self.by_asked.get(&port)?.iter().next().copied()
     }
@@ -259,7 +258,7 @@ impl Flow {
         matches!(self.server, Server::Reached(_) | Server::UdpAssociation(_))
     }
 
-    /// The socket to its server, if that is here.
+    /// The socket to a local server.
     pub(in crate::worker) fn socket(&self) -> Option<Fd> {
         match &self.server {
             Server::Reached(fd) => Some(Rc::clone(fd)),

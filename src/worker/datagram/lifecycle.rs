@@ -1,6 +1,6 @@
-//! The life of a flow: it begins with a datagram from a client that nobody knows, here or at the
-//! peer, and ends when it is silent, evicted, refused or ended by the peer. It holds nothing that a
-//! new one could not make good: the next datagram begins it anew.
+//! The life of a flow: it begins with a datagram from a new client, here or at the peer, and ends
+//! when it is idle, evicted, refused or ended by the peer. Ending a flow loses no state: the next
+//! datagram begins a new one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::worker::token::StreamOwner;
 use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
-    /// Begins a stream for a flow.
+    /// Adds a flow and begins its stream on this tunnel.
     pub(in crate::worker) fn open_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -51,7 +51,7 @@ impl Datagrams {
         }
     }
 
-    /// Begins a flow by whichever tunnel takes it.
+    /// Adds a flow and begins its stream on the newest tunnel that accepts it.
     pub(in crate::worker) fn begin_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -60,7 +60,7 @@ impl Datagrams {
         entrance: SocketAddr,
     ) -> Option<Key> {
         let key = self.insert_flow(cx, tunnels, flow)?;
-        match self.begin_flow_by_next(tunnels, key, Box::new((entrance, Vec::new()))) {
+        match self.begin_flow_on_newest(tunnels, key, Box::new((entrance, Vec::new()))) {
             Ok(()) => Some(key),
             Err(error) => {
                 self.flow_not_begun(cx, tunnels, key, error);
@@ -69,7 +69,7 @@ impl Datagrams {
         }
     }
 
-    /// No tunnel takes a flow.
+    /// No tunnel accepts a flow: removes it.
     fn flow_not_begun<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -78,16 +78,15 @@ impl Datagrams {
         error: OpenError,
     ) {
         let Some(flow) = self.flows.remove(key) else { return };
-        // The peer takes fewer than we do: the next datagram finds room.
+        // The peer's limit is below this end's; the next datagram finds room.
         if matches!(error, OpenError::TooMany { .. }) {
             self.evict_flow(cx, tunnels);
         }
         cx.log_refused(flow.client, &error.to_string());
     }
 
-    /// Begins a flow's stream by the newest tunnel that is up and takes it, of those that have not
-    /// refused it.
-    fn begin_flow_by_next(
+    /// Begins a flow's stream on the newest tunnel that accepts it and has not refused it before.
+    fn begin_flow_on_newest(
         &mut self,
         tunnels: &mut Tunnels,
         key: Key,
@@ -121,16 +120,16 @@ impl Datagrams {
         Err(why)
     }
 
-    /// The peer has a flow: it is not begun again.
+    /// The peer has accepted a flow: it is no longer tentative.
     pub(in crate::worker) fn flow_opened(&mut self, key: Key) {
         if let Some(flow) = self.flows.get_mut(key) {
             flow.tentative = None;
         }
     }
 
-    /// The peer has not taken a flow, and has tried no server: begins it again by the next tunnel, with
-    /// the datagrams that waited. `false`: there is none.
-    fn begin_flow_elsewhere<D: Driver>(
+    /// The peer has refused a flow without having tried a server: begins it again on the next
+    /// tunnel, with the queued datagrams. `false`: there is none.
+    fn begin_flow_on_next_tunnel<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
@@ -141,7 +140,7 @@ impl Datagrams {
         let Some(mut tentative) = flow.tentative.take() else { return false };
         tentative.1.extend(flow.stream.take().map(|(tunnel, _)| tunnel));
         let waited = std::mem::take(&mut flow.queue);
-        if self.begin_flow_by_next(tunnels, key, tentative).is_err() {
+        if self.begin_flow_on_newest(tunnels, key, tentative).is_err() {
             return false;
         }
         let mut waiting = Vec::new();
@@ -158,7 +157,7 @@ impl Datagrams {
         true
     }
 
-    /// Puts a flow into the table, in place of another if need be.
+    /// Adds a flow, evicting another if the table is full.
     pub(in crate::worker) fn insert_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -182,7 +181,7 @@ impl Datagrams {
         }
     }
 
-    /// The peer began a flow, whose exit is this target.
+    /// The peer began a flow: begins the look-up of its target.
     pub(in crate::worker) fn open_exit_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -208,7 +207,7 @@ impl Datagrams {
         self.find_server(cx, tunnels, key, target);
     }
 
-    /// A flow that is to be no more, for this reason: its stream ends, too.
+    /// Ends a flow and its stream.
     pub(in crate::worker) fn end_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -237,7 +236,7 @@ impl Datagrams {
         how: &Ended,
     ) {
         if let Ended::NotTaken { runs, .. } = how
-            && self.begin_flow_elsewhere(cx, tunnels, key, runs)
+            && self.begin_flow_on_next_tunnel(cx, tunnels, key, runs)
         {
             return;
         }
@@ -253,7 +252,7 @@ impl Datagrams {
         }
     }
 
-    /// Takes a flow out of the table. Its session is not told.
+    /// Removes a flow. Its session is not notified.
     pub(in crate::worker) fn forget_flow<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(mut flow) = self.flows.remove(key) else { return };
         flow.queue.clear(&mut cx.buffers.pipes);
@@ -267,7 +266,7 @@ impl Datagrams {
         }
     }
 
-    /// A tunnel is gone, and its flows with it.
+    /// Removes all flows of a tunnel that is gone.
     pub(in crate::worker) fn forget_flows_of<D: Driver>(&mut self, cx: &mut Cx<D>, tunnel: Key) {
         let mut gone = std::mem::take(&mut cx.scratch);
         let of_it = |flow: &Flow| flow.stream.is_some_and(|(of, _)| of == tunnel);
@@ -278,7 +277,7 @@ impl Datagrams {
         cx.scratch = gone;
     }
 
-    /// Ends flows that have been silent for too long.
+    /// Ends flows that were idle for too long.
     pub(in crate::worker) fn flows_on_time<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -292,16 +291,16 @@ impl Datagrams {
         }
     }
 
-    /// When the flow that is silent for longest ends.
+    /// The idle deadline of the least recently used flow.
     pub(in crate::worker) fn next_flow_timeout<D>(
         &self,
         cx: &Cx<D>,
         drains: bool,
     ) -> Option<Moment> {
-        let patience = match drains {
+        let timeout = match drains {
             false => cx.plan.timeouts.udp?,
             true => Duration::from_millis(DRAIN_FLOW_MILLIS),
         };
-        self.flows.oldest().map(|(_, last_used)| last_used.after(patience))
+        self.flows.oldest().map(|(_, last_used)| last_used.after(timeout))
     }
 }

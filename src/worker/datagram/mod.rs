@@ -1,8 +1,10 @@
-//! Datagrams: flows between clients, tunnels and servers.
+//! Datagrams: UDP flows between clients, tunnels and servers. The plane owns UDP entrances,
+//! forwarded UDP ports and the table of flows. The event loop dispatches readable sockets here; the
+//! tunnel plane passes received runs.
 //!
-//! [`datagrams`] reads and writes sockets, [`coalesce`] says when, [`flow`] is the table,
-//! [`lifecycle`] and [`servers`] begin and end flows; [`association_io`] and [`association`] are those of
-//! SOCKS, where each datagram names its destination.
+//! [`datagrams`] reads and writes sockets, [`coalesce`] decides when they are read, [`flow`] is the
+//! table, [`lifecycle`] and [`servers`] begin and end flows. [`association`] and [`association_io`]
+//! are the UDP associations of SOCKS, where each datagram names its destination.
 
 pub(in crate::worker) mod association;
 pub(in crate::worker) mod association_io;
@@ -35,21 +37,20 @@ pub(in crate::worker) enum PortName {
     Asked(Key),
 }
 
-/// All that exchange datagrams, here or through a tunnel.
+/// State of the datagram plane.
 pub(in crate::worker) struct Datagrams {
     entrances: Vec<DatagramPort>,
-    /// Ports on request where datagrams come in, by what they are called in
-    /// [`crate::worker::forward`].
+    /// Forwarded ports, by their key in [`crate::worker::forward`].
     asked: HashMap<Key, DatagramPort>,
     flows: Flows,
-    /// Away while it is being read.
+    /// Taken out while a socket is being read.
     inbox: Option<Box<Inbox>>,
     outbox: Outbox,
-    /// Sockets that are left alone for a moment, so that datagrams gather there.
-    resting: VecDeque<(Moment, Source)>,
-    /// A datagram that a tunnel cannot carry was logged.
+    /// Sockets that are not polled but read at this time, so that datagrams coalesce.
+    paused: VecDeque<(Moment, Source)>,
+    /// An oversized datagram was logged.
     too_big_logged: bool,
-    /// Where a run of datagrams stands in one piece for a moment.
+    /// Scratch space to make a run contiguous.
     scratch: Vec<u8>,
 }
 
@@ -64,23 +65,23 @@ impl Datagrams {
             flows: Flows::new(flows_max),
             inbox: Some(Box::new(Inbox::new()?)),
             outbox: Outbox::default(),
-            resting: VecDeque::new(),
+            paused: VecDeque::new(),
             too_big_logged: false,
             scratch: Vec::new(),
         })
     }
 
-    /// Flows that there are.
+    /// Number of flows.
     pub(in crate::worker) fn len(&self) -> usize {
         self.flows.len()
     }
 
-    /// Datagrams of clients come in here.
+    /// Whether clients' datagrams arrive in this process.
     pub(in crate::worker) fn has_entrances(&self) -> bool {
         !self.entrances.is_empty()
     }
 
-    /// A port where datagrams come in.
+    /// A port where datagrams arrive.
     #[inline]
     pub(in crate::worker) fn port(&self, name: PortName) -> Option<&DatagramPort> {
         port(&self.entrances, &self.asked, name)
@@ -94,7 +95,7 @@ impl Datagrams {
         }
     }
 
-    /// Opens a port on request: it is read from now on.
+    /// Adds a forwarded port and starts reading it.
     pub(in crate::worker) fn open_asked<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -105,7 +106,7 @@ impl Datagrams {
         self.watch_source(cx, Source::Port(PortName::Asked(key)));
     }
 
-    /// Closes a port on request, and ends what came in by it.
+    /// Closes a forwarded port and ends its flows.
     pub(in crate::worker) fn close_asked<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -119,12 +120,12 @@ impl Datagrams {
         }
     }
 
-    /// When a socket that is left alone is read.
+    /// When the next paused socket is read.
     pub(in crate::worker) fn next_read(&self) -> Option<Moment> {
-        self.resting.front().map(|&(until, _)| until)
+        self.paused.front().map(|&(until, _)| until)
     }
 
-    /// The flow that a client's datagrams belong to.
+    /// The flow of a client.
     pub(in crate::worker) fn find(&mut self, origin: &Origin) -> Option<Key> {
         self.flows.find(origin)
     }
@@ -134,12 +135,12 @@ impl Datagrams {
         self.flows.get_mut(key)?.stream
     }
 
-    /// What a flow has waiting for its tunnel.
+    /// The queue of a flow towards its tunnel.
     pub(in crate::worker) fn queue_of(&mut self, key: Key) -> Option<&mut PayloadQueue> {
         Some(&mut self.flows.get_mut(key)?.queue)
     }
 
-    /// What has waited for a flow's server is given back, to go elsewhere.
+    /// Takes the runs that wait for a flow's server, to be sent elsewhere.
     pub(in crate::worker) fn take_waiting(&mut self, key: Key) -> Option<Waited> {
         match &mut self.flows.get_mut(key)?.server {
             Server::Unknown(waiting) => Some(waiting.take()),
@@ -147,8 +148,8 @@ impl Datagrams {
         }
     }
 
-    /// Flows that belong to a control connection, each with when it was used last.
-    /// `owner_of`: whose a port on request is.
+    /// Flows of control connections, each with its last use. `owner_of`: the owner of a forwarded
+    /// port.
     pub(in crate::worker) fn used_by_controls(
         &self,
         owner_of: impl Fn(Key) -> Option<Key>,

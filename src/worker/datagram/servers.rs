@@ -1,5 +1,5 @@
-//! The servers of flows here: found by their names, reached from sockets of the flows' own, and looked up
-//! again when they do not answer.
+//! Local servers of flows: looked up, connected by a socket per flow, and looked up again when they
+//! do not answer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use crate::worker::table::Key;
 use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
-    /// Looks up where a flow's server is.
+    /// Looks up a flow's server.
     pub(in crate::worker) fn find_server<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -40,8 +40,8 @@ impl Datagrams {
         }
     }
 
-    /// The addresses of a flow's server: the first that a packet could be sent to is it. Whether
-    /// anybody is there cannot be asked.
+    /// The look-up of a flow's server has ended: connects to the first address with a route. UDP
+    /// cannot tell whether a server is there.
     pub(in crate::worker) fn flow_resolved<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -57,7 +57,7 @@ impl Datagrams {
             let current = net::peer_address(socket);
             return self.server_looked_up_again(cx, tunnels, key, current, found);
         }
-        let socket = match self.first_that_can_be_sent_to(cx, tunnels, found, None) {
+        let socket = match self.first_routable(cx, tunnels, found, None) {
             Ok(Some(socket)) => Rc::new(socket),
             Ok(None) => return,
             Err(error) => return self.flow_unreachable(cx, key, &error),
@@ -86,9 +86,8 @@ impl Datagrams {
         }
     }
 
-    /// A socket to the first of the addresses that a packet could be sent to, or why there is none.
-    /// `Ok(None)`: that is the `current` one.
-    fn first_that_can_be_sent_to<D: Driver>(
+    /// A socket to the first address with a route. `Ok(None)`: that is the `current` one.
+    fn first_routable<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
@@ -112,7 +111,7 @@ impl Datagrams {
         }
     }
 
-    /// A flow whose server cannot be sent to.
+    /// A flow's server is unreachable: refuses the flow.
     fn flow_unreachable<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (client, stream) = (flow.client, flow.stream);
@@ -127,14 +126,13 @@ impl Datagrams {
         }
     }
 
-    /// Something was sent to a flow's server: its name is looked up again if nothing has come back for
-    /// `TIMEOUT=udp`.
+    /// After a send: looks the server's name up again if nothing was received for `TIMEOUT=udp`.
     #[inline]
     pub(in crate::worker) fn look_up_if_unanswered<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(name) = &mut flow.server_name else { return };
-        let patience = cx.plan.timeouts.udp.unwrap_or(Duration::from_secs(UNANSWERED_SECS));
-        if name.silent_since.after(patience) > cx.now {
+        let timeout = cx.plan.timeouts.udp.unwrap_or(Duration::from_secs(UNANSWERED_SECS));
+        if name.silent_since.after(timeout) > cx.now {
             return;
         }
         name.silent_since = cx.now;
@@ -143,7 +141,8 @@ impl Datagrams {
         }
     }
 
-    /// What the name of a flow's silent server leads to now: a new flow's server would be the first.
+    /// The repeated look-up of a silent server has ended: connects to the first address, as a new
+    /// flow would.
     fn server_looked_up_again<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -152,7 +151,7 @@ impl Datagrams {
         current: SocketAddr,
         found: io::Result<Vec<SocketAddr>>,
     ) {
-        let found = self.first_that_can_be_sent_to(cx, tunnels, found, Some(current));
+        let found = self.first_routable(cx, tunnels, found, Some(current));
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
         match found {
@@ -164,17 +163,17 @@ impl Datagrams {
                 flow.limit = SegmentLimit::default();
                 let before = std::mem::replace(&mut flow.server, Server::Reached(Rc::new(socket)));
                 if let Server::Reached(socket) = before {
-                    // With the end of what watches the old socket the new one is read and watched. One
-                    // that rests is not watched, and the new one read when the rest is over.
+                    // Cancelling the poll of the old socket makes the flow read and poll the new
+                    // one. A paused socket is not polled; the new one is read when the pause ends.
                     cx.driver.cancel_all(&socket);
                 }
             }
         }
     }
 
-    /// Opens a socket for datagrams to or at `address`. Where no local port is free for it, or no
-    /// descriptor, the flow that was silent for longest is let go: its port serves at once, its
-    /// descriptor the next datagram.
+    /// Opens a socket for datagrams to or at `address`. Without a free local port or descriptor,
+    /// the least recently used flow is evicted. Its port can be used at once; its descriptor is
+    /// released later, for the next datagram.
     pub(in crate::worker) fn open_socket<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -209,8 +208,8 @@ impl Datagrams {
     }
 }
 
-/// A socket to the first of the addresses that a packet could be sent to. The lack of a port is what is
-/// reported first, since something can be done about it.
+/// A socket to the first address with a route. The lack of a local port is reported before other
+/// errors, because the operator can fix it.
 fn connected_to_one_of(addresses: &[SocketAddr]) -> io::Result<OwnedFd> {
     let (mut last, mut no_port) = (None, None);
     for &address in addresses {
