@@ -46,7 +46,7 @@ impl<D: Driver> Worker<D> {
             || (self.ingress.clients_are_held() && self.has_room())
     }
 
-    /// Writes to every connection and every tunnel that has something.
+    /// Flushes all marked connections and tunnels.
     fn write_all(&mut self) {
         self.write_conns();
         self.write_tunnels();

@@ -27,12 +27,12 @@ impl Forwards {
         Forwards { asked: AskedPorts::new(), port_range }
     }
 
-    /// When a listener that nobody came to is closed.
+    /// The earliest deadline of a listener.
     pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
         self.asked.next_due().map(|(_, until)| until)
     }
 
-    /// The client that a port is for.
+    /// The client that a port is open for.
     pub(in crate::worker) fn owner_of(&self, port: Key) -> Option<Key> {
         Some(self.asked.get(port)?.owner)
     }

@@ -176,7 +176,7 @@ impl<D: Driver> Worker<D> {
         Some(port)
     }
 
-    /// Closes listeners that nobody came to. The peer waits no longer, either.
+    /// Closes listeners whose deadline has passed; the peer has the same timeout.
     pub(in crate::worker) fn asked_ports_on_time(&mut self) {
         while let Some((key, until)) = self.forwards.asked.next_due()
             && until <= self.cx.now

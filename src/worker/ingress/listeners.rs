@@ -276,7 +276,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Accepts again where a pause is over, and where clients have waited for too long.
+    /// Resumes accepting after a pause, and rejects clients whose hold time has passed.
     pub(in crate::worker) fn listeners_on_time(&mut self) {
         let mut over = false;
         if self.ingress.listeners_paused {

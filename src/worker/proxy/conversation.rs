@@ -2,8 +2,8 @@
 //! [`crate::proxy_proto`].
 //!
 //! The stream is accepted at once. Data of the client and of the requested server goes to the
-//! protocol, and the steps it returns are executed here. After [`Step::Pass`] the stream is like
-//! any other.
+//! protocol, and the steps it returns are executed here. After [`ProxyStep::Pass`] the stream is
+//! like any other.
 //!
 //! Backpressure: client data is passed on only while the protocol wants it and the server accepts
 //! the output. The rest is held and its consumption not reported, so at most a window of it

@@ -1,7 +1,7 @@
-//! Ports that are opened expected for conversations ([`ProxyStep::ListenHere`]): each takes one connection,
-//! of one host, and is closed then.
+//! Expected connections: one-shot listeners of proxy sessions ([`ProxyStep::ListenHere`]). Each
+//! accepts one connection from one host and is then closed.
 //!
-//! [`ProxyStep::ListenHere`]: crate::proxy_proto::Step::ListenHere
+//! [`ProxyStep::ListenHere`]: crate::proxy_proto::ProxyStep::ListenHere
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -64,7 +64,7 @@ impl<D: Driver> Worker<D> {
         own: Option<IpAddr>,
         (from, then): (IpAddr, PortUse),
     ) -> io::Result<SocketAddr> {
-        // Better said now than when a server has connected in vain.
+        // Refused now rather than after a server has connected.
         if matches!(then, PortUse::CallClient(_)) && !self.peer_opens_ports(session) {
             return Err(io::Error::other(NO_PORTS));
         }

@@ -26,15 +26,15 @@ use crate::wire::Protocol;
 use crate::worker::context::Cx;
 use crate::worker::table::{Key, Table};
 
-/// A run that is coming in from the link.
+/// A run of datagrams being received from the link.
 #[derive(Debug)]
 pub(in crate::worker) struct Run {
     pub(in crate::worker) flow: Key,
     pub(in crate::worker) stream: StreamKey,
-    /// 0.3: the peer is told of it.
+    /// 0.3: its bytes count as consumed payload.
     pub(in crate::worker) is_counted: bool,
     pub(in crate::worker) size_bytes: u32,
-    /// Bytes that are to come.
+    /// Bytes still to be received.
     pub(in crate::worker) left_bytes: u32,
     pub(in crate::worker) parts: Box<Gather>,
 }
