@@ -4,6 +4,8 @@
 #[path = "../testkit"]
 mod testkit {
     pub(crate) mod pure;
+    // Some of it is for whole programs.
+    #[allow(dead_code)]
     pub(crate) mod recording;
 }
 

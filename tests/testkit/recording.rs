@@ -140,6 +140,11 @@ pub(crate) fn load_all(crypt: bool) -> Vec<Trace> {
     traces
 }
 
+/// The recording of this name.
+pub(crate) fn load_one(name: &str) -> Trace {
+    load(name, &folder().join(format!("{name}.json")))
+}
+
 fn load(name: &str, path: &Path) -> Trace {
     let text = std::fs::read_to_string(path).expect("a recording");
     let list: Vec<Value> = serde_json::from_str(&text).expect("a JSON list");

@@ -1,11 +1,9 @@
 //! Recordings of the original: frames, and what they tell of each stream.
 
 use std::collections::HashMap;
-use std::path::Path;
-
-use serde_json::Value;
 
 use super::peer::{Frame, NO_ID, kind};
+use super::recording::{self, Role, What};
 
 /// An end of the persistent connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,22 +73,18 @@ pub struct Trace {
 impl Trace {
     /// Reads `tests/traces/NAME.json` up to the point where the cipher makes it unreadable.
     pub fn load(name: &str) -> Trace {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
-        let path = dir.join(format!("{name}.json"));
-        let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let entries: Vec<Value> = serde_json::from_slice(&text).expect("a JSON list");
         let mut trace = Trace { frames: Vec::new(), stories: Vec::new() };
         let mut streams = HashMap::new();
-        for entry in entries {
-            let from = match entry["dir"].as_str() {
-                Some("connector->receptor") => End::Connector,
-                Some("receptor->connector") => End::Receptor,
-                _ => continue,
-            };
-            let frame = decode(entry["hex"].as_str().expect("hexadecimal digits"));
-            if frame.kind == kind::CRYPT_ON {
+        for entry in recording::load_one(name).entries {
+            let What::Packet(role, packet) = entry.what else { continue };
+            if packet.kind == kind::CRYPT_ON {
                 break;
             }
+            let from = match role {
+                Role::Connector => End::Connector,
+                Role::Receptor => End::Receptor,
+            };
+            let frame = Frame::new(packet.kind, packet.said, packet.raid, &packet.payload);
             trace.take(&mut streams, from, frame);
         }
         trace
@@ -147,17 +141,4 @@ impl Trace {
 pub fn first_data(frame: &Frame) -> &[u8] {
     let end = frame.payload.iter().position(|byte| *byte == 0).expect("a NUL ends the text");
     &frame.payload[end + 1..]
-}
-
-fn decode(hex: &str) -> Frame {
-    let digits = hex.as_bytes().chunks_exact(2);
-    let bytes: Vec<u8> = digits
-        .map(|pair| {
-            let pair = std::str::from_utf8(pair).expect("ASCII");
-            u8::from_str_radix(pair, 16).expect("hexadecimal digits")
-        })
-        .collect();
-    let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    assert_eq!(usize::from(word(6)) + 8, bytes.len(), "one whole packet an entry");
-    Frame::new(bytes[1], word(2), word(4), &bytes[8..])
 }
