@@ -118,9 +118,11 @@ impl Poller {
 
 /// Which of `events` are so on a descriptor now, or within a time; [`BROKEN`] unasked.
 fn ready_within(fd: &OwnedFd, events: u32, time: Option<&Timespec>) -> io::Result<u32> {
-    let mut asked = [PollFd::new(fd, PollFlags::from_bits_retain(events as u16))];
+    let mut asked = [PollFd::new(fd, PollFlags::from_bits_retain(events as _))];
     poll(&mut asked, Some(time.unwrap_or(&Timespec::default())))?;
-    Ok(u32::from(asked[0].revents().bits()))
+    // Signed or not, as libc or rustix has it.
+    let told: u16 = asked[0].revents().bits() as _;
+    Ok(u32::from(told))
 }
 
 /// Which of `events` are so on a descriptor now; [`BROKEN`] unasked.
