@@ -73,7 +73,7 @@ mod tests {
             let SendArgs::Many(header) = args else { panic!("two parts each") };
             // SAFETY: the gathers are lent until below, unchanged.
             unsafe {
-                for at in 0..(*header).msg_iovlen as usize {
+                for at in 0..(*header).msg_iovlen {
                     let part = *(*header).msg_iov.add(at);
                     let bytes =
                         std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len);
