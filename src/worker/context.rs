@@ -10,7 +10,6 @@ use std::time::Instant;
 use super::Counters;
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
-use super::datagram::flow::Origin;
 use super::dialer::Dialer;
 use super::dialer::dial::{DialError, Owner};
 use super::log_limit::LogLimit;
@@ -33,8 +32,6 @@ use crate::session::{Moment, StreamKey};
 pub(in crate::worker) enum Effect {
     /// A dial has completed.
     Dialled { owner: Owner, result: Result<Fd, DialError> },
-    /// A client without a flow has sent datagrams of this size.
-    UnknownClient { origin: Origin, payload: Box<[u8]>, size_bytes: u32 },
     /// The exit of a stream is unreachable. `tried`: a connect to a server was attempted.
     RefuseStream { stream: (Key, StreamKey), client: SocketAddr, reason: String, tried: bool },
     /// The connector has established its link.

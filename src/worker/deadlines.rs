@@ -9,7 +9,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn run_timers(&mut self) {
         let drains = self.drain != Drain::No;
         self.tunnels_on_time();
-        self.datagrams.sources_on_time(&mut self.cx, &mut self.tunnels);
+        self.sources_on_time();
         self.execs.on_time(&mut self.cx);
         self.datagrams.flows_on_time(&mut self.cx, &mut self.tunnels, drains);
         self.names_on_time();

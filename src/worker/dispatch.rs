@@ -36,13 +36,13 @@ impl<D: Driver> Worker<D> {
             (Kind::ConnWritable, Outcome::Polled(_)) => self.conn_writable(key),
             (Kind::ConnBroken, Outcome::Polled(events)) => self.conn_broken(key, events),
             (Kind::PortReady, Outcome::Polled(_)) => {
-                self.source_ready(Source::Port(PortName::Entrance(token::number(token))));
+                self.read_source(Source::Port(PortName::Entrance(token::number(token))));
             }
             (Kind::AskedReady, Outcome::Polled(_)) => {
-                self.source_ready(Source::Port(PortName::Asked(key)));
+                self.read_source(Source::Port(PortName::Asked(key)));
             }
             (Kind::AskedAccept, Outcome::Accepted(got)) => self.asked_accepted(key, more, got),
-            (Kind::FlowReady, Outcome::Polled(_)) => self.source_ready(Source::Flow(key)),
+            (Kind::FlowReady, Outcome::Polled(_)) => self.read_source(Source::Flow(key)),
             (Kind::LinkReady, Outcome::Polled(events)) => self.link_ready(key, events),
             (Kind::LinkWritable, Outcome::Polled(_)) => self.link_writable(key),
             (Kind::LinkBroken, Outcome::Polled(events)) => self.link_broken(key, events),
@@ -71,11 +71,6 @@ impl<D: Driver> Worker<D> {
             }
             (kind, outcome) => self.relay.on_completion(&mut self.cx, kind, key, outcome),
         }
-    }
-
-    #[inline]
-    fn source_ready(&mut self, source: Source) {
-        self.datagrams.read_source(&mut self.cx, &mut self.tunnels, source);
     }
 
     /// Routes an answer of the resolver to the plane that requested it.
@@ -109,9 +104,6 @@ impl<D: Driver> Worker<D> {
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Dialled { owner, result } => self.dialled(owner, result),
-            Effect::UnknownClient { origin, payload, size_bytes } => {
-                self.unknown_client(origin, &payload, size_bytes);
-            }
             Effect::RefuseStream { stream: (tunnel, stream), client, reason, tried } => {
                 self.refuse_stream(tunnel, stream, client, &reason, tried);
             }

@@ -20,7 +20,7 @@ const HALL: [&str; 3] = ["deadlines", "dispatch", "turn"];
 /// name here, which the test asks for.
 const ALLOWED: &[Room] = &[
     ("connector", &["dialer"]),
-    ("context", &["datagram", "dialer"]),
+    ("context", &["dialer"]),
     ("counts", &["Worker"]),
     ("datagram", &["tunnel"]),
     ("forward", &["Worker", "datagram", "dialer", "ingress", "stream"]),

@@ -24,26 +24,22 @@ pub(crate) struct Received<'a> {
     /// Size of its datagrams; the last may be shorter. 0: one that is empty.
     pub(crate) size_bytes: u32,
     pub(crate) payload: &'a [u8],
-    /// Where it was received, if it still is there.
-    place: Option<(&'a Inbox, usize)>,
+    /// Where it was received.
+    inbox: &'a Inbox,
+    at: usize,
 }
 
-impl<'a> Received<'a> {
-    /// What was received earlier, and copied.
-    pub(crate) fn copied(payload: &'a [u8], size_bytes: u32) -> Received<'a> {
-        Received { from: None, own: None, size_bytes, payload, place: None }
-    }
-
+impl Received<'_> {
     /// The payload with the buffer that it was received into. `None`: it is so little, or so many
     /// buffers are in use, that it is to be copied.
     pub(crate) fn keep(self) -> Option<Chunk> {
         if self.payload.len() < DATAGRAM_KEEP_BYTES {
             return None;
         }
-        let (Inbox { pool, slots, .. }, at) = self.place?;
+        let Inbox { pool, slots, .. } = self.inbox;
         // What was received stays readable through `payload`, too: nobody writes to any buffer
         // before the next `receive`, which that is borrowed against.
-        Some(slots[at].replace(pool.take()?).freeze(self.payload.len()))
+        Some(slots[self.at].replace(pool.take()?).freeze(self.payload.len()))
     }
 }
 
@@ -158,7 +154,7 @@ impl Inbox {
         // in the pool's mapping, and nobody writes to it before the next `receive`, which `self` is
         // borrowed against: until then it is the slot's, or a chunk's that was kept.
         let payload = unsafe { std::slice::from_raw_parts(start, bytes) };
-        Some(Received { from, own, size_bytes, payload, place: Some((self, at)) })
+        Some(Received { from, own, size_bytes, payload, inbox: self, at })
     }
 }
 
@@ -197,6 +193,5 @@ mod tests {
         for (byte, chunk) in kept {
             assert_eq!(chunk[..], [byte; DATAGRAM_KEEP_BYTES]);
         }
-        assert!(Received::copied(&[1; DATAGRAM_KEEP_BYTES], 1).keep().is_none());
     }
 }

@@ -14,12 +14,12 @@ use crate::io::datagram::{Inbox, Received, Sent};
 use crate::io::driver::{Driver, Fd, Gather};
 use crate::io::net;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
-use crate::session::StreamKey;
+use crate::session::{Moment, StreamKey};
 use crate::wire::Protocol;
-use crate::worker::context::{Cx, Effect};
+use crate::worker::context::Cx;
 use crate::worker::datagram::PortName;
 use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
-use crate::worker::datagram::flow::{Origin, Server};
+use crate::worker::datagram::flow::Server;
 use crate::worker::purpose::Purpose;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -38,6 +38,24 @@ impl DatagramPort {
     pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
         let address = net::local_address(&fd);
         DatagramPort { fd: Fd::new(fd), address, purpose, coalescing: Coalescing::default() }
+    }
+}
+
+/// A read of one socket whose messages are being handled.
+pub(in crate::worker) struct SourceRead {
+    source: Source,
+    inbox: Box<Inbox>,
+    came: Came,
+    dropped_before: u64,
+}
+
+impl SourceRead {
+    /// The next message.
+    pub(in crate::worker) fn take_next(&mut self) -> Option<Received<'_>> {
+        let got = self.inbox.take_next()?;
+        self.came.bytes += got.payload.len();
+        self.came.datagrams += datagrams(got.payload.len(), got.size_bytes);
+        Some(got)
     }
 }
 
@@ -68,49 +86,47 @@ impl Datagrams {
         cx.driver.poll(&socket, libc::POLLIN as u32, false, token);
     }
 
-    /// Reads each socket whose pause is over, once.
-    pub(in crate::worker) fn sources_on_time<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        tunnels: &mut Tunnels,
-    ) {
-        for _ in 0..self.paused.len() {
-            match self.paused.front() {
-                Some(&(until, source)) if until <= cx.now => {
-                    self.paused.pop_front();
-                    self.read_source(cx, tunnels, source);
-                }
-                _ => return,
-            }
-        }
+    /// How many sockets are paused.
+    pub(in crate::worker) fn paused_count(&self) -> usize {
+        self.paused.len()
     }
 
-    /// Reads a socket, up to the maximum of a turn.
-    pub(in crate::worker) fn read_source<D: Driver>(
+    /// The next socket whose pause is over.
+    pub(in crate::worker) fn take_due(&mut self, now: Moment) -> Option<Source> {
+        let &(until, source) = self.paused.front()?;
+        if until > now {
+            return None;
+        }
+        self.paused.pop_front();
+        Some(source)
+    }
+
+    /// Receives from a socket, up to the maximum of a turn. The caller takes each message and then
+    /// calls [`Datagrams::end_read`]. `None`: nothing is left to do, or the socket is gone.
+    pub(in crate::worker) fn begin_read<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         source: Source,
-    ) {
-        let Some(mut inbox) = self.inbox.take() else { return };
-        let next = self.read_into(cx, tunnels, &mut inbox, source);
-        self.inbox = Some(inbox);
-        match next {
-            Some(Next::Watch) => self.watch_source(cx, source),
-            // Not before the next turn, so that other sockets are served.
-            Some(Next::Rest(until)) => self.paused.push_back((until, source)),
-            None => {}
-        }
+    ) -> Option<SourceRead> {
+        let mut inbox = self.inbox.take()?;
+        let Some(count) = self.receive(cx, tunnels, &mut inbox, source) else {
+            self.inbox = Some(inbox);
+            return None;
+        };
+        let came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
+        let dropped_before = cx.counters.datagrams_dropped;
+        Some(SourceRead { source, inbox, came, dropped_before })
     }
 
-    /// `None`: the socket is gone.
-    fn read_into<D: Driver>(
+    /// How many messages were received. `None`: the socket is gone.
+    fn receive<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
         inbox: &mut Inbox,
         source: Source,
-    ) -> Option<Next> {
+    ) -> Option<usize> {
         let socket = match source {
             Source::Port(name) => self.port(name).map(|port| Fd::clone(&port.fd)),
             Source::Flow(key) => self.flows.get_mut(key).and_then(|flow| flow.socket()),
@@ -119,9 +135,9 @@ impl Datagrams {
             cx.counters.stale += 1;
             return None;
         };
-        let count = match inbox.receive(&socket) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        match inbox.receive(&socket) {
+            Ok(count) => Some(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
             Err(error) => {
                 if let Source::Flow(key) = source
                     && error.kind() == io::ErrorKind::ConnectionRefused
@@ -130,68 +146,40 @@ impl Datagrams {
                     return None;
                 }
                 debug!(%error, "receiving datagrams");
-                0
-            }
-        };
-        let dropped = cx.counters.datagrams_dropped;
-        let mut came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
-        while let Some(got) = inbox.take_next() {
-            came.bytes += got.payload.len();
-            came.datagrams += datagrams(got.payload.len(), got.size_bytes);
-            match source {
-                Source::Port(name) => self.client_sent(cx, tunnels, name, got),
-                Source::Flow(key) => self.server_answered(cx, tunnels, key, got),
+                Some(0)
             }
         }
-        came.dropped = cx.counters.datagrams_dropped > dropped;
+    }
+
+    /// All messages of a read are handled: the socket is polled again, or left alone for a moment.
+    pub(in crate::worker) fn end_read<D: Driver>(&mut self, cx: &mut Cx<D>, read: SourceRead) {
+        let SourceRead { source, inbox, mut came, dropped_before } = read;
+        self.inbox = Some(inbox);
+        came.dropped = cx.counters.datagrams_dropped > dropped_before;
         let now = cx.now;
-        if count > 0 {
+        if came.datagrams > 0 {
             // More than one: not an interactive exchange.
             cx.busy_poll.on_payload(came.datagrams > 1, now);
         }
         let coalescing = match source {
-            Source::Port(name) => &mut self.port_mut(name)?.coalescing,
+            Source::Port(name) => self.port_mut(name).map(|port| &mut port.coalescing),
             Source::Flow(key) => {
-                if count > 0 {
+                if came.datagrams > 0 {
                     self.flows.use_now(key, now);
                 }
-                &mut self.flows.get_mut(key)?.coalescing
+                self.flows.get_mut(key).map(|flow| &mut flow.coalescing)
             }
         };
-        Some(coalescing.read(came, now))
+        match coalescing.map(|coalescing| coalescing.read(came, now)) {
+            Some(Next::Watch) => self.watch_source(cx, source),
+            // Not before the next turn, so that other sockets are served.
+            Some(Next::Rest(until)) => self.paused.push_back((until, source)),
+            None => {}
+        }
     }
 
-    fn client_sent<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        tunnels: &mut Tunnels,
-        port: PortName,
-        got: Received<'_>,
-    ) {
-        let Some(client) = got.from else { return };
-        let origin = Origin { port, client, own: got.own };
-        let count = datagrams(got.payload.len(), got.size_bytes);
-        cx.counters.datagrams_in += count;
-        let Some(key) = self.flows.find(&origin) else {
-            let (payload, size_bytes) = (got.payload.into(), got.size_bytes);
-            cx.effects.push_back(Effect::UnknownClient { origin, payload, size_bytes });
-            return;
-        };
-        self.client_sent_to(cx, tunnels, key, got);
-    }
-
-    /// Forwards the first datagrams of a client, whose flow has just begun.
-    pub(in crate::worker) fn first_came<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        tunnels: &mut Tunnels,
-        key: Key,
-        (payload, size_bytes): (&[u8], u32),
-    ) {
-        self.client_sent_to(cx, tunnels, key, Received::copied(payload, size_bytes));
-    }
-
-    fn client_sent_to<D: Driver>(
+    /// Forwards datagrams of a client to its flow.
+    pub(in crate::worker) fn client_sent<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
@@ -221,7 +209,8 @@ impl Datagrams {
         }
     }
 
-    fn server_answered<D: Driver>(
+    /// Forwards datagrams of a flow's server.
+    pub(in crate::worker) fn server_answered<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,

@@ -1,31 +1,53 @@
-//! Begins flows for datagrams of new clients. Dispatch applies
-//! [`crate::worker::context::Effect::UnknownClient`] here.
+//! Reads the sockets of datagrams, and begins flows for new clients.
 
 use std::net::SocketAddr;
 
+use crate::io::datagram::Received;
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::worker::datagram::PortName;
+use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
 use crate::worker::datagram::flow::{Flow, Origin, Server, Waiting};
 use crate::worker::purpose::Purpose;
 use crate::worker::{Drain, Key, Worker, relay};
 
 impl<D: Driver> Worker<D> {
-    /// Begins a flow for a new client, or drops its datagrams.
-    pub(in crate::worker) fn unknown_client(
-        &mut self,
-        origin: Origin,
-        payload: &[u8],
-        size_bytes: u32,
-    ) {
-        let found = self.datagrams.find(&origin).or_else(|| self.begin_flow(origin));
-        match found {
-            Some(key) => {
-                let first = (payload, size_bytes);
-                self.datagrams.first_came(&mut self.cx, &mut self.tunnels, key, first);
+    /// Reads each socket whose pause is over, once.
+    pub(in crate::worker) fn sources_on_time(&mut self) {
+        for _ in 0..self.datagrams.paused_count() {
+            let Some(source) = self.datagrams.take_due(self.cx.now) else { return };
+            self.read_source(source);
+        }
+    }
+
+    /// Reads a socket, up to the maximum of a turn.
+    pub(in crate::worker) fn read_source(&mut self, source: Source) {
+        let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+        let Some(mut read) = self.datagrams.begin_read(cx, tunnels, source) else { return };
+        while let Some(got) = read.take_next() {
+            match source {
+                Source::Port(name) => self.client_sent(name, got),
+                Source::Flow(key) => {
+                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+                    self.datagrams.server_answered(cx, tunnels, key, got);
+                }
             }
-            None => self.cx.counters.datagrams_dropped += datagrams(payload.len(), size_bytes),
+        }
+        self.datagrams.end_read(&mut self.cx, read);
+    }
+
+    /// Datagrams have come to an entrance: a client without a flow gets one, or they are dropped.
+    fn client_sent(&mut self, port: PortName, got: Received<'_>) {
+        let Some(client) = got.from else { return };
+        let origin = Origin { port, client, own: got.own };
+        let count = datagrams(got.payload.len(), got.size_bytes);
+        self.cx.counters.datagrams_in += count;
+        let found = self.datagrams.find(&origin).or_else(|| self.begin_flow(origin));
+        let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
+        match found {
+            Some(key) => self.datagrams.client_sent(cx, tunnels, key, got),
+            None => cx.counters.datagrams_dropped += count,
         }
     }
 

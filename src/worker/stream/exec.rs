@@ -19,7 +19,7 @@ use crate::limits::{
     COMMAND_AT_ONCE_MILLIS, COMMAND_GRACE_MILLIS, COMMAND_LAST_WORDS_BYTES, COMMAND_NAME_CHARS,
     COMMAND_STDERR_BYTES, COMMANDS_MAX,
 };
-use crate::session::{Moment, NO_ADDRESS};
+use crate::session::Moment;
 use crate::worker::context::Cx;
 use crate::worker::log_limit::{Class, LogLimit};
 use crate::worker::table::{Key, Table};
@@ -60,32 +60,36 @@ impl Execs {
         self.execs.iter().any(|(_, exec)| exec.running.process_id() == process)
     }
 
-    /// Starts a command for a client. Returns it with its socket; [`Execs::started`] registers it.
+    /// Starts a command for a client. Returns it with its socket; [`Execs::register`] takes it.
     ///
     /// # Errors
     /// The reason, for the peer.
     pub(in crate::worker) fn start<D: Driver>(
-        &mut self,
+        &self,
         cx: &Cx<D>,
         command: &str,
         (caller, client): (&Caller, Option<SocketAddr>),
-    ) -> Result<(Exec, OwnedFd), String> {
+    ) -> Result<(RunningCommand, OwnedFd), String> {
         if self.execs.len() == COMMANDS_MAX {
             return Err(format!("{COMMANDS_MAX} commands run at once already"));
         }
-        let title: Box<str> = command.chars().take(COMMAND_NAME_CHARS).collect();
         let environment = environment(caller, client);
-        let (running, socket) = RunningCommand::start_with(&cx.watchdog, command, &environment)
-            .map_err(|error| format!("exec:{title}: cannot be started: {error}"))?;
-        let client = client.unwrap_or(NO_ADDRESS);
-        debug!(%client, command = &*title, process = running.process_id(), "exit");
-        let (conn, began) = (Key::unpack(0), cx.now);
-        Ok((Exec { running, conn, client, title, began, kill_at: None }, socket))
+        RunningCommand::start_with(&cx.watchdog, command, &environment)
+            .map_err(|error| format!("exec:{}: cannot be started: {error}", title(command)))
     }
 
-    /// Registers a command whose stream has the connection `conn`.
-    pub(in crate::worker) fn started<D: Driver>(&mut self, cx: &mut Cx<D>, exec: Exec, conn: Key) {
-        if let Some(key) = self.execs.insert(Exec { conn, ..exec }) {
+    /// Registers a running command, whose socket is the connection `conn`.
+    pub(in crate::worker) fn register<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        (running, command): (RunningCommand, &str),
+        client: SocketAddr,
+        conn: Key,
+    ) {
+        let title = title(command);
+        debug!(%client, command = &*title, process = running.process_id(), "exit");
+        let exec = Exec { running, conn, client, title, began: cx.now, kill_at: None };
+        if let Some(key) = self.execs.insert(exec) {
             self.watch_stderr(cx, key);
             if let Some(command) = self.execs.get(key) {
                 let token = Kind::ExecExit.of(key);
@@ -220,6 +224,11 @@ impl Exec {
             }
         })
     }
+}
+
+/// The beginning of a command, for the log.
+fn title(command: &str) -> Box<str> {
+    command.chars().take(COMMAND_NAME_CHARS).collect()
 }
 
 fn log_end<D: Driver>(cx: &mut Cx<D>, command: &Exec, status: ExitStatus, failed: bool) {

@@ -165,16 +165,14 @@ impl<D: Driver> Worker<D> {
     /// Opens an exit to a command.
     fn open_exec(&mut self, incoming: &Incoming, limit_guard: Option<LimitGuard>, command: &str) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
+        let name = client.unwrap_or(NO_ADDRESS);
         let started = self.execs.start(&self.cx, command, (&incoming.caller(), client));
-        let (exec, socket) = match started {
+        let (running, socket) = match started {
             Ok(started) => started,
-            Err(reason) => {
-                let name = client.unwrap_or(NO_ADDRESS);
-                return self.refuse_stream(tunnel, stream, name, &reason, false);
-            }
+            Err(reason) => return self.refuse_stream(tunnel, stream, name, &reason, false),
         };
         let Some(key) = self.begin_exit(incoming, limit_guard, None, Stage::Open) else { return };
-        self.execs.started(&mut self.cx, exec, key);
+        self.execs.register(&mut self.cx, (running, command), name, key);
         if let Some(conn) = self.conns.get_mut(key) {
             conn.fd = Some(Rc::new(socket));
         }

@@ -14,7 +14,6 @@ use crate::session::{Sink, Transmit, TunnelError};
 use crate::wire::DecodeStep;
 use crate::worker::stream::conn::{Reading, Stage};
 use crate::worker::token::{Kind, StreamOwner};
-use crate::worker::tunnel::Tunnel;
 use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode, Outgoing};
 use crate::worker::{Drain, Key, Worker};
 
@@ -310,15 +309,13 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
-        if gather.is_empty() && !self.cx.buffers.can_write_frame() {
-            // The session may have frames that lack only a buffer.
-            self.tunnels.wait_for_pool(&mut self.cx, key);
-        }
-        if !gather.is_empty()
-            && let Some(Tunnel { lane, .. }) = self.tunnels.get_mut(key)
-        {
+        if !gather.is_empty() {
+            let lane = &mut tunnel.lane;
             let piped_bytes = lane.outgoing.as_ref().map_or(0, |outgoing| outgoing.left_bytes);
             lane.framed_bytes += (gather.len_bytes() + piped_bytes) as u64;
+        } else if !self.cx.buffers.can_write_frame() {
+            // The session may have frames that lack only a buffer.
+            self.tunnels.wait_for_pool(&mut self.cx, key);
         }
         (gather, has_runs)
     }
