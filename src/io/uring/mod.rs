@@ -92,6 +92,13 @@ impl UringDriver {
     }
 
     /// Sends from our own pages, as was admitted.
+    /// Chunks of bulk receive buffers in zero-copy sends that the far end has not acknowledged.
+    /// Nothing can take them back.
+    #[cfg(test)]
+    pub(crate) fn pinned_chunks(&self) -> usize {
+        self.zero_copy.bulk_chunks()
+    }
+
     fn send_zero_copy(&mut self, fd: &Fd, gather: Box<Gather>, flags: i32, token: Token) -> OpId {
         let notice = self.zero_copy.begin(fd, &gather);
         let gather = Lent::new(gather);

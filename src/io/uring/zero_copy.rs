@@ -93,6 +93,13 @@ impl ZeroCopy {
         self.outstanding
     }
 
+    /// Chunks of bulk receive buffers that the kernel may still read.
+    #[cfg(test)]
+    pub(super) fn bulk_chunks(&self) -> usize {
+        let chunks = self.notices.iter().flat_map(|notice| &notice.chunks);
+        chunks.filter(|chunk| chunk.buffer_bytes() == crate::limits::BULK_BUFFER_BYTES).count()
+    }
+
     /// Whether `gather` is to be sent to `fd` without a copy.
     #[inline]
     pub(super) fn admits(&mut self, fd: &Fd, gather: &Gather) -> bool {

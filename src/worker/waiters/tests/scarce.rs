@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
+use super::Subject;
 use crate::io::chunk::{Chunk, ChunkMut, Pool};
 use crate::io::driver::{
     BufferClass, Completion, Driver, DriverCounters, Fd, Gather, OpId, Outcome, RecvMode, SendWait,
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) is_used_up: AtomicBool,
     /// Receive buffers that are taken for that.
     pub(super) held: AtomicUsize,
+    /// Chunks of bulk receive buffers that the kernel may still read for zero-copy sends.
+    pub(super) pinned_chunks: AtomicUsize,
     /// The relay stands still.
     pub(super) is_paused: AtomicBool,
 }
@@ -68,7 +71,7 @@ pub(super) struct Scarce<D> {
     buffers: Vec<ChunkMut>,
 }
 
-impl<D: Driver> Scarce<D> {
+impl<D: Subject> Scarce<D> {
     pub(super) fn new(mut inner: D, shared: Arc<Shared>, control: UnixStream) -> Scarce<D> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         for socket in [&control, &ours] {
@@ -129,7 +132,7 @@ impl<D: Driver> Scarce<D> {
     }
 }
 
-impl<D: Driver> Driver for Scarce<D> {
+impl<D: Subject> Driver for Scarce<D> {
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
         while self.shared.is_paused.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(1));
@@ -147,6 +150,7 @@ impl<D: Driver> Driver for Scarce<D> {
         self.take();
         self.shared.is_used_up.store(self.free() == 0, Ordering::SeqCst);
         self.shared.held.store(self.chunks.len(), Ordering::SeqCst);
+        self.shared.pinned_chunks.store(self.inner.pinned_chunks(), Ordering::SeqCst);
         let mut came = Vec::new();
         self.inner.wait(timeout, &mut came)?;
         for completion in came {
