@@ -14,10 +14,6 @@ use super::engine::{self, Leg};
 use super::log::Log;
 use super::{DEADLINE, eventually};
 
-/// Kernel ticks a second in `/proc/PID/stat`: fixed at 100 for user space on every architecture
-/// that Linux builds for today.
-const TICKS_PER_SEC: f64 = 100.0;
-
 /// One running `sockmux-uring`. Killed on drop; its log is printed when the test fails.
 pub struct Program {
     words: String,
@@ -250,18 +246,17 @@ impl Program {
         kib * 1024
     }
 
-    /// Processor time used so far, user and system together, in seconds.
-    pub fn cpu_secs(&self) -> f64 {
-        let stat = self.proc_file("stat");
-        // The name in parentheses may hold spaces; fields are counted behind it, from number 3.
-        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-        let ticks: f64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|ticks| ticks.parse::<f64>().expect("ticks"))
-            .sum();
-        ticks / TICKS_PER_SEC
+    /// Processor time that its threads have used so far, to the nanosecond. Those that have ended are
+    /// not counted.
+    pub fn cpu_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let nanos = |task: std::fs::DirEntry| {
+            // A thread may end meanwhile.
+            let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let tasks = tasks.expect("the process runs").flatten();
+        Duration::from_nanos(tasks.filter_map(nanos).sum())
     }
 
     /// Whether its main thread waits for something.
@@ -296,11 +291,11 @@ impl Program {
 
     /// Panics unless the process uses next to no processor time for a while.
     pub fn check_idle(&self) {
-        const SECS: f64 = 2.0;
-        let before = self.cpu_secs();
-        std::thread::sleep(Duration::from_secs_f64(SECS));
-        let used = self.cpu_secs() - before;
-        assert!(used < SECS / 10.0, "`{}` used {used} s of {SECS} s", self.words);
+        const LOOKED_AT: Duration = Duration::from_secs(2);
+        let before = self.cpu_time();
+        std::thread::sleep(LOOKED_AT);
+        let used = self.cpu_time().saturating_sub(before);
+        assert!(used < LOOKED_AT / 10, "`{}` used {used:?} of {LOOKED_AT:?}", self.words);
     }
 
     /// Panics where a field of the log is what `{:?}` makes of a structure or an `Option`. What
