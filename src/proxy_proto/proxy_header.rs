@@ -9,6 +9,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::{Buf, BufMut};
+
 use crate::cli::plan::ProxyHeader;
 use crate::limits::PROXY_HEADER_BYTES;
 
@@ -156,20 +158,15 @@ fn read_binary(bytes: &[u8]) -> Result<Read, NoHeader> {
         (LOCAL, _) => Said::Own,
         (_, TCP4) => {
             let cut = NoHeader("its length does not hold two IPv4 addresses");
-            let both: &[u8; 12] = body.first_chunk().ok_or(cut)?;
-            let address =
-                |at: usize| Ipv4Addr::new(both[at], both[at + 1], both[at + 2], both[at + 3]);
-            client((address(0).into(), address(4).into()), &both[8..])
+            let mut fields = body.get(..12).ok_or(cut)?;
+            let mut address = || Ipv4Addr::from(fields.get_u32()).into();
+            client((address(), address()), fields)
         }
         (_, TCP6) => {
             let cut = NoHeader("its length does not hold two IPv6 addresses");
-            let both: &[u8; 36] = body.first_chunk().ok_or(cut)?;
-            let address = |at: usize| {
-                let mut octets = [0; 16];
-                octets.copy_from_slice(&both[at..at + 16]);
-                Ipv6Addr::from(octets)
-            };
-            client((address(0).into(), address(16).into()), &both[32..])
+            let mut fields = body.get(..36).ok_or(cut)?;
+            let mut address = || Ipv6Addr::from(fields.get_u128()).into();
+            client((address(), address()), fields)
         }
         // Unspecified, a Unix socket, UDP, or of a later version: no client that could be named
         // here.
@@ -180,11 +177,10 @@ fn read_binary(bytes: &[u8]) -> Result<Read, NoHeader> {
 }
 
 /// `ports` are two of 2 bytes.
-fn client((source, destination): (IpAddr, IpAddr), ports: &[u8]) -> Said {
-    let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+fn client((source, destination): (IpAddr, IpAddr), mut ports: &[u8]) -> Said {
     Said::Client {
-        source: SocketAddr::new(source, port(0)),
-        destination: SocketAddr::new(destination, port(2)),
+        source: SocketAddr::new(source, ports.get_u16()),
+        destination: SocketAddr::new(destination, ports.get_u16()),
     }
 }
 
@@ -241,25 +237,25 @@ fn write_line(both: Option<(Family, (u16, u16))>) -> Vec<u8> {
 
 fn write_binary(both: Option<(Family, (u16, u16))>) -> Vec<u8> {
     let mut header = Vec::with_capacity(FIXED_BYTES + 36);
-    header.extend_from_slice(BEGIN_2);
+    header.put_slice(BEGIN_2);
     let Some((family, (from, to))) = both else {
-        header.extend_from_slice(&[LOCAL, 0, 0, 0]);
+        header.put_slice(&[LOCAL, 0, 0, 0]);
         return header;
     };
     match family {
         Family::V4(source, destination) => {
-            header.extend_from_slice(&[PROXY, TCP4, 0, 12]);
-            header.extend_from_slice(&source.octets());
-            header.extend_from_slice(&destination.octets());
+            header.put_slice(&[PROXY, TCP4, 0, 12]);
+            header.put_slice(&source.octets());
+            header.put_slice(&destination.octets());
         }
         Family::V6(source, destination) => {
-            header.extend_from_slice(&[PROXY, TCP6, 0, 36]);
-            header.extend_from_slice(&source.octets());
-            header.extend_from_slice(&destination.octets());
+            header.put_slice(&[PROXY, TCP6, 0, 36]);
+            header.put_slice(&source.octets());
+            header.put_slice(&destination.octets());
         }
     }
-    header.extend_from_slice(&from.to_be_bytes());
-    header.extend_from_slice(&to.to_be_bytes());
+    header.put_u16(from);
+    header.put_u16(to);
     header
 }
 

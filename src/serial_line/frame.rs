@@ -1,5 +1,7 @@
 //! The three frames of the link layer, without flags and check.
 
+use bytes::{Buf, BufMut};
+
 use crate::limits::{LINE_PAYLOAD_BYTES_MAX, LINE_WINDOW_FRAMES};
 
 /// Newest version of the link layer. Both sides speak the lower of theirs; so far there is one.
@@ -51,32 +53,30 @@ pub(super) enum LineFrame<'a> {
 
 impl Syn {
     pub(super) fn encode(&self) -> [u8; SYN_BYTES] {
+        let flags = if self.wants_answer { FLAG_ANSWER } else { 0 };
         let mut out = [0; SYN_BYTES];
-        out[0] = KIND_SYN << 4;
-        out[1] = VERSION;
-        out[2] = if self.wants_answer { FLAG_ANSWER } else { 0 };
-        out[3] = self.window_frames;
-        out[4..8].copy_from_slice(&self.from.to_be_bytes());
-        out[8..12].copy_from_slice(&self.to.to_be_bytes());
-        out[12..14].copy_from_slice(&self.payload_bytes_max.to_be_bytes());
-        out[14..18].copy_from_slice(&self.bytes_per_second.to_be_bytes());
+        let mut fields = &mut out[..];
+        fields.put_slice(&[KIND_SYN << 4, VERSION, flags, self.window_frames]);
+        fields.put_u32(self.from);
+        fields.put_u32(self.to);
+        fields.put_u16(self.payload_bytes_max);
+        fields.put_u32(self.bytes_per_second);
         out
     }
 
     fn decode(body: &[u8]) -> Option<Syn> {
         // Of a longer one, of a later version, the first bytes are read.
-        let body: &[u8; SYN_BYTES] = body.first_chunk()?;
-        let word =
-            |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
+        let mut fields = body.get(1..SYN_BYTES)?;
+        let (version, flags, window_frames) = (fields.get_u8(), fields.get_u8(), fields.get_u8());
         let syn = Syn {
-            from: word(4),
-            to: word(8),
-            wants_answer: body[2] & FLAG_ANSWER != 0,
-            window_frames: body[3],
-            payload_bytes_max: u16::from_be_bytes([body[12], body[13]]),
-            bytes_per_second: word(14),
+            from: fields.get_u32(),
+            to: fields.get_u32(),
+            wants_answer: flags & FLAG_ANSWER != 0,
+            window_frames,
+            payload_bytes_max: fields.get_u16(),
+            bytes_per_second: fields.get_u32(),
         };
-        let is_right = body[1] >= VERSION && syn.from != 0;
+        let is_right = version >= VERSION && syn.from != 0;
         (is_right && syn.window_frames > 0 && syn.payload_bytes_max > 0).then_some(syn)
     }
 }

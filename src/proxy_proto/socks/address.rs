@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::BufMut;
+
 const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
@@ -48,13 +50,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(Host<'_>, u16, usize)>, Other
 pub(super) fn write(address: SocketAddr, out: &mut Vec<u8>) {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => {
-            out.push(IPV4);
-            out.extend_from_slice(&v4.octets());
+            out.put_u8(IPV4);
+            out.put_slice(&v4.octets());
         }
         IpAddr::V6(v6) => {
-            out.push(IPV6);
-            out.extend_from_slice(&v6.octets());
+            out.put_u8(IPV6);
+            out.put_slice(&v6.octets());
         }
     }
-    out.extend_from_slice(&address.port().to_be_bytes());
+    out.put_u16(address.port());
 }

@@ -1,5 +1,7 @@
 //! Decoding of SockMux 0.3.
 
+use bytes::Buf;
+
 use super::text::{host_in, read_addresses, read_count, until_nul};
 use super::{
     HEADER_BYTES, NO_ID, NOT_TAKEN, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX,
@@ -180,8 +182,13 @@ impl Decoder {
     }
 
     fn header(&self) -> Header {
-        let word = |at: usize| u16::from_be_bytes([self.header[at], self.header[at + 1]]);
-        Header { kind: self.header[1], from: word(2), to: word(4), bytes: u32::from(word(6)) }
+        let mut fields = &self.header[1..];
+        Header {
+            kind: fields.get_u8(),
+            from: fields.get_u16(),
+            to: fields.get_u16(),
+            bytes: u32::from(fields.get_u16()),
+        }
     }
 
     /// Handles a complete header: returns the frame if nothing else belongs to it, or sets the

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
+use bytes::BufMut;
+
 use super::text::addresses_text;
 use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
 
@@ -14,10 +16,10 @@ pub struct Encoder;
 impl Encoder {
     fn header(self, out: &mut Vec<u8>, kind: u8, from: u16, to: u16, bytes: u32) {
         assert!(bytes <= PAYLOAD_BYTES_MAX, "a packet of {bytes} bytes would drop the tunnel");
-        let [from_high, from_low] = from.to_be_bytes();
-        let [to_high, to_low] = to.to_be_bytes();
-        let [high, low] = (bytes as u16).to_be_bytes();
-        out.extend_from_slice(&[VERSION, kind, from_high, from_low, to_high, to_low, high, low]);
+        out.put_slice(&[VERSION, kind]);
+        out.put_u16(from);
+        out.put_u16(to);
+        out.put_u16(bytes as u16);
     }
 
     fn packet(self, out: &mut Vec<u8>, kind: u8, from: u16, to: u16, payload: &[u8]) {

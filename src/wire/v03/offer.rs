@@ -4,6 +4,8 @@
 //! there reaches a peer of ours and harms no other. Both ends know the result before anything else
 //! is sent.
 
+use bytes::{Buf, BufMut};
+
 /// First bytes of an offer.
 const MAGIC: [u8; 4] = *b"SMXU";
 /// Length of an offer, in bytes. Of a longer one, of a later version, the first bytes are read.
@@ -43,36 +45,33 @@ pub struct Offer {
 impl Offer {
     /// Encodes the offer as sent behind the NUL.
     pub fn encode(&self) -> [u8; OFFER_BYTES] {
-        let mut out = [0; OFFER_BYTES];
-        out[..4].copy_from_slice(&MAGIC);
-        out[4] = self.newest;
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        out[5] = flag(self.half_close, FLAG_HALF_CLOSE)
+        let flags = flag(self.half_close, FLAG_HALF_CLOSE)
             | flag(self.datagrams, FLAG_DATAGRAMS)
             | flag(self.checked_line, FLAG_CHECKED_LINE)
             | flag(self.ports, FLAG_PORTS);
-        out[8..12].copy_from_slice(&self.window_bytes.to_be_bytes());
-        out[12..16].copy_from_slice(&self.streams_max.to_be_bytes());
+        let mut out = [0; OFFER_BYTES];
+        let mut fields = &mut out[..];
+        fields.put_slice(&MAGIC);
+        fields.put_slice(&[self.newest, flags, 0, 0]);
+        fields.put_u32(self.window_bytes);
+        fields.put_u32(self.streams_max);
         out
     }
 
     /// Decodes an offer from the bytes behind the NUL; `None` if there is none.
     pub fn decode(bytes: &[u8]) -> Option<Offer> {
-        let bytes: &[u8; OFFER_BYTES] = bytes.first_chunk()?;
-        if bytes[..4] != MAGIC {
-            return None;
-        }
-        let word = |at: usize| {
-            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
+        let mut fields = bytes.get(..OFFER_BYTES)?.strip_prefix(&MAGIC)?;
+        let (newest, flags) = (fields.get_u8(), fields.get_u8());
+        fields.advance(2);
         Some(Offer {
-            newest: bytes[4],
-            half_close: bytes[5] & FLAG_HALF_CLOSE != 0,
-            datagrams: bytes[5] & FLAG_DATAGRAMS != 0,
-            checked_line: bytes[5] & FLAG_CHECKED_LINE != 0,
-            ports: bytes[5] & FLAG_PORTS != 0,
-            window_bytes: word(8),
-            streams_max: word(12),
+            newest,
+            half_close: flags & FLAG_HALF_CLOSE != 0,
+            datagrams: flags & FLAG_DATAGRAMS != 0,
+            checked_line: flags & FLAG_CHECKED_LINE != 0,
+            ports: flags & FLAG_PORTS != 0,
+            window_bytes: fields.get_u32(),
+            streams_max: fields.get_u32(),
         })
     }
 }

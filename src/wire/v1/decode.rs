@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::Buf;
+
 use super::ports::{self, BESIDE_BYTES, LISTEN_BYTES, LISTENING_BYTES_MIN, UNLISTEN_BYTES};
 use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX, FLAG_SENDERS, HEADER_BYTES,
@@ -166,11 +168,9 @@ impl Decoder {
     }
 
     fn header(&self) -> Result<Header, WireError> {
-        let h = &self.header;
-        let kind = h[1];
-        let flags = u16::from_be_bytes([h[2], h[3]]);
-        let number = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-        let bytes = u32::from_be_bytes([h[8], h[9], h[10], h[11]]);
+        let mut fields = &self.header[1..];
+        let (kind, flags) = (fields.get_u8(), fields.get_u16());
+        let (number, bytes) = (fields.get_u32(), fields.get_u32());
         let (least, most) = match kind {
             kind::OPEN => (OPEN_BYTES as u32, OPEN_BYTES as u32 + FIRST_BYTES_MAX),
             kind::OPENED => (2 * ADDRESS_BYTES as u32, 2 * ADDRESS_BYTES as u32),
@@ -200,12 +200,12 @@ impl Decoder {
     }
 }
 
-fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_>, WireError> {
+fn control(header: Header, mut payload: &[u8], behind_bytes: u32) -> Result<Frame<'_>, WireError> {
     let to = header.name;
     Ok(match header.kind {
         kind::OPEN => open(header, payload, behind_bytes)?,
         kind::DATAGRAMS => {
-            let size_bytes = u32::from(u16::from_be_bytes([payload[0], payload[1]]));
+            let size_bytes = u32::from(payload.get_u16());
             if !is_run(size_bytes, behind_bytes) {
                 return Err(WireError::Run { size_bytes, bytes: behind_bytes });
             }
@@ -214,50 +214,46 @@ fn control(header: Header, payload: &[u8], behind_bytes: u32) -> Result<Frame<'_
         kind::OPENED => Frame::Opened { from: None, to, first_bytes: 0 },
         kind::END => Frame::End { to },
         kind::RESET => {
-            let code = u16::from_be_bytes([payload[0], payload[1]]);
-            let kind = match code {
+            let kind = match payload.get_u16() {
                 code::REFUSED => CloseKind::Refused,
                 code::NOT_TAKEN => CloseKind::NotTaken,
                 _ => CloseKind::Reset,
             };
-            Frame::Close { from: None, to, reason: &payload[2..], kind }
+            Frame::Close { from: None, to, reason: payload, kind }
         }
-        kind::CREDIT => {
-            let bytes = u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]);
-            Frame::Consumed { to, bytes: u64::from(bytes) }
-        }
+        kind::CREDIT => Frame::Consumed { to, bytes: u64::from(payload.get_u32()) },
         kind::PING => Frame::Ping { ids: (0, 0), payload },
         kind::PONG => Frame::Pong { payload },
         kind::GOING_AWAY => Frame::GoingAway { reason: payload },
-        kind::LANE_TAKEN => {
-            let mut total = [0; 8];
-            total.copy_from_slice(payload);
-            Frame::LaneTaken { total_bytes: u64::from_be_bytes(total) }
-        }
+        kind::LANE_TAKEN => Frame::LaneTaken { total_bytes: payload.get_u64() },
         _ => return ports::read(header, payload),
     })
 }
 
-fn open(header: Header, payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
+fn open(header: Header, mut payload: &[u8], first_bytes: u32) -> Result<Frame<'_>, WireError> {
     let Header { kind, number, bytes, .. } = header;
-    let transport = transport::read(payload[0]);
+    let carries = payload.get_u8();
+    let transport = transport::read(carries);
     if transport.is_none() || header.name != StreamRef::Theirs(number) {
-        return Err(WireError::Flags { kind, flags: u16::from(payload[0]) });
+        return Err(WireError::Flags { kind, flags: u16::from(carries) });
     }
     if transport == Some(Transport::Udp) && first_bytes > 0 {
         return Err(WireError::Oversize { kind, bytes, limit: OPEN_BYTES as u32 });
     }
-    let client = read_address(&payload[4..]);
-    let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
+    payload.advance(3);
+    let (client, entrance) = (get_address(&mut payload), get_address(&mut payload));
     Ok(Frame::Open { from: Some(number), client, entrance, transport, first_bytes })
 }
 
-pub(super) fn read_address(bytes: &[u8]) -> Option<SocketAddr> {
-    let bytes: &[u8; ADDRESS_BYTES] = bytes.first_chunk()?;
-    let port = u16::from_be_bytes([bytes[2], bytes[3]]);
-    let ip = match bytes[0] {
-        4 => IpAddr::V4(Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7])),
-        6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[4..20]).ok()?)),
+/// Takes an address from a payload whose length was checked. `None` is what a peer writes that has
+/// none.
+pub(super) fn get_address(payload: &mut &[u8]) -> Option<SocketAddr> {
+    let (mut address, rest) = payload.split_at(ADDRESS_BYTES);
+    *payload = rest;
+    let (family, _, port) = (address.get_u8(), address.get_u8(), address.get_u16());
+    let ip = match family {
+        4 => IpAddr::V4(Ipv4Addr::from(address.get_u32())),
+        6 => IpAddr::V6(Ipv6Addr::from(address.get_u128())),
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))

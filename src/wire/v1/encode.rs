@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::BufMut;
+
 use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, RUN_BYTES,
     is_run, kind, transport,
@@ -13,26 +15,27 @@ pub(super) fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
         Route { opener: true, id, .. } => (id, FLAG_SENDERS),
         Route { peer_id, .. } => (peer_id, 0),
     };
-    out.extend_from_slice(&[MAGIC, kind]);
-    out.extend_from_slice(&flags.to_be_bytes());
-    out.extend_from_slice(&number.to_be_bytes());
-    out.extend_from_slice(&bytes.to_be_bytes());
+    out.put_slice(&[MAGIC, kind]);
+    out.put_u16(flags);
+    out.put_u32(number);
+    out.put_u32(bytes);
 }
 
 pub(super) fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
-    let mut bytes = [0; ADDRESS_BYTES];
-    bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
-    match address.ip() {
+    let mut host = [0; 16];
+    let family = match address.ip() {
         IpAddr::V4(v4) => {
-            bytes[0] = 4;
-            bytes[4..8].copy_from_slice(&v4.octets());
+            host[..4].copy_from_slice(&v4.octets());
+            4
         }
         IpAddr::V6(v6) => {
-            bytes[0] = 6;
-            bytes[4..20].copy_from_slice(&v6.octets());
+            host = v6.octets();
+            6
         }
-    }
-    out.extend_from_slice(&bytes);
+    };
+    out.put_slice(&[family, 0]);
+    out.put_u16(address.port());
+    out.put_slice(&host);
 }
 
 /// OPEN; first data follows.
@@ -46,7 +49,7 @@ pub(crate) fn open(
     let carries = transport::byte(carries);
     assert!(carries == transport::BYTES || first_bytes == 0, "no datagram goes with OPEN");
     header(out, kind::OPEN, route, OPEN_BYTES as u32 + first_bytes);
-    out.extend_from_slice(&[carries, 0, 0, 0]);
+    out.put_slice(&[carries, 0, 0, 0]);
     put_address(out, client);
     put_address(out, entrance);
 }
@@ -68,7 +71,7 @@ pub(crate) fn data(out: &mut Vec<u8>, route: Route, bytes: u32) {
 pub(crate) fn datagrams(out: &mut Vec<u8>, route: Route, size_bytes: u32, bytes: u32) {
     assert!(is_run(size_bytes, bytes), "{bytes} bytes of datagrams of {size_bytes}");
     header(out, kind::DATAGRAMS, route, RUN_BYTES as u32 + bytes);
-    out.extend_from_slice(&(size_bytes as u16).to_be_bytes());
+    out.put_u16(size_bytes as u16);
 }
 
 /// END: end of data in this direction.
@@ -80,14 +83,14 @@ pub(crate) fn end(out: &mut Vec<u8>, route: Route) {
 pub(crate) fn reset(out: &mut Vec<u8>, route: Route, code: u16, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize - 2)];
     header(out, kind::RESET, route, 2 + reason.len() as u32);
-    out.extend_from_slice(&code.to_be_bytes());
-    out.extend_from_slice(reason);
+    out.put_u16(code);
+    out.put_slice(reason);
 }
 
 /// CREDIT: grants bytes.
 pub(crate) fn credit(out: &mut Vec<u8>, route: Route, bytes: u32) {
     header(out, kind::CREDIT, route, 4);
-    out.extend_from_slice(&bytes.to_be_bytes());
+    out.put_u32(bytes);
 }
 
 /// URGENT; its byte follows.
@@ -98,24 +101,24 @@ pub(crate) fn urgent(out: &mut Vec<u8>, route: Route) {
 /// PING, to be answered with the same payload.
 pub(crate) fn ping(out: &mut Vec<u8>, payload: &[u8]) {
     header(out, kind::PING, Route::TUNNEL, payload.len() as u32);
-    out.extend_from_slice(payload);
+    out.put_slice(payload);
 }
 
 /// PONG.
 pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
     header(out, kind::PONG, Route::TUNNEL, payload.len() as u32);
-    out.extend_from_slice(payload);
+    out.put_slice(payload);
 }
 
 /// GOING_AWAY: no stream is accepted any more.
 pub(crate) fn going_away(out: &mut Vec<u8>, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize)];
     header(out, kind::GOING_AWAY, Route::TUNNEL, reason.len() as u32);
-    out.extend_from_slice(reason);
+    out.put_slice(reason);
 }
 
 /// LANE_TAKEN: payload bytes of all streams that were read so far.
 pub(crate) fn lane_taken(out: &mut Vec<u8>, total_bytes: u64) {
     header(out, kind::LANE_TAKEN, Route::TUNNEL, 8);
-    out.extend_from_slice(&total_bytes.to_be_bytes());
+    out.put_u64(total_bytes);
 }

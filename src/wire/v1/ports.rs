@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::decode::{Header, read_address};
+use bytes::{Buf, BufMut};
+
+use super::decode::{Header, get_address};
 use super::encode::{header, put_address};
 use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, kind, transport};
 use crate::wire::{Frame, Relation, Route, StreamRef, Transport, WireError};
@@ -25,8 +27,8 @@ mod what {
 /// LISTEN: requests a port for the client of this stream.
 pub fn listen(out: &mut Vec<u8>, route: Route, request: u32, carries: Transport) {
     header(out, kind::LISTEN, route, LISTEN_BYTES);
-    out.extend_from_slice(&request.to_be_bytes());
-    out.extend_from_slice(&[transport::byte(carries), 0, 0, 0]);
+    out.put_u32(request);
+    out.put_slice(&[transport::byte(carries), 0, 0, 0]);
 }
 
 /// LISTENING: our listening address, or why we do not listen. A longer reason is cut.
@@ -34,18 +36,18 @@ pub fn listening(out: &mut Vec<u8>, route: Route, request: u32, result: Result<S
     let reason = result.err().unwrap_or_default().as_bytes();
     let reason = &reason[..reason.len().min((CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize)];
     header(out, kind::LISTENING, route, LISTENING_BYTES_MIN + reason.len() as u32);
-    out.extend_from_slice(&request.to_be_bytes());
+    out.put_u32(request);
     match result {
         Ok(address) => put_address(out, address),
-        Err(_) => out.extend_from_slice(&[0; ADDRESS_BYTES]),
+        Err(_) => out.put_bytes(0, ADDRESS_BYTES),
     }
-    out.extend_from_slice(reason);
+    out.put_slice(reason);
 }
 
 /// UNLISTEN: the port is not needed any more.
 pub fn unlisten(out: &mut Vec<u8>, route: Route, request: u32) {
     header(out, kind::UNLISTEN, route, UNLISTEN_BYTES);
-    out.extend_from_slice(&request.to_be_bytes());
+    out.put_u32(request);
 }
 
 /// BESIDE: opens a related stream. The addresses are the client's and the entrance's, or for a call
@@ -62,53 +64,48 @@ pub fn related(
         Relation::Call { control, port } => (what::CALL, port, control, 0),
     };
     header(out, kind::BESIDE, route, BESIDE_BYTES);
-    out.extend_from_slice(&[transport::byte(carries), what]);
-    out.extend_from_slice(&port.to_be_bytes());
+    out.put_slice(&[transport::byte(carries), what]);
+    out.put_u16(port);
     put_address(out, client);
     put_address(out, entrance);
-    out.extend_from_slice(&control.to_be_bytes());
-    out.extend_from_slice(&request.to_be_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.put_u32(control);
+    out.put_u32(request);
+    out.put_bytes(0, 4);
 }
 
 /// Decodes the payload of one of these frames, whose length was checked.
-pub(super) fn read(header: Header, payload: &[u8]) -> Result<Frame<'_>, WireError> {
+pub(super) fn read(header: Header, mut payload: &[u8]) -> Result<Frame<'_>, WireError> {
     let Header { kind, name, number, .. } = header;
-    let word = |at: usize| {
-        u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]])
-    };
     Ok(match kind {
         kind::LISTEN => {
-            let carries = payload[4];
+            let (request, carries) = (payload.get_u32(), payload.get_u8());
             let unknown = WireError::Flags { kind, flags: u16::from(carries) };
             let transport = transport::read(carries).ok_or(unknown)?;
-            Frame::Listen { to: name, request: word(0), transport }
+            Frame::Listen { to: name, request, transport }
         }
         kind::LISTENING => {
-            let reason = &payload[LISTENING_BYTES_MIN as usize..];
-            let result = read_address(&payload[4..]).ok_or(reason);
-            Frame::Listening { to: name, request: word(0), result }
+            let (request, address) = (payload.get_u32(), get_address(&mut payload));
+            Frame::Listening { to: name, request, result: address.ok_or(payload) }
         }
-        kind::UNLISTEN => Frame::Unlisten { to: name, request: word(0) },
+        kind::UNLISTEN => Frame::Unlisten { to: name, request: payload.get_u32() },
         kind::BESIDE => {
-            let (control, request) = (word(44), word(48));
-            let port = u16::from_be_bytes([payload[2], payload[3]]);
-            let what = match payload[1] {
+            let (carries, relation, port) = (payload.get_u8(), payload.get_u8(), payload.get_u16());
+            let (client, entrance) = (get_address(&mut payload), get_address(&mut payload));
+            let (control, request) = (payload.get_u32(), payload.get_u32());
+            let what = match relation {
                 what::PORT => Some(Relation::Port { control, request }),
                 what::CALL => Some(Relation::Call { control, port }),
                 _ => None,
             };
-            match (transport::read(payload[0]), what) {
+            match (transport::read(carries), what) {
                 // A call is always a TCP connection.
                 (Some(Transport::Udp), Some(Relation::Call { .. })) => None,
                 (Some(transport), Some(what)) if name == StreamRef::Theirs(number) => {
-                    let client = read_address(&payload[4..]);
-                    let entrance = read_address(&payload[4 + ADDRESS_BYTES..]);
                     Some(Frame::Related { from: number, transport, what, client, entrance })
                 }
                 _ => None,
             }
-            .ok_or(WireError::Flags { kind, flags: u16::from_be_bytes([payload[0], payload[1]]) })?
+            .ok_or(WireError::Flags { kind, flags: u16::from_be_bytes([carries, relation]) })?
         }
         kind => return Err(WireError::Type { kind }),
     })
