@@ -10,6 +10,7 @@ use crate::testkit::network;
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
@@ -365,6 +366,7 @@ fn clients_of_a_plain_relay_of_datagrams() {
 /// `.localnet` is what interfaces have when a client comes.
 #[test]
 fn localnet_is_this_machine_and_the_networks_that_it_is_in_now() {
+    needs!(Namespaces, "ip");
     network::enter_new(65_536);
     // Addresses to connect from that no interface is in the network of.
     for words in [

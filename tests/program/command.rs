@@ -10,6 +10,7 @@ use crate::testkit::net::check_new_echo;
 use crate::testkit::program::{Program, command};
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::{Service, postgres, run, sshd};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::{check_nothing_is_left, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
@@ -76,6 +77,7 @@ fn exchange_over(entrance: SocketAddr) {
 
 #[test]
 fn socat_to_the_other_end() {
+    needs!("socat");
     let server = Server::exchange();
     let mut receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
     let address = receptor.address_of("receptor listening");
@@ -91,6 +93,7 @@ fn socat_to_the_other_end() {
 
 #[test]
 fn a_stream_that_has_ended_leaves_nothing() {
+    needs!("socat");
     let server = Server::ends_first();
     let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address())]);
     let near = start(&format!("socat - TCP:{}", receptor.address_of("receptor listening")), &[]);
@@ -111,6 +114,7 @@ fn ssh_to(service: &Service, server: SocketAddr) -> String {
 /// The manual's example 8.
 #[test]
 fn ssh_to_the_other_end() {
+    needs!("sshd", "ssh");
     let (server, service) = (Server::exchange(), sshd::start());
     let mut near = start(&ssh_to(&service, server.address()), &[]);
     near.wait_for("tunnel up");
@@ -124,6 +128,7 @@ fn ssh_to_the_other_end() {
 /// The same, with a database at the far end.
 #[test]
 fn postgresql_through_ssh() {
+    needs!("postgres", "pgbench", "psql", "sshd", "ssh");
     let (server, service) = (postgres::start(), sshd::start());
     let near = start(&ssh_to(&service, server.address()), &[]);
     near.wait_for("tunnel up");

@@ -12,6 +12,7 @@ use crate::testkit::net::free_port;
 use crate::testkit::network;
 use crate::testkit::protocol::Protocol;
 use crate::testkit::services::{dnsmasq, iperf3, new_dir, program, run, wireguard};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -25,6 +26,7 @@ fn question(number: u16) -> (String, Ipv4Addr) {
 /// answered to whoever asked.
 #[test]
 fn dig_asks_a_name_server() {
+    needs!("dnsmasq", "dig");
     const SOURCES: u16 = 200;
     const QUESTIONS_EACH: u16 = 5;
     let server = dnsmasq::start((0..SOURCES * QUESTIONS_EACH).map(question));
@@ -34,7 +36,7 @@ fn dig_asks_a_name_server() {
         &["PORT=127.0.0.1:0/udp"],
     );
     let (idle, entrance) = (tunnel.receptor.descriptors(), tunnel.entrance());
-    let dig = program("dig", "bind9-dnsutils");
+    let dig = program("dig");
     // An address that no other run of this has at the same time, and so ports that nobody has.
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 64 | high, middle, low);
@@ -76,6 +78,7 @@ fn received(said: &Value, sum: &str) -> (u64, f64) {
 
 #[test]
 fn iperf3_both_ways() {
+    needs!("iperf3");
     const LOST_MAX: f64 = 0.01;
     let server = iperf3::start();
     // One number for its control connection and for its datagrams.
@@ -102,6 +105,7 @@ fn iperf3_both_ways() {
 
 #[test]
 fn logger_sends_to_a_syslog_receiver() {
+    needs!("logger");
     const LINES: usize = 200;
     let (tell, heard) = mpsc::channel();
     let server = DatagramServer::start("127.0.0.1:0", move |_, datagram, _| {
@@ -119,7 +123,7 @@ fn logger_sends_to_a_syslog_receiver() {
     std::fs::write(&file, (0..LINES).map(|nth| line(nth) + "\n").collect::<String>())
         .expect("written");
     let SocketAddr::V4(entrance) = tunnel.entrance() else { panic!("an IPv4 entrance") };
-    run(Command::new(program("logger", "bsdutils"))
+    run(Command::new(program("logger"))
         .args(["--udp", "--server", &entrance.ip().to_string()])
         .args(["--port", &entrance.port().to_string()])
         .args(["--tag", "sockmux", "--file"])
@@ -136,6 +140,7 @@ fn logger_sends_to_a_syslog_receiver() {
 /// in another network, where nothing else leads.
 #[test]
 fn wireguard_between_two_networks() {
+    needs!(Namespaces, Tun, "wireguard-go", "wg", "iperf3", "ip", "ping");
     network::enter_new(1500);
     let (here, mut there) = wireguard::pair();
     let tunnel = Tunnel::start(
@@ -149,7 +154,7 @@ fn wireguard_between_two_networks() {
     there.bring_up_elsewhere();
 
     let ping = |words: &[&str]| {
-        let mut ping = Command::new(program("ping", "iputils-ping"));
+        let mut ping = Command::new(program("ping"));
         run(ping.args(["-c", "5", "-i", "0.2", "-w", "20"]).args(words).arg(there.inner_ip()))
     };
     // In packets of little and of as much as the device takes.

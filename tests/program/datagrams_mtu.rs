@@ -6,6 +6,7 @@ use crate::testkit::datagrams::{Client, DatagramServer, datagram};
 use crate::testkit::network;
 use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 
 /// What Ethernet has, and most paths.
@@ -31,6 +32,7 @@ fn check_bursts(client: &Client) {
 
 #[test]
 fn runs_of_long_datagrams_through_the_tunnel() {
+    needs!(Namespaces, "ip");
     network::enter_new(MTU_BYTES);
     for ip in ["127.0.0.1", "[::1]"] {
         let server = DatagramServer::echo_on(&format!("{ip}:0"));
@@ -51,6 +53,7 @@ fn runs_of_long_datagrams_through_the_tunnel() {
 
 #[test]
 fn runs_of_long_datagrams_through_a_plain_relay() {
+    needs!(Namespaces, "ip");
     network::enter_new(MTU_BYTES);
     let server = DatagramServer::echo();
     let relay = Program::start(&[

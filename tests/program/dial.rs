@@ -13,6 +13,7 @@ use crate::testkit::network::{self, Hosts, SilentAddress, connecting};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -63,6 +64,7 @@ fn many_are_served(mut serve: impl FnMut(u64)) {
 
 #[test]
 fn a_relay_goes_on_to_the_next_address() {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let (_server, _silent, port) = live_server();
     let words =
@@ -74,6 +76,7 @@ fn a_relay_goes_on_to_the_next_address() {
 }
 
 fn an_exit_goes_on_to_the_next_address(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let (_server, _silent, port) = live_server();
     let exit = [format!("DEST={NAME}:{port}"), PATIENCE.into()];
@@ -84,6 +87,7 @@ fn an_exit_goes_on_to_the_next_address(protocol: Protocol) {
 
 #[test]
 fn a_proxy_goes_on_to_the_next_address() {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let (_server, _silent, port) = live_server();
     let exit = ["SERVER=socks,-in", "PERMIT=socks:*,127.0.0.0/8:*", PATIENCE];
@@ -95,6 +99,7 @@ fn a_proxy_goes_on_to_the_next_address() {
 /// What a proxy may not reach is not tried, first or later: the name's other address alone is.
 #[test]
 fn a_proxy_does_not_go_on_to_an_address_that_may_not_be_reached() {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let (server, _silent, port) = live_server();
     let exit =
@@ -125,6 +130,7 @@ fn ask_socks(tunnel: &Tunnel, port: u16) -> std::net::TcpStream {
 }
 
 fn the_connector_goes_on_to_the_next_address(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let server = Server::echo();
     let bind = format!("-P{LIVE}:0");
@@ -144,6 +150,7 @@ fn the_connector_goes_on_to_the_next_address(protocol: Protocol) {
 
 #[test]
 fn the_time_for_a_connection_is_that_for_all_addresses() {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let port = Server::echo_on(&format!("{LIVE}:0")).address().port();
     let _silent = silent_at(port);
@@ -166,6 +173,7 @@ fn the_time_for_a_connection_is_that_for_all_addresses() {
 /// A name server that does not answer is no reason to wait for longer, either.
 #[test]
 fn the_time_for_a_connection_is_that_for_its_name_too() {
+    needs!(Namespaces, "ip");
     let names = enter();
     let name_server = UdpSocket::bind((LIVE, 53)).expect("the port is free in a new network");
     names.ask(name_server.local_addr().expect("an address").ip());
@@ -182,6 +190,7 @@ fn the_time_for_a_connection_is_that_for_its_name_too() {
 /// end only when the server is reached.)
 #[test]
 fn an_exits_attempts_end_with_its_client() {
+    needs!(Namespaces, "ip");
     let _names = enter();
     let (_server, _silent, port) = live_server();
     let exit = [format!("DEST={NOBODY}:{port}"), PATIENCE.into()];
@@ -249,6 +258,7 @@ const UDP_SILENCE_WORD: &str = "TIMEOUT=udp:1";
 
 #[test]
 fn a_relays_silent_datagram_server_is_looked_up_again() {
+    needs!(Namespaces, "ip");
     let mut started = None;
     silent_datagram_servers_are_looked_up_again(|port| {
         let words = [
@@ -262,6 +272,7 @@ fn a_relays_silent_datagram_server_is_looked_up_again() {
 }
 
 fn an_exits_silent_datagram_server_is_looked_up_again(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     let mut started = None;
     silent_datagram_servers_are_looked_up_again(|port| {
         let exit = [format!("DEST={MOVING}:{port}/udp"), UDP_SILENCE_WORD.into()];
@@ -272,6 +283,7 @@ fn an_exits_silent_datagram_server_is_looked_up_again(protocol: Protocol) {
 
 #[test]
 fn a_relays_next_connection_goes_where_the_name_leads() {
+    needs!(Namespaces, "ip");
     let names = enter_before_the_move();
     let old = Server::echo_on(&format!("{OLD}:0"));
     let port = old.address().port();
@@ -287,6 +299,7 @@ fn a_relays_next_connection_goes_where_the_name_leads() {
 
 #[test]
 fn the_connector_goes_where_the_name_leads() {
+    needs!(Namespaces, "ip");
     let names = enter_before_the_move();
     let server = Server::echo();
     let start_receptor = |at: String| {

@@ -10,6 +10,7 @@ use crate::testkit::net::{check_echo, check_new_echo, connect, refused, reset};
 use crate::testkit::pattern::Pattern;
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::{Tunnel, start_connector};
 use crate::testkit::{DEADLINE, eventually};
 
@@ -280,6 +281,7 @@ fn the_watchdog_of_commands_leaves_nothing_behind() {
 /// What commands leave behind is its, and whoever else would wait for it is not there.
 #[test]
 fn as_process_1_it_waits_for_what_commands_leave_behind() {
+    needs!(Namespaces);
     let exit = "SERVER=exec:sleep 3600; echo done,-in";
     let receptor = Program::start_as_process_1(&["-P127.0.0.1:0", exit, "-v"]);
     let address = receptor.address_of("receptor listening");

@@ -13,6 +13,7 @@ use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::{postgres, run};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::check_nothing_is_left;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -258,6 +259,7 @@ fn fifos_that_were_removed_are_taken_up_when_they_are_there_again() {
 /// The manual's example 6, with a database at the far end.
 #[test]
 fn postgresql_through_fifos() {
+    needs!("postgres", "pgbench", "psql");
     let (server, fifos) = (postgres::start(), Fifos::new());
     let exit = format!("DEST={}", server.address());
     let ends = fifos.join(Protocol::V1, &[ENTRANCE], &[&exit]);

@@ -15,6 +15,7 @@ use crate::testkit::services::vsftpd::{Ftpd, USER};
 use crate::testkit::services::{
     new_dir, open_ports, output_of, pattern_file, program, run, sha256,
 };
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -88,7 +89,7 @@ impl Ftp {
 
 fn curl(user: &str, password: &str, at: SocketAddr, path: &str) -> Command {
     let user: String = user.replace('@', "%40").replace(':', "%3A");
-    let mut curl = Command::new(program("curl", "curl"));
+    let mut curl = Command::new(program("curl"));
     curl.args(["-q", "-sS", "--noproxy", "*"]);
     curl.arg(format!("ftp://{user}:{password}@{at}/{path}"));
     curl
@@ -148,6 +149,7 @@ impl Control {
 
 #[test]
 fn curl_gets_and_puts_in_every_way() {
+    needs!("vsftpd", "curl", "ss");
     let ftp = Ftp::start();
     let (given, own) = (ftp.given("given", 101), ftp.own("own", 102));
     for (nth, way) in WAYS.iter().enumerate() {
@@ -165,6 +167,7 @@ fn curl_gets_and_puts_in_every_way() {
 /// The server's addresses are of IPv4, the client's of IPv6: each is told of its own kind.
 #[test]
 fn a_client_of_ipv6_meets_a_server_of_ipv4() {
+    needs!("vsftpd", "curl", "ss");
     let ftp = Ftp::start_with(Protocol::V1, &["PORT=[::1]:0", "PERMIT=ftp:[::1]:*"]);
     let given = ftp.given("given", 103);
     for way in WAYS {
@@ -178,6 +181,7 @@ fn a_client_of_ipv6_meets_a_server_of_ipv4() {
 
 #[test]
 fn curl_continues_where_it_was_and_meets_what_is_not_there() {
+    needs!("vsftpd", "curl", "ss");
     let ftp = Ftp::start();
     let given = ftp.given("given", 103);
     let got = ftp.path("got");
@@ -202,17 +206,18 @@ fn lftp(ftp: &Ftp, settings: &str, commands: &str) -> String {
         port = at.port(),
         ip = at.ip(),
     );
-    let mut lftp = Command::new(program("lftp", "lftp"));
+    let mut lftp = Command::new(program("lftp"));
     lftp.env("HOME", ftp.dir.path()).env("LFTP_HOME", ftp.path(".lftp"));
     run(lftp.current_dir(ftp.dir.path()).args(["--norc", "-c", &script]))
 }
 
 fn check_same_tree(one: &Path, other: &Path) {
-    run(Command::new(program("diff", "diffutils")).arg("-r").arg(one).arg(other));
+    run(Command::new(program("diff")).arg("-r").arg(one).arg(other));
 }
 
 #[test]
 fn lftp_gets_puts_and_mirrors() {
+    needs!("vsftpd", "ss", "lftp", "diff");
     let ftp = Ftp::start();
     let (given, own) = (ftp.given("given", 104), ftp.own("own", 105));
     for tree in [ftp.server.files().join("tree"), ftp.path("tree")] {
@@ -249,6 +254,7 @@ fn lftp_gets_puts_and_mirrors() {
 
 #[test]
 fn clients_do_not_get_each_others_files() {
+    needs!("vsftpd", "curl", "ss");
     let ftp = Ftp::start();
     std::thread::scope(|scope| {
         for (nth, way) in WAYS.iter().enumerate() {
@@ -269,9 +275,10 @@ fn clients_do_not_get_each_others_files() {
 /// The server would: but what cannot be read cannot be led through.
 #[test]
 fn tls_is_refused_in_so_many_words() {
+    needs!("curl", "vsftpd");
     let ftp = Ftp::start();
     fs::write(ftp.server.files().join("given"), "given").expect("written");
-    let direct = Command::new(program("curl", "curl"))
+    let direct = Command::new(program("curl"))
         .args(["-q", "-sS", "-k", "--noproxy", "*", "--ssl-reqd", "--user"])
         .arg(format!("{USER}:{}", ftp.server.password()))
         .arg(format!("ftp://{}/given", ftp.server.address()))
@@ -294,6 +301,7 @@ fn tls_is_refused_in_so_many_words() {
 
 #[test]
 fn a_port_is_for_one_connection_of_its_client() {
+    needs!("ss", "vsftpd");
     let ftp = Ftp::start();
     fs::write(ftp.server.files().join("given"), "given").expect("written");
     let mut control = ftp.control();
@@ -320,6 +328,7 @@ fn a_port_is_for_one_connection_of_its_client() {
 /// Nobody is sent to another host by it (RFC 2577), nor to a service of the client's.
 #[test]
 fn only_the_clients_own_host_is_called() {
+    needs!("vsftpd", "curl", "ss");
     let ftp = Ftp::start();
     let mut control = ftp.control();
     for command in
@@ -341,6 +350,7 @@ fn only_the_clients_own_host_is_called() {
 
 #[test]
 fn a_peer_that_opens_no_ports_is_told_of() {
+    needs!("vsftpd", "curl");
     let ftp = Ftp::start_with(Protocol::V03, &[ENTRANCE, PERMIT]);
     let mut control = ftp.control();
     for command in ["PASV", "EPSV", "PORT 127,0,0,1,100,0", "EPRT |1|127.0.0.1|25600|"] {
@@ -356,6 +366,7 @@ fn a_peer_that_opens_no_ports_is_told_of() {
 /// `USER name@host`, as proxies of FTP have always been asked.
 #[test]
 fn the_client_names_its_server() {
+    needs!("vsftpd", "curl");
     let server = Ftpd::start();
     fs::write(server.files().join("given"), "given").expect("written");
     let exit = ["SERVER=ftp,-in", "PERMIT=ftp:127.0.0.3:*"];

@@ -12,6 +12,7 @@ use crate::testkit::network::{self, Hosts};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -58,6 +59,7 @@ fn lets_flows_go(program: &Program) {
 
 #[test]
 fn a_relay_lets_its_most_silent_flow_go() {
+    needs!(Namespaces, "ip");
     network::enter_new(65_536);
     leave_ports(40_000, PORTS);
     let _server = DatagramServer::echo_on(SERVER);
@@ -90,6 +92,7 @@ fn a_relay_without_descriptors_lets_its_most_silent_flow_go() {
 }
 
 fn an_exit_lets_its_most_silent_flow_go(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     network::enter_new(65_536);
     leave_ports(40_000, PORTS);
     let _server = DatagramServer::echo_on(SERVER);
@@ -102,6 +105,7 @@ fn an_exit_lets_its_most_silent_flow_go(protocol: Protocol) {
 /// As above, for the sockets of SOCKS' datagrams.
 #[test]
 fn a_proxy_lets_its_most_silent_flow_go() {
+    needs!(Namespaces, "ip");
     const CLIENTS: usize = 4;
     network::enter_new(65_536);
     let _server = DatagramServer::echo_on(SERVER);
@@ -176,6 +180,7 @@ fn connections_wait_for_a_port(entrance: SocketAddr, refuses: &Program) {
 
 #[test]
 fn a_relays_connections_wait_for_a_port() {
+    needs!(Namespaces, "ip");
     network::enter_new(65_536);
     leave_ports(40_000, PORTS);
     let _server = Server::echo_on(SERVER);
@@ -185,6 +190,7 @@ fn a_relays_connections_wait_for_a_port() {
 }
 
 fn an_exits_connections_wait_for_a_port(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     network::enter_new(65_536);
     let _server = Server::echo_on(SERVER);
     let exit = [format!("DEST={SERVER}")];
@@ -197,6 +203,7 @@ fn an_exits_connections_wait_for_a_port(protocol: Protocol) {
 /// A port that is taken towards one address is free towards another.
 #[test]
 fn the_next_address_has_ports_of_its_own() {
+    needs!(Namespaces, "ip");
     network::enter_new(65_536);
     leave_ports(40_000, PORTS);
     const OTHER: &str = "127.0.0.4:5001";

@@ -11,6 +11,7 @@ use crate::testkit::pattern::Pattern;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::{self, nginx, pattern_file, program, run, sha256};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -54,7 +55,7 @@ impl Proxies {
 }
 
 fn curl() -> Command {
-    let mut curl = Command::new(program("curl", "curl"));
+    let mut curl = Command::new(program("curl"));
     // No proxy of the machine's own.
     curl.args(["-q", "-sS", "--noproxy", ""]);
     curl
@@ -76,6 +77,7 @@ fn socks(proxy: SocketAddr, server: SocketAddr) -> TcpStream {
 }
 
 fn curl_through_every_proxy(protocol: Protocol) {
+    needs!("nginx", "openssl", "curl");
     const FILE_BYTES: u64 = 5_000_000;
     let (server, tls) = nginx::start_with_tls();
     let source = server.dir().join("www/file");
@@ -108,6 +110,7 @@ fn curl_through_every_proxy(protocol: Protocol) {
 
 #[test]
 fn users_have_to_say_who_they_are() {
+    needs!("nginx", "openssl", "curl");
     let (server, tls) = nginx::start_with_tls();
     std::fs::write(server.dir().join("www/file"), "for users").expect("written");
     let cert = server.dir().join("cert.pem");
@@ -165,6 +168,7 @@ fn users_have_to_say_who_they_are() {
 
 #[test]
 fn one_connection_to_the_http_proxy_serves_several_hosts() {
+    needs!("nginx", "openssl", "curl");
     let (server, _) = nginx::start_with_tls();
     for name in ["a", "b"] {
         std::fs::write(server.dir().join("www").join(name), name).expect("written");
@@ -208,6 +212,7 @@ end
 
 /// What a browser does, fifty times at once.
 fn a_browsers_load_on_connections_that_are_kept(protocol: Protocol) {
+    needs!("wrk", "nginx");
     const CONNECTIONS: u64 = 50;
     let server = nginx::start();
     for (name, bytes) in [("small", 300), ("middle", 20_000), ("large", 150_000)] {
@@ -218,7 +223,7 @@ fn a_browsers_load_on_connections_that_are_kept(protocol: Protocol) {
     let given = format!("wrk.headers[\"Host\"] = \"{host}\"\nlocal FILES = \"{files}\"\n");
     std::fs::write(&script, given + WRK_SCRIPT).expect("written");
     let proxies = Proxies::start(protocol, &[PERMIT]);
-    let mut wrk = Command::new(program("wrk", "wrk"));
+    let mut wrk = Command::new(program("wrk"));
     wrk.args(["-t1", "-d2s", &format!("-c{CONNECTIONS}"), "-s"]).arg(&script);
     let said = run(wrk.arg(format!("http://{}/", proxies.http)));
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
@@ -230,6 +235,7 @@ fn a_browsers_load_on_connections_that_are_kept(protocol: Protocol) {
 
 /// The upload is faster than the server: it waits, and nothing of it is refused or lost.
 fn a_large_upload_through_the_http_proxy(protocol: Protocol) {
+    needs!("curl");
     const BYTES: u64 = 30_000_000;
     let server = Server::start("127.0.0.1:0", |stream| {
         let mut reader = BufReader::new(&stream);
@@ -250,10 +256,11 @@ fn a_large_upload_through_the_http_proxy(protocol: Protocol) {
 }
 
 fn a_telnet_client_is_asked_and_connected(protocol: Protocol) {
+    needs!("telnet");
     let server = Server::named("the one that was asked for");
     let proxies = Proxies::start(protocol, &[PERMIT]);
     let (host, port) = (proxies.telnet.ip().to_string(), proxies.telnet.port().to_string());
-    let mut client = Command::new(program("telnet", "inetutils-telnet"))
+    let mut client = Command::new(program("telnet"))
         .args([&host, &port])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -278,6 +285,7 @@ fn a_telnet_client_is_asked_and_connected(protocol: Protocol) {
 
 #[test]
 fn the_exits_own_machine_is_not_reached_unless_it_is_named() {
+    needs!("curl");
     let server = Server::echo();
     for words in [&[][..], &["PERMIT=*:*:*"], &["PERMIT=*:[::1],127.0.0.9:*", "PERMIT=http:*:*"]] {
         let proxies = Proxies::start(Protocol::V1, words);

@@ -13,6 +13,7 @@ use crate::testkit::program::Program;
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::vsftpd::{Ftpd, USER};
 use crate::testkit::services::{self, new_dir, pattern_file, program, sha256};
+use crate::testkit::skip::needs;
 use crate::testkit::{DEADLINE, eventually};
 
 /// Everything here runs on loopback, which has to be permitted.
@@ -103,6 +104,7 @@ fn each_proxy_leads_to_where_it_is_asked_to() {
 /// ends its conversation.
 #[test]
 fn several_proxies_and_requests_for_whole_addresses() {
+    needs!("curl", "nginx");
     let server = services::nginx::start();
     let file = server.dir().join("www/file");
     pattern_file(&file, 7, 10_000_000);
@@ -115,7 +117,7 @@ fn several_proxies_and_requests_for_whole_addresses() {
     let got = new_dir();
     let url = format!("http://{}/file", server.address());
     for (proxy, times) in [(format!("http://{http}"), 3), (format!("socks5://{socks}"), 1)] {
-        let mut curl = Command::new(program("curl", "curl"));
+        let mut curl = Command::new(program("curl"));
         curl.args(["-q", "-sS", "--fail", "--noproxy", "", "-x", &proxy]);
         for nth in 0..times {
             curl.arg("-o").arg(got.path().join(nth.to_string())).arg(&url);
@@ -184,6 +186,7 @@ fn what_comes_beside_a_stream() {
 
 #[test]
 fn ftp_with_its_data_connections() {
+    needs!("curl", "vsftpd");
     let server = Ftpd::start();
     let path = server.files().join("file");
     pattern_file(&path, 3, 5_000_000);
@@ -197,7 +200,7 @@ fn ftp_with_its_data_connections() {
             let user = user.replace('@', "%40").replace(':', "%3A");
             let url = format!("ftp://{user}:{}@{entrance}/file", server.password());
             let got = new_dir();
-            let mut curl = Command::new(program("curl", "curl"));
+            let mut curl = Command::new(program("curl"));
             curl.args(["-q", "-sS", "--noproxy", "*", &url]).args(way);
             curl.arg("-o").arg(got.path().join("file"));
             services::run(&mut curl);

@@ -12,6 +12,7 @@ use crate::testkit::net::{Ended, bounded, check_echo, connect, read_to_end_of, r
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
 use crate::testkit::services::nginx;
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -61,6 +62,7 @@ fn passing_on(protocol: Protocol, exit: &str) -> (Tunnel, Server) {
 }
 
 fn a_real_server_logs_the_client(protocol: Protocol) {
+    needs!("nginx");
     let server = nginx::start_behind_headers();
     let log = server.dir().join("access.log");
     for (nth, version) in ["v1", "v2"].iter().enumerate() {

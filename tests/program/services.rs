@@ -8,6 +8,7 @@ use crate::testkit::protocol::Protocol;
 use crate::testkit::services::{
     self, nginx, pattern_file, postgres, program, redis, run, sha256, sshd,
 };
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 
 /// The figure behind `label` in what a client printed.
@@ -30,6 +31,7 @@ fn select_only(address: SocketAddr, secs: u32) -> f64 {
 
 #[test]
 fn postgresql_pgbench() {
+    needs!("postgres", "pgbench", "psql");
     let server = postgres::start();
     let tunnel = Tunnel::to(Protocol::V1, server.address());
     let entrance = tunnel.entrance();
@@ -56,6 +58,7 @@ fn postgresql_pgbench() {
 
 #[test]
 fn postgresql_copy_out_and_in() {
+    needs!("postgres", "psql");
     const COPIED_BYTES_MIN: u64 = 100_000_000;
     let server = postgres::start();
     let tunnel = Tunnel::to(Protocol::V1, server.address());
@@ -85,6 +88,7 @@ fn postgresql_copy_out_and_in() {
 
 #[test]
 fn redis_benchmark_and_cli() {
+    needs!("redis-cli", "redis-benchmark", "redis-server");
     let server = redis::start();
     let tunnel = Tunnel::to(Protocol::V1, server.address());
     let entrance = tunnel.entrance();
@@ -107,6 +111,7 @@ fn redis_benchmark_and_cli() {
 
 #[test]
 fn http_download() {
+    needs!("curl", "nginx");
     const FILE_BYTES: u64 = 50_000_000;
     let server = nginx::start();
     let tunnel = Tunnel::to(Protocol::V1, server.address());
@@ -114,7 +119,7 @@ fn http_download() {
     pattern_file(&source, 80, FILE_BYTES);
 
     let url = format!("http://{}/file", tunnel.entrance());
-    let curl = || Command::new(program("curl", "curl"));
+    let curl = || Command::new(program("curl"));
     let got = server.dir().join("got");
     run(curl().args(["-sS", "--fail", "-o"]).arg(&got).arg(&url));
     assert_eq!(sha256(&got), sha256(&source));
@@ -141,6 +146,7 @@ fn http_download() {
 
 #[test]
 fn ssh_and_scp() {
+    needs!("ssh", "scp", "sshd");
     const FILE_BYTES: u64 = 20_000_000;
     let server = sshd::start();
     let tunnel = Tunnel::to(Protocol::V1, server.address());

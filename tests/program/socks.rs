@@ -13,6 +13,7 @@ use crate::testkit::net::{
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
 use crate::testkit::services::{dnsmasq, open_ports};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -159,6 +160,7 @@ fn found(answer: &[u8]) -> (u16, Ipv4Addr) {
 
 #[test]
 fn each_question_is_answered_to_who_asked_it() {
+    needs!("dnsmasq");
     const SOCKETS: u16 = 10;
     const QUESTIONS_EACH: u16 = 10;
     let told = |id: u16| (format!("q{id}.test"), Ipv4Addr::from(0x0a14_0000 + u32::from(id)));
@@ -253,6 +255,7 @@ fn only_who_was_asked_may_answer() {
 
 #[test]
 fn the_port_goes_with_its_connection() {
+    needs!("ss");
     let server = DatagramServer::echo();
     let tunnel = start(Protocol::V1, &[PERMIT]);
     let ports = || [&tunnel.connector, &tunnel.receptor].map(|end| open_ports(end.pid(), "-u"));
@@ -333,6 +336,7 @@ fn check_bound(
 const SERVERS_HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 21);
 
 fn bind_by_socks_5(protocol: Protocol) {
+    needs!("ss");
     let tunnel = start(protocol, &[PERMIT]);
     for host in [address(SERVERS_HOST), name("localhost", 21)] {
         let (mut client, (code, port)) = ask(tunnel.entrance(), 2, &host);
@@ -356,6 +360,7 @@ fn answer_4(stream: &mut TcpStream) -> (u8, SocketAddr) {
 }
 
 fn bind_by_socks_4(protocol: Protocol) {
+    needs!("ss");
     const GRANTED: u8 = 0x5a;
     let tunnel = start(protocol, &[PERMIT]);
     let mut client = connect(tunnel.entrance());
@@ -378,6 +383,7 @@ fn bind_by_socks_4(protocol: Protocol) {
 }
 
 fn bind_needs_a_host_that_may_be_reached(protocol: Protocol) {
+    needs!("ss");
     const NOT_ALLOWED: u8 = 2;
     const UNREACHABLE: u8 = 4;
     let tunnel = start(protocol, &["PERMIT=socks:127.0.0.9:*"]);

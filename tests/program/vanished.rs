@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use crate::testkit::net::{Ended, bounded, connect, connect_from, read_to_end_of};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, network};
 
@@ -40,6 +41,7 @@ fn listen(ip: &str) -> (TcpListener, SocketAddr) {
 }
 
 fn the_client_is_gone(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     enter_network();
     let (listener, address) = listen(HERE);
     let tunnel = Tunnel::to(protocol, address);
@@ -49,6 +51,7 @@ fn the_client_is_gone(protocol: Protocol) {
 }
 
 fn the_server_is_gone(protocol: Protocol) {
+    needs!(Namespaces, "ip");
     enter_network();
     let (listener, address) = listen(HOST);
     let tunnel = Tunnel::to(protocol, address);
@@ -61,6 +64,7 @@ in_both_protocols!(the_client_is_gone, the_server_is_gone);
 
 #[test]
 fn a_plain_relays_client_is_gone() {
+    needs!(Namespaces, "ip");
     enter_network();
     let (listener, address) = listen(HERE);
     let relay =

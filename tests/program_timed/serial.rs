@@ -18,6 +18,7 @@ use crate::testkit::protocol::Protocol;
 use crate::testkit::serial_line::{End, Faults, SerialLine};
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::{run, sshd};
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::check_nothing_is_left;
 use crate::testkit::{DEADLINE, eventually, wait_until_still};
 
@@ -291,6 +292,7 @@ fn sockmux_0_3_is_checked_too() {
 /// The manual's example 7, with somebody who logs in at the far end.
 #[test]
 fn ssh_over_a_bad_serial_line() {
+    needs!("ssh", "sshd");
     let line = SerialLine::start(bad(9), Some(BAUD));
     let service = sshd::start();
     let exit = format!("DEST={}", service.address());

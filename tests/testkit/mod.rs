@@ -28,6 +28,7 @@ pub mod replay;
 pub mod serial_line;
 pub mod servers;
 pub mod services;
+pub mod skip;
 pub mod stories;
 pub mod tunnel;
 

@@ -20,7 +20,7 @@ pub fn start(names: impl Iterator<Item = (String, Ipv4Addr)>) -> Service {
     }
     let conf_path = dir.path().join("dnsmasq.conf");
     std::fs::write(&conf_path, conf).expect("written");
-    let mut server = Command::new(program("dnsmasq", "dnsmasq-base"));
+    let mut server = Command::new(program("dnsmasq"));
     server
         .args(["--keep-in-foreground", "--log-facility=-"])
         .arg(format!("--conf-file={}", conf_path.display()));

@@ -11,7 +11,7 @@ use crate::testkit::{DEADLINE, eventually};
 /// Starts a server.
 pub fn start() -> Service {
     let address = free_address();
-    let mut server = Command::new(program("iperf3", "iperf3"));
+    let mut server = Command::new(program("iperf3"));
     server.args(["-s", "-B", &address.ip().to_string(), "-p", &address.port().to_string()]);
     Service::start("iperf3", server, address, new_dir())
 }
@@ -19,7 +19,7 @@ pub fn start() -> Service {
 /// What a client says of a run of datagrams for two seconds towards `address`. A server that has not
 /// ended the run before is asked again.
 pub fn datagrams(address: SocketAddr, words: &[&str]) -> Value {
-    let mut client = Command::new(program("iperf3", "iperf3"));
+    let mut client = Command::new(program("iperf3"));
     client
         .args(["-c", &address.ip().to_string(), "-p", &address.port().to_string()])
         .args(["-u", "-t", "2", "-J"])

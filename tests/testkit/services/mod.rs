@@ -1,5 +1,6 @@
 //! Real services on loopback, each with a directory of its own that is gone afterwards, ended
-//! when dropped. A program that is not installed fails the test and names its Debian package.
+//! when dropped. A test skips ([`skip`](super::skip)) or fails when a program is not installed, and names
+//! its Debian package.
 
 pub mod dnsmasq;
 pub mod iperf3;
@@ -99,7 +100,7 @@ pub fn new_dir() -> TempDir {
 
 /// Makes `cert.pem` and `key.pem` in this directory: for `localhost`, and signed by nobody else.
 fn new_certificate(dir: &Path) {
-    let mut openssl = Command::new(program("openssl", "openssl"));
+    let mut openssl = Command::new(program("openssl"));
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
     openssl.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
     openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
@@ -107,19 +108,65 @@ fn new_certificate(dir: &Path) {
     run(openssl.arg("-out").arg(dir.join("cert.pem")));
 }
 
-/// Finds `name` where programs of Debian's `package` are. Panics with the package's name.
-pub fn program(name: &str, package: &str) -> PathBuf {
+/// The programs that tests start, each with its Debian package.
+const PACKAGES: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("diff", "diffutils"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("initdb", "postgresql"),
+    ("ip", "iproute2"),
+    ("iperf3", "iperf3"),
+    ("lftp", "lftp"),
+    ("logger", "bsdutils"),
+    ("nginx", "nginx-light"),
+    ("openssl", "openssl"),
+    ("pg_isready", "postgresql"),
+    ("pgbench", "postgresql-contrib"),
+    ("ping", "iputils-ping"),
+    ("postgres", "postgresql"),
+    ("psql", "postgresql"),
+    ("redis-benchmark", "redis-tools"),
+    ("redis-cli", "redis-tools"),
+    ("redis-server", "redis-server"),
+    ("scp", "openssh-client"),
+    ("sha256sum", "coreutils"),
+    ("socat", "socat"),
+    ("ss", "iproute2"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("telnet", "inetutils-telnet"),
+    ("vsftpd", "vsftpd"),
+    ("wg", "wireguard-tools"),
+    ("wireguard-go", "wireguard-go"),
+    ("wrk", "wrk"),
+];
+
+/// Finds one of [`PACKAGES`].
+///
+/// # Panics
+/// If it is not installed.
+pub fn program(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| panic!("{}", missing(name)))
+}
+
+/// Where the program is, if it is installed.
+pub fn find(name: &str) -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).collect())
         .unwrap_or_default();
     // Debian keeps servers out of a user's PATH.
     places.extend(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
     places.extend(postgres_places());
-    places
-        .into_iter()
-        .map(|place| place.join(name))
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{name} is missing: apt-get install {package}"))
+    places.into_iter().map(|place| place.join(name)).find(|path| path.is_file())
+}
+
+/// That a program is not installed, and how to install it.
+pub fn missing(name: &str) -> String {
+    let package = PACKAGES.iter().find(|(program, _)| *program == name);
+    let (_, package) = package.unwrap_or_else(|| panic!("{name} is missing in PACKAGES"));
+    format!("{name} is missing: apt-get install {package}")
 }
 
 /// `/usr/lib/postgresql/VERSION/bin`, the newest version first.
@@ -176,7 +223,7 @@ pub fn output_of(command: &mut Command) -> Output {
 /// How many ports the process has open that anybody may come in by (`-t` for TCP, `-u` for UDP), as
 /// the kernel has it.
 pub fn open_ports(of: u32, kind: &str) -> usize {
-    let mut ss = Command::new(program("ss", "iproute2"));
+    let mut ss = Command::new(program("ss"));
     let said = run(ss.args(["--no-header", "--listening", "--numeric", "--processes", kind]));
     let owner = format!("pid={of},");
     said.lines().filter(|line| line.contains(&owner)).count()
@@ -184,7 +231,7 @@ pub fn open_ports(of: u32, kind: &str) -> usize {
 
 /// The SHA-256 of a file, by the program that a user would take.
 pub fn sha256(path: &Path) -> String {
-    let said = run(Command::new(program("sha256sum", "coreutils")).arg(path));
+    let said = run(Command::new(program("sha256sum")).arg(path));
     said.split_whitespace().next().expect("a checksum").to_owned()
 }
 

@@ -54,7 +54,7 @@ http {{
     );
     let conf_path = dir.path().join("nginx.conf");
     std::fs::write(&conf_path, conf).expect("written");
-    let mut server = Command::new(program("nginx", "nginx-light"));
+    let mut server = Command::new(program("nginx"));
     // Before it has read the configuration, nginx opens a log at its built-in place: `-e` says
     // where instead.
     server.args(["-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(&conf_path);

@@ -8,20 +8,17 @@ use std::process::Command;
 
 use super::{Service, free_address, new_dir, program, run};
 
-/// The Debian packages: server, and `pgbench` with the clients.
-const PACKAGES: &str = "postgresql postgresql-contrib";
-
 /// Starts a server with an empty database `postgres`, superuser `postgres`, no passwords.
 pub fn start() -> Service {
     let dir = new_dir();
     let owner = owner_of(dir.path());
     let data = dir.path().join("data");
-    run(unprivileged(&program("initdb", PACKAGES), owner)
+    run(unprivileged(&program("initdb"), owner)
         .args(["--auth=trust", "--username=postgres", "--no-sync", "--no-locale", "-E", "UTF8"])
         .arg("-D")
         .arg(&data));
     let address = free_address();
-    let mut server = unprivileged(&program("postgres", PACKAGES), owner);
+    let mut server = unprivileged(&program("postgres"), owner);
     server
         .arg("-D")
         .arg(&data)
@@ -42,7 +39,7 @@ pub fn start() -> Service {
 
 /// A command of a client (`psql`, `pgbench`) for the server at `address`.
 pub fn client(name: &str, address: SocketAddr) -> Command {
-    let mut command = Command::new(program(name, PACKAGES));
+    let mut command = Command::new(program(name));
     command
         .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()])
         .args(["-U", "postgres"])

@@ -9,7 +9,7 @@ use super::{Service, free_address, new_dir, program};
 pub fn start() -> Service {
     let dir = new_dir();
     let address = free_address();
-    let mut server = Command::new(program("redis-server", "redis-server"));
+    let mut server = Command::new(program("redis-server"));
     server
         .args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"])
@@ -20,7 +20,7 @@ pub fn start() -> Service {
 
 /// A command of a client (`redis-cli`, `redis-benchmark`) for the server at `address`.
 pub fn client(name: &str, address: SocketAddr) -> Command {
-    let mut command = Command::new(program(name, "redis-tools"));
+    let mut command = Command::new(program(name));
     command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
     command
 }

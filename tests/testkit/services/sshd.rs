@@ -16,7 +16,7 @@ pub fn start() -> Service {
     let address = free_address();
     let path = dir.path().display();
     for key in ["host_key", "client_key"] {
-        run(Command::new(program("ssh-keygen", "openssh-client"))
+        run(Command::new(program("ssh-keygen"))
             .args(["-q", "-t", "ed25519", "-N", "", "-f"])
             .arg(dir.path().join(key)));
     }
@@ -39,7 +39,7 @@ Subsystem sftp internal-sftp
     let conf_path = dir.path().join("sshd_config");
     std::fs::write(&conf_path, conf).expect("written");
     // sshd runs itself again for each connection and wants its full path for that.
-    let mut server = Command::new(program("sshd", "openssh-server"));
+    let mut server = Command::new(program("sshd"));
     server.args(["-D", "-e", "-f"]).arg(&conf_path);
     Service::start("sshd", server, address, dir)
 }
@@ -47,7 +47,7 @@ Subsystem sftp internal-sftp
 /// A command of a client (`ssh`, `scp`) for `service`, reached at `port` of 127.0.0.1. The
 /// destination is [`destination`].
 pub fn client(name: &str, service: &Service, through: SocketAddr) -> Command {
-    let mut command = Command::new(program(name, "openssh-client"));
+    let mut command = Command::new(program(name));
     let known_hosts = service.dir().join("known_hosts");
     let host_key = std::fs::read_to_string(service.dir().join("host_key.pub")).expect("made");
     let line = format!("[{}]:{} {host_key}", through.ip(), through.port());

@@ -69,7 +69,7 @@ rsa_private_key_file={path}/key.pem
         );
         let conf_path = dir.path().join("vsftpd.conf");
         write(&conf_path, conf).expect("written");
-        let mut server = Command::new(program("vsftpd", "vsftpd"));
+        let mut server = Command::new(program("vsftpd"));
         server.arg(&conf_path);
         Ftpd { service: Service::start("vsftpd", server, address, dir), password }
     }

@@ -33,7 +33,7 @@ pub fn pair() -> (End, End) {
 impl End {
     fn start(device: String, inner_ip: Ipv4Addr) -> End {
         let dir = new_dir();
-        let server = Command::new(program("wireguard-go", "wireguard-go"))
+        let server = Command::new(program("wireguard-go"))
             .args(["-f", &device])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -45,7 +45,7 @@ impl End {
         let socket = format!("/var/run/wireguard/{}.sock", end.device);
         let up = eventually(DEADLINE, || Path::new(&socket).exists());
         assert!(up, "wireguard-go serves no device: is this root, and is there a /dev/net/tun?");
-        let key = run(Command::new(program("wg", "wireguard-tools")).arg("genkey"));
+        let key = run(Command::new(program("wg")).arg("genkey"));
         std::fs::write(end.key_file(), key).expect("written");
         end
     }
@@ -56,7 +56,7 @@ impl End {
 
     fn public_key(&self) -> String {
         let file = std::fs::File::open(self.key_file()).expect("written at the start");
-        let mut pubkey = Command::new(program("wg", "wireguard-tools"));
+        let mut pubkey = Command::new(program("wg"));
         let said = pubkey.arg("pubkey").stdin(file).output().expect("wg runs");
         String::from_utf8(said.stdout).expect("text").trim().to_owned()
     }
@@ -73,7 +73,7 @@ impl End {
 
     /// Tells it of its peer, and where to find it unless the peer is to begin.
     pub fn expects(&self, peer: &End, at: Option<SocketAddr>) {
-        let mut set = Command::new(program("wg", "wireguard-tools"));
+        let mut set = Command::new(program("wg"));
         set.args(["set", &self.device, "private-key"])
             .arg(self.key_file())
             .args(["listen-port", &self.listening.port().to_string()])
@@ -129,7 +129,7 @@ impl End {
         self.children.insert(0, server);
         let mut said = Value::Null;
         let answered = eventually(DEADLINE, || {
-            let mut client = Command::new(program("iperf3", "iperf3"));
+            let mut client = Command::new(program("iperf3"));
             // Asked for JSON, it says there what went wrong: at first, that nobody listens yet.
             let text = run(client.args(["-c", &self.inner_ip(), "-t", "2", "-J"]));
             said = serde_json::from_str(&text).expect("JSON, as asked for");
