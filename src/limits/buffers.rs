@@ -1,5 +1,4 @@
-//! Buffers that are received into, the pool for what slow readers have not taken, and what is
-//! gathered from both for one send.
+//! Receive buffers, the pool for data that slow readers have not taken, and gathered sends from both.
 
 /// Small receive buffers: a page each, since interactive messages rarely exceed one, and a TCP
 /// segment or two fit. 512 of them (2 MiB) let every one of 200 streams hold two, with room.
@@ -27,7 +26,7 @@ pub const SMALL_BUFFERS_SCARCE: usize = SMALL_BUFFERS as usize / 4;
 pub const BULK_BUFFERS_SCARCE: usize =
     BULK_BUFFERS_FOR_LINKS + (BULK_BUFFERS as usize - BULK_BUFFERS_FOR_LINKS) / 4;
 
-/// Most payload that is copied out of a bulk buffer for that: what would keep eight times its size.
+/// Most payload that is copied out of a bulk buffer for that: it would keep eight times its size.
 pub const PACKED_BYTES_MAX: usize = BULK_BUFFER_BYTES as usize / 8;
 
 /// Pieces of one stream up to which they are copied to where those of the tunnel's other streams stand:
@@ -35,13 +34,12 @@ pub const PACKED_BYTES_MAX: usize = BULK_BUFFER_BYTES as usize / 8;
 /// own, so that a piece of it is a whole buffer however small the messages are.
 pub const PACKED_TOGETHER_MAX: usize = 8;
 
-/// Size of a buffer of the engine's own pool, which holds frame heads and what slow readers have
+/// Size of a buffer of the engine's own pool, which holds frame heads and data that slow readers have
 /// not taken.
 pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
 
-/// Buffers of the pool: 1 GiB, used only as far as slow readers make it necessary. It is the
-/// bound on what a process holds for them, a thousand whole windows; a stream that finds it used
-/// up is reset.
+/// Buffers of the pool: 1 GiB, used only as far as slow readers make it necessary. It bounds the data
+/// that a process holds for them, a thousand whole windows; a stream that finds it used up is reset.
 pub const POOL_BUFFERS: u32 = 64 << 10;
 
 /// Part of the pool kept back from slow readers, so that frames can always be written and links be
@@ -56,7 +54,7 @@ pub const FRAME_BUFFERS: usize = (64 << 10) / POOL_BUFFER_BYTES as usize + 2;
 /// and little enough that a keystroke does not wait long behind it.
 pub const BATCH_BYTES: usize = 256 << 10;
 
-/// Parts in one gathered send to the link, at most: leaves the kernel's own bound far away.
+/// Parts in one gathered send to the link, at most: far below the kernel's own bound.
 pub const BATCH_PARTS: usize = 256;
 
 /// Parts in one gathered send to a local socket.

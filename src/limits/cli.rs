@@ -1,4 +1,4 @@
-//! What a command line, its parameter files and the plan made of them may hold.
+//! Sizes of a command line, its parameter files and the plan.
 
 use super::STREAMS_MAX;
 
@@ -24,21 +24,20 @@ pub const EXITS_MAX: usize = ENTRANCES_MAX;
 /// Most `PERMIT=` of one process, and of one exit. They are searched for every address that a proxy's client asks for.
 pub const PERMITS_MAX: usize = 256;
 
-/// Most users of `AUTHORIZER=` of one process. All of them are looked at whenever somebody says who
-/// it is.
+/// Most users of `AUTHORIZER=` of one process. Each authentication searches all of them.
 pub const USERS_MAX: usize = 1024;
 
-/// Flows of datagrams of one process, if `SOXCONF=udpflows` says nothing else. Each exit's is a
+/// Flows of datagrams of one process, unless `SOXCONF=udpflows` is set. Each exit's is a
 /// descriptor; a resolver for a few thousand clients has as many in the 180 s that they are kept.
 pub const UDP_FLOWS: usize = 4096;
 
-/// Most that `SOXCONF=udpflows` may say: the streams that one of ours takes in one tunnel.
+/// Maximum of `SOXCONF=udpflows`: the streams that a native peer accepts in one tunnel.
 pub const UDP_FLOWS_MAX: usize = STREAMS_MAX as usize;
 
 /// Longest time that `TIMEOUT=` takes, in seconds (a year). Longer ones are typing errors, and
 /// the engine may add any time up to this to a clock without overflow. "Never" is 0.
 pub const TIMEOUT_SECS_MAX: u64 = 365 * 86_400;
 
-/// How long what interfaces have (`.localnet`) is taken for known, in milliseconds: a change of theirs
-/// counts within a second, and clients that come by the thousand cost one question.
+/// How long the networks of the interfaces (`.localnet`) are cached, in milliseconds. A change takes
+/// effect within a second, and clients by the thousand cost one query.
 pub const LOCALNET_MILLIS: u64 = 1_000;

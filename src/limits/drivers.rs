@@ -38,13 +38,13 @@ pub const URING_TEARDOWN_MILLIS: u64 = 2000;
 /// a machine stalled for seconds must not be taken for one without io_uring.
 pub const URING_PROBE_MILLIS: u64 = 5000;
 
-/// Descriptors that one look at epoll tells of. The kernel goes on with the others at the next.
+/// Descriptors that one call of epoll_wait(2) reports. The kernel reports the others at the next.
 pub const EPOLL_EVENTS_MAX: usize = 256;
 
-/// Receives that a multishot receive of the epoll driver makes in one turn, and connections that an
-/// accept takes: then others have theirs.
+/// Receives of a multishot receive of the epoll driver in one turn, and connections of an accept; then
+/// others have their turn.
 pub const EPOLL_REPEATS_MAX: usize = 8;
 
-/// Turns in a row that the epoll driver may fill with what was done at once, before it looks at what
-/// else has come: a look costs as much as a small receive.
+/// Consecutive turns that the epoll driver may fill with operations completed at once, before it polls
+/// for other events. A poll costs as much as a small receive.
 pub const EPOLL_UNSEEN_TURNS_MAX: u32 = 2;

@@ -1,26 +1,26 @@
-//! Proxies and the PROXY header: what a client may say, and how long it may take. Besides, the ports
-//! that it may ask for.
+//! Proxies and the PROXY header: sizes and times of a client's messages. Also, the ports that it may
+//! request.
 
 use super::WINDOW_BYTES;
 
-/// How long a proxy waits for its client to say what it wants, in seconds: a program says it at
-/// once, and somebody who types a host's name has time to look it up.
+/// How long a proxy waits for its client's request, in seconds. A program sends it at once, and a user
+/// who types a host's name has time to look it up.
 pub const PROXY_ASK_SECS: u64 = 30;
 
-/// Most that a proxy keeps of what its client says ahead, in bytes: a request's head, or what comes
-/// behind it while the server is being connected. Servers of HTTP take heads of 8 to 64 KiB.
+/// Most bytes that a proxy buffers of its client: a request's head, or the data behind it while the
+/// server is being connected. HTTP servers accept heads of 8 to 64 KiB.
 pub const PROXY_HEAD_BYTES: usize = 64 << 10;
 
-/// Most that a proxy is told at once, in bytes, of what its client says: what comes behind a request
-/// is then still in the engine's hands when the request is seen, and waits there.
+/// Most bytes of a client that a proxy is given at once. Data behind a request is then still in the
+/// engine's buffers when the request is parsed, and waits there.
 pub const PROXY_PIECE_BYTES: usize = 16 << 10;
 
 /// Bytes queued for its server at which a proxy stops reading its client: enough to keep a fast
 /// upload going. The client's window bounds what is queued behind.
 pub const PROXY_WAITING_BYTES: u64 = 64 << 10;
 
-/// Longest PROXY header that an entrance takes, in bytes. The addresses need 232 at most; balancers
-/// put what they know of the client's TLS behind them, certificates left out.
+/// Longest PROXY header that an entrance accepts, in bytes. The addresses need 232 at most; balancers
+/// append the client's TLS properties, without certificates.
 pub const PROXY_HEADER_BYTES: usize = 4 << 10;
 
 /// Longest user's or host's name in a request of SOCKS 4, in bytes without the NUL. It sets none;
@@ -34,8 +34,7 @@ pub const TELNET_LINE_BYTES: usize = 512;
 /// Hosts that the telnet proxy's client may name in vain, before it is disconnected.
 pub const TELNET_FAILURES_MAX: u32 = 3;
 
-/// How often the telnet proxy prompts in one conversation, empty lines included: nobody leans on the
-/// return key for longer.
+/// How often the telnet proxy prompts in one session, empty lines included.
 pub const TELNET_PROMPTS_MAX: u32 = 64;
 
 /// Longest line of FTP, a command or a line of a reply, in bytes with its end. A path may have 4096

@@ -1,13 +1,13 @@
-//! Serial lines: the device, and the link layer that repairs what a line loses.
+//! Serial lines: the device, and the link layer that repairs the line's losses.
 
 /// How far the rate that a serial device really has may be from the one asked for, in percent. Two
 /// clocks that differ by 5 % sample the last bit of a character wrongly; each side has half of it,
 /// less what its own clock is off.
 pub const SERIAL_RATE_PERCENT: u32 = 2;
 
-/// How long the end of a serial line waits until the device has sent what it was given, in
-/// milliseconds: the last frames at any usual rate. The kernel itself would wait for 30 s when the
-/// other side holds us back.
+/// How long closing a serial line waits until the device has sent its buffer, in milliseconds: the last
+/// frames at any usual rate. The kernel itself would wait for 30 s when the other side's flow control
+/// stops us.
 pub const SERIAL_DRAIN_MILLIS: u64 = 200;
 /// How often it looks, in milliseconds.
 pub const SERIAL_DRAIN_GLANCE_MILLIS: u64 = 2;
@@ -27,19 +27,20 @@ pub const LINE_HELLO_BYTES_USUAL: usize = 112;
 /// Serial line: how much later than it is due that one may be, in microseconds, on a busy machine.
 pub const LINE_ANSWERED_MICROS: u64 = 250_000;
 
-/// Serial line: bytes behind an answer without a HELLO up to which that is waited for. One of ours
-/// says nothing else meanwhile.
+/// Serial line: bytes behind an answer without a HELLO up to which the HELLO is waited for. A native
+/// peer sends nothing else meanwhile.
 pub const LINE_ANSWERED_BYTES_MAX: usize = 4_096;
 
 /// Serial line: longest offer behind a HELLO's text, in bytes. Today's has 16.
 pub const LINE_OFFER_BYTES_MAX: usize = 64;
 
 /// Serial line: most payload bytes of a frame of the link layer. Longer ones save less than a
-/// hundredth of the line, and would hardly pass once it turns bad: what was sent is not cut anew.
+/// hundredth of the line, and would hardly pass once it turns bad: a frame that was sent is not split
+/// again.
 pub const LINE_PAYLOAD_BYTES_MAX: usize = 512;
 
-/// Serial line: payload of a frame when none has been lost, as milliseconds of the line: what is
-/// typed waits for one that has begun. At 115,200 baud these are 207 bytes, whose header is 4 %.
+/// Serial line: payload of a frame when none has been lost, as milliseconds of the line. A keystroke
+/// waits for a frame that has begun. At 115,200 baud these are 207 bytes, whose header is 4 %.
 pub const LINE_FRAME_MILLIS: u64 = 18;
 
 /// Serial line: the least that those milliseconds are taken for, in bytes.
@@ -56,7 +57,7 @@ pub const LINE_LOSS_BYTES: u64 = 32 << 10;
 pub const LINE_LOSS_BYTES_FIRST: u64 = 6_600;
 
 /// Serial line: a write of at most so many bytes gets a frame for itself (and others like it), so
-/// that a keystroke does not wait for what is written behind it.
+/// that a keystroke does not wait for later writes.
 pub const LINE_SMALL_BYTES: usize = 64;
 
 /// Serial line: frames on the way, and kept by the receiver behind one that is missing. With
@@ -67,13 +68,12 @@ pub const LINE_WINDOW_FRAMES: u8 = 64;
 const _: () = assert!(LINE_WINDOW_FRAMES <= 64, "the receiver keeps a bit for each");
 
 /// Serial line: how far ahead of the line its device is given bytes, in microseconds. Devices
-/// buffer kilobytes, which what is typed would wait behind; a busy machine is late by a millisecond
-/// or two.
+/// buffer kilobytes, which would delay keystrokes; a busy machine is late by a millisecond or two.
 pub const LINE_AHEAD_MICROS: u64 = 5_000;
 
-/// Serial line: what may be on the way beyond the shortest round trip seen, in microseconds, besides
-/// four frames: the buffers of both devices. A line that is slower than its number would else fill
-/// them all.
+/// Serial line: bytes in flight beyond the shortest round trip seen, as microseconds of the line,
+/// besides four frames: the buffers of both devices. A line that is slower than its nominal rate would
+/// else fill them all.
 pub const LINE_QUEUE_MICROS: u64 = 40_000;
 
 /// Serial line: bytes of the stream that wait for the session at least before a frame is refused (to
@@ -81,7 +81,7 @@ pub const LINE_QUEUE_MICROS: u64 = 40_000;
 pub const LINE_INBOX_BYTES: usize = 64 << 10;
 
 /// Serial line: shortest and longest wait for an acknowledgement, in microseconds, without the time of
-/// three frames: what USB adapters and a busy machine are late by, and what is still noticed soon.
+/// three frames: the delays of USB adapters and of a busy machine, and a loss that is still noticed soon.
 pub const LINE_RETRY_MICROS_MIN: u64 = 30_000;
 /// See [`LINE_RETRY_MICROS_MIN`].
 pub const LINE_RETRY_MICROS_MAX: u64 = 5_000_000;
@@ -89,5 +89,5 @@ pub const LINE_RETRY_MICROS_MAX: u64 = 5_000_000;
 pub const LINE_RETRY_MICROS_FIRST: u64 = 300_000;
 
 /// Serial line: with something to be acknowledged and no valid frame from the peer for so long, the
-/// line is dead, in microseconds. Somebody may put a plug back within it.
+/// line is dead, in microseconds: time to put a plug back.
 pub const LINE_DEAD_MICROS: u64 = 30_000_000;

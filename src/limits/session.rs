@@ -5,7 +5,7 @@ use super::LINK_ACK_BYTES;
 /// First stream id. The original uses 0 and 1 for the tunnel itself.
 pub const STREAM_ID_FIRST: u32 = 2;
 
-/// Most concurrent streams of one tunnel that we offer to a peer of ours.
+/// Most concurrent streams of one tunnel that we offer to a native peer.
 pub const STREAMS_MAX: u32 = 16_000;
 
 /// Ids that are used before one is reused, as a multiple of the concurrent streams: a late frame
@@ -38,7 +38,7 @@ pub const REASON_BYTES: usize = 200;
 /// these.
 pub const PONGS_MAX: usize = 8;
 
-/// Longest delay of an acknowledgement that waits for another frame. Only towards a peer of ours:
+/// Longest delay of an acknowledgement that waits for another frame. Only towards a native peer:
 /// the window is large enough that the delay holds up no data.
 pub const ACK_DELAY_MICROS: u64 = 20_000;
 
@@ -81,8 +81,7 @@ pub const ROUND_TRIPS_AT_FIRST: u8 = 3;
 pub const ROUND_TRIP_KEPT_MICROS: u64 = 10_000_000;
 
 /// SockMux 1: most payload in flight beside a ping, or received before its answer, with which it
-/// measures the path and not a queue. A little more than what may be unreported
-/// ([`LINK_ACK_BYTES`]).
+/// measures the path and not a queue. A little more than may be unreported ([`LINK_ACK_BYTES`]).
 pub const ROUND_TRIP_QUIET_BYTES: u64 = 64 << 10;
 
 const _: () = assert!(LINK_ACK_BYTES < ROUND_TRIP_QUIET_BYTES);

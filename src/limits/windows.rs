@@ -5,7 +5,7 @@
 use super::POOL_BUFFERS;
 use super::{PIPE_BYTES, STREAM_PIPES_MAX};
 
-/// Initial bytes of one stream accepted from a peer of ours before the local socket consumes any. A
+/// Initial bytes of one stream accepted from a native peer before the local socket consumes any. A
 /// megabyte carries 4 GB/s at the 250 us that a loaded loopback tunnel takes to answer, and 100
 /// MB/s at 10 ms; half of it cost a tenth of the throughput (`docs/performance.md`).
 pub const WINDOW_BYTES: u32 = 1 << 20;
@@ -30,7 +30,7 @@ pub const FIRST_WINDOW_BYTES: u32 = 256 << 10;
 pub const STREAM_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
 /// SockMux 1: budget of all streams of a tunnel for windows beyond the first, in bytes.
-/// [`POOL_BUFFERS`] bounds what slow readers can really hold.
+/// [`POOL_BUFFERS`] bounds the data that slow readers can really hold.
 pub const WINDOW_BUDGET_BYTES: u64 = 128 << 20;
 
 /// SockMux 1: shortest time for which a window is sized, in microseconds, whatever the round trip
