@@ -92,7 +92,7 @@ pub(crate) fn split_host(text: &str) -> Result<(&str, Option<&str>), Problem> {
             )),
         };
     }
-    // `::1:9000` cannot be told apart from an address of its own.
+    // `::1:9000` is ambiguous: it is an address as well.
     if text.starts_with("::") || text.parse::<Ipv6Addr>().is_ok() {
         return Err(Problem::new(
             format!("in {} it cannot be seen where the address ends", quoted(text)),
@@ -105,7 +105,7 @@ pub(crate) fn split_host(text: &str) -> Result<(&str, Option<&str>), Problem> {
     }
 }
 
-/// A port number, 0 included: the caller says whether 0 has a meaning.
+/// A port number, 0 included: whether 0 has a meaning is up to the caller.
 pub(crate) fn port(text: &str) -> Result<u16, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse::<u16>() {

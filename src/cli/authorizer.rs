@@ -44,7 +44,7 @@ impl fmt::Debug for User {
 }
 
 impl Plan {
-    /// The users that an exit admits by a protocol; `None` is everybody. The exit's own lists
+    /// The users that an exit admits by a protocol; `None` means no authentication. The exit's own lists
     /// replace the process's.
     pub fn users(&self, exit: usize, proxy: Proxy) -> Option<Vec<User>> {
         let own = &self.exits[exit].options.authorizers;
@@ -64,7 +64,7 @@ const SHOWN_BY_PS: &str = "the passwords of AUTHORIZER= are shown to everybody o
 /// Proxies that can authenticate by user and password.
 const ASKING: [Proxy; 2] = [Proxy::Socks, Proxy::Http];
 
-/// Adds the users of one `AUTHORIZER=`, which is shown to everybody if it was given as an argument.
+/// Adds the users of one `AUTHORIZER=`. As an argument it is visible to every user of the machine.
 ///
 /// # Errors
 /// As [`parse`], and too many users.
@@ -92,8 +92,8 @@ pub(crate) fn add(
 /// Reads the value of `AUTHORIZER=`. A password may have colons and braces, but no comma.
 ///
 /// # Errors
-/// Another form than that of a list, a user without a password or the other way round, one that is
-/// too long for SOCKS, a word that is no proxy's or that of one which cannot ask.
+/// A malformed list, a user without a password or the other way round, one that is too long for SOCKS,
+/// a word that is not a proxy protocol, or a proxy protocol without authentication.
 fn parse(value: &str) -> Result<Authorizer, Problem> {
     let list = value.strip_prefix("-list{").and_then(|rest| rest.rsplit_once('}'));
     let Some((users, behind)) = list else {
@@ -188,7 +188,7 @@ pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (u
     Ok(())
 }
 
-/// Users that are never asked for, and exits that do not authenticate.
+/// Notices about users that no exit authenticates, and exits that do not authenticate.
 pub(crate) fn notices(authorizers: &[Authorizer], exits: &[Exit]) -> Vec<String> {
     let proxy_of = |exit: &Exit| match exit.way {
         ExitKind::Proxy(proxy) => Some(proxy),

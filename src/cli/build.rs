@@ -34,7 +34,7 @@ pub(super) const NAMES: [&str; 9] =
 /// and the parameters; `files` are those that option lists name.
 ///
 /// # Errors
-/// The first word that is wrong; or, when each is right, what contradicts or is missing.
+/// The first invalid word; if each is valid, a contradiction between them or a missing one.
 pub fn plan(
     options: &[Word],
     parameters: &[Word],
@@ -42,7 +42,7 @@ pub fn plan(
     lookup: &mut Lookup<'_>,
 ) -> Result<Plan, Failure> {
     let mut draft = Draft::default();
-    // -F says what the others mean, wherever it stands.
+    // -F determines the meaning of the others, at any position.
     let (form, others): (Vec<_>, Vec<_>) = options.iter().partition(|w| w.text.starts_with("-F"));
     for word in form.into_iter().chain(others) {
         draft.option(word, lookup).map_err(|problem| Failure::at(word, &problem))?;
@@ -53,7 +53,7 @@ pub fn plan(
     draft.finish()
 }
 
-/// What has been read so far, each with the word that said it.
+/// The values read so far, each with its word.
 #[derive(Default)]
 struct Draft {
     link: LinkWords,
@@ -69,9 +69,9 @@ struct Draft {
     permit_words: Vec<Word>,
     authorizers: Vec<Authorizer>,
     authorizer_words: Vec<Word>,
-    /// The first exit of each transport that is open to everybody, as written: none behind it of
-    /// the same transport is ever used. One of the other is, where the peer says what its streams
-    /// carry.
+    /// The first exit of each transport that admits all clients, as written: no later one of the same
+    /// transport is ever used. Later ones of the other transport are, if the peer announces the
+    /// transport of its streams.
     open_exits: Vec<(Transport, String)>,
     /// All `RELIABLE=` together.
     reliable: Option<HostList>,
@@ -101,7 +101,7 @@ impl Draft {
                 let all = if foreground { &mut self.entrances } else { &mut self.link.listen };
                 add_entrances(all, list, word)
             }
-            // Another entrance of the original's own, as -P is; what has a host was to be an exit.
+            // Another entrance in the original, as -P is; with a host it was meant as an exit.
             ("-Q", false) if PortList::parse(value).is_ok() && !value.contains(':') => {
                 self.notices.push(format!("{word} without -Fsockmux is -P{}", plain(value)));
                 add_entrances(&mut self.link.listen, listen(word, value)?, word)
@@ -318,8 +318,7 @@ impl Draft {
         })
     }
 
-    /// Proxies without a persistent connection: `-P` says where clients come in, and there is nothing
-    /// else.
+    /// Proxies without a persistent connection: `-P` is the entrance, and there is no other.
     fn without_link(&mut self, word: &Word) -> Result<(), Failure> {
         let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
         let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);
@@ -357,7 +356,7 @@ impl Draft {
         Err(Failure::at(word, &Problem::new(what, remedy)))
     }
 
-    /// `MAXIMA=service` counts what comes in, which cannot be datagrams.
+    /// `MAXIMA=service` counts accepted connections, so the entrance cannot be one of datagrams.
     fn services_can_be_counted(&self, in_by: &[(Entrance, Word)]) -> Result<(), Failure> {
         let udp = |(entrance, _): &(Entrance, Word)| entrance.transport == Transport::Udp;
         let only_udp = !in_by.is_empty() && in_by.iter().all(udp) && self.unix_entrances.is_empty();
@@ -370,7 +369,7 @@ impl Draft {
         }
     }
 
-    /// A plain relay: `-P` says where clients come in, and there is nothing else.
+    /// A plain relay: `-P` is the entrance, and there is no other.
     fn finish_relay(
         self,
         server: ExitKind,
@@ -466,7 +465,7 @@ fn add_entrances(
     Ok(())
 }
 
-/// What a word without `=` was probably meant to be.
+/// The remedy for a word without `=`: what it was probably meant to be.
 fn bare_word_remedy(text: &str) -> String {
     let text = plain(text);
     let numbers = text.replace("/udp", "");

@@ -1,5 +1,5 @@
-//! What else than TCP carries the persistent connection: `commin@`, `commout@`, `comm@` and
-//! `proc@`, with the options of a serial line.
+//! Links other than TCP for the persistent connection: `commin@`, `commout@`, `comm@` and `proc@`,
+//! with the options of a serial line.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use super::error::{Problem, quoted};
 use super::plan::{Checked, Device, FlowControl, LineOptions, Parity};
 use super::suggest;
 
-/// What stands before the `@`.
+/// The words before the `@`.
 const KINDS: [&str; 4] = ["comm", "commin", "commout", "proc"];
 
 /// Options of a serial line.
@@ -19,7 +19,7 @@ const BAUD_MIN: u32 = 50;
 /// Fastest rate: that of the fastest converters from USB.
 const BAUD_MAX: u32 = 12_000_000;
 
-/// What one parameter says of it.
+/// The value of one parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// `commin@PATH`.
@@ -32,7 +32,7 @@ pub(crate) enum Carrier {
     Command(String),
 }
 
-/// Reads what follows `sockmux:`.
+/// Parses the text after `sockmux:`.
 pub(crate) fn parse(text: &str) -> Result<Carrier, Problem> {
     let Some((kind, what)) = text.split_once('@') else { return Err(no_carrier(text)) };
     match kind {
@@ -95,7 +95,7 @@ fn command(text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// A file of parameters may contain what an argument cannot.
+/// Refuses a NUL, which a parameter file can contain and an argument cannot.
 fn no_nul(text: &str, what: &str) -> Result<(), Problem> {
     if text.contains('\0') {
         let remedy = format!("take it out: no {what} contains one");

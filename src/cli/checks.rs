@@ -1,5 +1,5 @@
-//! What all words together must not say: ports that are listened on twice, a process that would
-//! connect to itself, UDP where there can only be TCP.
+//! Contradictions between words: ports that would be listened on twice, a process that would connect
+//! to itself, UDP where only TCP is possible.
 
 use std::net::IpAddr;
 
@@ -130,7 +130,7 @@ pub(super) fn link_transport(listen: &[(Entrance, Word)]) -> Result<(), Failure>
     }
 }
 
-/// `-P` of a plain relay, which has to take in what the relay carries.
+/// `-P` of a plain relay, whose transport has to be that of the relay.
 pub(super) fn relay_transport(
     listen: &[(Entrance, Word)],
     transport: Transport,

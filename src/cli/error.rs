@@ -1,4 +1,4 @@
-//! What can be wrong with the command line, and how it is said.
+//! Errors of the command line, and their messages.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,14 +9,14 @@ use super::words::Word;
 /// any real parameter; a file given by mistake must not flood the terminal.
 const QUOTED_CHARS: usize = 160;
 
-/// What is wrong with one value, and what to write instead. Both are always there: a message
-/// without a remedy leaves the user to read the manual.
+/// An error in one value, and its remedy. Both are always present: a message without a remedy sends the
+/// user to the manual.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub struct Problem {
-    /// What is wrong, naming the offending piece.
+    /// The error, naming the offending piece.
     what: String,
-    /// What to write instead.
+    /// The text to write instead.
     remedy: String,
 }
 
@@ -26,7 +26,7 @@ impl Problem {
         Problem { what: what.into(), remedy: remedy.into() }
     }
 
-    /// The same, where the word that is wrong stands inside of another.
+    /// The same for an invalid word inside of another one.
     pub(crate) fn in_word(self, word: &Word) -> Self {
         Problem { what: format!("{word}: {}", self.what), remedy: self.remedy }
     }
@@ -38,8 +38,8 @@ impl Problem {
     }
 }
 
-/// A command line that cannot be run. The message is one for stderr: it names the word (and the
-/// file and line it stands in), says what is wrong and what to write instead.
+/// A command line that cannot be run. The message is for stderr: it names the word (with its file and
+/// line), the error and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -66,12 +66,12 @@ impl Failure {
     }
 }
 
-/// What passwords stand behind, in capitals: the parameter, and its list where the parameter is
+/// The texts before passwords, in capitals: the parameter, and its list where the parameter is
 /// misspelled.
 const SECRETS: [&str; 2] = ["AUTHORIZER=", "-LIST{"];
 
-/// The text without what may be a password: `...` stands for it, and for all that is behind it. A
-/// sentence may name the parameter.
+/// The text with `...` in place of a possible password and everything behind it. The parameter's name in
+/// a sentence is not affected.
 pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     // Of the same length as the text.
     let capitals = text.to_ascii_uppercase();

@@ -1,4 +1,4 @@
-//! Exits as they are written: `DEST=` and what `SERVER=...,-in` names.
+//! Parsing of exits: `DEST=` and `SERVER=...,-in`.
 
 use super::address;
 use super::error::{Problem, plain, quoted};
@@ -16,11 +16,11 @@ pub(crate) struct ExitWords {
     pub way: ExitKind,
     /// `?proxy=`.
     pub proxy_header: Option<ProxyHeader>,
-    /// Who may use it, if anything was said.
+    /// The clients that may use it, if given.
     pub clients: Option<String>,
 }
 
-/// `SERVER=proto://server,-in`; `clients` is what followed.
+/// `SERVER=proto://server,-in`; `clients` is the text behind it.
 pub(crate) fn of_server(
     protocol: String,
     server: &str,
@@ -33,7 +33,7 @@ pub(crate) fn of_server(
     Ok(ExitWords { protocol, way, proxy_header, clients })
 }
 
-/// An FTP server is reached with its data connections, which is done for what can be done only.
+/// An FTP server, whose data connections are relayed too. Refuses the forms where that is impossible.
 fn to_ftp(way: ExitKind, server: &str, given: Option<&str>) -> Result<ExitKind, Problem> {
     let remedy = |instead: &str| {
         let why = "it passes the commands alone, and data connections are not forwarded";
@@ -52,7 +52,7 @@ fn to_ftp(way: ExitKind, server: &str, given: Option<&str>) -> Result<ExitKind, 
     }
 }
 
-/// `exec:command`; `clients` is what followed behind `,-in`.
+/// `exec:command`; `clients` is the text behind `,-in`.
 pub(crate) fn of_command(command: &str, clients: Option<String>) -> Result<ExitWords, Problem> {
     let example = "write it between exec: and ,-in, as in SERVER=\"exec:/usr/sbin/in.ftpd,-in\"";
     if command.trim().is_empty() {
@@ -65,8 +65,8 @@ pub(crate) fn of_command(command: &str, clients: Option<String>) -> Result<ExitW
     Ok(ExitWords { protocol: "exec".to_owned(), way, proxy_header: None, clients })
 }
 
-/// What follows `proto://`: `host[:port][/udp]`. Any protocol may be spoken over UDP, and its
-/// standard port is the same there; `tcprelay` and `udprelay` say themselves what they are.
+/// The text after `proto://`: `host[:port][/udp]`. Any protocol may be spoken over UDP, and its standard
+/// port is the same there; `tcprelay` and `udprelay` name their transport themselves.
 pub(crate) fn way_to(protocol: &str, server: &str) -> Result<(ExitKind, Transport), Problem> {
     let server = server.strip_suffix('/').unwrap_or(server);
     let (server, transport) = split_transport(server);
@@ -119,7 +119,7 @@ fn way_at(host: String, port: &str, transport: Transport) -> Result<ExitKind, Pr
 /// `unix:path[?options][:srcHostList]`, also with `:-:srcHostList` as behind `,-in`.
 ///
 /// # Errors
-/// What cannot be read, and forms of the original that are not supported.
+/// Invalid values, and forms of the original that are not supported.
 pub(crate) fn of_dest(value: &str) -> Result<ExitWords, Problem> {
     if let Some(socket) = value.strip_prefix("unix:") {
         return of_unix(socket);
@@ -160,7 +160,7 @@ pub(crate) fn of_dest(value: &str) -> Result<ExitWords, Problem> {
     Ok(ExitWords { protocol: protocol.to_owned(), way, proxy_header, clients })
 }
 
-/// What follows `unix:`.
+/// The text after `unix:`.
 fn of_unix(text: &str) -> Result<ExitWords, Problem> {
     let (socket, clients) = split_clients(text);
     let (path, given) = options::split(socket);
@@ -169,7 +169,7 @@ fn of_unix(text: &str) -> Result<ExitWords, Problem> {
     Ok(ExitWords { protocol: "unix".to_owned(), way, proxy_header, clients })
 }
 
-/// What stands before the `:` of a host list, and the list.
+/// The text before the `:` of a host list, and the list.
 fn split_clients(text: &str) -> (&str, Option<String>) {
     match text.split_once(':') {
         Some((text, list)) => (text, Some(list.strip_prefix("-:").unwrap_or(list).to_owned())),
@@ -201,7 +201,7 @@ fn header(given: Option<&str>, transport: Transport) -> Result<Option<ProxyHeade
     Ok(header)
 }
 
-/// Text without `/udp` at its end, and what that says.
+/// The text without `/udp` at its end, and the transport.
 pub(crate) fn split_transport(text: &str) -> (&str, Transport) {
     match text.strip_suffix("/udp") {
         Some(text) => (text, Transport::Udp),

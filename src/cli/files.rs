@@ -16,10 +16,10 @@ pub trait Files {
     /// Reads a file, at most `bytes_max` bytes of it.
     ///
     /// # Errors
-    /// Whatever the system says of opening and reading it.
+    /// The system's, of opening and reading it.
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
 
-    /// One name for each file, so that a loop is seen whatever way its path is written.
+    /// One name for each file, so that a loop is detected however its path is written.
     fn identity(&self, path: &Path) -> PathBuf;
 }
 
@@ -40,7 +40,7 @@ impl Files for Disk {
     }
 }
 
-/// Puts in place of each `+=FILE` what stands in the file, and so on inside.
+/// Replaces each `+=FILE` by the words of the file, recursively.
 ///
 /// # Errors
 /// A file that cannot be read, is not text, is too long, nested too deep or names itself (the
@@ -159,8 +159,8 @@ impl Expansion<'_> {
     }
 }
 
-/// Takes the double quotes off `NAME="value"`: in a shell they would be gone already, and lines
-/// are copied from scripts into files.
+/// Removes the double quotes of `NAME="value"`, as a shell does, since lines are copied from scripts
+/// into files.
 fn unquote(word: &Word) -> Result<String, Problem> {
     let Some((name, value)) = word.text.split_once('=') else { return Ok(word.text.clone()) };
     let Some(inner) = value.strip_prefix('"') else { return Ok(word.text.clone()) };

@@ -1,10 +1,10 @@
-//! What people type who come from other programs: each gets the words that do it here.
+//! Command lines in the form of other programs: each is answered with the equivalent words.
 
 use super::address;
 use super::error::{Problem, plain, quoted};
 use super::words;
 
-/// Options whose value may stand in a word of its own.
+/// Options whose value may be a word of its own.
 const WITH_VALUE: [&str; 10] =
     ["-P", "-F", "-A", "-C", "-I", "-O", "-X", "-Q", "--log", "--engine"];
 
@@ -17,7 +17,7 @@ pub(crate) fn problem(args: &[String], names: &[&str]) -> Option<Problem> {
     each(args).find_map(|(arg, next)| of_argument(arg, next, names))
 }
 
-/// The arguments that are no values of options before them, each with what follows.
+/// The arguments that are not values of options before them, each with the following one.
 pub(crate) fn each(args: &[String]) -> impl Iterator<Item = (&str, Option<&str>)> {
     let all = args.iter().map(String::as_str);
     let before = all.clone();

@@ -6,7 +6,7 @@ sockmux-uring [OPTIONS] [-P[HOST]:PORT]... [NAME=VALUE | +=FILE]...
        sockmux-uring -Fsockmux [-A | -C | -I -O | -X] [-Q] [-P] [NAME=VALUE]...
        sockmux-uring demo";
 
-/// What `-h` prints: what most need, on one screen of 24 lines and 80 columns.
+/// The text of `-h`: the common cases, on one screen of 24 lines and 80 columns.
 pub(crate) const SHORT: &str = "\
 Carry many TCP and UDP flows over one persistent connection (SockMux).
 

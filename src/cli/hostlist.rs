@@ -2,7 +2,7 @@
 //!
 //! `[!]host[/mask][,...]`: the list is scanned to its end, and the last element that matches
 //! decides; one that begins with `!` shuts out. A list whose first element begins with `!`
-//! begins with "everybody", any other with "nobody".
+//! starts with all clients, any other with none.
 //!
 //! Every element is tested on its own, so a `-Pport` beside hosts admits more callers, not fewer:
 //! `10.0.0.0/8,-P8023` are all of that network and all that connected to port 8023.

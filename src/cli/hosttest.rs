@@ -1,4 +1,4 @@
-//! One element of a host list: what it asks of a caller.
+//! One element of a host list: the condition that it sets for a caller.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use super::suggest;
 /// Looks up the addresses of a name. Called while the command line is read, never later.
 pub type Lookup<'a> = dyn FnMut(&str) -> io::Result<Vec<IpAddr>> + 'a;
 
-/// What an element asks.
+/// The condition of an element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HostTest {
     /// `*`: nothing.
@@ -29,7 +29,7 @@ pub(crate) enum HostTest {
     Pattern4([(u8, u8); 4]),
     /// A name and the addresses it had at start.
     Name(String, Vec<IpAddr>),
-    /// What the client's own name must be like.
+    /// The client's own name matches.
     NamePattern(NamePattern),
 }
 
@@ -119,8 +119,8 @@ impl HostTest {
 }
 
 impl HostTest {
-    /// Whether it speaks of certain addresses, and not of all of a family. A pattern of names does
-    /// not: whoever owns a name that matches may give it any address.
+    /// Whether it names certain addresses, and not all of a family. A pattern of names does not: the
+    /// owner of a name that matches may give it any address.
     pub(crate) fn is_narrow(&self) -> bool {
         match self {
             HostTest::Everybody
@@ -134,9 +134,9 @@ impl HostTest {
     }
 }
 
-/// Hosts and masks of the original's that say no address: `.` is the host that it runs on, `-` and
-/// `.o` the interface that a client came in or would go out by, and the mask `/.` or `/@` the network
-/// of the address by its class.
+/// Hosts and masks of the original that are not addresses: `.` is the host that it runs on, `-` and
+/// `.o` the interface of a client's connection or of the route to it, and the mask `/.` or `/@` the
+/// network of the address by its class.
 fn originals_own(host: &str, mask: Option<&str>) -> Option<Problem> {
     let meant = match host {
         "." => "this host",
@@ -186,7 +186,7 @@ fn class_bits(address: Ipv4Addr) -> u32 {
 }
 
 /// `-Pport` or `-Phost:port`. Only the port is compared: the host is the peer's own name for
-/// one of its addresses, and nothing here could say whether it is right.
+/// one of its addresses, which cannot be verified here.
 fn entrance_port(text: &str) -> Result<HostTest, Problem> {
     if let Some(port) = text.strip_suffix("/udp") {
         return Err(Problem::new(
@@ -260,8 +260,8 @@ fn parse_mask(text: &str) -> Result<Mask, Problem> {
     } else {
         text.parse::<Ipv4Addr>().map_err(|_| bad())?.to_bits()
     };
-    // A hole in a mask is a slip (225 for 255, or the inverse mask of routers) that would let
-    // in hosts that nobody thought of.
+    // A hole in a mask is a slip (225 for 255, or the inverse mask of routers) that would admit hosts
+    // unintentionally.
     if mask.leading_ones() + mask.trailing_zeros() < 32 {
         return Err(Problem::new(
             format!("the mask {} has a hole", quoted(&format!("/{text}"))),
@@ -330,7 +330,7 @@ fn name_pattern(text: &str) -> Result<HostTest, Problem> {
     } else {
         let end = lower.strip_prefix('*').ok_or_else(bad)?;
         let domain = end.strip_prefix('.');
-        // What stands behind the * may begin as no name does.
+        // The part behind the * may begin with a hyphen, which a name may not.
         address::host(domain.unwrap_or(end.trim_start_matches('-'))).map_err(|_| bad())?;
         match domain {
             Some(domain) => NamePattern::Domain(domain.to_owned()),
@@ -341,7 +341,7 @@ fn name_pattern(text: &str) -> Result<HostTest, Problem> {
 }
 
 /// A plain name, looked up forward once and compared by address: the reverse name of a client
-/// is whatever the owner of its address says.
+/// is chosen by the owner of its address.
 fn name(text: &str, lookup: &mut Lookup<'_>) -> Result<HostTest, Problem> {
     if text.contains('*') {
         return name_pattern(text);

@@ -1,5 +1,5 @@
-//! What stands in the option list of an exit, `,-in(option list)`: the part of a command line that an
-//! exit can have for itself.
+//! The option list of an exit, `,-in(option list)`: parameters of the process that an exit can have for
+//! itself.
 
 use std::path::Path;
 
@@ -18,18 +18,18 @@ use super::unsupported;
 use super::words::{Word, WordOrigin};
 use crate::limits::PERMITS_MAX;
 
-/// What may stand there.
+/// The remedy for a word that is not valid in an option list.
 const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, AUTHORIZER=, \
                          MAXIMA=conpch and delegated, TIMEOUT=con, io, ask and lin, \
                          SERVER=proto://host and +=FILE";
 
-/// Names that may stand there.
+/// The parameters of an option list.
 const NAMES: [&str; 6] = ["PERMIT", "RELIABLE", "AUTHORIZER", "MAXIMA", "TIMEOUT", "SERVER"];
 
-/// What can be given, but to the process only.
+/// Parameters of the process only.
 const OF_PROCESS: [&str; 3] = ["PORT", "DEST", "SOXCONF"];
 
-/// An option list as read. Where it says nothing of a thing, what the process was told holds.
+/// A parsed option list. Where it has no value, that of the process holds.
 #[derive(Default)]
 pub(crate) struct InList {
     permits: Vec<Permit>,
@@ -37,7 +37,7 @@ pub(crate) struct InList {
     authorizers: Vec<Authorizer>,
     maxima: MaximaReader,
     timeouts: Option<TimeoutReader>,
-    /// What has no effect, one sentence each.
+    /// Words without effect, one sentence each.
     pub(crate) notices: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn expand(
 /// exit.
 ///
 /// # Errors
-/// The first word that is wrong or cannot stand there, with the file and line where it stands.
+/// The first word that is invalid or not valid there, with its file and line.
 pub(crate) fn read(
     words: &[Word],
     of: &Word,
@@ -127,11 +127,10 @@ impl InList {
         }
     }
 
-    /// What of it is the exit's for good, and its times, which are complete when those of the
-    /// process are known.
+    /// The options of the exit, and its times, which are completed by those of the process.
     ///
     /// # Errors
-    /// What has no meaning for such an exit.
+    /// A parameter that has no meaning for such an exit.
     pub(crate) fn finish(
         self,
         proxy: Option<Proxy>,
@@ -163,7 +162,7 @@ impl InList {
     }
 }
 
-/// What follows `SERVER=` in an option list: a server for an exit that names none.
+/// The value of `SERVER=` in an option list: a server for an exit that names none.
 fn named_server(value: &str) -> Result<ExitWords, Problem> {
     if value.starts_with("sockmux") {
         return Err(of_process("the persistent connection is"));

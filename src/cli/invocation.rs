@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::unsupported;
 use super::words::{Word, WordOrigin};
 
-/// Everything that the command line says.
+/// The parsed command line.
 #[derive(Debug, Clone)]
 pub struct Invocation {
     /// What to do.
@@ -246,7 +246,7 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
     Ok(Invocation { command: Command::Demo, verbosity: options.verbose, log, engine })
 }
 
-/// An option that stands in a file: `-P9000`, `-P 9000`, `--log json`.
+/// An option in a file: `-P9000`, `-P 9000`, `--log json`.
 fn parse_line(word: &Word) -> Result<Options, Failure> {
     let fail = |what: &str, remedy: &str| Failure::at(word, &Problem::new(what, remedy));
     let mut args = vec!["sockmux-uring"];
@@ -287,7 +287,7 @@ fn parse_options<S: AsRef<str>>(args: &[S]) -> Result<Parsed, String> {
             Problem::new(format!("{} is not an option", quoted(option)), remedy).to_string()
         );
     }
-    // clap repeats what was typed as it is; the lines are its own.
+    // clap repeats the arguments unchanged; the lines around them are its own.
     let message = error.to_string();
     let message = message.trim_start_matches("error: ").trim_end();
     Err(message.split('\n').map(plain).collect::<Vec<_>>().join("\n"))

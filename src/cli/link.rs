@@ -1,4 +1,4 @@
-//! How the persistent connection comes about: what all words say of it, held against each other.
+//! The link of the persistent connection: all words about it, checked against each other.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::error::{Failure, Problem};
 use super::plan::{Device, Entrance, FlowControl, LinkPlan, Target};
 use super::words::Word;
 
-/// What has been read so far, each with the word that said it.
+/// The values read so far, each with its word.
 #[derive(Default)]
 pub(super) struct LinkWords {
     /// `-Fsockmux`: by it `-P` is an entrance, and there is a link even if nothing names one.
@@ -166,7 +166,7 @@ fn half(word: &Word, missing: &str, parameter: &str, option: &str) -> Failure {
     Failure::at(word, &Problem::new(what, format!("add {add}")))
 }
 
-/// XON and XOFF are taken out of what passes: only the checked line of ours can do without them.
+/// XON and XOFF are removed from the data: only the link layer of native peers escapes them.
 fn xon_xoff(
     link: &LinkPlan,
     word: &Word,

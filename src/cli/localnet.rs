@@ -30,7 +30,7 @@ impl Network {
             }
             _ => None,
         }
-        // An interface whose network is everything (some tunnels) makes nobody a neighbour.
+        // The network of some tunnel interfaces is every address, which makes no host a neighbour.
         .filter(|network| !matches!(network, Network::V4(_, 0) | Network::V6(_, 0)))
     }
 
@@ -47,14 +47,14 @@ impl Network {
     }
 }
 
-/// What was found last.
+/// The last result.
 struct Found {
     at: Instant,
     networks: Vec<Network>,
 }
 
 thread_local! {
-    /// Whoever is flooded with clients does not ask the kernel for each.
+    /// Cached, so that a flood of clients does not query the kernel for each.
     static FOUND: RefCell<Option<Found>> = const { RefCell::new(None) };
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn holds(address: IpAddr) -> bool {
     })
 }
 
-/// What interfaces have. Where the kernel does not tell, nobody is a neighbour.
+/// The networks of the interfaces; none if the query fails.
 fn networks() -> Vec<Network> {
     let interfaces = getifaddrs().into_iter().flatten();
     interfaces

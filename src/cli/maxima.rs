@@ -4,7 +4,7 @@ use super::error::{Problem, plain, quoted};
 use super::plan::Maxima;
 use super::suggest;
 
-/// What has a meaning here, by the original's words.
+/// The supported items, by the original's names.
 const ITEMS: [&str; 3] = ["conpch", "delegated", "service"];
 
 /// Items of the original about its processes, which are passed over.

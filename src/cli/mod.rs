@@ -11,7 +11,7 @@
 //!
 //! Pure but for three things: reading parameter files ([`files::Files`]) and looking up the plain
 //! names of host lists ([`hostlist::Lookup`]), which the caller passes in, and the networks of this
-//! machine's interfaces, which `.localnet` asks for when a client comes.
+//! machine's interfaces, which `.localnet` queries when a client connects.
 
 mod address;
 mod authorizer;

@@ -1,4 +1,4 @@
-//! What may stand behind `?`: `name=value[&name=value]*`, at entrances and exits.
+//! Options behind `?`: `name=value[&name=value]*`, of entrances and exits.
 
 use super::error::{Problem, quoted};
 use super::suggest;

@@ -1,4 +1,4 @@
-//! `PERMIT=protoList:dstHostList:srcHostList`: what proxies may reach, and for whom; and who may use
+//! `PERMIT=protoList:dstHostList:srcHostList`: destinations of proxies and their clients; and clients of
 //! exits and plain relays that lead to one server.
 
 use super::error::{Problem, plain, quoted};
@@ -14,7 +14,7 @@ const REMEDY: &str = "write PERMIT=protoList:dstHostList:srcHostList, as in \
 /// Reads the value of `PERMIT=`. In the list of destinations `-Pport` means the port there.
 ///
 /// # Errors
-/// What is not of three parts, a word that is no protocol's, a host list that cannot be read.
+/// A value that has not three parts, an unknown protocol, an invalid host list.
 pub(crate) fn parse(value: &str, source: &str, lookup: &mut Lookup<'_>) -> Result<Permit, Problem> {
     let parts = value.split_once(':').and_then(|(protocols, hosts)| {
         let (destinations, sources) = split_list(hosts)?;
@@ -41,7 +41,7 @@ pub(crate) fn too_many() -> Problem {
     )
 }
 
-/// A host list and what is behind the `:` that ends it, which is the first outside of brackets and
+/// A host list and the text behind the `:` that ends it, which is the first outside of brackets and
 /// not part of a `-Phost:port`.
 fn split_list(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0;
@@ -87,11 +87,11 @@ fn protocol_list(text: &str) -> Result<(Option<Vec<Proxy>>, Vec<String>), Proble
 /// Words of exits without a standard port.
 const OTHERS: [&str; 2] = ["exec", "unix"];
 
-/// Finds a `PERMIT=` that would have no effect: it may have been meant to shut somebody out, so that
-/// is an error. `exits` has the protocol words of what leads to one server.
+/// Finds a `PERMIT=` that would have no effect. It may have been meant to shut clients out, so it is an
+/// error. `exits` has the protocol words of exits that lead to one server.
 ///
 /// # Errors
-/// Which of the permits, by its place, and why.
+/// The index of the permit, and the reason.
 pub(crate) fn check(
     permits: &[Permit],
     exits: &[Exit],
@@ -102,8 +102,8 @@ pub(crate) fn check(
         return Ok(());
     }
     for (place, permit) in permits.iter().enumerate() {
-        // What clients of FTP are called for is judged where they came in. A list of clients alone
-        // is about who connects.
+        // The destinations of FTP's active mode are checked at the client's entrance. A list of clients
+        // alone is about connecting clients.
         let is_lock = permit.protocols.is_none()
             && permit.destinations.permits_everybody()
             && !permit.sources.permits_everybody();

@@ -81,7 +81,7 @@ impl PortItem {
         Ok(PortItem { host, first, last, transport, proxy_header })
     }
 
-    /// How many ports it stands for.
+    /// The number of its ports.
     fn count(&self) -> usize {
         usize::from(self.last - self.first) + 1
     }
@@ -174,7 +174,7 @@ impl fmt::Display for PortList {
     }
 }
 
-/// What is written behind an entrance that takes PROXY headers.
+/// The suffix of an entrance that accepts PROXY headers.
 const ACCEPTS: &str = "?proxy=accept";
 
 /// The options of a port.
@@ -232,12 +232,12 @@ pub(crate) fn show_bind(bind: &Bind) -> String {
     address::show(bind.host.as_deref(), bind.port)
 }
 
-/// The same with what is taken in there: `*:9000`, `[::1]:53/udp`.
+/// The same with its transport: `*:9000`, `[::1]:53/udp`.
 pub(crate) fn show_entrance(Entrance { bind, transport, .. }: &Entrance) -> String {
     show_bind(bind) + suffix(*transport)
 }
 
-/// What is written behind a port for this transport.
+/// The suffix of a port for this transport.
 pub(crate) fn suffix(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "",

@@ -90,7 +90,7 @@ pub(crate) fn is_known(protocol: &str) -> bool {
     is_relay(protocol) || standard_port(protocol).is_ok()
 }
 
-/// True for the words that say only what is carried.
+/// True for the words that name only a transport.
 fn is_relay(protocol: &str) -> bool {
     matches!(protocol, "tcprelay" | "udprelay")
 }

@@ -3,10 +3,9 @@
 
 use super::error::Problem;
 
-/// The words of `(word word...)` at the beginning of a text, and what stands behind it. `'..'` and
-/// `".."` keep blanks and parentheses in a word, as in a shell, wherever in it they stand; between
-/// them, and everywhere else, all other characters mean themselves. Parentheses in a word that are
-/// not quoted have to be balanced.
+/// The words of `(word word...)` at the beginning of a text, and the text behind it. `'..'` and `".."`
+/// keep blanks and parentheses in a word, as in a shell, at any position in it; all other characters
+/// stand for themselves, quoted or not. Unquoted parentheses in a word have to be balanced.
 ///
 /// # Errors
 /// A quote or a parenthesis that is not closed.

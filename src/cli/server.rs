@@ -9,21 +9,20 @@ use super::plan::{ExitKind, Proxy, Target, Transport};
 use super::protocol;
 use super::quotes;
 
-/// What a `SERVER=` parameter asks for.
+/// A parsed `SERVER=` parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// `sockmux`: be the receptor; the address is said by `-P`.
+    /// `sockmux`: be the receptor; its address is that of `-P`.
     Receptor,
     /// `sockmux://host:port`: be the connector.
     Connector(Target),
-    /// `sockmux:comm@DEVICE` and its like: what else carries the persistent connection.
+    /// `sockmux:comm@DEVICE` and others: a link other than TCP.
     Carrier(Carrier),
     /// `proto://host,-in`: an exit.
     Exit(ExitWords),
-    /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay; where clients come in is
-    /// said by `-P`.
+    /// `tcprelay://host:port` or `udprelay://host:port`: be a plain relay, with the entrance of `-P`.
     Relay(ExitKind, Transport),
-    /// `proto` or `ftp://host`: be a proxy; where clients come in is said by `-P`.
+    /// `proto` or `ftp://host`: be a proxy, with the entrance of `-P`.
     Proxy(ExitWords),
 }
 
@@ -35,7 +34,7 @@ pub(crate) type ListReader<'r> = dyn FnMut(Vec<String>) -> Result<Option<ExitWor
 /// Reads the value of `SERVER=`; an option list is given to `list`.
 ///
 /// # Errors
-/// What cannot be read, and forms of the original that are not supported.
+/// Invalid values, and forms of the original that are not supported.
 pub(crate) fn parse_server(value: &str, list: &mut ListReader<'_>) -> Result<Server, Problem> {
     if value == "sockmux" {
         return Ok(Server::Receptor);
@@ -92,7 +91,7 @@ pub(crate) fn parse_server(value: &str, list: &mut ListReader<'_>) -> Result<Ser
     exit::of_server(protocol, server, clients).map(Server::Exit)
 }
 
-/// The plain relay, which leads to one server and adds nothing to what it carries.
+/// A plain relay, which leads to one server and carries its data unchanged.
 fn relay(protocol: &str, server: &str) -> Result<Server, Problem> {
     let example = format!("write SERVER={protocol}://host:port, or make it an exit by ,-in");
     if matches!(server, "" | "/") {
@@ -107,8 +106,8 @@ fn relay(protocol: &str, server: &str) -> Result<Server, Problem> {
     Ok(Server::Relay(way, transport))
 }
 
-/// `SERVER=proto` and `SERVER=ftp://host`, also with `:-:clients` behind: a proxy for whom comes in by
-/// `-P`. `None`: it is none.
+/// `SERVER=proto` and `SERVER=ftp://host`, also with `:-:clients` behind: a proxy for clients of `-P`.
+/// `None` for other values.
 fn own_proxy(value: &str) -> Option<Result<Server, Problem>> {
     let (url, clients) = match value.split_once(":-:") {
         Some((url, clients)) => (url, Some(clients.to_owned())),
@@ -127,7 +126,7 @@ fn own_proxy(value: &str) -> Option<Result<Server, Problem>> {
     Some(words.map(Server::Proxy))
 }
 
-/// What follows `sockmux://`: `host:port`.
+/// The text after `sockmux://`: `host:port`.
 pub(crate) fn connector(text: &str) -> Result<Target, Problem> {
     let text = text.strip_suffix('/').unwrap_or(text);
     if let Some((_, option)) = text.split_once(',') {
@@ -236,7 +235,7 @@ fn two_servers(what: &str) -> Problem {
     )
 }
 
-/// What follows `,-in`: the clients, and the server that an option list names.
+/// The text after `,-in`: the clients, and the server that an option list names.
 fn behind_in(
     rest: &str,
     list: &mut ListReader<'_>,

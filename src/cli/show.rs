@@ -1,4 +1,4 @@
-//! The plan for reading: what `--check` prints.
+//! The plan as text: the output of `--check`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::timeout;
 /// Column where the values begin.
 const LABEL_CHARS: usize = 12;
 
-/// What `TIMEOUT=udp` is, with and without a persistent connection.
+/// The meaning of `TIMEOUT=udp`, with and without a persistent connection.
 const UDP_TIME: &str = "without datagrams, then a UDP flow is forgotten";
 
 /// The plan as text of several lines, the last with a line end.
@@ -70,7 +70,7 @@ fn link_lines(link: &LinkPlan) -> Vec<String> {
 /// All times that have an effect, but for a plain relay.
 fn times(text: &mut String, plan: &Plan) {
     let times = &plan.timeouts;
-    // Only where some client is asked for something.
+    // Only where some client has to send a request or a header.
     let asks = plan.entrances.iter().any(|entrance| entrance.proxy_header)
         || plan.unix_entrances.iter().any(|entrance| entrance.proxy_header)
         || plan.exits.iter().any(|exit| matches!(exit.way, ExitKind::Proxy(_)));
@@ -100,7 +100,7 @@ fn times(text: &mut String, plan: &Plan) {
     );
 }
 
-/// What is spoken with the peer.
+/// The protocol of the tunnel.
 fn protocol(text: &mut String, plan: &Plan) {
     let protocol = match plan.soxconf.newest_protocol {
         0 => "SockMux 0.3",
@@ -150,7 +150,7 @@ fn line_options(line: &LineOptions) -> String {
     format!("if serial: {baud} baud, {data_bits}{parity}{stop_bits}, {flow}, {checked}")
 }
 
-/// A plain relay: what a persistent connection or the other transport would need is not shown.
+/// A plain relay, without the settings of a persistent connection or of the other transport.
 fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -> String {
     let mut text = String::new();
     let to = match server {
@@ -189,7 +189,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
     text
 }
 
-/// Who may connect, and how much at once.
+/// Admitted clients, and their limits.
 fn clients(text: &mut String, plan: &Plan) {
     let mut lines = vec![who(plan.reliable.as_ref())];
     lines.extend(plan.reliable.iter().flat_map(name_lines));
@@ -205,7 +205,7 @@ fn maxima_lines(maxima: &Maxima) -> impl Iterator<Item = String> + use<> {
     of_each.into_iter().chain(of_all).chain(until)
 }
 
-/// Whom a list lets in.
+/// The clients that a list admits.
 fn who(list: Option<&HostList>) -> String {
     match list {
         None => "everybody".to_owned(),
@@ -226,7 +226,7 @@ fn time_line((name, time, what): (&str, Option<Duration>, &str)) -> String {
     format!("{name:<10}{:<10}{what}", timeout::show(time))
 }
 
-/// What holds for all TCP sockets.
+/// Settings of all TCP sockets.
 fn sockets(text: &mut String, plan: &Plan) {
     let congestion = match &plan.soxconf.congestion {
         Congestion::Auto => "auto: a plain one on short paths, the system's on long ones",
@@ -242,14 +242,14 @@ fn sockets(text: &mut String, plan: &Plan) {
     section(text, "bulk", [bulk.to_owned()]);
 }
 
-/// What holds for all UDP flows.
+/// Settings of all UDP flows.
 fn flows(text: &mut String, plan: &Plan) {
     let count = plan.soxconf.udp_flows;
     let idle = "the one silent for longest makes room for a new one";
     section(text, "udp flows", [format!("at most {count}; {idle}")]);
 }
 
-/// Where ports on request are opened, if that is said.
+/// The ports of remote forwards, if they are set.
 fn request_ports(text: &mut String, plan: &Plan) {
     if let Some(ports) = &plan.soxconf.request_ports {
         let (first, last) = (ports.start(), ports.end());
@@ -308,7 +308,7 @@ fn behind_header(proxy_header: bool) -> &'static str {
     if proxy_header { ", each client behind a PROXY header" } else { "" }
 }
 
-/// An exit, a line for each name that was looked up for it, and what it has for itself.
+/// An exit, a line for each name that was looked up for it, and its own options.
 fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     let Exit { protocol, way, proxy_header, clients, options, .. } = exit;
     let who = who(clients.as_ref());
@@ -346,13 +346,13 @@ fn same_port(host: &str, offset: i32) -> String {
     address::show(Some(host), port)
 }
 
-/// Whom `PERMIT=` lets in at what is no proxy.
+/// The clients that `PERMIT=` admits at an exit that is not a proxy.
 fn permitted<'p>(plan: &'p Plan, protocol: &'p str) -> impl Iterator<Item = String> + 'p {
     let about = plan.permits.iter().filter(|permit| permit.is_of_word(protocol));
     about.map(|permit| format!("   PERMIT= lets in {}", who(Some(&permit.sources))))
 }
 
-/// What an exit has for itself, below it.
+/// The options of an exit, below it.
 fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
     let ExitOptions { permits, reliable, authorizers, maxima, timeouts } = options;
     let mut lines: Vec<_> =
@@ -377,8 +377,8 @@ fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
     lines
 }
 
-/// What proxies may reach, if there are any; and where clients that come in here may be called to,
-/// by FTP servers behind the peer.
+/// The destinations of proxies, if there are any; and the callbacks to clients of the entrances here, by
+/// FTP servers behind the peer.
 fn proxies(text: &mut String, plan: &Plan) {
     let calls =
         !plan.entrances.is_empty() && plan.permits.iter().any(|permit| permit.is_of(Proxy::Ftp));

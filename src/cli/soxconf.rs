@@ -7,7 +7,7 @@ use super::plan::{Bulk, Congestion, SoxConf};
 use super::suggest;
 use crate::limits::UDP_FLOWS_MAX;
 
-/// What has a meaning here.
+/// The supported items.
 const ITEMS: [&str; 9] = [
     "crypt",
     "packsize",
@@ -26,14 +26,14 @@ const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
 /// Smallest packet size that the original names for `packsize`.
 const PACKET_BYTES_NAMED_MIN: u16 = 128;
 
-/// Smallest packet size that the original takes from a peer. It names 128 as the least value
-/// of the parameter, but drops a SETOPT that says so.
+/// Smallest packet size that the original accepts from a peer. It names 128 as the least value of the
+/// parameter, but drops a SETOPT with it.
 const PACKET_BYTES_MIN: u16 = 129;
 
 /// Largest packet size, header included: beyond it the original drops the tunnel.
 const PACKET_BYTES_MAX: u16 = 16_384;
 
-/// Least port that is opened on request: what is below belongs to services (RFC 2577 section 4).
+/// Lowest port of a remote forward: those below belong to services (RFC 2577 section 4).
 const REQUEST_PORT_MIN: u16 = 1024;
 
 /// `SOXCONF=` parameters while they are read.

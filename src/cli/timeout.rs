@@ -8,15 +8,15 @@ use super::plan::Timeouts;
 use super::suggest;
 use crate::limits::TIMEOUT_SECS_MAX;
 
-/// What can be set: the original's five, then ours.
+/// The supported items: the original's five, then ours.
 const ITEMS: [&str; 10] =
     ["acc", "con", "lin", "io", "silence", "ask", "hold", "keepalive", "drain", "udp"];
 
-/// What an exit can have of its own.
+/// The items that an exit can have of its own.
 const EXIT_ITEMS: [&str; 4] = ["con", "lin", "io", "ask"];
 
-/// `TIMEOUT=` parameters while they are read. Remembers what was set, so that two that
-/// contradict each other are seen.
+/// `TIMEOUT=` parameters while they are parsed. Remembers the items that were set, so that
+/// contradictions are detected.
 #[derive(Debug, Default)]
 pub struct TimeoutReader {
     timeouts: Timeouts,

@@ -10,11 +10,11 @@ use super::plan::UnixEntrance;
 /// it.
 const PATH_BYTES_MAX: usize = 107;
 
-/// Who may connect unless `?mode=` says so: the user that the process runs as. Whatever goes through
-/// an entrance is done in the name of that process.
+/// Default of `?mode=`: only the user of the process may connect, since all clients of an entrance act
+/// with the rights of that process.
 const MODE: u32 = 0o600;
 
-/// An entrance, from what stands behind `unix:`.
+/// An entrance, from the text after `unix:`.
 pub(crate) fn entrance(text: &str) -> Result<UnixEntrance, Problem> {
     let (place, given) = options::split(text);
     let mut entrance = UnixEntrance { path: path(place)?, mode: MODE, proxy_header: false };

@@ -1,5 +1,5 @@
-//! Words of the original that mean nothing here, or not yet: each is refused with the nearest
-//! thing that works. Those that are about the original as a daemon are told of all at once.
+//! Words of the original that have no meaning here, or not yet: each is refused with the nearest
+//! equivalent. Those about the original as a daemon are reported together.
 
 use super::error::Problem;
 
@@ -27,7 +27,7 @@ const ADMINISTRATIVE: [&str; 20] = [
     "COUNTERDIR",
 ];
 
-/// The name of what is administrative in a word, an option or a parameter.
+/// The name of an administrative option or parameter.
 pub(crate) fn administrative(word: &str) -> Option<String> {
     if let Some((name, _)) = word.split_once('=') {
         return ADMINISTRATIVE.contains(&name).then(|| format!("{name}="));

@@ -8,7 +8,7 @@ use super::error::plain;
 /// Where a word was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WordOrigin {
-    /// In the arguments of the process, or in an option list, which stands in a word itself.
+    /// In the arguments of the process, or in an option list, which is itself part of a word.
     Arguments,
     /// In a parameter file.
     File {
@@ -24,7 +24,7 @@ pub enum WordOrigin {
 pub struct Word {
     /// The text, without quotes that a file put around a value.
     pub text: String,
-    /// Where it stands.
+    /// Its place.
     pub origin: WordOrigin,
 }
 
@@ -34,7 +34,7 @@ impl Word {
         Word { text: text.into(), origin: WordOrigin::Arguments }
     }
 
-    /// Whether it stands in no file.
+    /// Whether it is not from a file.
     pub(crate) fn is_argument(&self) -> bool {
         self.origin == WordOrigin::Arguments
     }

@@ -19,14 +19,14 @@ pub enum LinkPlan {
     /// `-Fsockmux` without `-A`, `-C`, `-I`, `-O` and `-X`: our own descriptors 0 and 1. The process
     /// ends when the persistent connection does.
     Stdio,
-    /// Plain relay, without a persistent connection: whoever connects to these addresses is joined
+    /// Plain relay, without a persistent connection: a client that connects to these addresses is joined
     /// with the server. The plan then has no entrances and no exits.
     Relay {
         /// Where clients connect.
         binds: Vec<Bind>,
         /// Where each of them is connected to: [`ExitKind::Server`] or [`ExitKind::SamePort`].
         server: ExitKind,
-        /// What they speak, at both sides.
+        /// The transport of both sides.
         transport: Transport,
     },
     /// Proxies without a persistent connection: the streams of the plan's entrances leave by its
@@ -34,7 +34,7 @@ pub enum LinkPlan {
     Loopback,
 }
 
-/// What of this machine carries the persistent connection.
+/// The link of the persistent connection, other than TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
     /// `commin@` and `commout@`: one for each direction, as two FIFOs are.
@@ -53,12 +53,12 @@ pub enum Device {
     },
 }
 
-/// What is said of a serial line behind `?`.
+/// The options of a serial line behind `?`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineOptions {
     /// `baud`: bits a second.
     pub baud: u32,
-    /// `flow`: how a receiver that is full says so.
+    /// `flow`: how a full receiver stops its sender.
     pub flow: FlowControl,
     /// `parity`: the bit behind the data bits of a character.
     pub parity: Parity,
@@ -86,7 +86,7 @@ impl Default for LineOptions {
     }
 }
 
-/// How a receiver at a serial line says that it is full.
+/// How a full receiver at a serial line stops its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FlowControl {
     /// Not at all.
@@ -110,7 +110,7 @@ pub enum Parity {
     Odd,
 }
 
-/// Whether what passes a serial line is checked, and sent again where it was spoiled.
+/// Whether data on a serial line is checked, and retransmitted where it was damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Checked {
     /// Between two of ours.

@@ -1,5 +1,5 @@
-//! The plan: what the command line means, resolved and validated. Nothing behind this module
-//! parses text of the user's.
+//! The plan: the command line, resolved and validated. No code behind this module parses text of the
+//! user.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub struct Plan {
     /// Exits for streams of the peer, in the order given: the first that matches is used.
     pub exits: Vec<Exit>,
     /// `RELIABLE=`: the clients and peers that may connect here, and whose streams are accepted.
-    /// `None` is everybody.
+    /// `None` admits all.
     pub reliable: Option<HostList>,
     /// Limits on concurrent streams.
     pub maxima: Maxima,
@@ -133,7 +133,7 @@ pub struct Exit {
     pub way: ExitKind,
     /// `?proxy=`: a PROXY header identifies the client to the server before the first byte.
     pub proxy_header: Option<ProxyHeader>,
-    /// Admitted clients, by address and remote entrance port. `None` is everybody.
+    /// Admitted clients, by address and remote entrance port. `None` admits all.
     pub clients: Option<HostList>,
     /// Settings of this exit alone.
     pub options: ExitOptions,
@@ -147,7 +147,7 @@ pub struct ExitOptions {
     /// Destinations of this proxy, in place of the process's list. If empty, the process's list
     /// applies.
     pub permits: Vec<Permit>,
-    /// Admitted clients, among those that the process's list admits. `None` is everybody.
+    /// Admitted clients, among those that the process's list admits. `None` admits all.
     pub reliable: Option<HostList>,
     /// Users of this proxy, in place of the process's lists. If empty, those apply.
     pub authorizers: Vec<Authorizer>,

@@ -1,4 +1,4 @@
-//! The part of the plan that is numbers and choices: times, maxima, and what `SOXCONF=` sets.
+//! Settings of the plan: times, maxima, and the values of `SOXCONF=`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,11 +12,11 @@ pub struct Timeouts {
     /// `con`: longest wait for one TCP connect (all addresses of a name together).
     pub connect: Option<Duration>,
     /// `lin`: how long CLOSE is held back after end of data from one side while the other side
-    /// may still answer (0.3 cannot say half-close).
+    /// may still answer (0.3 has no half-close).
     pub linger: Option<Duration>,
     /// `io`: a stream without data for this long either way is reset. Only when given.
     pub io: Option<Duration>,
-    /// `ask` (ours): how long a client may take to say where it wants to go or whose it is.
+    /// `ask` (not in the original): how long a client of a proxy may take for its request or its user.
     pub ask: Option<Duration>,
     /// `hold` (ours): how long clients wait in the entrance's queue while the tunnel is down
     /// before they are reset.
@@ -100,7 +100,7 @@ pub enum Congestion {
     /// A plain algorithm on short paths, the system's choice on long ones.
     #[default]
     Auto,
-    /// What the system gives each socket.
+    /// The system's default.
     System,
     /// This one, on every socket.
     Named(String),
