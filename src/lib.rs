@@ -17,6 +17,7 @@ pub mod demo;
 pub mod io;
 pub mod limits;
 pub mod link;
+mod narrow;
 pub mod observe;
 pub mod policy;
 pub mod process;

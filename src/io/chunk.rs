@@ -16,6 +16,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::region::Region;
+use crate::narrow::to_u32;
 
 /// Equally large buffers in one mapping, with their reference counts.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl BufferSet {
 
     /// Number of buffers.
     pub(crate) fn count(&self) -> u32 {
-        self.refs.len() as u32
+        to_u32(self.refs.len())
     }
 
     /// Size of each buffer.
@@ -169,7 +170,7 @@ impl Chunk {
     #[inline]
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.len(), "advance past the end of a chunk");
-        self.start += bytes as u32;
+        self.start += to_u32(bytes);
     }
 
     /// Takes the first `bytes` off as a chunk of their own; `self` keeps the rest.
@@ -180,7 +181,7 @@ impl Chunk {
     #[inline]
     pub fn split_to(&mut self, bytes: usize) -> Chunk {
         assert!(bytes <= self.len(), "split past the end of a chunk");
-        let middle = self.start + bytes as u32;
+        let middle = self.start + to_u32(bytes);
         let head = Chunk { lease: self.lease.clone(), start: self.start, end: middle };
         self.start = middle;
         head
@@ -190,7 +191,7 @@ impl Chunk {
     #[inline]
     pub fn truncate(&mut self, bytes: usize) {
         if bytes < self.len() {
-            self.end = self.start + bytes as u32;
+            self.end = self.start + to_u32(bytes);
         }
     }
 
@@ -242,7 +243,7 @@ impl ChunkMut {
     pub fn put(&mut self, bytes: &[u8]) -> usize {
         let take_bytes = bytes.len().min(self.room());
         self.spare()[..take_bytes].copy_from_slice(&bytes[..take_bytes]);
-        self.written += take_bytes as u32;
+        self.written += to_u32(take_bytes);
         take_bytes
     }
 
@@ -260,7 +261,7 @@ impl ChunkMut {
         let room_bytes = self.room();
         let written = write(self.spare())?;
         assert!(written <= room_bytes, "more was written than there was room for");
-        self.written += written as u32;
+        self.written += to_u32(written);
         Ok(written)
     }
 
@@ -283,7 +284,7 @@ impl ChunkMut {
     #[inline]
     pub(crate) fn freeze(self, bytes: usize) -> Chunk {
         assert!(self.taken == 0 && bytes <= self.lease.set.buffer_bytes as usize);
-        Chunk { lease: self.lease, start: 0, end: bytes as u32 }
+        Chunk { lease: self.lease, start: 0, end: to_u32(bytes) }
     }
 
     /// Bytes that still fit.

@@ -18,6 +18,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::net::peer_address;
 use crate::cli::plan::Congestion;
 use crate::limits::SHORT_PATH_MICROS;
+use crate::narrow::to_u32;
 
 /// What short paths may use, the best first. Reno is there for processes that may not choose
 /// cubic (`net.ipv4.tcp_allowed_congestion_control`).
@@ -108,7 +109,7 @@ fn is_short(fd: &OwnedFd) -> bool {
 /// The round trip that the kernel has measured, by the handshake if by nothing else.
 fn round_trip(fd: &OwnedFd) -> Option<Duration> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let mut len = to_u32(size_of::<libc::tcp_info>());
     // SAFETY: the kernel writes at most `len` bytes into the structure, which is ours, before the
     // call returns. It is numbers only, for which zero is valid.
     let (got, info) = unsafe {

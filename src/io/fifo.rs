@@ -177,6 +177,7 @@ fn refused(what: &str, path: &Path, error: &io::Error) -> LinkError {
 }
 
 /// The lock of one byte, for the system.
+#[expect(clippy::cast_possible_truncation, reason = "both are small constants of the system's")]
 fn range(kind: i32, byte: i64) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,

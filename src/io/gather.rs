@@ -9,6 +9,7 @@ use std::ptr;
 
 use super::chunk::Chunk;
 use crate::limits::{GATHER_PARTS_MAX, GATHER_PARTS_START};
+use crate::narrow::to_u32;
 
 /// An ordered list of chunks to be sent by one call. It is boxed once and goes round between its
 /// owner and the driver; after it has grown to its usual size nothing of it is allocated again.
@@ -130,7 +131,7 @@ impl Gather {
     pub(crate) fn send_args(&mut self) -> SendArgs {
         if self.parts.len() <= 1 {
             let bytes = self.only_part();
-            return SendArgs::One { start: bytes.as_ptr(), len_bytes: bytes.len() as u32 };
+            return SendArgs::One { start: bytes.as_ptr(), len_bytes: to_u32(bytes.len()) };
         }
         self.list_parts();
         self.header.msg_iov = self.iovecs.as_mut_ptr();

@@ -77,7 +77,7 @@ impl Inherited {
             return Ok(Inherited::default());
         };
         let count = match count.parse::<RawFd>() {
-            Ok(count) if (0..=ENTRANCES_MAX as RawFd).contains(&count) => count,
+            Ok(count) if usize::try_from(count).is_ok_and(|n| n <= ENTRANCES_MAX) => count,
             _ => return Err(failed(format!("LISTEN_FDS={count}"), "it is no number of sockets")),
         };
         if TAKEN.swap(true, Ordering::Relaxed) {

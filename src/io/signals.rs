@@ -14,6 +14,8 @@ use std::sync::atomic::AtomicBool;
 use libc::c_int;
 use rustix::net::SendFlags;
 
+use crate::narrow::to_u8;
+
 /// Heard, beside the real-time signals. All of them would end the process otherwise, but for SIGCHLD.
 const HEARD: [c_int; 14] = [
     libc::SIGTERM,
@@ -62,7 +64,7 @@ pub fn survive() -> io::Result<()> {
 pub(crate) fn send_to(wake: UnixStream) -> io::Result<()> {
     let wake = Arc::new(wake);
     for signal in heard() {
-        let (wake, byte) = (Arc::clone(&wake), signal as u8);
+        let (wake, byte) = (Arc::clone(&wake), to_u8(signal));
         let send = move || {
             // A channel that is full of bytes wakes the worker already.
             let _ = rustix::net::send(&*wake, &[byte], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

@@ -1,6 +1,7 @@
 //! A table of operations in flight, by name.
 
 use super::driver::OpId;
+use crate::narrow::to_u32;
 
 /// End of the list of free slots, and a number that no slot has.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -36,7 +37,7 @@ impl<T> Slots<T> {
     pub(crate) fn insert(&mut self, op: T) -> OpId {
         self.len += 1;
         if self.first_free == NONE {
-            let index = self.slots.len() as u32;
+            let index = to_u32(self.slots.len());
             assert!(index < NONE, "more operations in flight than can be numbered");
             self.slots.push(Slot { generation: 0, next_free: NONE, op: Some(op) });
             return OpId { index, generation: 0 };

@@ -84,7 +84,7 @@ impl Losses {
     pub(super) fn payload_bytes(&self, most: usize) -> usize {
         let tried = self.bytes_tried.saturating_mul(OVERHEAD_BYTES as u64);
         let best = tried.checked_div(self.frames_lost).unwrap_or(u64::MAX).isqrt();
-        best.clamp(LINE_PAYLOAD_BYTES_MIN.min(most) as u64, most as u64) as usize
+        usize::try_from(best).unwrap_or(usize::MAX).clamp(LINE_PAYLOAD_BYTES_MIN.min(most), most)
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::{Buf, BufMut};
 
 use crate::limits::{LINE_PAYLOAD_BYTES_MAX, LINE_WINDOW_FRAMES};
+use crate::narrow::to_u8;
 
 /// Newest version of the link layer. Both sides speak the lower of theirs; so far there is one.
 const VERSION: u8 = 1;
@@ -41,6 +42,12 @@ pub(super) struct Ack {
     pub next: u8,
     /// Bit i: frame `next + 1 + i` was received.
     pub beyond: u64,
+}
+
+/// The lower 8 bits of a frame's number, which are all that the wire has of it.
+#[inline]
+pub(super) fn sequence(number: u64) -> u8 {
+    (number & 0xff) as u8
 }
 
 /// A received frame.
@@ -94,7 +101,7 @@ impl Head {
         let bitmap_bytes = 8 - ack.beyond.leading_zeros() as usize / 8;
         let mut bytes = [0; HEAD_BYTES_MAX];
         let kind = if sequence.is_some() { KIND_DATA } else { KIND_ACK };
-        bytes[0] = kind << 4 | bitmap_bytes as u8;
+        bytes[0] = kind << 4 | to_u8(bitmap_bytes);
         let mut len = 1;
         if let Some(sequence) = sequence {
             bytes[len] = sequence;

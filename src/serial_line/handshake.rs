@@ -4,6 +4,7 @@ use super::frame::Syn;
 use crate::limits::{
     LINE_PAYLOAD_BYTES_MAX, LINE_PROBE_MICROS, LINE_SYN_MICROS, LINE_WINDOW_FRAMES,
 };
+use crate::narrow::to_u16;
 use crate::session::Moment;
 
 /// Meaning of a received SYN.
@@ -124,7 +125,7 @@ impl Handshake {
             to: self.peer.unwrap_or(0),
             wants_answer: !self.is_up || self.asks,
             window_frames: LINE_WINDOW_FRAMES,
-            payload_bytes_max: LINE_PAYLOAD_BYTES_MAX as u16,
+            payload_bytes_max: to_u16(LINE_PAYLOAD_BYTES_MAX),
             bytes_per_second: self.bytes_per_second,
         })
     }

@@ -10,6 +10,7 @@
 //!
 //! The first bytes show whether the peer speaks it: [`LineMode`]. Towards an original, which does
 //! not, bytes pass unchanged.
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod checked;
 mod estimate;

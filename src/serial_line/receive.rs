@@ -1,6 +1,6 @@
 //! The receiver: puts frames in order.
 
-use super::frame::Ack;
+use super::frame::{self, Ack};
 use crate::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX, LINE_WINDOW_FRAMES};
 
 const WINDOW: u64 = LINE_WINDOW_FRAMES as u64;
@@ -44,7 +44,7 @@ impl Receiver {
 
     /// Handles a DATA with the lower 8 bits of its number.
     pub(super) fn take(&mut self, sequence: u8, payload: &[u8]) -> Arrival {
-        let ahead = u64::from(sequence.wrapping_sub(self.next as u8));
+        let ahead = u64::from(sequence.wrapping_sub(frame::sequence(self.next)));
         if ahead >= WINDOW {
             let is_old = ahead >= 256 - WINDOW;
             return if is_old { Arrival::Duplicate } else { Arrival::Impossible };
@@ -78,7 +78,7 @@ impl Receiver {
 
     /// The acknowledgement for the peer.
     pub(super) fn ack(&self) -> Ack {
-        Ack { next: self.next as u8, beyond: self.kept >> 1 }
+        Ack { next: frame::sequence(self.next), beyond: self.kept >> 1 }
     }
 
     /// Bytes that wait to be read; in plain mode the line appends them itself.
@@ -110,12 +110,15 @@ mod tests {
     fn numbers_go_round() {
         let mut receiver = Receiver::new();
         for number in 0..1_000_u64 {
-            let early = (number + 1) as u8;
+            let early = frame::sequence(number + 1);
             assert_eq!(receiver.take(early, b"2"), Arrival::Early);
             assert_eq!(receiver.take(early, b"2"), Arrival::Duplicate);
             // Each pair is reordered, so the window advances pair by pair.
             receiver.kept = 0;
-            assert_eq!(receiver.take(number as u8, b"1"), Arrival::InOrder { gap: false });
+            assert_eq!(
+                receiver.take(frame::sequence(number), b"1"),
+                Arrival::InOrder { gap: false }
+            );
         }
         assert_eq!(receiver.inbox().len(), 1_000);
     }
@@ -134,6 +137,9 @@ mod tests {
         assert_eq!(receiver.inbox().len(), LINE_INBOX_BYTES);
         receiver.inbox().clear();
         assert_eq!(receiver.take(number, &payload), Arrival::InOrder { gap: false });
-        assert_eq!(receiver.inbox().len(), WINDOW as usize * LINE_PAYLOAD_BYTES_MAX);
+        assert_eq!(
+            receiver.inbox().len(),
+            usize::from(LINE_WINDOW_FRAMES) * LINE_PAYLOAD_BYTES_MAX
+        );
     }
 }

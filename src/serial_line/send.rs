@@ -1,9 +1,10 @@
 //! The sender: frames in flight, lost frames, and the next ones.
 
 use super::estimate::{Losses, RoundTrip};
-use super::frame::{Ack, OVERHEAD_BYTES};
+use super::frame::{self, Ack, OVERHEAD_BYTES};
 use super::pacer::Pacer;
 use crate::limits::{LINE_QUEUE_MICROS, LINE_SMALL_BYTES, LINE_WINDOW_FRAMES};
+use crate::narrow::to_usize;
 use crate::session::Moment;
 
 const WINDOW: u64 = LINE_WINDOW_FRAMES as u64;
@@ -167,7 +168,7 @@ impl Sender {
         let payload_bytes = self.losses.payload_bytes(self.payload_bytes_max);
         let frame_nanos = pacer.nanos((payload_bytes + OVERHEAD_BYTES) as u64).max(1);
         let frames = (nanos / frame_nanos + 1).min(self.window_room());
-        frames as usize * payload_bytes
+        to_usize(frames) * payload_bytes
     }
 
     fn window_room(&self) -> u64 {
@@ -222,7 +223,12 @@ impl Sender {
         let number = lost.flatten().or((self.unsent < self.next).then_some(self.unsent))?;
         let slot = &self.slots[(number % WINDOW) as usize];
         let is_again = slot.state == SendState::Lost;
-        Some(OutgoingFrame { sequence: number as u8, payload: &slot.payload, is_again, number })
+        Some(OutgoingFrame {
+            sequence: frame::sequence(number),
+            payload: &slot.payload,
+            is_again,
+            number,
+        })
     }
 
     fn state(&self, number: u64) -> SendState {
@@ -245,7 +251,7 @@ impl Sender {
 
     /// Handles an acknowledgement. `false`: it is impossible (an old one repeated by the line).
     pub(super) fn acknowledged(&mut self, ack: Ack, now: Moment) -> bool {
-        let arrived = u64::from(ack.next.wrapping_sub(self.base as u8));
+        let arrived = u64::from(ack.next.wrapping_sub(frame::sequence(self.base)));
         if arrived > self.unsent - self.base {
             return false;
         }

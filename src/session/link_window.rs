@@ -17,6 +17,7 @@ use crate::limits::{
     LINK_CAP_INTERACTIVE_MICROS, LINK_CAP_RUNS_MILLIS, LINK_QUANTUM_BYTES, READ_AHEAD_BYTES,
     SMALL_FRAME_BYTES,
 };
+use crate::narrow;
 
 /// Payload bytes that passed over the link. Public for tests, which keep their own count.
 #[doc(hidden)]
@@ -135,7 +136,7 @@ impl LinkWindow {
         } else {
             LINK_CAP_BULK_BYTES
         };
-        let micros = round_trip.map_or(0, |time| time.as_micros() as u64);
+        let micros = round_trip.map_or(0, narrow::micros);
         // 1.5 times the bandwidth-delay product: were it exactly that, a rate that is limited by
         // this cap could never grow.
         let path = self.bytes_per_second / 1_000 * micros * 3 / 2_000;
@@ -203,7 +204,7 @@ impl Session {
         self.link_window.consumed_bytes = total_bytes;
         let (began, at_bytes) = self.link_window.sample;
         let micros = self.link_window.now.0 - began.0.min(self.link_window.now.0);
-        let round_trip = self.round_trip().map_or(1_000, |time| time.as_micros() as u64);
+        let round_trip = self.round_trip().map_or(1_000, narrow::micros);
         if micros >= round_trip.max(1_000) {
             let speed = (total_bytes - at_bytes).saturating_mul(1_000_000) / micros;
             // The rate decays by an eighth for each measurement that is slower.

@@ -8,6 +8,7 @@
 //! consumed by the local socket ([`Session::consumed`]), the time ([`Session::on_time`]).
 //! Outputs: what to write next ([`Session::poll_transmit`]), events ([`Session::poll_event`]), and
 //! the next deadline ([`Session::next_timeout`]).
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub use stream::StreamKey;
 pub use window::Windows;
 
 use crate::limits;
+use crate::narrow;
 pub(crate) use crate::wire::NO_ADDRESS;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
@@ -64,8 +66,7 @@ impl Moment {
     /// This moment plus `duration`.
     #[must_use]
     pub fn after(self, duration: Duration) -> Moment {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Moment(self.0.saturating_add(micros))
+        Moment(self.0.saturating_add(narrow::micros(duration)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Moment;
 use crate::limits::{DATAGRAM_AGE_MICROS, DATAGRAM_BYTES_MAX, DATAGRAM_COST_BYTES};
+use crate::narrow::to_u32;
 
 /// Consecutive datagrams of one size; the last may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl QueuedRun {
         if most_bytes >= u64::from(self.bytes) {
             return (self, None);
         }
-        let bytes = (most_bytes / size * size).max(size) as u32;
+        let bytes = to_u32((most_bytes / size * size).max(size));
         let rest =
             (bytes < self.bytes).then(|| QueuedRun::new(self.size_bytes, self.bytes - bytes));
         (QueuedRun { size_bytes: self.size_bytes, bytes }, rest)

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use slab::Slab;
 
 use crate::limits::{ID_REUSE_DISTANCE, ORIGINAL_STREAMS_MAX, STREAM_ID_FIRST, STREAMS_MAX};
+use crate::narrow::to_u32;
 use crate::session::Moment;
 use crate::session::hold::Hold;
 use crate::session::ports::PortRequests;
@@ -231,8 +232,12 @@ pub(super) enum Numbering {
 /// Bits of a SockMux 1 number that hold its slot; the rest is a generation.
 const SLOT_BITS: u32 = 20;
 
+fn index_of(number: u32) -> u32 {
+    number & ((1 << SLOT_BITS) - 1)
+}
+
 fn slot_of(number: u32) -> usize {
-    (number & ((1 << SLOT_BITS) - 1)) as usize
+    index_of(number) as usize
 }
 
 const _: () = assert!(STREAMS_MAX < 1 << SLOT_BITS);
@@ -268,7 +273,7 @@ impl Streams {
         let generation = self.next_generation;
         let id = short.unwrap_or_default();
         let stream = Stream::new(generation, (id, peer_id), opener, state);
-        let index = self.slots.insert(stream) as u32;
+        let index = to_u32(self.slots.insert(stream));
         match (short, peer_id) {
             (Some(id), _) => put(&mut self.by_id, id as usize, index + 1),
             (None, Some(number)) => {
@@ -322,14 +327,14 @@ impl Streams {
         let mut streams = self.slots.iter();
         let is_it = |stream: &Stream| !stream.opener && stream.peer_id == Some(id);
         let (index, stream) = streams.find(|(_, stream)| is_it(stream))?;
-        Some(StreamKey { index: index as u32, generation: stream.generation })
+        Some(StreamKey { index: to_u32(index), generation: stream.generation })
     }
 
     /// Finds the stream of a SockMux 1 frame.
     #[inline]
     pub(super) fn by_number(&self, name: StreamRef) -> Option<StreamKey> {
         let (index, number) = match name {
-            StreamRef::Ours(number) => (slot_of(number) as u32, number),
+            StreamRef::Ours(number) => (index_of(number), number),
             StreamRef::Theirs(number) => {
                 let (found, slot) = *self.theirs.get(slot_of(number))?;
                 (slot.checked_sub(1).filter(|_| found == number)?, number)

@@ -9,6 +9,7 @@ use super::liveness::FAREWELL;
 use super::stream::{LocalEnd, StreamState};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
+use crate::narrow::{to_u16, to_u32};
 use crate::wire::{Encoder, Protocol, Route, Transport, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that was removed.
@@ -213,7 +214,7 @@ impl Session {
             ControlFrame::Ping(at) => encoder.ping(head, format!("{}\0", at.0).as_bytes()),
             ControlFrame::Pong { ids, payload } => encoder.pong(head, ids, &payload),
             ControlFrame::Closed { from, to } => {
-                let short = |id: Option<u32>| id.map_or(none, |id| id as u16);
+                let short = |id: Option<u32>| id.map_or(none, to_u16);
                 v03::Encoder.closed(head, short(from), short(to));
             }
             ControlFrame::Refuse { to, reason, not_taken: true } => {
@@ -285,7 +286,7 @@ impl Session {
                 Protocol::V03 => stream.take_first(first_room, &mut self.datagram_cost_bytes),
                 Protocol::V1 => 0,
             };
-            encoder.opened(head, route, stream.addresses, bytes as u32);
+            encoder.opened(head, route, stream.addresses, to_u32(bytes));
             return Some(self.first_data(key, bytes));
         }
         if let Some(byte) = stream.todo.urgent.take() {
@@ -294,7 +295,7 @@ impl Session {
         }
         if stream.todo.urgent_taken > 0 {
             let bytes = std::mem::take(&mut stream.todo.urgent_taken);
-            let (id, peer_id) = (route.id as u16, route.peer_id as u16);
+            let (id, peer_id) = (to_u16(route.id), to_u16(route.peer_id));
             v03::Encoder.urgent_taken(head, id, peer_id, u64::from(bytes));
             return Some(Transmit::Control);
         }
@@ -341,7 +342,7 @@ impl Session {
             v1::related(head, route, stream.transport(), relation, stream.addresses);
             return Some(self.first_data(key, 0));
         }
-        encoder.open(head, route, stream.transport(), stream.addresses, bytes as u32);
+        encoder.open(head, route, stream.transport(), stream.addresses, to_u32(bytes));
         Some(self.first_data(key, bytes))
     }
 
@@ -460,7 +461,7 @@ impl Session {
                 self.link_window.passed(bytes, &mut stream.small_out);
             }
             stream.answered = false;
-            encoder.data(head, route, bytes as u32);
+            encoder.data(head, route, to_u32(bytes));
             if stream.ready_bytes > 0 {
                 if rule.room(stream) > 0 {
                     self.turns.enter_again(key, stream);

@@ -36,7 +36,7 @@ impl Share {
     /// The share in a later round: a deficit is carried over, a remainder is not.
     fn renewed(self, round: u64, quantum_bytes: u64) -> Share {
         // More than one quantum was sent only because no other stream had data: no debt beyond one.
-        let quantum = quantum_bytes as i64;
+        let quantum = quantum_bytes.cast_signed();
         Share { round, left_bytes: quantum + self.left_bytes.clamp(-quantum, 0) }
     }
 }
@@ -135,5 +135,5 @@ impl Session {
 /// Charges a frame to a stream's share.
 #[inline]
 pub(super) fn charge(stream: &mut Stream, bytes: u64) {
-    stream.share.left_bytes -= bytes as i64;
+    stream.share.left_bytes -= bytes.cast_signed();
 }

@@ -25,6 +25,7 @@ use crate::limits::{
     WINDOW_LASTS_MICROS_MIN, WINDOW_RATE_MICROS_MIN, WINDOW_RATE_ROUND_TRIPS,
     WINDOW_SHORT_PATH_BYTES,
 };
+use crate::narrow;
 
 /// Rate at which a stream's local socket consumes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -155,18 +156,18 @@ impl Session {
 
 /// Whether a path is too long for a burst to be a pause of the scheduler.
 fn is_long(round_trip: Duration) -> bool {
-    round_trip.as_micros() as u64 >= WINDOW_RATE_MICROS_MIN
+    narrow::micros(round_trip) >= WINDOW_RATE_MICROS_MIN
 }
 
 /// Shortest measurement of a rate, in microseconds.
 fn rate_micros(round_trip: Duration) -> u64 {
-    (round_trip.as_micros() as u64 * WINDOW_RATE_ROUND_TRIPS).max(WINDOW_RATE_MICROS_MIN)
+    (narrow::micros(round_trip) * WINDOW_RATE_ROUND_TRIPS).max(WINDOW_RATE_MICROS_MIN)
 }
 
 /// Largest window: several times what fills the path at this rate, and at least what any path may
 /// have.
 fn ceiling(bytes_per_second: u64, round_trip: Duration) -> u64 {
-    let micros = round_trip.as_micros() as u64 * WINDOW_CEILING_ROUND_TRIPS;
+    let micros = narrow::micros(round_trip) * WINDOW_CEILING_ROUND_TRIPS;
     let path_bytes = u128::from(bytes_per_second) * u128::from(micros) / 1_000_000;
     let path_bytes = u64::try_from(path_bytes).unwrap_or(u64::MAX);
     path_bytes.clamp(WINDOW_SHORT_PATH_BYTES, STREAM_WINDOW_BYTES_MAX)
@@ -174,7 +175,7 @@ fn ceiling(bytes_per_second: u64, round_trip: Duration) -> u64 {
 
 /// Factor by which a window grows if half of it was used up within `micros`.
 fn growth(micros: u64, round_trip: Duration) -> u64 {
-    let round_trip = (round_trip.as_micros() as u64).max(WINDOW_LASTS_MICROS_MIN);
+    let round_trip = narrow::micros(round_trip).max(WINDOW_LASTS_MICROS_MIN);
     match 4 * round_trip / micros.max(1) {
         0 | 1 => 1,
         times => times.min(WINDOW_GROWTH_MAX),

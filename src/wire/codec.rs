@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Frame, Route, Transport, WireError, v1, v03};
+use crate::narrow::{to_u16, to_u32};
 
 /// The protocols that a session can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +125,7 @@ pub struct Encoder(pub Protocol);
 
 /// An id of 0.3.
 fn short(id: u32) -> u16 {
-    debug_assert!(id <= u32::from(u16::MAX));
-    id as u16
+    to_u16(id)
 }
 
 impl Encoder {
@@ -197,7 +197,7 @@ impl Encoder {
             Protocol::V03 => {
                 v03::Encoder.consumed(out, short(route.id), short(route.peer_id), bytes);
             }
-            Protocol::V1 => v1::credit(out, route, bytes as u32),
+            Protocol::V1 => v1::credit(out, route, to_u32(bytes)),
         }
     }
 

@@ -7,6 +7,7 @@
 //! Payload of a stream is never part of a frame here. A frame announces how many bytes of payload
 //! follow ([`Frame::payload_bytes`]), and the reader passes those on by count, so that they may
 //! stay where the kernel put them.
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

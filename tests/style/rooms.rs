@@ -6,16 +6,17 @@ use super::imports::{imports, module_of};
 /// The rooms, from the bottom up, each with those that it may import. Rooms of one floor do not import
 /// each other. To allow an import means to move a room to another floor: docs/architecture.md says what
 /// each room knows of.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("limits", &[]),
-    ("wire", &["limits"]),
+    ("narrow", &[]),
+    ("wire", &["limits", "narrow"]),
     ("link", &["limits"]),
     ("cli", &["limits", "wire"]),
-    ("session", &["limits", "wire"]),
-    ("serial_line", &["limits", "session", "wire"]),
+    ("session", &["limits", "narrow", "wire"]),
+    ("serial_line", &["limits", "narrow", "session", "wire"]),
     ("policy", &["cli", "limits", "wire"]),
     ("proxy_proto", &["cli", "limits", "wire"]),
-    ("io", &["cli", "limits", "wire"]),
+    ("io", &["cli", "limits", "narrow", "wire"]),
     ("observe", &["cli", "limits"]),
     (
         "worker",

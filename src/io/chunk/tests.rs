@@ -209,8 +209,8 @@ impl Model {
 
     fn put(&mut self, at: usize, count: usize) -> Result<(), TestCaseError> {
         let first = self.next_byte.wrapping_add(1);
-        let bytes: Vec<u8> = (0..count).map(|at| first.wrapping_add(at as u8)).collect();
-        self.next_byte = self.next_byte.wrapping_add(count as u8);
+        let bytes: Vec<u8> = (0..count).map(|at| first.wrapping_add(at.to_le_bytes()[0])).collect();
+        self.next_byte = self.next_byte.wrapping_add(count.to_le_bytes()[0]);
         let (writer, pending) = &mut self.writers[at];
         let room = writer.room();
         let put = writer.put(&bytes);

@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::thread;
 
 use super::*;
+use crate::narrow::micros;
 
 /// Longest that anything here may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -17,7 +18,7 @@ fn start(command: &str) -> (RunningCommand, UnixStream) {
 
 /// The status once the pidfd says that there is one.
 fn status(running: &mut RunningCommand) -> String {
-    assert!(running.wait(DEADLINE.as_millis() as u64), "it does not end");
+    assert!(running.wait(micros(DEADLINE) / 1_000), "it does not end");
     describe(running.exited().expect("the pidfd says so"))
 }
 

@@ -11,6 +11,7 @@ use super::address::{self, CONTROL_BYTES, Control, NAME_BYTES, Name, Note};
 use crate::io::chunk::{Chunk, ChunkMut, Pool};
 use crate::io::gather::empty_header;
 use crate::limits::{DATAGRAM_BUFFERS, DATAGRAM_KEEP_BYTES, DATAGRAMS_AT_ONCE};
+use crate::narrow::to_u32;
 
 /// Size of a buffer, of which each message has one: the largest run there is.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -63,7 +64,7 @@ impl Inbox {
     /// Memory is used as it is written to.
     pub(crate) fn new() -> io::Result<Inbox> {
         const COUNT: usize = DATAGRAMS_AT_ONCE;
-        let pool = Pool::new(BUFFER_BYTES as u32, DATAGRAM_BUFFERS)?;
+        let pool = Pool::new(to_u32(BUFFER_BYTES), DATAGRAM_BUFFERS)?;
         let slots: Box<[_]> = (0..COUNT).map_while(|_| pool.take()).map(Cell::new).collect();
         let header = libc::mmsghdr { msg_hdr: empty_header(), msg_len: 0 };
         let mut inbox = Inbox {
@@ -97,14 +98,14 @@ impl Inbox {
         // Of the others the kernel has changed nothing, nor has a buffer been kept.
         for at in 0..self.filled {
             let header = &mut self.headers[at].msg_hdr;
-            header.msg_namelen = NAME_BYTES as _;
+            header.msg_namelen = to_u32(NAME_BYTES);
             header.msg_controllen = CONTROL_BYTES as _;
             let room = self.slots[at].get_mut().spare();
             self.iovecs[at] =
                 libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
         }
         (self.filled, self.next) = (0, 0);
-        let count = self.headers.len() as u32;
+        let count = to_u32(self.headers.len());
         loop {
             // SAFETY: each header points to an address, a control area and the buffer of its slot,
             // which no chunk has, with their lengths; all are the inbox's, and the kernel writes
@@ -118,9 +119,9 @@ impl Inbox {
                     std::ptr::null_mut(),
                 )
             };
-            if got >= 0 {
-                self.filled = got as usize;
-                return Ok(self.filled);
+            if let Ok(got) = usize::try_from(got) {
+                self.filled = got;
+                return Ok(got);
             }
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {
@@ -138,7 +139,7 @@ impl Inbox {
         self.next += 1;
         let header = &self.headers[at];
         let bytes = (header.msg_len as usize).min(BUFFER_BYTES);
-        let (mut size_bytes, mut own) = (bytes as u32, None);
+        let (mut size_bytes, mut own) = (to_u32(bytes), None);
         let control_bytes: usize = header.msg_hdr.msg_controllen as _;
         address::notes(
             &self.controls[at].0[..control_bytes.min(CONTROL_BYTES)],

@@ -11,6 +11,7 @@ use socket2::SockAddr;
 use super::address::{CONTROL_BYTES, Control, Notes};
 use crate::io::gather::empty_header;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_SEGMENTS_MAX};
+use crate::narrow::{to_u16, to_u32};
 
 /// Where a run goes, on a socket that is not connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Outbox {
                 self.send_each(socket, name.as_ref(), own, size_bytes, &mut sent);
                 continue;
             }
-            match self.call(socket, name.as_ref(), own, cut.then_some(size_bytes as u16)) {
+            match self.call(socket, name.as_ref(), own, cut.then_some(to_u16(size_bytes))) {
                 Ok(()) => sent.datagrams += u64::from(count),
                 // What does not fit into a packet, or a device that cannot: by ourselves, from
                 // now on.
@@ -116,7 +117,7 @@ impl Outbox {
                 iov_len: part.len(),
             });
         }
-        most_bytes - left as u32
+        most_bytes - to_u32(left)
     }
 
     /// Sends what `iovecs` point to, datagram by datagram.

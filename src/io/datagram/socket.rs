@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::io::net;
 use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
+use crate::narrow::to_u32;
 
 /// A socket for whoever sends to `address`. One on every address of the machine also says which of
 /// them each datagram was sent to, since that is where an answer has to come from.
@@ -74,7 +75,7 @@ fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {
     for (force, option) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
-        let bytes = buffer_bytes as libc::c_int;
+        let bytes = libc::c_int::try_from(buffer_bytes).unwrap_or(libc::c_int::MAX);
         if set(&socket, libc::SOL_SOCKET, force, bytes).is_err() {
             set(&socket, libc::SOL_SOCKET, option, bytes)?;
         }
@@ -92,7 +93,7 @@ fn set(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Resu
             level,
             option,
             (&raw const value).cast(),
-            size_of::<libc::c_int>() as u32,
+            to_u32(size_of::<libc::c_int>()),
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::poller::{BROKEN, HALF_CLOSED, IN, OUT, Poller, URGENT};
 use crate::io::driver::{Fd, OpId};
+use crate::narrow::halves;
 
 /// One descriptor.
 #[derive(Debug, Default)]
@@ -84,7 +85,7 @@ impl Descriptors {
     /// The number of a descriptor, whose entry is its own from here on.
     #[inline]
     pub(super) fn number_of(&mut self, fd: &Fd) -> usize {
-        let number = fd.as_raw_fd() as usize;
+        let number = fd.as_raw_fd().cast_unsigned() as usize;
         if number >= self.by_number.len() {
             self.by_number.resize_with(number + 1, Descriptor::default);
         }
@@ -106,9 +107,10 @@ impl Descriptors {
     /// The entry that an event is for: its number, unless the descriptor is another by now.
     #[inline]
     pub(super) fn find(&mut self, data: u64) -> Option<usize> {
-        let number = data as u32 as usize;
+        let (generation, number) = halves(data);
+        let number = number as usize;
         let entry = self.by_number.get(number)?;
-        (entry.generation == (data >> 32) as u32).then_some(number)
+        (entry.generation == generation).then_some(number)
     }
 
     /// Sees that changes of `events` are told of. Room to write is asked about only once somebody

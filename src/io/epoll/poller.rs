@@ -12,6 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::limits::EPOLL_EVENTS_MAX;
+use crate::narrow::{to_u16, to_u32};
 
 /// What may happen on a descriptor: the same numbers for epoll as for poll(2).
 pub(super) const IN: u32 = libc::EPOLLIN as u32;
@@ -89,7 +90,7 @@ impl Poller {
 
     /// By the newer call, which rustix makes for long times only.
     fn wait_finely(&mut self, time: &Timespec) -> io::Result<usize> {
-        let (start, most) = (self.events.as_mut_ptr(), self.events.len());
+        let (start, most) = (self.events.as_mut_ptr(), to_u32(self.events.len()));
         let no_signals = ptr::null::<libc::sigset_t>();
         // SAFETY: the kernel writes `most` events at most to the array, which is ours and has as
         // many, before the call returns. It only reads the time, which is laid out as its own, and
@@ -99,7 +100,7 @@ impl Poller {
                 libc::SYS_epoll_pwait2,
                 self.epoll.as_raw_fd(),
                 start,
-                most as i32,
+                most,
                 ptr::from_ref(time),
                 no_signals,
                 0usize,
@@ -118,7 +119,7 @@ impl Poller {
 
 /// Which of `events` are so on a descriptor now, or within a time; [`BROKEN`] unasked.
 fn ready_within(fd: &OwnedFd, events: u32, time: Option<&Timespec>) -> io::Result<u32> {
-    let mut asked = [PollFd::new(fd, PollFlags::from_bits_retain(events as _))];
+    let mut asked = [PollFd::new(fd, PollFlags::from_bits_retain(to_u16(events) as _))];
     poll(&mut asked, Some(time.unwrap_or(&Timespec::default())))?;
     // Signed or not, as libc or rustix has it.
     let told: u16 = asked[0].revents().bits() as _;

@@ -13,6 +13,7 @@ use io_uring::types::BufRingEntry;
 use crate::io::chunk::{BufferSet, Chunk};
 use crate::io::region::Region;
 use crate::limits::{URING_READY_BYTES, URING_READY_WHOLE_BYTES};
+use crate::narrow::to_u16;
 
 /// A buffer group and the ring by which its buffers are given to the kernel.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl BufferGroup {
         while self.with_kernel < self.ready_max
             && let Some(index) = self.set.pop_returned()
         {
-            self.add(index as u16);
+            self.add(to_u16(index));
             any = true;
         }
         if any {

@@ -110,7 +110,7 @@ fn plainly(op: &mut Op) -> Option<Request> {
 #[inline]
 fn adopt_descriptor(fd: u32) -> OwnedFd {
     // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+    unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }
 }
 
 /// A completion's number as a result: negative ones are error numbers.

@@ -92,7 +92,7 @@ impl Request {
                 opcode::Send::new(target(fd), start, len_bytes).flags(flags).build()
             }
             SendArgs::Many(header) => {
-                opcode::SendMsg::new(target(fd), header).flags(flags as u32).build()
+                opcode::SendMsg::new(target(fd), header).flags(flags.cast_unsigned()).build()
             }
         })
     }
@@ -111,7 +111,7 @@ impl Request {
                 .zc_flags(REPORT_USAGE)
                 .build(),
             SendArgs::Many(header) => opcode::SendMsgZc::new(target(fd), header)
-                .flags(flags as u32)
+                .flags(flags.cast_unsigned())
                 .ioprio(REPORT_USAGE)
                 .build(),
         })

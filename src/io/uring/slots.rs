@@ -5,6 +5,7 @@ use socket2::SockAddr;
 use crate::io::driver::{BufferClass, Fd, Gather, OpId, Token};
 use crate::io::lent::Lent;
 use crate::io::slots::NONE;
+use crate::narrow::halves;
 
 /// What an operation does, and so how its completions read.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +48,8 @@ pub(super) fn user_data(id: OpId) -> u64 {
 /// The name that travelled.
 #[inline]
 pub(super) fn op_id(user_data: u64) -> OpId {
-    OpId { index: user_data as u32, generation: (user_data >> 32) as u32 }
+    let (generation, index) = halves(user_data);
+    OpId { index, generation }
 }
 
 /// What operations of the driver's own carry that need no slot. No slot has that number.
@@ -63,7 +65,8 @@ pub(super) fn notice_data(notice: u32) -> u64 {
 /// The number of the notice that travelled, if that is what it was.
 #[inline]
 pub(super) fn notice_index(user_data: u64) -> Option<u32> {
-    (user_data as u32 == NONE && user_data != OWN).then_some((user_data >> 32) as u32)
+    let (notice, index) = halves(user_data);
+    (index == NONE && user_data != OWN).then_some(notice)
 }
 
 #[cfg(test)]

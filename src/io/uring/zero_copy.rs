@@ -14,6 +14,7 @@ use io_uring::{Probe, Submitter, opcode};
 use crate::io::chunk::Chunk;
 use crate::io::driver::{DriverCounters, Fd, Gather, OpId};
 use crate::limits::{ZERO_COPY_BYTES_MIN, ZERO_COPY_PARTS_MAX, ZERO_COPY_PATHS_MAX};
+use crate::narrow::to_u32;
 
 /// `IORING_NOTIF_USAGE_ZC_COPIED`, in the result of a notice.
 const COPIED: u32 = 1 << 31;
@@ -130,7 +131,7 @@ impl ZeroCopy {
         let notice = &mut self.notices[index];
         (notice.fd, notice.sent) = (Rc::downgrade(fd), false);
         notice.chunks.extend(gather.iter().cloned());
-        index as u32
+        to_u32(index)
     }
 
     /// Says to which operation a notice belongs.
@@ -161,7 +162,7 @@ impl ZeroCopy {
     /// The notice: the kernel needs the bytes no longer.
     pub(super) fn noticed(&mut self, index: u32, result: i32, counters: &mut DriverCounters) {
         if self.notices[index as usize].sent {
-            let copied = result as u32 & COPIED != 0;
+            let copied = result.cast_unsigned() & COPIED != 0;
             counters.zero_copy_copied += u64::from(copied);
             self.judge(index, if copied { Verdict::Copied } else { Verdict::Spared });
         }
@@ -222,6 +223,7 @@ mod tests {
     use crate::io::chunk::Pool;
 
     const OP: OpId = OpId { index: 3, generation: 1 };
+    #[expect(clippy::cast_possible_truncation, reason = "it is far below 4 GiB")]
     const BYTES: u32 = ZERO_COPY_BYTES_MIN as u32;
 
     fn fd() -> Fd {
@@ -268,7 +270,7 @@ mod tests {
         assert_ne!(second, third);
         assert!(zero_copy.sent(second, 100, true).is_some());
         assert!(zero_copy.sent(third, 100, true).is_some());
-        zero_copy.noticed(third, COPIED as i32, &mut counters);
+        zero_copy.noticed(third, COPIED.cast_signed(), &mut counters);
         assert!(!zero_copy.admits(&fd, &gather));
         zero_copy.noticed(second, 0, &mut counters);
         assert!(!zero_copy.admits(&fd, &gather), "once copied, always copied");
@@ -287,7 +289,7 @@ mod tests {
             assert!(matches!(over, Some(Sent::Over(OP))));
             if gives_notice {
                 // The kernel says so of bytes that nothing has used.
-                zero_copy.noticed(notice, COPIED as i32, &mut counters);
+                zero_copy.noticed(notice, COPIED.cast_signed(), &mut counters);
             }
         }
         assert_eq!((counters.zero_copy_copied, zero_copy.outstanding()), (0, 0));
@@ -297,7 +299,7 @@ mod tests {
             let over = zero_copy.sent(notice, -libc::EOPNOTSUPP, gives_notice);
             assert!(matches!(over, Some(Sent::Refused(OP))));
             if gives_notice {
-                zero_copy.noticed(notice, COPIED as i32, &mut counters);
+                zero_copy.noticed(notice, COPIED.cast_signed(), &mut counters);
             }
             assert!(!zero_copy.admits(&fd, &gather));
         }

@@ -8,6 +8,7 @@ use super::{
     VERSION, id, kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
+use crate::narrow::to_u32;
 use crate::wire::{CloseKind, DecodeStep, Frame, StreamRef, WireError};
 
 /// Decodes SockMux 0.3 from pieces of any size. Buffers at most one control packet; payload is only
@@ -118,14 +119,14 @@ impl Decoder {
                     if take == 0 {
                         return Ok((0, DecodeStep::More));
                     }
-                    let left = left - take as u32;
+                    let left = left - to_u32(take);
                     self.state = if left > 0 { State::Payload { left } } else { State::Header };
                     return Ok((take, DecodeStep::Payload));
                 }
                 State::Skip { left } => {
                     let take = rest.len().min(left as usize);
                     at += take;
-                    let left = left - take as u32;
+                    let left = left - to_u32(take);
                     if left > 0 {
                         self.state = State::Skip { left };
                         return Ok((at, DecodeStep::More));
@@ -155,7 +156,7 @@ impl Decoder {
         let take = input.len().min(missing as usize);
         self.carry.extend_from_slice(&input[..take]);
         if take < missing as usize {
-            self.state = State::Control { missing: missing - take as u32 };
+            self.state = State::Control { missing: missing - to_u32(take) };
             return Ok((take, DecodeStep::More));
         }
         self.state = State::Header;
@@ -172,7 +173,7 @@ impl Decoder {
         let take = nul.map_or(window.len(), |n| n + 1);
         let room = OPEN_TEXT_BYTES - self.carry.len();
         self.carry.extend_from_slice(&window[..take.min(room)]);
-        let left = left - take as u32;
+        let left = left - to_u32(take);
         self.state = State::OpenText { left };
         if nul.is_none() && left > 0 {
             return (take, DecodeStep::More);

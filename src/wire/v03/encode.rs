@@ -7,6 +7,7 @@ use bytes::BufMut;
 
 use super::text::addresses_text;
 use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
+use crate::narrow::{to_u8, to_u16, to_u32};
 
 /// Encodes SockMux 0.3 packets and appends them to a buffer. Of a packet with stream payload it
 /// writes the part before the payload.
@@ -14,16 +15,19 @@ use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
 pub struct Encoder;
 
 impl Encoder {
-    fn header(self, out: &mut Vec<u8>, kind: u8, from: u16, to: u16, bytes: u32) {
-        assert!(bytes <= PAYLOAD_BYTES_MAX, "a packet of {bytes} bytes would drop the tunnel");
+    fn header(self, out: &mut Vec<u8>, kind: u8, from: u16, to: u16, bytes: usize) {
+        assert!(
+            bytes <= PAYLOAD_BYTES_MAX as usize,
+            "a packet of {bytes} bytes would drop the tunnel"
+        );
         out.put_slice(&[VERSION, kind]);
         out.put_u16(from);
         out.put_u16(to);
-        out.put_u16(bytes as u16);
+        out.put_u16(to_u16(bytes));
     }
 
     fn packet(self, out: &mut Vec<u8>, kind: u8, from: u16, to: u16, payload: &[u8]) {
-        self.header(out, kind, from, to, payload.len() as u32);
+        self.header(out, kind, from, to, payload.len());
         out.extend_from_slice(payload);
     }
 
@@ -31,7 +35,7 @@ impl Encoder {
         let start = out.len();
         self.header(out, kind, from, to, 0);
         write!(out, "{count}\0").expect("writing to a Vec cannot fail");
-        let bytes = (out.len() - start - super::HEADER_BYTES) as u8;
+        let bytes = to_u8(out.len() - start - super::HEADER_BYTES);
         out[start + 7] = bytes;
     }
 
@@ -48,7 +52,7 @@ impl Encoder {
 
     /// HELLOOK: repeats the ids of the packet that it answers, with our own text.
     pub fn hello_ok(self, out: &mut Vec<u8>, ids: (u16, u16), text: &str) {
-        self.header(out, kind::HELLO_OK, ids.0, ids.1, text.len() as u32 + 1);
+        self.header(out, kind::HELLO_OK, ids.0, ids.1, text.len() + 1);
         out.extend_from_slice(text.as_bytes());
         out.push(0);
     }
@@ -66,7 +70,7 @@ impl Encoder {
 
     /// SETOPT "no stream is accepted any more", for a peer of ours.
     pub fn going_away(self, out: &mut Vec<u8>, reason: &str) {
-        self.header(out, kind::SETOPT, NO_ID, NO_ID, reason.len() as u32 + 2);
+        self.header(out, kind::SETOPT, NO_ID, NO_ID, reason.len() + 2);
         out.push(option::GOING_AWAY);
         out.extend_from_slice(reason.as_bytes());
         out.push(0);
@@ -74,7 +78,7 @@ impl Encoder {
 
     /// Bytes of the packet that the text of CONNECT or CONNECTED occupies.
     pub fn open_text_bytes(self, first: SocketAddr, second: SocketAddr) -> u32 {
-        addresses_text(first, second).len() as u32
+        to_u32(addresses_text(first, second).len())
     }
 
     /// CONNECT; first data follows.
@@ -87,7 +91,7 @@ impl Encoder {
         first_bytes: u32,
     ) {
         let text = addresses_text(client, entrance);
-        self.header(out, kind::CONNECT, from, NO_ID, text.len() as u32 + first_bytes);
+        self.header(out, kind::CONNECT, from, NO_ID, text.len() + first_bytes as usize);
         out.extend_from_slice(text.as_bytes());
     }
 
@@ -102,13 +106,13 @@ impl Encoder {
         first_bytes: u32,
     ) {
         let text = addresses_text(server, own);
-        self.header(out, kind::CONNECTED, from, to, text.len() as u32 + first_bytes);
+        self.header(out, kind::CONNECTED, from, to, text.len() + first_bytes as usize);
         out.extend_from_slice(text.as_bytes());
     }
 
     /// SEND; its payload follows. 0 bytes is the end of data, between two of ours.
     pub fn data(self, out: &mut Vec<u8>, from: u16, to: u16, bytes: u32) {
-        self.header(out, kind::SEND, from, to, bytes);
+        self.header(out, kind::SEND, from, to, bytes as usize);
     }
 
     /// SENT.
@@ -118,7 +122,7 @@ impl Encoder {
 
     /// SENDOOB; its payload follows.
     pub fn urgent(self, out: &mut Vec<u8>, from: u16, to: u16, bytes: u32) {
-        self.header(out, kind::SEND_OOB, from, to, bytes);
+        self.header(out, kind::SEND_OOB, from, to, bytes as usize);
     }
 
     /// SENTOOB.
@@ -128,7 +132,7 @@ impl Encoder {
 
     /// CLOSE with its text; without an id of ours it refuses an open.
     pub fn close(self, out: &mut Vec<u8>, from: Option<u16>, to: u16, text: &str) {
-        self.header(out, kind::CLOSE, from.unwrap_or(NO_ID), to, text.len() as u32 + 1);
+        self.header(out, kind::CLOSE, from.unwrap_or(NO_ID), to, text.len() + 1);
         out.extend_from_slice(text.as_bytes());
         out.push(0);
     }
@@ -136,7 +140,7 @@ impl Encoder {
     /// CLOSE that refuses an open for which no server was tried: a flag for a peer of ours follows
     /// the NUL of its reason.
     pub fn not_taken(self, out: &mut Vec<u8>, to: u16, reason: &str) {
-        self.header(out, kind::CLOSE, NO_ID, to, reason.len() as u32 + 3);
+        self.header(out, kind::CLOSE, NO_ID, to, reason.len() + 3);
         out.push(b'#');
         out.extend_from_slice(reason.as_bytes());
         out.extend_from_slice(&[0, NOT_TAKEN]);

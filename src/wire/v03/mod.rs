@@ -30,6 +30,7 @@ pub const NO_ID: u16 = 0x00ff;
 /// Largest packet, header included. The original allocates for no more.
 pub const PACKET_BYTES_MAX: u16 = 16384;
 /// Largest payload. One byte more drops the original's tunnel, and ours.
+#[expect(clippy::cast_possible_truncation, reason = "a header has 8 bytes")]
 pub const PAYLOAD_BYTES_MAX: u32 = PACKET_BYTES_MAX as u32 - HEADER_BYTES as u32;
 /// Packet size towards a peer that has not reported one: the original then sends 504-byte payloads.
 pub const PACKET_BYTES_UNSAID: u16 = 512;

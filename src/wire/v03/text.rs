@@ -9,7 +9,7 @@ use super::STREAM_BUFFER_BYTES;
 /// 1970. Characters that could end or corrupt the text are dropped from the name.
 pub fn hello_text(unix_micros: u64, hostname: &str) -> String {
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
-    let (days, second) = ((seconds / 86_400) as i64, seconds % 86_400);
+    let (days, second) = ((seconds / 86_400).cast_signed(), seconds % 86_400);
     // Days to a civil date: the proleptic Gregorian calendar counted from 1 March of year 0, so
     // that the leap day is the last of its year.
     let shifted = days + 719_468;

@@ -10,6 +10,7 @@ use super::{
     MAGIC, OPEN_BYTES, RUN_BYTES, code, is_run, kind, transport,
 };
 use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::narrow::to_u32;
 use crate::wire::{CloseKind, DecodeStep, Frame, StreamRef, Transport, WireError};
 
 /// Decodes SockMux 1 from pieces of any size. Buffers at most one control frame; payload is only
@@ -98,8 +99,8 @@ impl Decoder {
                         }
                         kind => {
                             let missing = match kind {
-                                kind::OPEN => OPEN_BYTES as u32,
-                                kind::DATAGRAMS => RUN_BYTES as u32,
+                                kind::OPEN => OPEN_BYTES,
+                                kind::DATAGRAMS => RUN_BYTES,
                                 _ => header.bytes,
                             };
                             let behind_bytes = header.bytes - missing;
@@ -116,7 +117,7 @@ impl Decoder {
                     if take == 0 {
                         return Ok((0, DecodeStep::More));
                     }
-                    let left = left - take as u32;
+                    let left = left - to_u32(take);
                     self.state = if left > 0 { State::Payload { left } } else { State::Header };
                     return Ok((take, DecodeStep::Payload));
                 }
@@ -137,7 +138,7 @@ impl Decoder {
             self.carry.extend_from_slice(&input[..take]);
         }
         if take < missing as usize {
-            let missing = missing - take as u32;
+            let missing = missing - to_u32(take);
             self.state = State::Control { missing, behind_bytes };
             return Ok((take, DecodeStep::More));
         }
@@ -172,10 +173,10 @@ impl Decoder {
         let (kind, flags) = (fields.get_u8(), fields.get_u16());
         let (number, bytes) = (fields.get_u32(), fields.get_u32());
         let (least, most) = match kind {
-            kind::OPEN => (OPEN_BYTES as u32, OPEN_BYTES as u32 + FIRST_BYTES_MAX),
-            kind::OPENED => (2 * ADDRESS_BYTES as u32, 2 * ADDRESS_BYTES as u32),
+            kind::OPEN => (OPEN_BYTES, OPEN_BYTES + FIRST_BYTES_MAX),
+            kind::OPENED => (2 * ADDRESS_BYTES, 2 * ADDRESS_BYTES),
             kind::DATA => (1, DATA_BYTES_MAX),
-            kind::DATAGRAMS => (RUN_BYTES as u32, RUN_BYTES as u32 + DATAGRAM_BYTES_MAX),
+            kind::DATAGRAMS => (RUN_BYTES, RUN_BYTES + DATAGRAM_BYTES_MAX),
             kind::END => (0, 0),
             kind::RESET => (2, CONTROL_BYTES_MAX),
             kind::CREDIT => (4, 4),
@@ -238,7 +239,7 @@ fn open(header: Header, mut payload: &[u8], first_bytes: u32) -> Result<Frame<'_
         return Err(WireError::Flags { kind, flags: u16::from(carries) });
     }
     if transport == Some(Transport::Udp) && first_bytes > 0 {
-        return Err(WireError::Oversize { kind, bytes, limit: OPEN_BYTES as u32 });
+        return Err(WireError::Oversize { kind, bytes, limit: OPEN_BYTES });
     }
     payload.advance(3);
     let (client, entrance) = (get_address(&mut payload), get_address(&mut payload));
@@ -248,7 +249,7 @@ fn open(header: Header, mut payload: &[u8], first_bytes: u32) -> Result<Frame<'_
 /// Takes an address from a payload whose length was checked. `None` is what a peer writes that has
 /// none.
 pub(super) fn get_address(payload: &mut &[u8]) -> Option<SocketAddr> {
-    let (mut address, rest) = payload.split_at(ADDRESS_BYTES);
+    let (mut address, rest) = payload.split_at(ADDRESS_BYTES as usize);
     *payload = rest;
     let (family, _, port) = (address.get_u8(), address.get_u8(), address.get_u16());
     let ip = match family {
@@ -384,9 +385,9 @@ mod tests {
     fn an_open_says_what_it_carries_and_brings_no_datagram() {
         let frame = |carries: u8, first_bytes: u32| {
             let mut out = vec![MAGIC, kind::OPEN, 0, 1, 0, 0, 0, 7];
-            out.extend_from_slice(&(OPEN_BYTES as u32 + first_bytes).to_be_bytes());
+            out.extend_from_slice(&(OPEN_BYTES + first_bytes).to_be_bytes());
             out.push(carries);
-            out.resize(HEADER_BYTES + OPEN_BYTES, 0);
+            out.resize(HEADER_BYTES + OPEN_BYTES as usize, 0);
             read(&out, out.len()).map(|(frames, _)| frames.len())
         };
         assert_eq!((frame(0, 0), frame(0, 9), frame(1, 0)), (Ok(1), Ok(1), Ok(1)));

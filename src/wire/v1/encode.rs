@@ -8,6 +8,7 @@ use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FLAG_SENDERS, MAGIC, OPEN_BYTES, RUN_BYTES,
     is_run, kind, transport,
 };
+use crate::narrow::{to_u16, to_u32};
 use crate::wire::{Route, Transport};
 
 pub(super) fn header(out: &mut Vec<u8>, kind: u8, route: Route, bytes: u32) {
@@ -48,7 +49,7 @@ pub(crate) fn open(
 ) {
     let carries = transport::byte(carries);
     assert!(carries == transport::BYTES || first_bytes == 0, "no datagram goes with OPEN");
-    header(out, kind::OPEN, route, OPEN_BYTES as u32 + first_bytes);
+    header(out, kind::OPEN, route, OPEN_BYTES + first_bytes);
     out.put_slice(&[carries, 0, 0, 0]);
     put_address(out, client);
     put_address(out, entrance);
@@ -56,7 +57,7 @@ pub(crate) fn open(
 
 /// OPENED: the stream has connected to its server.
 pub(crate) fn opened(out: &mut Vec<u8>, route: Route, server: SocketAddr, own: SocketAddr) {
-    header(out, kind::OPENED, route, 2 * ADDRESS_BYTES as u32);
+    header(out, kind::OPENED, route, 2 * ADDRESS_BYTES);
     put_address(out, server);
     put_address(out, own);
 }
@@ -70,8 +71,8 @@ pub(crate) fn data(out: &mut Vec<u8>, route: Route, bytes: u32) {
 /// DATAGRAMS; its datagrams follow.
 pub(crate) fn datagrams(out: &mut Vec<u8>, route: Route, size_bytes: u32, bytes: u32) {
     assert!(is_run(size_bytes, bytes), "{bytes} bytes of datagrams of {size_bytes}");
-    header(out, kind::DATAGRAMS, route, RUN_BYTES as u32 + bytes);
-    out.put_u16(size_bytes as u16);
+    header(out, kind::DATAGRAMS, route, RUN_BYTES + bytes);
+    out.put_u16(to_u16(size_bytes));
 }
 
 /// END: end of data in this direction.
@@ -82,7 +83,7 @@ pub(crate) fn end(out: &mut Vec<u8>, route: Route) {
 /// RESET: ends the stream, with a reason.
 pub(crate) fn reset(out: &mut Vec<u8>, route: Route, code: u16, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize - 2)];
-    header(out, kind::RESET, route, 2 + reason.len() as u32);
+    header(out, kind::RESET, route, 2 + to_u32(reason.len()));
     out.put_u16(code);
     out.put_slice(reason);
 }
@@ -100,20 +101,20 @@ pub(crate) fn urgent(out: &mut Vec<u8>, route: Route) {
 
 /// PING, to be answered with the same payload.
 pub(crate) fn ping(out: &mut Vec<u8>, payload: &[u8]) {
-    header(out, kind::PING, Route::TUNNEL, payload.len() as u32);
+    header(out, kind::PING, Route::TUNNEL, to_u32(payload.len()));
     out.put_slice(payload);
 }
 
 /// PONG.
 pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
-    header(out, kind::PONG, Route::TUNNEL, payload.len() as u32);
+    header(out, kind::PONG, Route::TUNNEL, to_u32(payload.len()));
     out.put_slice(payload);
 }
 
 /// GOING_AWAY: no stream is accepted any more.
 pub(crate) fn going_away(out: &mut Vec<u8>, reason: &str) {
     let reason = &reason.as_bytes()[..reason.len().min(CONTROL_BYTES_MAX as usize)];
-    header(out, kind::GOING_AWAY, Route::TUNNEL, reason.len() as u32);
+    header(out, kind::GOING_AWAY, Route::TUNNEL, to_u32(reason.len()));
     out.put_slice(reason);
 }
 

@@ -30,11 +30,11 @@ pub const DATA_BYTES_MAX: u32 = 1 << 20;
 /// Largest first data in an OPEN frame, in bytes.
 pub const FIRST_BYTES_MAX: u32 = 64 << 10;
 /// Bytes of an OPEN before its first data: transport, three zeros, two addresses.
-pub const OPEN_BYTES: usize = 4 + 2 * ADDRESS_BYTES;
+pub const OPEN_BYTES: u32 = 4 + 2 * ADDRESS_BYTES;
 /// Bytes of an address: family, zero, port, sixteen of the host's.
-pub const ADDRESS_BYTES: usize = 20;
+pub const ADDRESS_BYTES: u32 = 20;
 /// Bytes of a DATAGRAMS frame before its datagrams: their size.
-pub const RUN_BYTES: usize = 2;
+pub const RUN_BYTES: u32 = 2;
 /// Largest payload of any other frame, in bytes.
 pub const CONTROL_BYTES_MAX: u32 = 512;
 

@@ -7,16 +7,17 @@ use bytes::{Buf, BufMut};
 use super::decode::{Header, get_address};
 use super::encode::{header, put_address};
 use super::{ADDRESS_BYTES, CONTROL_BYTES_MAX, kind, transport};
+use crate::narrow::to_u32;
 use crate::wire::{Frame, Relation, Route, StreamRef, Transport, WireError};
 
 /// Bytes of a LISTEN: request, transport, three zeros.
 pub(super) const LISTEN_BYTES: u32 = 8;
 /// Bytes of a LISTENING before the reason of a refusal: request, address.
-pub(super) const LISTENING_BYTES_MIN: u32 = 4 + ADDRESS_BYTES as u32;
+pub(super) const LISTENING_BYTES_MIN: u32 = 4 + ADDRESS_BYTES;
 /// Bytes of an UNLISTEN: request.
 pub(super) const UNLISTEN_BYTES: u32 = 4;
 /// Bytes of a BESIDE: transport, what, port, two addresses, control stream, request, four zeros.
-pub(super) const BESIDE_BYTES: u32 = 16 + 2 * ADDRESS_BYTES as u32;
+pub(super) const BESIDE_BYTES: u32 = 16 + 2 * ADDRESS_BYTES;
 
 /// Kinds of related streams.
 mod what {
@@ -35,11 +36,11 @@ pub fn listen(out: &mut Vec<u8>, route: Route, request: u32, carries: Transport)
 pub fn listening(out: &mut Vec<u8>, route: Route, request: u32, result: Result<SocketAddr, &str>) {
     let reason = result.err().unwrap_or_default().as_bytes();
     let reason = &reason[..reason.len().min((CONTROL_BYTES_MAX - LISTENING_BYTES_MIN) as usize)];
-    header(out, kind::LISTENING, route, LISTENING_BYTES_MIN + reason.len() as u32);
+    header(out, kind::LISTENING, route, LISTENING_BYTES_MIN + to_u32(reason.len()));
     out.put_u32(request);
     match result {
         Ok(address) => put_address(out, address),
-        Err(_) => out.put_bytes(0, ADDRESS_BYTES),
+        Err(_) => out.put_bytes(0, ADDRESS_BYTES as usize),
     }
     out.put_slice(reason);
 }
@@ -120,7 +121,7 @@ mod tests {
     /// The frame decoded from this flag and payload.
     fn read(kind: u8, flag: u8, payload: &[u8]) -> Result<String, WireError> {
         let mut out = vec![MAGIC, kind, 0, flag, 0, 0, 0, 7];
-        out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        out.extend_from_slice(&to_u32(payload.len()).to_be_bytes());
         out.extend_from_slice(payload);
         let mut decoder = Decoder::new();
         match decoder.step(&out)? {
