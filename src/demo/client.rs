@@ -10,7 +10,7 @@ use super::pattern::Pattern;
 use super::traffic::{Direction, Request, prepare, receive_bulk, send_bulk};
 use crate::limits::{DEMO_MESSAGE_BYTES, DEMO_STALL_SECS};
 
-/// What a run of bulk streams moved.
+/// Result of a run of bulk streams.
 #[derive(Debug, Clone, Copy)]
 pub struct Bulk {
     /// Payload of all streams together.
@@ -37,7 +37,7 @@ impl Bulk {
 /// byte is checked where it arrives, else only counted.
 ///
 /// # Errors
-/// A connection failed or stalled, or what arrived is not what was sent.
+/// A connection failed or stalled, or the received bytes are not those sent.
 pub fn bulk(
     server: SocketAddr,
     pattern: &Pattern,

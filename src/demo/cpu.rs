@@ -1,8 +1,7 @@
 //! Processor time of single threads and of the process, read from `/proc`.
 //!
-//! `getrusage(RUSAGE_THREAD)` would only tell a thread about itself; `/proc` lets the measuring
-//! thread ask about the relays' threads, and include the kernel workers that io_uring starts on
-//! behalf of a thread.
+//! `getrusage(RUSAGE_THREAD)` reports the calling thread only; by `/proc` the measuring thread reads
+//! the times of the relays' threads, and of the kernel workers that io_uring starts for a thread.
 
 use std::fs;
 use std::io;
@@ -12,7 +11,7 @@ use std::time::Duration;
 /// Linux has io_uring for (the interface is frozen at it; see `proc_pid_stat(5)`).
 const TICKS_PER_SEC: u64 = 100;
 
-/// A thread of this process whose processor time can be asked for.
+/// A thread of this process whose processor time can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thread {
     id: u32,

@@ -1,7 +1,7 @@
 //! `sockmux-uring demo`: a whole tunnel in one process, with traffic through it that is checked
 //! byte by byte.
 //!
-//! It stands up a server, an exit relay and an entrance relay on threads of their own, all on
+//! It starts a server, an exit relay and an entrance relay on threads of their own, all on
 //! ephemeral ports of 127.0.0.1, and needs no privilege and no argument. The same parts, without
 //! the checking, drive the throughput bench.
 
@@ -64,7 +64,7 @@ pub enum DemoError {
     /// An operation of client or server failed.
     #[error("cannot {doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The failed operation.
         doing: String,
         /// The system's reason.
         source: io::Error,
@@ -77,7 +77,7 @@ pub enum DemoError {
     Differs {
         /// The stream's number.
         stream: u32,
-        /// Where and what.
+        /// The first wrong byte.
         difference: Difference,
     },
     /// A chunk arrived with the wrong place or length in its header.
@@ -128,7 +128,7 @@ pub enum DemoError {
 impl DemoError {
     fn io(doing: impl Into<String>, source: io::Error) -> Self {
         let source = match source.kind() {
-            // What a socket's timeout is called: "resource temporarily unavailable".
+            // The system reports a timeout as "resource temporarily unavailable".
             io::ErrorKind::WouldBlock => io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("nothing moved for {DEMO_STALL_SECS} s"),
@@ -152,8 +152,8 @@ impl DemoError {
 /// Runs the demo and writes its table to `out`; progress goes to standard error.
 ///
 /// # Errors
-/// A relay or the server could not be started, a connection failed or stalled, or a byte was not
-/// what was sent. Nothing has been written to `out` then.
+/// A relay or the server could not be started, a connection failed or stalled, or a received byte
+/// differs from the one sent. Nothing has been written to `out` then.
 pub fn run(engine: Engine, out: &mut dyn Write) -> Result<(), DemoError> {
     run_for(LENGTHS, engine, out)
 }

@@ -1,5 +1,5 @@
-//! The bytes that test traffic consists of: every byte's value follows from its place in its
-//! stream, so a receiver can tell lost, doubled, moved and foreign data from the right data.
+//! The bytes of test traffic: every byte's value follows from its position in its stream, so a
+//! receiver detects lost, duplicated, moved and foreign data.
 
 use crc32fast::Hasher;
 
@@ -64,7 +64,7 @@ impl Pattern {
     }
 }
 
-/// Compares what arrives of one stream with the pattern, and sums it up.
+/// Compares the received bytes of one stream with the pattern, and sums them up.
 #[derive(Debug)]
 pub struct Checker<'a> {
     pattern: &'a Pattern,
@@ -73,14 +73,14 @@ pub struct Checker<'a> {
     sum: Hasher,
 }
 
-/// The first byte that was not what its place demands.
+/// The first byte that differs from the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Difference {
     /// Place in the stream, from 0.
     pub position: u64,
-    /// What belongs there.
+    /// The value by the pattern.
     pub expected: u8,
-    /// What arrived.
+    /// The received value.
     pub found: u8,
 }
 

@@ -1,5 +1,4 @@
-//! What the user sees while the demo works: one line that is written over on a terminal, else a
-//! line for each phase.
+//! The demo's progress: one line that is overwritten on a terminal, else a line for each phase.
 
 use std::io::{self, Write};
 
@@ -33,7 +32,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Leaves an empty line for what is printed next, be it the table or an error.
+    /// Leaves an empty line for the next output, the table or an error.
     fn drop(&mut self) {
         if self.terminal {
             let _ = write!(io::stderr(), "\r\x1b[K");

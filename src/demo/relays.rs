@@ -16,9 +16,9 @@ use crate::process::{Relay, StopHandle};
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// A tunnel from an entrance to one server: what
+/// A tunnel from an entrance to one server, as of two processes
 /// `sockmux-uring -P127.0.0.1:0 DEST=server` and
-/// `sockmux-uring SERVER=sockmux://127.0.0.1:receptor PORT=127.0.0.1:0` make of two processes.
+/// `sockmux-uring SERVER=sockmux://127.0.0.1:receptor PORT=127.0.0.1:0`.
 #[derive(Debug)]
 pub struct Tunnel {
     connector: End,
@@ -98,7 +98,7 @@ impl Tunnel {
     /// Drains both relays, the entrance first, and waits until they have ended.
     ///
     /// # Errors
-    /// What a relay ended with, now or before.
+    /// The error of a relay, now or before.
     pub fn stop(self) -> Result<(), DemoError> {
         let connector = self.connector.stop();
         let receptor = self.receptor.stop();

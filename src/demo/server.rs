@@ -57,8 +57,8 @@ impl Server {
         self.address
     }
 
-    /// The first failure on a connection since this was last asked. It explains a client's error,
-    /// where there is one.
+    /// The first failure on a connection since the last call. It explains a client's error, if there is
+    /// one.
     #[must_use]
     pub fn take_failure(&self) -> Option<DemoError> {
         self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -105,7 +105,7 @@ impl Shared {
     }
 }
 
-/// One connection, to the end of what its client asked for.
+/// Serves one connection until its client's request is done.
 fn serve(mut socket: &TcpStream, pattern: &Pattern) -> Result<(), DemoError> {
     let failed = |source| DemoError::io("serve a connection", source);
     prepare(socket).map_err(failed)?;

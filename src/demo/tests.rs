@@ -16,7 +16,7 @@ fn started() -> (Arc<Pattern>, Server) {
     (pattern, server)
 }
 
-/// Passes one connection on to `server`, with byte `damaged` of what the client sends changed.
+/// Relays one connection to `server`, with byte `damaged` of the client's data changed.
 fn saboteur(server: SocketAddr, damaged: usize) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = listener.local_addr().expect("its address");

@@ -1,9 +1,7 @@
-//! What client and server say to each other: a request, then bulk data in chunks one way, or an
-//! echo.
+//! The protocol of client and server: a request, then bulk data in chunks one way, or an echo.
 //!
-//! Bulk data carries its own end (a chunk of length 0, with the checksum) because a sender stops
-//! by the clock, and because the end of a connection's data is not said apart from its closing
-//! on every tunnel that this traffic has to pass.
+//! Bulk data carries its own end (a chunk of length 0, with the checksum) because a sender stops by the
+//! clock, and because not every tunnel that this traffic has to pass supports a half-close.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
@@ -22,14 +20,14 @@ pub enum Direction {
     Down,
 }
 
-/// What a client asks for, first thing on its connection.
+/// A client's request, at the beginning of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     /// The client sends chunks; the server answers their end with the payload's length.
     Up { stream: u32, verify: bool },
     /// The server sends chunks for this long.
     Down { stream: u32, duration: Duration },
-    /// The server sends back what it gets until the client closes.
+    /// The server echoes until the client closes.
     Echo,
 }
 

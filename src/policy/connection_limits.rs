@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::cli::plan::Maxima;
 
-/// The limits of the process or of one exit, and what is in use of them.
+/// The limits of the process or of one exit, and their use.
 #[derive(Debug)]
 pub struct ConnectionLimits {
     maxima: Maxima,

@@ -25,8 +25,8 @@ pub(super) fn parse(text: &[u8]) -> Option<String> {
 /// The host that a client named: a literal address (IPv6 with or without brackets; an IPv4 address
 /// that is written as an IPv6 one becomes the former), or a name that may be looked up.
 ///
-/// `None` is anything else. What ends in a number without being an address (`127.1`, `0x7f000001`,
-/// `2130706433`) is refused too: resolvers read addresses from it that nobody sees in it.
+/// `None` is anything else. A text that ends in a number without being an address (`127.1`, `0x7f000001`,
+/// `2130706433`) is refused too: resolvers parse it as an address that is not apparent.
 pub(super) fn read(text: &[u8]) -> Option<Host<'_>> {
     let text = std::str::from_utf8(text).ok()?;
     if let Some(inner) = text.strip_prefix('[') {
@@ -36,7 +36,7 @@ pub(super) fn read(text: &[u8]) -> Option<Host<'_>> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(Host::Address(address.to_canonical()));
     }
-    // One dot behind it says that the name is whole.
+    // A dot at its end marks a fully qualified name.
     let name = text.strip_suffix('.').unwrap_or(text);
     let proper = !name.is_empty()
         && name.len() <= NAME_BYTES_MAX

@@ -49,7 +49,7 @@ pub enum ProxyStep {
     OpenPort {
         /// The conversation's own number of the port, not in use by another.
         request: u32,
-        /// Destination of what arrives at the port.
+        /// Destination of connections to the port.
         lead: Lead,
     },
     /// A port of [`ProxyStep::OpenPort`] or [`ProxyStep::ListenHere`] is not needed any more.
@@ -80,7 +80,7 @@ pub enum ProxyStep {
     Note(String),
 }
 
-/// Destination of what arrives at a port opened by the peer.
+/// Destination of connections to a port opened by the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lead {
     /// A connection: to this server, unchanged. The conversation has ensured that it may be
@@ -138,8 +138,8 @@ pub trait Conversation {
     /// here.
     fn begin(&mut self, _steps: &mut Vec<ProxyStep>) {}
 
-    /// Handles bytes of the client, and consumes all of them. What follows a request in progress is
-    /// kept within [`limits::PROXY_HEAD_BYTES`](crate::limits::PROXY_HEAD_BYTES); more ends the
+    /// Handles bytes of the client, and consumes all of them. Data behind a request in progress is
+    /// buffered up to [`limits::PROXY_HEAD_BYTES`](crate::limits::PROXY_HEAD_BYTES); more ends the
     /// conversation with an error of its protocol.
     fn from_client(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>);
 

@@ -60,7 +60,7 @@ pub enum Read {
     More,
     /// A header.
     Header {
-        /// Its length; what follows belongs to the stream.
+        /// Its length; the bytes behind it belong to the stream.
         len_bytes: usize,
         /// Its content.
         said: Said,

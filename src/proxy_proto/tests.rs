@@ -1,4 +1,4 @@
-//! What holds for every conversation: pieces make no difference, and no bytes do any harm.
+//! Properties of every conversation: splits make no difference, and no input does any harm.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use super::telnet::{Telnet, TelnetConfig};
 use super::{Conversation, ProxyStep};
 use crate::cli::plan::User;
 
-/// What comes of this, the same for all ways to cut it into three and into single bytes, and for
-/// answers that come early or late.
+/// The result for this input, the same for all splits into three and into single bytes, and for early
+/// and late answers.
 pub(super) fn in_every_split(
     make: &dyn Fn() -> Box<dyn Conversation>,
     said: &[u8],
@@ -124,7 +124,7 @@ proptest! {
     }
 }
 
-/// What fuzzers found, and what the parsers were made for: `fuzz/regressions/TARGET/`.
+/// Findings of fuzzers, and typical inputs: `fuzz/regressions/TARGET/`.
 fn kept(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions").join(target);
     let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

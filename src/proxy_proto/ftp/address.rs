@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// What is wrong with the argument of EPRT.
+/// An error in the argument of EPRT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// It cannot be read.
@@ -32,8 +32,8 @@ pub(super) fn of_eprt(argument: &[u8]) -> Result<SocketAddr, Fault> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// The port in the text of 227. What stands around the six numbers is no matter: some servers leave
-/// out the brackets, and clients have always looked for digits (RFC 1123, section 4.1.2.6).
+/// The port in the text of 227. The text around the six numbers is ignored: some servers omit the
+/// brackets, and clients have always looked for digits (RFC 1123, section 4.1.2.6).
 pub(super) fn port_of_227(text: &[u8]) -> Option<u16> {
     let begins =
         |at: &usize| text[*at].is_ascii_digit() && (*at == 0 || !text[*at - 1].is_ascii_digit());
@@ -65,7 +65,7 @@ pub(super) fn command(address: SocketAddr) -> String {
     }
 }
 
-/// Six numbers with commas between them, and what follows.
+/// Six numbers with commas between them, and the rest.
 fn six_numbers(text: &[u8]) -> Option<(SocketAddr, &[u8])> {
     let mut numbers = [0; 6];
     let mut rest = text;

@@ -1,8 +1,8 @@
-//! Commands of clients (RFC 959, section 5.3), in the one form in which servers get them.
+//! Commands of clients (RFC 959, section 5.3), in the one form in which servers receive them.
 //!
-//! Servers differ in what they make of blanks, of bytes of telnet and of a lone CR in a line. What
-//! is passed to them is therefore written anew from what was understood here: a `PORT` that only the
-//! server sees would send a data connection wherever the client likes.
+//! Servers differ in their treatment of blanks, of telnet bytes and of a lone CR in a line. Commands are
+//! therefore rewritten from the parsed form: a `PORT` that only the server recognises would direct a data
+//! connection to any address that the client chooses.
 
 use super::line::without_end;
 
@@ -18,12 +18,11 @@ const IAC: u8 = 255;
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Command {
-    /// What stood before it of telnet: `IAC IP IAC DM` is to wake up the server (RFC 959, section
-    /// 4.1.3).
+    /// The telnet commands before it: `IAC IP IAC DM` interrupts the server (RFC 959, section 4.1.3).
     signals: Vec<u8>,
     /// Its word, in capitals.
     pub(super) verb: String,
-    /// What follows, blanks at both ends left out.
+    /// The rest, without blanks at both ends.
     pub(super) argument: Vec<u8>,
     /// All of it, as the client wrote it.
     text: Vec<u8>,
@@ -36,8 +35,8 @@ impl Command {
     }
 }
 
-/// Reads a line, its end included. `None` is what is no command: an empty line is not, nor one with
-/// CR or NUL in it.
+/// Parses a line, its end included. `None` if it is no command, such as an empty line, or one with CR or
+/// NUL in it.
 pub(super) fn parse(line: &[u8]) -> Option<Command> {
     let (signals, text) = split_telnet(without_end(line));
     if text.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
@@ -46,7 +45,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Command> {
     let text = text[blanks_before(&text)..].to_vec();
     let verb_bytes = text.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
     let (verb, argument) = text.split_at(verb_bytes);
-    // Blanks at the end belong to names of files; what is passed keeps them.
+    // Blanks at the end may belong to names of files: the line that is passed on keeps them.
     let argument = argument[blanks_before(argument)..].trim_ascii_end().to_vec();
     let ends = matches!(text.get(verb_bytes), None | Some(b' ' | b'\t'));
     let verb = String::from_utf8_lossy(verb).to_ascii_uppercase();
@@ -57,8 +56,8 @@ fn blanks_before(text: &[u8]) -> usize {
     text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
-/// What there is of telnet before a line's first byte, and the line without any of it. `IAC IAC`
-/// stays what it is, and so does `IAC` before what is no command: names of files may have it.
+/// The telnet commands before a line's first byte, and the line without any. `IAC IAC` is unchanged, and
+/// so is `IAC` before a byte that is no command: names of files may contain it.
 fn split_telnet(line: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (mut signals, mut text) = (Vec::new(), Vec::with_capacity(line.len()));
     let mut rest = line;

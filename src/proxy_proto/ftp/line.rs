@@ -6,7 +6,7 @@ use crate::limits::FTP_LINE_BYTES;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// What one side has said and nobody has looked at.
+/// Received and not yet parsed bytes of one side.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,

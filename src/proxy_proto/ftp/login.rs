@@ -1,5 +1,5 @@
-//! Before there is a server: `USER name@host[:port]` says which, and what else is said gets an
-//! answer of ours.
+//! The login before a server is connected: `USER name@host[:port]` names it, and the proxy itself
+//! answers all other commands.
 
 use super::command::Command;
 use crate::proxy_proto::{Target, host};
@@ -7,10 +7,10 @@ use crate::proxy_proto::{Target, host};
 /// Where FTP servers listen.
 const FTP_PORT: u16 = 21;
 
-/// Most characters of a command that are shown in what is said of it.
+/// Most characters of a command that are quoted in an error about it.
 const SHOWN_CHARS: usize = 40;
 
-/// What a login says.
+/// The argument of a login.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Login {
     /// For the server.
@@ -18,8 +18,8 @@ pub(super) struct Login {
     pub(super) target: Target,
 }
 
-/// Reads the argument of USER; else what is wrong, in a sentence. The last `@` is meant: names of
-/// users may have one.
+/// Parses the argument of USER; an error is a sentence. The last `@` separates the host: names of users
+/// may contain one.
 pub(super) fn parse(argument: &[u8]) -> Result<Login, String> {
     let Some(at) = argument.iter().rposition(|&byte| byte == b'@') else {
         return Err("Say USER name@host or USER name@host:port".into());

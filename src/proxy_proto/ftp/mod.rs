@@ -249,7 +249,7 @@ impl Ftp {
         true
     }
 
-    /// Why is said as it is.
+    /// The reason is sent to the client unchanged.
     fn give_up(&mut self, why: &str, steps: &mut Vec<ProxyStep>) {
         say(format!("421 {why}\r\n").as_bytes(), steps);
         steps.push(ProxyStep::Note(format!("FTP gave up: {why}")));
@@ -375,7 +375,7 @@ impl Conversation for Ftp {
     fn takes_client(&self) -> bool {
         let waits = self.ports.is_being_opened()
             || self.pending.len() >= FTP_PENDING_MAX
-            // What follows may depend on the result of these.
+            // Later commands may depend on the results of these.
             || matches!(self.pending.back(), Some(Due::Greeting(_) | Due::Passive { .. }));
         matches!(self.stage, Stage::Asking | Stage::Talking { .. }) && !waits
     }

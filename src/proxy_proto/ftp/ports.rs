@@ -39,7 +39,7 @@ struct Opening {
 
 #[derive(Debug)]
 enum What {
-    /// For the client that said this.
+    /// For the client that sent this command.
     Passive(Form),
     /// For the server, by this address of ours.
     Active(IpAddr),
@@ -76,7 +76,7 @@ impl Ports {
 }
 
 impl Ftp {
-    /// PASV or EPSV. A server that is reached by IPv6 has no address for PASV, and is asked EPSV.
+    /// PASV or EPSV. A server that is reached by IPv6 has no address for PASV, and is sent EPSV.
     pub(super) fn passive(&mut self, asked: Form, steps: &mut Vec<ProxyStep>) {
         let Stage::Talking { server, .. } = self.stage else { return };
         self.ports.close(steps);
@@ -97,8 +97,8 @@ impl Ftp {
         tell_server(command, steps);
     }
 
-    /// EPSV may say which protocol the client wants: that is one matter, and what the server is
-    /// reached by another.
+    /// EPSV may name the address family of the client's choice, which is independent of the one by which
+    /// the server is reached.
     pub(super) fn extended_passive(&mut self, command: &Command, steps: &mut Vec<ProxyStep>) {
         match (&command.argument.to_ascii_uppercase()[..], self.client) {
             (b"", _) | (b"1", None | Some(IpAddr::V4(_))) | (b"2", None | Some(IpAddr::V6(_))) => {
@@ -111,8 +111,8 @@ impl Ftp {
         }
     }
 
-    /// The last line of the server's reply to PASV or EPSV. Of 227 the port counts only: the
-    /// address is that of the control connection, whatever the server says or believes.
+    /// The last line of the server's reply to PASV or EPSV. Of 227 only the port is used: the address is
+    /// always that of the control connection.
     pub(super) fn passive_reply(
         &mut self,
         code: u16,
@@ -125,7 +125,7 @@ impl Ftp {
         let port = match code {
             227 => address::port_of_227(text),
             229 => address::port_of_229(text),
-            // EPSV is not known. Only an IPv4 server was asked it for one who knows both.
+            // EPSV is unknown to it; an IPv4 server can be sent PASV as well.
             500..=502 if sent == Form::Extended && server.is_ipv4() => {
                 self.ports.plain_only = true;
                 return self.ask_server(asked, Form::Plain, steps);
@@ -176,7 +176,7 @@ impl Ftp {
         }
     }
 
-    /// A port that was asked for is open, or not.
+    /// A requested port is open, or was refused.
     pub(super) fn port_is_open(
         &mut self,
         request: u32,
@@ -187,7 +187,7 @@ impl Ftp {
         let Some(Opening { what, .. }) = self.ports.opening.take_if(asked_for) else { return };
         let address = match (result, &what) {
             (Ok(address), _) => address,
-            // Its reply has come, and this is said instead of it.
+            // The server's reply has arrived, and is replaced by this one.
             (Err(why), What::Passive(_)) => return self.answer_now(&not_open(&why), steps),
             (Err(why), What::Active(_)) => return self.answer(&not_open(&why)),
         };

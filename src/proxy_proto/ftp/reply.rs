@@ -1,8 +1,8 @@
-//! Replies of servers (RFC 959, section 4.2): which line ends one, and what it says of features.
+//! Replies of servers (RFC 959, section 4.2): their last lines, and lists of features.
 
 use super::line::without_end;
 
-/// What a line is in the server's replies.
+/// The role of a line in the server's replies.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// The first of several lines.
@@ -58,8 +58,8 @@ pub(super) fn text(line: &[u8]) -> &[u8] {
     without_end(line).get(4..).unwrap_or_default()
 }
 
-/// Whether it may be the late word on a transfer, and never is on a port: 225 and 226 say that the
-/// data connection is open or closed, 426 that it was broken off.
+/// Whether it may be a late reply to a transfer, and is never one about a port: 225 and 226 report an open
+/// or closed data connection, 426 an aborted one.
 pub(super) fn is_of_a_transfer(code: u16) -> bool {
     matches!(code, 225 | 226 | 426)
 }

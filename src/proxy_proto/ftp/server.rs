@@ -1,4 +1,4 @@
-//! What the server says: whose turn it is for, and what of it the client gets.
+//! Replies of the server: the command that each is for, and its form for the client.
 
 use super::reply::{self, Part};
 use super::{Due, Ftp, tell_server, user};
@@ -13,7 +13,7 @@ impl Ftp {
         let part = self.replies.read(line);
         let passes = match self.pending.front() {
             Some(Due::Greeting(Some(_))) => false,
-            // Only the last line says what it was.
+            // Only the last line has the result.
             Some(Due::Passive { .. }) => match part {
                 Part::First(code) | Part::Within(code) => reply::is_of_a_transfer(code),
                 Part::Stray => true,
@@ -27,7 +27,7 @@ impl Ftp {
         if passes {
             say(line, steps);
         }
-        // The others say that the reply proper is still to come.
+        // Lower codes announce that the final reply follows.
         if let Part::Last(code @ 200..) = part {
             self.reply_ends(code, line, steps);
         }

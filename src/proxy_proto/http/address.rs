@@ -1,4 +1,4 @@
-//! What a request asks for: RFC 9112 section 3.2.
+//! The target of a request: RFC 9112 section 3.2.
 
 use super::fault::{Fault, Status};
 use crate::proxy_proto::{Target, host};
@@ -6,11 +6,11 @@ use crate::proxy_proto::{Target, host};
 /// Port of `http://` without one: RFC 9110 section 4.2.1.
 const HTTP_PORT: u16 = 80;
 
-/// What a request that is passed on names.
+/// The target of a request that is passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resource<'a> {
     pub(super) target: Target,
-    /// Host, and port if there is one, as written: what `Host` says to the server.
+    /// Host, and port if there is one, as written: the value of `Host` towards the server.
     pub(super) authority: &'a str,
     /// Path and query, for the server's request line.
     pub(super) path: String,
@@ -23,9 +23,9 @@ pub(super) fn tunnel(text: &str) -> Result<Target, Fault> {
     })
 }
 
-/// Of any other method: `http://[user@]host[:port]/path?query[#fragment]`. The fragment is the
-/// client's own (RFC 9110 section 4.2.5), and what the user's name and password are for stands in
-/// `Authorization` (section 4.2.4): neither goes on.
+/// Of any other method: `http://[user@]host[:port]/path?query[#fragment]`. The fragment is the client's
+/// own (RFC 9110 section 4.2.5), and user and password belong in `Authorization` (section 4.2.4):
+/// neither is passed on.
 pub(super) fn resource<'a>(uri: &'a str, method: &str) -> Result<Resource<'a>, Fault> {
     if uri.starts_with('/') || uri == "*" {
         return Err(Fault::bad(
@@ -59,15 +59,15 @@ pub(super) fn resource<'a>(uri: &'a str, method: &str) -> Result<Resource<'a>, F
     Ok(Resource { target, authority: named.trim_end_matches(':'), path })
 }
 
-/// Whether a field `Host` can be right; what it says has no effect (RFC 9112 section 3.2.2).
+/// Whether a field `Host` is valid; its value has no effect (RFC 9112 section 3.2.2).
 pub(super) fn is_host(value: &[u8]) -> bool {
     let text = std::str::from_utf8(value);
     let is_named = |text| authority(text, Some(HTTP_PORT)).is_some();
     text.is_ok_and(|text| text.is_empty() || without_user(text).is_some_and(is_named))
 }
 
-/// What stands behind `user:password@`, if that is there. `None`: it has bytes that RFC 3986 (section
-/// 3.2.1) does not give it, and somebody else might see another host in it.
+/// The text without a leading `user:password@`. `None` if that has bytes that RFC 3986 (section 3.2.1)
+/// does not allow: another parser might find another host.
 fn without_user(text: &str) -> Option<&str> {
     let Some((user, named)) = text.split_once('@') else { return Some(text) };
     let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&byte);

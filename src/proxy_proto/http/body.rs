@@ -10,15 +10,15 @@ pub(super) enum Framing {
     Length(u64),
     /// With its last chunk, and its trailers.
     Chunked,
-    /// Chunked where it comes from; the receiver gets what is in the chunks, up to the end of the
+    /// Chunked by its sender; the receiver gets the contents of the chunks, up to the end of the
     /// connection.
     Unchunked,
     /// With the connection.
     UntilEnd,
 }
 
-/// Fields that no trailer may bring (RFC 9110 section 6.5.1): they say where a message ends, where
-/// it goes, or what is for one hop.
+/// Fields that are not allowed in trailers (RFC 9110 section 6.5.1): those that delimit or route a
+/// message, or are for one hop.
 const NEVER_TRAILERS: [&[u8]; 8] = [
     b"connection",
     b"content-length",
@@ -37,7 +37,7 @@ pub(super) type BadChunks = &'static str;
 #[derive(Debug)]
 pub(super) struct Body {
     at: At,
-    /// Of the chunk's first line: how many digits, what they say, and how long the extension is.
+    /// Of the chunk's first line: the number of digits, their value, and the length of the extension.
     digits: u32,
     size_bytes: u64,
     extension_bytes: usize,
@@ -94,8 +94,8 @@ impl Body {
         self.at == At::UntilEnd
     }
 
-    /// Takes in what belongs to the body, and says how much that was; what goes on is added to
-    /// `out`. Chunks keep their sizes; their extensions stay here (RFC 9112 section 7.1.1).
+    /// Consumes bytes of the body, returns their number, and appends those that are passed on to `out`.
+    /// Chunks keep their sizes; their extensions are dropped (RFC 9112 section 7.1.1).
     pub(super) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, BadChunks> {
         let mut used = 0;
         while used < bytes.len() && self.at != At::Ended {
@@ -217,7 +217,7 @@ fn is_trailer(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// What goes on of a body, how much was used, and how it ended.
+    /// The bytes of a body that are passed on, the number consumed, and how it ended.
     fn passed(
         framing: Framing,
         bytes: &[u8],

@@ -1,4 +1,4 @@
-//! What the proxy answers in its own name: why a request was not served.
+//! Answers of the proxy itself: why a request was not served.
 
 use std::borrow::Cow;
 
@@ -57,7 +57,7 @@ impl Fault {
         Fault::new(Status::BadGateway, why)
     }
 
-    /// What else the status has to say: RFC 9110 section 11.7.1, RFC 7617 section 2.
+    /// Fields that the status requires: RFC 9110 section 11.7.1, RFC 7617 section 2.
     fn fields(&self) -> &'static str {
         match self.status {
             Status::AuthenticationRequired => {
@@ -67,8 +67,8 @@ impl Fault {
         }
     }
 
-    /// The whole answer, after which the connection is closed. Plain text, which no browser is to
-    /// take for anything else: what the client asked for may be quoted in it.
+    /// The whole answer, after which the connection is closed. Plain text, which browsers must not
+    /// interpret otherwise: the client's request may be quoted in it.
     pub(super) fn answer(&self, with_content: bool) -> Vec<u8> {
         let line = self.status.line();
         let content =

@@ -1,13 +1,13 @@
-//! The fields of a head: which of them say how long the body is, which are for one hop only
-//! (RFC 9110 section 7.6.1), and which go on.
+//! The fields of a head: those that delimit the body, those for one hop only (RFC 9110 section 7.6.1),
+//! and those that are passed on.
 
 use httparse::Header;
 
 use crate::limits::HTTP_FIELDS_MAX;
 
-/// For this hop only, whatever `Connection` names beside them; or written anew from what was
-/// understood of them. Without `TE` no server sends trailers that were not asked for, and
-/// `HTTP2-Settings` belongs to an upgrade that is not passed on.
+/// For this hop only, besides those that `Connection` names; or rewritten from their parsed values.
+/// Without `TE` no server sends unrequested trailers, and `HTTP2-Settings` belongs to an upgrade that is
+/// not passed on.
 const NOT_PASSED: [&str; 12] = [
     "connection",
     "content-length",
@@ -43,7 +43,7 @@ pub(super) enum BadFields {
 /// The fields of one head.
 pub(super) struct Fields<'a> {
     all: &'a [Header<'a>],
-    /// What `Connection` says: words for this hop, and names of fields for this hop.
+    /// The value of `Connection`: options of this hop, and names of fields for this hop.
     options: Vec<&'a [u8]>,
     pub(super) length: Length,
 }
@@ -65,19 +65,19 @@ impl<'a> Fields<'a> {
         values(self.all, name)
     }
 
-    /// Whether `Connection` says this.
+    /// Whether `Connection` has this option.
     pub(super) fn has_option(&self, word: &str) -> bool {
         self.options.iter().any(|option| option.eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// What the sender would go on with instead of HTTP/1.1, if it means this hop.
+    /// The protocol that the sender offers to upgrade to, if it means this hop.
     pub(super) fn upgrade(&self) -> Option<Vec<u8>> {
         let protocols: Vec<&[u8]> = self.values("upgrade").collect();
         (self.has_option("upgrade") && !protocols.is_empty()).then(|| protocols.join(&b", "[..]))
     }
 
-    /// Writes what goes on: no field for this hop, none that is in `but`, and none that says how
-    /// long the body is.
+    /// Writes the fields that are passed on: none for this hop, none in `but`, and none that delimits the
+    /// body.
     pub(super) fn pass_on(&self, but: &[&str], out: &mut Vec<u8>) {
         for field in self.all {
             let is = |name: &&str| field.name.eq_ignore_ascii_case(name);
@@ -103,17 +103,17 @@ pub(super) fn write_length(length: Length, out: &mut Vec<u8>) {
     }
 }
 
-/// `Via` of RFC 9110 section 7.6.3: by which version the message came, and who took it.
+/// `Via` of RFC 9110 section 7.6.3: the version of the received message, and its receiver.
 pub(super) fn write_via(minor: u8, via: &str, out: &mut Vec<u8>) {
     write_field("Via", format!("1.{minor} {via}").as_bytes(), out);
 }
 
-/// Whether a byte may stand in a field's name: RFC 9110 section 5.6.2.
+/// Whether a byte is valid in a field's name: RFC 9110 section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether a byte may stand in a field's value: RFC 9110 section 5.5.
+/// Whether a byte is valid in a field's value: RFC 9110 section 5.5.
 pub(super) fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -122,13 +122,13 @@ fn values<'a>(all: &'a [Header<'a>], name: &'static str) -> impl Iterator<Item =
     all.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
-/// The elements of a list, which may stand in several fields; empty ones too.
+/// The elements of a list, which may be spread over several fields; empty ones too.
 fn list<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
     values.flat_map(|value| value.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// RFC 9112 section 6.3, without what it allows for the sake of senders that are wrong: two
-/// opinions on a body's length are a fault.
+/// RFC 9112 section 6.3, without its tolerance of faulty senders: contradictory lengths of a body are a
+/// fault.
 fn length(all: &[Header<'_>], minor: u8) -> Result<Length, BadFields> {
     let mut bytes = None;
     for value in list(values(all, "content-length")) {

@@ -1,4 +1,4 @@
-//! What a client said ahead.
+//! Data that a client sent ahead.
 
 /// Bytes that are used from the front.
 #[derive(Default)]
@@ -9,7 +9,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn add(&mut self, more: &[u8]) {
-        // So that what is moved is never more than what was used since.
+        // So that no more bytes are moved than were used since.
         if self.used > self.bytes.len() / 2 {
             self.bytes.drain(..self.used);
             self.used = 0;

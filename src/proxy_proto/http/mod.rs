@@ -42,7 +42,7 @@ use scan::{LineEnd, Scan};
 pub struct HttpConfig {
     /// For the field `Via`: a host's name or any other word of RFC 9110's `token`.
     pub via: String,
-    /// `None` is everybody.
+    /// `None` means no authentication.
     pub users: Option<Vec<User>>,
 }
 

@@ -1,4 +1,4 @@
-//! A client's request: what it asks for, and as what it goes to the server.
+//! A client's request: its target, and its form towards the server.
 
 use httparse::{EMPTY_HEADER, Error, Request, Status as Parsed};
 
@@ -15,7 +15,7 @@ use crate::proxy_proto::Target;
 /// Methods that do no more when they are done twice: RFC 9110 section 9.2.2.
 const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
 
-/// What a client asks for.
+/// A parsed request.
 pub(super) enum Asked {
     /// CONNECT.
     Tunnel(Target),
@@ -33,7 +33,7 @@ pub(super) struct Forwarded {
     pub(super) terms: Terms,
 }
 
-/// What the request means for its answer.
+/// Properties of the request that its answer depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     /// HEAD: no answer has a body.
@@ -42,17 +42,16 @@ pub(super) struct Terms {
     pub(super) old_client: bool,
     /// The client would go on with another protocol.
     pub(super) may_upgrade: bool,
-    /// The client may ask again on this connection.
+    /// The client may send further requests on this connection.
     pub(super) keeps_client: bool,
 }
 
-/// What a request may begin with: a method.
+/// Whether a request may begin so: with a method.
 pub(super) fn begins(at: usize, byte: u8) -> bool {
     at > 0 || is_token(byte)
 }
 
-/// Whether an answer to this head has no content, whatever else is wrong with it: RFC 9110 section
-/// 9.3.2.
+/// Whether an answer to this head has no content, even if the head is faulty: RFC 9110 section 9.3.2.
 pub(super) fn is_for_head(head: &[u8]) -> bool {
     head.starts_with(b"HEAD ")
 }
@@ -63,7 +62,7 @@ pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
     let mut request = Request::new(&mut fields);
     let parsed = request.parse(head).map_err(|error| not_parsed(error, head))?;
     let line = (request.method, request.path, request.version);
-    // Where the head ends was found before: nobody is to see another end.
+    // The end of the head was found before, and must be the same here.
     let (Parsed::Complete(end), (Some(method), Some(uri), Some(minor))) = (parsed, line) else {
         return Err(Fault::bad("the request has no whole head"));
     };
@@ -76,7 +75,7 @@ pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
         authorization::check(&fields, users)?;
     }
     if method == "CONNECT" {
-        // RFC 9110 section 9.3.6: such a body has no meaning, so nobody knows where it ends.
+        // RFC 9110 section 9.3.6: such a body has no meaning, so its end is undefined.
         return match fields.length {
             Length::Unsaid | Length::Bytes(0) => Ok(Asked::Tunnel(tunnel(uri)?)),
             _ => Err(Fault::bad("CONNECT has no body")),
@@ -125,8 +124,8 @@ pub(super) fn read(head: &[u8], config: &HttpConfig) -> Result<Asked, Fault> {
     Ok(Asked::Resource(Forwarded { target: resource.target, head, body, is_repeatable, terms }))
 }
 
-/// Exactly one in HTTP/1.1 (RFC 9112 section 3.2), and never two. CONNECT names its server in the
-/// first line and nothing of its head goes on, so that one without a Host misleads nobody.
+/// Exactly one in HTTP/1.1 (RFC 9112 section 3.2), and never two. CONNECT names its server in the first
+/// line, and its head is not passed on, so a missing Host cannot mislead another party.
 fn check_host(fields: &Fields<'_>, minor: u8, method: &str) -> Result<(), Fault> {
     let mut hosts = fields.values("host");
     match (hosts.next(), hosts.next()) {
@@ -163,7 +162,7 @@ fn names_h2c(protocols: &[u8]) -> bool {
         .any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
-/// What stands for bytes that are no head.
+/// The fault of bytes that are no head.
 pub(super) fn no_head(why: NoHead) -> Fault {
     match why {
         NoHead::Strange => Fault::bad("what was sent does not begin like HTTP; is it TLS?"),

@@ -1,4 +1,4 @@
-//! A server's answer: as what it goes to the client, and what becomes of both connections.
+//! A server's answer: its form towards the client, and whether both connections are kept.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::request::Terms;
 use super::scan::NoHead;
 use crate::limits::HTTP_FIELDS_MAX;
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Debug)]
 pub(super) enum Answered {
     /// An answer before the answer, as the client gets it: nothing, if it knows no such thing.
@@ -25,13 +25,13 @@ pub(super) enum Answered {
 pub(super) struct Final {
     pub(super) head: Vec<u8>,
     pub(super) body: Framing,
-    /// Whether the client may ask again on this connection: it was told so.
+    /// Whether the client may send further requests on this connection, as the answer announces.
     pub(super) keeps_client: bool,
-    /// Whether the server may be asked again on its connection.
+    /// Whether the server's connection may carry further requests.
     pub(super) keeps_server: bool,
 }
 
-/// What an answer begins with.
+/// Whether an answer may begin so.
 pub(super) fn begins(at: usize, byte: u8) -> bool {
     b"HTTP/1.".get(at).is_none_or(|&expected| byte == expected)
 }
@@ -46,7 +46,7 @@ pub(super) fn read(head: &[u8], terms: Terms, via: &str) -> Result<Answered, Cow
     let parsed = parser
         .parse_response(&mut response, head)
         .map_err(|error| format!("the server's answer is malformed: {error}"))?;
-    // Where the head ends was found before: nobody is to see another end.
+    // The end of the head was found before, and must be the same here.
     let (Status::Complete(end), Some(minor), Some(code @ 100..)) =
         (parsed, response.version, response.code)
     else {
@@ -78,7 +78,7 @@ pub(super) fn read(head: &[u8], terms: Terms, via: &str) -> Result<Answered, Cow
         return Ok(Answered::Interim((!terms.old_client).then_some(head)));
     }
     let body = match fields.length {
-        // RFC 9112 section 6.3: whatever the fields say.
+        // RFC 9112 section 6.3: regardless of the fields.
         _ if terms.head_only || matches!(code, 204 | 304) => Framing::Length(0),
         Length::Bytes(bytes) => Framing::Length(bytes),
         Length::Chunked if terms.old_client => Framing::Unchunked,
@@ -104,7 +104,7 @@ pub(super) fn read(head: &[u8], terms: Terms, via: &str) -> Result<Answered, Cow
     Ok(Answered::Final(Final { head, body, keeps_client, keeps_server }))
 }
 
-/// What to say of bytes that are no head.
+/// The reason for bytes that are no head.
 pub(super) fn no_head(why: NoHead) -> &'static str {
     match why {
         NoHead::Strange => "the server does not answer in HTTP",

@@ -21,7 +21,7 @@ pub(super) enum NoHead {
     TooLong,
 }
 
-/// What ends a line.
+/// The end of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineEnd {
     /// CRLF and nothing else: requests.
@@ -30,7 +30,7 @@ pub(super) enum LineEnd {
     LfToo,
 }
 
-/// Valid starts of a head: whether a byte can stand at an offset.
+/// Valid starts of a head: whether a byte is possible at an offset.
 pub(super) type Begins = fn(usize, u8) -> bool;
 
 /// Progress of the search.

@@ -1,4 +1,4 @@
-//! What comes from the server of a request.
+//! Data of a request's server.
 
 use super::body::Body;
 use super::exchange::Answer;
@@ -14,7 +14,7 @@ impl Http {
     pub(super) fn take_answer(&mut self, mut bytes: &[u8], steps: &mut Vec<ProxyStep>) {
         while !bytes.is_empty() {
             let State::Serving(exchange) = &mut self.state else {
-                // Nothing was asked. Whatever it is, it must not become the next answer.
+                // No request is pending. These bytes must not become the next answer.
                 if matches!(self.state, State::Asking) {
                     self.drop_server(steps);
                 }
@@ -48,10 +48,10 @@ impl Http {
         }
     }
 
-    /// Takes in what belongs to the answer's head, and says how much that was.
+    /// Consumes bytes of the answer's head, and returns their number.
     fn take_head(&mut self, bytes: &[u8], steps: &mut Vec<ProxyStep>) -> usize {
         let before = self.answer.len();
-        // One more than a head can have, which is what makes it too long.
+        // One more than a head can have, which makes it too long.
         let most = (PROXY_HEAD_BYTES + 1 - before).min(bytes.len());
         self.answer.extend_from_slice(&bytes[..most]);
         let place = match self.answer_scan.find(&self.answer, response::begins, LineEnd::LfToo) {
@@ -69,7 +69,7 @@ impl Http {
         match response::read(&answer[place], exchange.terms, &self.config.via) {
             Err(why) => self.fail(Fault::gateway(why), steps),
             Ok(Answered::Interim(head)) => {
-                // The server does serve: it will not be asked again.
+                // The server does answer: the request will not be repeated.
                 exchange.is_reused = false;
                 if let Some(head) = head {
                     say(&head, steps);
@@ -112,8 +112,8 @@ impl Http {
                         exchange.is_reused = false;
                         return self.connect(exchange, steps);
                     }
-                    // The client sees what it would have seen of the server itself, and knows best
-                    // whether to ask again (RFC 9110 section 9.2.2).
+                    // As without a proxy, the client decides whether to repeat the request (RFC 9110
+                    // section 9.2.2).
                     let why = "the server ended before it answered on a kept connection";
                     steps.push(ProxyStep::Note(why.into()));
                     self.end(ProxyStep::EndClient, steps);

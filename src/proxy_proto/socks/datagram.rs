@@ -27,7 +27,7 @@ pub enum DatagramTarget<'d> {
 pub enum HeaderError {
     /// The datagram ends in its header.
     Short,
-    /// It is one of several that make a whole, which nobody has to support.
+    /// It is a fragment; support of these is optional.
     Fragment,
     /// It has an address of this kind, which is none.
     Kind(u8),
@@ -50,11 +50,10 @@ impl fmt::Display for HeaderError {
     }
 }
 
-/// Reads where a datagram goes to, and how many bytes of header it has. What stands in the reserved
-/// bytes is ignored.
+/// Parses a datagram's destination and the length of its header. The reserved bytes are ignored.
 ///
 /// # Errors
-/// Why it cannot be sent on.
+/// The reason why it cannot be passed on.
 pub fn read(datagram: &[u8]) -> Result<(DatagramTarget<'_>, usize), HeaderError> {
     let (&[_, _, fragment], rest) =
         datagram.split_first_chunk::<BEFORE_ADDRESS_BYTES>().ok_or(HeaderError::Short)?;

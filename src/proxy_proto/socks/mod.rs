@@ -30,7 +30,7 @@ const PORT: u32 = 1;
 pub struct SocksConfig {
     /// One of the versions, or both: [`Proxy::Socks`].
     pub versions: Proxy,
-    /// Users of SOCKS 5; `None` is everybody.
+    /// Users of SOCKS 5; `None` means no authentication.
     pub users: Option<Vec<User>>,
     /// There are users for SOCKS 4 too. It has no passwords, so it is refused.
     pub four_has_users: bool,
@@ -64,7 +64,7 @@ enum State {
     Request,
     Connecting(Version),
     Binding(Version, Bind),
-    /// UDP ASSOCIATE: the peer was asked for the port.
+    /// UDP ASSOCIATE: the port was requested of the peer.
     Opening,
     /// The port stays open until the client ends.
     Associated,

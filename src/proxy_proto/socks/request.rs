@@ -143,9 +143,9 @@ fn connect(host: String, port: u16) -> Result<Request, Fault> {
     }
 }
 
-/// Only the host that the client has named is accepted: a port for everybody would be open to
-/// strangers. The port is that of the server which the client is connected to already; clients that
-/// do not know it send 0.
+/// Only the host that the client has named may connect: otherwise the port would be open to strangers.
+/// The port is that of the server which the client is connected to already; clients that do not know
+/// it send 0.
 fn bind(host: Host<'_>, port: u16) -> Result<Request, Fault> {
     let is_empty = matches!(host, Host::Text([]));
     let host = if is_empty { String::new() } else { self::host(host)? };

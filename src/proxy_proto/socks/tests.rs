@@ -28,7 +28,7 @@ const NONE: &[u8] = &[0; 6];
 const OWN_4: &[u8] = &[0, 90, 0x9c, 0x40, 198, 51, 100, 7];
 const REJECTED_4: &[u8] = &[0, 91, 0, 0, 0, 0, 0, 0];
 
-/// What a request of 5 comes to, behind the methods.
+/// The steps of a request of SOCKS 5, behind the methods.
 fn asked(request: &[u8], failures: u32) -> Vec<ProxyStep> {
     let steps = in_every_split(&open, &[b"\x05\x01\x00", request].concat(), failures);
     match &steps[0] {
@@ -75,7 +75,7 @@ fn the_other_version_is_refused_in_its_own_terms() {
     }
 }
 
-/// Users of SOCKS 5 alone are not asked for by SOCKS 4.
+/// Users of SOCKS 5 alone are not required by SOCKS 4.
 #[test]
 fn version_4_is_refused_where_it_has_users() {
     let users = vec![User { name: "me".into(), password: "secret".into() }];

@@ -1,5 +1,4 @@
-//! Lines out of what a telnet client sends (RFC 854): commands and options are taken out, and what
-//! was typed is edited.
+//! Lines of a telnet client (RFC 854): commands and options are removed, and line editing is applied.
 
 use crate::limits::TELNET_LINE_BYTES;
 
@@ -17,7 +16,7 @@ const DO: u8 = 253;
 const DONT: u8 = 254;
 const IAC: u8 = 255;
 
-// What clients without line editing send when these keys are pressed.
+// Sent for these keys by clients without line editing.
 const CONTROL_C: u8 = 0x03;
 const CONTROL_D: u8 = 0x04;
 const BACKSPACE: u8 = 0x08;
@@ -25,7 +24,7 @@ const CONTROL_U: u8 = 0x15;
 const CONTROL_W: u8 = 0x17;
 const DELETE: u8 = 0x7f;
 
-/// What the client said.
+/// Input of the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// A line, edited, without its end.
@@ -34,10 +33,10 @@ pub(super) enum Heard {
     TooLong,
     /// It wants to end.
     Ends,
-    /// It offered or asked for an option: say this. What it refuses itself is not answered, so
-    /// that two who refuse never go round.
+    /// It offered or requested an option: send this. Its own refusals are not answered, so that two
+    /// refusing sides do not loop.
     Refuse([u8; 3]),
-    /// It asks for a sign of life.
+    /// ARE YOU THERE.
     AreYouThere,
 }
 
@@ -65,12 +64,12 @@ enum State {
 }
 
 impl Reader {
-    /// Takes bytes until something is heard; how many it took, and what that was.
+    /// Consumes bytes until there is input; returns their number, and the input.
     pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, Option<Heard>) {
         for (before, &byte) in bytes.iter().enumerate() {
             if let State::Return = self.state {
                 self.state = State::Text;
-                // Broken clients send CR alone: then this byte belongs to what follows.
+                // Broken clients send CR alone: then this byte belongs to the next line.
                 let taken = before + usize::from(matches!(byte, b'\n' | 0));
                 return (taken, Some(self.line_ends()));
             }
@@ -115,7 +114,7 @@ impl Reader {
             ERASE_LINE | INTERRUPT => self.erase_line(),
             ARE_YOU_THERE => return Some(Heard::AreYouThere),
             END_OF_FILE => return Some(Heard::Ends),
-            // The others say nothing to somebody who only reads lines.
+            // The others have no meaning for lines.
             _ => {}
         }
         None

@@ -1,14 +1,14 @@
-//! What a line asks for.
+//! The request in a line.
 
 use crate::proxy_proto::{Target, host};
 
 /// Where telnet servers listen.
 const TELNET_PORT: u16 = 23;
 
-/// Most characters of a line that are shown in what is said of it.
+/// Most characters of a line that are quoted in an error about it.
 const SHOWN_CHARS: usize = 40;
 
-/// What a line asks for.
+/// The request in a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// It is empty.
@@ -18,8 +18,8 @@ pub(super) enum Request {
     Connect(Target),
 }
 
-/// Reads `host`, `host port`, `host:port`, `quit` and `exit`; else what is wrong, in a sentence
-/// that is safe for a terminal.
+/// Parses `host`, `host port`, `host:port`, `quit` and `exit`; an error is a sentence that is safe for a
+/// terminal.
 pub(super) fn parse(line: &[u8]) -> Result<Request, String> {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split_ascii_whitespace();

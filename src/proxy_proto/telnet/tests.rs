@@ -17,7 +17,7 @@ const GREETING: &str = "-- Telnet proxy at relay.\r\n\
                         -- Name a host, or a host and a port; \"quit\" ends.\r\n\
                         >> Host name: ";
 
-/// What comes behind the greeting, and what the client is told with it.
+/// The text to the client behind the greeting, and all steps.
 fn asked(said: &[u8], failures: u32) -> (String, Vec<ProxyStep>) {
     let mut steps = in_every_split(&telnet, said, failures);
     let ProxyStep::ToClient(first) = steps.remove(0) else { panic!("no greeting") };
@@ -115,7 +115,7 @@ fn lines_that_name_no_host() {
     assert_eq!(asked(b"half a li", 0), (String::new(), vec![ProxyStep::EndClient]));
 }
 
-/// The last of what a client is told, and that this is the end.
+/// The last text to the client, after which the conversation has ended.
 fn last_words(telnet: &mut dyn Conversation, said: &[u8]) -> String {
     let mut steps = Vec::new();
     telnet.from_client(said, &mut steps);
