@@ -180,7 +180,7 @@ fn a_flood_lets_others_have_their_turn<D: Subject>() {
                 if !more {
                     rig.driver.recv(&loud, RecvMode::Multishot, BufferClass::Small, Token(1));
                 }
-                // What is taken is followed by as much.
+                // The bytes read are replaced by as many.
                 if before < FLOOD {
                     loud_end.write_all(&[0; 4096]).unwrap();
                 }

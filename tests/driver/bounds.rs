@@ -1,4 +1,4 @@
-//! What happens at the bounds: no buffers, full queues, time, a driver dropped in mid-work.
+//! Bounds: no buffers, full queues, time, a driver dropped in mid-work.
 
 use super::*;
 

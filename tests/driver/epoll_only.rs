@@ -1,4 +1,4 @@
-//! What is done at once, and what the kernel is not asked for.
+//! Operations that complete at once, and system calls that are avoided.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn what_can_be_done_at_once_is_done_when_it_is_started() {
     rig.driver.send(&ours, gather([chunk(&pool, b"now")]), SendWait::Yes, Token(1));
     assert_eq!(read_exactly(&mut theirs, 3), b"now");
     assert_eq!(rig.driver.in_flight(), 1, "its completion is still to be passed on");
-    // Without sleeping, whatever the time.
+    // Without sleeping, although no time is set.
     rig.driver.wait(None, &mut rig.batch).unwrap();
     assert_eq!((rig.batch.len(), rig.driver.in_flight()), (1, 0));
 }

@@ -1,5 +1,5 @@
-//! The drivers against real sockets: every operation, its last completion, and what becomes of
-//! buffers and descriptors. One suite for both; what only one of them has is in files of its own.
+//! The drivers against real sockets: every operation, its last completion, and the release of buffers
+//! and descriptors. One suite for both; features of one driver are in files of their own.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -55,7 +55,7 @@ thread_local! {
 }
 
 fn count_one() {
-    // A thread that is ending has no counter any more, and nobody who reads it.
+    // A thread that is ending has no counter any more, nor a reader of it.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
@@ -115,7 +115,7 @@ impl Subject for EpollDriver {
     }
 }
 
-/// A driver and what it has completed and no test has looked at yet.
+/// A driver and its completions that the test has not taken yet.
 struct Rig<D> {
     driver: D,
     batch: Vec<Completion>,
@@ -146,7 +146,7 @@ impl<D: Subject> Rig<D> {
         }
     }
 
-    /// Gives the kernel what was started and takes what there is, without waiting.
+    /// Submits the started operations and takes completions, without waiting.
     fn turn(&mut self) {
         self.driver.wait(Some(Duration::ZERO), &mut self.batch).expect("the driver goes on");
         self.done.extend(self.batch.drain(..));

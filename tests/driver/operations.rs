@@ -57,7 +57,7 @@ fn a_single_accept_leaves_the_others_in_the_queue<D: Subject>() {
         let accepted = TcpStream::from(fd);
         assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
     }
-    // One that finds nobody waits.
+    // Without a client it waits.
     let op = rig.driver.accept_one(&listener, Token(8));
     let client = TcpStream::connect(address).unwrap();
     let completion = rig.next();

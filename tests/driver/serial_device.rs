@@ -1,5 +1,5 @@
-//! A serial device is set as asked, ours alone, and given back; and the line that the other tests
-//! use is as good and as bad as it says.
+//! A serial device is set as configured, locked, and restored; and the line of the other tests has the
+//! faults that it is given.
 
 use std::collections::HashSet;
 use std::fs;
@@ -64,7 +64,7 @@ fn wait_for(fd: impl AsFd, what: PollFlags, longest: Duration) {
     poll(&mut [PollFd::new(&fd, what)], Some(&longest)).expect("a device can be polled");
 }
 
-/// Reads until `done` says so of everything that came; panics when it takes too long.
+/// Reads until `done` is true of all bytes so far; panics when it takes too long.
 fn read_until(fd: impl AsFd, done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let end = Instant::now() + DEADLINE;
     let mut got = Vec::new();
@@ -194,7 +194,7 @@ fn a_device_of_somebody_else_is_named_with_a_remedy() {
     let line = clean_line();
     let path = line.path(End::Left);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("our device");
-    // This thread's own: the superuser's rights are gone with it.
+    // On a thread of its own, whose end restores the superuser's rights.
     let error = std::thread::spawn(move || {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
@@ -296,7 +296,7 @@ fn a_clean_line_carries_every_byte_at_its_rate_both_ways() {
     }
 }
 
-/// What comes out of `faults` at the right of `bytes` from the left.
+/// The bytes at the right end for `bytes` written at the left, with these faults.
 fn spoil(faults: Faults, bytes: &[u8]) -> (Vec<u8>, Counts) {
     let line = SerialLine::start(faults, None);
     let (left, right) = (open_port(&line, End::Left), open_port(&line, End::Right));

@@ -155,7 +155,7 @@ fn fifty_megabytes_arrive_unchanged<D: Subject>() {
     assert_eq!((put, taken, arrived), (TOTAL, TOTAL, TOTAL));
 }
 
-/// One end of a ping-pong: receives, and answers with what it received.
+/// One end of a ping-pong: echoes the bytes that it receives.
 struct Player {
     fd: Fd,
     token: Token,

@@ -9,7 +9,7 @@ fn pattern(number: u8) -> Vec<u8> {
     (0..BYTES).map(|position| (position / 3 + position / 4093) as u8 ^ number).collect()
 }
 
-/// What a gather of the link looks like: a head in one buffer, the payload in another.
+/// A gather like those of the link: a head in one buffer, the payload in another.
 fn framed(heads: &Pool, payloads: &Pool, number: u8) -> Box<Gather> {
     gather([chunk(heads, &[number; 12]), chunk(payloads, &pattern(number))])
 }
@@ -33,7 +33,7 @@ fn send_all(rig: &mut Rig<UringDriver>, to: &Fd, mut rest: Box<Gather>) {
 }
 
 /// A connection whose far end takes much less than the near one: most of a send stays with the
-/// near end's kernel until somebody reads.
+/// near end's kernel until the far end reads.
 fn uneven_pair() -> (Fd, TcpStream) {
     let (near, far) = tcp_pair();
     socket2::SockRef::from(&near).set_send_buffer_size(8 << 20).unwrap();
@@ -100,7 +100,7 @@ fn the_chunks_are_held_until_the_far_end_has_them() {
     rig.driver.send(&near, gather([chunk(&payloads, &pattern(7))]), SendWait::Yes, Token(1));
     let Outcome::Sent { result, gather } = rig.next().outcome else { panic!() };
     let sent = result.unwrap();
-    // The worker lets go of its part, and closes the connection.
+    // The worker drops its part, and closes the connection.
     drop(gather);
     drop(near);
     rig.turn();
@@ -286,7 +286,7 @@ fn a_send_that_waits_can_be_cancelled_and_leaves_the_path_untried() {
         let (near, far) = uneven_pair();
         fill(&near);
         let done = all_are_cancelled(&mut rig, &near, &payloads);
-        // Lets what was sent after all come to its end.
+        // Lets the remaining sends complete.
         drop((near, far));
         settle(&mut rig, &payloads);
         if done {

@@ -1,4 +1,4 @@
-//! Command lines that are wrong: each message names the bad word and says what to do.
+//! Invalid command lines: each message names the invalid word and the remedy.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,7 +11,7 @@ use sockmux_uring::cli::files::Files;
 use sockmux_uring::cli::invocation::{self, Command, Invocation};
 use sockmux_uring::cli::show;
 
-/// One file with this text, whatever its name.
+/// One file with this text, under any name.
 struct OneFile<'t>(&'t str);
 
 impl Files for OneFile<'_> {
@@ -41,7 +41,7 @@ fn message(line: &str) -> String {
 /// `(command line, the bad word as named, the remedy)`.
 #[rustfmt::skip]
 const WRONG: &[(&str, &str, &str)] = &[
-    // what is missing or contradicts
+    // missing words and contradictions
     ("", "nothing to do", "sockmux-uring demo"),
     ("-P9000", "-P9000: nothing would ever flow", "add PORT="),
     ("SERVER=sockmux", "SERVER=sockmux: nothing would ever flow", "DEST=host:port"),

@@ -1,4 +1,4 @@
-//! Host lists: a verdict for every form of the grammar, and an error for what is none.
+//! Host lists: a verdict for every form of the grammar, and an error for all other texts.
 
 use std::io;
 use std::net::IpAddr;
@@ -33,9 +33,9 @@ fn verdict(list: &HostList, text: &str) -> Option<bool> {
     list.verdict(&caller, name)
 }
 
-/// Lists, the callers that they let in and those that they shut out, parted by `;`.
+/// Lists, the callers that they admit and those that they reject, separated by `;`.
 const VERDICTS: &[(&str, &str, &str)] = &[
-    // everybody and nobody
+    // all and none
     ("*", "1.2.3.4;::1;?;? 80", ""),
     ("!*", "", "1.2.3.4;::1;?"),
     ("*,!*", "", "1.2.3.4;?"),
@@ -143,7 +143,7 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ("*.example.org,office", "10.1.1.1;10.9.9.9=a.example.org", "10.9.9.9"),
 ];
 
-/// What is no host list, and what is said of it.
+/// Invalid host lists, and their errors.
 const FAULTS: &[(&str, &str)] = &[
     ("", "an empty host"),
     ("10.0.0.1,", "an empty host"),

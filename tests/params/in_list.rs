@@ -1,4 +1,4 @@
-//! Option lists of exits, `,-in(option list)`: what may stand there, and what is said of the rest.
+//! Option lists of exits, `,-in(option list)`: valid words, and the errors for others.
 
 use std::ffi::OsString;
 use std::io;
@@ -66,7 +66,7 @@ fn each_parameter_is_the_exits_own() {
         Timeouts { connect: secs(1), io: secs(2), ask: None, linger: secs(180), ..process.clone() };
     assert_eq!(plan.timeouts_of(Some(0)), &own);
     assert_eq!(plan.timeouts_of(None), &process);
-    // The process has what it had.
+    // The process is not affected.
     assert_eq!((plan.permits.len(), plan.reliable.is_none()), (1, true));
     assert_eq!((plan.maxima, &plan.timeouts), (Maxima::default(), &process));
 }
@@ -137,7 +137,7 @@ fn files_hold_options_of_an_exit() {
     let files = [("a b", "MAXIMA=conpch:1"), ("c", "MAXIMA=delegated:2")];
     let options = exit("SERVER=http://h,-in('+=a b' +=c)", &files).options;
     assert_eq!(options.maxima, Maxima { per_client: Some(1), together: Some(2), services: None });
-    // Beside the file that the exit itself stands in.
+    // Relative to the file of the exit itself.
     let files = [
         ("etc/all", "SERVER=\"http,-in(+=http/main TIMEOUT=io:9)\""),
         ("etc/http/main", "SERVER=http://hostX\n+=more"),
@@ -148,7 +148,7 @@ fn files_hold_options_of_an_exit() {
     assert_eq!(exit.options.maxima.per_client, Some(1));
 }
 
-/// What may stand in a list, as every message about what may not says it.
+/// The valid words of a list, as every error about others names them.
 const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, AUTHORIZER=, \
                          MAXIMA=conpch and delegated, TIMEOUT=con, io, ask and lin, \
                          SERVER=proto://host and +=FILE";
@@ -293,7 +293,7 @@ fn faults_in_a_file_name_the_exit_the_file_and_the_line() {
         let message = read(&[outer], &[("x.cnf", text)]).expect_err(text);
         assert!(message.starts_with(&format!("{outer}: {wanted}")), "{message}");
     }
-    // An exit that stands in a file itself.
+    // An exit in a file.
     let files = [("d/all", "\nSERVER=\"http,-in(+=x)\""), ("d/x", "\nTIMEOUT=x:1")];
     let message = read(&["+=d/all"], &files).unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! Command lines, as a user of the library sees them: what they mean, and what is wrong with them.
+//! Command lines, as a user of the library sees them: their plans, and their errors.
 
 mod errors;
 mod examples;

@@ -8,7 +8,7 @@ use sockmux_uring::cli::files::Files;
 use sockmux_uring::cli::invocation::{self, Command};
 use sockmux_uring::cli::plan::Plan;
 
-/// One file with this text, whatever its name.
+/// One file with this text, under any name.
 pub(crate) struct OneFile<'t>(pub(crate) &'t str);
 
 impl Files for OneFile<'_> {

@@ -51,7 +51,7 @@ fn an_exit_has_its_own_users() {
     assert_eq!(plan.notices, [""; 0]);
     let shown = show::plan(&plan);
     assert!(shown.contains("   users c, d  of socks, http\n"), "{shown}");
-    // In place of the process's, of whom nobody is asked for then.
+    // Instead of the process's users, which then are never authenticated.
     let plan = run_with(&["-P9000", exit, "AUTHORIZER=-list{a:pw1}"], file);
     assert_eq!(plan.users(0, Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
     let notices = ["shown to everybody", "AUTHORIZER= has no effect"];
@@ -89,7 +89,7 @@ fn what_is_not_as_it_seems_is_said() {
     }
 }
 
-/// Whoever says who the users are relies on it: nobody comes in by a way that asks nobody.
+/// A user list is relied on: with one, a proxy that does not authenticate is refused.
 #[test]
 fn users_that_nobody_would_be_asked_for_are_refused() {
     let socks = "SERVER=socks,-in:-:-P1080";
@@ -112,7 +112,7 @@ fn users_that_nobody_would_be_asked_for_are_refused() {
         assert!(message.contains(wanted), "{words:?}: {message}");
         assert!(message.contains("users:1: ") && !message.contains("secret"), "{message}");
     }
-    // Who names the proxies means no other exit.
+    // A list that names its proxies applies to no other exit.
     let named = "AUTHORIZER=-list{a:secret}:socks5,http";
     let plan = run_with(&["-P9000", "SERVER=socks5,-in:-:-P1080", "DEST=h:1", "+=users"], named);
     assert_eq!(plan.notices, [""; 0]);

@@ -1,5 +1,5 @@
-//! Entrances and exits that are no ports of servers, and what may be said behind `?`, as a user of
-//! the library sees them.
+//! Entrances and exits that are no ports of servers, and their options behind `?`, as a user of the
+//! library sees them.
 
 use std::ffi::OsString;
 
@@ -89,7 +89,7 @@ fn plain_relays_that_follow_the_entrance() {
     }
 }
 
-/// By far the commonest line: a proxy for whom comes in by `-P`.
+/// By far the commonest line: a proxy for clients of `-P`.
 #[test]
 fn proxies_without_a_tunnel() {
     for word in ["http", "socks", "SOCKS4", "socks5", "telnet", "ftp"] {
@@ -120,7 +120,7 @@ fn proxies_without_a_tunnel() {
     for absent in ["SockMux", "hold", "keepalive", "acc "] {
         assert!(!shown.contains(absent), "{absent} in\n{shown}");
     }
-    // With a persistent connection they are exits, and need to say so.
+    // With a persistent connection they are exits, and have to be marked as such.
     for (words, wanted) in [
         (&["SERVER=http"][..], "SERVER=http: it is not said where its clients come in"),
         (
@@ -197,7 +197,7 @@ fn ftp_clients_are_judged_where_they_come_in() {
     }
 }
 
-/// A list of clients that would shut out nobody may be somebody's only lock.
+/// A list of clients without effect may be the only protection, so it is an error.
 #[test]
 fn permits_that_would_have_no_effect_are_refused() {
     for words in [
@@ -206,7 +206,7 @@ fn permits_that_would_have_no_effect_are_refused() {
         &["-P1/udp", "SERVER=udprelay://h:1", "PERMIT=tcprelay:*:10.0.0.0/8"],
         &["-P1", "DEST=h:1", "PERMIT=telnet,socks:*:10.0.0.0/8"],
         &["-P1", "SERVER=telnet://h,-in", "PERMIT=tcprelay:*:10.0.0.0/8"],
-        // Who comes in at entrances is the peer's exits' business, or that of RELIABLE=.
+        // Clients of entrances are admitted by the peer's exits, or by RELIABLE=.
         &["-P1", "PORT=1-2", "PERMIT=*:*:10.0.0.0/8"],
         &["-P1", "PORT=unix:/a", "PERMIT=*:*:10.0.0.0/8"],
     ] {

@@ -1,4 +1,4 @@
-//! What a file of src/ names of other modules: paths that begin with `crate`, `super` or `self`, in
+//! Names of other modules in a file of src/: paths that begin with `crate`, `super` or `self`, in
 //! `use` items and elsewhere. Comments and test modules are left out.
 
 use super::Source;
@@ -79,7 +79,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands behind `prefix::`: a name, or a group of trees.
+    /// The part behind `prefix::`: a name, or a group of trees.
     fn tree(&mut self, mut prefix: Vec<String>) {
         let line = self.line;
         if !self.passes("{") {

@@ -7,7 +7,7 @@ const FILE_LINES_MAX: usize = 500;
 /// From the line with `fn` to the closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// What may stand before `fn`.
+/// Qualifiers before `fn`.
 const QUALIFIERS: [&str; 7] = ["pub", "const", "async", "unsafe", "extern", "\"C\"", "default"];
 
 pub(super) fn findings(source: &Source) -> Vec<String> {

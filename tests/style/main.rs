@@ -1,5 +1,5 @@
 //! Rules for the text of the tree: lengths of files and functions, directions of imports, words, and
-//! what documents refer to.
+//! references in documents.
 //!
 //! Each rule reports file and line. The rules are line scanners that rely on rustfmt's layout, which
 //! `cargo fmt --check` guarantees; so they see functions inside of macros, too.

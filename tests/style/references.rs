@@ -8,7 +8,7 @@ use super::Source;
 pub(super) fn findings(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
     for (at, line) in source.text.lines().enumerate() {
-        // What stands between the first tick and the second, the third and the fourth, ...
+        // The texts between the first tick and the second, the third and the fourth, ...
         for name in line.split('`').skip(1).step_by(2).filter(|name| !exists(name)) {
             findings.push(source.finding(at + 1, &format!("there is no {name}")));
         }

@@ -4,8 +4,8 @@ use super::Source;
 use super::imports::{imports, module_of};
 
 /// The rooms, from the bottom up, each with those that it may import. Rooms of one floor do not import
-/// each other. To allow an import means to move a room to another floor: docs/architecture.md says what
-/// each room knows of.
+/// each other. To allow an import means to move a room to another floor: docs/architecture.md describes
+/// what each room depends on.
 const ROOMS: [(&str, &[&str]); 14] = [
     ("limits", &[]),
     ("narrow", &[]),
@@ -27,7 +27,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 pub(super) fn findings(source: &Source) -> Vec<String> {
-    // lib.rs and main.rs stand above all rooms.
+    // lib.rs and main.rs are above all rooms.
     let Some(&room) = module_of(&source.path).as_deref().and_then(<[_]>::first) else {
         return Vec::new();
     };

@@ -1,8 +1,8 @@
-//! Names and idioms that are gone from code, comments, texts and documents.
+//! Retired names and idioms of code, comments, texts and documents.
 
 use super::Source;
 
-/// Whole words, in this case, each with what is written instead.
+/// Whole words, case-sensitive, each with its replacement.
 const NAMES: &[(&str, &str)] = &[
     ("LocalTable", "Conns"),
     ("Locals", "Conns"),

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::DEADLINE;
 
-/// Room in sockets for what a test sends at once.
+/// Buffers of sockets: the bytes that a test sends at once.
 const SOCKET_BYTES: usize = 8 << 20;
 
 /// A server for datagrams on a thread of its own, until it is dropped.
@@ -121,7 +121,7 @@ impl Client {
         self.next().expect("a datagram comes")
     }
 
-    /// What comes within the socket's timeout.
+    /// The next datagram within the socket's timeout.
     fn next(&self) -> std::io::Result<Vec<u8>> {
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -158,10 +158,10 @@ impl Client {
         assert!(got == datagram, "{} bytes came back as {}", datagram.len(), got.len());
     }
 
-    /// Sends a datagram and gives the next that comes. An error: nobody is there, any more.
+    /// Sends a datagram and returns the next one received.
     ///
     /// # Errors
-    /// Those of the socket, which hears of a port that nobody listens at; or half a second passed.
+    /// Those of the socket, which include a port without a listener; or half a second passed.
     pub fn try_echo(&self, datagram: &[u8]) -> std::io::Result<Vec<u8>> {
         self.0.send(datagram)?;
         self.0.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -191,7 +191,7 @@ impl Client {
     }
 }
 
-/// Bytes that tell datagrams apart: every one differs from its neighbours in content.
+/// Bytes that distinguish datagrams: every one differs from its neighbours in content.
 pub fn datagram(number: u64, bytes: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(number ^ (bytes as u64) << 32);
     let mut datagram = vec![0; bytes];

@@ -14,7 +14,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// How far a direction may catch up on its rate after it was held up by a busy machine.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
-/// What a path is like, in each direction.
+/// Properties of a path, in each direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
     /// From one side to the other: half a round trip.
@@ -60,7 +60,7 @@ impl DelayLine {
 impl Drop for DelayLine {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread; when that fails it is gone already.
+        // Wakes the accepting thread; if that fails, it has already ended.
         let _ = TcpStream::connect(self.address);
     }
 }

@@ -1,6 +1,6 @@
-//! Which engine the programs under test run on: the environment variable `SOCKMUX_TEST_ENGINE` of
-//! the tests says `uring` (the default), `epoll`, or `refused`, where a seccomp filter forbids
-//! io_uring to the program, as containers do, and it has to find its way by itself.
+//! The engine of the programs under test: the environment variable `SOCKMUX_TEST_ENGINE` of the tests
+//! is `uring` (the default), `epoll`, or `refused`, where a seccomp filter forbids io_uring to the
+//! program, as containers do, and it has to fall back by itself.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,11 +19,11 @@ pub const OPTION: &str = "--engine";
 /// How the programs under test are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leg {
-    /// Nothing is said, and io_uring is there to be found.
+    /// No option is given, and io_uring is available.
     Uring,
-    /// epoll is asked for.
+    /// The option for epoll is given.
     Epoll,
-    /// Nothing is said, and io_uring is refused.
+    /// No option is given, and io_uring is refused.
     Refused,
 }
 
@@ -38,7 +38,7 @@ impl Leg {
         }
     }
 
-    /// What a program that was started by [`spawn`](Leg::spawn) must say that it runs on.
+    /// The engine that a program started by [`spawn`](Leg::spawn) must report.
     pub fn engine(self) -> &'static str {
         match self {
             Leg::Uring => "io_uring",
@@ -46,7 +46,7 @@ impl Leg {
         }
     }
 
-    /// The words that it adds. What is refused to a program is refused to those that it starts.
+    /// The words that it adds. A refusal is inherited by the programs that a program starts.
     pub fn words(self) -> Vec<&'static str> {
         match self {
             Leg::Uring | Leg::Refused => Vec::new(),
@@ -54,7 +54,7 @@ impl Leg {
         }
     }
 
-    /// Starts a command of the program with what the leg adds to it.
+    /// Starts a command of the program with the words or the filter of the leg.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
         match self {
             Leg::Uring => command.spawn(),

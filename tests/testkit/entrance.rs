@@ -1,5 +1,5 @@
-//! The entrance's end of a tunnel, played by hand: an exit asks it for ports, and it says who came
-//! in by them.
+//! The entrance's end of a tunnel, played by hand: an exit requests ports of it, and it opens related
+//! streams for their clients.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -14,7 +14,7 @@ pub const CONTROL: u32 = 2;
 /// See [`CONTROL`].
 pub const BESIDES: [u32; 3] = [4, 6, 8];
 
-/// Where the peer says that its port is.
+/// The address of the peer's port, as it reports it.
 pub const PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 6543);
 
 /// Transports, as frames name them.
@@ -26,7 +26,7 @@ pub const UDP: u8 = 1;
 pub struct Entrance {
     pub exit: Program,
     pub peer: PeerV1,
-    /// Datagrams of a run that were not asked for yet.
+    /// Datagrams of a run that were not taken yet.
     came: VecDeque<Vec<u8>>,
 }
 
@@ -43,17 +43,17 @@ impl Entrance {
         Entrance { exit, peer, came: VecDeque::new() }
     }
 
-    /// Opens the control stream, whose client says this at once.
+    /// Opens the control stream, whose client sends this at once.
     pub fn open(&mut self, first: &[u8]) {
         self.peer.send(&Frame::new(kind::OPEN, CONTROL, &[&OPEN_HEAD, first].concat()));
     }
 
-    /// What the client says.
+    /// Sends data of the client.
     pub fn say(&mut self, data: &[u8]) {
         self.peer.send(&Frame::new(kind::DATA, CONTROL, data));
     }
 
-    /// The request that the exit asks a port by, which is for `transport`.
+    /// The exit's request for a port, which is for `transport`.
     pub fn asked(&mut self, transport: u8) -> [u8; 4] {
         let frame = self.peer.receive_kind(kind::LISTEN);
         assert_eq!((frame.stream, frame.flags), (CONTROL, 0));
@@ -67,7 +67,7 @@ impl Entrance {
         self.peer.send(&Frame::new(kind::LISTENING, CONTROL, &payload));
     }
 
-    /// Somebody has come in by the port.
+    /// A client has connected to the port.
     pub fn come(&mut self, stream: u32, request: [u8; 4], transport: u8) {
         let client = address(SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 1), 40_000));
         let control = CONTROL.to_be_bytes();

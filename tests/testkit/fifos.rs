@@ -8,13 +8,13 @@ use tempfile::TempDir;
 use super::program::Program;
 use super::protocol::Protocol;
 
-/// The FIFOs, in a directory that is gone afterwards.
+/// The FIFOs, in a directory that is removed on drop.
 pub struct Fifos {
     dir: TempDir,
 }
 
 impl Fifos {
-    /// New ones, that nobody has opened.
+    /// New ones, not opened by any process.
     pub fn new() -> Fifos {
         let dir = tempfile::Builder::new().prefix("sockmux-uring-").tempdir();
         let fifos = Fifos { dir: dir.expect("a temporary directory") };

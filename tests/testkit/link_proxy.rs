@@ -99,7 +99,7 @@ impl Drop for LinkProxy {
             state.stopping = true;
             state.generation += 1;
         });
-        // Wakes the accepting thread; when that fails it is gone already.
+        // Wakes the accepting thread; if that fails, it has already ended.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -194,7 +194,7 @@ impl Joined {
     /// they do after at most one [`GLANCE`].
     fn reset(&self) {
         for stream in [&self.client, &self.server] {
-            // A socket that is gone already needs no reset.
+            // A socket that is closed already needs no reset.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
         self.broken.store(true, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What a child process writes to its standard error, read by a thread, waited for by tests.
+//! The standard error of a child process, read by a thread and awaited by tests.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex};

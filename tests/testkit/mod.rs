@@ -1,5 +1,5 @@
-//! What the tests share. For whole programs: the real binary as a child process, a tunnel of two of
-//! them, plain servers and clients whose every byte is checked, a proxy that spoils the persistent
+//! Shared parts of the tests. For whole programs: the real binary as a child process, a tunnel of two of
+//! them, plain servers and clients whose every byte is checked, a proxy that damages the persistent
 //! connection on demand, and real services. For sessions under virtual time, and the fuzz targets:
 //! [`pure`]. For both: [`recording`].
 
@@ -38,12 +38,11 @@ use std::time::{Duration, Instant};
 /// debug build on a busy machine of two cores; reached only when something is broken.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long what is blocked is looked at. A kernel that has to drop what a full socket was sent sends it
-/// again after 0.2 s, 0.4 and 0.8: for so long nothing moves although nobody is blocked.
+/// How long a count must not change to be taken for blocked. A segment that a full socket had to drop is
+/// retransmitted after 0.2 s, 0.4 and 0.8: for so long nothing moves although no side is blocked.
 pub const STILL: Duration = Duration::from_secs(2);
 
-/// Waits until `count` has not grown for a while, whoever makes it grow being blocked, and says what it
-/// is then.
+/// Waits until `count` has not grown for a while, because its source is blocked, and returns it.
 pub fn wait_until_still(count: impl Fn() -> u64) -> u64 {
     loop {
         let before = count();

@@ -27,7 +27,7 @@ pub fn connect_from(own: &str, address: SocketAddr) -> std::io::Result<TcpStream
     Ok(bounded(socket.into()))
 }
 
-/// A connection from `own` that ends without its having said anything, by a reset.
+/// A connection from `own` that is reset before it has received a byte.
 pub fn refused(own: &str, address: SocketAddr) {
     match connect_from(own, address) {
         Ok(mut stream) => assert_eq!(read_to_end_of(&mut stream, DEADLINE), Ended::Reset),
@@ -75,7 +75,7 @@ pub fn read_to_end_of(stream: &mut TcpStream, deadline: Duration) -> Ended {
     }
 }
 
-/// Resets a connection: what was not read, and what has not arrived, is lost.
+/// Resets a connection: unread data, and data in flight, is lost.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a linger time can be set");
 }
@@ -95,8 +95,8 @@ pub fn is_turned_away(address: SocketAddr) {
     }
 }
 
-/// Sends `count` bytes of the pattern of `seed` to an echo server and checks what comes back,
-/// sending and receiving at the same time.
+/// Sends `count` bytes of the pattern of `seed` to an echo server and checks the echo, sending and
+/// receiving at the same time.
 pub fn check_echo(stream: &TcpStream, seed: u64, count: u64) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -113,8 +113,8 @@ pub fn check_new_echo(address: SocketAddr, seed: u64, count: u64) {
     check_echo(&connect(address), seed, count);
 }
 
-/// A port on `ip` that nobody listens on now, and no connection begins at: below those that the kernel
-/// gives. Each is given out once; other tests that run now begin elsewhere.
+/// A port on `ip` without a listener now, and below the kernel's ephemeral ones. Each is given out once;
+/// test processes that run at the same time start at different ports.
 pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
     const PORTS: std::ops::Range<u32> = 10_000..20_000;
     static GIVEN: AtomicU32 = AtomicU32::new(0);

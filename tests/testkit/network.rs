@@ -1,4 +1,4 @@
-//! A network of the test's own, where it may set what belongs to the whole machine otherwise.
+//! A network of the test's own, with its own settings of the network stack.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -10,11 +10,10 @@ use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
 
 /// Puts the calling thread, and with it the threads and processes that it starts from now on, into
-/// a new network namespace whose only device is a loopback with this MTU. It goes with the last of
-/// them.
+/// a new network namespace whose only device is a loopback with this MTU. It ends with the last of them.
 ///
 /// # Panics
-/// If whoever runs the test is not root.
+/// If the test does not run as root.
 pub fn enter_new(loopback_mtu_bytes: u32) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| {
         panic!("a network namespace is needed, for which run this as root: {e}")
@@ -33,8 +32,8 @@ fn run(program: &str, words: &[&str]) {
     assert!(status.success(), "{program} {words:?}: {status}");
 }
 
-/// Names that the calling thread, and what it starts from now on, finds in place of those of
-/// `/etc/hosts`.
+/// The content of `/etc/hosts` for the calling thread, and for threads and processes that it starts from
+/// now on.
 pub struct Hosts {
     file: tempfile::NamedTempFile,
 }
@@ -44,7 +43,7 @@ impl Hosts {
     /// names.
     ///
     /// # Panics
-    /// If whoever runs the test is not root.
+    /// If the test does not run as root.
     pub fn enter(lines: &[(&str, &str)]) -> Hosts {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace is needed: run this as root");
         run("mount", &["--make-rprivate", "/"]);
@@ -54,18 +53,18 @@ impl Hosts {
         hosts
     }
 
-    /// Other names are asked for at this address, port 53.
+    /// Other names are looked up at this address, port 53.
     pub fn ask(&self, name_server: IpAddr) {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), format!("nameserver {name_server}\n")).expect("written");
-        // What is mounted stays when its name goes.
+        // The mount keeps the file when its name is removed.
         put_over("/etc/resolv.conf", file.path());
     }
 
     /// From now on the names are these.
     pub fn set(&self, lines: &[(&str, &str)]) {
         let text: String = lines.iter().map(|(ip, name)| format!("{ip} {name}\n")).collect();
-        // In place: the file itself is what is mounted. Whoever reads it meanwhile finds no name.
+        // In place, since the file itself is mounted. A read in between finds no name.
         std::fs::write(self.file.path(), text).expect("written");
     }
 }
@@ -80,7 +79,7 @@ pub fn sysctl(name: &str, value: &str) {
     std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
 }
 
-/// An address that answers nobody: its queue of connections is full, and what comes is dropped.
+/// An address that never answers: its accept queue is full, and further SYNs are dropped.
 pub struct SilentAddress {
     _listener: Socket,
     _queued: TcpStream,

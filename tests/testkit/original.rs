@@ -1,7 +1,7 @@
 //! The original at the other end, played by hand and as strict as it is: it answers no CLOSE that meets
 //! its own, gives ids out again at once, lets too many streams break its tunnel, leaves Nagle on, and
-//! on a device says HELLO once. What it would not survive, or would take for another stream's, is
-//! a fault that ends its tunnel.
+//! on a device sends HELLO once. A frame that it would not survive, or would take for another stream's,
+//! is a fault that ends its tunnel.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -26,19 +26,19 @@ const STREAMS_MAX: usize = 61;
 /// HELLOs that it answers on a device before its process ends.
 const HELLOS_MAX: usize = 100;
 
-/// Payload of a packet to a peer that has not said its packet size.
+/// Payload of a packet to a peer that has not sent its packet size.
 const UNSAID_BYTES: usize = 504;
 
 const TEXT: &[u8] = b"98304 127.0.0.1:40000 127.0.0.1:9023\0";
 
-/// What its servers do.
+/// Behaviour of its servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// Say what they hear.
+    /// Echo.
     Echo,
     /// Answer each line.
     Pong,
-    /// Take lines and say nothing.
+    /// Read without answering.
     Sink,
 }
 
@@ -78,7 +78,7 @@ struct State {
     manners: Manners,
     streams: BTreeMap<u16, Stream>,
     clients: u64,
-    /// What they have heard, also behind the ends of their streams.
+    /// The data received by them, kept after the ends of their streams.
     heard: BTreeMap<u64, Vec<u8>>,
     hellos: usize,
     answers: usize,
@@ -142,7 +142,7 @@ impl Original {
         original
     }
 
-    /// It reads and writes these, and says HELLO at once.
+    /// It reads and writes these, and sends HELLO at once.
     fn begin(
         mut input: impl Read + Send + 'static,
         output: impl Write + Send + 'static,
@@ -205,7 +205,7 @@ impl Original {
         self.wait("its hello is done", |state| (state.answers > 0).then_some(()));
     }
 
-    /// A client of its own comes in and says this: the client's number.
+    /// A client of its own connects and sends this; returns the client's number.
     pub fn open(&self, first: &[u8]) -> u64 {
         let mut state = self.shared.lock();
         state.clients += 1;
@@ -305,7 +305,7 @@ impl Write for Device {
 }
 
 impl Shared {
-    /// Also behind a panic of whoever had it.
+    /// Also after a panic of a thread that held it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -356,7 +356,7 @@ impl State {
                     self.send(&Frame::new(kind::SET_OPTION, NO_ID, NO_ID, &[2, 1, 0]));
                 }
             }
-            // What comes before is read and thrown away.
+            // Earlier packets are read and discarded.
             _ if self.answers == 0 => {}
             kind::SET_OPTION => {
                 if let [3, high, low] = *frame.payload {

@@ -1,5 +1,5 @@
-//! Bytes that say where they belong: each is a function of a seed and its offset, so a reader
-//! notices one that is lost, doubled, swapped, or from another stream.
+//! Bytes that identify their position: each is a function of a seed and its offset, so a reader
+//! notices one that is lost, duplicated, swapped, or from another stream.
 
 use std::io::{Read, Write};
 
@@ -44,7 +44,7 @@ impl Pattern {
         bytes
     }
 
-    /// Panics unless `got` is exactly what comes next.
+    /// Panics unless `got` is exactly the next part.
     pub fn check(&mut self, got: &[u8]) {
         let start = self.offset;
         let expected = self.take(got.len());

@@ -73,18 +73,18 @@ pub struct Peer {
     pub stream: TcpStream,
 }
 
-/// What a peer says first.
+/// The first packet of a peer.
 pub fn hello(kind: u8) -> Frame {
     Frame::new(kind, 0, 0, b"20020101-000000.000000 scripted\0")
 }
 
 impl Peer {
-    /// Connects to a receptor and says hello as the original does.
+    /// Connects to a receptor and sends the original's hello.
     pub fn join(receptor: SocketAddr) -> Peer {
         Peer::greet(connect(receptor))
     }
 
-    /// The next connector to dial `listener`: says hello to it as the original does.
+    /// The next connector that dials `listener`, after the original's hello to it.
     pub fn accept(listener: &TcpListener) -> Peer {
         let (stream, _) = listener.accept().expect("a connector dials");
         Peer::greet(bounded(stream))
@@ -95,7 +95,7 @@ impl Peer {
         for frame in [hello(kind::HELLO), hello(kind::HELLO_OK), hello(kind::HELLO_OK)] {
             peer.send(&frame);
         }
-        // One HELLO and two HELLOOK come from each side; what follows is ours to ask for.
+        // One HELLO and two HELLOOK come from each side; the test reads the rest.
         let mut answers = 0;
         while answers < 2 {
             let frame = peer.receive().expect("the other end says hello");

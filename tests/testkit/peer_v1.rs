@@ -65,7 +65,7 @@ impl Frame {
     }
 }
 
-/// A frame's header, which may claim what it likes.
+/// A frame's header, valid or not.
 pub fn header(kind: u8, flags: u16, stream: u32, payload_bytes: u32) -> Vec<u8> {
     let mut bytes = vec![MAGIC, kind];
     bytes.extend(flags.to_be_bytes());

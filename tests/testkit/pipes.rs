@@ -1,4 +1,4 @@
-//! Pipes that stand still.
+//! Pipes that are blocked.
 
 use std::io::{PipeReader, PipeWriter, Write};
 

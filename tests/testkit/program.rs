@@ -20,7 +20,7 @@ pub struct Program {
     child: Child,
     log: Arc<Log>,
     exit: Option<ExitStatus>,
-    /// What it must run on, if this run of the tests says so.
+    /// The engine that it must report, if this run of the tests sets one.
     engine: Option<&'static str>,
 }
 
@@ -55,8 +55,8 @@ impl Program {
         Program::start_by(words, None, engine::spawn_refused)
     }
 
-    /// Starts the program with two listening sockets as descriptors 3 and 4, as systemd does, and
-    /// with what the environment says of them: `LISTEN_FDS=...` and others.
+    /// Starts the program with two listening sockets as descriptors 3 and 4, as systemd does, and with
+    /// the environment for them: `LISTEN_FDS=...` and others.
     pub fn start_with_sockets(words: &[&str], open: [OwnedFd; 2], environment: &str) -> Program {
         let leg = Leg::current();
         // The shell's process becomes the program's.
@@ -81,11 +81,10 @@ impl Program {
         Program::start_command(shell, words, Some(leg.engine()), |command| leg.spawn(command))
     }
 
-    /// Starts the program as process 1 of a container (a namespace of processes), whose parent is
-    /// what this gives.
+    /// Starts the program as process 1 of a container (a PID namespace), and returns its parent.
     ///
     /// # Panics
-    /// If whoever runs the test is not root.
+    /// If the test does not run as root.
     pub fn start_as_process_1(words: &[&str]) -> Program {
         let (program, leg) = (command(), Leg::current());
         let mut unshare = Command::new("unshare");
@@ -145,8 +144,7 @@ impl Program {
             .unwrap_or_else(|| panic!("`{}` never logged {what}", self.words))
     }
 
-    /// Waits for an event whose `reason` field says why something was closed or refused, and
-    /// gives the reason.
+    /// Waits for an event about something that was closed or refused, and returns its `reason`.
     pub fn wait_for_reason(&self, message: &str) -> String {
         let event = self.wait_for(message);
         match event["reason"].as_str() {
@@ -199,13 +197,13 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).expect("the child can be signalled");
     }
 
-    /// `kill -9`, and waits until the process is gone.
+    /// `kill -9`, and waits until the process has ended.
     pub fn kill_9(&mut self) {
         self.signal(Signal::KILL);
         self.wait_exit(DEADLINE);
     }
 
-    /// Lets the process stand still.
+    /// Stops the process (SIGSTOP).
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
@@ -277,8 +275,8 @@ impl Program {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process runs").count()
     }
 
-    /// How many of them are sockets. Where bulk passes this says what a stream has left behind: the
-    /// pipes that it was spliced through are kept for the next.
+    /// How many of them are sockets. After bulk this counts the leftovers of a stream, since the pipes of
+    /// its splices are kept for the next one.
     pub fn sockets(&self) -> usize {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
         let is_socket = |path: std::path::PathBuf| {
@@ -298,8 +296,8 @@ impl Program {
         assert!(used < LOOKED_AT / 10, "`{}` used {used:?} of {LOOKED_AT:?}", self.words);
     }
 
-    /// Panics where a field of the log is what `{:?}` makes of a structure or an `Option`. What
-    /// commands are and say is theirs.
+    /// Panics if a field of the log is the `{:?}` of a structure or an `Option`. The output and names of
+    /// commands are exempt.
     fn check_fields(&self) {
         for event in self.log.events() {
             let fields = event.as_object().into_iter().flatten();

@@ -1,11 +1,11 @@
 //! The protocol that two of ours speak with each other.
 
-/// What the tests of the whole program are run in.
+/// Protocols of the tests of whole programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// SockMux 1, which two of ours speak unless they are told otherwise.
+    /// SockMux 1, the default of native peers.
     V1,
-    /// SockMux 0.3 with what two of ours add to it.
+    /// SockMux 0.3 with the extensions of native peers.
     V03,
 }
 
@@ -18,7 +18,7 @@ impl Protocol {
         }
     }
 
-    /// The words that make one end, and so both, speak it. None for what needs none.
+    /// The words that make one end, and so both, speak it. None for the default.
     pub fn words(self) -> Option<String> {
         match self {
             Protocol::V1 => None,

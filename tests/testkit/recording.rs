@@ -69,7 +69,7 @@ impl Packet {
         std::str::from_utf8(&self.payload[..end]).expect("text of a recording")
     }
 
-    /// What stands behind the text.
+    /// The bytes behind the text.
     pub(crate) fn behind_text(&self) -> &[u8] {
         self.payload.get(self.text().len() + 1..).unwrap_or(&[])
     }
@@ -80,14 +80,14 @@ impl Packet {
     }
 }
 
-/// Who spoke.
+/// The sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Connector,
     Receptor,
 }
 
-/// What happened, in the order of the recording.
+/// The events, in the order of the recording.
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     Packet(Role, Packet),

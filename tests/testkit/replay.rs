@@ -1,7 +1,7 @@
 //! Plays one end of a recording to the real binary, in the place of the original.
 //!
-//! What the recorded end says is sent as it was, but for the ids that the binary chose and for
-//! SENT, which answers what the binary really sent: it may cut its data into other pieces.
+//! The frames of the recorded end are sent as they were, but for the ids that the binary chose and for
+//! SENT, which answers the binary's own data: it may split its data differently.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::stories::{Act, End, Recorded, Trace, first_data};
 /// Four packets of the greatest size: past this the original waits for SENT.
 const UNACKNOWLEDGED_BYTES: usize = 4 * 16384;
 
-/// What the binary has said about one stream so far.
+/// The binary's frames of one stream so far.
 #[derive(Default)]
 struct Seen {
-    /// The binary's id of the stream, once it has said CONNECT or CONNECTED.
+    /// The binary's id of the stream, once it has sent CONNECT or CONNECTED.
     id: Option<u16>,
     /// Text of its CONNECT or CONNECTED.
     text: String,
@@ -27,7 +27,7 @@ struct Seen {
     /// Where each piece of it ends.
     ends: Vec<usize>,
     urgent: Vec<u8>,
-    /// What it has acknowledged of ours.
+    /// Bytes of ours that it has acknowledged.
     acknowledged: usize,
     closes: usize,
     closeds: usize,
@@ -116,8 +116,8 @@ impl<'t> Replay<'t> {
         self.finish()
     }
 
-    /// Sends what the played end said at this point, once the binary has said what had been said
-    /// before.
+    /// Sends the played end's frame at this point, once the binary has sent its recorded frames before
+    /// it.
     fn say(&mut self, recorded: &Recorded, nth: usize) {
         let mut frame = recorded.frame.clone();
         let Some(stream) = recorded.stream else {
@@ -137,7 +137,7 @@ impl<'t> Replay<'t> {
         }
         self.read_until(|replay| replay.seen[stream].data.len() >= before);
         if frame.kind == kind::CLOSE && frame.sender != NO_ID {
-            // Everything was written to the local socket, and said to be.
+            // Everything was written to the local socket, and acknowledged.
             self.read_until(|replay| replay.seen[stream].acknowledged == replay.said[stream].sent);
         }
         if frame.kind == kind::SEND {
@@ -261,8 +261,7 @@ impl<'t> Replay<'t> {
         self.said.iter().rposition(live).unwrap_or_else(|| panic!("no such stream: {frame:?}"))
     }
 
-    /// Waits for what is still to come, then compares all that the binary said with what was
-    /// recorded in its place.
+    /// Waits for the remaining frames, then compares all frames of the binary with those recorded.
     fn finish(mut self) -> Peer {
         let binary = self.played.other();
         let packet_size = vec![3, 0x40, 0];

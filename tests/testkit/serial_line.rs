@@ -1,9 +1,8 @@
-//! A serial line between two devices, in the place of a cable with a UART at each end: so fast, as
-//! bad as wanted, to be cut and unplugged.
+//! A serial line between two devices, in place of a cable with a UART at each end, with a rate and an
+//! error rate. It can be cut and unplugged.
 //!
-//! The devices are pseudo terminals. A relay takes what is written to one and gives it to the
-//! other, spoiled from a seed: what becomes of a byte depends on the seed and on how many came
-//! before it, not on when it comes.
+//! The devices are pseudo terminals. A relay carries the bytes between them, damaged from a seed: the
+//! fate of a byte depends on the seed and on the number of bytes before it, not on the time.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -19,12 +18,11 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tempfile::TempDir;
 
-/// How often the relay looks: what it adds to a byte's time, at most, on a machine that is not busy.
+/// Interval of the relay: the most that it adds to a byte's time on an idle machine.
 const TICK: Duration = Duration::from_micros(500);
 
-/// Bytes that a direction holds, besides what the kernel holds for the writer (some 11 KiB): those
-/// of a usual UART driver, and what a fast line carries while a busy machine keeps the relay from
-/// running.
+/// Bytes that a direction buffers, besides the kernel's buffer for the writer (some 11 KiB): those of a
+/// usual UART driver, and those of a fast line while a busy machine does not schedule the relay.
 const HELD_BYTES_MIN: usize = 4096;
 /// See [`HELD_BYTES_MIN`].
 const HELD: Duration = Duration::from_millis(50);
@@ -69,7 +67,7 @@ pub struct Faults {
     pub pause_millis_max: u64,
 }
 
-/// What became of the bytes of one direction, in bytes if nothing else is said.
+/// The fate of the bytes of one direction, in bytes unless noted otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Taken from the device that they were written to.
@@ -82,13 +80,13 @@ pub struct Counts {
     pub repeated: u64,
     /// How often nothing passed for a while.
     pub pauses: u64,
-    /// Lost because the line was cut, or nobody had the other device open.
+    /// Lost because the line was cut, or the other device was not open.
     pub unheard: u64,
     /// Given to the other device, repeated ones too.
     pub given: u64,
 }
 
-/// The line; its devices are gone after drop.
+/// The line; its devices are removed on drop.
 pub struct SerialLine {
     devices: TempDir,
     shared: Arc<Shared>,
@@ -103,7 +101,7 @@ struct Shared {
 struct State {
     /// The master sides, `None` while unplugged.
     ends: [Option<OwnedFd>; 2],
-    /// What comes from each end.
+    /// The direction from each end.
     directions: [Direction; 2],
     cut: bool,
     stopping: bool,
@@ -142,13 +140,13 @@ impl SerialLine {
         })
     }
 
-    /// What became of the bytes written to a device since the start.
+    /// The counts of the bytes written to a device since the start.
     pub fn counts_from(&self, end: End) -> Counts {
         self.state().directions[end as usize].counts
     }
 
-    /// Takes a device away, as a USB adapter that is pulled out: who has it open finds it hung up,
-    /// and its name is gone. What was on the line is lost.
+    /// Removes a device, as a USB adapter that is pulled out: processes that have it open find it hung
+    /// up, its name is removed, and bytes on the line are lost.
     pub fn unplug(&self, end: End) {
         let mut state = self.state();
         std::fs::remove_file(self.path(end)).expect("the device is plugged in");
@@ -166,7 +164,7 @@ impl SerialLine {
         state.ends[end as usize] = Some(master);
     }
 
-    /// From now on nothing passes: what is written goes out and arrives nowhere.
+    /// From now on all bytes written are lost.
     pub fn cut(&self) {
         self.state().cut = true;
     }
@@ -210,7 +208,7 @@ fn new_device() -> (OwnedFd, PathBuf) {
 }
 
 impl Shared {
-    /// The relay: carries both ways until it is told to stop.
+    /// The relay: carries both ways until it is stopped.
     fn carry(&self) {
         let mut state = self.state.lock().unwrap();
         while !state.stopping {
@@ -265,7 +263,7 @@ impl Direction {
         }
     }
 
-    /// Takes what was written, as far as there is room for it.
+    /// Reads written bytes, as far as there is room for them.
     fn take(&mut self, from: Option<&OwnedFd>, now: Instant) {
         let Some(from) = from else { return };
         // A line that was idle begins now; one that was not goes on, also when we were kept from
@@ -278,7 +276,7 @@ impl Direction {
             let room = buffer.len().min(self.held_bytes_max - self.held.len());
             match read(from, &mut buffer[..room]) {
                 Ok(0) | Err(Errno::AGAIN) => break,
-                // Nobody has the device open.
+                // No process has the device open.
                 Err(Errno::IO) => break,
                 Ok(got) => {
                     self.counts.taken += got as u64;
@@ -289,7 +287,7 @@ impl Direction {
         }
     }
 
-    /// Gives what has come over the line by now; without a `to` it goes nowhere.
+    /// Delivers the bytes that have crossed the line by now; without a `to` they are lost.
     fn give(&mut self, to: Option<&OwnedFd>, now: Instant) {
         let to = to.filter(|to| is_open(to));
         if !self.deliver(to) {
@@ -340,8 +338,7 @@ impl Direction {
         true
     }
 
-    /// Hands over what arrived; false if some of it has to wait for the reader, as it would with
-    /// flow control.
+    /// Writes arrived bytes; false if some of them have to wait for the reader, as with flow control.
     fn deliver(&mut self, to: Option<&OwnedFd>) -> bool {
         let mut done = 0;
         while done < self.arrived.len() {
@@ -352,7 +349,7 @@ impl Direction {
             };
             match write(to, &self.arrived[done..]) {
                 Ok(0) | Err(Errno::AGAIN) => break,
-                // Closed just now: the next look finds nobody.
+                // Closed just now, as the next iteration finds.
                 Err(Errno::IO) => break,
                 Ok(wrote) => {
                     self.counts.given += wrote as u64;

@@ -16,8 +16,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `bind` and gives each connection to `serve`, whose error just ends that
-    /// connection: what went wrong shows at the client.
+    /// Listens on `bind` and serves each connection by `serve`, whose error just ends that connection:
+    /// the client notices.
     pub fn start(
         bind: &str,
         serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
@@ -40,7 +40,7 @@ impl Server {
         Server { address, served, stopping }
     }
 
-    /// Sends back what it gets, until end of data.
+    /// Echoes until the end of data.
     pub fn echo() -> Server {
         Server::echo_on("127.0.0.1:0")
     }
@@ -84,7 +84,7 @@ impl Server {
         })
     }
 
-    /// Takes and gives patterns both ways at once, as an [`Exchange`] asks for.
+    /// Receives and sends patterns at the same time, as an [`Exchange`] requests.
     pub fn exchange() -> Server {
         Server::start("127.0.0.1:0", serve_exchange)
     }
@@ -103,12 +103,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread; when that fails it is gone already.
+        // Wakes the accepting thread; if that fails, it has already ended.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-/// Sends back what comes, until end of data.
+/// Echoes until the end of data.
 pub fn serve_echo(mut stream: TcpStream) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -132,7 +132,7 @@ pub struct Exchange {
     pub down_bytes: u64,
 }
 
-/// What the server says after the last byte went both ways and was right.
+/// Sent by the server after all bytes of both directions were right.
 const VERDICT: &[u8] = b"ok";
 
 impl Exchange {

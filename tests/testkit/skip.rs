@@ -1,4 +1,4 @@
-//! Skipping of tests whose machine lacks what they need: rights, a device, a program.
+//! Skipping of tests whose requirements the machine lacks: rights, a device, a program.
 //!
 //! A skipped test passes for the test harness, so each is printed, with the count so far, past the
 //! harness's capture of output. Where the environment variable `CI` is set, it fails instead.
@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::testkit::services;
 
-/// What a test needs of its machine.
+/// A requirement of a test.
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
     /// Network and mount namespaces of its own.
@@ -31,7 +31,7 @@ impl From<&'static str> for Need {
     }
 }
 
-/// What is missing, and the remedy.
+/// The missing requirement, and the remedy.
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,7 +62,7 @@ fn can_create_namespaces() -> bool {
 /// Whether a need is not met, and the calling test skipped for it.
 ///
 /// # Panics
-/// If `CI` is set: what is not tested there is not tested at all.
+/// If `CI` is set: a test that is skipped there is never run.
 pub fn is_skipped(needs: &[Need]) -> bool {
     static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else { return false };

@@ -1,4 +1,4 @@
-//! Recordings of the original: frames, and what they tell of each stream.
+//! Recordings of the original: frames, and the events of each stream.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ pub struct Recorded {
     pub stream: Option<usize>,
 }
 
-/// What happens on one stream, as seen at its two ends.
+/// The events of one stream, as seen at its two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     Data(End, Vec<u8>),
@@ -95,7 +95,7 @@ impl Trace {
         self.stories[stream].acts.contains(&Act::Close(end))
     }
 
-    /// Adds a frame. `streams` tells which stream an end means by an id of its own.
+    /// Adds a frame. `streams` maps the ids of an end to streams.
     fn take(&mut self, streams: &mut HashMap<(End, u16), usize>, from: End, frame: Frame) {
         if frame.kind == kind::CONNECT {
             streams.insert((from, frame.sender), self.stories.len());
@@ -137,7 +137,7 @@ impl Trace {
     }
 }
 
-/// What stands behind the text of CONNECT or CONNECTED.
+/// The bytes behind the text of CONNECT or CONNECTED.
 pub fn first_data(frame: &Frame) -> &[u8] {
     let end = frame.payload.iter().position(|byte| *byte == 0).expect("a NUL ends the text");
     &frame.payload[end + 1..]

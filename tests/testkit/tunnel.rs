@@ -10,7 +10,7 @@ use super::net::connect;
 use super::program::Program;
 use super::protocol::Protocol;
 
-/// A receptor and a connector that have said hello to each other.
+/// A receptor and a connector whose tunnel is up.
 pub struct Tunnel {
     /// The end that accepted the persistent connection.
     pub receptor: Program,
@@ -46,8 +46,8 @@ impl Tunnel {
         (tunnel, proxy)
     }
 
-    /// Starts the connector to a receptor that runs already and is reached at `path`; both must
-    /// say that they speak `protocol`.
+    /// Starts the connector to a receptor that runs already and is reached at `path`; both must log
+    /// that they speak `protocol`.
     pub fn join<C: AsRef<str>>(
         protocol: Protocol,
         receptor: Program,

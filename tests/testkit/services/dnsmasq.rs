@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::{Service, free_address, new_dir, program};
 
-/// Starts a server that knows the addresses of these names, and asks nobody for others. It can also
-/// be reached as `localhost`.
+/// Starts a server that knows the addresses of these names, and forwards no queries for others. It can
+/// also be reached as `localhost`.
 pub fn start(names: impl Iterator<Item = (String, Ipv4Addr)>) -> Service {
     let dir = new_dir();
     let address = free_address();

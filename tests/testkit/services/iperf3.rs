@@ -16,8 +16,8 @@ pub fn start() -> Service {
     Service::start("iperf3", server, address, new_dir())
 }
 
-/// What a client says of a run of datagrams for two seconds towards `address`. A server that has not
-/// ended the run before is asked again.
+/// The client's report of two seconds of datagrams towards `address`. It retries while the server has
+/// not ended the test before.
 pub fn datagrams(address: SocketAddr, words: &[&str]) -> Value {
     let mut client = Command::new(program("iperf3"));
     client

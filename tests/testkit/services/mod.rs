@@ -1,5 +1,5 @@
-//! Real services on loopback, each with a directory of its own that is gone afterwards, ended
-//! when dropped. A test skips ([`skip`](super::skip)) or fails when a program is not installed, and names
+//! Real services on loopback, each with a directory of its own, ended and removed on drop.
+//! A test skips ([`skip`](super::skip)) or fails when a program is not installed, and names
 //! its Debian package.
 
 pub mod dnsmasq;
@@ -98,7 +98,7 @@ pub fn new_dir() -> TempDir {
     tempfile::Builder::new().prefix("sockmux-uring-").tempdir().expect("a temporary directory")
 }
 
-/// Makes `cert.pem` and `key.pem` in this directory: for `localhost`, and signed by nobody else.
+/// Makes `cert.pem` and `key.pem` in this directory: for `localhost`, and self-signed.
 fn new_certificate(dir: &Path) {
     let mut openssl = Command::new(program("openssl"));
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
@@ -180,8 +180,8 @@ fn postgres_places() -> Vec<PathBuf> {
     versions.into_iter().map(|(_, path)| path.join("bin")).collect()
 }
 
-/// Runs a client to its end within [`CLIENT_DEADLINE`]; panics with all it said unless it ends
-/// well. Gives its standard output.
+/// Runs a client to its end within [`CLIENT_DEADLINE`], and returns its standard output; panics with all
+/// its output if it fails.
 pub fn run(command: &mut Command) -> String {
     let output = output_of(command);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -202,7 +202,7 @@ pub fn output_of(command: &mut Command) -> Output {
     let (done, finished) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || {
         let output = child.wait_with_output().expect("the client can be waited for");
-        // Nobody listens when the deadline has passed.
+        // There is no receiver any more when the deadline has passed.
         let _ = done.send(());
         output
     });
@@ -220,8 +220,7 @@ pub fn output_of(command: &mut Command) -> Output {
     output
 }
 
-/// How many ports the process has open that anybody may come in by (`-t` for TCP, `-u` for UDP), as
-/// the kernel has it.
+/// Number of listening ports of the process (`-t` for TCP, `-u` for UDP), as the kernel reports it.
 pub fn open_ports(of: u32, kind: &str) -> usize {
     let mut ss = Command::new(program("ss"));
     let said = run(ss.args(["--no-header", "--listening", "--numeric", "--processes", kind]));

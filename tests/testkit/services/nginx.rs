@@ -12,8 +12,8 @@ pub fn start() -> Service {
     start_with("", "off")
 }
 
-/// The same for clients behind PROXY headers only. The file `access.log` of its directory says what
-/// they said: client, client's port, server, server's port.
+/// The same for clients behind PROXY headers only. The file `access.log` of its directory has the contents
+/// of the headers: client, client's port, server, server's port.
 pub fn start_behind_headers() -> Service {
     start_with("proxy_protocol", "access.log said")
 }
@@ -22,12 +22,12 @@ fn start_with(listening: &str, log: &str) -> Service {
     start_in(new_dir(), free_address(), listening, log, "")
 }
 
-/// In this directory: `listening` stands behind the address; `log` is where and how requests are
-/// logged; `more` is said of the server.
+/// In this directory. `listening` is appended to the address; `log` is the file and format of the log;
+/// `more` has further directives of the server.
 fn start_in(dir: TempDir, address: SocketAddr, listening: &str, log: &str, more: &str) -> Service {
     let path = dir.path().display();
     std::fs::create_dir(dir.path().join("www")).expect("a new directory");
-    // One process, as whoever runs the test: nothing to be given away to another user.
+    // One process, as the user of the test, so that no files have to be given to another user.
     let conf = format!(
         "daemon off;
 master_process off;
@@ -55,15 +55,14 @@ http {{
     let conf_path = dir.path().join("nginx.conf");
     std::fs::write(&conf_path, conf).expect("written");
     let mut server = Command::new(program("nginx"));
-    // Before it has read the configuration, nginx opens a log at its built-in place: `-e` says
-    // where instead.
+    // Before it has read the configuration, nginx opens a log at its built-in place, unless `-e` sets
+    // another.
     server.args(["-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(&conf_path);
     Service::start("nginx", server, address, dir)
 }
 
 /// Starts a server as [`start`] does, which can also be reached as `localhost`, and by TLS at the
-/// second address; its certificate, made for `localhost` and by nobody else, is `cert.pem` in its
-/// directory.
+/// second address. Its self-signed certificate for `localhost` is `cert.pem` in its directory.
 pub fn start_with_tls() -> (Service, SocketAddr) {
     let dir = new_dir();
     let (address, tls) = (free_address(), free_address());

@@ -49,7 +49,7 @@ pub fn client(name: &str, address: SocketAddr) -> Command {
     command
 }
 
-/// Runs SQL with `psql`; any error is one. Gives what it prints.
+/// Runs SQL with `psql`, and returns its output; any error fails.
 pub fn sql(address: SocketAddr, sql: &str) -> String {
     run(client("psql", address).args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]))
 }

@@ -10,7 +10,7 @@ use super::{Service, free_address, new_dir, program, run};
 /// start, which has not happened everywhere.
 const PRIVILEGE_SEPARATION_DIR: &str = "/run/sshd";
 
-/// Starts a server that lets in the user who runs the test, with the key `client_key`.
+/// Starts a server that admits the user of the test, with the key `client_key`.
 pub fn start() -> Service {
     let dir = new_dir();
     let address = free_address();
@@ -67,7 +67,7 @@ pub fn destination(through: SocketAddr) -> String {
     format!("{}@{}", user(), through.ip())
 }
 
-/// The name of the user who runs the test.
+/// The name of the user of the test.
 fn user() -> String {
     run(Command::new("id").arg("-un")).trim().to_owned()
 }

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use super::{Service, free_address, new_certificate, new_dir, program, run};
 
-/// Whom it lets in, with a password of this server's own: nobody else on this machine is served.
+/// The user that it admits, with a password of this server's own.
 pub const USER: &str = "anonymous";
 
-/// A server and what it is asked with.
+/// A server and its password.
 pub struct Ftpd {
     service: Service,
     password: String,
@@ -23,7 +23,7 @@ impl Ftpd {
         let (dir, address) = (new_dir(), free_address());
         let password = format!("{:016x}", fastrand::u64(..));
         write(dir.path().join("passwords"), format!("{password}\n")).expect("written");
-        // The server has only a user's rights in what it gives out, so that has to be in reach.
+        // The server has only a user's rights, so its files have to be accessible to that.
         for (name, mode) in
             [("", 0o711), ("files", 0o755), ("files/taken", 0o777), ("empty", 0o755)]
         {
@@ -35,7 +35,7 @@ impl Ftpd {
         }
         new_certificate(dir.path());
         let path = dir.path().display();
-        // One who is not root cannot be anybody else.
+        // Without root it cannot change the user.
         let as_other = run(Command::new("id").arg("-u")).trim() == "0";
         let launcher = if as_other { "NO" } else { "YES" };
         let conf = format!(
@@ -79,7 +79,7 @@ rsa_private_key_file={path}/key.pem
         self.service.address()
     }
 
-    /// What it gives out.
+    /// The directory of downloads.
     pub fn files(&self) -> PathBuf {
         self.service.dir().join("files")
     }

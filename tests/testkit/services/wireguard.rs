@@ -92,7 +92,7 @@ impl End {
 
     /// As [`End::bring_up`], in another new network.
     pub fn bring_up_elsewhere(&mut self) {
-        // A network lives as long as somebody in it.
+        // A network namespace lives as long as a process in it.
         let keeper = Command::new("unshare")
             .args(["--net", "sleep", "infinity"])
             .spawn()
@@ -116,7 +116,7 @@ impl End {
         command
     }
 
-    /// What iperf3 says of two seconds of TCP from the test's network to the device's.
+    /// The report of iperf3 of two seconds of TCP from the test's network to the device's.
     pub fn iperf3_from_here(&mut self) -> Value {
         let server = self
             .inside("iperf3")
@@ -130,7 +130,7 @@ impl End {
         let mut said = Value::Null;
         let answered = eventually(DEADLINE, || {
             let mut client = Command::new(program("iperf3"));
-            // Asked for JSON, it says there what went wrong: at first, that nobody listens yet.
+            // Its errors are in the JSON too: at first, that the server does not listen yet.
             let text = run(client.args(["-c", &self.inner_ip(), "-t", "2", "-J"]));
             said = serde_json::from_str(&text).expect("JSON, as asked for");
             said["error"].is_null()
