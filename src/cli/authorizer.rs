@@ -97,7 +97,7 @@ pub(crate) fn add(
 fn parse(value: &str) -> Result<Authorizer, Problem> {
     let list = value.strip_prefix("-list{").and_then(|rest| rest.rsplit_once('}'));
     let Some((users, behind)) = list else {
-        return Err(Problem::new("the value is no list of users", REMEDY));
+        return Err(Problem::new("the value is not a list of users", REMEDY));
     };
     let (protocols, is_for_all) = match behind.strip_prefix(':') {
         Some(words) => protocol_list(words)?,
@@ -139,8 +139,8 @@ fn protocol_list(text: &str) -> Result<(Vec<Proxy>, bool), Problem> {
             (_, Some(proxy)) if can_ask(proxy) => list.push(proxy),
             (_, Some(_)) => {
                 return Err(Problem::new(
-                    format!("the {word} proxy cannot ask for a user"),
-                    "leave it out, and say by RELIABLE= or behind its exit which hosts may use it",
+                    format!("the {word} proxy cannot authenticate users"),
+                    "leave it out, and limit its clients by RELIABLE= or by the exit's own list of hosts",
                 ));
             }
             _ => {
@@ -173,13 +173,13 @@ pub(crate) fn check(authorizers: &[Authorizer], exits: &[Exit]) -> Result<(), (u
     for (place, authorizer) in authorizers.iter().enumerate() {
         let is_of = |exit: &Exit| proxy_of(exit).is_some_and(|proxy| authorizer.is_of(proxy));
         if !exits.iter().any(is_of) {
-            let what = "nobody would be asked: no exit is a proxy that it is for";
-            let remedy = "leave it out, and say by RELIABLE=hosts who may connect";
+            let what = "it has no effect: it applies to no proxy of this process";
+            let remedy = "leave it out, and limit clients by RELIABLE=hosts";
             return Err((place, Problem::new(what, remedy)));
         }
         if let Some(exit) = exits.iter().find(cannot_ask).filter(|_| authorizer.is_for_all) {
             let what =
-                format!("{} can ask for no user, and lets in everybody", plain(&exit.source));
+                format!("{} authenticates no user, and admits all clients", plain(&exit.source));
             let remedy = "name the proxies that it is for behind the list, as in \
                           -list{...}:socks,http, or run the other exit in a process of its own";
             return Err((place, Problem::new(what, remedy)));
@@ -260,12 +260,12 @@ mod tests {
     fn faults_are_named_and_passwords_are_not() {
         let long = format!("-list{{{}:hunter2}}", "a".repeat(256));
         for (value, wanted) in [
-            ("", "no list of users"),
-            ("hunter2", "no list of users"),
-            ("-list", "no list of users"),
-            ("-lista:hunter2", "no list of users"),
-            ("-list{a:hunter2", "no list of users"),
-            ("-pam", "no list of users"),
+            ("", "not a list of users"),
+            ("hunter2", "not a list of users"),
+            ("-list", "not a list of users"),
+            ("-lista:hunter2", "not a list of users"),
+            ("-list{a:hunter2", "not a list of users"),
+            ("-pam", "not a list of users"),
             ("-list{}", "user 1 of the list has no colon"),
             ("-list{a:hunter2,hunter2}", "user 2 of the list has no colon"),
             ("-list{a:hunter2,:hunter2}", "user 2 of the list has an empty name"),
@@ -276,9 +276,9 @@ mod tests {
             ("-list{a:b},c:hunter2", "something else behind the list"),
             ("-list{a:b}:hunter2", "another word than socks, http and *"),
             ("-list{a:b}:", "another word than socks, http and *"),
-            ("-list{a:hunter2}:socks,telnet", "the telnet proxy cannot ask for a user"),
-            ("-list{a:hunter2}:ftp", "the ftp proxy cannot ask for a user"),
-            ("-list{a:hunter2}:socks4", "the socks4 proxy cannot ask for a user"),
+            ("-list{a:hunter2}:socks,telnet", "the telnet proxy cannot authenticate users"),
+            ("-list{a:hunter2}:ftp", "the ftp proxy cannot authenticate users"),
+            ("-list{a:hunter2}:socks4", "the socks4 proxy cannot authenticate users"),
         ] {
             let message = parse(value).unwrap_err().to_string();
             assert!(message.contains(wanted), "{value}: {message}");

@@ -344,7 +344,7 @@ impl Draft {
                 "leave /udp out: UDP ASSOCIATE opens its ports by itself".to_owned(),
             ),
             None if listen.is_empty() => (
-                "it is not said where its clients come in".to_owned(),
+                "there is no entrance for its clients".to_owned(),
                 format!("add -P[host]:port, as in -P:8080, or write {proxy},-in for an exit"),
             ),
             None => {
@@ -397,7 +397,7 @@ impl Draft {
             return Err(Failure::at(
                 word,
                 &Problem::new(
-                    "it is not said where clients of the plain relay come in",
+                    "there is no entrance for clients of the plain relay",
                     format!("add -P[host]:port{udp}, as in -P:8080{udp}"),
                 ),
             ));

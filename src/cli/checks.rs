@@ -101,7 +101,7 @@ pub(super) fn relay(
                 return Err(Failure::at(
                     own_word,
                     &Problem::new(
-                        format!("{at} and {offset:+}, as {word} has it, is no port"),
+                        format!("{at} and {offset:+}, as {word} has it, is not a port"),
                         "give ports that lead to one between 1 and 65535",
                     ),
                 ));

@@ -191,7 +191,7 @@ fn entrance_port(text: &str) -> Result<HostTest, Problem> {
     if let Some(port) = text.strip_suffix("/udp") {
         return Err(Problem::new(
             "a host list takes the number of the peer's entrance alone",
-            format!("write -P{}: the exit itself says that it is UDP", plain(port)),
+            format!("write -P{}: the exit itself is for UDP", plain(port)),
         ));
     }
     let port = match address::split_host(text)? {

@@ -141,7 +141,7 @@ impl InList {
         if !self.authorizers.iter().all(is_for) {
             return Err(Problem::new(
                 "AUTHORIZER= names users of a proxy that this exit is not",
-                "leave it out: SERVER=socks,-in(...) and SERVER=http,-in(...) can ask for users",
+                "leave it out: SERVER=socks,-in(...) and SERVER=http,-in(...) authenticate users",
             ));
         }
         if let Some(permit) = self.permits.first().filter(|_| proxy.is_none()) {

@@ -111,7 +111,7 @@ impl LinkWords {
                 (Some(receptor), foreground) => Err(Failure::at(
                     &receptor,
                     &Problem::new(
-                        "it is not said where to accept the persistent connection",
+                        "there is no address to accept the persistent connection at",
                         match foreground {
                             Some(_) => "add -A[host]:port, as in -A:9000",
                             None => "add -P[host]:port, as in -P:9000",

@@ -37,7 +37,7 @@ pub(crate) fn parse(value: &str, source: &str, lookup: &mut Lookup<'_>) -> Resul
 pub(crate) fn too_many() -> Problem {
     Problem::new(
         format!("there are {PERMITS_MAX} PERMITs already"),
-        "say more in one: its lists may have any length",
+        "combine some of them: their lists may have any length",
     )
 }
 
@@ -71,7 +71,7 @@ fn protocol_list(text: &str) -> Result<(Option<Vec<Proxy>>, Vec<String>), Proble
                 let nearest = suggest::nearest(word, ["socks", "http", "telnet", "ftp"]);
                 let or = nearest.map(|word| format!("; did you mean `{}`?", plain(word)));
                 return Err(Problem::new(
-                    format!("{} is no proxy's protocol, nor an exit's", quoted(word)),
+                    format!("{} is not a protocol of proxies or exits", quoted(word)),
                     format!(
                         "give socks, http, telnet, ftp, * or the word of an exit, which is \
                          tcprelay for DEST={}",
@@ -110,8 +110,8 @@ pub(crate) fn check(
         let is_for_calls = has_entrances && permit.is_of(Proxy::Ftp) && !is_lock;
         let is_for_exits = exits.iter().any(|exit| permit.is_of_word(&exit.protocol));
         if !is_for_calls && !is_for_exits {
-            let what = "it would shut out nobody: it is about no exit of this process";
-            let remedy = "say by RELIABLE=hosts who may connect, or name the protocol of an exit, \
+            let what = "it has no effect: it applies to no exit of this process";
+            let remedy = "limit clients by RELIABLE=hosts, or name the protocol of an exit, \
                           as in PERMIT=tcprelay:*:hosts for DEST=";
             return Err((place, Problem::new(what, remedy)));
         }
@@ -127,7 +127,7 @@ pub(crate) fn check_relay(permits: &[Permit], protocol: &str) -> Result<(), (usi
     match permits.iter().position(|permit| !permit.is_of_word(protocol)) {
         None => Ok(()),
         Some(place) => {
-            let what = "it would shut out nobody: it is not about the plain relay";
+            let what = "it has no effect: it does not apply to the plain relay";
             let remedy = format!("write PERMIT={protocol}:*:hosts, or RELIABLE=hosts");
             Err((place, Problem::new(what, remedy)))
         }
@@ -185,8 +185,8 @@ mod tests {
             ("socks:*", "has not three parts"),
             ("socks:[::1", "has not three parts"),
             ("sock:*:*", "did you mean `socks`?"),
-            ("gofer:*:*", "`gofer` is no proxy's protocol"),
-            (":*:*", "`` is no proxy's protocol"),
+            ("gofer:*:*", "`gofer` is not a protocol"),
+            (":*:*", "`` is not a protocol"),
             ("*::*", "an empty host"),
             ("*:*:", "an empty host"),
             ("*:10.0.0.1/33:*", "`/33` does not fit"),

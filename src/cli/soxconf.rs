@@ -148,7 +148,7 @@ fn protocol(version: &str) -> Result<u8, Problem> {
         "0.3" => Ok(0),
         "1" => Ok(1),
         _ => Err(Problem::new(
-            format!("{} is no protocol of ours", quoted(version)),
+            format!("{} is not a protocol of this program", quoted(version)),
             "give protocol:1 (where the peer offers it too) or protocol:0.3",
         )),
     }
@@ -160,7 +160,7 @@ fn congestion(name: &str) -> Result<Congestion, Problem> {
         "system" => Ok(Congestion::System),
         name if is_algorithm(name) => Ok(Congestion::Named(name.to_owned())),
         name => Err(Problem::new(
-            format!("{} is no congestion control", quoted(name)),
+            format!("{} is not a congestion control", quoted(name)),
             "give congestion:auto, congestion:system or a name such as congestion:cubic",
         )),
     }
@@ -172,7 +172,7 @@ fn bulk(way: &str) -> Result<Bulk, Problem> {
         "copy" => Ok(Bulk::Copy),
         "splice" => Ok(Bulk::Splice),
         _ => Err(Problem::new(
-            format!("{} is no way to move bulk", quoted(way)),
+            format!("{} is not a way to move bulk", quoted(way)),
             "give bulk:auto, bulk:copy or bulk:splice",
         )),
     }
@@ -222,7 +222,7 @@ fn request_ports(text: &str) -> Result<RangeInclusive<u16>, Problem> {
     match (number(first), number(last)) {
         (Some(first), Some(last)) if first <= last => Ok(first..=last),
         _ => Err(Problem::new(
-            format!("{} is no range of ports", quoted(text)),
+            format!("{} is not a range of ports", quoted(text)),
             format!("give FIRST-LAST within {REQUEST_PORT_MIN} to 65535, as in ports:20000-20099"),
         )),
     }
@@ -345,17 +345,17 @@ mod tests {
             ("udpflows:1k", "`1k` is not"),
             ("udpflows:99999999999999999999", "is not a number"),
             ("udpflows:1,udpflows:2", "already set to 1"),
-            ("ports", "`` is no range of ports"),
+            ("ports", "`` is not a range of ports"),
             ("ports:1023-2000", "give FIRST-LAST within 1024 to 65535"),
-            ("ports:2000-65536", "`2000-65536` is no range"),
-            ("ports:2001-2000", "`2001-2000` is no range"),
-            ("ports:2000-", "`2000-` is no range"),
-            ("ports:-2000", "`-2000` is no range"),
-            ("ports:2000-2001-2002", "is no range"),
-            ("ports:+2000", "is no range"),
+            ("ports:2000-65536", "`2000-65536` is not a range"),
+            ("ports:2001-2000", "`2001-2000` is not a range"),
+            ("ports:2000-", "`2000-` is not a range"),
+            ("ports:-2000", "`-2000` is not a range"),
+            ("ports:2000-2001-2002", "is not a range"),
+            ("ports:+2000", "is not a range"),
             ("ports:2000-2009,ports:2000", "already set to 2000-2009"),
             ("port:2000", "did you mean `ports`?"),
-            ("protocol", "`` is no protocol of ours"),
+            ("protocol", "`` is not a protocol of this program"),
             ("protocol:0", "give protocol:1"),
         ] {
             let message = read(&[value]).unwrap_err().to_string();

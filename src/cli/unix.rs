@@ -34,7 +34,7 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, Problem> {
     match text {
         "" => problem("no Unix socket is named".to_owned(), example),
         _ if text.starts_with(['@', '\0']) => problem(
-            format!("{} is an abstract name, which is open to everybody", quoted(text)),
+            format!("{} is an abstract name, which every user may connect to", quoted(text)),
             example,
         ),
         _ if text.contains('\0') => problem("there is a zero byte in the path".to_owned(), example),

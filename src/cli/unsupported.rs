@@ -76,15 +76,15 @@ pub(crate) fn without_foreground(option: &str) -> Problem {
 pub(crate) fn parameter(name: &str) -> Option<Problem> {
     let nearest = match name {
         "REJECT" => {
-            "say who may connect, as in RELIABLE=192.168.0.0/16, for each exit who may use it, as \
-             in DEST=host:port:192.168.0.0/16, and what proxies may reach, as in PERMIT=*:*:*"
+            "limit clients, as in RELIABLE=192.168.0.0/16, those of an exit, as \
+             in DEST=host:port:192.168.0.0/16, and destinations of proxies, as in PERMIT=*:*:*"
         }
         "STLS" | "TLSCONF" | "FCL" | "FSV" => {
             "run the persistent connection through an SSH tunnel or a VPN"
         }
         "CONNECT" | "MASTER" | "PROXY" | "SOCKS" | "SSLTUNNEL" | "SRCIF" | "ROUTE" | "FORWARD"
         | "SOCKMUX" | "MOUNT" | "CMAP" | "RESOLV" | "HOSTS" => {
-            "leave it out: SERVER=, PORT=, DEST=, TIMEOUT= and SOXCONF= are what there is"
+            "leave it out: SERVER=, PORT=, DEST=, TIMEOUT= and SOXCONF= are supported"
         }
         name if ADMINISTRATIVE.contains(&name) => {
             return Some(administration(&[format!("{name}=")]));

@@ -63,7 +63,7 @@ fn an_exit_has_its_own_users() {
     for (exit, wanted) in [
         ("SERVER=telnet,-in(+=users)", "AUTHORIZER= names users of a proxy that this exit is not"),
         ("SERVER=tcprelay://h:1,-in(+=users)", "AUTHORIZER= names users"),
-        ("SERVER=socks,-in(AUTHORIZER=-list{a:pw1)", "AUTHORIZER=...: the value is no list"),
+        ("SERVER=socks,-in(AUTHORIZER=-list{a:pw1)", "AUTHORIZER=...: the value is not a list"),
     ] {
         let message = message(&["-P9000", exit], file);
         assert!(message.contains(wanted), "{exit}: {message}");
@@ -94,18 +94,30 @@ fn what_is_not_as_it_seems_is_said() {
 fn users_that_nobody_would_be_asked_for_are_refused() {
     let socks = "SERVER=socks,-in:-:-P1080";
     for (words, list, wanted) in [
-        (&["-P9000", "DEST=h:1"][..], "", "nobody would be asked"),
-        (&["-P9000", "DEST=h:1"], ":socks", "nobody would be asked"),
-        (&["-P9000", "PORT=1"], "", "nobody would be asked"),
-        (&["-P1", "SERVER=tcprelay://h:1"], "", "nobody would be asked"),
-        (&["-P1/udp", "SERVER=udprelay://h:1"], ":http", "nobody would be asked"),
-        (&["-P9000", "SERVER=http,-in"], ":socks", "nobody would be asked"),
-        (&["-P9000", "SERVER=socks4,-in"], ":socks5", "nobody would be asked"),
-        (&["-P9000", socks, "DEST=h:1"], "", "DEST=h:1 can ask for no user, and lets in everybody"),
-        (&["-P9000", socks, "SERVER=ftp://h,-in"], ":*", "SERVER=ftp://h,-in can ask for no user"),
-        (&["-P9000", socks, "SERVER=exec:cat,-in"], "", "SERVER=exec:cat,-in can ask for no user"),
-        (&["-P9000", socks, "SERVER=socks4,-in"], "", "SERVER=socks4,-in can ask for no user"),
-        (&["-P9000", socks, "SERVER=telnet,-in"], "", "SERVER=telnet,-in can ask for no user"),
+        (&["-P9000", "DEST=h:1"][..], "", "applies to no proxy"),
+        (&["-P9000", "DEST=h:1"], ":socks", "applies to no proxy"),
+        (&["-P9000", "PORT=1"], "", "applies to no proxy"),
+        (&["-P1", "SERVER=tcprelay://h:1"], "", "applies to no proxy"),
+        (&["-P1/udp", "SERVER=udprelay://h:1"], ":http", "applies to no proxy"),
+        (&["-P9000", "SERVER=http,-in"], ":socks", "applies to no proxy"),
+        (&["-P9000", "SERVER=socks4,-in"], ":socks5", "applies to no proxy"),
+        (
+            &["-P9000", socks, "DEST=h:1"],
+            "",
+            "DEST=h:1 authenticates no user, and admits all clients",
+        ),
+        (
+            &["-P9000", socks, "SERVER=ftp://h,-in"],
+            ":*",
+            "SERVER=ftp://h,-in authenticates no user",
+        ),
+        (
+            &["-P9000", socks, "SERVER=exec:cat,-in"],
+            "",
+            "SERVER=exec:cat,-in authenticates no user",
+        ),
+        (&["-P9000", socks, "SERVER=socks4,-in"], "", "SERVER=socks4,-in authenticates no user"),
+        (&["-P9000", socks, "SERVER=telnet,-in"], "", "SERVER=telnet,-in authenticates no user"),
     ] {
         let file = format!("AUTHORIZER=-list{{a:secret}}{list}");
         let message = message(&[words, &["+=users"]].concat(), &file);
@@ -132,7 +144,7 @@ fn each_version_of_socks_has_its_users() {
 #[test]
 fn no_message_has_a_password() {
     for (line, wanted) in [
-        ("AUTHORIZER=-list{a:secret", "users:2: AUTHORIZER=...: the value is no list of users"),
+        ("AUTHORIZER=-list{a:secret", "users:2: AUTHORIZER=...: the value is not a list of users"),
         ("AUTHORIZER=secret", "users:2: AUTHORIZER=...: "),
         ("AUTHORIZER=-list{secret}", "user 1 of the list has no colon"),
         ("AUTHORIZER=\"-list{a:secret}", "the quote is not closed"),

@@ -80,7 +80,10 @@ fn plain_relays_that_follow_the_entrance() {
     }
     for (words, wanted) in [
         (["-P80,1000", "SERVER=tcprelay://h:-80"], "-P80,1000: *:80 and -80, as SERVER="),
-        (["-P60000-60001", "SERVER=tcprelay://h:+6000"], "is no port; give ports that lead to one"),
+        (
+            ["-P60000-60001", "SERVER=tcprelay://h:+6000"],
+            "is not a port; give ports that lead to one",
+        ),
         (["-P80", "SERVER=tcprelay://localhost:-"], "would connect to -P80 of this very process"),
         (["-P80,90", "SERVER=tcprelay://127.0.0.1:+10"], "would connect to -P80,90 of this very"),
     ] {
@@ -122,7 +125,7 @@ fn proxies_without_a_tunnel() {
     }
     // With a persistent connection they are exits, and have to be marked as such.
     for (words, wanted) in [
-        (&["SERVER=http"][..], "SERVER=http: it is not said where its clients come in"),
+        (&["SERVER=http"][..], "SERVER=http: there is no entrance for its clients"),
         (
             &["-P1/udp", "SERVER=socks"],
             "clients of a proxy come in by TCP, and -P1/udp takes in UDP",
@@ -136,8 +139,8 @@ fn proxies_without_a_tunnel() {
         (&["SERVER=sockmux://h:1", "SERVER=socks"], "which SERVER=sockmux://h:1 is about"),
         (&["-P1", "SERVER=http", "SERVER=tcprelay://h:1"], "which SERVER=http is about"),
         (&["-P1,1", "SERVER=http"], "are the same port"),
-        (&["-P1", "SERVER=http", "AUTHORIZER=-list{a:b}:socks"], "nobody would be asked"),
-        (&["-P1", "SERVER=ftp://h", "PERMIT=http:*:10.0.0.1"], "it would shut out nobody"),
+        (&["-P1", "SERVER=http", "AUTHORIZER=-list{a:b}:socks"], "applies to no proxy"),
+        (&["-P1", "SERVER=ftp://h", "PERMIT=http:*:10.0.0.1"], "it has no effect"),
         (&["-P1", "SERVER=ftp://"], "`ftp://` names no server"),
     ] {
         let message = refused(words);
@@ -193,7 +196,7 @@ fn ftp_clients_are_judged_where_they_come_in() {
         [&["-P1", "PORT=21", "PERMIT=http:*:*"][..], &["-P1", "DEST=h:1", "PERMIT=ftp:*:*"]]
     {
         let message = refused(words);
-        assert!(message.contains("it would shut out nobody"), "{message}");
+        assert!(message.contains("it has no effect"), "{message}");
     }
 }
 
@@ -211,7 +214,7 @@ fn permits_that_would_have_no_effect_are_refused() {
         &["-P1", "PORT=unix:/a", "PERMIT=*:*:10.0.0.0/8"],
     ] {
         let message = refused(words);
-        assert!(message.contains("it would shut out nobody"), "{words:?}: {message}");
+        assert!(message.contains("it has no effect"), "{words:?}: {message}");
         assert!(message.contains("RELIABLE=hosts"), "{words:?}: {message}");
     }
     for words in [
