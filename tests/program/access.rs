@@ -1,4 +1,4 @@
-//! Who may connect (`RELIABLE=`), by what name, and with how many streams at once (`MAXIMA=`).
+//! Admission of clients and peers: `RELIABLE=`, names of clients, and limits of streams (`MAXIMA=`).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -97,7 +97,7 @@ fn reliable_clients_at_an_exit(protocol: Protocol) {
     assert_eq!(server.served(), 2);
 }
 
-/// Every kind of exit that is no proxy, by what `PERMIT=` says of its clients.
+/// Every kind of exit that is no proxy, with its clients limited by `PERMIT=`.
 fn permitted_clients_at_an_exit(protocol: Protocol) {
     let (server, datagrams) = (Server::echo(), DatagramServer::echo());
     let dest = format!("DEST={}", server.address());
@@ -199,7 +199,7 @@ fn reliable_peers(protocol: Protocol) {
     let remedy = format!("add its address, or -P{} for any peer", address.port());
     assert!(reason.contains("RELIABLE=") && reason.contains(&remedy), "{reason}");
     assert_eq!(connector.count("tunnel up"), 0);
-    // The remedy: peers are let in by the port that they come in by, clients still by address.
+    // The remedy: peers are admitted by the port that they connect to, clients still by address.
     let address = free_port([127, 0, 0, 5].into());
     let reliable = format!("RELIABLE=127.0.0.77,-P{}", address.port());
     let open = start_receptor(&address.to_string(), &[dest, reliable]);
@@ -294,7 +294,7 @@ fn names_at_an_exit(protocol: Protocol) {
     for (client, name) in [(FIRST, "by name\n"), (SECOND, "others\n"), (FIRST, "by name\n")] {
         let mut stream = connect_from(client, tunnel.entrance()).expect("a connection");
         let mut said = vec![0; name.len()];
-        // What is sent at once waits until the name is known.
+        // First data waits until the name is known.
         stream.write_all(b"hello").expect("sent");
         stream.read_exact(&mut said).expect("the server's name");
         assert_eq!(String::from_utf8_lossy(&said), name);
@@ -363,7 +363,7 @@ fn clients_of_a_plain_relay_of_datagrams() {
     assert!(eventually(DEADLINE, is_refused), "a client without the name");
 }
 
-/// `.localnet` is what interfaces have when a client comes.
+/// `.localnet` is the networks of the interfaces when a client connects.
 #[test]
 fn localnet_is_this_machine_and_the_networks_that_it_is_in_now() {
     needs!(Namespaces, "ip");
@@ -402,7 +402,7 @@ fn localnet_is_this_machine_and_the_networks_that_it_is_in_now() {
     }
 }
 
-/// Both ends log it, and each says which of them lacks the exit.
+/// Both ends log it, and name the end that lacks the exit.
 #[test]
 fn a_stream_without_an_exit_names_the_end_that_lacks_it() {
     for (exits, words) in [

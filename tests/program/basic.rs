@@ -16,7 +16,7 @@ use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
-/// Reads the line that a [`Server::named`] says first.
+/// Reads the first line of a [`Server::named`].
 fn greeting(address: SocketAddr) -> String {
     let mut stream = connect(address);
     let mut line = Vec::new();
@@ -112,7 +112,7 @@ fn the_link_the_entrance_and_the_exit_on_ipv6(protocol: Protocol) {
     check_new_echo(entrance, 6, 100_000);
 }
 
-/// Whichever end was told to.
+/// At either end.
 #[test]
 fn either_end_can_keep_0_3() {
     let server = Server::echo();
@@ -246,7 +246,7 @@ fn the_server_may_speak_first(protocol: Protocol) {
 fn an_answer_arrives_whole_after_the_client_has_shut_down_its_sending_side(protocol: Protocol) {
     const ANSWER_BYTES: u64 = 4 << 20;
     let server = Server::line_answer();
-    // The time after which this server, which has nothing more to say, is told of the end.
+    // The time after which the end reaches this server, which has no more to send.
     let tunnel = Tunnel::start(
         protocol,
         &[&format!("DEST={}", server.address()), "TIMEOUT=lin:3"],
@@ -282,10 +282,10 @@ fn a_big_transfer_up_and_down(protocol: Protocol) {
 fn two_thousand_connections_leak_no_descriptor(protocol: Protocol) {
     let server = Server::echo();
     let tunnel = Tunnel::to(protocol, server.address());
-    // The first one may bring what is kept for ever.
+    // The first one may open descriptors that are kept for ever.
     check_new_echo(tunnel.entrance(), 0, 1000);
     let before = || (tunnel.receptor.descriptors(), tunnel.connector.descriptors());
-    // One still closing is gone in a moment: the smallest count is the resting one.
+    // Connections that are still closing end in a moment: the smallest count is the stable one.
     let (mut at_receptor, mut at_connector) = before();
     eventually(Duration::from_millis(500), || {
         let now = before();
@@ -309,7 +309,7 @@ fn two_thousand_connections_leak_no_descriptor(protocol: Protocol) {
 }
 
 fn urgent_data_arrives_as_urgent_data(protocol: Protocol) {
-    // Says what it has got at each step: TCP forgets an urgent byte when the data behind it is
+    // Reports each step: TCP forgets an urgent byte when the data behind it is
     // read first, so that is sent only then.
     let server = Server::start("127.0.0.1:0", |mut stream| {
         stream.read_exact(&mut [0; 6])?;

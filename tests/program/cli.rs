@@ -1,4 +1,4 @@
-//! The command line: what is refused, with which words and exit code, and what is printed.
+//! The command line: errors with their texts and exit codes, and printed output.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::testkit::{DEADLINE, eventually};
 /// Exit code of a command line that cannot be meant.
 const BAD_COMMAND_LINE: i32 = 2;
 
-/// Exit code when the command line is right and the machine says no.
+/// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
 /// How long a program may run that ends by itself; the demo in a debug build is the longest.

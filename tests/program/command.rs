@@ -44,7 +44,7 @@ fn process(program: &Program, nth: usize) -> u64 {
 
 fn is_there(process: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // One that nobody has waited for yet (whoever is init here) has ended all the same.
+    // A zombie that init has not waited for yet has ended, too.
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
@@ -58,7 +58,7 @@ fn status(program: &Program) -> String {
     ended["status"].as_str().unwrap_or_else(|| panic!("no status in {ended}")).to_owned()
 }
 
-/// Waits until the command has said this on its standard error.
+/// Waits until the command has written this to its standard error.
 fn has_said(program: &Program, line: &str) {
     program.wait_for_event(line, 1, |event: &Value| {
         event["message"] == "command said" && event["line"] == line
@@ -198,7 +198,7 @@ fn a_command_that_talks_nonsense_is_told_of() {
     near.check_idle();
 }
 
-/// However we end, and whatever the command thinks of signals, it does not stay behind.
+/// However we end, and although the command may ignore signals, it does not survive.
 #[test]
 fn the_command_ends_with_us() {
     // The second is not ended by a signal that it ignores.
@@ -209,7 +209,7 @@ fn the_command_ends_with_us() {
         assert_eq!(near.wait_exit(DEADLINE).code(), Some(0));
         assert!(is_gone(shell), "{carrier}");
     }
-    // Killed, and nothing can be said to it: `name` is what it has started by then.
+    // After SIGKILL the command gets no notice: `name` is the process that it has started by then.
     for (carrier, name) in [("exec sleep 1000", "sleep"), ("sleep 1000 | tac | sort", "tac")] {
         let mut near = start(carrier, &["TIMEOUT=acc:0"]);
         let shell = process(&near, 1);
@@ -236,7 +236,7 @@ fn members(group: u64) -> Vec<(u64, String)> {
     processes.filter_map(member).collect()
 }
 
-/// What a command starts in the background holds its standard output, and yet the tunnel ends.
+/// A background process of a command keeps its standard output open, and yet the tunnel ends.
 #[test]
 fn what_a_command_leaves_behind_does_not_keep_its_tunnel() {
     let near = start("sleep 1000 & exit 3", &["TIMEOUT=acc:0"]);

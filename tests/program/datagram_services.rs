@@ -22,8 +22,8 @@ fn question(number: u16) -> (String, Ipv4Addr) {
     (format!("q{number:04}.test"), Ipv4Addr::new(10, 20, high, low))
 }
 
-/// A thousand questions of `dig`, five from each of 200 addresses, eight at a time: each is
-/// answered to whoever asked.
+/// A thousand queries of `dig`, five from each of 200 addresses, eight at a time: each answer reaches
+/// its client.
 #[test]
 fn dig_asks_a_name_server() {
     needs!("dnsmasq", "dig");
@@ -37,7 +37,7 @@ fn dig_asks_a_name_server() {
     );
     let (idle, entrance) = (tunnel.receptor.descriptors(), tunnel.entrance());
     let dig = program("dig");
-    // An address that no other run of this has at the same time, and so ports that nobody has.
+    // An address that no other run of this test uses at the same time, and so free ports.
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 64 | high, middle, low);
     let next = Mutex::new(0..SOURCES);
@@ -88,8 +88,8 @@ fn iperf3_both_ways() {
         &[format!("DEST={}", server.address()), format!("DEST={}/udp", server.address())],
         &[format!("PORT={entrance},{entrance}/udp")],
     );
-    // 2 s of 5 Mbit/s in datagrams of 1,200 bytes are 1,041. iperf3's own socket takes some 90 of
-    // them: that is what it may be kept waiting for its processor.
+    // 2 s of 5 Mbit/s in datagrams of 1,200 bytes are 1,041. iperf3's own socket buffers some 90 of
+    // them, which bounds how long it may wait for its processor.
     let rate = ["-b", "5M", "-l", "1200"];
     for way in [&[][..], &["-R"]] {
         let said = iperf3::datagrams(entrance, &[&rate[..], way].concat());
@@ -109,7 +109,7 @@ fn logger_sends_to_a_syslog_receiver() {
     const LINES: usize = 200;
     let (tell, heard) = mpsc::channel();
     let server = DatagramServer::start("127.0.0.1:0", move |_, datagram, _| {
-        // Nobody listens when the test has failed.
+        // There is no receiver when the test has failed.
         let _ = tell.send(String::from_utf8_lossy(datagram).into_owned());
     });
     let tunnel = Tunnel::start(
@@ -135,9 +135,8 @@ fn logger_sends_to_a_syslog_receiver() {
     assert!(eventually(DEADLINE, || server.came() == LINES));
 }
 
-/// The protocol as every implementation of it speaks it; ours is one that needs nothing of the
-/// kernel but a device. It takes the tunnel for the way to its peer: what goes through it comes out
-/// in another network, where nothing else leads.
+/// WireGuard in an implementation that needs only a device of the kernel. It uses the tunnel as the path
+/// to its peer, whose device is in a network that cannot be reached otherwise.
 #[test]
 fn wireguard_between_two_networks() {
     needs!(Namespaces, Tun, "wireguard-go", "wg", "iperf3", "ip", "ping");

@@ -43,7 +43,7 @@ fn datagrams_of_every_size_keep_their_boundaries(protocol: Protocol) {
     let client = Client::of(tunnel.entrance());
     let sizes: &[usize] = match protocol {
         Protocol::V1 => &[1, 0, 1472, 9000, 65_507, 0, 7, 1],
-        // An empty one cannot be said in 0.3, and a packet takes so much.
+        // 0.3 cannot express an empty one, and this is the most in a packet.
         Protocol::V03 => &[1, 1472, 9000, 16_376, 7, 1],
     };
     for (number, &bytes) in sizes.iter().enumerate() {
@@ -70,7 +70,7 @@ fn a_burst_of_mixed_sizes_keeps_order_and_boundaries(protocol: Protocol) {
     let server = DatagramServer::echo();
     let tunnel = tunnel_to(protocol, server.address(), &[]);
     let client = Client::of(tunnel.entrance());
-    // Runs of equal sizes, with shorter, longer and (where they can be said) empty ones between.
+    // Runs of equal sizes, with shorter, longer and (where they are possible) empty ones between.
     let least = usize::from(protocol == Protocol::V03);
     let bytes = |number: u64| match number {
         0..100 => 64,
@@ -118,7 +118,7 @@ fn the_newest_of_many_clients_is_always_answered(protocol: Protocol) {
         client.check_echo(&datagram(number, 100));
         assert!(tunnel.receptor.descriptors() <= idle + TABLE + 1);
     }
-    // Its flow is long gone; the next datagram begins another.
+    // Its flow has ended; the next datagram begins another.
     oldest.check_echo(b"still there");
     let settled = || tunnel.receptor.descriptors() <= idle + TABLE;
     assert!(eventually(DEADLINE, settled), "{} descriptors", tunnel.receptor.descriptors());
@@ -179,7 +179,7 @@ fn flows_begin_anew_after_the_tunnel_was_down(protocol: Protocol) {
     let _again = start_receptor(&address.to_string(), &words);
     connector.wait_for_nth("tunnel up", 2);
     client.send(b"after");
-    // Nothing of what was sent while the tunnel was down comes late.
+    // Datagrams that were sent while the tunnel was down do not arrive late.
     assert_eq!(client.receive(), b"after");
 }
 
@@ -212,7 +212,7 @@ fn byte_streams_and_datagrams_in_one_tunnel(protocol: Protocol) {
     let tunnel = Tunnel::start(
         protocol,
         &[format!("DEST={}", server.address()), format!("DEST={}/udp", datagrams.address())]
-            // In 0.3 nobody says what a stream carries: the first exit would take it.
+            // 0.3 does not announce the transport of a stream: the first exit would take it.
             [usize::from(protocol == Protocol::V03)..],
         &["PORT=127.0.0.1:0/udp", "PORT=127.0.0.1:0"],
     );

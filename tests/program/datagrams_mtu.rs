@@ -9,11 +9,11 @@ use crate::testkit::protocol::Protocol;
 use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 
-/// What Ethernet has, and most paths.
+/// That of Ethernet and of most paths.
 const MTU_BYTES: u32 = 1500;
 
-/// Bursts of equal size are runs on the way: some that fit into a packet and some that do not, in
-/// turn, so that what is learnt of one size is not taken for others.
+/// Bursts of equal size become runs: some that fit into a packet and some that do not, in turn, so that
+/// the limit of one size must not affect others.
 fn check_bursts(client: &Client) {
     const BURST: u64 = 12;
     for round in 0..5 {

@@ -187,7 +187,7 @@ fn the_newest_of_many_clients_is_always_answered() {
         others.push(client);
         assert!(relay.descriptors() <= idle + TABLE + 1);
     }
-    // Its flow is long gone; the next datagram begins another.
+    // Its flow has ended; the next datagram begins another.
     oldest.check_echo(b"still there");
     let stopped = stop(relay);
     assert_eq!(stopped["flows_evicted"], CLIENTS + 1 - TABLE, "{stopped}");
@@ -228,7 +228,7 @@ fn on_every_address_an_answer_comes_from_where_the_question_went() {
         let (_relay, listening) = start_on(entrance, server.address(), &[]);
         for address in addresses {
             let to = format!("{address}:{}", listening.port()).parse().expect("an address");
-            // It hears nobody but whom it talks to.
+            // It receives from its destination only.
             let client = Client::of(to);
             (0..10).for_each(|number| client.send(&datagram(number, 500)));
             for number in 0..10 {
@@ -248,7 +248,7 @@ fn an_idle_flow_does_not_hold_up_the_end() {
     assert_eq!(relay.wait_for("stopped")["how"], "Drained");
 }
 
-/// Talks without a pause until nobody answers any more. Gives how often somebody did.
+/// Sends requests without a pause until there is no answer any more. Returns the number of answers.
 fn talk(client: &Client) -> u64 {
     (0..)
         .take_while(|&number| {

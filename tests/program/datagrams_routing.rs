@@ -1,4 +1,4 @@
-//! Which exit a flow takes, where its answers come from, and what becomes of a flow that has none.
+//! The exit of a flow, the source of its answers, and the end of a flow without an exit.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ in_both_protocols!(
     two_connectors_with_exits_at_one_receptor,
 );
 
-/// Asks once and gives the answer: the name of the server, of those that say it.
+/// Sends a request and returns the answer: the name of a server that sends it.
 fn answer_at(entrance: SocketAddr) -> String {
     let client = Client::of(entrance);
     client.send(b"who are you?");
@@ -44,7 +44,7 @@ fn datagram_entrance(program: &Program) -> SocketAddr {
 fn exits_chosen_by_entrance_port(protocol: Protocol) {
     let (first_server, second_server) =
         (DatagramServer::named("first"), DatagramServer::named("second"));
-    // The entrances at the receptor, whose ports its connector can be told.
+    // The entrances are at the receptor, so that its connector's words can name their ports.
     let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0/udp,127.0.0.1:0/udp"]);
     let [first, second] = [1, 2].map(|nth| receptor.nth_address_of("entrance listening", nth));
     let _connector = start_connector(
@@ -87,10 +87,10 @@ fn exits_chosen_by_client(protocol: Protocol) {
     assert_eq!((near.came(), far.came()), (1, 1));
 }
 
-/// In SockMux 1 a stream says what it carries; in 0.3 the port of its entrance has to tell.
+/// SockMux 1 announces the transport of a stream; in 0.3 the port of its entrance decides.
 fn exits_of_both_kinds_each_for_its_own_entrance(protocol: Protocol) {
     let (bytes, datagrams) = (Server::echo(), DatagramServer::echo());
-    // One number for both, which need not be told apart by it, or a number for each.
+    // One port number for both transports, or in 0.3 one for each.
     let number = free_port([127, 0, 0, 2].into());
     let other = free_port([127, 0, 0, 4].into());
     let (tcp, udp) = match protocol {
@@ -143,7 +143,7 @@ fn no_exit_for_a_flow_is_said_at_both_ends(protocol: Protocol) {
     assert_eq!(tunnel.connector.wait_exit(DEADLINE).code(), Some(0));
 }
 
-/// SockMux 1 only: what a stream carries is part of the choice.
+/// SockMux 1 only: the transport of a stream is part of the choice.
 #[test]
 fn an_exit_for_one_kind_is_none_for_the_other() {
     let (bytes, datagrams) = (Server::echo(), DatagramServer::echo());
@@ -177,7 +177,7 @@ fn an_entrance_on_every_address_answers_from_where_the_question_went(protocol: P
         for round in 0..2 {
             for address in addresses {
                 let to = format!("{address}:{port}").parse().expect("an address");
-                // It hears nobody but whom it talks to.
+                // It receives from its destination only.
                 let client = Client::of(to);
                 (0..10).for_each(|number| client.send(&datagram(round << 32 | number, 600)));
                 for number in 0..10 {

@@ -17,17 +17,17 @@ use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
-/// An address that does not answer. Being of this machine it stands before others of its name (RFC 6724,
-/// rule 8).
+/// An address that does not answer. As one of this machine it is sorted before others of its name (RFC
+/// 6724, rule 8).
 const SILENT: &str = "127.0.0.66";
 /// One that does.
 const LIVE: &str = "192.0.2.7";
 /// It leads to both.
 const NAME: &str = "both.test";
-/// It leads to what does not answer.
+/// A name of the silent address only.
 const NOBODY: &str = "nobody.test";
 
-/// Longer than any test waits: who waits for the silent address first does not come to the next.
+/// Longer than any test waits, so that a dial which waits for the silent address first fails the test.
 const PATIENCE: &str = "TIMEOUT=con:90";
 
 /// In a network with those addresses and names.
@@ -96,7 +96,7 @@ fn a_proxy_goes_on_to_the_next_address() {
     assert!(eventually(DEADLINE, || connecting() == 0), "attempts that have lost go on");
 }
 
-/// What a proxy may not reach is not tried, first or later: the name's other address alone is.
+/// An address that a proxy may not reach is not tried, first or later: only the name's other address is.
 #[test]
 fn a_proxy_does_not_go_on_to_an_address_that_may_not_be_reached() {
     needs!(Namespaces, "ip");
@@ -186,8 +186,8 @@ fn the_time_for_a_connection_is_that_for_its_name_too() {
     assert_eq!(reason, "other.test:1: name not found in time (TIMEOUT=con)");
 }
 
-/// Nobody waits any more for a connection that is still being made. (In 0.3 the peer hears of the client's
-/// end only when the server is reached.)
+/// A connection that is still being made is dropped when its client has ended. (In 0.3 the peer learns of
+/// the client's end only when the server is reached.)
 #[test]
 fn an_exits_attempts_end_with_its_client() {
     needs!(Namespaces, "ip");
@@ -221,8 +221,8 @@ fn ask_until_answered_by(client: &Client, server: &str) {
     assert!(eventually(DEADLINE, answered), "{server} is not asked");
 }
 
-/// Who sends without a pause is not left with an address that answers no more, nor taken away from one
-/// that does.
+/// A client that sends without a pause does not stay with an address that has stopped answering, and is
+/// not moved from one that answers.
 fn silent_datagram_servers_are_looked_up_again(start: impl FnOnce(u16) -> SocketAddr) {
     let names = enter_before_the_move();
     let is_silent = Arc::new(AtomicBool::new(false));

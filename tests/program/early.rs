@@ -1,6 +1,6 @@
-//! What was sent before a reset arrives before it: early answers of servers that close with part of a
-//! request unread, and what clients sent before they were reset. The relay is stopped meanwhile, so
-//! that it always finds bytes, the reset behind them, and bytes for the broken side at once.
+//! Data that was sent before a reset arrives before it: early answers of servers that close with part of
+//! a request unread, and data of clients that were reset. The relay is stopped meanwhile, so that it
+//! always finds bytes, the reset behind them, and bytes for the broken side at once.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -48,7 +48,7 @@ fn check_answer<S: Serving>(
     bytes: u64,
     upload: Upload,
 ) {
-    // What is left of it has come with the first four bytes, and makes the close a reset.
+    // The rest has arrived with the first four bytes, and makes the close a reset.
     server.read_exact(&mut [0; 4]).expect("a request");
     relay.pause();
     if upload == Upload::BeforeTheAnswer {
@@ -80,7 +80,7 @@ fn check_answers<S: Serving>(
     }
 }
 
-/// A client sends, and closes with part of what the server says unread.
+/// A client sends, and closes with part of the server's data unread.
 fn check_what_a_client_sent(relay: &Program, entrance: SocketAddr, listener: &TcpListener) {
     for bytes in ANSWERS_BYTES {
         let mut client = connect(entrance);
@@ -163,7 +163,7 @@ fn by_a_unix_socket(protocol: Protocol) {
     check_answers(&tunnel.receptor, || connect(tunnel.entrance()), accept);
 }
 
-/// A server that takes no more clients for now is asked again and again. Meanwhile its client is reset.
+/// A server that accepts no more clients for now is retried. Meanwhile its client is reset.
 #[test]
 fn before_the_server_is_reached() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -332,8 +332,8 @@ fn through_an_http_proxy() {
 /// The number of a stream as the connector's side gives it.
 const STREAM: u32 = 2;
 
-/// What is left of a broken connection at an exit: more than its peer allows. With it, the peer
-/// and all that was sent to it.
+/// The remaining data of a broken connection at an exit is more than its peer's window. Returns the
+/// program and the peer.
 fn more_than_the_window() -> (Program, PeerV1) {
     const LEFT_BYTES: u64 = 20_000;
     let (listener, address) = listen();
@@ -364,7 +364,7 @@ fn beyond_the_window_a_broken_connection_waits_for_its_peer() {
 fn a_peer_that_takes_nothing_is_told_of_the_reset_in_time() {
     let began = Instant::now();
     let (receptor, mut peer) = more_than_the_window();
-    // Until then nobody is asked again and again.
+    // Until then there is no polling.
     receptor.check_idle();
     assert_eq!(peer.receive_kind(kind::RESET).stream, STREAM);
     let most = Duration::from_millis(BROKEN_QUIET_MILLIS) + Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The choice of an engine: what is taken, what is said of it, and that the program runs on it.
+//! The choice of an engine: the selection, its log, and that the program runs on it.
 
 use std::process::{Command, Stdio};
 
@@ -9,12 +9,12 @@ use crate::testkit::program::{Program, command};
 use crate::testkit::servers::Server;
 use crate::testkit::{DEADLINE, eventually};
 
-/// Exit code when the command line is right and the machine says no.
+/// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
 const FALLBACK: &str = "io_uring cannot be used here: going on with epoll, which is slower";
 
-/// Runs a command to its end: its exit code and what it said on standard error.
+/// Runs a command to its end: its exit code and its standard error.
 fn run(
     words: &[&str],
     begin: impl FnOnce(&mut Command) -> std::io::Result<std::process::Child>,

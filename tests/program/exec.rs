@@ -27,7 +27,7 @@ fn all_of(mut stream: &TcpStream) -> String {
     all
 }
 
-/// Processes whose parent is this program: its commands, and what ends them if it cannot.
+/// Processes whose parent is this program: its commands, and the watchdog that ends them if it cannot.
 fn all_children(program: u32) -> Vec<(Pid, String)> {
     let parent = program.to_string();
     let processes = std::fs::read_dir("/proc").expect("a list of processes").flatten();
@@ -151,7 +151,7 @@ fn a_command_that_is_not_there_is_warned_of() {
     assert!(tunnel.receptor.log_text().contains("/nonexistent/server"));
 }
 
-/// Whoever connects brings such lines about, so all commands together have one limit.
+/// Every client can cause such lines, so all commands together have one limit.
 #[test]
 fn what_all_commands_say_is_bounded_and_counted() {
     const LINES: u64 = 60 * 10;
@@ -188,7 +188,7 @@ fn a_hundred_at_once_and_none_left_behind() {
     let mut tunnel = tunnel(Protocol::V1, "cat");
     let entrance = tunnel.entrance();
     let before_any = tunnel.receptor.descriptors();
-    // With the first command comes what ends all of them, and stays: a socket.
+    // The first command starts the watchdog of all of them, which stays: a socket.
     check_new_echo(entrance, 1, 1);
     are_gone(&tunnel.receptor);
     let before = before_any + 1;
@@ -238,7 +238,7 @@ fn more_than_may_run_at_once_are_refused() {
     check_new_echo(entrance, 2, 1000);
 }
 
-/// All that a command has started goes too, whatever it thinks of SIGTERM.
+/// All processes of a command end with it, even those that ignore SIGTERM.
 #[test]
 fn commands_go_with_a_program_that_is_killed() {
     let mark = &mark(1);
@@ -256,7 +256,7 @@ fn commands_go_with_a_program_that_is_killed() {
     }
 }
 
-/// What is started beside the commands, to end them, ends as well, and is there again if it was ended.
+/// The watchdog of the commands ends as well, and is started again if it was ended.
 #[test]
 fn the_watchdog_of_commands_leaves_nothing_behind() {
     let mark = &mark(2);
@@ -278,7 +278,7 @@ fn the_watchdog_of_commands_leaves_nothing_behind() {
     drop(second);
 }
 
-/// What commands leave behind is its, and whoever else would wait for it is not there.
+/// As process 1 it has to wait for orphans of its commands, since no other process does.
 #[test]
 fn as_process_1_it_waits_for_what_commands_leave_behind() {
     needs!(Namespaces);
@@ -302,7 +302,7 @@ fn as_process_1_it_waits_for_what_commands_leave_behind() {
     assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
 }
 
-/// Whatever the program ignores, or was started to.
+/// Regardless of the signals that the program ignores, or was started to ignore.
 #[test]
 fn commands_have_no_signal_ignored_or_blocked() {
     let exit = "SERVER=exec:exec grep -E 'Sig(Ign|Blk)' /proc/self/status,-in";
@@ -310,7 +310,7 @@ fn commands_have_no_signal_ignored_or_blocked() {
     let address = receptor.address_of("receptor listening");
     let connector = start_connector(Protocol::V1, address, &["PORT=127.0.0.1:0"]);
     let all = all_of(&connect(connector.address_of("entrance listening")));
-    // Two of the C library's own cannot be set by anybody.
+    // Two are reserved by the C library, and cannot be set.
     const LIBRARYS: u64 = 0b11 << 31;
     let of_line = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
     let signals: Vec<_> = all.lines().map(|line| of_line(line).map(|s| s & !LIBRARYS)).collect();

@@ -1,4 +1,4 @@
-//! What users see when an end of the tunnel or the persistent connection breaks.
+//! Breaks of the persistent connection and of either end, as users see them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -51,8 +51,8 @@ fn all_end_when(entrance: SocketAddr, break_it: impl FnOnce()) {
     });
 }
 
-/// Echoes the pattern of `seed` both ways at once until the connection ends; says once that data
-/// moves. Every byte that arrives is checked.
+/// Echoes the pattern of `seed` both ways at once until the connection ends; calls `moves` when data
+/// moves. Every received byte is checked.
 fn echo_until_it_ends(stream: &TcpStream, seed: u64, moves: impl FnOnce()) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -239,8 +239,8 @@ fn clients_are_reset_when_the_tunnel_stays_down() {
     is_turned_away(connector.address_of("entrance listening"));
 }
 
-/// A peer that is restarted again and again, as by an operator who looks for the right words. Its own
-/// connector dials ten milliseconds later.
+/// A peer that is restarted again and again, as by an operator who tries command lines. Its own connector
+/// dials ten milliseconds later.
 #[test]
 fn a_tunnel_that_was_up_for_a_moment_only_is_dialled_again_at_once() {
     const RESTARTS: usize = 6;

@@ -1,5 +1,5 @@
-//! The persistent connection through two FIFOs: opened in any order, opened again whatever happens
-//! to either end, and never shared by two tunnels.
+//! The persistent connection through two FIFOs: opened in any order, reopened after any end of either
+//! side, and never shared by two tunnels.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -17,7 +17,7 @@ use crate::testkit::skip::needs;
 use crate::testkit::tunnel::check_nothing_is_left;
 use crate::testkit::{DEADLINE, eventually};
 
-/// Exit code when the command line is right and the machine says no.
+/// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
 /// Opens a port for clients.
@@ -50,7 +50,7 @@ fn many_streams_go_both_ways(protocol: Protocol) {
             });
         }
     });
-    // The ordinary end: one says so, the other goes on and waits.
+    // The orderly end: one announces it, the other goes on and waits.
     stop(&mut ends[0]);
     ends[1].wait_for("tunnel down");
     stop(&mut ends[1]);
@@ -122,8 +122,8 @@ fn bulk_that_is_copied_arrives_whole() {
     Exchange { seed: 1, up_bytes: 50 << 20, down_bytes: 50 << 20 }.run(entrance(&ends[0]));
 }
 
-/// An end that stands still does not notice that its peer was killed and came back: the new one
-/// waits until it does, and neither takes up what the old tunnel has left in the FIFOs.
+/// An end that is stopped does not notice that its peer was killed and came back: the new one waits until
+/// it does, and neither reads bytes that the old tunnel has left in the FIFOs.
 #[test]
 fn a_peer_that_came_back_meanwhile_is_no_part_of_the_old_tunnel() {
     let (server, fifos) = (Server::echo(), Fifos::new());
@@ -170,7 +170,7 @@ fn open(path: &Path, options: &mut OpenOptions) -> File {
     options.custom_flags(libc::O_NONBLOCK).open(path).expect("the FIFO opens")
 }
 
-/// Somebody has both FIFOs open and says nothing for long; then closes only what is written to.
+/// A peer has both FIFOs open and is silent for long; then it closes only the one that it reads.
 #[test]
 fn a_silent_peer_is_waited_for_and_one_that_stops_reading_is_noticed() {
     let fifos = Fifos::new();

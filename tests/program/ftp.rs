@@ -67,7 +67,7 @@ impl Ftp {
         self.dir.path().join(name)
     }
 
-    /// `curl` for what is at this path of the server.
+    /// `curl` for this path of the server.
     fn curl(&self, path: &str) -> Command {
         curl(USER, self.server.password(), self.tunnel.entrance(), path)
     }
@@ -164,7 +164,7 @@ fn curl_gets_and_puts_in_every_way() {
     ftp.check_no_port_is_left();
 }
 
-/// The server's addresses are of IPv4, the client's of IPv6: each is told of its own kind.
+/// The server's addresses are of IPv4, the client's of IPv6: each is sent those of its own family.
 #[test]
 fn a_client_of_ipv6_meets_a_server_of_ipv4() {
     needs!("vsftpd", "curl", "ss");
@@ -272,7 +272,7 @@ fn clients_do_not_get_each_others_files() {
     ftp.check_no_port_is_left();
 }
 
-/// The server would: but what cannot be read cannot be led through.
+/// The server supports it, but encrypted addresses cannot be rewritten.
 #[test]
 fn tls_is_refused_in_so_many_words() {
     needs!("curl", "vsftpd");
@@ -325,7 +325,7 @@ fn a_port_is_for_one_connection_of_its_client() {
     ftp.check_no_port_is_left();
 }
 
-/// Nobody is sent to another host by it (RFC 2577), nor to a service of the client's.
+/// A server cannot be directed to another host by it (RFC 2577), nor to a service of the client's.
 #[test]
 fn only_the_clients_own_host_is_called() {
     needs!("vsftpd", "curl", "ss");
@@ -357,13 +357,13 @@ fn a_peer_that_opens_no_ports_is_told_of() {
         let said = control.says(command, "425 ");
         assert!(said.contains("SockMux 1"), "{said}");
     }
-    // What needs no data connection works.
+    // Commands without a data connection work.
     control.says("MKD taken/new", "257 ");
     assert!(ftp.server.taken().join("new").is_dir());
     assert!(!output_of(ftp.curl("").args(["-P", "-", "-m", "5"])).status.success());
 }
 
-/// `USER name@host`, as proxies of FTP have always been asked.
+/// `USER name@host`, the traditional form for proxies of FTP.
 #[test]
 fn the_client_names_its_server() {
     needs!("vsftpd", "curl");

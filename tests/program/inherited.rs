@@ -10,7 +10,7 @@ use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
 use crate::testkit::tunnel::start_connector;
 
-/// Exit code when the command line is right and the machine says no.
+/// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
 const BOTH: &str = "LISTEN_FDS=2 LISTEN_FDNAMES=link:web";
@@ -26,7 +26,7 @@ fn passed(sockets: &[TcpListener; 2]) -> [OwnedFd; 2] {
     sockets.each_ref().map(|socket| socket.try_clone().expect("a descriptor").into())
 }
 
-/// Starts a program that does not begin, and gives what it says.
+/// Starts a program that fails, and returns its standard error.
 fn refused(words: &[&str], sockets: [OwnedFd; 2], environment: &str) -> String {
     let mut program = Program::start_with_sockets(words, sockets, environment);
     let status = program.wait_exit(DEADLINE);
@@ -49,7 +49,7 @@ fn sockets_are_used_for_the_addresses_that_they_have_and_outlive_the_program() {
     check_new_echo(web, 1, 100_000);
     receptor.terminate();
     assert!(receptor.wait_exit(DEADLINE).success());
-    // Whoever comes now waits for the next.
+    // A client that connects now waits for the next process.
     let client = connect(web);
     let receptor = Program::start_with_sockets(&words, passed(&sockets), BOTH);
     receptor.wait_for("tunnel up");

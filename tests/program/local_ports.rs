@@ -36,7 +36,7 @@ fn own(number: usize) -> SocketAddr {
 
 const LET_GO: &str = "the UDP flow that was silent for longest is let go for a new one";
 
-/// What the log names as helping.
+/// The remedy in the log.
 const REMEDY: &str = "net.ipv4.ip_local_port_range";
 
 /// Twice as many clients as there are ports are served at once, and then those that had to make room.
@@ -155,8 +155,8 @@ fn try_from(own: SocketAddr, to: SocketAddr) -> Option<TcpStream> {
     }
 }
 
-/// Connections stand until they end: newer ones are refused with what helps, and served when there is
-/// room.
+/// Connections keep their ports until they end: newer ones are refused with the remedy, and served when
+/// there is room.
 fn connections_wait_for_a_port(entrance: SocketAddr, refuses: &Program) {
     let inside: Vec<_> = (0..PORTS).map(|number| connect_from(own(number), entrance)).collect();
     inside.iter().for_each(|client| check_echo(client, 1, 100));

@@ -24,7 +24,7 @@ use crate::testkit::servers::Server;
 use crate::testkit::tunnel::Tunnel;
 use crate::testkit::{DEADLINE, eventually};
 
-/// Within this a program whose log stands still has ended: it waits a second for its last lines.
+/// Within this a program whose log is blocked has ended: it waits a second for its last lines.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The program with its standard error where a test wants it.
@@ -61,7 +61,7 @@ impl Bare {
         status.expect("it has ended")
     }
 
-    /// SIGTERM ends it, although its log is what it is.
+    /// SIGTERM ends it, in any state of its log.
     fn drains(&mut self) {
         kill_process(self.pid(), Signal::TERM).expect("it runs");
         assert_eq!(self.wait(ENDS_WITHIN).code(), Some(0));
@@ -178,7 +178,7 @@ fn the_next_reader_of_a_fifo_misses_nothing() {
     let first = OpenOptions::new().read(true).write(true).open(&path).expect("a FIFO");
     let writer = OpenOptions::new().write(true).open(&path).expect("a FIFO with a reader");
     let (mut relay, entrance) = Bare::relay(&server, writer);
-    // What it has not read goes with it.
+    // Its unread lines are lost.
     drop(first);
     serve(entrance, 20);
     let mut reader = File::open(&path).expect("a FIFO");
@@ -232,7 +232,7 @@ fn messages_that_nobody_takes_leave_the_exit_code_as_it_is() {
 fn what_is_asked_for_and_cannot_be_printed_is_a_failure() {
     for words in [&["--help"][..], &["-P127.0.0.1:0", "DEST=127.0.0.1:9", "--check"]] {
         assert_eq!(exit_code(words, ">/dev/full"), Some(1), "{words:?}");
-        // Whoever reads no more has what was wanted.
+        // A reader that has closed the pipe wants no more.
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let mut program = command();
@@ -242,7 +242,7 @@ fn what_is_asked_for_and_cannot_be_printed_is_a_failure() {
     }
 }
 
-/// A terminal: the side that shows what is written, and the other one.
+/// A terminal: the master side, and the other one.
 fn terminal() -> (OwnedFd, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&master).expect("granted");
@@ -259,7 +259,7 @@ fn a_terminal_that_is_stopped_or_closed_ends_nothing() {
     for close in [false, true] {
         let (master, slave) = terminal();
         let (mut relay, entrance) = Bare::relay(&server, slave);
-        // It takes some 4 KiB while nobody reads.
+        // It buffers some 4 KiB without a reader.
         serve(entrance, 50);
         let master = Some(master).filter(|_| !close);
         serve(entrance, 50);
@@ -298,7 +298,7 @@ fn colours_are_for_terminals_and_users_that_want_them() {
     }
 }
 
-/// What a client of a tunnel, or of a plain relay, brings about at each verbosity.
+/// The messages that a client of a tunnel, or of a plain relay, causes at each verbosity.
 fn messages(tunnel: bool, verbosity: &str) -> BTreeSet<String> {
     let server = Server::echo();
     let exit = format!("DEST={}", server.address());

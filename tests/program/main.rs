@@ -1,5 +1,4 @@
-//! The real program as its user sees it: processes, sockets, and what they say. A module for each
-//! part: `cargo test --test program relay::`.
+//! The real program as its user sees it: processes, sockets, and logs. A module for each part: `cargo test --test program relay::`.
 
 #[path = "../testkit/mod.rs"]
 mod testkit;

@@ -1,5 +1,5 @@
-//! Clients and servers of every manner, by chance and many at once: what is exchanged in good order
-//! arrives whole beside the others, and when all are gone nothing is left of them.
+//! Clients and servers of every behaviour, at random and many at once: orderly exchanges arrive whole
+//! beside the others, and when all have ended no resource is left in use.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -18,14 +18,14 @@ use crate::testkit::{DEADLINE, eventually};
 const SECS: u64 = 4;
 /// Clients at once.
 const CLIENTS: u64 = 16;
-/// What is sent: nothing, a keystroke, less than a buffer, bulk, more than a window.
+/// Sizes of messages: nothing, a keystroke, less than a buffer, bulk, more than a window.
 const SIZES: [usize; 5] = [0, 1, 5_000, 300_000, 4_000_000];
 
-/// What a client asks its server to do, as a byte.
+/// Requests of a client to its server, as a byte.
 const ECHO: u8 = b'e';
 const MANNERS: &[u8] = b"eesrfhn";
 
-/// Says when all is over to those who wait for that.
+/// Signals the end of the test to threads that wait for it.
 #[derive(Default)]
 struct Over {
     is: Mutex<bool>,
@@ -44,7 +44,7 @@ impl Over {
     }
 }
 
-/// Does what it is asked to.
+/// Serves a request.
 fn serve(mut stream: TcpStream, over: &Over) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut random = fastrand::Rng::new();
@@ -133,7 +133,7 @@ fn all_manners(entrance: SocketAddr, programs: &[&Program], over: &Over) -> usiz
     echoes.into_inner()
 }
 
-/// A server, and how it is told that all is over.
+/// A server, and the signal of the end.
 fn server() -> (Server, Arc<Over>) {
     let over = Arc::new(Over::default());
     let told = Arc::clone(&over);

@@ -1,4 +1,4 @@
-//! What an exit has for itself: `,-in(option list)`. Beside it there is always another exit without.
+//! Options of an exit: `,-in(option list)`. There is always another exit without.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -73,7 +73,7 @@ fn served(own: &str, entrance: SocketAddr) -> TcpStream {
 }
 
 fn a_permit_opens_loopback_to_one_proxy_alone(protocol: Protocol) {
-    /// The reply of what the rules do not allow (RFC 1928, section 6).
+    /// The reply "not allowed by ruleset" (RFC 1928, section 6).
     const NOT_ALLOWED: u8 = 2;
     let server = Server::echo();
     let (own, plain) = ("socks,-in(PERMIT=socks:127.0.0.1:*)", "socks,-in");
@@ -82,7 +82,7 @@ fn a_permit_opens_loopback_to_one_proxy_alone(protocol: Protocol) {
     assert_eq!(code, 0);
     check_echo(&stream, 2, 100_000);
     assert_eq!(socks(two.second, server.address()).1, NOT_ALLOWED);
-    // The other way round: the exit's own list stands in place of what the process permits.
+    // The other way round: the exit's own list replaces that of the process.
     let own = "socks,-in(PERMIT=socks:127.0.0.9:*)";
     let two = Two::start(protocol, [own, plain], &["PERMIT=socks:127.0.0.1:*"]);
     assert_eq!(socks(two.first, server.address()).1, NOT_ALLOWED);

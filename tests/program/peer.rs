@@ -28,7 +28,7 @@ fn at_once(each: impl Fn() + Sync) {
     });
 }
 
-/// What the original says when it opens a stream.
+/// The original's text when it opens a stream.
 const CONNECT_TEXT: &[u8] = b"98304 127.0.0.1:40000 127.0.0.1:9023\0";
 
 /// An echo server and a receptor that leads to it.
@@ -47,8 +47,8 @@ fn open(peer: &mut Peer, id: u16) -> u16 {
     connected.sender
 }
 
-/// Sends `bytes` after the hello and panics unless the receptor closes and says why, and still
-/// serves others.
+/// Sends `bytes` after the hello and panics unless the receptor closes, logs the reason, and still serves
+/// others.
 fn ends_the_tunnel(bytes: &[u8]) {
     let (_server, receptor, address) = receptor();
     let mut peer = Peer::join(address);
@@ -153,7 +153,7 @@ fn a_peer_that_acknowledges_nothing_gets_no_more_than_the_window() {
         Server::start("127.0.0.1:0", |mut stream| Pattern::new(4).send(&mut stream, 4 << 20));
     let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}", source.address())]);
     let mut peer = Peer::join(receptor.address_of("receptor listening"));
-    // The original asks for its packet size.
+    // The original sets its packet size.
     peer.send(&Frame::new(kind::SET_OPTION, 0, 0, &[3, 0x40, 0]));
     peer.send(&Frame::new(kind::CONNECT, 7, NO_ID, CONNECT_TEXT));
     let connected = peer.receive_kind(kind::CONNECTED);
@@ -199,7 +199,7 @@ fn random_bytes_end_a_tunnel_and_nothing_else() {
                 Peer::join(address).stream
             }
         };
-        // The receptor may have closed before it has taken all: that is what it is meant to do.
+        // The receptor may have closed before it has read all, as it should.
         let _ = stream.write_all(&bytes);
     }
     check_new_echo(connector.address_of("entrance listening"), 1, 1 << 20);
@@ -323,7 +323,7 @@ fn streams_of_its_clients_end_by_crossing_close_and_the_last_is_served_as_the_fi
     }
 }
 
-/// Its client leaves before our exit has reached its server: what it said arrives all the same.
+/// Its client leaves before our exit has reached its server: the client's data arrives all the same.
 #[test]
 fn what_a_client_of_an_original_said_before_it_left_is_delivered() {
     let (heard, hears) = std::sync::mpsc::channel();
@@ -347,8 +347,8 @@ fn what_a_client_of_an_original_said_before_it_left_is_delivered() {
     assert_eq!(receptor.count("stream refused"), 0);
 }
 
-/// As `redis-cli` does: asks, hears the answer, and closes. CLOSE is held back each time, and there
-/// are slots for all.
+/// Like `redis-cli`: a request, its answer, and a close. CLOSE is held back each time, and there are slots
+/// for all.
 #[test]
 fn short_conversations_that_the_client_closes_are_all_answered() {
     let manners = Manners::of(Service::Pong);
@@ -359,7 +359,7 @@ fn short_conversations_that_the_client_closes_are_all_answered() {
     }
 }
 
-/// Clients that say a line, want no answer and close at once.
+/// Clients that send a line, expect no answer and close at once.
 #[test]
 fn lines_of_clients_that_close_at_once_are_all_delivered() {
     let lines = std::env::var("SOCKMUX_TEST_LINES").map_or(300, |n| n.parse().expect("a number"));

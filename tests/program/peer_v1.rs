@@ -24,8 +24,8 @@ fn open(peer: &mut PeerV1, stream: u32, first: &[u8]) {
     peer.send(&Frame::new(kind::OPEN, stream, &[&OPEN_HEAD, first].concat()));
 }
 
-/// Sends `bytes` behind the hello and an open stream, and panics unless the receptor closes and
-/// says why, and still serves others, in either protocol.
+/// Sends `bytes` behind the hello and an open stream, and panics unless the receptor closes, logs the
+/// reason, and still serves others, in either protocol.
 fn ends_the_tunnel(bytes: &[u8]) {
     let server = Server::echo();
     let (receptor, address) = receptor(server.address());
@@ -65,7 +65,7 @@ fn a_number_that_is_taken() {
 
 #[test]
 fn more_than_the_window() {
-    // A server that takes nothing: whatever comes beyond the window has nowhere to go.
+    // A server that reads nothing, so that data beyond the window has nowhere to go.
     let server = Server::start("127.0.0.1:0", |stream| {
         stream.set_read_timeout(None)?;
         stream.peek(&mut [0])?;
@@ -108,7 +108,7 @@ fn data_behind_the_open_needs_no_answer_and_both_ends_of_data_end_the_stream() {
     let server = Server::echo();
     let (_receptor, address) = receptor(server.address());
     let mut peer = PeerV1::join(address);
-    // Everything in one go, before the receptor has said a word.
+    // Everything at once, before the receptor has sent a byte.
     let mut all = Vec::new();
     all.extend(Frame::new(kind::OPEN, STREAM, &[&OPEN_HEAD[..], b"first, "].concat()).bytes());
     all.extend(Frame::new(kind::DATA, STREAM, b"second").bytes());
@@ -142,7 +142,7 @@ fn one_that_drains_says_so_and_finishes_what_is_open() {
     receptor.terminate();
     peer.receive_kind(kind::GOING_AWAY);
     let farewell = peer.receive_kind(kind::PING);
-    // Opened before this peer knew, for all that the receptor can tell.
+    // As far as the receptor knows, it was opened before this peer knew.
     open(&mut peer, STREAM + 2, b"c");
     assert_eq!(peer.receive_data(STREAM + 2, 1), b"c");
     peer.send(&Frame { kind: kind::PONG, ..farewell });

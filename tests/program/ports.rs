@@ -1,5 +1,5 @@
-//! Ports on request, and calls of clients, at the end where the clients come in. The peer, whose
-//! exit asks for them, is played by hand.
+//! Remote forwards and callbacks at the end of the entrances. The peer, whose exit requests them, is
+//! played by hand.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -37,7 +37,7 @@ struct Exit {
     control: u32,
 }
 
-/// What came by a port on request.
+/// A connection to a forwarded port.
 struct Came {
     stream: u32,
     transport: u8,
@@ -80,7 +80,7 @@ impl Exit {
         self.ask(request, transport).expect("a port")
     }
 
-    /// Who has come by a port.
+    /// The next connection to a port.
     fn came(&mut self) -> Came {
         let Frame { flags, stream, payload, .. } = self.peer.receive_kind(kind::BESIDE);
         let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("4 bytes"));
@@ -149,9 +149,9 @@ fn address(bytes: &[u8]) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// Waits until nobody listens there any more.
+/// Waits until the port is closed.
 fn is_closed(port: SocketAddr) {
-    // A stranger asks: the client's own connection would use the port.
+    // From a stranger's address: the client's own connection would use the port.
     let closed = || match connect_from(STRANGER, port) {
         Ok(_) => false,
         Err(error) => error.kind() == ErrorKind::ConnectionRefused,
@@ -180,12 +180,12 @@ fn a_port_is_for_one_connection_of_the_client_and_for_nobody_else() {
     assert_eq!((came.client, came.entrance), (client.local_addr().expect("connected"), port));
     is_closed(port);
     exit.check_both_ways(came.stream, &mut client);
-    // The number is free again, and closing what is closed does nothing.
+    // The number is free again, and closing it twice does nothing.
     exit.about(kind::UNLISTEN, &7u32.to_be_bytes());
     exit.port(7, BYTES);
 }
 
-/// Two ports, one behind the other, that nobody uses: below those that the kernel gives.
+/// Two consecutive free ports, below the kernel's ephemeral ones.
 fn two_ports() -> (u16, u16) {
     let begin = 20_000 + (std::process::id() % 1_000) as u16 * 10;
     let is_free = |port: u16| {
@@ -352,7 +352,7 @@ fn clients_of_a_unix_socket_get_no_ports_and_no_calls() {
 
 #[test]
 fn a_call_leads_to_the_client_s_host_from_where_it_has_come() {
-    // Whoever it is, and only one of this name, which is looked up.
+    // Any client, and only one of this name, which is looked up.
     for permit in [PERMIT, "PERMIT=*:127.0.0.1:local*"] {
         check_call(Exit::with(&["PORT=127.0.0.5:0", permit], connect));
     }
@@ -381,7 +381,7 @@ fn calls_that_are_refused() {
     exit.about(kind::RESET, b"\0\x01over");
     assert!(exit.call_refused(2_000).contains("over"));
     exit.peer.check_alive(b"still here");
-    // Nobody listens.
+    // Without a listener.
     let words = ["PORT=127.0.0.1:0", "PERMIT=*:127.0.0.9:*"];
     let from = |entrance| connect_from("127.0.0.9", entrance).expect("a connection");
     let mut exit = Exit::with(&words, from);

@@ -1,5 +1,5 @@
-//! Exits that ask the other end, which is played by hand, for ports, or listen themselves: where they
-//! lead the connections that come in.
+//! Exits that request ports of the other end, which is played by hand, or listen themselves: the
+//! destinations of the connections to them.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -25,7 +25,7 @@ fn a_socks_client_waits_for_a_connection_of_one_host_and_no_other() {
     let own = v4(server.local_addr().expect("an address"));
     let came = [&[5, 0, 0, 1, 127, 0, 0, 1][..], &own.port().to_be_bytes()].concat();
     assert_eq!(entrance.peer.receive_data(CONTROL, 10), came);
-    // Nobody listens any more, and bytes pass.
+    // The port is closed, and bytes pass.
     assert!(TcpStream::connect_timeout(&port, DEADLINE).is_err());
     server.write_all(b"from the server").expect("sent");
     assert_eq!(entrance.peer.receive_data(CONTROL, 15), b"from the server");
@@ -36,7 +36,7 @@ fn a_socks_client_waits_for_a_connection_of_one_host_and_no_other() {
     assert_eq!(said, b"from the client");
 }
 
-/// A server of FTP that is ready, and then says what it is told to and tells what it hears.
+/// An FTP server that is scripted by the test.
 struct Ftp {
     listener: TcpListener,
 }
@@ -107,7 +107,7 @@ fn a_connection_that_comes_by_a_port_is_led_to_the_server_and_outlives_the_strea
     assert_eq!(entrance.peer.receive_kind(kind::END).stream, first);
 }
 
-/// The control connection of a long transfer says nothing meanwhile.
+/// The control connection of a long transfer is silent meanwhile.
 #[test]
 fn a_control_connection_is_not_silent_while_its_data_comes() {
     let (ftp, data) = (Ftp::start(), Server::echo());
@@ -126,7 +126,7 @@ fn a_control_connection_is_not_silent_while_its_data_comes() {
     while begun.elapsed() < Duration::from_secs(3) {
         entrance.peer.send(&Frame::new(kind::DATA, BESIDES[0], b"data"));
         assert_eq!(entrance.peer.receive_data(BESIDES[0], 4), b"data");
-        // A slow transfer; and no more than the peer may send without being told that it was taken.
+        // A slow transfer, and no more than the peer's credit.
         std::thread::sleep(Duration::from_millis(50));
     }
     entrance.say(b"NOOP\r\n");
@@ -192,7 +192,7 @@ fn a_server_that_connects_here_is_led_to_the_client_and_a_stranger_is_not() {
     assert_eq!(read_to_end_of(&mut data, DEADLINE), Ended::Reset);
 }
 
-/// Whom a client has named must not lead it to what is only this machine's.
+/// A host named by a client must not lead it to services that are only this machine's.
 #[test]
 fn a_server_that_a_client_has_named_does_not_lead_to_this_relays_ports() {
     let ftp = Ftp::start();

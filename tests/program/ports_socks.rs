@@ -1,5 +1,5 @@
-//! Datagrams of SOCKS: an exit asks the other end, which is played by hand, for a port, and sends
-//! what comes by it to wherever it says.
+//! Datagrams of SOCKS: an exit requests a port of the other end, which is played by hand, and sends
+//! datagrams from it to the destinations in their headers.
 
 use std::net::{SocketAddr, UdpSocket};
 

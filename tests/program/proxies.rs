@@ -1,4 +1,4 @@
-//! Exits that are proxies, asked by the real clients that people have.
+//! Exits that are proxies, with real clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -61,11 +61,11 @@ fn curl() -> Command {
     curl
 }
 
-/// A SOCKS 5 stream to a server: what is sent and answered before it begins.
+/// A SOCKS 5 stream to a server, after its handshake.
 fn socks(proxy: SocketAddr, server: SocketAddr) -> TcpStream {
     let mut stream = connect(proxy);
     let SocketAddr::V4(v4) = server else { panic!("an IPv4 server") };
-    // All at once: what stands behind the greeting is the proxy's to keep.
+    // All at once: the proxy has to keep the bytes behind the greeting.
     let mut said = vec![5, 1, 0, 5, 1, 0, 1];
     said.extend(v4.ip().octets());
     said.extend(v4.port().to_be_bytes());
@@ -98,7 +98,7 @@ fn curl_through_every_proxy(protocol: Protocol) {
         ("-x", &http, &by_address),
         ("-x", &http, &by_name),
         ("-x", &http, &by_tls),
-        // CONNECT for what needs none.
+        // CONNECT where it is not needed.
         ("-px", &http, &by_name),
     ] {
         let mut curl = curl();
@@ -210,7 +210,7 @@ function done(summary)
 end
 "#;
 
-/// What a browser does, fifty times at once.
+/// The load of fifty browsers at once.
 fn a_browsers_load_on_connections_that_are_kept(protocol: Protocol) {
     needs!("wrk", "nginx");
     const CONNECTIONS: u64 = 50;
@@ -421,8 +421,8 @@ fn data_ahead_of_the_answer_arrives_and_ends_are_passed(protocol: Protocol) {
     assert_eq!(&answer[12..], format!("{BYTES} bytes").as_bytes());
 }
 
-/// `PERMIT=` that names clients: the conversation begins when the name is known, with all that the
-/// client has said until then.
+/// `PERMIT=` that names clients: the conversation begins when the name is known, with all data of the
+/// client until then.
 fn what_is_said_before_the_clients_name_is_known_is_kept(protocol: Protocol) {
     let server = Server::start("127.0.0.1:0", |mut stream| {
         let mut said = Vec::new();

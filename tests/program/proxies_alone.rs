@@ -127,7 +127,7 @@ fn several_proxies_and_requests_for_whole_addresses() {
             assert_eq!(sha256(&got.path().join(nth.to_string())), sha256(&file), "{proxy} {nth}");
         }
     }
-    // Nobody is bothered with the tunnels inside.
+    // The log does not mention the tunnel inside.
     relay.terminate();
     assert_eq!(relay.wait_exit(DEADLINE).code(), Some(0));
     let told = relay.messages();
@@ -232,7 +232,7 @@ fn resets_and_servers_that_are_not_there() {
     assert_eq!(read_to_end_of(&mut client, DEADLINE), Ended::Eof);
 }
 
-/// A server that speaks first, to a client that does not read, is stopped; and nobody else is.
+/// A server that sends first, to a client that does not read, is stopped, and no other one is.
 #[test]
 fn a_client_that_does_not_read_stops_its_server() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
@@ -247,8 +247,8 @@ fn a_client_that_does_not_read_stops_its_server() {
     assert_eq!(read_to_end_of(&mut client, DEADLINE), Ended::Eof);
 }
 
-/// What a client has sent ahead of the answer: a server that reads late gets all of it, and so does one
-/// whose client has ended by then.
+/// Data that a client has sent ahead of the answer: a server that reads late receives all of it, and so
+/// does one whose client has ended by then.
 #[test]
 fn what_is_sent_ahead_stays_whole() {
     const BYTES: usize = 200_000;
@@ -321,7 +321,7 @@ fn a_stop_waits_for_those_that_are_served() {
     let joined = by_http(entrance, server.address());
     check_echo(&joined, 1, 1000);
     relay.wait_for("client and server are joined");
-    // It has not said what it wants.
+    // It has sent no request.
     let mut idle = connect(entrance);
     idle.write_all(b"GET ").expect("sent");
     relay.wait_for_nth("exit", 2);

@@ -26,7 +26,7 @@ fn binary(source: [u8; 4], port: u16, destination: [u8; 4], destination_port: u1
     header
 }
 
-/// A server that echoes behind a header of version 1, which it says first, in its own line.
+/// A server that first sends the header of version 1 that it received, as a line, and then echoes.
 fn says_header() -> Server {
     Server::start("127.0.0.1:0", |mut stream| {
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -53,7 +53,7 @@ fn line(stream: &mut impl Read) -> String {
     String::from_utf8(line).expect("text").trim_end().to_owned()
 }
 
-/// An entrance that takes headers, an exit that writes them as `exit` says, before [`says_header`].
+/// An entrance that accepts headers, an exit that writes them by the words `exit`, before [`says_header`].
 fn passing_on(protocol: Protocol, exit: &str) -> (Tunnel, Server) {
     let server = says_header();
     let exit = format!("DEST={}{exit}", server.address());
@@ -111,7 +111,7 @@ fn what_a_client_says_is_what_the_server_is_told(protocol: Protocol) {
     let mut stream = connect(entrance);
     stream.write_all(b"PROXY TCP6 2001:db8::7 2001:db8::1 1 2\r\n").expect("sent");
     assert_eq!(line(&mut stream), format!("PROXY TCP6 2001:db8::7 ::ffff:127.0.0.1 1 {port}"));
-    // The sender's own connection, and one of somebody that it cannot name.
+    // The sender's own connection, and one of an unknown client.
     let mut stream = connect(entrance);
     let own = stream.local_addr().expect("bound").port();
     stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").expect("sent");
@@ -142,7 +142,7 @@ fn host_lists_see_the_address_of_the_header(protocol: Protocol) {
 
 fn who_may_connect_is_asked_of_the_address_in_the_header(protocol: Protocol) {
     let server = Server::echo();
-    // What this test connects from may not, by itself.
+    // The address that this test connects from is not admitted by itself.
     let tunnel = Tunnel::start(
         protocol,
         &[format!("DEST={}", server.address())],
@@ -194,7 +194,7 @@ fn whoever_sends_no_header_is_reset() {
     }
     let own = tunnel.connector.wait_for_nth("stream refused", wrong.len());
     assert!(own["reason"].as_str().unwrap_or("").starts_with("no PROXY header: "), "{own}");
-    // Who only looks whether somebody listens is not worth a line.
+    // A check whether the port is open is not worth a line.
     drop(connect(entrance));
     tunnel.connector.wait_for("client gone before its PROXY header");
     assert_eq!(tunnel.connector.count("stream refused"), wrong.len());
@@ -235,7 +235,7 @@ fn a_hundred_half_said_headers_do_not_hold_up_others() {
     line(&mut last);
     drop((half, last, stream));
     assert!(eventually(DEADLINE, || tunnel.connector.sockets() == before));
-    // And nobody waits for them at the end.
+    // And the drain does not wait for them.
     let mut waiting = connect(entrance);
     waiting.write_all(b"PROXY").expect("sent");
     assert!(eventually(DEADLINE, || tunnel.connector.sockets() > before));
@@ -305,7 +305,7 @@ impl<T: Read + Write> ReadWrite for T {}
 
 #[test]
 fn the_header_comes_before_everything_else() {
-    // Much that was said before the server was reached.
+    // Much data was sent before the server was reached.
     let server = says_header();
     let tunnel = Tunnel::start(
         Protocol::V1,

@@ -261,7 +261,7 @@ fn a_reset_behind_a_server_that_does_not_read() {
     }
 }
 
-/// The same where the relay finds the reset and what was sent before it at once.
+/// The same where the relay finds the reset and the data before it at once.
 #[test]
 fn a_reset_that_is_found_before_what_it_stands_behind() {
     const BULK_BYTES: u64 = 64 << 20;
@@ -271,7 +271,7 @@ fn a_reset_that_is_found_before_what_it_stands_behind() {
         let (relay, entrance) = start_moving(listener.local_addr().expect("an address"), way);
         let mut client = connect(entrance);
         let (mut server, _) = listener.accept().expect("the relay comes");
-        // The relay's buffer for the client grows with what comes.
+        // The relay's buffer for the client grows with its data.
         std::thread::scope(|scope| {
             scope.spawn(|| Pattern::new(1).receive(&mut server, BULK_BYTES).expect("data arrives"));
             Pattern::new(1).send(&mut client, BULK_BYTES).expect("data is sent");
@@ -286,8 +286,8 @@ fn a_reset_that_is_found_before_what_it_stands_behind() {
     }
 }
 
-/// Connects with a receive buffer of this size, and segments as on a real network: the kernel sizes
-/// what the relay's socket may hold by them.
+/// Connects with a receive buffer of this size, and segments as on a real network, by which the kernel
+/// sizes the buffers of the relay's socket.
 fn connect_receiving(address: SocketAddr, bytes: usize) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(bytes).expect("a buffer size can be set");
@@ -300,10 +300,10 @@ fn connect_receiving(address: SocketAddr, bytes: usize) -> TcpStream {
 fn readers_that_stand_still_are_bounded_and_others_go_on() {
     /// More than there are pipes, and than there are large buffers.
     const STALLED: usize = 80;
-    /// What the first one is sent: more than fits anywhere.
+    /// Data for the first one: more than fits anywhere.
     const FIRST_BYTES: u64 = 64 << 20;
-    /// What the others are sent: more than fits between the relay and a client, and together less
-    /// than would use up what the machine has for TCP, and stop whatever else runs.
+    /// Data for the others: more than fits between the relay and a client, and together less than the
+    /// machine's memory for TCP, which would stop all other programs.
     const OTHER_BYTES: u64 = 4 << 20;
     /// Buffers of their sockets.
     const SOCKET_BYTES: usize = 128 << 10;
@@ -311,7 +311,7 @@ fn readers_that_stand_still_are_bounded_and_others_go_on() {
     for way in WAYS {
         let sent: Arc<Vec<AtomicU64>> = Arc::new((0..STALLED).map(|_| AtomicU64::new(0)).collect());
         let counters = Arc::clone(&sent);
-        // The client says which one it is, and is sent its pattern; number 255 is echoed.
+        // The client sends its number, and receives its pattern; number 255 is echoed.
         let server = Server::start("127.0.0.1:0", move |mut stream| {
             let mut number = [0];
             stream.read_exact(&mut number)?;
@@ -342,7 +342,7 @@ fn readers_that_stand_still_are_bounded_and_others_go_on() {
         wait_until_still(sum);
         assert!(sent[0].load(Ordering::SeqCst) < FIRST_BYTES, "{way}: its server is held up");
         check_echo(&begin(255), 2, 32 << 20);
-        // A bulk buffer's worth each, the shared buffers, and room for what is in between.
+        // A bulk buffer's worth each, the shared buffers, and room for fragmentation.
         let grown = relay.rss_bytes().saturating_sub(before);
         assert!(grown <= (STALLED as u64 * (256 << 10)) + (32 << 20), "{way}: grew by {grown}");
         for (number, stream) in (0..).zip(&mut stalled).take(4) {
@@ -411,7 +411,7 @@ fn sigterm_lets_open_connections_finish() {
     check_echo(&stream, 1, 100_000);
     relay.terminate();
     relay.wait_for("draining");
-    // Who comes before the socket is closed is served yet.
+    // A client that connects before the socket is closed is still served.
     let is_closed = || TcpStream::connect_timeout(&entrance, DEADLINE).is_err();
     assert!(eventually(ENDS_WITHIN, is_closed), "clients still come in");
     check_echo(&stream, 2, 4 << 20);

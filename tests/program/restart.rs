@@ -1,5 +1,5 @@
-//! An end of a tunnel is restarted while clients come: nobody is turned away, nobody waits for long, and
-//! what was open goes on.
+//! An end of a tunnel is restarted while clients connect: none is refused, none waits for long, and open
+//! streams go on.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use crate::testkit::{DEADLINE, eventually};
 /// again for a machine that is busy with other tests.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Who has served a client of a [`Crowd`], when it had come, and when it was served.
+/// The server of a client of a [`Crowd`], when the client connected, and when it was served.
 type Served = (String, Instant, Instant);
 
 /// Clients that come one after the other while an end of the tunnel is being restarted.
@@ -30,8 +30,8 @@ struct Crowd {
 impl Crowd {
     const CLIENTS: usize = 200;
 
-    /// They begin to come to `entrance`, some milliseconds after each other. Each says something at once, and
-    /// waits until a [`Server::named`] has said who it is and what the client said.
+    /// They begin to connect to `entrance`, some milliseconds after each other. Each sends data at once, and
+    /// waits until a [`Server::named`] has sent its name and the client's data.
     fn come(entrance: SocketAddr) -> Crowd {
         let come = Arc::new(AtomicUsize::new(0));
         let client = |nth: usize| {
@@ -58,8 +58,8 @@ impl Crowd {
         assert!(eventually(DEADLINE, come), "only {:?} clients could come", self.come);
     }
 
-    /// Waits until all were served, and says by whom. Panics where one had to wait for long after it
-    /// had come and the end that was restarted was back.
+    /// Waits until all were served, and returns the servers. Panics if one had to wait for long after it
+    /// had connected and the restarted end was back.
     fn served(self, back: Instant) -> Vec<String> {
         let mut by = Vec::new();
         for client in self.clients {
@@ -170,7 +170,7 @@ fn nobody_is_lost_while_the_entrances_end_is_restarted(protocol: Protocol) {
     finishes_whole(open, leaving);
 }
 
-/// Clients whom the kernel has taken in before the stop: closing the socket would reset them.
+/// Clients in the accept queue at the stop: closing the socket would reset them.
 fn who_waits_in_the_queue_of_an_end_that_stops_is_served(words: &[&str], said_first: &[u8]) {
     let server = Server::named("server");
     let to = server.address().to_string();

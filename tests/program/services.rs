@@ -11,7 +11,7 @@ use crate::testkit::services::{
 use crate::testkit::skip::needs;
 use crate::testkit::tunnel::Tunnel;
 
-/// The figure behind `label` in what a client printed.
+/// The figure behind `label` in a client's output.
 fn figure(said: &str, label: &str) -> f64 {
     let line = said.lines().find(|line| line.contains(label));
     let line = line.unwrap_or_else(|| panic!("no `{label}` in\n{said}"));
@@ -102,7 +102,7 @@ fn redis_benchmark_and_cli() {
     // With values too big for one packet, and many requests on their way at once.
     run(redis::client("redis-benchmark", entrance)
         .args(["-n", "2000", "-c", "20", "-P", "8", "-d", "50000", "-t", "get,set", "-q"]));
-    // Counted by the server: nothing asked for was lost on the way.
+    // Counted by the server: no request was lost.
     let stats = run(redis::client("redis-cli", server.address()).args(["info", "commandstats"]));
     for command in ["cmdstat_set:calls=22001", "cmdstat_get:calls=22001"] {
         assert!(stats.contains(command), "no {command} in\n{stats}");

@@ -1,4 +1,4 @@
-//! What SOCKS has besides CONNECT: datagrams, and connections that come from the other side.
+//! SOCKS besides CONNECT: datagrams, and connections from the other side.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ in_both_protocols!(bind_by_socks_5, bind_by_socks_4, bind_needs_a_host_that_may_
 /// Everything here runs on loopback, which has to be permitted.
 const PERMIT: &str = "PERMIT=socks:127.0.0.0/8:*";
 
-/// How long is waited for what must not come.
+/// How long a test waits for data that must not arrive.
 const NOTHING_WITHIN: Duration = Duration::from_millis(200);
 
 fn start(protocol: Protocol, words: &[&str]) -> Tunnel {
@@ -30,8 +30,7 @@ fn start(protocol: Protocol, words: &[&str]) -> Tunnel {
     Tunnel::start(protocol, &exit, &["PORT=127.0.0.1:0"])
 }
 
-/// What each version is answered that asks for a server: the code, or `None` where it is no longer
-/// spoken to.
+/// The answer to each version's request for a server: the code, or `None` if the connection is closed.
 fn answers_of(tunnel: &Tunnel, server: SocketAddr) -> [Option<u8>; 2] {
     let mut four = connect(tunnel.entrance());
     let place = &address(server)[1..];
@@ -102,7 +101,7 @@ fn answer(stream: &mut TcpStream) -> (u8, SocketAddr) {
     (said[1], ipv4(&said[4..8], &said[8..]))
 }
 
-/// Asks for `command` with what stands behind it, and is answered the first time.
+/// Sends the request `command` with its address, and returns the first answer.
 fn ask(entrance: SocketAddr, command: u8, address: &[u8]) -> (TcpStream, (u8, SocketAddr)) {
     let mut stream = connect(entrance);
     let said = [&[5, 1, 0, 5, command, 0], address].concat();
@@ -114,7 +113,7 @@ fn ask(entrance: SocketAddr, command: u8, address: &[u8]) -> (TcpStream, (u8, So
     (stream, first)
 }
 
-/// The client does not say from where it will send.
+/// The client does not name its source address.
 fn associate(tunnel: &Tunnel) -> (TcpStream, (u8, SocketAddr)) {
     ask(tunnel.entrance(), 3, &address(SocketAddr::from(([0; 4], 0))))
 }
@@ -127,18 +126,18 @@ fn associated(tunnel: &Tunnel) -> (TcpStream, SocketAddr) {
     (control, port)
 }
 
-/// A datagram for where `address` says.
+/// A datagram for `address`.
 fn with_header(address: &[u8], payload: &[u8]) -> Vec<u8> {
     [&[0, 0, 0], address, payload].concat()
 }
 
-/// Whom a datagram is from, and what is in it.
+/// Source and payload of a datagram.
 fn without_header(datagram: &[u8]) -> (SocketAddr, &[u8]) {
     assert_eq!(datagram[..4], [0, 0, 0, 1], "{datagram:?}");
     (ipv4(&datagram[4..8], &datagram[8..10]), &datagram[10..])
 }
 
-/// A question for an address (RFC 1035), as a resolver asks it.
+/// A query for an address (RFC 1035), as a resolver sends it.
 fn question(id: u16, name: &str) -> Vec<u8> {
     let mut question = id.to_be_bytes().to_vec();
     question.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -150,7 +149,7 @@ fn question(id: u16, name: &str) -> Vec<u8> {
     question
 }
 
-/// Number of the question and the address that was asked for.
+/// Number of the query, and the address in the answer.
 fn found(answer: &[u8]) -> (u16, Ipv4Addr) {
     let number = |at: usize| u16::from_be_bytes([answer[at], answer[at + 1]]);
     assert_eq!((number(2) & 0x800f, number(6)), (0x8000, 1), "one answer, no error: {answer:?}");
@@ -186,7 +185,7 @@ fn each_question_is_answered_to_who_asked_it() {
                     for (id, (address, _)) in &open {
                         client.send(&with_header(address, &question(*id, &told(*id).0)));
                     }
-                    // Resolvers ask again; answers to both may come.
+                    // Resolvers retry; both queries may be answered.
                     while let Some(datagram) = client.hears_within(Duration::from_millis(500)) {
                         let (from, said) = without_header(&datagram);
                         let (id, address) = found(said);
@@ -244,11 +243,11 @@ fn only_who_was_asked_may_answer() {
     let client = Client::of(port);
     client.send(&with_header(&address(server.address()), b"first"));
     assert_eq!(without_header(&client.receive()), (server.address(), &b"first"[..]));
-    // Where the server was asked from is the tunnel's end of it; nobody has sent anything here.
+    // The server saw the tunnel's socket there, to which no datagram was sent from here.
     let at = asker.recv_timeout(DEADLINE).expect("it was asked");
     Client::from("127.0.0.1:0", at).send(b"not asked for");
     assert_eq!(client.hears_within(NOTHING_WITHIN), None);
-    // One socket asks several.
+    // One socket sends to several.
     client.send(&with_header(&address(other.address()), b"second"));
     assert_eq!(without_header(&client.receive()), (other.address(), &b"the other"[..]));
 }
@@ -268,7 +267,7 @@ fn the_port_goes_with_its_connection() {
         client.send(&datagram);
         without_header(&client.receive());
     }
-    // What is said on it has no meaning.
+    // Data on it has no meaning.
     control.write_all(b"hello").expect("sent");
     control.shutdown(std::net::Shutdown::Write).expect("half-closed");
     assert_eq!(read_to_end_of(&mut control, DEADLINE), Ended::Eof);
@@ -304,7 +303,7 @@ fn a_peer_that_opens_no_ports_is_no_association() {
     assert_eq!(read_to_end_of(&mut control, DEADLINE), Ended::Eof);
 }
 
-/// A server that was told of a port connects to it, and is echoed to by the client.
+/// A server that knows the port connects to it, and the client echoes.
 fn check_bound(
     mut client: TcpStream,
     port: SocketAddr,

@@ -1,5 +1,5 @@
-//! Bulk that is spliced past the process: every byte whatever happens in the middle of a frame,
-//! and the figures that say that it really went that way.
+//! Bulk that is spliced past the process: every byte is right whatever happens within a frame, and the
+//! counters prove that it was spliced.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -27,7 +27,7 @@ fn tunnel(way: &str, server: &Server) -> Tunnel {
     )
 }
 
-/// Ends both, and says how much payload each spliced: from local sockets and to them.
+/// Ends both, and returns the payload that each spliced: from local sockets and to them.
 fn stop(mut tunnel: Tunnel) -> [[u64; 2]; 2] {
     tunnel.connector.terminate();
     tunnel.connector.wait_exit(DEADLINE);
@@ -151,8 +151,8 @@ fn urgent_data_in_the_middle_of_bulk_does_not_stop_it() {
     }
 }
 
-/// One end of a stream goes while frames of it are half sent: the frame is finished, whoever it
-/// was for, and the other streams do not notice.
+/// One end of a stream ends while frames of it are half sent: the frame is finished, although it has no
+/// receiver any more, and the other streams are not affected.
 #[test]
 fn a_reset_in_the_middle_of_a_frame_leaves_the_other_streams_alone() {
     let server = Server::exchange();
@@ -210,8 +210,8 @@ fn a_reader_that_stands_still_in_bulk_holds_up_only_itself() {
     }
 }
 
-/// Readers that stand still in bulk hold pipes, which are few: one that flows gets them, and what stood
-/// in them arrives all the same.
+/// Bulk streams with blocked readers hold pipes, which are few: a stream that flows gets them, and the
+/// bytes that were in them arrive all the same.
 #[test]
 fn streams_that_stand_still_give_their_pipes_to_one_that_flows() {
     const STILL: u64 = 30;
@@ -252,7 +252,7 @@ fn streams_that_stand_still_give_their_pipes_to_one_that_flows() {
             scope.spawn(move || upload(seed, STILL_BYTES));
         }
         let told = || [&tunnel.connector, &tunnel.receptor].iter().any(|end| end.count(said) > 0);
-        // As often as it takes for the others to have come to stand still.
+        // Repeated until the others have stalled.
         assert!(eventually(DEADLINE, || {
             upload(0, FLOWING_BYTES);
             told()

@@ -39,7 +39,7 @@ impl Hub {
     }
 }
 
-/// What a client hears that says this at once, and that it has no more to say.
+/// The answer to a client that sends this and its end of data at once.
 fn answer_to(said: &str, entrance: SocketAddr) -> String {
     let mut stream = connect(entrance);
     stream.write_all(said.as_bytes()).expect("a client may speak at once");
@@ -74,7 +74,7 @@ fn nothing_of_a_stream_is_lost_on_the_way_to_its_exit(protocol: Protocol) {
     assert_eq!(hub.receptor.count("stream refused"), 0);
 }
 
-/// Each of them has one datagram, and no second one that would tell of the first's loss.
+/// Each of them sends one datagram, and no second one that would reveal the loss of the first.
 fn each_flow_gets_to_the_connector_that_has_an_exit_for_it(protocol: Protocol) {
     let servers = [DatagramServer::named("first"), DatagramServer::named("second")];
     let hub = Hub::start(protocol, "/udp", servers.each_ref().map(DatagramServer::address));
@@ -134,7 +134,7 @@ fn a_full_original_leaves_clients_to_the_tunnel_before_it() {
     original.check_alive(b"still here");
 }
 
-/// Whoever can dial in receives the clients from then on.
+/// Any peer that can dial in receives the clients from then on.
 fn a_second_tunnel_is_told_of(protocol: Protocol) {
     let servers = [Server::named("first"), Server::named("second")];
     let hub = Hub::start(protocol, "", servers.each_ref().map(Server::address));

@@ -1,4 +1,4 @@
-//! SIGTERM: what is open may finish, nothing new begins.
+//! SIGTERM: open streams may finish, no new ones begin.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,7 @@ fn sigterm_lets_the_open_stream_finish(protocol: Protocol) {
         stopping.wait_for("draining");
         // The connector knows that the receptor drains, and lets clients wait.
         if at_connector {
-            // Who came before the socket was closed is served yet.
+            // A client that connected before the socket was closed is still served.
             assert!(eventually(ENDS_WITHIN, || turned_away(entrance)));
         }
         check_echo(&stream, 2, 4 << 20);
@@ -86,7 +86,7 @@ fn a_peer_that_is_killed_is_a_warning() {
     assert_eq!(tunnel.receptor.wait_for("tunnel down")["level"], "WARN");
 }
 
-/// A flow has no end but silence: an entrance has no socket for it that could tell of one.
+/// A flow ends by silence only: an entrance has no socket of its own for it.
 fn sigterm_waits_for_silence_where_a_flow_is_open(protocol: Protocol) {
     for at_connector in [true, false] {
         let server = DatagramServer::echo();
@@ -205,7 +205,7 @@ in_both_protocols! {
     maxima_service_counts_the_peers_of_a_receptor_with_exits,
 }
 
-/// Whoever sends one by mistake, or whoever's timer it was.
+/// Sent by mistake, or by a timer.
 #[test]
 fn no_signal_but_those_that_stop_it_ends_the_program() {
     let server = Server::echo();
@@ -224,7 +224,7 @@ fn no_signal_but_those_that_stop_it_ends_the_program() {
                 assert_eq!(event["signal"], format!("SIG{name}"));
             }
         }
-        // Of these there is nothing to say.
+        // These are not logged.
         for signal in ["PIPE", "XFSZ", "CHLD", "WINCH", "URG", "CONT", "TTOU"] {
             end.send_signal(signal);
         }
@@ -274,7 +274,7 @@ fn sigusr1_logs_the_state(protocol: Protocol) {
             assert_eq!(all[way], 2 * BYTES, "{all}");
         }
     }
-    // What is over counts among the sum.
+    // Ended tunnels count in the sum.
     tunnel.receptor.kill_9();
     tunnel.connector.wait_for("tunnel down");
     tunnel.connector.send_signal("USR1");

@@ -12,7 +12,7 @@ use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
 use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
 
-/// Waits until the program has said why it closed something.
+/// Waits until the program has logged why it closed a connection.
 fn has_a_reason(program: &Program) {
     program.wait_for_event("a reason", 1, |event| {
         event["reason"].as_str().is_some_and(|reason| !reason.is_empty())
@@ -78,7 +78,7 @@ fn a_receptor_that_is_not_one_is_left_and_tried_again() {
     has_a_reason(&connector);
 }
 
-/// Lines at the default level with this message, and what the counts say of more.
+/// Lines at the default level with this message, and the counted ones.
 fn logged(program: &Program, message: &str, more: &str) -> (usize, u64) {
     let counted = program.log_events().into_iter().filter(|event| event["message"] == more);
     let counted = counted.map(|event| event["count"].as_u64().expect("a count")).sum();
@@ -111,7 +111,7 @@ fn a_flood_of_strangers_is_counted_and_disturbs_nobody() {
     let bystander = connect(tunnel.entrance());
     check_echo(&bystander, 1, 1000);
     strangers(tunnel.address, STRANGERS / 2, b"GET / HTTP/1.0\r\n\r\n");
-    // Their number is told while the relay runs, and for the rest at its end.
+    // Their number is logged while the relay runs, and for the rest at its end.
     tunnel.receptor.wait_for(MORE_NOT_UP);
     strangers(tunnel.address, STRANGERS / 2, &[0xFF; 100]);
     check_echo(&bystander, 2, 100_000);
@@ -167,7 +167,7 @@ fn a_peer_that_leaves_before_its_first_byte_is_no_warning() {
         drop(connect(address));
         reset(connect(address));
     }
-    // Whoever says something that is no hello still is one.
+    // A connection that sends something other than a hello still is one.
     strangers(address, 1, &[0xFF; 100]);
     receptor.wait_for(NOT_UP);
     Peer::join(address).check_alive(b"behind them");
@@ -177,7 +177,7 @@ fn a_peer_that_leaves_before_its_first_byte_is_no_warning() {
     assert_eq!(receptor.wait_for("stopped")["silent_strangers"], 2 * CHECKS as u64);
 }
 
-/// Many more are told.
+/// Many more are logged.
 #[test]
 fn a_flood_of_peers_that_leave_at_once_is_told() {
     let many = 10 * sockmux_uring::limits::LOG_SILENT_MIN;
@@ -186,7 +186,7 @@ fn a_flood_of_peers_that_leave_at_once_is_told() {
     for _ in 0..many {
         reset(connect(address));
     }
-    // Whoever comes in turn is served behind them.
+    // The next peer is served behind them.
     Peer::join(address).check_alive(b"behind them");
     receptor.terminate();
     assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));

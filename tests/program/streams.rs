@@ -1,4 +1,4 @@
-//! Many streams in one persistent connection, and ones that stand still.
+//! Many streams in one persistent connection, and stalled ones.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually, wait_until_still};
 
-/// What a process may grow by while so many of its streams stand still: the window of each, which
-/// its peer had been allowed to send; the receive buffers (6 MB), touched for the first time; and
-/// room for what the windows' buffers leave free in between. Without a bound it would be what the
-/// servers can send in that time, gigabytes.
+/// Most growth of a process while so many of its streams are stalled: the window of each, which its peer
+/// had been allowed to send; the receive buffers (6 MB), touched for the first time; and room for
+/// fragmentation of the windows' buffers. Without a bound it would grow by all data of the servers,
+/// gigabytes.
 fn rss_growth_bytes_max(streams: usize) -> u64 {
     streams as u64 * u64::from(WINDOW_BYTES) + (40 << 20)
 }
@@ -68,7 +68,7 @@ fn a_slow_link_still_carries_every_byte(protocol: Protocol) {
     assert!(eventually(DEADLINE, || proxy.carried_bytes() > 20 * 400_000), "all went that way");
 }
 
-/// Sends patterns as fast as they are taken, and counts what it could send on all connections.
+/// Sends patterns as fast as they are read, and counts the bytes sent on all connections.
 fn source(seed: u64, total_bytes: u64) -> (Server, Arc<AtomicU64>) {
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
@@ -103,7 +103,7 @@ fn a_client_that_stops_reading_holds_up_only_itself(protocol: Protocol) {
     );
     connector.wait_for("tunnel up");
 
-    // Warm up, so that what a process keeps for ever is in the first figure.
+    // Warm up, so that memory that is kept for ever is in the first figure.
     Exchange { seed: 7, up_bytes: 4 << 20, down_bytes: 4 << 20 }.run(other_entrance);
     let rss = || [receptor.rss_bytes(), connector.rss_bytes()];
     let rss_before = rss();
@@ -116,7 +116,7 @@ fn a_client_that_stops_reading_holds_up_only_itself(protocol: Protocol) {
 
     Exchange { seed: 8, up_bytes: OTHER_BYTES, down_bytes: OTHER_BYTES }.run(other_entrance);
 
-    // Nobody took anything of the stalled stream meanwhile, and nobody stored it.
+    // No byte of the stalled stream was read or stored meanwhile.
     assert_eq!(sent.load(Ordering::SeqCst), stalled_at);
     for (before, after) in rss_before.into_iter().zip(rss()) {
         let grown = after.saturating_sub(before);
@@ -185,7 +185,7 @@ fn a_client_that_is_reset_behind_a_server_that_does_not_read(protocol: Protocol)
     send_until_blocked(&client);
     reset(client);
     assert!(eventually(DEADLINE, || tunnel.connector.sockets() <= before), "nobody noticed");
-    // What was delivered before is still the server's.
+    // Data that was delivered before is still in the server's socket.
     assert_eq!(read_to_end_of(&mut server, DEADLINE), Ended::Reset);
 }
 

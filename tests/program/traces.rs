@@ -42,7 +42,7 @@ const WITH_CIPHER_OFFER: [&str; 2] = ["handshake.crypt", "echo10.crypt"];
 /// forgets one where the original does, which takes an empty datagram for the end.
 const DATAGRAMS: [(&str, usize); 3] = [("udp3", 4096), ("udp_more", 1), ("udp_idle", 4096)];
 
-/// Does what the local program at the end `here` did: a client or a server behind the binary.
+/// Plays the local program at the end `here`: a client or a server behind the binary.
 fn act_out(story: &Story, here: End, mut stream: TcpStream, urgent_heard: &AtomicBool) {
     for act in &story.acts {
         match act {
@@ -105,7 +105,7 @@ fn play(name: &str, binary: End) {
     let words = [
         "PORT=127.0.0.1:0".to_owned(),
         format!("DEST={destination}"),
-        // A client that has gone looks like one that is still listening, for so long.
+        // A client that has closed cannot be distinguished from one that still reads, for so long.
         "TIMEOUT=lin:1".to_owned(),
     ];
     let (program, link) = join(binary, &words);
@@ -156,7 +156,7 @@ fn play_datagrams(name: &str, flows: usize, binary: End) {
                 let talking: std::thread::ScopedJoinHandle<'_, ()> = talking;
                 talking.join().expect("a client is answered as recorded");
             }
-            // What comes before the hello is done has no tunnel to go by, and is dropped.
+            // Datagrams before the end of the hello have no tunnel, and are dropped.
             program.wait_for("tunnel up");
             let client = Client::of(entrance);
             let story = &trace.stories[stream];
@@ -166,7 +166,7 @@ fn play_datagrams(name: &str, flows: usize, binary: End) {
     assert_eq!(program.count("tunnel down"), 0);
 }
 
-/// Does what a client of datagrams did.
+/// Plays a client of datagrams.
 fn talk(story: &Story, here: End, client: &Client) {
     for act in &story.acts {
         match act {
@@ -178,7 +178,7 @@ fn talk(story: &Story, here: End, client: &Client) {
     }
 }
 
-/// Does what the server of datagrams did, whose clients come one after the other.
+/// Plays the server of datagrams, whose clients come one after the other.
 fn serve_datagrams(stories: &[&Story], here: End, socket: &UdpSocket) {
     let data = |story: &Story| -> Vec<(End, Vec<u8>)> {
         let data = story.acts.iter().filter_map(|act| match act {
@@ -187,7 +187,7 @@ fn serve_datagrams(stories: &[&Story], here: End, socket: &UdpSocket) {
         });
         data.rev().collect()
     };
-    // Of each story what is left of it, the next datagram last.
+    // The rest of each story, the next datagram last.
     let mut left: Vec<_> = stories.iter().map(|&story| data(story)).collect();
     let mut clients = Vec::new();
     let mut buffer = vec![0; 1 << 16];

@@ -17,7 +17,7 @@ use crate::testkit::servers::Server;
 use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
-/// Exit code when the command line is right and the machine says no.
+/// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
 fn dir() -> (TempDir, PathBuf) {
@@ -92,7 +92,7 @@ fn from_socket_to_socket(protocol: Protocol) {
 
 fn the_end_of_one_direction_leaves_the_other(protocol: Protocol) {
     let ((_dir, entrance), (_other, exit)) = (dir(), dir());
-    // Answers only when all has been said.
+    // Answers only after the end of data.
     serve(&exit, |mut stream| {
         let mut all = Vec::new();
         stream.read_to_end(&mut all)?;
@@ -117,12 +117,12 @@ fn a_socket_that_nobody_listens_on_refuses_the_stream(protocol: Protocol) {
     refused("127.0.0.1", tunnel.entrance());
     let reason = tunnel.receptor.wait_for_reason("stream refused");
     assert!(reason.contains("unix:") && reason.contains("No such file"), "{reason}");
-    // One that is there, and that nobody listens on any more.
+    // One that exists, without a listener.
     drop(UnixListener::bind(&missing).expect("the socket can be made"));
     refused("127.0.0.1", tunnel.entrance());
     let refused = tunnel.receptor.wait_for_nth("stream refused", 2);
     assert!(refused["reason"].as_str().unwrap_or("").contains("refused"), "{refused}");
-    // And it is served as soon as somebody does.
+    // And it is served as soon as there is one.
     fs::remove_file(&missing).expect("the socket can be removed");
     serve(&missing, echo);
     check_new_echo(tunnel.entrance(), 4, 100_000);
@@ -161,7 +161,7 @@ fn bulk_is_spliced_between_unix_sockets() {
 #[test]
 fn a_server_that_is_behind_with_accepting_is_waited_for() {
     let (_dir, exit) = dir();
-    // Two places: what comes beyond is not taken until somebody is accepted.
+    // A backlog of two: further connections wait until one is accepted.
     let socket =
         socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&socket2::SockAddr::unix(&exit).expect("a path")).expect("bound");
@@ -286,7 +286,7 @@ fn a_client_that_goes_ends_its_stream() {
     for stream in &mut streams {
         stream.write_all(b"x").expect("sent");
         stream.read_exact(&mut [0]).expect("sent back");
-        // What is not read makes the close a reset to the other side.
+        // Unread bytes make the close a reset for the other side.
         stream.write_all(&[0; 1000]).expect("sent");
     }
     drop(streams);

@@ -1,5 +1,5 @@
-//! Clients and servers whose host is gone without a word, as after a power cut, while nothing is sent:
-//! the kernel asks for them now and then, and their streams end.
+//! Clients and servers whose host has vanished, as after a power cut, while nothing is sent: the kernel's
+//! keep-alive probes fail, and their streams end.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::testkit::{DEADLINE, network};
 const HOST: &str = "192.0.2.7";
 const HERE: &str = "127.0.0.1";
 
-/// A network with that host, where it is asked for after seconds instead of hours.
+/// A network with that host, and keep-alive probes after seconds instead of hours.
 fn enter_network() {
     network::enter_new(65_536);
     network::ip(&format!("addr add {HOST}/32 dev lo"));
@@ -24,7 +24,7 @@ fn enter_network() {
     }
 }
 
-/// One of two that are connected loses its host: the other is told.
+/// One of two that are connected loses its host: the other one is reset.
 fn whoever_is_left_is_told(gone: &mut TcpStream, left: &mut TcpStream) {
     gone.write_all(b"x").expect("sent");
     left.read_exact(&mut [0]).expect("it arrives");
