@@ -1,4 +1,4 @@
-//! What the pure core costs: frames to bytes, bytes to frames, and the session between them.
+//! Costs of the pure core: frames to bytes, bytes to frames, and the session between them.
 //! `cargo bench --bench frames`; `-- --quick` for a look.
 
 #[path = "support/pair.rs"]

@@ -1,4 +1,4 @@
-//! A panic behind the log: it is logged, and ends the process whatever becomes of its log.
+//! A panic behind the log: it is logged, and ends the process in any state of its log.
 //!
 //! Nothing from outside makes the program panic, so this is a program of its own: it starts itself
 //! again, starts the log as the real one does, and panics.
@@ -21,7 +21,7 @@ use sockmux_uring::observe::Log;
 
 /// Which panic this process is to have.
 const PANIC: &str = "SOCKMUX_TEST_PANIC";
-/// What the panic says.
+/// The message of the panic.
 const REASON: &str = "the first line\nand the second";
 /// For a process to start and end on a busy machine, beside the time that its log may take.
 const SLACK: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ extern "C" fn cannot_unwind() {
     panic!("{REASON}");
 }
 
-/// How this panic ended its process, whose standard error is this, and within what time.
+/// The exit status and run time of a process with this panic and standard error.
 fn ended_by(panic: &str, stderr: impl Into<Stdio>) -> (ExitStatus, Duration) {
     let mut program = Command::new(std::env::current_exe().expect("this program"));
     program.env(PANIC, panic).env_remove("RUST_BACKTRACE").stderr(stderr);
@@ -71,7 +71,7 @@ fn ended_by(panic: &str, stderr: impl Into<Stdio>) -> (ExitStatus, Duration) {
     }
 }
 
-/// The same, and what it has written.
+/// The same, with its output.
 fn said_by(panic: &str) -> (ExitStatus, String) {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let (status, _) = ended_by(panic, writer);

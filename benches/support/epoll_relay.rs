@@ -39,7 +39,7 @@ struct Half {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// The source may have data: it spares the read that would only say that there is none.
+    /// The source may have data. Saves reads that would find none.
     readable: bool,
     /// The source's end of data is there or near: a short read does not mean drained.
     closing: bool,
@@ -117,7 +117,7 @@ impl EpollRelay {
         }
     }
 
-    /// Moves what can be moved for one connection, both ways.
+    /// Moves as much as possible for one connection, both ways.
     fn turn(&mut self, key: usize) {
         // A pair may have ended since it was put off.
         let Some(pair) = self.pairs.get_mut(key) else { return };

@@ -1,4 +1,4 @@
-//! What every way is given to carry, and the figures of it.
+//! The loads that every way carries, and their figures.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -87,7 +87,7 @@ impl Load {
         }
     }
 
-    /// What the figures are. The first is the rate by which ways are compared.
+    /// The names of the figures. The first is the rate by which ways are compared.
     pub(crate) fn columns(self) -> &'static [&'static str] {
         match self {
             Load::Bulk { .. } => &["GiB/s", "relays s/GiB", "path s/GiB"],

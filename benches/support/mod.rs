@@ -1,4 +1,4 @@
-//! What the benches measure with: baseline relays, our own, loads, statistics and tables.
+//! Tools of the benches: baseline relays, our own, loads, statistics and tables.
 
 pub(crate) mod epoll_relay;
 pub(crate) mod load;

@@ -1,5 +1,5 @@
-//! Relays of ours, each an engine on a thread of its own, begun by the words that the program
-//! would be given: a bench measures what a command line gets.
+//! Relays of ours, each an engine on a thread of its own, started by the words of a command line, so that
+//! a bench measures the program's own configuration.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -14,11 +14,11 @@ use sockmux_uring::process::Relay;
 
 use super::way::start;
 
-/// What listens anywhere on loopback.
+/// A listener on any port of loopback.
 const LISTEN: &str = "-P127.0.0.1:0";
 
-/// Receptor and connector, each with `words` beside what makes it one: the entrance and both
-/// threads, the entrance's first.
+/// Receptor and connector, each with `words` besides its own. Returns the entrance and both threads, the
+/// entrance's first.
 pub(crate) fn tunnel(
     server: SocketAddr,
     words: &[&str],
@@ -50,7 +50,7 @@ fn run(
     })
 }
 
-/// What the words mean. Where they name no engine it is io_uring, and no other in its stead.
+/// The plan of the words. The default engine is io_uring, without a fallback.
 fn plan(words: &[&str]) -> Result<(Plan, Engine), Box<dyn Error>> {
     let mut look_up = |name: &str| -> io::Result<Vec<IpAddr>> {
         Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())

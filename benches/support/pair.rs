@@ -1,4 +1,4 @@
-//! Two sessions joined back to back, without sockets or payload: what the pure core costs.
+//! Two sessions joined back to back, without sockets or payload: the costs of the pure core.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ struct Side {
     sink: Sink,
 }
 
-/// Two ends and what is on its way between them.
+/// Two ends and the bytes in flight between them.
 pub(crate) struct Pair {
     near: Side,
     far: Side,
@@ -45,8 +45,8 @@ impl Pair {
         pair
     }
 
-    /// Every stream of the near side sends `bytes`, which the far side takes at once. Returns
-    /// when neither side has anything more to say.
+    /// Every stream of the near side sends `bytes`, which the far side consumes at once. Returns when
+    /// neither side has more to send.
     pub(crate) fn send_on_each(&mut self, bytes: u64) {
         for key in &self.keys {
             self.near.session.data_ready(*key, bytes);
@@ -102,7 +102,7 @@ impl Side {
         }
     }
 
-    /// What an engine does about events: here every stream is accepted.
+    /// Handles events as an engine: here every stream is accepted.
     fn react(&mut self) {
         while let Some(event) = self.session.poll_event() {
             if let Event::Incoming { key, .. } = event {

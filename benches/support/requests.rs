@@ -1,5 +1,5 @@
 //! Request/response over many connections with one thread at each end, as an event-driven
-//! client and server (Redis and its benchmark) do it: so that the relay is what limits.
+//! client and server (Redis and its benchmark) do it, so that the relay is the limit.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,8 +52,8 @@ fn serve(poll: &mut Poll, listener: &TcpListener) -> io::Result<()> {
     }
 }
 
-/// Sends back what is there; false once the connection has ended. A client has one question
-/// outstanding, so an answer always finds room.
+/// Echoes the available bytes; false once the connection has ended. A client has one request outstanding,
+/// so an answer always finds room.
 fn echo(socket: &mut TcpStream, buffer: &mut [u8]) -> bool {
     loop {
         match socket.read(buffer) {
@@ -123,7 +123,7 @@ impl Asker {
         self.socket.write_all(question)
     }
 
-    /// Takes what has arrived; true when the answer is complete.
+    /// Reads arrived bytes; true when the answer is complete.
     fn answered(&mut self) -> io::Result<bool> {
         let mut answer = [0; MESSAGE_BYTES];
         while self.arrived < MESSAGE_BYTES {

@@ -6,7 +6,7 @@ use super::stats::median;
 /// A way's name and its samples by round.
 pub(crate) type Measured = (&'static str, Vec<Sample>);
 
-/// Prints what each way reached; the first is the one that the others are compared with.
+/// Prints the figures of each way; the others are compared with the first.
 pub(crate) fn print(load: Load, ways: &[Measured]) {
     println!();
     print!("{:28}{:>10}{:>11}", load.title(), load.columns()[0], "of direct");

@@ -11,7 +11,7 @@ use tokio_uring::net::{TcpListener, TcpStream};
 /// The same as the epoll relay's.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Listens on an ephemeral port of 127.0.0.1, tells `ready` where, and relays for ever.
+/// Listens on an ephemeral port of 127.0.0.1, passes the address to `ready`, and relays for ever.
 pub(crate) fn run(target: SocketAddr, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
     tokio_uring::start(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;

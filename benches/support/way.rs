@@ -21,7 +21,7 @@ pub(crate) struct Way {
 /// Sets up a way to a server.
 pub(crate) type Start = fn(SocketAddr) -> Result<Way, Box<dyn Error>>;
 
-/// Every way, in the order of the table. The first is what the others are compared with.
+/// Every way, in the order of the table. The others are compared with the first.
 pub(crate) const WAYS: [(&str, Start); 9] = [
     ("direct", direct),
     ("epoll copy, 1 hop", epoll_one_hop),
@@ -107,7 +107,7 @@ fn start_epoll(target: SocketAddr) -> Result<(SocketAddr, Thread), Box<dyn Error
     })
 }
 
-/// Runs a relay on a thread of its own; returns once it has said where it listens.
+/// Runs a relay on a thread of its own; returns once it has reported its address.
 pub(crate) fn start(
     name: &'static str,
     relay: impl FnOnce(Box<dyn FnOnce(SocketAddr)>) -> io::Result<()> + Send + 'static,

@@ -1,7 +1,7 @@
-//! What SockMux 1 puts on the link for a fixed amount of work, counted: frames by kind, bytes of heads,
-//! batches. Two sessions do it in virtual time, so the figures are the same in every run, on every
-//! machine. One that grows by a tenth fails. Where that is the price of something, its line in the
-//! table is raised by hand; where it has fallen, the line is to be lowered.
+//! The costs of SockMux 1 on the link for a fixed amount of work, counted: frames by kind, bytes of heads,
+//! batches. Two sessions work in virtual time, so the figures are the same in every run, on every machine.
+//! A figure that grows by a tenth fails. If that is the price of a feature, its line in the table is
+//! raised by hand; a figure that has fallen is to be lowered.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::testkit::pure::costs::{Cost, check, exact};
 use crate::testkit::pure::joined::{End, Link};
 use crate::testkit::pure::lone::START;
 
-/// Both directions together. A batch is what one end sends in one turn.
+/// Both directions together. A batch is all frames of one end in one turn.
 const COSTS: &[Cost] = &[
     exact("1 GiB in 1 stream: CREDIT", 513.0),
     exact("1 GiB in 1 stream: DATA", 1_026.0),
@@ -87,8 +87,8 @@ impl Pair {
         pair
     }
 
-    /// Each end takes in what has arrived, `works`, and sends what there is then. Goes on to when
-    /// something arrives next: `false` when nothing is under way.
+    /// Each end handles its input, `works`, and sends its output. Then time advances to the next arrival:
+    /// `false` when nothing is in flight.
     fn turn(&mut self, mut works: impl FnMut([&mut End; 2], Moment)) -> bool {
         let now = self.now;
         let [client, server] = &mut self.ends;
@@ -109,7 +109,7 @@ impl Pair {
         true
     }
 
-    /// What was counted, for all of the work.
+    /// The counts of all of the work.
     fn figures(&self, work: &str) -> Vec<(String, f64)> {
         let head_bytes = self.ends.iter().map(|end| end.head_bytes).sum();
         let mut counts =

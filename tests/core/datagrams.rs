@@ -1,5 +1,5 @@
-//! Streams that carry datagrams, frame by frame: what is sent, what is dropped, and what other streams
-//! have beside them.
+//! Streams that carry datagrams, frame by frame: sent and dropped datagrams, and the share of other
+//! streams beside them.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn pair(newest: u8) -> Session {
     up(ours(newest), ours(newest).offer)
 }
 
-/// Towards an original, which has said that it takes first data.
+/// Towards an original, which has announced that it accepts first data.
 fn towards_an_original() -> Session {
     let mut session = up(SessionConfig::default(), None);
     session.on_frame(Frame::FirstData, START).expect("an option");
@@ -57,7 +57,7 @@ fn incoming(session: &mut Session, transport: Option<Transport>, first_bytes: u3
     key
 }
 
-/// What goes out now: type, size and bytes of each frame of datagrams, type alone of the others.
+/// The output now: type, size and bytes of each frame of datagrams, only the type of the others.
 fn frames(session: &mut Session) -> Vec<(u8, u64, u64)> {
     let (mut frames, mut head) = (Vec::new(), Vec::new());
     while let Some(transmit) = session.poll_transmit(&mut head, true) {
@@ -77,7 +77,7 @@ fn frames(session: &mut Session) -> Vec<(u8, u64, u64)> {
     frames
 }
 
-/// Type bytes in front of what frames say.
+/// The type, and the fields of a frame.
 fn datagrams(size: u64, bytes: u64) -> (u8, u64, u64) {
     (0x0c, size, bytes)
 }

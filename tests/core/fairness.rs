@@ -1,5 +1,5 @@
-//! Shares of bulk streams in virtual time: equal in bytes, whatever pieces their local sockets bring,
-//! and behind whoever says little.
+//! Shares of bulk streams in virtual time: equal in bytes for any pieces of their local sockets, and
+//! behind sparse streams.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use sockmux_uring::wire::{Frame, StreamRef};
 
 use crate::testkit::pure::lone::{START, ours, up};
 
-/// What a link carries in a second, where a test does not say.
+/// The link's rate, unless a test sets one.
 const BYTES_PER_SEC: u64 = 1_000_000_000;
 
-/// One session whose frames a link of a certain speed drains, and a peer that says so.
+/// One session whose frames are drained by a link of a certain rate, and a peer that acknowledges them.
 struct Drain {
     session: Session,
     bytes_per_sec: u64,
@@ -42,7 +42,7 @@ impl Drain {
         while session.poll_transmit(&mut heads, true).is_some() {
             let number = u32::from_be_bytes([heads[4], heads[5], heads[6], heads[7]]);
             let short = u32::from(u16::from_be_bytes([heads[2], heads[3]]));
-            // In 0.3 the window is not what is to be looked at here, either: see `turn`.
+            // The window of 0.3 should not matter here, either: see `turn`.
             let answer = match newest {
                 0 => {
                     let to = StreamRef::Ours(short);
@@ -60,7 +60,7 @@ impl Drain {
         Drain { session, bytes_per_sec, now, pieces, keys, sent, total, told, frame, longest }
     }
 
-    /// Every socket brings what it may.
+    /// Every socket delivers as much as it may.
     fn fill(&mut self) {
         for (&key, &piece) in self.keys.iter().zip(&self.pieces) {
             while piece > 0 && self.session.may_read(key) {
@@ -146,8 +146,8 @@ proptest! {
     }
 }
 
-/// A socket that is read in small pieces has its next one just after the last has gone: it is
-/// always new among those with data, and may not take more than its share for that.
+/// A socket that is read in small pieces has its next one just after the last was sent: it is always new
+/// among those with data, and must not gain more than its share by that.
 #[test]
 fn who_comes_back_at_once_has_no_more_than_the_others() {
     let mut drain = Drain::new(1, BYTES_PER_SEC, &[0, 1 << 20, 1 << 20]);

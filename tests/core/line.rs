@@ -30,7 +30,7 @@ fn spoiled() -> Setting {
     Setting { faults, ..Setting::clean() }
 }
 
-/// What arrives of streams that always have more, for 20 s: parts of what the line carries.
+/// The throughput of streams that always have more data, over 20 s, as a part of the line's rate.
 fn throughput(setting: Setting, both: bool) -> [f64; 2] {
     let mut choice = Seeded(7);
     let mut world = World::new(setting);
@@ -124,7 +124,7 @@ fn small_beside_bulk(setting: Setting, both: bool) -> u64 {
             held = held.max((wire.free_nanos / 1_000).saturating_sub(world.now));
         }
     }
-    // A frame, of which every byte may have been escaped, beside what may go ahead.
+    // A frame with every byte escaped, besides the bytes that may be ahead.
     let line = world.sides[0].line.as_ref().expect("a line");
     let frame_micros = 2 * (line.frame_bytes() as u64 + 32) * SECOND / 11_520;
     let is_true = setting.real_bytes_per_second == u64::from(setting.bytes_per_second);

@@ -1,4 +1,4 @@
-//! One end of a serial line towards an original, by hand: bytes pass as they are, and the HELLO is said
+//! One end of a serial line towards an original, by hand: bytes pass unchanged, and the HELLO is repeated
 //! as often as needed.
 
 use sockmux_uring::limits::LINE_PROBE_MICROS;
@@ -22,7 +22,7 @@ fn hello_goes_out_every_second_until_somebody_answers() {
     assert_eq!(end.line.room_bytes(end.now), 0);
     assert_eq!(end.output(), own);
     assert_eq!(end.line.write(b"more", end.now), 0);
-    // With what it takes on the line, three more fit into three and a half seconds.
+    // With its time on the line, three more fit into three and a half seconds.
     assert_eq!(end.pass(7 * LINE_PROBE_MICROS / 2), own.repeat(3));
     assert_eq!(end.line.mode(), LineMode::Probing);
 }
@@ -60,8 +60,8 @@ fn an_original_that_does_not_answer_is_greeted_once_more() {
     assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
 }
 
-/// Who answers has said its own HELLO before, and we have not heard it. An original does not say it
-/// again: its answer is all that there is, and what it says behind that is not lost.
+/// A peer that answers has sent its own HELLO before, and we have not received it. An original does not
+/// repeat it: its answer has to do, and the bytes behind that are not lost.
 #[test]
 fn an_answer_alone_is_an_originals_when_no_hello_follows() {
     let behind = b"\x03\x0arest\x03\x01";
@@ -71,7 +71,7 @@ fn an_answer_alone_is_an_originals_when_no_hello_follows() {
         for piece in [&original_hello_ok()[..], behind].concat().chunks(piece) {
             end.received(piece);
         }
-        // One of ours without checks would say its HELLO again within half a second.
+        // A native peer without checks would repeat its HELLO within half a second.
         assert_eq!(end.pass(LINE_PROBE_MICROS / 2), b"");
         assert_eq!((end.line.mode(), end.read()), (LineMode::Probing, Vec::new()));
         // An original counts those that it hears: no other goes out meanwhile.
@@ -92,7 +92,7 @@ fn an_answer_with_much_behind_it_is_an_originals_at_once() {
     assert_eq!(end.read(), bytes);
 }
 
-/// Of ours, whoever it was for.
+/// Of a native peer, for either end.
 #[test]
 fn an_answer_before_our_first_hello_decides_nothing() {
     let mut end = End::new(true);
@@ -124,14 +124,14 @@ fn an_original_heard_first_is_greeted_by_the_session() {
 
 #[test]
 fn a_damaged_hello_decides_nothing() {
-    // What a flipped bit of the host's name makes cannot be told from another name.
+    // A flipped bit in the host's name makes another valid name.
     let name = 8 + 23..8 + 25;
     for at in (0..original_hello().len()).filter(|at| !name.contains(at)) {
         let mut damaged = original_hello();
         damaged[at] ^= 0x80;
         let lost = [&original_hello()[..at], &original_hello()[at + 1..]].concat();
         for damaged in [damaged, lost] {
-            // Its own numbers say nothing, and may be anything.
+            // Its ids have no meaning, and may have any value.
             if (2..6).contains(&at) && damaged.len() == original_hello().len() {
                 continue;
             }
@@ -181,7 +181,7 @@ fn without_checks_all_passes_once_the_peer_is_heard() {
     let mut end = End::new(false);
     end.write(&hello(false));
     assert_eq!(end.output(), hello(false));
-    // Nobody was there to hear it.
+    // The other end was not open yet.
     assert_eq!(end.pass(3 * LINE_PROBE_MICROS / 2), hello(false));
     end.received(&hello(true));
     assert_eq!(end.line.mode(), LineMode::Plain);

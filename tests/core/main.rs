@@ -1,5 +1,5 @@
-//! The pure core: sessions, codec and serial line by hand, under virtual time, and against what was
-//! recorded. A module for each room: `cargo test --test core traces::`.
+//! The pure core: sessions, codec and serial line by hand, under virtual time, and against recordings.
+//! A module for each room: `cargo test --test core traces::`.
 
 #[path = "../testkit"]
 mod testkit {

@@ -1,4 +1,4 @@
-//! Ports on request: what a session asks, answers and believes.
+//! Remote forwards: requests, answers and checks of a session.
 
 use std::net::SocketAddr;
 
@@ -220,7 +220,7 @@ fn a_port_that_is_closed_before_its_answer_is_answered_all_the_same() {
     assert_eq!(sent(&mut session), [LISTENING]);
     assert_eq!(take(&mut session, unlisten(1)), closed());
     assert!(sent(&mut session).is_empty());
-    // One that nobody asked for is the engine's to pass over.
+    // The engine ignores one that it did not request.
     assert_eq!(take(&mut session, unlisten(1)), closed());
 }
 
@@ -361,7 +361,7 @@ fn numbers_of_streams_beside_others_are_those_of_all() {
     assert_eq!(sent(&mut session), [RESET]);
 }
 
-/// Who may ask, and who is to answer.
+/// The ends that may request and answer.
 #[test]
 fn the_wrong_side_ends_the_tunnel() {
     let request = 1;
@@ -408,7 +408,7 @@ fn without_an_offer_of_both_there_are_no_ports() {
             assert_eq!(session.on_frame(frame, START), Err(TunnelError::PortsNotAgreed));
         }
     }
-    // 0.3 has none, whatever is offered.
+    // 0.3 has none, regardless of the offer.
     let mut session = up(ours(0), ours(1).offer);
     let key = session.open(7, pair().0, pair().1).expect("a stream");
     assert!(!session.peer_opens_ports());

@@ -1,5 +1,5 @@
-//! Properties of the codec and of the session, for any input. The same functions stand behind the
-//! fuzz targets; here proptest makes the bytes and shrinks what fails.
+//! Properties of the codec and of the session, for any input. The fuzz targets use the same functions;
+//! here proptest makes the bytes and shrinks failures.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -59,7 +59,7 @@ fn proxy_header_like() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![line.prop_map(String::into_bytes), binary, vec(any::<u8>(), 0..64)]
 }
 
-/// Preceded by what picks the protocol and the pieces.
+/// Preceded by the bytes that select the protocol and the pieces.
 fn in_pieces(
     newest: impl Strategy<Value = u8>,
     bytes: impl Strategy<Value = Vec<u8>>,
@@ -102,7 +102,7 @@ proptest! {
     }
 }
 
-/// A session that is fed and never written keeps no more than it was asked for.
+/// A session that has input and no output buffers no more than it was asked for.
 #[test]
 fn a_flood_of_pings_is_bounded() {
     use sockmux_uring::session::{Moment, Session, SessionConfig};

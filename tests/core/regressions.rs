@@ -1,5 +1,5 @@
-//! What was found once: crashes of the fuzz targets, replayed from `fuzz/regressions/TARGET/`, and
-//! faults of the session, each as the shortest sequence that shows it.
+//! Past failures: crashes of the fuzz targets, replayed from `fuzz/regressions/TARGET/`, and faults of
+//! the session, each as the shortest sequence that reproduces it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -100,7 +100,7 @@ fn a_side_that_refuses_from_before_the_hello_says_so_when_it_is_up() {
     assert_eq!(sent(&mut session), [0x41, 0x41, 0x08, 0x0a], "HELLOOK twice, PING, GOING_AWAY");
 }
 
-/// Whatever it means by that option, it goes on opening and taking streams.
+/// Regardless of that option, it goes on opening and accepting streams.
 #[test]
 fn an_original_cannot_go_away() {
     let mut session = up(ours(0), None);
@@ -121,7 +121,7 @@ fn nothing_is_acknowledged_to_a_stream_that_we_have_closed() {
     session.on_frame(Frame::Data { to: StreamRef::Ours(2), bytes: 0 }, START).expect("end of data");
     session.data_end(key, START);
     assert_eq!(sent(&mut session), [0x06, 0x08], "end of data, CLOSE");
-    // Its local socket takes what had come, and the peer knows the stream no more.
+    // Its local socket consumes the received data, and the peer has forgotten the stream.
     session.consumed(key, 320_000, START);
     let urgent = Frame::Urgent { to: StreamRef::Ours(2), bytes: 1 };
     session.on_frame(urgent, START).expect("urgent data");

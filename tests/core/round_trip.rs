@@ -1,5 +1,5 @@
-//! The round trip that windows are fitted to: measured again beside bulk, and never taken
-//! from what merely waited behind it.
+//! The round trip that windows are sized by: measured again beside bulk, and never taken from a ping that
+//! waited behind it.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn round_trip_millis(session: &Session) -> f64 {
     session.round_trip().expect("an answered ping").as_secs_f64() * 1e3
 }
 
-/// As much comes for nobody as makes us tell the peer; what we send then.
+/// Receives enough for no stream that a report is due; returns the output.
 fn bulk(session: &mut Session, now: Moment) -> Vec<u8> {
     let to = StreamRef::Theirs(0);
     session.on_frame(Frame::Data { to, bytes: LINK_ACK_BYTES as u32 }, now).expect("data");
@@ -71,7 +71,7 @@ fn it_is_measured_again_beside_bulk() {
     assert_eq!(bulk(&mut session, now), [LANE_TAKEN], "it has just been measured");
     let now = now.after(Duration::from_micros(ROUND_TRIP_EVERY_MICROS));
     assert_eq!(bulk(&mut session, now), [LANE_TAKEN, PING]);
-    // Nobody asks again before that is answered.
+    // There is no further ping before that is answered.
     let answered = later(now, 5_000);
     assert_eq!(bulk(&mut session, answered), [LANE_TAKEN]);
     pong(&mut session, now, answered);

@@ -93,7 +93,7 @@ fn a_reset_does_not_wait_for_acknowledgements() {
     assert!(out <= u64::from(WINDOW_BYTES) && out > u64::from(WINDOW_BYTES) - packet, "{out}");
 }
 
-/// What a broken local side had sent goes first, however long that takes, and before CONNECTED, too.
+/// Data of a broken local side goes first, however long that takes, and before CONNECTED, too.
 #[test]
 fn what_came_before_a_break_waits_for_acknowledgements() {
     let mut session = up(ours(0), ours(0).offer);
@@ -111,7 +111,7 @@ fn what_came_before_a_break_waits_for_acknowledgements() {
         kinds = sent(&mut session);
     }
     assert_eq!(session.counters().payload_bytes_out, bytes);
-    // What a client said that was reset before the peer had answered.
+    // Data of a client that was reset before the peer had answered.
     let mut session = up(ours(0), ours(0).offer);
     let at = "127.0.0.1:1".parse().expect("an address");
     let key = session.open(0, at, at).expect("a stream");
@@ -158,16 +158,16 @@ fn close_is_held_back_from_an_original_until_the_answer_has_come() {
     assert!(ended && session.stream_count() == 0);
 }
 
-/// What may happen to one stream, at either end or on the way.
+/// Events of one stream, at either end or in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     /// Our client or server resets its connection.
     Reset,
     /// It ends its data.
     Eof,
-    /// It says something.
+    /// It sends data.
     Say,
-    /// The original's local side ends, or says something.
+    /// The original's local side ends, or sends data.
     TheirClose,
     TheirSay,
     /// Our exit is there.
@@ -183,7 +183,7 @@ fn orders(acts: &mut Vec<Act>, at: usize, each: &mut impl FnMut(&[Act])) {
         return each(acts);
     }
     for n in at..acts.len() {
-        // What is the same as an earlier choice gives the same orders.
+        // An event equal to an earlier choice gives the same orders.
         if acts[at..n].contains(&acts[n]) {
             continue;
         }
@@ -232,7 +232,7 @@ fn run_order(begins_here: bool, acts: &[Act]) {
     pair.settle();
     pair.accept();
     pair.settle();
-    // Whoever has not ended yet does now.
+    // Streams that have not ended yet do now.
     pair.wait(HELD_MICROS);
     pair.settle();
     pair.ids().into_iter().for_each(|id| pair.close(id));
@@ -248,8 +248,8 @@ fn run_order(begins_here: bool, acts: &[Act]) {
 /// Longer than anything is held back.
 const HELD_MICROS: u64 = 31_000_000;
 
-/// Towards an original, whatever crosses what: the stream ends once at each side, nothing is left of
-/// it, and nothing is sent that would meet another stream of the same id.
+/// Towards an original, for all crossings of frames: the stream ends once at each side, leaves no state,
+/// and sends no frame that would meet another stream of the same id.
 #[test]
 fn closes_cross_in_every_order_and_leave_nothing() {
     let mut count = 0;
@@ -424,7 +424,7 @@ fn close_follows_half_a_second_after_an_answer_and_no_later() {
     assert_eq!(pair.session.stream_count(), 0);
 }
 
-/// On a device an original says HELLO once, when it opens it, and answers ours with HELLOOK alone.
+/// On a device an original sends HELLO once, when it opens it, and answers ours with HELLOOK alone.
 #[test]
 fn an_answer_alone_is_enough_where_it_may_be() {
     let answer = Frame::HelloOk { ids: (1, 2) };

@@ -25,7 +25,7 @@ fn open(session: &mut Session) -> StreamKey {
     session.open(0, at, at).expect("a stream")
 }
 
-/// What the session sends now, and the number of the stream in the last of it.
+/// The session's output now, and the number of the stream in its last frame.
 fn sent_number(session: &mut Session) -> (Vec<u8>, StreamRef) {
     let (mut kinds, mut number) = (Vec::new(), 0);
     let mut head = Vec::new();
@@ -113,7 +113,7 @@ fn what_has_no_credit_at_all_is_dropped_by_a_reset() {
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
 }
 
-/// What a broken local side had sent, and its end of data, go first, however long that takes.
+/// Data of a broken local side, and its end of data, go first, however long that takes.
 #[test]
 fn what_came_before_a_break_waits_for_credit() {
     let mut session = up(ours(1), ours(1).offer);
@@ -140,7 +140,7 @@ fn a_break_whose_peer_takes_nothing_is_a_reset_at_last() {
     assert!(session.local_broken(key, "gone"), "its data still goes out");
     assert_eq!(sent(&mut session), [OPEN, DATA]);
     assert!(!session.local_reset(key, "gone"), "nothing may go any more");
-    // What is cut has no end in good order.
+    // A truncated stream has no orderly end.
     assert_eq!(sent(&mut session), [RESET]);
     assert_eq!(ends(&mut session), [Ended::Reset(String::from("gone"))]);
 }
@@ -160,7 +160,7 @@ fn a_reset_that_crosses_ours_is_for_nobody() {
     assert!(sent(&mut session).is_empty(), "nobody answers it");
 }
 
-/// The peer's slot 0 again: what is still called by the number before is for nobody.
+/// The peer's slot 0 again: frames with the number before are for no stream.
 #[test]
 fn a_number_of_the_peers_is_its_slot_and_its_generation() {
     let mut session = up(ours(1), ours(1).offer);
@@ -211,8 +211,8 @@ fn nothing_is_opened_towards_a_peer_that_goes_away() {
     assert_eq!(session.stream_count(), 1);
 }
 
-/// Its answer says that all streams that began before have been told of, also those that only wait for
-/// their turn to be.
+/// Its answer means that all streams that began before have been announced, also those that only waited
+/// for their turn.
 #[test]
 fn the_answer_to_a_farewell_goes_behind_the_streams_that_have_begun() {
     for (newest, wanted) in [(1, [OPEN, PONG]), (0, [CONNECT, ECHO_OK])] {
@@ -225,8 +225,8 @@ fn the_answer_to_a_farewell_goes_behind_the_streams_that_have_begun() {
     }
 }
 
-/// What a peer that may not take it gets before it has: a little, which the engine can keep; what
-/// follows waits for its word, and is not lost.
+/// A tentative stream sends little before its peer has accepted it, which the engine can keep; the rest
+/// waits for the answer, and is not lost.
 #[test]
 fn a_tentative_stream_sends_little_before_it_is_taken() {
     let at = "127.0.0.1:1".parse().expect("an address");
@@ -293,7 +293,7 @@ fn tentative_datagrams_wait_and_are_given_back() {
         assert_eq!(ends(&mut session), [how]);
         assert_eq!(session.datagram_cost_bytes(), 0);
 
-        // One that nobody wants any more is ended without an answer, where the protocol can say so.
+        // One without a client any more is ended without an answer, where the protocol has a frame for it.
         let key = session.open_datagrams_tentatively(8, at, at).expect("a stream");
         sent(&mut session);
         session.local_reset(key, "silent");

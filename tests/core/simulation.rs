@@ -75,7 +75,7 @@ fn ours(newest: u8) -> SessionConfig {
     SessionConfig { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
 }
 
-/// A client that says a little and a server that answers as much, both at once.
+/// A client that sends little and a server that answers as much, both at once.
 fn short(seed: u64, end: End) -> Script {
     let (chunk, gulp) = (1_000, 1_000);
     Script {
@@ -136,8 +136,8 @@ fn two_of_ours_carry_a_thousand_streams_from_both_ends() {
     }
 }
 
-/// Slots of numbers come round at once when streams are reset as fast as they begin; what is still
-/// on its way to the one before is for nobody.
+/// Slots of numbers are reused at once when streams are reset as fast as they begin; frames in flight for
+/// the one before are for no stream.
 #[test]
 fn a_number_that_is_used_again_is_never_taken_for_the_one_before() {
     let pattern = Pattern::new();
@@ -168,7 +168,7 @@ fn a_side_that_goes_away_finishes_what_it_has() {
         let summary = world.run();
         // Three of four streams are the other side's, and a quarter of the time is left.
         assert!((10..150).contains(&summary.given_up), "SIM_SEED={seed}: {summary:?}");
-        // Whatever was let in has carried all that it had; what was refused, its first bytes.
+        // Every accepted stream has carried all of its data; a refused one, its first bytes.
         let whole = 200 - summary.given_up - summary.refused;
         let bytes = summary.payload_bytes;
         assert!(whole >= 60 && bytes >= whole as u64 * 6_000, "SIM_SEED={seed}: {summary:?}");

@@ -1,5 +1,5 @@
-//! The original's recorded bytes fed to our session, in each role, and its answers compared with
-//! what the original that it replaces has sent.
+//! The original's recorded bytes as input of our session, in each role, and its answers compared with
+//! those of the original that it replaces.
 
 mod player;
 
@@ -23,7 +23,7 @@ fn packets(trace: &Trace, conn: u64, role: Role) -> Vec<&Packet> {
         .collect()
 }
 
-/// What the recorded side was set to.
+/// The configuration of the recorded side.
 fn config(own: &[&Packet], offers: bool) -> SessionConfig {
     let hello = own.iter().find(|packet| packet.kind == kind::HELLO).expect("a hello");
     let first_data = own.iter().any(|p| p.kind == kind::SETOPT && p.payload[0] == 2);
@@ -59,7 +59,7 @@ fn play(trace: &Trace, conn: u64, role: Role, offers: bool, piece: usize) -> Pla
                 }
                 let first = player.locals.first().map_or(0, |local| local.said_later);
                 if packet.kind == kind::CONNECTED && first > 0 {
-                    // What the recording had as first data went in SEND: that is acknowledged.
+                    // The recording's first data went in SEND, which is acknowledged.
                     assert!(is_hurried(trace, conn) && role == Role::Connector);
                     let payload = format!("{first}\0").into_bytes();
                     let ack = Packet { kind: kind::SENT, payload, ..packet.clone() };
@@ -117,8 +117,8 @@ fn is_hurried(trace: &Trace, conn: u64) -> bool {
 }
 
 /// `killtunnel` and `receptor_restart` show an original that has clients waiting at the end of
-/// its hello and puts first data into CONNECT before it has heard that it may, because the last
-/// connection allowed it. We ask each connection anew: the bytes follow in SEND.
+/// its hello and puts first data into CONNECT before it knows that it may, because the last connection
+/// allowed it. We negotiate that with each connection: the bytes follow in SEND.
 fn without_first_data(stream: &[Packet]) -> Vec<Packet> {
     let mut out = Vec::new();
     for packet in stream {
@@ -132,13 +132,13 @@ fn without_first_data(stream: &[Packet]) -> Vec<Packet> {
             out.push(Packet { kind: kind::SEND, said, raid: NO_ID, payload: first });
         }
     }
-    // The id that SEND goes to is known only later: what is compared here is type and bytes.
+    // The id that SEND goes to is known only later: only type and bytes are compared here.
     out.iter_mut().for_each(|packet| packet.raid = NO_ID);
     out
 }
 
-/// What the recorded side has sent while its connection could be heard, but for acknowledgements
-/// behind the peer's CLOSE: an original that closes asks for none, and our stream is over then.
+/// The packets of the recorded side while its connection was up, without acknowledgements behind the
+/// peer's CLOSE: an original that closes expects none, and our stream has ended then.
 fn own_packets(trace: &Trace, conn: u64, role: Role) -> Vec<&Packet> {
     let heard = |entry: &&Entry| !matches!(&entry.what, What::Event(e) if e.contains("blackholes"));
     let mut closed = Vec::new();
@@ -197,8 +197,8 @@ fn every_plain_recording_is_answered_as_the_original_answers_it() {
     }
 }
 
-/// Every byte that the peer said was heard, nothing was addressed to nobody, and the streams that
-/// the recording leaves open are those that we have.
+/// Every byte of the peer was received, no frame was for an unknown stream, and the streams that the
+/// recording leaves open are those that we have.
 fn check_ends(trace: &Trace, conn: u64, role: Role, player: &Player) {
     let place = format!("{} connection {conn}, played as {role:?}", trace.name);
     let counters = *player.session.counters();

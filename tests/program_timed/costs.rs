@@ -1,6 +1,6 @@
-//! What a fixed amount of work costs two real programs, counted: calls by kind, operations, turns of
-//! the loop, bytes copied. No clock is read. What is done one after the other costs nearly the same in
-//! each run; how bulk is cut up depends on the scheduler, so its bounds are wide.
+//! The costs of a fixed amount of work of two real programs, counted: calls by kind, operations, turns of
+//! the loop, bytes copied. No clock is read. Sequential work costs nearly the same in each run; the
+//! splitting of bulk depends on the scheduler, so its bounds are wide.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -47,8 +47,8 @@ const URING: &[Cost] = &[
     bounded("GiB: MiB not spliced", 16.0, 234.0),
 ];
 
-/// Calls are left out with messages: each look at epoll is one, and it looks out for the next message for
-/// as long as the clock says.
+/// Calls are not counted with messages: each poll is one, and the number of polls for the next message
+/// depends on the clock.
 const EPOLL: &[Cost] = &[
     bounded("message of 64 bytes, and answer: submissions", 4.10, 5.7),
     bounded("message of 64 bytes, and answer: receives", 0.036, 0.63),
@@ -79,14 +79,14 @@ const MESSAGES: u64 = 1_000;
 const CONNECTIONS: u64 = 200;
 const BULK_BYTES: u64 = 256 << 20;
 
-/// What the programs log of themselves at the end, by the message it comes with.
+/// The counters that the programs log at the end, by their messages.
 const COUNTED: &[(&str, &[&str])] = &[
     ("counts", &["turns", "splices", "direct_sends", "ahead_reads", "copied_bytes"]),
     ("driver counts", &["enters", "receives", "sends", "polls", "submissions", "completions"]),
     ("stopped", &["spliced_from_local", "spliced_to_local"]),
 ];
 
-/// Lets `work` be done through a tunnel to a server, and sums up what both programs have counted.
+/// Runs `work` through a tunnel to a server, and sums up the counters of both programs.
 fn counted(server: &Server, work: impl FnOnce(SocketAddr)) -> BTreeMap<&'static str, u64> {
     let exit = [format!("DEST={}", server.address()), String::from("-v")];
     let mut tunnel = Tunnel::start(Protocol::V1, &exit, &["PORT=127.0.0.1:0", "-v"]);
@@ -186,8 +186,8 @@ fn round(is_uring: bool) -> Vec<(String, f64)> {
     .concat()
 }
 
-/// A round in which the scheduler played a part is done again: what work costs by itself shows in the
-/// least of each figure.
+/// A round that was affected by the scheduler is repeated: the minimum of each figure is the cost of the
+/// work itself.
 #[test]
 fn no_work_costs_a_real_relay_more_than_it_may() {
     const ROUNDS: usize = 3;

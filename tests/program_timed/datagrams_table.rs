@@ -1,4 +1,4 @@
-//! Tens of thousands of clients against a table of a thousand: what it costs, who is evicted.
+//! Tens of thousands of clients against a table of a thousand: its costs, and its evictions.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,11 +10,11 @@ use crate::testkit::{DEADLINE, eventually};
 /// Flows at once.
 const TABLE: usize = 1_024;
 
-/// Every address once, so that each client is one that nobody knows.
+/// Every address once, so that each client is a new one.
 const CLIENTS: usize = 50_000;
 
-/// What either end's memory may grow by, from a full table on. Its bytes are what a flow's entries
-/// take: the kernel's sockets are not the process's.
+/// Most growth of either end's memory, from a full table on. Only the entries of flows count: sockets are
+/// the kernel's memory.
 const GROWTH_BYTES_MAX: u64 = 8 << 20;
 
 /// The client of this number, from an address of its own.
@@ -43,7 +43,7 @@ fn fifty_thousand_clients_and_a_table_of_a_thousand() {
     for number in 2..CLIENTS {
         client(number, entrance).check_echo(&datagram(number as u64, 64));
         if number % (TABLE / 2) == 0 {
-            // Whoever is not silent for long stays: with one socket at the exit, as before.
+            // A client that is not silent for long is kept, with the same socket at the exit.
             lively.check_echo(&datagram(number as u64, 64));
         }
         if number == 2 * TABLE {
@@ -63,7 +63,7 @@ fn fifty_thousand_clients_and_a_table_of_a_thousand() {
     let settled = || tunnel.receptor.descriptors() <= idle[1] + TABLE;
     assert!(eventually(DEADLINE, settled), "{} descriptors", tunnel.receptor.descriptors());
 
-    // Its flow is long gone; the next datagram begins another.
+    // Its flow has ended; the next datagram begins another.
     oldest.check_echo(b"still there");
     tunnel.connector.terminate();
     tunnel.connector.wait_exit(DEADLINE);
@@ -73,7 +73,7 @@ fn fifty_thousand_clients_and_a_table_of_a_thousand() {
     assert_eq!(stopped["datagrams_dropped"], 0, "{stopped}");
 }
 
-/// The peer has fewer places than we: it evicts, and says so.
+/// The peer has a smaller table: it evicts, and logs that.
 #[test]
 fn the_peers_table_is_the_smaller_one() {
     const PEERS: usize = 64;

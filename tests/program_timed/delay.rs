@@ -21,7 +21,7 @@ const SLOW_PATH: Path = Path { delay: Duration::from_millis(50), bytes_per_sec: 
 /// There and back.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 
-/// What a busy machine and a debug build may add to one round trip; two are 60 ms longer.
+/// Most that a busy machine and a debug build may add to one round trip; two are 60 ms longer.
 const LATE: Duration = Duration::from_millis(40);
 
 /// How long a transfer is measured.
@@ -36,7 +36,7 @@ fn long_tunnel(protocol: Protocol, path: Path, destination: SocketAddr) -> (Tunn
     (Tunnel::join(protocol, receptor, address, line.address(), &words), line)
 }
 
-/// Sends what the connection takes, without end.
+/// Sends as much as the connection takes, without end.
 fn flood() -> Server {
     Server::start("127.0.0.1:0", |mut stream| {
         let block = vec![7; 256 * 1024];
@@ -60,8 +60,8 @@ fn bytes_per_sec(address: SocketAddr) -> f64 {
     received as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Nine tenths of what one connection brings. `perf/delay` has the figure of a release build; here a
-/// busy machine may take a try or two of it away.
+/// Nine tenths of the throughput of one connection. `perf/delay` has the figure of a release build; here a
+/// busy machine may spoil a try or two.
 #[test]
 fn one_stream_fills_a_long_path_as_one_connection_does() {
     const TRIES: usize = 3;
@@ -108,7 +108,7 @@ fn the_answer_on_a_new_stream_comes_after_one_round_trip() {
     }
 }
 
-/// The end that sent it is gone long before the last of it has arrived.
+/// The sending end has ended long before the last bytes arrive.
 fn an_answer_arrives_whole_from_an_end_that_drains(protocol: Protocol) {
     const ANSWER_BYTES: u64 = 8 << 20;
     let server = Server::start("127.0.0.1:0", |mut stream| {

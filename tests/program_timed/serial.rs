@@ -1,5 +1,5 @@
-//! The persistent connection over a serial line: fast enough, never out of step with a keystroke, and
-//! whole whatever the line does to it.
+//! The persistent connection over a serial line: its throughput, the delay of keystrokes beside bulk, and
+//! its integrity on a bad line.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -24,15 +24,14 @@ use crate::testkit::{DEADLINE, eventually, wait_until_still};
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
 
-/// Exit code when the command line is right and the machine says no.
+/// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
 /// The usual rate of a line, and the bytes that it carries in a second.
 const BAUD: u32 = 115_200;
 const BYTES_PER_SEC: f64 = 11_520.0;
 
-/// Without pacing of its own the line carries what the machine does; this is what the programs are
-/// told.
+/// The rate in the command lines where the line itself has no pacing.
 const FAST: &str = "?baud=12000000";
 
 fn start(line: &SerialLine, end: End, options: &str, more: &[&str]) -> Program {
@@ -72,7 +71,7 @@ fn bad(seed: u64) -> Faults {
     }
 }
 
-/// A server that gives a pattern to whoever asks, at his pace, and echoes to the others.
+/// A server that sends a pattern to clients that request it, at their pace, and echoes to the others.
 fn bulk_and_echo() -> Server {
     Server::start("127.0.0.1:0", |mut stream| {
         let mut kind = [0];
@@ -97,7 +96,7 @@ fn bulk_and_keystrokes() -> (f64, Vec<Duration>) {
     let mut bulk = connect(entrance(&ends[0]));
     bulk.write_all(b"b").expect("sent");
     let mut pattern = Pattern::new(1);
-    // What is on the way at the beginning is not counted.
+    // Bytes in flight at the beginning are not counted.
     pattern.receive(&mut bulk, 4_000).expect("bulk begins");
     let (began, before) = (Instant::now(), pattern.offset());
     while began.elapsed().as_secs_f64() < SECS {
@@ -114,7 +113,7 @@ fn bulk_and_keystrokes() -> (f64, Vec<Duration>) {
                 keys.write_all(b"x").expect("sent");
                 keys.read_exact(&mut [0]).expect("echoed");
                 waits.push(at.elapsed());
-                // As somebody types.
+                // At the pace of typing.
                 std::thread::sleep(Duration::from_millis(80));
             }
         });
@@ -129,7 +128,7 @@ fn bulk_and_keystrokes() -> (f64, Vec<Duration>) {
 #[test]
 fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
     const LATE: Duration = Duration::from_millis(60);
-    // What else a machine does makes the line slower and keystrokes late, never the other way round.
+    // Other load of the machine makes the line slower and keystrokes late, never the other way round.
     const TRIES: usize = 3;
     let holds = (0..TRIES).any(|_| {
         let (ratio, waits) = bulk_and_keystrokes();
@@ -215,7 +214,7 @@ fn a_device_that_was_unplugged_is_found_again() {
     check_new_echo(entrance(&ends[0]), 2, 10_000);
 }
 
-/// The first end has said its HELLO when nobody was there to hear it.
+/// The first end has sent its HELLO before the other one opened the line.
 #[test]
 fn without_checks_bytes_pass_plainly() {
     let (line, server) = (SerialLine::start(clean(), None), Server::echo());
@@ -231,8 +230,8 @@ fn without_checks_bytes_pass_plainly() {
     assert_eq!((near.count("tunnel up"), far.count("tunnel up")), (1, 1));
 }
 
-/// An original says HELLO once, when it opens the line, perhaps long before we do; then it answers each of
-/// ours with HELLOOK alone. It is up within two seconds, whoever of the two begins anew.
+/// An original sends HELLO once, when it opens the line, perhaps long before we do; then it answers each of
+/// ours with HELLOOK alone. The tunnel is up within two seconds, whichever of the two restarts.
 #[test]
 fn an_original_that_was_there_first_comes_up_and_comes_back() {
     const SOON: Duration = Duration::from_secs(2);
@@ -289,7 +288,7 @@ fn sockmux_0_3_is_checked_too() {
     assert_eq!(near.wait_for("serial line")["mode"], "Checked");
 }
 
-/// The manual's example 7, with somebody who logs in at the far end.
+/// The manual's example 7, with a login at the far end.
 #[test]
 fn ssh_over_a_bad_serial_line() {
     needs!("ssh", "sshd");

@@ -1,5 +1,5 @@
-//! A peer that is stopped while clients send: whatever runs out at the end that goes on, it sleeps, hears
-//! a SIGTERM, and has lost nothing when the peer goes on.
+//! A peer that is stopped while clients send: the other end may run out of any resource, but sleeps,
+//! handles SIGTERM, and has lost no data when the peer continues.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,17 +23,17 @@ use crate::testkit::{DEADLINE, STILL, eventually};
 /// Processor time of a process that has nothing to do, in a second.
 const ASLEEP: Duration = Duration::from_millis(20);
 
-/// What clients write, each as much as is taken and no more than this.
+/// The writes of clients, each as much as is taken up to a limit.
 #[derive(Clone, Copy)]
 struct Load {
     clients: usize,
     message_bytes: usize,
     messages: usize,
-    /// What both programs are told.
+    /// A word for both programs.
     word: &'static str,
 }
 
-/// Several times what there is of small receive buffers.
+/// Several times the small receive buffers.
 const KEYSTROKES: Load =
     Load { clients: 60, message_bytes: 500, messages: 100, word: "SOXCONF=bulk:auto" };
 const CRUMBS: Load = Load { clients: 200, message_bytes: 100, messages: 50, ..KEYSTROKES };
@@ -43,7 +43,7 @@ const BULK: Load =
 /// More than all pipes.
 const SPLICED: Load = Load { word: "SOXCONF=bulk:splice", ..BULK };
 
-/// What needs bulk receive buffers, always.
+/// Always in bulk receive buffers.
 const COPIED: Load = Load { word: "SOXCONF=bulk:copy", ..BULK };
 
 /// A client and the sequence that it sends behind its seed.
@@ -60,13 +60,13 @@ impl Client {
         let mut stream = connect(entrance);
         stream.write_all(&[seed]).expect("sent");
         stream.read_exact(&mut [0]).expect("the server's answer");
-        // What is in sockets is not what this is about.
+        // Bytes in sockets should not matter here.
         SockRef::from(&stream).set_send_buffer_size(4 << 10).expect("a size can be set");
         stream.set_nonblocking(true).expect("it can be set");
         Client { stream, seed, pattern: Pattern::new(seed.into()), messages_left: messages }
     }
 
-    /// Sends a message, or what of it is taken. `false`: nothing is, or it has sent all.
+    /// Sends a message, or as much of it as is taken. `false` if nothing is, or if it has sent all.
     fn send(&mut self, bytes: usize) -> bool {
         if self.messages_left == 0 {
             return false;
@@ -99,7 +99,7 @@ fn passes_at_once(entrance: SocketAddr, seed: u8, came_bytes: &AtomicU64) {
     assert!(all_came, "{came} of {BYTES} bytes came, {} were taken", client.pattern.offset());
 }
 
-/// As [`checking`]; what clients with a seed below this send is read only when it is told.
+/// As [`checking`]; the data of clients with a seed below this is read only once `reads` is set.
 fn reading_late(came_bytes: &Arc<AtomicU64>, below: u8, reads: &Arc<AtomicBool>) -> Server {
     let (came_bytes, reads) = (Arc::clone(came_bytes), Arc::clone(reads));
     Server::start("127.0.0.1:0", move |stream| {
@@ -130,13 +130,13 @@ fn check_all_arrive(clients: &[Client], before_bytes: u64, came_bytes: &AtomicU6
     assert!(eventually(DEADLINE, all), "{came_bytes:?} of {before_bytes} + {sent_bytes} arrived");
 }
 
-/// A server that checks what each client sends, and counts what has come of all.
+/// A server that checks the data of each client, and counts all received bytes.
 fn checking(came_bytes: &Arc<AtomicU64>) -> Server {
     let came_bytes = Arc::clone(came_bytes);
     Server::start("127.0.0.1:0", move |stream| check(stream, &came_bytes, |_| {}))
 }
 
-/// Checks what a client sends, once `wait` returns, which is told the client's seed.
+/// Checks a client's data, once `wait`, which is given the client's seed, returns.
 fn check(mut stream: TcpStream, came_bytes: &AtomicU64, wait: impl Fn(u8)) -> std::io::Result<()> {
     let mut buffer = [0; 64 << 10];
     stream.read_exact(&mut buffer[..1])?;

@@ -1,5 +1,5 @@
-//! A client that holds a conversation with a proxy, and the engine's part in it. The parent module
-//! says where the types are from.
+//! A client in a conversation with a proxy, and the engine's part in it. The parent module imports the
+//! types.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,27 +10,27 @@ use super::{Conversation, PortUse, ProxyStep, Unreached};
 const SERVER: &str = "192.0.2.1:23";
 const OWN: &str = "198.51.100.7:40000";
 
-/// Where ports are that were asked for, and who came in by one.
+/// The address of requested ports, and of the host that connects to one.
 const PORT: &str = "203.0.113.9:50000";
 const GUEST: &str = "192.0.2.1:20";
 
-/// Most that a client says. Beyond `limits::PROXY_HEAD_BYTES` the whole is too much at once where
-/// pieces are not.
+/// Most bytes of a client. Beyond `limits::PROXY_HEAD_BYTES` the whole is too much at once where pieces
+/// are not.
 const SAID_BYTES_MAX: usize = 32 << 10;
 
-/// How what is asked for (connects, ports) is answered.
+/// How requests for connections and ports are answered.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Answers {
     /// So many succeed at first.
     pub(crate) successes: u32,
     /// Then so many fail; all others succeed.
     pub(crate) failures: u32,
-    /// As soon as they are asked for; else when the client has said everything, and ended.
+    /// As soon as they are requested; else when the client has sent everything, and ended.
     pub(crate) at_once: bool,
 }
 
-/// Any bytes for a proxy: the pieces make no difference, and the rules are kept. The first byte says
-/// how what it asks for is answered, the second how long pieces are.
+/// Any bytes for a proxy: the pieces make no difference, and the rules are kept. The first byte selects
+/// how requests are answered, the second the length of pieces.
 pub(crate) fn run(make: &dyn Fn() -> Box<dyn Conversation>, data: &[u8]) {
     let Some((&[how, piece], said)) = data.split_first_chunk() else { return };
     let said = &said[..said.len().min(SAID_BYTES_MAX)];
@@ -45,7 +45,7 @@ pub(crate) fn run(make: &dyn Fn() -> Box<dyn Conversation>, data: &[u8]) {
     assert_eq!(in_pieces, whole, "in pieces of {}, {answers:?}", 1 + usize::from(piece));
 }
 
-/// What comes out when a client says this and ends: neighbours of one kind are joined, and
+/// The steps when a client sends this and ends: neighbours of one kind are joined, and
 /// [`ProxyStep::Pass`] comes last.
 pub(crate) fn talk<'a>(
     make: &dyn Fn() -> Box<dyn Conversation>,
@@ -85,14 +85,14 @@ pub(crate) fn talk<'a>(
     talk.steps
 }
 
-/// What a conversation waits for.
+/// A pending request of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Connected,
     HostChecked,
     PortOpened {
         request: u32,
-        /// Of a port where somebody is waited for.
+        /// Of a port whose client is awaited.
         then: Option<PortUse>,
     },
     PortUsed {
@@ -105,9 +105,9 @@ struct Talk {
     conversation: Box<dyn Conversation>,
     steps: Vec<ProxyStep>,
     answers: Answers,
-    /// What it has asked for and was not answered.
+    /// Its unanswered requests.
     asked: VecDeque<Asked>,
-    /// The numbers of ports that are open or asked for.
+    /// The numbers of ports that are open or requested.
     ports: Vec<u32>,
     connected: bool,
     passed: bool,

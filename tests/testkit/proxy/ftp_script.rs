@@ -1,5 +1,5 @@
 //! A client and a server of FTP by a script, and the engine's part between them. The parent module
-//! says where the types are from.
+//! imports the types.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,7 @@ use super::{Conversation, Lead, PortUse, ProxyStep, Target, Unreached};
 const PEERS_PORTS: u16 = 40_000;
 const OWN_PORTS: u16 = 50_000;
 
-/// Who there is, and where.
+/// The parties, and their addresses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scene {
     /// The client names the server.
@@ -23,7 +23,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// An exit that leads to one server, everybody by IPv4.
+    /// An exit that leads to one server, all by IPv4.
     pub(crate) const PLAIN: Scene = Scene {
         asks: false,
         server: "192.0.2.1",
@@ -59,7 +59,7 @@ impl Scene {
     }
 }
 
-/// What happens. What cannot happen just then is left out: bytes of a server that is not there.
+/// Events. An impossible one, such as bytes of a server that is not connected, is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     Client(&'a [u8]),
@@ -69,7 +69,7 @@ pub(crate) enum Event<'a> {
     Fails,
     Server(&'a [u8]),
     ServerEnds,
-    /// The port that was asked for is open.
+    /// The requested port is open.
     PortOpens,
     /// It cannot be opened.
     PortFails,
@@ -78,9 +78,9 @@ pub(crate) enum Event<'a> {
     TimesOut,
 }
 
-/// Any script: pieces make no difference, the rules are kept, and it ends when both sides do. The
-/// first byte is the scene, the second says how long pieces are; then come events, those with bytes
-/// with their count before.
+/// Any script: pieces make no difference, the rules are kept, and it ends when both sides do. The first
+/// byte selects the scene, the second the length of pieces; then follow events, those with bytes with
+/// their count before.
 pub(crate) fn run(data: &[u8]) {
     let Some((&[scene, piece], mut rest)) = data.split_first_chunk() else { return };
     let mut events = Vec::new();
@@ -113,7 +113,7 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(whole.last(), Some(&ProxyStep::EndClient), "{events:?}");
 }
 
-/// Plays the script, the bytes of each event (it is counted) in pieces by choice; what came of it,
+/// Plays the script, the bytes of each event (it is counted) in pieces by choice. Returns the steps,
 /// neighbours of one kind joined.
 pub(crate) fn play<'a>(
     scene: &Scene,
@@ -152,14 +152,14 @@ struct Play {
     conversation: Ftp,
     scene: Scene,
     steps: Vec<ProxyStep>,
-    /// A connect is asked for and not answered.
+    /// A connect is requested and not answered.
     connects: bool,
     /// A server is connected, and has not ended.
     connected: bool,
-    /// A server is connected, and was not told the end.
+    /// A server is connected, and has not been sent the end.
     may_write: bool,
     client_ended: bool,
-    /// A port that is asked for and not answered, and its number.
+    /// A port that is requested and not answered, and its number.
     asked: Option<(u32, u16)>,
     /// One that is open, for all that the conversation knows.
     open: Option<u32>,
@@ -284,8 +284,8 @@ impl Play {
         self.asked = Some((request, base + request as u16));
     }
 
-    /// However a server reads a line, it must not find an address in it that is not ours, nor
-    /// something that hides what follows.
+    /// However a server parses a line, it must not find an address in it that is not ours, nor bytes that
+    /// hide later ones.
     fn check_command(&self, line: &[u8]) {
         let ours = match ip(self.scene.own).to_canonical() {
             IpAddr::V4(ip) => {
@@ -340,7 +340,7 @@ fn is_said(step: &ProxyStep) -> bool {
     matches!(step, ProxyStep::ToClient(_) | ProxyStep::Note(_))
 }
 
-/// A line without what telnet has in it, by who thinks that its commands have so many bytes.
+/// A line without telnet commands, for a parser that takes them for so many bytes.
 fn without_telnet(line: &[u8], command_bytes: usize) -> Vec<u8> {
     let (mut text, mut rest) = (Vec::new(), line);
     while let Some((&byte, behind)) = rest.split_first() {

@@ -1,11 +1,11 @@
-//! A client and servers of the HTTP proxy by a script, and the engine's part between them. The
-//! parent module says where the types are from.
+//! A client and servers of the HTTP proxy by a script, and the engine's part between them. The parent
+//! module imports the types.
 
 use std::net::SocketAddr;
 
 use super::{Conversation, ProxyStep, Unreached};
 
-/// What happens. What cannot happen just then is left out: bytes of a server that is not there.
+/// Events. An impossible one, such as bytes of a server that is not connected, is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     Client(&'a [u8]),
@@ -18,20 +18,20 @@ pub(crate) enum Event<'a> {
     TimesOut,
 }
 
-/// What came of it. The two directions are apart, for how they interleave is nobody's business.
+/// The results. The two directions are separate, since their interleaving does not matter.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// All bytes that the client got.
     pub(crate) to_client: Vec<u8>,
     /// Everything else, neighbours of one kind joined, with [`ProxyStep::Pass`] as the last.
     pub(crate) others: Vec<ProxyStep>,
-    /// What `awaits_client` and `takes_client` say in the end.
+    /// The results of `awaits_client` and `takes_client` at the end.
     pub(crate) awaits_client: bool,
     pub(crate) takes_client: bool,
 }
 
 /// Any script: pieces make no difference, the rules are kept, and it ends when both sides do. The
-/// first byte says how long pieces are; then come events, those with bytes with their count before.
+/// first byte selects the length of pieces; then follow events, those with bytes with their count before.
 pub(crate) fn run(make: &dyn Fn() -> Box<dyn Conversation>, data: &[u8]) {
     let Some((&piece, mut rest)) = data.split_first() else { return };
     let mut events = Vec::new();
@@ -107,11 +107,11 @@ pub(crate) fn play_split<'a>(
 struct Play {
     conversation: Box<dyn Conversation>,
     outcome: Outcome,
-    /// A connect is asked for and not answered.
+    /// A connect is requested and not answered.
     connects: bool,
     /// A server is connected, and has not ended.
     connected: bool,
-    /// A server is connected, and was not told the end.
+    /// A server is connected, and has not been sent the end.
     may_write: bool,
     client_ended: bool,
     passes: bool,

@@ -1,5 +1,4 @@
-//! Any bytes as a datagram with the header of SOCKS. The parent module says where the reader is
-//! from.
+//! Any bytes as a datagram with the header of SOCKS. The parent module imports the parser.
 
 use super::datagram::{DatagramTarget, HEADER_BYTES_MAX, read, write};
 
