@@ -3,6 +3,8 @@
 //! socket is only polled by the driver.
 
 use std::io;
+#[cfg(test)]
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 
 use rustix::io::{ioctl_fionread, retry_on_intr};
@@ -17,6 +19,7 @@ use super::gather::{Gather, SendSlices};
 /// # Errors
 /// `EAGAIN`: the socket takes nothing now.
 pub(crate) fn send(to: &OwnedFd, gather: &mut Gather, more: bool) -> io::Result<usize> {
+    simulated!(kernel => kernel.write(to.as_raw_fd(), gather.iter().map(|chunk| &chunk[..])));
     let more = if more { SendFlags::MORE } else { SendFlags::empty() };
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more;
     let sent = retry_on_intr(|| match gather.send_slices() {
@@ -40,6 +43,7 @@ pub(crate) fn receive(
 ) -> io::Result<usize> {
     buffer.fill(|room| {
         let bytes = room.len().min(most_bytes);
+        simulated!(kernel => kernel.read_into(from.as_raw_fd(), &mut room[..bytes]));
         let flags = RecvFlags::DONTWAIT;
         let got = retry_on_intr(|| rustix::net::recv(from, &mut room[..bytes], flags))?;
         Ok(got.0)
@@ -51,6 +55,7 @@ pub(crate) fn receive(
 /// # Errors
 /// `EAGAIN`: it takes nothing now.
 pub(crate) fn write(to: &OwnedFd, gather: &mut Gather) -> io::Result<usize> {
+    simulated!(kernel => kernel.write(to.as_raw_fd(), gather.iter().map(|chunk| &chunk[..])));
     let written = retry_on_intr(|| match gather.send_slices() {
         SendSlices::One(bytes) => rustix::io::write(to, bytes),
         SendSlices::Many(parts) => rustix::io::writev(to, parts),
@@ -65,11 +70,13 @@ pub(crate) fn write(to: &OwnedFd, gather: &mut Gather) -> io::Result<usize> {
 pub(crate) fn read(from: &OwnedFd, buffer: &mut ChunkMut, most_bytes: usize) -> io::Result<usize> {
     buffer.fill(|room| {
         let bytes = room.len().min(most_bytes);
+        simulated!(kernel => kernel.read_into(from.as_raw_fd(), &mut room[..bytes]));
         Ok(retry_on_intr(|| rustix::io::read(from, &mut room[..bytes]))?)
     })
 }
 
 /// Bytes that wait on a socket to be received, or stand in a FIFO, whichever end this is.
 pub(crate) fn waiting_bytes(from: &OwnedFd) -> usize {
+    simulated!(kernel => kernel.waiting_bytes(from.as_raw_fd()));
     ioctl_fionread(from).ok().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
 }

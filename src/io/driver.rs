@@ -136,6 +136,9 @@ pub trait Driver {
     /// For logs: which driver this is.
     fn name(&self) -> &'static str;
 
+    /// The time since the driver was made. It never goes back.
+    fn now(&self) -> Duration;
+
     /// Accepts connections on a listening socket, one completion for each, until an error or
     /// cancellation.
     fn accept(&mut self, fd: &Fd, token: Token) -> OpId;

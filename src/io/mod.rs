@@ -4,6 +4,16 @@
 //! ends. How the kernel is asked is the driver's business ([`uring`] or [`epoll`]), and the bytes go
 //! from operation to operation as refcounted [`chunk`]s, never copied on the way.
 
+/// Lets the simulated kernel answer a function, on a thread that has one (test builds only).
+macro_rules! simulated {
+    ($kernel:ident => $answer:expr) => {
+        #[cfg(test)]
+        if let Some(answer) = crate::io::sim::ask(|$kernel| $answer) {
+            return answer;
+        }
+    };
+}
+
 pub mod chunk;
 pub mod command;
 pub(crate) mod congestion;
@@ -23,6 +33,8 @@ pub(crate) mod region;
 pub(crate) mod resolver;
 pub mod serial;
 pub mod signals;
+#[cfg(test)]
+pub(crate) mod sim;
 pub(crate) mod slots;
 pub(crate) mod stdio;
 pub(crate) mod unix;

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+#[cfg(test)]
+use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,7 @@ pub(crate) fn everywhere(
 
 /// Takes a connection from the queue of a listening socket that does not block, if there is one.
 pub(crate) fn accept_now(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    simulated!(kernel => kernel.accept_fd(listener.as_raw_fd()));
     let (socket, _) = SockRef::from(listener).accept()?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -83,6 +86,7 @@ pub(crate) fn accept_now(listener: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// A TCP socket to connect to `address` with, from `own` if that is given.
 pub(crate) fn stream_socket(address: SocketAddr, own: Option<SocketAddr>) -> io::Result<OwnedFd> {
+    simulated!(kernel => kernel.stream_socket());
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
@@ -144,6 +148,7 @@ pub(crate) fn acknowledge_now(fd: &OwnedFd) {
 
 /// Whether this is a socket of the network, not of this machine alone.
 pub(crate) fn is_internet(fd: &OwnedFd) -> bool {
+    simulated!(kernel => kernel.is_socket(fd.as_raw_fd()));
     SockRef::from(fd).domain().is_ok_and(|domain| domain != Domain::UNIX)
 }
 
@@ -159,6 +164,7 @@ pub(crate) fn undelivered_bytes(fd: &OwnedFd) -> usize {
 /// Bytes written to a socket or a terminal that are not gone from it: see [`undelivered_bytes`],
 /// and [`super::serial`].
 pub(crate) fn unsent_bytes(fd: &OwnedFd) -> io::Result<usize> {
+    simulated!(kernel => Ok(kernel.unsent_bytes(fd.as_raw_fd())));
     // SAFETY: TIOCOUTQ writes one `int` into the getter's own storage before the call returns.
     let unsent = unsafe {
         let asked = ioctl::Getter::<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>::new();
@@ -174,27 +180,34 @@ pub(crate) fn is_hung_up(fd: &OwnedFd) -> bool {
 
 /// Hang-ups and errors of a descriptor, as in poll(2).
 fn events_of(fd: &OwnedFd) -> PollFlags {
-    let mut asked = [PollFd::new(fd, PollFlags::empty())];
+    asked_for(fd, PollFlags::empty()) & (PollFlags::HUP | PollFlags::ERR)
+}
+
+/// Whether the peer of a socket has ended its side, or all of it.
+pub(crate) fn peer_has_ended(fd: &OwnedFd) -> bool {
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    asked_for(fd, PollFlags::RDHUP).intersects(gone)
+}
+
+/// Which of these events a descriptor has now, and which of those that are never asked for.
+fn asked_for(fd: &OwnedFd, events: PollFlags) -> PollFlags {
+    simulated!(kernel => PollFlags::from_bits_truncate(kernel.events(fd.as_raw_fd()) as u16));
+    let mut asked = [PollFd::new(fd, events)];
     match poll(&mut asked, Some(&Timespec::default())) {
         Ok(_) => asked[0].revents(),
         Err(_) => PollFlags::empty(),
     }
 }
 
-/// Whether the peer of a socket has ended its side, or all of it.
-pub(crate) fn peer_has_ended(fd: &OwnedFd) -> bool {
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    let mut asked = [PollFd::new(fd, PollFlags::RDHUP)];
-    poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().intersects(gone)
-}
-
 /// The socket's own address; a socket without one (it was reset already) has "unspecified".
 pub(crate) fn local_address(fd: &OwnedFd) -> SocketAddr {
+    simulated!(kernel => kernel.addresses(fd.as_raw_fd()).0);
     address(SockRef::from(fd).local_addr())
 }
 
 /// The address of the socket's peer, as above.
 pub(crate) fn peer_address(fd: &OwnedFd) -> SocketAddr {
+    simulated!(kernel => kernel.addresses(fd.as_raw_fd()).1);
     address(SockRef::from(fd).peer_addr())
 }
 
@@ -226,16 +239,19 @@ pub(crate) fn as_seen_by(fd: &OwnedFd, address: SocketAddr) -> SocketAddr {
 
 /// Ends what we send; the peer reads end of data. An error says that it is ended already.
 pub(crate) fn shut_down_write(fd: &OwnedFd) {
+    simulated!(kernel => kernel.shut_down(fd.as_raw_fd(), std::net::Shutdown::Write));
     let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Write);
 }
 
 /// Ends both directions, so that operations in flight complete.
 pub(crate) fn shut_down(fd: &OwnedFd) {
+    simulated!(kernel => kernel.shut_down(fd.as_raw_fd(), std::net::Shutdown::Both));
     let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Both);
 }
 
 /// Makes the close that follows a reset.
 pub(crate) fn reset_on_close(fd: &OwnedFd) {
+    simulated!(kernel => kernel.reset_on_close(fd.as_raw_fd()));
     let _ = SockRef::from(fd).set_linger(Some(Duration::ZERO));
 }
 
@@ -262,11 +278,16 @@ pub(crate) fn send_urgent(fd: &OwnedFd, byte: u8) -> io::Result<()> {
 
 /// Sends what a connection begins with. A socket that has sent nothing yet takes all of it.
 pub(crate) fn send_first(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    match SockRef::from(fd).send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+    match send_now(fd, bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
         Ok(_) => Err(io::ErrorKind::WriteZero.into()),
         Err(error) => Err(error),
     }
+}
+
+fn send_now(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    simulated!(kernel => kernel.write(fd.as_raw_fd(), std::iter::once(bytes)));
+    SockRef::from(fd).send_with_flags(bytes, libc::MSG_NOSIGNAL)
 }
 
 /// Number and user of the process that a Unix socket leads to, as they were when it connected.
@@ -290,6 +311,7 @@ pub(crate) fn raise_descriptor_limit() -> u64 {
 
 /// Whether an address is one of this machine's: only those can be bound.
 pub(crate) fn is_ours(ip: IpAddr) -> bool {
+    simulated!(_kernel => false);
     UdpSocket::bind((ip, 0)).is_ok()
 }
 

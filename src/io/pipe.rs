@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 use std::io;
+#[cfg(test)]
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -38,11 +40,7 @@ pub(crate) struct PipeCounts {
 
 impl Pipe {
     fn new(counts: &Rc<PipeCounts>) -> io::Result<Pipe> {
-        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // Refused where the user has many pipes already (`fs.pipe-user-pages-soft`).
-        if fcntl_setpipe_size(&writer, PIPE_BYTES)? < PIPE_BYTES_MIN {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
+        let (reader, writer) = open()?;
         counts.open.set(counts.open.get() + 1);
         Ok(Pipe { reader, writer, held_bytes: Cell::new(0), counts: Rc::clone(counts) })
     }
@@ -110,7 +108,18 @@ impl Drop for Pipe {
     }
 }
 
+fn open() -> io::Result<(OwnedFd, OwnedFd)> {
+    simulated!(kernel => kernel.pipe());
+    let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+    // Refused where the user has many pipes already (`fs.pipe-user-pages-soft`).
+    if fcntl_setpipe_size(&writer, PIPE_BYTES)? < PIPE_BYTES_MIN {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    Ok((reader, writer))
+}
+
 fn splice(from: &OwnedFd, to: &OwnedFd, most_bytes: usize) -> io::Result<usize> {
+    simulated!(kernel => kernel.splice(from.as_raw_fd(), to.as_raw_fd(), most_bytes));
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     Ok(retry_on_intr(|| rustix::pipe::splice(from, None, to, None, most_bytes, flags))?)
 }
@@ -148,6 +157,12 @@ impl Pipes {
         if Rc::strong_count(&pipe) == 1 && pipe.held_bytes() == 0 {
             self.free.push(pipe);
         }
+    }
+
+    /// Pipes that are in use.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.counts.open.get() - self.free.len()
     }
 
     /// Pipes that are open, in use or not.

@@ -43,6 +43,15 @@ impl<T: Send + 'static> Resolver<T> {
 
     /// Asks for a name. The answer comes with `token`.
     pub(crate) fn ask(&mut self, token: T, target: &Target) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(found) = super::sim::ask(|kernel| kernel.look_up(&target.host)) {
+            let of = |ip| SocketAddr::new(ip, target.port);
+            if let Some(ips) = found {
+                let addresses = Ok(ips.into_iter().map(of).collect());
+                let _ = self.answers.0.send(Answer::Addresses { token, addresses });
+            }
+            return Ok(());
+        }
         if self.questions.is_none() {
             self.questions = Some(self.start(|Question { token, target }| Answer::Addresses {
                 token,

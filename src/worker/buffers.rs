@@ -8,7 +8,7 @@ use std::io;
 use crate::io::chunk::{Chunk, ChunkMut, Pool};
 use crate::io::driver::Gather;
 use crate::io::link::Link;
-use crate::io::pipe::Pipes;
+use crate::io::pipe::{Pipe, Pipes};
 use crate::limits::{
     BULK_BUFFER_BYTES, COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES,
     POOL_RESERVE_PART,
@@ -291,6 +291,21 @@ impl Buffers {
         output.leave_pipes(pipes, || {
             (pool.free() > pool.capacity() / 2).then(|| pool.take()).flatten()
         })
+    }
+
+    /// Copies a buffer's worth of spliced payload out of its pipe, for a link that cannot be spliced
+    /// to.
+    ///
+    /// # Errors
+    /// The pool is exhausted, or the pipe cannot be read.
+    pub(super) fn copy_out(&mut self, from: &Pipe, most_bytes: usize) -> io::Result<Box<Gather>> {
+        let mut buffer =
+            self.pool.take().ok_or_else(|| io::Error::other("no buffer to copy into"))?;
+        let room_bytes = buffer.room();
+        from.copy_out(&mut buffer, most_bytes.min(room_bytes))?;
+        let mut batch = self.take_gather();
+        batch.push(buffer.take_written());
+        Ok(batch)
     }
 
     /// Copies the rest of a gather into pool buffers, so that its receive buffers can be returned.

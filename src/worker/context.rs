@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use super::Counters;
 use super::buffers::Buffers;
@@ -58,7 +57,6 @@ pub(in crate::worker) enum Lookup {
 pub(in crate::worker) struct Cx<D> {
     /// Starts operations; their completions arrive in [`super::dispatch`].
     pub(in crate::worker) driver: D,
-    began: Instant,
     /// The clock, read once per turn.
     pub(in crate::worker) now: Moment,
     pub(in crate::worker) plan: Plan,
@@ -98,7 +96,6 @@ impl<D: Driver> Cx<D> {
         let now = Moment(0);
         Cx {
             driver,
-            began: Instant::now(),
             now,
             buffers,
             counters: Counters::default(),
@@ -121,7 +118,7 @@ impl<D: Driver> Cx<D> {
     /// Reads the clock.
     #[inline]
     pub(in crate::worker) fn tick(&mut self) {
-        self.now = Moment(self.began.elapsed().as_micros() as u64);
+        self.now = Moment(self.driver.now().as_micros() as u64);
     }
 
     /// Refuses a stream of a peer. Applied by the tunnel plane in the same turn.

@@ -36,6 +36,8 @@ mod proxy;
 mod purpose;
 mod relay;
 mod signals;
+#[cfg(test)]
+mod sim;
 mod stream;
 mod table;
 mod token;
@@ -214,27 +216,38 @@ impl<D: Driver> Worker<D> {
     /// The driver failed and cannot continue. Scope: the process.
     pub(crate) fn run(mut self) -> io::Result<Stopped> {
         let mut completions: Vec<Completion> = Vec::with_capacity(256);
+        self.begin();
+        loop {
+            if let Some(stopped) = self.turn(&mut completions)? {
+                return Ok(stopped);
+            }
+        }
+    }
+
+    /// Starts the operations that wait for what comes from outside.
+    fn begin(&mut self) {
         self.watch_wake();
         self.start_listening();
         self.datagrams.watch_ports(&mut self.cx);
         self.run_timers();
         self.begin_loopback();
-        loop {
-            let timeout = self.time_left();
-            if let Some(time) = self.cx.busy_poll.time(self.cx.now) {
-                self.cx.driver.watch_for(timeout.map_or(time, |timeout| time.min(timeout)));
-            }
-            self.cx.driver.wait(timeout, &mut completions)?;
-            self.cx.counters.turns += 1;
-            self.cx.tick();
-            for completion in completions.drain(..) {
-                self.dispatch(completion);
-                self.apply_effects();
-            }
-            if let Some(stopped) = self.finish_turn() {
-                return Ok(stopped);
-            }
+    }
+
+    /// Waits for completions, handles them, and flushes. `Some` when the run is over.
+    /// `completions` is empty before and after; it keeps its memory.
+    fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<Option<Stopped>> {
+        let timeout = self.time_left();
+        if let Some(time) = self.cx.busy_poll.time(self.cx.now) {
+            self.cx.driver.watch_for(timeout.map_or(time, |timeout| time.min(timeout)));
         }
+        self.cx.driver.wait(timeout, completions)?;
+        self.cx.counters.turns += 1;
+        self.cx.tick();
+        for completion in completions.drain(..) {
+            self.dispatch(completion);
+            self.apply_effects();
+        }
+        Ok(self.finish_turn())
     }
 
     fn stop(&mut self) {

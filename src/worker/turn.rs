@@ -43,7 +43,8 @@ impl<D: Driver> Worker<D> {
             || self.tunnels.any_marked()
             || self.may_dial_next_server()
             || self.cx.can_serve_any()
-            || (self.ingress.clients_are_held() && self.has_room())
+            // A drain takes no more clients, whatever room there is.
+            || (self.drain == Drain::No && self.ingress.clients_are_held() && self.has_room())
     }
 
     /// Flushes all marked connections and tunnels.

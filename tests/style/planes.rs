@@ -10,7 +10,7 @@ const PLANES: [&str; 9] =
     ["connector", "datagram", "dialer", "forward", "ingress", "proxy", "relay", "stream", "tunnel"];
 
 /// What knows all planes.
-const HALL: [&str; 3] = ["deadlines", "dispatch", "turn"];
+const HALL: [&str; 4] = ["deadlines", "dispatch", "sim", "turn"];
 
 /// What each room imports of others today: of planes, and of `Worker`, which stands for methods that
 /// are still the worker's. None is to be added: what a plane needs of another one is handed to it by

@@ -121,6 +121,7 @@ pub struct EpollDriver {
     unfinished: VecDeque<usize>,
     /// Turns since epoll was looked at.
     unseen_turns: u32,
+    began: Instant,
     counters: DriverCounters,
 }
 
@@ -141,6 +142,7 @@ impl EpollDriver {
             done: VecDeque::with_capacity(EPOLL_EVENTS_MAX),
             unfinished: VecDeque::with_capacity(EPOLL_EVENTS_MAX),
             unseen_turns: 0,
+            began: Instant::now(),
             counters: DriverCounters::default(),
         })
     }
@@ -231,6 +233,11 @@ impl EpollDriver {
 impl Driver for EpollDriver {
     fn name(&self) -> &'static str {
         "epoll"
+    }
+
+    #[inline]
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     fn accept(&mut self, fd: &Fd, token: Token) -> OpId {

@@ -57,6 +57,7 @@ pub struct UringDriver {
     spill: VecDeque<Request>,
     /// Slots in use by operations of the driver's own.
     own_slots: usize,
+    began: Instant,
     counters: DriverCounters,
 }
 
@@ -79,6 +80,7 @@ impl UringDriver {
             zero_copy: ManuallyDrop::new(zero_copy),
             spill: VecDeque::new(),
             own_slots: 0,
+            began: Instant::now(),
             counters: DriverCounters::default(),
         }
     }
@@ -195,6 +197,11 @@ impl UringDriver {
 impl Driver for UringDriver {
     fn name(&self) -> &'static str {
         "io_uring"
+    }
+
+    #[inline]
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     fn accept(&mut self, fd: &Fd, token: Token) -> OpId {

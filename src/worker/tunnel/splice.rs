@@ -126,23 +126,37 @@ impl<D: Driver> Worker<D> {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
             let Some(outgoing) = &mut tunnel.lane.outgoing else { return true };
+            if outgoing.left_bytes == 0 {
+                if let Some(outgoing) = tunnel.lane.outgoing.take() {
+                    self.cx.buffers.pipes.give_back(outgoing.pipe);
+                    self.read_conn(outgoing.conn);
+                }
+                return true;
+            }
             let Some(output) = tunnel.lane.link.output() else { return false };
             match outgoing.pipe.drain(output, outgoing.left_bytes) {
-                Ok(bytes) if bytes > 0 => {
-                    outgoing.left_bytes -= bytes;
-                    if outgoing.left_bytes == 0
-                        && let Some(outgoing) = tunnel.lane.outgoing.take()
-                    {
-                        self.cx.buffers.pipes.give_back(outgoing.pipe);
-                        self.read_conn(outgoing.conn);
-                        return true;
-                    }
-                }
+                Ok(bytes) if bytes > 0 => outgoing.left_bytes -= bytes,
                 Err(error) if is_again(&error) => {
                     let token = Kind::LinkWritable.of(key);
                     self.cx.driver.poll(output, libc::POLLOUT as u32, false, token);
                     tunnel.lane.begin_sending(None, self.cx.now);
                     return false;
+                }
+                // The head is sent: what stands behind it in the pipe has to follow.
+                Err(error) if is_refused(&error) => {
+                    let copied = self.cx.buffers.copy_out(&outgoing.pipe, outgoing.left_bytes);
+                    let batch = match copied {
+                        Ok(batch) => batch,
+                        Err(error) => {
+                            self.drop_tunnel(key, &format!("sending to the peer: {error}"));
+                            return false;
+                        }
+                    };
+                    outgoing.left_bytes -= batch.len_bytes();
+                    self.cx.counters.splice_refused += 1;
+                    if !self.send_now(key, batch, true) {
+                        return false;
+                    }
                 }
                 result => {
                     self.drop_tunnel(key, &format!("sending to the peer: {}", why(&result)));

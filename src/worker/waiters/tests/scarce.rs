@@ -166,6 +166,10 @@ impl<D: Subject> Driver for Scarce<D> {
         self.inner.name()
     }
 
+    fn now(&self) -> Duration {
+        self.inner.now()
+    }
+
     fn accept(&mut self, fd: &Fd, token: Token) -> OpId {
         self.inner.accept(fd, token)
     }

@@ -1,0 +1,128 @@
+//! Pipes: bytes in slots. A pipe whose slots are used takes no more, however few bytes they hold.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use super::{Kernel, Object, again, error};
+
+/// What stands in a pipe.
+#[derive(Debug, Default)]
+pub(super) struct PipeBuffer {
+    pub(super) slots: VecDeque<VecDeque<u8>>,
+    pub(super) reader_closed: bool,
+    pub(super) writer_closed: bool,
+    pub(super) edge: u64,
+}
+
+/// As Linux's slots do.
+const SLOT_BYTES: usize = 4096;
+
+impl PipeBuffer {
+    pub(super) fn len_bytes(&self) -> usize {
+        self.slots.iter().map(VecDeque::len).sum()
+    }
+
+    fn push(&mut self, bytes: impl Iterator<Item = u8>) {
+        self.slots.push_back(bytes.collect());
+        self.edge += 1;
+    }
+
+    fn take(&mut self, most_bytes: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while out.len() < most_bytes
+            && let Some(first) = self.slots.front_mut()
+        {
+            let part = first.len().min(most_bytes - out.len());
+            out.extend(first.drain(..part));
+            if first.is_empty() {
+                self.slots.pop_front();
+            }
+        }
+        self.edge += 1;
+        out
+    }
+
+    pub(super) fn events(&self, is_reader: bool, most_slots: usize) -> u32 {
+        let mut events = 0;
+        if is_reader {
+            events |= if self.slots.is_empty() { 0 } else { libc::POLLIN };
+            events |= if self.writer_closed { libc::POLLHUP } else { 0 };
+        } else {
+            events |= if self.slots.len() < most_slots { libc::POLLOUT } else { 0 };
+            events |= if self.reader_closed { libc::POLLERR } else { 0 };
+        }
+        u32::try_from(events).unwrap_or(0)
+    }
+}
+
+impl Kernel {
+    /// A pipe: its reader and its writer.
+    pub(crate) fn pipe(&mut self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let index = self.pipes.len();
+        self.pipes.push(PipeBuffer::default());
+        let reader = self.open(Object::PipeReader(index))?;
+        let writer = self.open(Object::PipeWriter(index))?;
+        Ok((reader, writer))
+    }
+
+    pub(super) fn pipe_slots(&self) -> usize {
+        usize::from(self.conditions.pipe_slots.max(1))
+    }
+
+    /// Moves bytes between a pipe and a socket or another pipe.
+    pub(crate) fn splice(
+        &mut self,
+        from: RawFd,
+        to: RawFd,
+        most_bytes: usize,
+    ) -> io::Result<usize> {
+        for fd in [from, to] {
+            if let Some(Object::Conn(conn, side)) = self.object(fd)
+                && self.conns[conn].socket(side).no_splice
+            {
+                return error(libc::EINVAL);
+            }
+        }
+        if self.happens(self.conditions.again) {
+            return again();
+        }
+        let room_bytes = match self.object(to) {
+            Some(Object::PipeWriter(pipe)) => {
+                if self.pipes[pipe].reader_closed {
+                    return error(libc::EPIPE);
+                }
+                (self.pipe_slots() - self.pipes[pipe].slots.len().min(self.pipe_slots()))
+                    * SLOT_BYTES
+            }
+            _ => self.check_writable(to)?,
+        };
+        if room_bytes == 0 {
+            return again();
+        }
+        let most_bytes = self.part_of(most_bytes.min(room_bytes));
+        let bytes = self.take(from, most_bytes)?;
+        let moved = bytes.len();
+        if moved > 0 {
+            self.put(to, bytes);
+        }
+        Ok(moved)
+    }
+
+    /// Reads from a pipe.
+    pub(super) fn take_from_pipe(&mut self, pipe: usize, most_bytes: usize) -> io::Result<Vec<u8>> {
+        let pipe = &mut self.pipes[pipe];
+        match (pipe.slots.is_empty(), pipe.writer_closed) {
+            (true, true) => Ok(Vec::new()),
+            (true, false) => again(),
+            _ => Ok(pipe.take(most_bytes)),
+        }
+    }
+
+    /// Puts bytes into a pipe that has room for some: each slot's worth is a slot of its own.
+    pub(super) fn put_into_pipe(&mut self, pipe: usize, bytes: Vec<u8>) {
+        for slot in bytes.chunks(SLOT_BYTES) {
+            self.pipes[pipe].push(slot.iter().copied());
+        }
+    }
+}

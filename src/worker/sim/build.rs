@@ -1,0 +1,107 @@
+//! The two relays of a script: command lines, listeners, links.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use super::script::{ExitKind, LinkKind, Script};
+use crate::cli::files::Disk;
+use crate::cli::invocation::{self, Command};
+use crate::cli::plan::LinkPlan;
+use crate::io::congestion::CongestionPolicy;
+use crate::io::driver::Fd;
+use crate::io::link::Link;
+use crate::io::sim::{Kernel, SimDriver, ask};
+use crate::session::Moment;
+use crate::worker::{LinkSource, Listener, Origin, Purpose, Worker};
+
+pub(super) const LINK: &str = "127.0.0.1:9000";
+pub(super) const ENTRANCE: &str = "127.0.0.1:1001";
+pub(super) const SERVER: &str = "10.0.0.9:80";
+
+pub(super) fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// With the kernel of this thread.
+pub(super) fn kernel<T>(call: impl FnOnce(&mut Kernel) -> T) -> T {
+    ask(call).expect("the simulation runs")
+}
+
+/// Two links of two pipes.
+pub(super) fn pipes() -> [Option<Link>; 2] {
+    let [there, back] = [0, 1].map(|end| {
+        kernel(|kernel| {
+            kernel.set_owner(end);
+            kernel.pipe()
+        })
+        .expect("a pipe")
+    });
+    // Each end owns the side that it uses.
+    kernel(|kernel| {
+        use std::os::fd::AsRawFd;
+        kernel.give_to(there.1.as_raw_fd(), 0);
+        kernel.give_to(there.0.as_raw_fd(), 1);
+        kernel.give_to(back.1.as_raw_fd(), 1);
+        kernel.give_to(back.0.as_raw_fd(), 0);
+    });
+    let link = |input, output| {
+        let [input, output]: [Fd; 2] = [Rc::new(input), Rc::new(output)];
+        Some(Link::pipes(input, output, String::from("pipes")))
+    };
+    [link(back.0, there.1), link(there.0, back.1)]
+}
+
+fn words(script: &Script, end: usize) -> Vec<String> {
+    let exit = match script.exit {
+        ExitKind::Named => String::from("DEST=at-10-0-0-9:80"),
+        ExitKind::NameNever => String::from("DEST=never:80"),
+        _ => format!("DEST={SERVER}"),
+    };
+    let way = if end == script.entrance_at { format!("PORT={ENTRANCE}") } else { exit };
+    let link = match (script.link, end) {
+        (LinkKind::Pipes, _) => String::from("-Fsockmux"),
+        (LinkKind::Tcp, 0) => format!("-P{LINK}"),
+        (LinkKind::Tcp, _) => format!("SERVER=sockmux://{LINK}"),
+    };
+    let protocol = if script.is_v03 { ",protocol:0.3" } else { "" };
+    let soxconf = format!("SOXCONF=bulk:{}{protocol}", script.bulk);
+    vec![String::from("sockmux-uring"), link, way, soxconf]
+}
+
+/// An end that has begun.
+pub(super) fn start(script: &Script, end: usize, link: Option<Link>) -> Worker<SimDriver> {
+    kernel(|kernel| kernel.set_owner(end));
+    let words = words(script, end).into_iter().map(OsString::from);
+    let mut no_names = |_: &str| Err(io::Error::from(io::ErrorKind::NotFound));
+    let invocation = invocation::parse(words, &Disk, &mut no_names).expect("a command line");
+    let Command::Run(plan) = invocation.command else { unreachable!("it is to run") };
+    let mut listeners = Vec::new();
+    let mut listen = |at: &str, purpose| {
+        let fd = kernel(|kernel| kernel.listen(address(at))).expect("a descriptor");
+        listeners.push(Listener::new(fd, purpose, Origin::Own));
+    };
+    if let LinkPlan::Listen(_) = plan.link {
+        listen(LINK, Purpose::Receptor);
+    }
+    if !plan.entrances.is_empty() {
+        listen(ENTRANCE, Purpose::Entrance);
+    }
+    let source = match (&plan.link, link) {
+        (LinkPlan::Connect(target), _) => Some(LinkSource::Dial(target.clone())),
+        (_, Some(link)) => Some(LinkSource::Given(Some(link))),
+        _ => None,
+    };
+    let driver = SimDriver::new(end, script.conditions.buffers);
+    // What would wake it is the simulated kernel's business.
+    let (wake, resolver_wake) = UnixStream::pair().expect("a pair of sockets");
+    let ways_in = (listeners, Vec::new());
+    let wakes = (wake, resolver_wake);
+    let mut worker =
+        Worker::new(driver, plan, ways_in, source, CongestionPolicy::Leave, wakes).expect("memory");
+    worker.cx.now = Moment(0);
+    worker.begin();
+    worker
+}

@@ -1,0 +1,200 @@
+//! What happens in a run, all of it explicit, so that parts can be left out.
+
+use fastrand::Rng;
+
+use crate::io::sim::Conditions;
+use crate::limits::BULK_BUFFERS_FOR_LINKS;
+
+/// A run.
+#[derive(Debug, Clone)]
+pub(super) struct Script {
+    /// Of what happens by chance: scheduling, delays, parts.
+    pub(super) seed: u64,
+    pub(super) link: LinkKind,
+    /// Which end has the entrance: 0 is the receptor, or the first of two given links.
+    pub(super) entrance_at: usize,
+    pub(super) is_v03: bool,
+    pub(super) bulk: &'static str,
+    pub(super) exit: ExitKind,
+    pub(super) conditions: Conditions,
+    pub(super) conversations: Vec<Conversation>,
+    /// What goes wrong, in order of time.
+    pub(super) faults: Vec<(u64, Fault)>,
+}
+
+/// What the persistent connection goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkKind {
+    Tcp,
+    /// Two pipes, as FIFOs and standard input and output are.
+    Pipes,
+}
+
+/// Where the exit leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExitKind {
+    Server,
+    /// A server by a name that is found after a while.
+    Named,
+    Refuses,
+    /// Nobody answers.
+    Silent,
+    /// The name is never found.
+    NameNever,
+}
+
+/// What a client and its server do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Conversation {
+    pub(super) at: u64,
+    pub(super) how: How,
+    /// Bytes up and down.
+    pub(super) bytes: [u32; 2],
+    /// Of client and server.
+    pub(super) tempos: [Tempo; 2],
+}
+
+/// How a conversation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Each side ends what it sends, and reads to the other's end.
+    Exchange,
+    /// The server answers after so many bytes, and closes without reading the rest.
+    EarlyAnswer(u32),
+    /// The client resets when it has sent so much.
+    ClientResets(u32),
+    /// The server resets when it has read so much.
+    ServerResets(u32),
+}
+
+/// How fast an actor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tempo {
+    /// Most bytes of a write or a read.
+    pub(super) piece_bytes: u32,
+    pub(super) every_micros: u32,
+    /// It reads nothing before.
+    pub(super) reads_after_micros: u32,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// An end stands still for so long.
+    Pause(usize, u32),
+    /// The link breaks.
+    Cut,
+    /// Nothing passes the link for so long.
+    Freeze(u32),
+    /// An end is told to stop.
+    Stop(usize),
+}
+
+/// Microseconds of a second.
+const SEC: u32 = 1_000_000;
+
+impl Script {
+    /// The script that follows from a seed.
+    pub(super) fn of(seed: u64) -> Script {
+        let rng = &mut Rng::with_seed(seed ^ 0x5eed_0000);
+        let link = if rng.u8(..4) == 0 { LinkKind::Pipes } else { LinkKind::Tcp };
+        let exit = match rng.u8(..16) {
+            0 => ExitKind::Refuses,
+            1 => ExitKind::Silent,
+            2 => ExitKind::NameNever,
+            3 | 4 => ExitKind::Named,
+            _ => ExitKind::Server,
+        };
+        let conditions = conditions(rng);
+        let small = rng.bool();
+        let conversations = (0..rng.u8(1..8)).map(|_| conversation(rng, small)).collect();
+        let mut faults: Vec<_> = (0..rng.u8(..4).saturating_sub(1))
+            .map(|_| (u64::from(rng.u32(1..SEC)), fault(rng)))
+            .collect();
+        faults.sort_by_key(|&(at, _)| at);
+        Script {
+            seed,
+            link,
+            entrance_at: rng.usize(..2),
+            is_v03: rng.u8(..4) == 0,
+            bulk: ["auto", "splice", "copy"][rng.usize(..3)],
+            exit,
+            conditions,
+            conversations,
+            faults,
+        }
+    }
+
+    /// Whether streams may end before they are over.
+    pub(super) fn may_break(&self) -> bool {
+        let breaks = |fault: &Fault| match fault {
+            Fault::Cut | Fault::Stop(_) => true,
+            Fault::Pause(..) | Fault::Freeze(_) => false,
+        };
+        self.faults.iter().any(|(_, fault)| breaks(fault)) || !self.reaches_server()
+    }
+
+    /// Whether the exit leads to a server.
+    pub(super) fn reaches_server(&self) -> bool {
+        matches!(self.exit, ExitKind::Server | ExitKind::Named)
+    }
+}
+
+fn conditions(rng: &mut Rng) -> Conditions {
+    let mut sometimes = |most: u8| if rng.bool() { 0 } else { rng.u8(..most) };
+    let (partial, again) = (sometimes(200), sometimes(60));
+    let (no_buffer, delay, no_splice) = (sometimes(40), sometimes(200), sometimes(60));
+    Conditions {
+        partial,
+        again,
+        no_buffer,
+        delay,
+        no_splice,
+        pipe_slots: rng.u16(2..=16),
+        socket_bytes: rng.u32(2_000..100_000),
+        latency_micros: rng.u32(1..2_000),
+        buffers: [rng.u16(4..=64), BULK_BUFFERS_FOR_LINKS as u16 + rng.u16(1..=32)],
+        descriptors: 0,
+    }
+}
+
+fn conversation(rng: &mut Rng, small: bool) -> Conversation {
+    let mut bytes = || match rng.u8(..4) {
+        0 => rng.u32(1..10),
+        1 | 2 => rng.u32(1..3_000),
+        _ if small => rng.u32(1..10_000),
+        _ => rng.u32(1..150_000),
+    };
+    let bytes = [bytes(), bytes()];
+    let mut tempo = || Tempo {
+        piece_bytes: if rng.u8(..4) == 0 { rng.u32(1..200) } else { rng.u32(200..20_000) },
+        every_micros: if rng.u8(..8) == 0 { rng.u32(1_000..20_000) } else { rng.u32(20..1_000) },
+        reads_after_micros: if rng.u8(..6) == 0 { rng.u32(..5 * SEC) } else { 0 },
+    };
+    let mut tempos: [Tempo; 2] = [tempo(), tempo()];
+    // Small pieces are for messages: what they carry is not much.
+    let smallest = tempos.iter().map(|tempo| tempo.piece_bytes).min().unwrap_or(1);
+    let bytes = bytes.map(|bytes| bytes.min(200 * smallest));
+    let how = match rng.u8(..8) {
+        0 => How::EarlyAnswer(rng.u32(..bytes[0])),
+        1 => How::ClientResets(rng.u32(..bytes[0])),
+        2 => How::ServerResets(rng.u32(..bytes[0])),
+        _ => How::Exchange,
+    };
+    let mut bytes = bytes;
+    if let How::EarlyAnswer(_) = how {
+        // The answer waits for a client for a while only, which is no longer than it should be.
+        bytes[1] = bytes[1].min(3_000);
+        tempos[0].reads_after_micros = 0;
+    }
+    Conversation { at: u64::from(rng.u32(..SEC)), how, bytes, tempos }
+}
+
+fn fault(rng: &mut Rng) -> Fault {
+    match rng.u8(..8) {
+        0 => Fault::Cut,
+        1 => Fault::Stop(rng.usize(..2)),
+        2 | 3 => Fault::Freeze(rng.u32(..10 * SEC)),
+        _ => Fault::Pause(rng.usize(..2), rng.u32(..10 * SEC)),
+    }
+}

@@ -1,0 +1,41 @@
+//! What runs have met, counted.
+
+/// What runs have met, all together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) steps: u64,
+    pub(super) turns: u64,
+    pub(super) conversations: u64,
+    pub(super) whole: u64,
+    pub(super) reset: u64,
+    pub(super) spliced_bytes: u64,
+    pub(super) copied_fallbacks: u64,
+    pub(super) no_buffers: u64,
+    pub(super) pauses: u64,
+    pub(super) cuts: u64,
+    pub(super) drained: u64,
+}
+
+impl Sums {
+    pub(super) fn add(&mut self, other: &Sums) {
+        self.steps += other.steps;
+        self.turns += other.turns;
+        self.conversations += other.conversations;
+        self.whole += other.whole;
+        self.reset += other.reset;
+        self.spliced_bytes += other.spliced_bytes;
+        self.copied_fallbacks += other.copied_fallbacks;
+        self.no_buffers += other.no_buffers;
+        self.pauses += other.pauses;
+        self.cuts += other.cuts;
+        self.drained += other.drained;
+    }
+
+    /// Whether everything that is to be checked was met.
+    pub(super) fn is_varied(&self) -> bool {
+        let met = [self.whole, self.reset, self.spliced_bytes, self.copied_fallbacks];
+        met.into_iter()
+            .chain([self.no_buffers, self.pauses, self.cuts, self.drained])
+            .all(|n| n > 0)
+    }
+}
