@@ -3,8 +3,6 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
-use bytes::BufMut;
-
 use super::text::addresses_text;
 use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
 use crate::narrow::{to_u8, to_u16, to_u32};
@@ -20,10 +18,11 @@ impl Encoder {
             bytes <= PAYLOAD_BYTES_MAX as usize,
             "a packet of {bytes} bytes would drop the tunnel"
         );
-        out.put_slice(&[VERSION, kind]);
-        out.put_u16(from);
-        out.put_u16(to);
-        out.put_u16(to_u16(bytes));
+        // In one piece, from registers: field by field it takes twice as long.
+        let [from_high, from_low] = from.to_be_bytes();
+        let [to_high, to_low] = to.to_be_bytes();
+        let [high, low] = to_u16(bytes).to_be_bytes();
+        out.extend_from_slice(&[VERSION, kind, from_high, from_low, to_high, to_low, high, low]);
     }
 
     fn packet(self, out: &mut Vec<u8>, kind: u8, from: u16, to: u16, payload: &[u8]) {
