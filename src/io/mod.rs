@@ -3,6 +3,7 @@
 //! The worker is written against [`driver::Driver`]: it starts operations and is told of their
 //! ends. How the kernel is asked is the driver's business ([`uring`] or [`epoll`]), and the bytes go
 //! from operation to operation as refcounted [`chunk`]s, never copied on the way.
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 /// Lets the simulated kernel answer a function, on a thread that has one (test builds only).
 macro_rules! simulated {

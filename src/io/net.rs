@@ -163,6 +163,7 @@ pub(crate) fn undelivered_bytes(fd: &OwnedFd) -> usize {
 
 /// Bytes written to a socket or a terminal that are not gone from it: see [`undelivered_bytes`],
 /// and [`super::serial`].
+#[expect(clippy::cast_possible_truncation, reason = "numbers of ioctls have 32 bits")]
 pub(crate) fn unsent_bytes(fd: &OwnedFd) -> io::Result<usize> {
     simulated!(kernel => Ok(kernel.unsent_bytes(fd.as_raw_fd())));
     // SAFETY: TIOCOUTQ writes one `int` into the getter's own storage before the call returns.
@@ -191,7 +192,7 @@ pub(crate) fn peer_has_ended(fd: &OwnedFd) -> bool {
 
 /// Which of these events a descriptor has now, and which of those that are never asked for.
 fn asked_for(fd: &OwnedFd, events: PollFlags) -> PollFlags {
-    simulated!(kernel => PollFlags::from_bits_truncate(kernel.events(fd.as_raw_fd()) as u16));
+    simulated!(kernel => PollFlags::from_bits_truncate(crate::narrow::to_u16(kernel.events(fd.as_raw_fd()))));
     let mut asked = [PollFd::new(fd, events)];
     match poll(&mut asked, Some(&Timespec::default())) {
         Ok(_) => asked[0].revents(),

@@ -253,7 +253,8 @@ fn happened(fd: &Fd, events: u32, owner: usize, kernel: &Kernel) -> u32 {
 fn is_possible(what: &What, owner: usize, kernel: &Kernel) -> bool {
     let number = what.fd().as_raw_fd();
     let has = |events: libc::c_short| {
-        kernel.events(number) & (events | libc::POLLERR | libc::POLLHUP) as u32 != 0
+        let events = (events | libc::POLLERR | libc::POLLHUP).cast_unsigned();
+        kernel.events(number) & u32::from(events) != 0
     };
     match what {
         What::Accept { .. } => has(libc::POLLIN),

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::conn::{Conn, Side, Socket};
 use super::{Kernel, Listener, Object, again, error};
+use crate::narrow::to_u16;
 
 impl Kernel {
     /// A descriptor for an object, owned by the worker whose turn it is.
@@ -71,7 +72,7 @@ impl Kernel {
         };
         self.changed();
         let index = self.conns.len();
-        let port = 20_000 + (index % 40_000) as u16;
+        let port = 20_000 + to_u16(index % 40_000);
         let own = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), port));
         let mut socket = |address| {
             let refuses = self.happens(self.conditions.no_splice);

@@ -43,6 +43,7 @@ use super::driver::{
 use super::lent::Lent;
 use super::slots::Slots;
 use crate::limits::URING_SUBMIT_TRIES_MAX;
+use crate::narrow::to_u32;
 
 /// [`Driver`] over io_uring. Belongs to the thread that made it.
 pub struct UringDriver {
@@ -158,7 +159,7 @@ impl UringDriver {
 
     #[inline]
     fn enter(&mut self, want: u32, flags: EnterFlags, args: &SubmitArgs<'_, '_>) -> io::Result<()> {
-        let queued = self.ring.submission().len() as u32;
+        let queued = to_u32(self.ring.submission().len());
         let flags = (flags | EnterFlags::EXT_ARG).bits();
         self.counters.enters += 1;
         // SAFETY: `args` is laid out as EXT_ARG has it and outlives the call, as does the time it
