@@ -27,7 +27,7 @@ pub(super) struct Way {
     pub(super) transit: VecDeque<(u64, Vec<u8>)>,
     pub(super) transit_bytes: usize,
     /// Arrived and not read.
-    pub(super) queue: VecDeque<u8>,
+    pub(super) queue: Vec<u8>,
     /// The sender has ended what it sends; this arrives then.
     pub(super) end_at: Option<u64>,
     /// Its end has arrived.
@@ -158,7 +158,8 @@ impl Conn {
                 if part == 0 {
                     break;
                 }
-                way.queue.extend(bytes.drain(..part));
+                way.queue.extend_from_slice(&bytes[..part]);
+                bytes.drain(..part);
                 way.transit_bytes -= part;
                 way.edges = way.edges.map(|edge| edge + 1);
                 moved = true;

@@ -9,7 +9,7 @@ use super::{Kernel, Object, again, error};
 /// What stands in a pipe.
 #[derive(Debug, Default)]
 pub(super) struct PipeBuffer {
-    pub(super) slots: VecDeque<VecDeque<u8>>,
+    pub(super) slots: VecDeque<Vec<u8>>,
     pub(super) reader_closed: bool,
     pub(super) writer_closed: bool,
     pub(super) edge: u64,
@@ -20,11 +20,11 @@ const SLOT_BYTES: usize = 4096;
 
 impl PipeBuffer {
     pub(super) fn len_bytes(&self) -> usize {
-        self.slots.iter().map(VecDeque::len).sum()
+        self.slots.iter().map(Vec::len).sum()
     }
 
-    fn push(&mut self, bytes: impl Iterator<Item = u8>) {
-        self.slots.push_back(bytes.collect());
+    fn push(&mut self, bytes: &[u8]) {
+        self.slots.push_back(bytes.to_vec());
         self.edge += 1;
     }
 
@@ -34,7 +34,8 @@ impl PipeBuffer {
             && let Some(first) = self.slots.front_mut()
         {
             let part = first.len().min(most_bytes - out.len());
-            out.extend(first.drain(..part));
+            out.extend_from_slice(&first[..part]);
+            first.drain(..part);
             if first.is_empty() {
                 self.slots.pop_front();
             }
@@ -122,7 +123,7 @@ impl Kernel {
     /// Puts bytes into a pipe that has room for some: each slot's worth is a slot of its own.
     pub(super) fn put_into_pipe(&mut self, pipe: usize, bytes: Vec<u8>) {
         for slot in bytes.chunks(SLOT_BYTES) {
-            self.pipes[pipe].push(slot.iter().copied());
+            self.pipes[pipe].push(slot);
         }
     }
 }

@@ -256,7 +256,8 @@ impl Kernel {
             (&mut conn.sockets[side as usize], &mut conn.ways[side.other() as usize]);
         let part = way.queue.len().min(most_bytes);
         if part > 0 && !socket.read_shut {
-            let taken: Vec<u8> = way.queue.drain(..part).collect();
+            let taken = way.queue[..part].to_vec();
+            way.queue.drain(..part);
             way.edges[1] += 1;
             conn.deliver(now, capacity);
             self.changed();

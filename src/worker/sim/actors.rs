@@ -37,13 +37,31 @@ pub(super) struct Actor {
 /// Longest time between two steps of an actor that finds nothing to do.
 const WAIT_MICROS_MAX: u64 = 20_000;
 
-/// The byte at a place of what conversation `number` sends this way. The first says which it is.
-fn pattern(number: usize, side: Side, at: u32) -> u8 {
-    if at == 0 && side == Side::Near {
-        return number as u8;
+/// What conversation `number` sends this way, from `at` on. The first byte of a client says which it
+/// is.
+fn pattern(number: usize, side: Side, at: u32, bytes: usize) -> Vec<u8> {
+    /// A prime, so that what is misplaced by a power of two is another.
+    const PERIOD: usize = 4093;
+    thread_local! {
+        static NOISE: Vec<u8> = {
+            let mut rng = fastrand::Rng::with_seed(7);
+            (0..PERIOD).map(|_| rng.u8(..)).collect()
+        };
     }
-    let mixed = at.wrapping_mul(0x9e37_79b1) ^ (number as u32) << 3 ^ (side as u32) << 7;
-    (mixed >> 13) as u8 ^ mixed as u8
+    let start = (at as usize + 511 * number + 1021 * side as usize) % PERIOD;
+    let mut out = Vec::with_capacity(bytes);
+    NOISE.with(|noise| {
+        let mut from = start;
+        while out.len() < bytes {
+            let part = (PERIOD - from).min(bytes - out.len());
+            out.extend_from_slice(&noise[from..from + part]);
+            from = 0;
+        }
+    });
+    if at == 0 && side == Side::Near && bytes > 0 {
+        out[0] = number as u8;
+    }
+    out
 }
 
 impl Actor {
@@ -151,7 +169,7 @@ impl Actor {
             return;
         }
         let end = self.sent + left.min(tempo.piece_bytes.max(1));
-        let bytes: Vec<u8> = (self.sent..end).map(|at| pattern(number, self.side, at)).collect();
+        let bytes = pattern(number, self.side, self.sent, (end - self.sent) as usize);
         match kernel.send_as(self.conn, self.side, &bytes) {
             Ok(sent) => self.sent += sent as u32,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -170,15 +188,13 @@ impl Actor {
             }
             Ok(bytes) => {
                 let number = *self.number.get_or_insert(usize::from(bytes[0]));
-                for byte in bytes {
-                    if byte != pattern(number, self.side.other(), self.received) {
-                        let (side, at) = (self.side, self.received);
-                        return Err(format!(
-                            "conversation {number}: {side:?} got another byte at {at}"
-                        ));
-                    }
-                    self.received += 1;
+                if bytes != pattern(number, self.side.other(), self.received, bytes.len()) {
+                    let (side, at) = (self.side, self.received);
+                    return Err(format!(
+                        "conversation {number}: {side:?} got other bytes from {at} on"
+                    ));
                 }
+                self.received += bytes.len() as u32;
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => self.ended = Some(End::Reset),

@@ -55,6 +55,8 @@ struct World<'s> {
 /// Runs a script, and prints what happens if it is to. An error is a finding.
 pub(super) fn run(script: &Script, traces: bool) -> Result<Sums, String> {
     Kernel::begin(script.seed, script.conditions);
+    // Whoever else uses chance on this thread, such as the back-off.
+    fastrand::seed(script.seed);
     kernel(|kernel| kernel.traces = traces);
     let mut world = World::new(script);
     world
