@@ -1,7 +1,9 @@
 //! Routing: choice of the exit for a stream of the peer.
 
+use std::net::SocketAddr;
+
 use crate::cli::hostlist::ClientName;
-use crate::cli::plan::{Caller, Exit, Target, Transport};
+use crate::cli::plan::{Caller, Exit, ExitKind, LinkPlan, Plan, Target, Transport};
 
 /// The choice depends on the client's name, which was not looked up yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +56,26 @@ pub fn at_port_of(host: &str, offset: i32, caller: &Caller) -> Result<Target, St
     }
 }
 
+/// The server for clients accepted at this address.
+///
+/// # Errors
+/// There is no such port.
+pub fn relay_target(plan: &Plan, at: SocketAddr) -> Result<Target, String> {
+    match &plan.link {
+        LinkPlan::Relay { server: ExitKind::Server { target, .. }, .. } => Ok(target.clone()),
+        LinkPlan::Relay { server: ExitKind::SamePort { host, offset, .. }, .. } => {
+            let caller = Caller { client: None, entrance_port: Some(at.port()) };
+            at_port_of(host, *offset, &caller)
+        }
+        _ => Err("there is no plain relay".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::hostlist::HostList;
-    use crate::cli::plan::{ExitKind, ExitOptions};
+    use crate::cli::plan::ExitOptions;
 
     fn way(port: u16, transport: Transport) -> ExitKind {
         ExitKind::Server { target: Target { host: "h".into(), port }, transport }

@@ -155,9 +155,7 @@ impl Relay {
                 ports_of_v4.opening(bind, transport),
                 &mut inherited,
                 |fd, origin| {
-                    let mut listener = Listener::new(fd, purpose, origin);
-                    listener.proxy_header = header;
-                    listeners.push(listener);
+                    listeners.push(Listener::new(fd, purpose, origin).with_header(header));
                 },
             ),
             Transport::Udp => open_port(
@@ -193,7 +191,7 @@ impl Relay {
             open(&entrance.bind, entrance.transport, parameter, what)?;
         }
         for listener in &listeners {
-            congestion.set_before(&listener.fd);
+            congestion.set_before(listener.socket());
         }
         for entrance in &plan.unix_entrances {
             listeners.push(open_unix(entrance, &mut inherited)?);
@@ -212,7 +210,7 @@ impl Relay {
 
     /// Addresses of the entrances for datagrams, in the plan's order.
     pub fn datagram_addrs(&self) -> Vec<SocketAddr> {
-        self.ports.iter().map(|port| port.address).collect()
+        self.ports.iter().map(DatagramPort::address).collect()
     }
 
     /// Listening addresses for persistent connections.
@@ -221,8 +219,8 @@ impl Relay {
     }
 
     fn addresses(&self, wanted: impl Fn(Purpose) -> bool) -> Vec<SocketAddr> {
-        let listeners = self.listeners.iter().filter(|l| wanted(l.purpose) && !l.is_unix());
-        listeners.map(|l| l.address).collect()
+        let listeners = self.listeners.iter().filter(|l| wanted(l.purpose()) && !l.is_unix());
+        listeners.map(Listener::address).collect()
     }
 
     /// A handle to stop the relay.
@@ -253,11 +251,10 @@ impl Relay {
         for notice in &self.plan.notices {
             info!(notice, "notice");
         }
-        let of_listeners = self
-            .listeners
-            .iter()
-            .map(|listener| (listener.purpose == Purpose::Receptor, listener.place().to_string()));
-        let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address)));
+        let of_listeners = self.listeners.iter().map(|listener| {
+            (listener.purpose() == Purpose::Receptor, listener.place().to_string())
+        });
+        let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address())));
         let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
         // These lines are logged last, so that everything is open once they appear.
         let worker = self.into_worker(driver)?;
@@ -406,9 +403,7 @@ fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Liste
             (fd, Some(file))
         }
     };
-    let mut listener = Listener::unix(fd, path.clone(), file);
-    listener.proxy_header = *proxy_header;
-    Ok(listener)
+    Ok(Listener::unix(fd, path.clone(), file).with_header(*proxy_header))
 }
 
 fn unix_remedy(error: &io::Error) -> &'static str {

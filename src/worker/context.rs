@@ -6,24 +6,26 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use super::Counters;
 use super::buffers::Buffers;
 use super::busy_poll::BusyPoll;
+use super::counts::Counters;
 use super::dialer::Dialer;
 use super::dialer::dial::{DialError, Owner};
 use super::log_limit::LogLimit;
+use super::message::{HandshakeEvent, NameWaiter};
+use super::port_range::PortRange;
 use super::table::Key;
 use super::waiters::Waiters;
-use crate::cli::plan::Plan;
+use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::command::Watchdog;
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd};
 use crate::io::link::Link;
 use crate::io::net;
 use crate::io::resolver::Resolver;
-use crate::policy::connection_limits::ConnectionLimits;
-use crate::policy::destinations::Destinations;
-use crate::session::{Moment, StreamKey};
+use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
+use crate::policy::destinations::{Asker, Destinations};
+use crate::session::{Event, Moment, StreamKey};
 
 /// A request of one plane to another or to the worker. [`super::dispatch`] applies it in the same
 /// turn.
@@ -39,6 +41,36 @@ pub(in crate::worker) enum Effect {
     PauseClients,
     /// Descriptors are available again: resume accepting.
     ResumeClients,
+    /// No tunnel is left: clients wait from now on.
+    HoldClients,
+    /// The hold time of a client that waits for a tunnel has expired.
+    HoldExpired(Key),
+    /// An event of a session that the byte path does not handle itself. The tunnel's next frame is
+    /// read when it is handled.
+    Session { tunnel: Key, event: Event },
+    /// Such an event is handled: the tunnel continues.
+    Continue { tunnel: Key },
+    /// A tunnel is gone.
+    TunnelGone(Key),
+    /// A connection's stream is over, so what belongs to it ends: ports and the proxy session.
+    StreamOver(Key),
+    /// An event of a stream in a proxy handshake.
+    Handshake(Key, HandshakeEvent),
+    /// A client of a plain relay was admitted at this address.
+    RelayClient { socket: Fd, at: SocketAddr },
+    /// A stream left the tunnels of a loopback: its client and its server become a pair.
+    Pair { client: SocketAddr, ends: (Fd, Fd), limit_guard: Option<LimitGuard> },
+    /// A client whose name is known now, or will not be.
+    Resume(NameWaiter),
+    /// A stream that came in by a port of this proxy session begins a UDP association.
+    OpenAssociation {
+        stream: (Key, StreamKey),
+        client: SocketAddr,
+        session: (Key, Asker),
+        limit_guard: Option<LimitGuard>,
+    },
+    /// A proxy session no longer needs its port for datagrams.
+    EndAssociations(Key),
 }
 
 /// The owner of a name look-up.
@@ -53,12 +85,26 @@ pub(in crate::worker) enum Lookup {
     Host(Key),
 }
 
+/// Progress of the shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Drain {
+    No,
+    /// Draining since a stop; until this deadline if there is one.
+    Until(Option<Moment>),
+    /// All streams have ended and the last bytes are sent. Waits until the peers have read them,
+    /// which they show by closing, or until this deadline. Exiting at once would close sockets with
+    /// unsent data, and the kernel would answer anything the peer still sends with a reset.
+    Leaving(Moment),
+    AtOnce,
+}
+
 /// Shared state, passed to every handler of a plane.
 pub(in crate::worker) struct Cx<D> {
     /// Starts operations; their completions arrive in [`super::dispatch`].
     pub(in crate::worker) driver: D,
     /// The clock, read once per turn.
     pub(in crate::worker) now: Moment,
+    pub(in crate::worker) drain: Drain,
     pub(in crate::worker) plan: Plan,
     pub(in crate::worker) buffers: Buffers,
     pub(in crate::worker) counters: Counters,
@@ -79,6 +125,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) connection_limits: ConnectionLimits,
     /// Destinations that proxies may reach.
     pub(in crate::worker) destinations: Destinations,
+    /// Numbers of the ports that are opened on request.
+    pub(in crate::worker) port_range: PortRange,
     /// Keys collected for a sweep; kept to reuse the allocation.
     pub(in crate::worker) scratch: Vec<Key>,
 }
@@ -97,6 +145,7 @@ impl<D: Driver> Cx<D> {
         Cx {
             driver,
             now,
+            drain: Drain::No,
             buffers,
             counters: Counters::default(),
             log_limit: LogLimit::new(now),
@@ -110,6 +159,7 @@ impl<D: Driver> Cx<D> {
             watchdog: Watchdog::default(),
             connection_limits: ConnectionLimits::new(plan.maxima),
             destinations,
+            port_range: PortRange::new(plan.soxconf.request_ports.clone()),
             scratch: Vec::new(),
             plan,
         }
@@ -119,6 +169,11 @@ impl<D: Driver> Cx<D> {
     #[inline]
     pub(in crate::worker) fn tick(&mut self) {
         self.now = Moment(self.driver.now().as_micros() as u64);
+    }
+
+    /// Whether this process is its own peer.
+    pub(in crate::worker) fn is_loopback(&self) -> bool {
+        self.plan.link == LinkPlan::Loopback
     }
 
     /// Refuses a stream of a peer. Applied by the tunnel plane in the same turn.

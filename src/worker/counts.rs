@@ -1,76 +1,139 @@
-//! Logs counters as structured fields, at the end of a run and of a tunnel. Each struct is
+//! Counters, and how they are logged: as structured fields, at the end of a run and of a tunnel. Each struct is
 //! destructured in full, so the compiler reports a counter that is not logged.
 
 use tracing::{debug, info};
 
-use super::{Counters, Stopped, Worker};
+use super::context::Cx;
+use super::way::Way;
 use crate::io::driver::{Driver, DriverCounters};
 use crate::serial_line;
 use crate::session;
 
-impl<D: Driver> Worker<D> {
-    /// Logs the last lines of a run.
-    pub(super) fn log_stopped(&self, stopped: Stopped) {
-        let (how, streams_reset, in_order) = match stopped {
-            Stopped::Drained => ("Drained", None, None),
-            Stopped::DeadlinePassed(streams) => ("DeadlinePassed", Some(streams), None),
-            Stopped::AtOnce => ("AtOnce", None, None),
-            Stopped::LinkEnded { in_order } => ("LinkEnded", None, Some(in_order)),
-        };
-        let Counters {
-            turns,
-            direct_sends,
-            stale,
-            spill_exhausted,
-            spliced_from_local,
-            spliced_to_local,
-            pipe_full,
-            splice_refused,
-            datagrams_in,
-            datagrams_out,
-            datagrams_dropped,
-            flows_evicted,
-            past_bytes_in,
-            past_bytes_out,
-            relayed_up,
-            relayed_down,
-            strangers,
-            silent,
-        } = self.cx.counters;
-        info!(
-            how,
-            streams_reset,
-            in_order,
-            spliced_from_local,
-            spliced_to_local,
-            splice_fallbacks = pipe_full + splice_refused + self.cx.buffers.pipes.refused,
-            datagrams_in,
-            datagrams_out,
-            datagrams_dropped,
-            flows_evicted,
-            silent_strangers = silent,
-            "stopped"
-        );
-        let splices = self.cx.buffers.pipes.counts.splices.get();
-        debug!(
-            turns,
-            splices,
-            direct_sends,
-            ahead_reads = self.cx.buffers.ahead_reads,
-            copied_bytes = self.cx.buffers.copied_bytes(),
-            stale,
-            spill_exhausted,
-            pipe_full,
-            splice_refused,
-            past_bytes_in,
-            past_bytes_out,
-            relayed_up,
-            relayed_down,
-            strangers,
-            "counts"
-        );
-        log_driver_counts(self.cx.driver.counters());
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// A stop was requested and all streams have ended.
+    Drained,
+    /// A stop was requested and the drain deadline passed; this many streams were reset.
+    DeadlinePassed(usize),
+    /// A second stop was requested: no drain.
+    AtOnce,
+    /// The only link, which was passed in at start, has ended.
+    LinkEnded {
+        /// The tunnel was up, nothing was outstanding, and the peer closed the link.
+        in_order: bool,
+    },
+}
+
+/// Counters of the worker, beside those of driver and sessions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counters {
+    /// Turns of the event loop.
+    pub(super) turns: u64,
+    /// Synchronous sends that bypass the driver: batches that end in a frame head, and data that
+    /// precedes spliced payload.
+    pub(super) direct_sends: u64,
+    /// Completions whose key no longer exists.
+    pub(super) stale: u64,
+    /// Streams reset because the buffers for slow readers were exhausted.
+    pub(super) spill_exhausted: u64,
+    /// Payload bytes spliced from and to local sockets, including those of a plain relay.
+    pub(super) spliced_from_local: u64,
+    pub(super) spliced_to_local: u64,
+    /// Fallbacks from splicing to copying because a pipe with free bytes had no free slot.
+    pub(super) pipe_full: u64,
+    /// Fallbacks from splicing to copying because the socket does not support it.
+    pub(super) splice_refused: u64,
+    /// Datagrams received from and sent to sockets.
+    pub(super) datagrams_in: u64,
+    pub(super) datagrams_out: u64,
+    /// Datagrams dropped: no tunnel, no room, or refused by the socket.
+    pub(super) datagrams_dropped: u64,
+    /// Flows evicted to make room for newer ones.
+    pub(super) flows_evicted: u64,
+    /// Payload bytes of closed tunnels, received from and sent to the peer.
+    pub(super) past_bytes_in: u64,
+    pub(super) past_bytes_out: u64,
+    /// Bytes that a plain relay moved from clients to servers (up) and back (down).
+    pub(super) relayed_up: u64,
+    pub(super) relayed_down: u64,
+    /// Connections to forwarded ports from a client other than the expected one.
+    pub(super) strangers: u64,
+    /// Connections to the receptor's port that closed before their first byte.
+    pub(super) silent: u64,
+}
+
+impl Counters {
+    /// Counts bytes moved by a plain relay.
+    pub(super) fn relayed(&mut self, way: Way, bytes: usize) {
+        match way {
+            Way::Up => self.relayed_up += bytes as u64,
+            Way::Down => self.relayed_down += bytes as u64,
+        }
     }
+}
+
+/// Logs the last lines of a run.
+pub(super) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
+    let (how, streams_reset, in_order) = match stopped {
+        Stopped::Drained => ("Drained", None, None),
+        Stopped::DeadlinePassed(streams) => ("DeadlinePassed", Some(streams), None),
+        Stopped::AtOnce => ("AtOnce", None, None),
+        Stopped::LinkEnded { in_order } => ("LinkEnded", None, Some(in_order)),
+    };
+    let Counters {
+        turns,
+        direct_sends,
+        stale,
+        spill_exhausted,
+        spliced_from_local,
+        spliced_to_local,
+        pipe_full,
+        splice_refused,
+        datagrams_in,
+        datagrams_out,
+        datagrams_dropped,
+        flows_evicted,
+        past_bytes_in,
+        past_bytes_out,
+        relayed_up,
+        relayed_down,
+        strangers,
+        silent,
+    } = cx.counters;
+    info!(
+        how,
+        streams_reset,
+        in_order,
+        spliced_from_local,
+        spliced_to_local,
+        splice_fallbacks = pipe_full + splice_refused + cx.buffers.pipes.refused,
+        datagrams_in,
+        datagrams_out,
+        datagrams_dropped,
+        flows_evicted,
+        silent_strangers = silent,
+        "stopped"
+    );
+    let splices = cx.buffers.pipes.counts.splices.get();
+    debug!(
+        turns,
+        splices,
+        direct_sends,
+        ahead_reads = cx.buffers.ahead_reads,
+        copied_bytes = cx.buffers.copied_bytes(),
+        stale,
+        spill_exhausted,
+        pipe_full,
+        splice_refused,
+        past_bytes_in,
+        past_bytes_out,
+        relayed_up,
+        relayed_down,
+        strangers,
+        "counts"
+    );
+    log_driver_counts(cx.driver.counters());
 }
 
 fn log_driver_counts(counters: &DriverCounters) {

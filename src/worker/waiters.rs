@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 
+use super::Key;
 use super::context::Cx;
-use super::{Key, Worker};
 use crate::io::driver::{BufferClass, Driver};
 use crate::limits::BULK_BUFFERS_FOR_LINKS;
-use crate::worker::relay::Way;
+use crate::worker::way::Way;
 
 /// An owner that waits for a receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,8 @@ impl<D: Driver> Cx<D> {
         self.buffers_for(class, waiter) > 0
     }
 
-    fn servable(&self, class: BufferClass) -> usize {
+    /// How many waiters of the list can be retried.
+    pub(super) fn servable(&self, class: BufferClass) -> usize {
         let first = match class {
             BufferClass::Small => self.waiters.small.front(),
             BufferClass::Bulk => self.waiters.bulk.front(),
@@ -84,11 +85,13 @@ impl<D: Driver> Cx<D> {
         first.map_or(0, |&first| self.buffers_for(class, first))
     }
 
-    fn can_serve_links(&self) -> bool {
+    /// Whether links that wait can be retried.
+    pub(super) fn can_serve_links(&self) -> bool {
         !self.waiters.links.is_empty() && self.driver.free_buffers(BufferClass::Bulk) > 0
     }
 
-    fn can_serve_tunnels(&self) -> bool {
+    /// Whether tunnels that wait can be retried.
+    pub(super) fn can_serve_tunnels(&self) -> bool {
         !self.waiters.pool.is_empty() && self.buffers.can_read_ahead()
     }
 
@@ -101,53 +104,23 @@ impl<D: Driver> Cx<D> {
     }
 }
 
-impl<D: Driver> Worker<D> {
-    /// Retries waiters for which a buffer is available.
-    pub(super) fn retry_buffer_waiters(&mut self) {
-        // Links first: the credit and data they bring lets other waiters finish.
-        if self.cx.can_serve_links() {
-            for key in std::mem::take(&mut self.cx.waiters.links) {
-                self.link_has_buffer(key);
-            }
-        }
-        if self.cx.can_serve_tunnels() {
-            for key in std::mem::take(&mut self.cx.waiters.pool) {
-                self.tunnels.pool_available(key);
-            }
-        }
-        for class in [BufferClass::Small, BufferClass::Bulk] {
-            self.prune_ended(class);
-            // Not more than there are buffers: the others would only queue again.
-            for _ in 0..self.cx.servable(class) {
-                match self.cx.waiters.of(class).pop_front() {
-                    Some(Waiter::Conn(key)) => {
-                        if let Some(conn) = self.conns.get_mut(key) {
-                            conn.starved = false;
-                            self.read_conn(key);
-                        }
-                    }
-                    Some(Waiter::Half(key, way)) => self.relay.resume_half(&mut self.cx, key, way),
-                    None => break,
-                }
-            }
-        }
+impl Waiters {
+    /// The next owner that waits for a receive buffer.
+    pub(super) fn pop(&mut self, class: BufferClass) -> Option<Waiter> {
+        self.of(class).pop_front()
     }
 
     /// Removes waiters that ended while queued. Runs only when the list is longer than the number
-    /// of possible waiters, so its cost is amortized.
-    fn prune_ended(&mut self, class: BufferClass) {
-        let most = 2 * (self.conns.len() + 2 * self.relay.len()) + 64;
-        if self.cx.waiters.of(class).len() > most {
-            let mut list = std::mem::take(self.cx.waiters.of(class));
-            list.retain(|&waiter| self.is_waiting(waiter));
-            *self.cx.waiters.of(class) = list;
-        }
-    }
-
-    fn is_waiting(&mut self, waiter: Waiter) -> bool {
-        match waiter {
-            Waiter::Conn(key) => self.conns.get(key).is_some_and(|conn| conn.starved),
-            Waiter::Half(key, way) => self.relay.is_waiting(key, way),
+    /// of possible waiters (`most`), so its cost is amortized.
+    pub(super) fn prune(
+        &mut self,
+        class: BufferClass,
+        most: usize,
+        is_waiting: impl FnMut(&Waiter) -> bool,
+    ) {
+        let list = self.of(class);
+        if list.len() > 2 * most + 64 {
+            list.retain(is_waiting);
         }
     }
 }

@@ -23,10 +23,10 @@ use crate::worker::table::Key;
 #[derive(Debug)]
 pub(in crate::worker) struct UdpAssociation {
     /// Sends to any address of either family.
-    pub(in crate::worker) socket: Fd,
+    pub(super) socket: Fd,
     /// The proxy session that requested the port. The association ends with it.
-    pub(in crate::worker) session: Key,
-    pub(in crate::worker) asker: Asker,
+    pub(super) session: Key,
+    pub(super) asker: Asker,
     /// Addresses sent to, most recently used last. `true`: permitted by address, not only through a
     /// name.
     sent_to: LinkedHashMap<SocketAddr, bool>,
@@ -57,7 +57,7 @@ enum Found {
 
 /// What is known of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Known {
+pub(super) enum Known {
     /// Send to this address.
     Address(SocketAddr),
     /// Drop the datagram.
@@ -69,7 +69,7 @@ pub(in crate::worker) enum Known {
 }
 
 impl UdpAssociation {
-    pub(in crate::worker) fn new(socket: Fd, session: Key, asker: Asker) -> UdpAssociation {
+    pub(super) fn new(socket: Fd, session: Key, asker: Asker) -> UdpAssociation {
         UdpAssociation {
             socket,
             session,
@@ -83,7 +83,7 @@ impl UdpAssociation {
     }
 
     /// Whether an address is permitted. `None`: not decided yet.
-    pub(in crate::worker) fn may_reach(&self, address: SocketAddr) -> Option<bool> {
+    pub(super) fn may_reach(&self, address: SocketAddr) -> Option<bool> {
         match self.sent_to.get(&address) {
             Some(true) => Some(true),
             _ => (self.refused == Some(address)).then_some(false),
@@ -91,13 +91,13 @@ impl UdpAssociation {
     }
 
     /// Notes that an address is not permitted.
-    pub(in crate::worker) fn refuse(&mut self, address: SocketAddr) {
+    pub(super) fn refuse(&mut self, address: SocketAddr) {
         self.refused = Some(address);
     }
 
     /// Notes that a datagram is sent to an address, so that its answers are accepted. Evicts the
     /// least recently used address.
-    pub(in crate::worker) fn send_to(&mut self, address: SocketAddr, by_address: bool) {
+    pub(super) fn send_to(&mut self, address: SocketAddr, by_address: bool) {
         if self.sent_to.back().is_some_and(|(&last, &by)| last == address && by >= by_address) {
             return;
         }
@@ -109,17 +109,12 @@ impl UdpAssociation {
     }
 
     /// Whether answers from this address are accepted.
-    pub(in crate::worker) fn has_sent_to(&self, address: SocketAddr) -> bool {
+    pub(super) fn has_sent_to(&self, address: SocketAddr) -> bool {
         self.sent_to.contains_key(&address)
     }
 
     /// What is known of a name. `None`: too many look-ups in progress.
-    pub(in crate::worker) fn look_up(
-        &mut self,
-        host: &str,
-        port: u16,
-        now: Moment,
-    ) -> Option<Known> {
+    pub(super) fn look_up(&mut self, host: &str, port: u16, now: Moment) -> Option<Known> {
         let hold = Duration::from_secs(NAME_HOLD_SECS);
         let is_it = |name: &Name| name.port == port && name.host.eq_ignore_ascii_case(host);
         if let Some(place) = self.names.iter().position(is_it) {
@@ -148,18 +143,13 @@ impl UdpAssociation {
     }
 
     /// The name with a look-up in progress at an index.
-    pub(in crate::worker) fn name(&self, place: usize) -> Option<(&str, u16)> {
+    pub(super) fn name(&self, place: usize) -> Option<(&str, u16)> {
         let name = self.names.get(place).filter(|name| name.found == Found::NotYet)?;
         Some((&name.host, name.port))
     }
 
     /// Stores the result of a look-up: a permitted address, if any.
-    pub(in crate::worker) fn found(
-        &mut self,
-        place: usize,
-        address: Option<SocketAddr>,
-        now: Moment,
-    ) {
+    pub(super) fn found(&mut self, place: usize, address: Option<SocketAddr>, now: Moment) {
         if let Some(name) = self.names.get_mut(place) {
             name.found = address.map_or(Found::Nothing, Found::Address);
             name.since = now;
@@ -168,7 +158,7 @@ impl UdpAssociation {
 
     /// Keeps a datagram until the name at an index is resolved. Returns how many older ones were
     /// dropped.
-    pub(in crate::worker) fn keep(&mut self, place: usize, payload: &[u8]) -> u64 {
+    pub(super) fn keep(&mut self, place: usize, payload: &[u8]) -> u64 {
         self.waiting_bytes += payload.len();
         self.waiting.push_back((place, payload.to_vec()));
         let mut gone = 0;
@@ -181,7 +171,7 @@ impl UdpAssociation {
     }
 
     /// Takes the datagrams that wait for the name at an index.
-    pub(in crate::worker) fn take(&mut self, place: usize) -> Vec<Vec<u8>> {
+    pub(super) fn take(&mut self, place: usize) -> Vec<Vec<u8>> {
         let (taken, left) =
             std::mem::take(&mut self.waiting).into_iter().partition(|&(of, _)| of == place);
         self.waiting = left;

@@ -18,16 +18,15 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::proxy_proto::socks::datagram::{self, DatagramTarget};
 use crate::session::{NO_ADDRESS, StreamKey};
-use crate::worker::context::Cx;
-use crate::worker::context::Lookup;
+use crate::worker::context::{Cx, Lookup};
 use crate::worker::datagram::association::{Known, UdpAssociation};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
 use crate::worker::datagram::flow::{Flow, Server};
 use crate::worker::log_limit::Class;
+use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
-use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
     /// Opens the flow of a session's client that sends datagrams by its port.
@@ -47,8 +46,8 @@ impl Datagrams {
             }
         };
         let association = Box::new(UdpAssociation::new(socket, session, asker));
-        let mut flow = Flow::new(client, Server::UdpAssociation(association), cx.now);
-        flow.stream = Some((tunnel, stream));
+        let server = Server::UdpAssociation(association);
+        let mut flow = Flow::of_peer(client, server, (tunnel, stream), cx.now);
         flow.limit_guard = limit_guard;
         let Some(key) = self.insert_flow(cx, tunnels, flow) else {
             let reason = String::from("too many flows are open");
@@ -64,7 +63,7 @@ impl Datagrams {
     }
 
     /// Sends a run whose datagrams name their destinations.
-    pub(in crate::worker) fn send_by_association<D: Driver>(
+    pub(super) fn send_by_association<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
@@ -237,7 +236,7 @@ impl Datagrams {
     }
 
     /// Answers were received: forwards each with the address of its sender.
-    pub(in crate::worker) fn association_answered<D: Driver>(
+    pub(super) fn association_answered<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,

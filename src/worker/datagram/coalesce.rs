@@ -9,7 +9,7 @@ use crate::limits::{
     DATAGRAM_REST_MICROS,
 };
 use crate::session::Moment;
-use crate::worker::datagram::PortName;
+use crate::worker::message::PortName;
 use crate::worker::table::Key;
 
 /// A socket that receives datagrams.
@@ -23,19 +23,19 @@ pub(in crate::worker) enum Source {
 
 /// Result of a read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::worker) struct Came {
-    pub(in crate::worker) datagrams: u64,
+pub(super) struct Came {
+    pub(super) datagrams: u64,
     /// Total size.
-    pub(in crate::worker) bytes: usize,
+    pub(super) bytes: usize,
     /// Some were dropped.
-    pub(in crate::worker) dropped: bool,
+    pub(super) dropped: bool,
     /// More datagrams are waiting.
-    pub(in crate::worker) more: bool,
+    pub(super) more: bool,
 }
 
 /// What to do with a socket after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Next {
+pub(super) enum Next {
     /// Poll for the next datagram.
     Watch,
     /// Read again at this time.
@@ -60,7 +60,7 @@ const FRACTION: u64 = 16;
 const SILENCE_MICROS: u64 = 5 * DATAGRAM_REST_MICROS;
 
 impl Coalescing {
-    pub(in crate::worker) fn read(&mut self, came: Came, now: Moment) -> Next {
+    pub(super) fn read(&mut self, came: Came, now: Moment) -> Next {
         let passed = now.0.saturating_sub(self.read_at.0).min(SILENCE_MICROS);
         self.read_at = now;
         let interval = passed * FRACTION / came.datagrams.max(1);

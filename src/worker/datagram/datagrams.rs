@@ -14,23 +14,22 @@ use crate::io::datagram::{Inbox, Received, Sent};
 use crate::io::driver::{Driver, Fd, Gather};
 use crate::io::net;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
-use crate::session::{Moment, StreamKey};
-use crate::wire::Protocol;
+use crate::session::Moment;
 use crate::worker::context::Cx;
-use crate::worker::datagram::PortName;
 use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
 use crate::worker::datagram::flow::Server;
+use crate::worker::message::{PortName, Run};
 use crate::worker::purpose::Purpose;
+use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::{Run, Tunnels};
 
 /// A socket where clients' datagrams arrive.
 #[derive(Debug)]
 pub(crate) struct DatagramPort {
-    pub(crate) fd: Fd,
-    pub(crate) address: SocketAddr,
-    pub(crate) purpose: Purpose,
+    pub(super) fd: Fd,
+    address: SocketAddr,
+    purpose: Purpose,
     coalescing: Coalescing,
 }
 
@@ -38,6 +37,14 @@ impl DatagramPort {
     pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
         let address = net::local_address(&fd);
         DatagramPort { fd: Fd::new(fd), address, purpose, coalescing: Coalescing::default() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(in crate::worker) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 }
 
@@ -68,7 +75,7 @@ impl Datagrams {
     }
 
     /// Polls a socket for datagrams and errors.
-    pub(in crate::worker) fn watch_source<D: Driver>(&mut self, cx: &mut Cx<D>, source: Source) {
+    pub(super) fn watch_source<D: Driver>(&mut self, cx: &mut Cx<D>, source: Source) {
         let (socket, token) = match source {
             Source::Port(name) => {
                 let Some(port) = self.port(name) else { return };
@@ -256,7 +263,7 @@ impl Datagrams {
     }
 
     /// `kept`: the payload in a buffer that may be held.
-    pub(in crate::worker) fn queue_run<D: Driver>(
+    pub(super) fn queue_run<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
@@ -294,42 +301,8 @@ impl Datagrams {
         tunnels.mark(tunnel_key);
     }
 
-    /// The head of a run was received from the link: size of its datagrams, and total size.
-    pub(in crate::worker) fn run_begins<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        tunnels: &mut Tunnels,
-        tunnel: Key,
-        (stream, flow): (StreamKey, Key),
-        (size_bytes, bytes): (u32, u32),
-    ) {
-        let parts = cx.buffers.take_gather();
-        let Some(tunnel) = tunnels.get_mut(tunnel) else {
-            return cx.buffers.give_back(parts);
-        };
-        let is_counted = tunnel.session_mut().protocol() == Protocol::V03;
-        let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
-        if let Some(run) = tunnel.begin_run(run) {
-            self.run_came(cx, tunnels, run);
-        }
-    }
-
-    /// More payload of a run was received from the link.
-    pub(in crate::worker) fn run_continues<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        tunnels: &mut Tunnels,
-        tunnel: Key,
-        payload: Chunk,
-    ) {
-        let Some(tunnel) = tunnels.get_mut(tunnel) else { return };
-        if let Some(run) = tunnel.continue_run(payload) {
-            self.run_came(cx, tunnels, run);
-        }
-    }
-
     /// A run was received completely from the link.
-    fn run_came<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, run: Run) {
+    pub(super) fn run_came<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, run: Run) {
         let now = cx.now;
         let Run { flow: key, stream, is_counted, size_bytes, parts, .. } = run;
         self.flows.use_now(key, now);

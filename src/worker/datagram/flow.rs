@@ -1,40 +1,23 @@
 //! Flows and their table, indexed by client address, by key and by last use.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use hashlink::LinkedHashMap;
 
 use crate::cli::plan::Target;
-use crate::io::datagram::{SegmentLimit, Towards};
+use crate::io::datagram::SegmentLimit;
 use crate::io::driver::{Fd, Gather};
+use crate::io::net;
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
-use crate::worker::datagram::PortName;
 use crate::worker::datagram::association::UdpAssociation;
 use crate::worker::datagram::coalesce::Coalescing;
+use crate::worker::message::{FlowOrigin, PortName};
 use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::table::{Key, Table};
-
-/// The client side of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::worker) struct Origin {
-    /// The port where its datagrams arrive.
-    pub(in crate::worker) port: PortName,
-    /// The client's address, as the kernel reports it.
-    pub(in crate::worker) client: SocketAddr,
-    /// The local address that it sends to, if the entrance has several.
-    pub(in crate::worker) own: Option<IpAddr>,
-}
-
-impl Origin {
-    /// How to send to the client.
-    pub(in crate::worker) fn towards(&self) -> Towards {
-        Towards { to: self.client, own: self.own }
-    }
-}
 
 /// The server side of a flow.
 #[derive(Debug)]
@@ -51,42 +34,42 @@ pub(in crate::worker) enum Server {
 
 /// Name of a local server, to detect that its address changed.
 #[derive(Debug)]
-pub(in crate::worker) struct ServerName {
-    pub(in crate::worker) target: Target,
+pub(super) struct ServerName {
+    pub(super) target: Target,
     /// Since when there was neither an answer nor a look-up.
-    pub(in crate::worker) silent_since: Moment,
+    pub(super) silent_since: Moment,
 }
 
 /// The datagrams of one client and their answers.
 #[derive(Debug)]
 pub(in crate::worker) struct Flow {
     /// The client's address, for the log.
-    pub(in crate::worker) client: SocketAddr,
+    pub(super) client: SocketAddr,
     /// The client side, if the client is local.
-    pub(in crate::worker) origin: Option<Origin>,
-    pub(in crate::worker) server: Server,
+    pub(super) origin: Option<FlowOrigin>,
+    pub(super) server: Server,
     /// Set if the server was given by name: looked up again when it does not answer.
-    pub(in crate::worker) server_name: Option<Box<ServerName>>,
+    pub(super) server_name: Option<Box<ServerName>>,
     /// Returns the limits when dropped.
-    pub(in crate::worker) limit_guard: Option<LimitGuard>,
+    pub(super) limit_guard: Option<LimitGuard>,
     /// Set while the stream may have to begin again on another tunnel: the entrance, and the
     /// tunnels whose peers have refused it.
-    pub(in crate::worker) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
+    pub(super) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
     /// `None` in a plain relay.
-    pub(in crate::worker) stream: Option<(Key, StreamKey)>,
+    pub(super) stream: Option<(Key, StreamKey)>,
     /// Received and not yet framed.
-    pub(in crate::worker) queue: PayloadQueue,
+    pub(super) queue: PayloadQueue,
     /// Segmentation limits of the kernel on the way to the local client or server.
-    pub(in crate::worker) limit: SegmentLimit,
-    pub(in crate::worker) coalescing: Coalescing,
+    pub(super) limit: SegmentLimit,
+    pub(super) coalescing: Coalescing,
     /// Time of the last datagram in either direction.
-    pub(in crate::worker) last_used: Moment,
+    pub(super) last_used: Moment,
 }
 
 /// The newest runs that wait for their server's address.
 #[derive(Debug)]
 pub(in crate::worker) struct Waiting {
-    pub(in crate::worker) target: Target,
+    pub(super) target: Target,
     runs: VecDeque<(Box<Gather>, u32)>,
     bytes: usize,
 }
@@ -97,11 +80,7 @@ impl Waiting {
     }
 
     /// Queues a run; returns older ones that exceed the limits.
-    pub(in crate::worker) fn push(
-        &mut self,
-        run: Box<Gather>,
-        size_bytes: u32,
-    ) -> Vec<(Box<Gather>, u32)> {
+    pub(super) fn push(&mut self, run: Box<Gather>, size_bytes: u32) -> Vec<(Box<Gather>, u32)> {
         self.bytes += run.len_bytes();
         self.runs.push_back((run, size_bytes));
         let mut gone = Vec::new();
@@ -113,7 +92,7 @@ impl Waiting {
         gone
     }
 
-    pub(in crate::worker) fn take(&mut self) -> VecDeque<(Box<Gather>, u32)> {
+    pub(super) fn take(&mut self) -> VecDeque<(Box<Gather>, u32)> {
         self.bytes = 0;
         std::mem::take(&mut self.runs)
     }
@@ -124,20 +103,20 @@ const WAITING_RUNS: usize = 64;
 
 /// All flows.
 #[derive(Debug)]
-pub(in crate::worker) struct Flows {
+pub(super) struct Flows {
     table: Table<Flow>,
-    by_origin: HashMap<Origin, Key>,
+    by_origin: HashMap<FlowOrigin, Key>,
     /// The flows of each forwarded port, which end with it.
     by_asked: HashMap<Key, HashSet<Key>>,
     /// Least recently used first.
     order: LinkedHashMap<Key, ()>,
     /// The last one found: datagrams of one client come in batches.
-    last: Option<(Origin, Key)>,
+    last: Option<(FlowOrigin, Key)>,
     max: usize,
 }
 
 impl Flows {
-    pub(in crate::worker) fn new(max: usize) -> Flows {
+    pub(super) fn new(max: usize) -> Flows {
         Flows {
             table: Table::new(UDP_FLOWS_MAX + 1),
             by_origin: HashMap::new(),
@@ -148,28 +127,28 @@ impl Flows {
         }
     }
 
-    pub(in crate::worker) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Whether a new flow needs an eviction.
-    pub(in crate::worker) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.table.len() >= self.max
     }
 
     /// The least recently used flow, and when it was used.
-    pub(in crate::worker) fn oldest(&self) -> Option<(Key, Moment)> {
+    pub(super) fn oldest(&self) -> Option<(Key, Moment)> {
         let (&key, ()) = self.order.front()?;
         Some((key, self.table.get(key)?.last_used))
     }
 
     /// The least recently used flow with a socket of its own.
-    pub(in crate::worker) fn oldest_with_socket(&self) -> Option<Key> {
+    pub(super) fn oldest_with_socket(&self) -> Option<Key> {
         let has_socket = |key| self.table.get(key).is_some_and(Flow::has_socket);
         self.order.keys().copied().find(|&key| has_socket(key))
     }
 
-    pub(in crate::worker) fn find(&mut self, origin: &Origin) -> Option<Key> {
+    pub(super) fn find(&mut self, origin: &FlowOrigin) -> Option<Key> {
         if let Some((last, key)) = &self.last
             && last == origin
         {
@@ -181,7 +160,7 @@ impl Flows {
     }
 
     /// Adds a flow as the most recently used. `None`: the table is full.
-    pub(in crate::worker) fn insert(&mut self, flow: Flow) -> Option<Key> {
+    pub(super) fn insert(&mut self, flow: Flow) -> Option<Key> {
         let origin = flow.origin;
         let key = self.table.insert(flow)?;
         if let Some(origin) = origin {
@@ -195,13 +174,13 @@ impl Flows {
     }
 
     #[inline]
-    pub(in crate::worker) fn get_mut(&mut self, key: Key) -> Option<&mut Flow> {
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Flow> {
         self.table.get_mut(key)
     }
 
     /// Marks a flow as used now.
     #[inline]
-    pub(in crate::worker) fn use_now(&mut self, key: Key, now: Moment) {
+    pub(super) fn use_now(&mut self, key: Key, now: Moment) {
         let Some(flow) = self.table.get_mut(key) else { return };
         flow.last_used = now;
         if self.order.back().is_none_or(|(&last, ())| last != key) {
@@ -209,7 +188,7 @@ impl Flows {
         }
     }
 
-    pub(in crate::worker) fn remove(&mut self, key: Key) -> Option<Flow> {
+    pub(super) fn remove(&mut self, key: Key) -> Option<Flow> {
         let flow = self.table.remove(key)?;
         self.order.remove(&key);
         if let Some(origin) = flow.origin {
@@ -228,17 +207,17 @@ impl Flows {
     }
 
     /// Any flow of this forwarded port.
-    pub(in crate::worker) fn any_of(&self, port: Key) -> Option<Key> {
+    pub(super) fn any_of(&self, port: Key) -> Option<Key> {
         self.by_asked.get(&port)?.iter().next().copied()
     }
 
-    pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
         self.table.iter()
     }
 }
 
 impl Flow {
-    pub(in crate::worker) fn new(client: SocketAddr, server: Server, now: Moment) -> Flow {
+    fn new(client: SocketAddr, server: Server, now: Moment) -> Flow {
         Flow {
             client,
             origin: None,
@@ -254,12 +233,33 @@ impl Flow {
         }
     }
 
+    /// A flow of a client of this end.
+    pub(in crate::worker) fn of_client(
+        origin: FlowOrigin,
+        server: Server,
+        limit_guard: Option<LimitGuard>,
+        now: Moment,
+    ) -> Flow {
+        let flow = Flow::new(net::plain(origin.client), server, now);
+        Flow { origin: Some(origin), limit_guard, ..flow }
+    }
+
+    /// A flow of the peer's: a stream of this tunnel.
+    pub(in crate::worker) fn of_peer(
+        client: SocketAddr,
+        server: Server,
+        stream: (Key, StreamKey),
+        now: Moment,
+    ) -> Flow {
+        Flow { stream: Some(stream), ..Flow::new(client, server, now) }
+    }
+
     fn has_socket(&self) -> bool {
         matches!(self.server, Server::Reached(_) | Server::UdpAssociation(_))
     }
 
     /// The socket to a local server.
-    pub(in crate::worker) fn socket(&self) -> Option<Fd> {
+    pub(super) fn socket(&self) -> Option<Fd> {
         match &self.server {
             Server::Reached(fd) => Some(Rc::clone(fd)),
             Server::UdpAssociation(association) => Some(Rc::clone(&association.socket)),
@@ -272,13 +272,13 @@ impl Flow {
 mod tests {
     use super::*;
 
-    fn flow(flows: &mut Flows, port: u16) -> (Origin, Key) {
+    fn flow(flows: &mut Flows, port: u16) -> (FlowOrigin, Key) {
         came_at(flows, PortName::Entrance(0), port)
     }
 
-    fn came_at(flows: &mut Flows, at: PortName, port: u16) -> (Origin, Key) {
+    fn came_at(flows: &mut Flows, at: PortName, port: u16) -> (FlowOrigin, Key) {
         let client = SocketAddr::from(([127, 0, 0, 1], port));
-        let origin = Origin { port: at, client, own: None };
+        let origin = FlowOrigin { port: at, client, own: None };
         let mut flow = Flow::new(client, Server::Peer, Moment(u64::from(port)));
         flow.origin = Some(origin);
         (origin, flows.insert(flow).unwrap())

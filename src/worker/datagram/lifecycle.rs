@@ -15,9 +15,9 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::datagram::flow::{Flow, Server, Waiting};
+use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
-use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
     /// Adds a flow and begins its stream on this tunnel.
@@ -121,7 +121,7 @@ impl Datagrams {
     }
 
     /// The peer has accepted a flow: it is no longer tentative.
-    pub(in crate::worker) fn flow_opened(&mut self, key: Key) {
+    pub(super) fn flow_opened(&mut self, key: Key) {
         if let Some(flow) = self.flows.get_mut(key) {
             flow.tentative = None;
         }
@@ -170,11 +170,24 @@ impl Datagrams {
         self.flows.insert(flow)
     }
 
-    pub(in crate::worker) fn evict_flow<D: Driver>(
+    /// Adds a flow that waits for its client's name.
+    pub(in crate::worker) fn hold_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
-    ) {
+        flow: Flow,
+    ) -> Option<Key> {
+        let stream = flow.stream;
+        let key = self.insert_flow(cx, tunnels, flow)?;
+        if let Some((tunnel, stream)) = stream
+            && let Some(tunnel) = tunnels.get_mut(tunnel)
+        {
+            tunnel.session_mut().attach_datagrams(stream, StreamOwner::Flow(key).user());
+        }
+        Some(key)
+    }
+
+    pub(super) fn evict_flow<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels) {
         if let Some((oldest, _)) = self.flows.oldest() {
             cx.counters.flows_evicted += 1;
             self.end_flow(cx, tunnels, oldest, "evicted by a newer flow (SOXCONF=udpflows)");
@@ -192,8 +205,7 @@ impl Datagrams {
         target: &Target,
     ) {
         let server = Server::Unknown(Waiting::new(target.clone()));
-        let mut flow = Flow::new(client, server, cx.now);
-        flow.stream = Some((tunnel_key, stream));
+        let mut flow = Flow::of_peer(client, server, (tunnel_key, stream), cx.now);
         flow.limit_guard = limit_guard;
         let Some(key) = self.insert_flow(cx, tunnels, flow) else {
             let reason = String::from("too many flows are open");
@@ -208,7 +220,7 @@ impl Datagrams {
     }
 
     /// Ends a flow and its stream.
-    pub(in crate::worker) fn end_flow<D: Driver>(
+    pub(super) fn end_flow<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
@@ -228,7 +240,7 @@ impl Datagrams {
     }
 
     /// The session has ended a flow's stream.
-    pub(in crate::worker) fn flow_ended<D: Driver>(
+    pub(super) fn flow_ended<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,

@@ -6,36 +6,29 @@
 //! table, [`lifecycle`] and [`servers`] begin and end flows. [`association`] and [`association_io`]
 //! are the UDP associations of SOCKS, where each datagram names its destination.
 
-pub(in crate::worker) mod association;
-pub(in crate::worker) mod association_io;
+mod association;
+mod association_io;
 pub(in crate::worker) mod coalesce;
 pub(in crate::worker) mod datagrams;
 pub(in crate::worker) mod flow;
-pub(in crate::worker) mod lifecycle;
-pub(in crate::worker) mod servers;
+mod lifecycle;
+mod servers;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 
 use self::coalesce::Source;
 use self::datagrams::DatagramPort;
-use self::flow::{Flows, Origin, Server};
+use self::flow::{Flows, Server};
 use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
-use crate::session::{Moment, StreamKey};
+use crate::session::{Ended, Moment, StreamKey};
 use crate::worker::context::Cx;
+use crate::worker::message::{FlowOrigin, PortName, Run};
 use crate::worker::payload_queue::PayloadQueue;
+use crate::worker::stream;
+use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
-use crate::worker::tunnel::Tunnels;
-
-/// Identifies a port for datagrams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::worker) enum PortName {
-    /// An entrance, by its number.
-    Entrance(u32),
-    /// A forwarded port.
-    Asked(Key),
-}
 
 /// State of the datagram plane.
 pub(in crate::worker) struct Datagrams {
@@ -126,18 +119,13 @@ impl Datagrams {
     }
 
     /// The flow of a client.
-    pub(in crate::worker) fn find(&mut self, origin: &Origin) -> Option<Key> {
+    pub(in crate::worker) fn find(&mut self, origin: &FlowOrigin) -> Option<Key> {
         self.flows.find(origin)
     }
 
     /// The stream of a flow.
     pub(in crate::worker) fn stream_of(&mut self, key: Key) -> Option<(Key, StreamKey)> {
         self.flows.get_mut(key)?.stream
-    }
-
-    /// The queue of a flow towards its tunnel.
-    pub(in crate::worker) fn queue_of(&mut self, key: Key) -> Option<&mut PayloadQueue> {
-        Some(&mut self.flows.get_mut(key)?.queue)
     }
 
     /// Takes the runs that wait for a flow's server, to be sent elsewhere.
@@ -166,7 +154,7 @@ impl Datagrams {
 }
 
 /// Runs that waited, each with the size of its datagrams.
-pub(in crate::worker) type Waited = VecDeque<(Box<Gather>, u32)>;
+type Waited = VecDeque<(Box<Gather>, u32)>;
 
 fn port<'a>(
     entrances: &'a [DatagramPort],
@@ -176,5 +164,29 @@ fn port<'a>(
     match name {
         PortName::Entrance(number) => entrances.get(number as usize),
         PortName::Asked(key) => asked.get(&key),
+    }
+}
+
+impl stream::Flows for Datagrams {
+    fn queue_of(&mut self, key: Key) -> Option<&mut PayloadQueue> {
+        Some(&mut self.flows.get_mut(key)?.queue)
+    }
+
+    fn on_run<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels, run: Run) {
+        self.run_came(cx, tunnels, run);
+    }
+
+    fn on_opened(&mut self, key: Key) {
+        self.flow_opened(key);
+    }
+
+    fn on_ended<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        key: Key,
+        how: &Ended,
+    ) {
+        self.flow_ended(cx, tunnels, key, how);
     }
 }

@@ -16,13 +16,12 @@ use crate::io::driver::Driver;
 use crate::io::net;
 use crate::io::resolver;
 use crate::limits::UNANSWERED_SECS;
-use crate::worker::context::Cx;
-use crate::worker::context::Lookup;
+use crate::worker::context::{Cx, Lookup};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::flow::{Server, ServerName};
 use crate::worker::log_limit::Class;
+use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
-use crate::worker::tunnel::Tunnels;
 
 impl Datagrams {
     /// Looks up a flow's server.
@@ -128,7 +127,7 @@ impl Datagrams {
 
     /// After a send: looks the server's name up again if nothing was received for `TIMEOUT=udp`.
     #[inline]
-    pub(in crate::worker) fn look_up_if_unanswered<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+    pub(super) fn look_up_if_unanswered<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let Some(name) = &mut flow.server_name else { return };
         let timeout = cx.plan.timeouts.udp.unwrap_or(Duration::from_secs(UNANSWERED_SECS));

@@ -74,7 +74,7 @@ impl Request {
 /// A dial in progress.
 #[derive(Debug)]
 pub(in crate::worker) struct Dial {
-    pub(in crate::worker) request: Request,
+    pub(super) request: Request,
     untried: VecDeque<SocketAddr>,
     /// Attempts in flight, the oldest first.
     racing: VecDeque<(Key, SocketAddr)>,
@@ -83,9 +83,9 @@ pub(in crate::worker) struct Dial {
     /// The look-up is in progress.
     resolving: bool,
     /// Its deadline in the dialer's list.
-    pub(in crate::worker) due: Option<Moment>,
+    pub(super) due: Option<Moment>,
     /// Since when it waits for a descriptor, if so.
-    pub(in crate::worker) short_since: Option<Moment>,
+    pub(super) short_since: Option<Moment>,
     /// The reason of the last failure.
     failure: Unreached,
 }

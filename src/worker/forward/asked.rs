@@ -14,19 +14,19 @@ use crate::worker::table::{Key, Table};
 
 /// A forwarded port.
 #[derive(Debug)]
-pub(in crate::worker) struct AskedPort {
+pub(super) struct AskedPort {
     /// The client of the control stream.
-    pub(in crate::worker) owner: Key,
+    pub(super) owner: Key,
     /// The peer's number of the port within that stream.
-    pub(in crate::worker) request: u32,
+    pub(super) request: u32,
     /// The address that may connect.
-    pub(in crate::worker) client: IpAddr,
-    pub(in crate::worker) socket: AskedSocket,
+    pub(super) client: IpAddr,
+    pub(super) socket: AskedSocket,
 }
 
 /// What a forwarded port accepts.
 #[derive(Debug)]
-pub(in crate::worker) enum AskedSocket {
+pub(super) enum AskedSocket {
     /// One TCP connection.
     Listener(Fd),
     /// Datagrams, by the port of [`crate::worker::datagram`] at this address.
@@ -35,7 +35,7 @@ pub(in crate::worker) enum AskedSocket {
 
 /// All forwarded ports.
 #[derive(Debug)]
-pub(in crate::worker) struct AskedPorts {
+pub(super) struct AskedPorts {
     table: Table<AskedPort>,
     by_owner: HashMap<Key, Vec<Key>>,
     /// Deadlines of listeners. All have the same timeout, so insertion order is the order of
@@ -44,7 +44,7 @@ pub(in crate::worker) struct AskedPorts {
 }
 
 impl AskedPorts {
-    pub(in crate::worker) fn new() -> AskedPorts {
+    pub(super) fn new() -> AskedPorts {
         let table = Table::new(PORTS_ON_REQUEST_MAX);
         AskedPorts { table, by_owner: HashMap::new(), waiting: LinkedHashMap::new() }
     }
@@ -53,7 +53,7 @@ impl AskedPorts {
     ///
     /// # Errors
     /// The reason, for the peer.
-    pub(in crate::worker) fn may_add(&self, owner: Key, request: u32) -> Result<(), String> {
+    pub(super) fn may_add(&self, owner: Key, request: u32) -> Result<(), String> {
         let of_owner = self.by_owner.get(&owner).map_or(0, Vec::len);
         if of_owner >= PORTS_PER_STREAM {
             return Err(format!("the stream has {PORTS_PER_STREAM} ports on request already"));
@@ -68,7 +68,7 @@ impl AskedPorts {
     }
 
     /// Adds a port. `None`: the table is full.
-    pub(in crate::worker) fn insert(&mut self, port: AskedPort, now: Moment) -> Option<Key> {
+    pub(super) fn insert(&mut self, port: AskedPort, now: Moment) -> Option<Key> {
         let owner = port.owner;
         let waits = matches!(port.socket, AskedSocket::Listener(_));
         let key = self.table.insert(port)?;
@@ -79,11 +79,11 @@ impl AskedPorts {
         Some(key)
     }
 
-    pub(in crate::worker) fn get(&self, key: Key) -> Option<&AskedPort> {
+    pub(super) fn get(&self, key: Key) -> Option<&AskedPort> {
         self.table.get(key)
     }
 
-    pub(in crate::worker) fn remove(&mut self, key: Key) -> Option<AskedPort> {
+    pub(super) fn remove(&mut self, key: Key) -> Option<AskedPort> {
         let port = self.table.remove(key)?;
         self.waiting.remove(&key);
         if let Some(ports) = self.by_owner.get_mut(&port.owner) {
@@ -96,18 +96,18 @@ impl AskedPorts {
     }
 
     /// The port of a client by the peer's number.
-    pub(in crate::worker) fn find(&self, owner: Key, request: u32) -> Option<Key> {
+    pub(super) fn find(&self, owner: Key, request: u32) -> Option<Key> {
         let has_number = |key: &&Key| self.table.get(**key).is_some_and(|p| p.request == request);
         self.by_owner.get(&owner)?.iter().find(has_number).copied()
     }
 
     /// Any port of a client.
-    pub(in crate::worker) fn any_of(&self, owner: Key) -> Option<Key> {
+    pub(super) fn any_of(&self, owner: Key) -> Option<Key> {
         self.by_owner.get(&owner)?.first().copied()
     }
 
     /// The listener with the earliest deadline.
-    pub(in crate::worker) fn next_due(&self) -> Option<(Key, Moment)> {
+    pub(super) fn next_due(&self) -> Option<(Key, Moment)> {
         self.waiting.front().map(|(&key, &until)| (key, until))
     }
 }

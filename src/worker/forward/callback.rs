@@ -8,75 +8,82 @@
 
 use tracing::debug;
 
+use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Proxy, Target};
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::CALLED_PORT_MIN;
+use crate::policy::destinations::Asker;
+use crate::policy::routing::NameWanted;
 use crate::session::{NO_ADDRESS, StreamKey};
 use crate::wire::Transport;
+use crate::worker::context::Cx;
 use crate::worker::dialer::dial::Request;
+use crate::worker::forward::Forwards;
 use crate::worker::forward::ports::Guest;
-use crate::worker::ingress::access::Incoming;
+use crate::worker::message::{Call, Incoming};
+use crate::worker::stream::Streams;
+use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
-use crate::worker::{Key, Worker};
 
 /// The protocol whose `PERMIT=` applies to calls.
 const CALLER: Proxy = Proxy::Ftp;
 
-/// The client to be called.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Call {
-    /// The client of the control stream.
-    owner: Key,
-    port: u16,
-}
-
-impl<D: Driver> Worker<D> {
-    /// The peer began a stream to a client of this end.
-    pub(in crate::worker) fn on_callback(
+impl Forwards {
+    /// The peer began a stream to a client of this end. `None`: it was refused.
+    pub(in crate::worker) fn on_callback<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
         (tunnel, stream): (Key, StreamKey),
         transport: Option<Transport>,
         (user, port): (u64, u16),
-    ) {
+    ) -> Option<Incoming> {
         let owner = StreamOwner::conn(user);
         let guest = match (transport, owner) {
             (Some(Transport::Udp), _) => Err("clients are called by TCP only"),
             (_, None) => Err("the client sends datagrams, and has no connection"),
-            (_, Some(owner)) => self.guest(owner).map(|guest| (guest, Call { owner, port })),
+            (_, Some(owner)) => {
+                self.guest(streams, owner).map(|guest| (guest, Call { owner, port }))
+            }
         };
         match guest {
             Ok((Guest { client, own }, call)) => {
                 let (client, entrance) = (Some(client), Some(own));
                 let call = Some(call);
-                self.open_exit(Incoming {
-                    tunnel,
-                    stream,
-                    client,
-                    entrance,
-                    transport,
-                    exit: None,
-                    call,
-                });
+                let exit = None;
+                Some(Incoming { tunnel, stream, client, entrance, transport, exit, call })
             }
-            Err(reason) => self.refuse_stream(tunnel, stream, NO_ADDRESS, reason, false),
+            Err(reason) => {
+                streams.refuse_stream(cx, tunnel, stream, NO_ADDRESS, reason, false);
+                None
+            }
         }
     }
 
     /// Connects to the client, if permitted.
-    pub(in crate::worker) fn connect_callback(&mut self, incoming: Incoming, call: Call) {
-        let Incoming { tunnel, stream, .. } = incoming;
+    ///
+    /// # Errors
+    /// That depends on the client's name, which is unknown.
+    pub(in crate::worker) fn connect_callback<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        incoming: &Incoming,
+        call: Call,
+        (asker, name): (&Asker, ClientName<'_>),
+    ) -> Result<(), NameWanted> {
+        let Incoming { tunnel, stream, .. } = *incoming;
         // It may be gone after the look-up of its name.
-        let Guest { mut client, mut own } = match self.guest(call.owner) {
+        let Guest { mut client, mut own } = match self.guest(streams, call.owner) {
             Ok(guest) => guest,
             Err(reason) => {
-                return self.refuse_stream(tunnel, stream, NO_ADDRESS, reason, false);
+                streams.refuse_stream(cx, tunnel, stream, NO_ADDRESS, reason, false);
+                return Ok(());
             }
         };
-        let asker = self.asker(&incoming);
-        if self.cx.destinations.want_name(CALLER, None, &asker.caller, self.name_of(&asker.caller))
-        {
-            return self.hold_stream(&incoming, client);
+        if cx.destinations.want_name(CALLER, None, &asker.caller, name) {
+            return Err(NameWanted);
         }
         let may = match call.port {
             port if port < CALLED_PORT_MIN => {
@@ -84,26 +91,28 @@ impl<D: Driver> Worker<D> {
             }
             port => {
                 client.set_port(port);
-                self.cx.destinations.may_call(CALLER, client, &asker, net::is_ours)
+                cx.destinations.may_call(CALLER, client, asker, net::is_ours)
             }
         };
-        let limit_guard =
-            match may.and_then(|()| self.cx.connection_limits.acquire(Some(client.ip()))) {
-                Ok(limit_guard) => limit_guard,
-                Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
-            };
+        let limit_guard = match may.and_then(|()| cx.connection_limits.acquire(Some(client.ip()))) {
+            Ok(limit_guard) => limit_guard,
+            Err(reason) => {
+                streams.refuse_stream(cx, tunnel, stream, client, &reason, false);
+                return Ok(());
+            }
+        };
         own.set_port(0);
-        let overall = self.cx.plan.timeouts.connect.map(|connect| self.cx.now.after(connect));
+        let overall = cx.plan.timeouts.connect.map(|connect| cx.now.after(connect));
         let target = Target { host: client.ip().to_string(), port: client.port() };
-        let begun = self.begin_dialled_exit(&incoming, limit_guard, |owner| Request {
+        let begun = streams.begin_dialled_exit(cx, incoming, limit_guard, |owner| Request {
             address: Some(client),
             own: Some(own),
             ..Request::new(owner, target, overall)
         });
-        let Some(key) = begun else { return };
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.related = Some(call.owner);
+        if let Some(key) = begun {
+            streams.relate(key, call.owner);
+            debug!(%client, "call");
         }
-        debug!(%client, "call");
+        Ok(())
     }
 }

@@ -12,108 +12,66 @@ use std::net::{IpAddr, SocketAddr};
 use tracing::{debug, warn};
 
 use crate::cli::hostlist::ClientName;
-use crate::cli::plan::{Caller, LinkPlan, Target, Transport};
-use crate::io::driver::{Driver, Fd};
+use crate::cli::plan::{Caller, ExitKind, LinkPlan, Target, Transport};
+use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::policy::routing::{self, NameWanted};
-use crate::session::{NO_ADDRESS, StreamKey};
+use crate::session::NO_ADDRESS;
+use crate::worker::context::{Cx, Drain, Effect};
+use crate::worker::datagram::Datagrams;
 use crate::worker::datagram::flow::{Flow, Server, Waiting};
-use crate::worker::forward::callback::Call;
+use crate::worker::ingress::Ingress;
 use crate::worker::log_limit::Class;
+use crate::worker::message::{Came, Incoming, NameWaiter};
 use crate::worker::purpose::Purpose;
-use crate::worker::stream::client::Client;
-use crate::worker::stream::conn::{Conn, Stage};
-use crate::worker::token::StreamOwner;
-use crate::worker::{Drain, Key, Worker};
+use crate::worker::stream::Streams;
 
 /// Reason when too many look-ups are pending.
 const TOO_MANY: &str = "too many clients' names are being looked up";
 
-/// An accepted connection.
-#[derive(Debug)]
-pub(in crate::worker) struct Came {
-    pub(in crate::worker) socket: Fd,
-    pub(in crate::worker) purpose: Purpose,
-    /// The client that is judged; behind a PROXY header, the one it names.
-    pub(in crate::worker) client: Client,
-    /// Address of the listener; unspecified for a Unix socket.
-    pub(in crate::worker) at: SocketAddr,
-    /// Accepted at a Unix socket.
-    pub(in crate::worker) unix: bool,
-}
-
-/// A stream begun by the peer.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Incoming {
-    pub(in crate::worker) tunnel: Key,
-    pub(in crate::worker) stream: StreamKey,
-    pub(in crate::worker) client: Option<SocketAddr>,
-    pub(in crate::worker) entrance: Option<SocketAddr>,
-    pub(in crate::worker) transport: Option<Transport>,
-    /// Index of its exit in the plan, once chosen.
-    pub(in crate::worker) exit: Option<usize>,
-    /// A callback to a client of this end. `client` is then that client, and `entrance` the address
-    /// it had connected to.
-    pub(in crate::worker) call: Option<Call>,
-}
-
-impl Incoming {
-    /// The caller for host lists. A client without an address is reported as the unspecified
-    /// address, and an entrance without a port as port 0.
-    pub(in crate::worker) fn caller(&self) -> Caller {
-        let client = self.client.map(|client| client.ip());
-        Caller {
-            client: client.filter(|client| !client.is_unspecified()),
-            entrance_port: self.entrance.map(|entrance| entrance.port()).filter(|&port| port != 0),
-        }
-    }
-}
-
-/// What continues once a client's name is known.
-#[derive(Debug)]
-pub(in crate::worker) enum Waiter {
-    /// An accepted connection.
-    Connection(Came),
-    /// A stream. This connection without a server holds its place.
-    Stream(Key, Incoming),
-    /// A stream of datagrams. This flow without a server holds its place.
-    Flow(Key, Incoming),
-}
-
-impl<D: Driver> Worker<D> {
+impl Ingress {
     /// Judges an accepted connection whose client is known, and serves it.
-    pub(in crate::worker) fn on_connection(&mut self, came: Came) {
+    pub(in crate::worker) fn on_connection<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        came: Came,
+    ) {
         let Came { client, at, .. } = came;
         let entrance_port = Some(at.port()).filter(|&port| port != 0);
         let caller = Caller { client: client.ip(), entrance_port };
-        let verdict = self.verdict_on(&caller, came.purpose);
+        let verdict = self.verdict_on(cx, &caller, came.purpose);
         if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
-            && let Err(reason) = self.count_service(came.purpose)
+            && let Err(reason) = self.count_service(cx, came.purpose)
         {
-            return self.cx.reject(&came.socket, client, &reason);
+            return cx.reject(&came.socket, client, &reason);
         }
         match (verdict, came.purpose) {
             (Some(Ok(())), Purpose::Receptor) => {
-                self.begin_tunnel(Link::socket(came.socket, client.to_string()));
+                streams.begin_tunnel(cx, Link::socket(came.socket, client.to_string()));
             }
-            (Some(Ok(())), Purpose::Relay) => self.relay.on_client(&mut self.cx, came.socket, at),
-            (Some(Ok(())), Purpose::Entrance) => self.on_client(came),
+            (Some(Ok(())), Purpose::Relay) => {
+                let client = Effect::RelayClient { socket: came.socket, at };
+                cx.effects.push_back(client);
+            }
+            (Some(Ok(())), Purpose::Entrance) => self.on_client(cx, streams, came),
             (Some(Err(reason)), Purpose::Receptor) => {
                 net::reset_on_close(&came.socket);
-                if self.cx.may_log(Class::Stranger) {
+                if cx.may_log(Class::Stranger) {
                     let port = at.port();
                     let reason = format!("{reason}: add its address, or -P{port} for any peer");
                     warn!(peer = %client, reason, "tunnel did not come up");
                 }
             }
-            (Some(Err(reason)), _) => self.cx.reject(&came.socket, client, reason),
+            (Some(Err(reason)), _) => cx.reject(&came.socket, client, reason),
             (None, _) => {
                 // Only a client with an address has a name.
                 if let Some(client) = caller.client {
-                    self.await_name(client, Waiter::Connection(came));
+                    self.await_name(cx, streams, datagrams, client, NameWaiter::Connection(came));
                 }
             }
         }
@@ -121,57 +79,62 @@ impl<D: Driver> Worker<D> {
 
     /// Judges datagrams of a new client at an entrance. `None`: rejected, or undecided until the
     /// name is known.
-    pub(in crate::worker) fn admit_datagrams(
+    pub(super) fn admit_datagrams<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         client: SocketAddr,
         (port, purpose): (u16, Purpose),
     ) -> Option<Option<LimitGuard>> {
         let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
-        match self.verdict_on(&caller, purpose) {
-            Some(Ok(())) => match self.cx.connection_limits.acquire(caller.client) {
+        match self.verdict_on(cx, &caller, purpose) {
+            Some(Ok(())) => match cx.connection_limits.acquire(caller.client) {
                 Ok(limit_guard) => return Some(limit_guard),
-                Err(reason) => self.cx.log_refused(client, &reason),
+                Err(reason) => cx.log_refused(client, &reason),
             },
-            Some(Err(reason)) => self.cx.log_refused(client, reason),
-            None => self.look_up_name(client.ip()),
+            Some(Err(reason)) => cx.log_refused(client, reason),
+            None => self.look_up_name(cx, client.ip()),
         }
         None
     }
 
     /// Selects the exit of a stream and acquires its limits. `None`: the stream was refused, or
     /// waits for its client's name.
-    pub(in crate::worker) fn admit(
+    pub(in crate::worker) fn admit<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
         incoming: &Incoming,
     ) -> Option<(usize, Option<LimitGuard>)> {
         let Incoming { tunnel, stream, client, transport, .. } = *incoming;
         let caller = incoming.caller();
         let client = client.unwrap_or(NO_ADDRESS);
-        let chosen = match self.is_reliable(&caller) {
+        let chosen = match self.is_reliable(cx, &caller) {
             None => Err(NameWanted),
             Some(false) => {
                 let reason = format!("RELIABLE= does not let in client {}", client.ip());
-                self.refuse_stream(tunnel, stream, client, &reason, false);
+                streams.refuse_stream(cx, tunnel, stream, client, &reason, false);
                 return None;
             }
             Some(true) => {
-                let name = self.name_of(&caller);
-                let chosen = routing::choose_by_name(&self.cx.plan.exits, &caller, name, transport);
+                let name = self.name_of(cx, &caller);
+                let chosen = routing::choose_by_name(&cx.plan.exits, &caller, name, transport);
                 chosen.and_then(|exit| {
                     let taken =
-                        exit.map(|exit| self.exit_takes(exit, &caller, name)).transpose()?;
+                        exit.map(|exit| self.exit_takes(cx, exit, &caller, name)).transpose()?;
                     Ok(exit.zip(taken))
                 })
             }
         };
         let reason = match chosen {
-            Ok(Some((exit, Ok(())))) => match self.acquire_limits(Some(exit), caller.client) {
+            Ok(Some((exit, Ok(())))) => match streams.acquire_limits(cx, Some(exit), caller.client)
+            {
                 Ok(limit_guard) => return Some((exit, limit_guard)),
                 Err(reason) => reason,
             },
             Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),
             Ok(None) => {
-                let (what, why) = if self.cx.plan.exits.is_empty() {
+                let (what, why) = if cx.plan.exits.is_empty() {
                     (String::from("no exit"), "has neither DEST= nor SERVER=...,-in")
                 } else {
                     let port = caller.entrance_port.map_or(String::from("?"), |p| p.to_string());
@@ -182,28 +145,33 @@ impl<D: Driver> Worker<D> {
                 };
                 // Both ends log it; only this end can fix it.
                 let reason = format!("{what}: the other end {why}");
-                self.refuse_silently(tunnel, stream, &reason, false);
-                self.cx.log_refused(client, &format!("{what}: this end {why}"));
+                streams.refuse_silently(tunnel, stream, &reason, false);
+                cx.log_refused(client, &format!("{what}: this end {why}"));
                 return None;
             }
             Err(NameWanted) => {
-                self.hold_stream(incoming, client);
+                self.hold_stream(cx, streams, datagrams, incoming, client);
                 return None;
             }
         };
-        self.refuse_stream(tunnel, stream, client, &reason, false);
+        streams.refuse_stream(cx, tunnel, stream, client, &reason, false);
         None
     }
 
     /// Verdict of the host lists on a new connection. `None`: depends on its name.
-    fn verdict_on(&self, caller: &Caller, purpose: Purpose) -> Option<Result<(), &'static str>> {
-        if !self.is_reliable(caller)? {
+    fn verdict_on<D: Driver>(
+        &self,
+        cx: &Cx<D>,
+        caller: &Caller,
+        purpose: Purpose,
+    ) -> Option<Result<(), &'static str>> {
+        if !self.is_reliable(cx, caller)? {
             return Some(Err("rejected by RELIABLE="));
         }
         // Elsewhere `PERMIT=` applies to exits.
-        if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&self.cx.plan.link, purpose) {
-            let (word, name) = (transport.relay_word(), self.name_of(caller));
-            if !self.cx.plan.permits_client(word, caller, name)? {
+        if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&cx.plan.link, purpose) {
+            let (word, name) = (transport.relay_word(), self.name_of(cx, caller));
+            if !cx.plan.permits_client(word, caller, name)? {
                 return Some(Err("rejected by PERMIT="));
             }
         }
@@ -211,163 +179,179 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Verdict of `RELIABLE=`. `None`: depends on the caller's name.
-    fn is_reliable(&self, caller: &Caller) -> Option<bool> {
-        match &self.cx.plan.reliable {
-            Some(list) => list.verdict(caller, self.name_of(caller)),
+    fn is_reliable<D: Driver>(&self, cx: &Cx<D>, caller: &Caller) -> Option<bool> {
+        match &cx.plan.reliable {
+            Some(list) => list.verdict(caller, self.name_of(cx, caller)),
             None => Some(true),
         }
     }
 
     /// The client of a stream to a proxy, for [`crate::policy::destinations`].
-    pub(in crate::worker) fn asker(&self, incoming: &Incoming) -> Asker {
+    pub(in crate::worker) fn asker<D: Driver>(&self, cx: &Cx<D>, incoming: &Incoming) -> Asker {
         let caller = incoming.caller();
-        let name = match self.name_of(&caller) {
+        let name = match self.name_of(cx, &caller) {
             ClientName::Is(name) => Some(name.to_owned()),
             ClientName::Unasked | ClientName::None => None,
         };
         Asker { caller, name, exit: incoming.exit }
     }
 
-    pub(in crate::worker) fn name_of(&self, caller: &Caller) -> ClientName<'_> {
-        caller.client.map_or(ClientName::None, |client| {
-            self.ingress.names.get(client.to_canonical(), self.cx.now)
-        })
+    pub(in crate::worker) fn name_of<D: Driver>(
+        &self,
+        cx: &Cx<D>,
+        caller: &Caller,
+    ) -> ClientName<'_> {
+        caller
+            .client
+            .map_or(ClientName::None, |client| self.names.get(client.to_canonical(), cx.now))
     }
 
     /// Holds a stream and its data until the client's name is known.
-    pub(in crate::worker) fn hold_stream(&mut self, incoming: &Incoming, client: SocketAddr) {
+    pub(in crate::worker) fn hold_stream<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        incoming: &Incoming,
+        client: SocketAddr,
+    ) {
         let Incoming { tunnel, stream, transport, .. } = *incoming;
         let waiter = if transport == Some(Transport::Udp) {
             // The target is unknown so far; what is looked up is the client.
             let target = Target { host: client.ip().to_string(), port: client.port() };
-            let mut flow = Flow::new(client, Server::Unknown(Waiting::new(target)), self.cx.now);
-            flow.stream = Some((tunnel, stream));
-            self.datagrams
-                .insert_flow(&mut self.cx, &mut self.tunnels, flow)
-                .map(|key| Waiter::Flow(key, *incoming))
+            let server = Server::Unknown(Waiting::new(target));
+            let flow = Flow::of_peer(client, server, (tunnel, stream), cx.now);
+            let held = datagrams.hold_flow(cx, streams.tunnels_mut(), flow);
+            held.map(|key| NameWaiter::Flow(key, *incoming))
         } else {
-            let mut conn = Conn::new(tunnel, Stage::ResolvingName, client, self.cx.now);
-            conn.stream = Some(stream);
-            self.conns.insert(conn).map(|key| Waiter::Stream(key, *incoming))
+            streams.hold_conn(cx, incoming, client).map(|key| NameWaiter::Stream(key, *incoming))
         };
         let Some(waiter) = waiter else {
-            self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
+            streams.refuse_stream(
+                cx,
+                tunnel,
+                stream,
+                client,
+                "too many connections are open",
+                false,
+            );
             return;
         };
-        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-            match waiter {
-                Waiter::Flow(key, _) => {
-                    tunnel.session_mut().attach_datagrams(stream, StreamOwner::Flow(key).user());
-                }
-                Waiter::Stream(key, _) => {
-                    tunnel.session_mut().attach(stream, StreamOwner::Conn(key).user())
-                }
-                Waiter::Connection(_) => {}
-            }
-        }
-        self.await_name(client.ip(), waiter);
+        self.await_name(cx, streams, datagrams, client.ip(), waiter);
     }
 
-    fn await_name(&mut self, client: IpAddr, waiter: Waiter) {
-        match self.ingress.names.wait(client.to_canonical(), waiter, self.cx.now) {
-            Ok(()) => self.look_up_name(client),
-            Err(Waiter::Connection(came)) => {
-                self.cx.reject(&came.socket, came.client, TOO_MANY);
+    fn await_name<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        client: IpAddr,
+        waiter: NameWaiter,
+    ) {
+        match self.names.wait(client.to_canonical(), waiter, cx.now) {
+            Ok(()) => self.look_up_name(cx, client),
+            Err(NameWaiter::Connection(came)) => {
+                cx.reject(&came.socket, came.client, TOO_MANY);
             }
-            Err(Waiter::Stream(key, incoming)) => {
-                self.conns.remove(key);
-                self.refuse_waiting(&incoming);
+            Err(NameWaiter::Stream(key, incoming)) => {
+                streams.take_held_stream(key);
+                self.refuse_waiting(cx, streams, &incoming);
             }
-            Err(Waiter::Flow(key, incoming)) => {
-                self.datagrams.forget_flow(&mut self.cx, key);
-                self.refuse_waiting(&incoming);
+            Err(NameWaiter::Flow(key, incoming)) => {
+                datagrams.forget_flow(cx, key);
+                self.refuse_waiting(cx, streams, &incoming);
             }
         }
     }
 
-    fn refuse_waiting(&mut self, incoming: &Incoming) {
+    fn refuse_waiting<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        incoming: &Incoming,
+    ) {
         let client = incoming.client.unwrap_or(NO_ADDRESS);
-        self.refuse_stream(incoming.tunnel, incoming.stream, client, TOO_MANY, false);
+        streams.refuse_stream(cx, incoming.tunnel, incoming.stream, client, TOO_MANY, false);
     }
 
     /// Looks up a client's name unless that is in progress.
-    fn look_up_name(&mut self, client: IpAddr) {
+    fn look_up_name<D: Driver>(&mut self, cx: &mut Cx<D>, client: IpAddr) {
         let client = client.to_canonical();
-        if self.ingress.names.begin(client, self.cx.now)
-            && let Err(error) = self.cx.resolver.ask_name(client)
+        if self.names.begin(client, cx.now)
+            && let Err(error) = cx.resolver.ask_name(client)
         {
             debug!(%client, %error, "cannot look up a client's name");
-            self.name_found(client, None);
+            self.name_found(cx, client, None);
         }
     }
 
     /// Stores the result of a look-up and resumes its waiters.
-    pub(in crate::worker) fn name_found(&mut self, client: IpAddr, name: Option<String>) {
+    pub(in crate::worker) fn name_found<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        client: IpAddr,
+        name: Option<String>,
+    ) {
         debug!(%client, name, "name of a client");
-        self.ingress.names.found(client, name, self.cx.now);
-        while let Some(waiter) = self.ingress.names.take(client) {
-            match waiter {
-                Waiter::Connection(came) if self.drain != Drain::No => {
-                    net::reset_on_close(&came.socket);
-                }
-                Waiter::Connection(came) => self.on_connection(came),
-                Waiter::Stream(key, incoming) => self.resume_stream(key, incoming),
-                Waiter::Flow(key, incoming) => self.resume_flow(key, incoming),
-            }
+        self.names.found(client, name, cx.now);
+        while let Some(waiter) = self.names.take(client) {
+            cx.effects.push_back(Effect::Resume(waiter));
+        }
+    }
+
+    /// Serves a connection whose client's name was looked up.
+    pub(in crate::worker) fn resume_connection<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        came: Came,
+    ) {
+        match cx.drain {
+            Drain::No => self.on_connection(cx, streams, datagrams, came),
+            _ => net::reset_on_close(&came.socket),
         }
     }
 
     /// Resumes waiters whose deadline has passed, without a name.
-    pub(in crate::worker) fn names_on_time(&mut self) {
-        while let Some((client, until)) = self.ingress.names.oldest()
-            && until <= self.cx.now
+    pub(in crate::worker) fn names_on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        while let Some((client, until)) = self.names.oldest()
+            && until <= cx.now
         {
-            self.name_found(client, None);
+            self.name_found(cx, client, None);
         }
     }
 
-    /// Opens the exit of a held stream, and hands over data delivered meanwhile.
-    fn resume_stream(&mut self, key: Key, incoming: Incoming) {
-        // Gone if the stream has ended.
-        let Some(mut held) = self.conns.remove(key) else { return };
-        self.open_exit(incoming);
-        if let Some(StreamOwner::Conn(key)) = self.owner_of(&incoming) {
-            if self.is_proxy_handshake(key) {
-                return self.take_over_held(key, &mut held);
+    /// Whether an exit accepts a caller, or the reason why not.
+    ///
+    /// # Errors
+    /// The verdict depends on the caller's name, which is unknown.
+    fn exit_takes<D: Driver>(
+        &self,
+        cx: &Cx<D>,
+        exit: usize,
+        caller: &Caller,
+        name: ClientName<'_>,
+    ) -> Result<Result<(), &'static str>, NameWanted> {
+        let plan = &cx.plan.exits[exit];
+        if let Some(list) = &plan.options.reliable
+            && !list.verdict(caller, name).ok_or(NameWanted)?
+        {
+            return Ok(Err("RELIABLE= of its exit"));
+        }
+        match plan.way {
+            // The destinations of a proxy may depend on the name, too.
+            ExitKind::Proxy(proxy)
+                if cx.destinations.want_name(proxy, Some(exit), caller, name) =>
+            {
+                Err(NameWanted)
             }
-            if let Some(conn) = self.conns.get_mut(key) {
-                std::mem::swap(&mut conn.output, &mut held.output);
-                std::mem::swap(&mut conn.spill, &mut held.spill);
-                conn.urgent = held.urgent;
-                conn.end_after_output = held.end_after_output;
-                self.conns.mark(key);
+            ExitKind::Proxy(_) => Ok(Ok(())),
+            _ => {
+                let verdict = cx.plan.permits_client(&plan.protocol, caller, name);
+                let permitted = verdict.ok_or(NameWanted)?;
+                Ok(if permitted { Ok(()) } else { Err("PERMIT=") })
             }
         }
-        held.output.clear(&mut self.cx.buffers.pipes);
-    }
-
-    fn resume_flow(&mut self, key: Key, incoming: Incoming) {
-        let Some(runs) = self.datagrams.take_waiting(key) else { return };
-        self.datagrams.forget_flow(&mut self.cx, key);
-        self.open_exit(incoming);
-        let flow = match self.owner_of(&incoming) {
-            Some(StreamOwner::Flow(flow)) => Some(flow),
-            _ => None,
-        };
-        for (run, size_bytes) in runs {
-            match flow {
-                Some(flow) => {
-                    let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-                    self.datagrams.send_run(cx, tunnels, flow, run, size_bytes);
-                }
-                None => self.cx.buffers.give_back(run),
-            }
-        }
-    }
-
-    /// The owner that a stream is attached to.
-    fn owner_of(&self, incoming: &Incoming) -> Option<StreamOwner> {
-        let session = self.tunnels.get(incoming.tunnel)?.session();
-        session.user_of(incoming.stream).map(StreamOwner::of)
     }
 }

@@ -15,10 +15,14 @@ use crate::io::net;
 use crate::limits::{DRAIN_GREETING_MILLIS, PROXY_HEADER_BYTES};
 use crate::proxy_proto::proxy_header::{self, Read, Said};
 use crate::session::{Moment, NO_ADDRESS};
-use crate::worker::ingress::access::Came;
-use crate::worker::stream::client::Client;
+use crate::worker::client::Client;
+use crate::worker::context::{Cx, Drain};
+use crate::worker::datagram::Datagrams;
+use crate::worker::ingress::Ingress;
+use crate::worker::message::Came;
+use crate::worker::stream::Streams;
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::{Drain, Key, Worker};
 
 /// A client whose PROXY header is incomplete.
 #[derive(Debug)]
@@ -30,34 +34,45 @@ pub(super) struct HeaderRead {
     until: Option<Moment>,
 }
 
-impl<D: Driver> Worker<D> {
+impl Ingress {
     /// Begins to read the header of a client.
-    pub(in crate::worker) fn begin_header_read(&mut self, came: Came) {
-        let until = match self.drain {
-            Drain::No => self.cx.plan.timeouts.ask.map(|ask| self.cx.now.after(ask)),
-            _ => Some(self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS))),
+    pub(super) fn begin_header_read<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        came: Came,
+    ) {
+        let until = match cx.drain {
+            Drain::No => cx.plan.timeouts.ask.map(|ask| cx.now.after(ask)),
+            _ => Some(cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS))),
         };
         let (client, socket) = (came.client, Fd::clone(&came.socket));
-        match self.ingress.header_reads.insert(HeaderRead { came, taken: Vec::new(), until }) {
+        match self.header_reads.insert(HeaderRead { came, taken: Vec::new(), until }) {
             // The header usually arrives with the connection.
-            Some(key) => self.read_header(key),
+            Some(key) => self.read_header(cx, streams, datagrams, key),
             None => {
                 net::reset_on_close(&socket);
-                self.cx.log_refused(client, "too many clients have sent no PROXY header yet");
+                cx.log_refused(client, "too many clients have sent no PROXY header yet");
             }
         }
     }
 
     /// Reads available header bytes.
-    pub(in crate::worker) fn read_header(&mut self, key: Key) {
-        let Some(read) = self.ingress.header_reads.get_mut(key) else {
-            self.cx.counters.stale += 1;
+    pub(in crate::worker) fn read_header<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        key: Key,
+    ) {
+        let Some(read) = self.header_reads.get_mut(key) else {
+            cx.counters.stale += 1;
             return;
         };
         match take_header(&read.came.socket, &mut read.taken) {
             Ok(Some(said)) => {
-                let Some(HeaderRead { mut came, .. }) = self.ingress.header_reads.remove(key)
-                else {
+                let Some(HeaderRead { mut came, .. }) = self.header_reads.remove(key) else {
                     return;
                 };
                 match said {
@@ -69,50 +84,49 @@ impl<D: Driver> Worker<D> {
                     // Not the sender's address either: host lists must not match it.
                     Said::Unknown => came.client = Client::Address(NO_ADDRESS),
                 }
-                self.on_connection(came);
+                self.on_connection(cx, streams, datagrams, came);
             }
             Ok(None) => {
                 let token = Kind::HeaderReady.of(key);
-                self.cx.driver.poll(&read.came.socket, libc::POLLIN as u32, false, token);
+                cx.driver.poll(&read.came.socket, libc::POLLIN as u32, false, token);
             }
-            Err(why) => self.refuse_header_read(key, &why),
+            Err(why) => self.refuse_header_read(cx, key, &why),
         }
     }
 
-    fn refuse_header_read(&mut self, key: Key, why: &Why) {
+    fn refuse_header_read<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, why: &Why) {
         let Some(HeaderRead { came: Came { socket, client, .. }, .. }) =
-            self.ingress.header_reads.remove(key)
+            self.header_reads.remove(key)
         else {
             return;
         };
         net::reset_on_close(&socket);
-        self.cx.driver.cancel_all(&socket);
+        cx.driver.cancel_all(&socket);
         match why {
-            Why::Refused(reason) => self.cx.log_refused(client, reason),
+            Why::Refused(reason) => cx.log_refused(client, reason),
             Why::Gone(error) => debug!(%client, %error, "client gone before its PROXY header"),
         }
     }
 
     /// Rejects clients whose header is overdue.
-    pub(in crate::worker) fn sweep_header_reads(&mut self) {
+    pub(in crate::worker) fn sweep_header_reads<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let due: Vec<Key> = self
-            .ingress
             .header_reads
             .iter()
-            .filter(|(_, read)| read.until.is_some_and(|until| until <= self.cx.now))
+            .filter(|(_, read)| read.until.is_some_and(|until| until <= cx.now))
             .map(|(key, _)| key)
             .collect();
-        let ask_secs = self.cx.plan.timeouts.ask.map_or(0, |ask| ask.as_secs());
+        let ask_secs = cx.plan.timeouts.ask.map_or(0, |ask| ask.as_secs());
         let why = Why::Refused(format!("no PROXY header within {ask_secs} s (TIMEOUT=ask)"));
         for key in due {
-            self.refuse_header_read(key, &why);
+            self.refuse_header_read(cx, key, &why);
         }
     }
 
     /// Shortens the deadlines for a drain: headers in flight are still accepted.
-    pub(in crate::worker) fn shorten_header_deadlines(&mut self) {
-        let soon = self.cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS));
-        for (_, read) in self.ingress.header_reads.iter_mut() {
+    pub(super) fn shorten_header_deadlines<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        let soon = cx.now.after(Duration::from_millis(DRAIN_GREETING_MILLIS));
+        for (_, read) in self.header_reads.iter_mut() {
             read.until = Some(read.until.map_or(soon, |until| until.min(soon)));
         }
     }

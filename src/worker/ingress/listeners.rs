@@ -18,13 +18,16 @@ use crate::io::net;
 use crate::io::unix::SocketFile;
 use crate::limits::{ACCEPT_PAUSE_MILLIS, LISTEN_BACKLOG};
 use crate::session::Moment;
+use crate::worker::client::Client;
+use crate::worker::context::{Cx, Drain};
+use crate::worker::datagram::Datagrams;
 use crate::worker::ingress::Ingress;
-use crate::worker::ingress::access::Came;
 use crate::worker::log_limit::Class;
+use crate::worker::message::Came;
 use crate::worker::purpose::Purpose;
-use crate::worker::stream::client::Client;
+use crate::worker::stream::Streams;
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::{Drain, Key, Worker};
 
 /// Which process opened a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +41,16 @@ pub(crate) enum Origin {
 /// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) fd: Fd,
-    pub(crate) address: SocketAddr,
-    pub(crate) purpose: Purpose,
+    pub(super) fd: Fd,
+    address: SocketAddr,
+    pub(super) purpose: Purpose,
     origin: Origin,
     /// Path of a Unix socket.
     path: Option<PathBuf>,
     /// Its socket file, if this process created it.
     _file: Option<SocketFile>,
     /// Clients send a PROXY header first.
-    pub(crate) proxy_header: bool,
+    proxy_header: bool,
     accepting: Option<OpId>,
     /// Accepts no more; kept until operations in flight have ended.
     closed: bool,
@@ -83,8 +86,25 @@ impl Listener {
         Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
     }
 
+    /// Whether clients send a PROXY header first.
+    pub(crate) fn with_header(self, proxy_header: bool) -> Listener {
+        Listener { proxy_header, ..self }
+    }
+
+    pub(crate) fn socket(&self) -> &Fd {
+        &self.fd
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
     /// Stops accepting. `true`: no other process uses the socket, so the caller must shut it down.
-    pub(in crate::worker) fn close(&mut self) -> bool {
+    pub(super) fn close(&mut self) -> bool {
         self.closed = true;
         self.origin == Origin::Own
     }
@@ -116,130 +136,176 @@ impl Listener {
     }
 }
 
-impl<D: Driver> Worker<D> {
+impl Ingress {
     /// Starts accepting wherever no tunnel is needed.
-    pub(in crate::worker) fn start_listening(&mut self) {
-        self.start_accepting(Purpose::Receptor);
-        self.start_accepting(Purpose::Relay);
+    pub(in crate::worker) fn start_listening<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+    ) {
+        self.start_accepting(cx, streams, Purpose::Receptor);
+        self.start_accepting(cx, streams, Purpose::Relay);
     }
 
     /// Starts accepting at all idle listeners of a purpose.
-    pub(in crate::worker) fn start_accepting(&mut self, purpose: Purpose) {
-        let clients_wait = purpose != Purpose::Receptor && self.cx.dials_are_short();
-        if self.drain != Drain::No || clients_wait {
+    pub(in crate::worker) fn start_accepting<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        purpose: Purpose,
+    ) {
+        let clients_wait = purpose != Purpose::Receptor && cx.dials_are_short();
+        if cx.drain != Drain::No || clients_wait {
             return;
         }
         // With little room, one at a time: the others stay in the kernel's queue.
-        let one_by_one = purpose == Purpose::Entrance && !self.has_room_for_many();
-        for (key, listener) in self.ingress.listeners.iter_mut() {
+        let one_by_one = purpose == Purpose::Entrance && !streams.has_room_for_many();
+        for (key, listener) in self.listeners.iter_mut() {
             let idle = listener.accepting.is_none() && listener.paused_until.is_none();
             if listener.purpose == purpose && idle && !listener.closed && !listener.closing {
                 let token = Kind::Accept.of(key);
                 listener.accepting = Some(match one_by_one {
-                    true => self.cx.driver.accept_one(&listener.fd, token),
-                    false => self.cx.driver.accept(&listener.fd, token),
+                    true => cx.driver.accept_one(&listener.fd, token),
+                    false => cx.driver.accept(&listener.fd, token),
                 });
             }
         }
     }
 
     /// Stops accepting clients, because no tunnel has room.
-    pub(in crate::worker) fn hold_clients(&mut self) {
-        self.ingress.clients_held = true;
-        self.ingress.hold_deadline = self.cx.plan.timeouts.hold.map(|hold| self.cx.now.after(hold));
-        for listener in self.ingress.open_listeners().filter(|l| l.purpose == Purpose::Entrance) {
+    pub(in crate::worker) fn hold_clients<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        self.clients_held = true;
+        self.hold_deadline = cx.plan.timeouts.hold.map(|hold| cx.now.after(hold));
+        for listener in self.open_listeners().filter(|l| l.purpose == Purpose::Entrance) {
             if let Some(op) = listener.accepting {
-                self.cx.driver.cancel(op);
+                cx.driver.cancel(op);
             }
         }
     }
 
     /// Stops accepting clients while dials wait for descriptors.
-    pub(in crate::worker) fn pause_clients(&mut self) {
-        for listener in self.ingress.open_listeners().filter(|l| l.purpose != Purpose::Receptor) {
+    pub(in crate::worker) fn pause_clients<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        for listener in self.open_listeners().filter(|l| l.purpose != Purpose::Receptor) {
             if let Some(op) = listener.accepting {
-                self.cx.driver.cancel(op);
+                cx.driver.cancel(op);
             }
         }
     }
 
     /// Resumes accepting clients where they can be served.
-    pub(in crate::worker) fn resume_clients(&mut self) {
-        self.start_accepting(Purpose::Relay);
-        if self.may_take_clients() {
-            self.start_accepting(Purpose::Entrance);
+    pub(in crate::worker) fn resume_clients<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+    ) {
+        self.start_accepting(cx, streams, Purpose::Relay);
+        if self.may_take_clients(cx, streams) {
+            self.start_accepting(cx, streams, Purpose::Entrance);
         }
     }
 
     /// Closes all listening sockets. The kernel refuses later connections; on an inherited socket
     /// they wait for the next process.
-    pub(in crate::worker) fn close_listeners(&mut self) {
-        let all = self.ingress.listeners.iter().map(|(key, _)| key).collect::<Vec<_>>();
+    pub(in crate::worker) fn close_listeners<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+    ) {
+        let all = self.listeners.iter().map(|(key, _)| key).collect::<Vec<_>>();
         for key in all {
-            let Some(listener) = self.ingress.listeners.get_mut(key) else { continue };
+            let Some(listener) = self.listeners.get_mut(key) else { continue };
             listener.closing = true;
             match listener.accepting {
                 // Connections it has taken from the queue complete before its cancellation.
-                Some(op) => self.cx.driver.cancel(op),
-                None => self.close_listener(key),
+                Some(op) => cx.driver.cancel(op),
+                None => self.close_listener(cx, streams, datagrams, key),
             }
         }
-        self.shorten_header_deadlines();
+        self.shorten_header_deadlines(cx);
     }
 
     /// Closes a listening socket. Closing resets connections in its queue, so those that can be
     /// served are accepted first.
-    fn close_listener(&mut self, key: Key) {
-        let Some(listener) = self.ingress.listeners.remove(key) else { return };
+    fn close_listener<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        key: Key,
+    ) {
+        let Some(listener) = self.listeners.remove(key) else { return };
         if listener.origin == Origin::Own {
             let serves = match listener.purpose {
                 Purpose::Receptor => false,
-                Purpose::Entrance => !self.tunnels.up().is_empty(),
+                Purpose::Entrance => !streams.tunnels().up().is_empty(),
                 Purpose::Relay => true,
             };
             for _ in 0..if serves { LISTEN_BACKLOG } else { 0 } {
                 let Ok(socket) = net::accept_now(&listener.fd) else { break };
-                self.on_accepted(listener.came(socket));
+                self.on_accepted(cx, streams, datagrams, listener.came(socket));
             }
             net::shut_down(&listener.fd);
         }
-        self.cx.driver.cancel_all(&listener.fd);
+        cx.driver.cancel_all(&listener.fd);
         // The file of a Unix socket is removed with its listener, so that the next process can
         // create its own.
     }
 
     /// A listener being closed has accepted a connection, or its accept has ended.
-    fn accepted_late(&mut self, key: Key, more: bool, got: io::Result<OwnedFd>) {
-        let Some(listener) = self.ingress.listeners.get(key) else { return };
+    fn accepted_late<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        key: Key,
+        more: bool,
+        got: io::Result<OwnedFd>,
+    ) {
+        let Some(listener) = self.listeners.get(key) else { return };
         match got {
             // A peer dials again and reaches the next process.
             Ok(socket) if listener.purpose == Purpose::Receptor => drop(socket),
             Ok(socket) => {
                 let came = listener.came(socket);
-                self.on_accepted(came);
+                self.on_accepted(cx, streams, datagrams, came);
             }
             Err(_) => {}
         }
         if !more {
-            self.close_listener(key);
+            self.close_listener(cx, streams, datagrams, key);
         }
     }
 
     /// Handles an accepted connection, after its PROXY header if one comes first.
-    fn on_accepted(&mut self, (came, proxy_header): (Came, bool)) {
+    fn on_accepted<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        (came, proxy_header): (Came, bool),
+    ) {
         match proxy_header {
-            true => self.begin_header_read(came),
-            false => self.on_connection(came),
+            true => self.begin_header_read(cx, streams, datagrams, came),
+            false => self.on_connection(cx, streams, datagrams, came),
         }
     }
 
-    pub(in crate::worker) fn accepted(&mut self, key: Key, more: bool, got: io::Result<OwnedFd>) {
-        let Some(listener) = self.ingress.listeners.get_mut(key) else {
-            self.cx.counters.stale += 1;
+    pub(in crate::worker) fn accepted<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        key: Key,
+        more: bool,
+        got: io::Result<OwnedFd>,
+    ) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            cx.counters.stale += 1;
             return;
         };
         if listener.closing {
-            return self.accepted_late(key, more, got);
+            return self.accepted_late(cx, streams, datagrams, key, more, got);
         }
         if !more {
             listener.accepting = None;
@@ -250,17 +316,17 @@ impl<D: Driver> Worker<D> {
             Ok(socket) if listener.closed => net::reset_on_close(&socket),
             Ok(socket) => {
                 let came = listener.came(socket);
-                self.on_accepted(came);
+                self.on_accepted(cx, streams, datagrams, came);
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECANCELED) => {}
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    if self.cx.log_limit.allow(Class::Shortage, self.cx.now) {
+                    if cx.log_limit.allow(Class::Shortage, cx.now) {
                         warn!(address = listener.place(), %error, "cannot accept for now: raise the limit of open files (ulimit -n)");
                     }
                     let pause = Duration::from_millis(ACCEPT_PAUSE_MILLIS);
-                    listener.paused_until = Some(self.cx.now.after(pause));
-                    self.ingress.listeners_paused = true;
+                    listener.paused_until = Some(cx.now.after(pause));
+                    self.listeners_paused = true;
                 }
                 // The client was gone before it was accepted.
                 _ => debug!(address = listener.place(), %error, "accept failed"),
@@ -269,33 +335,37 @@ impl<D: Driver> Worker<D> {
         if more {
             return;
         }
-        if purpose != Purpose::Entrance || self.may_take_clients() {
-            self.start_accepting(purpose);
-        } else if !self.ingress.clients_held {
-            self.hold_clients();
+        if purpose != Purpose::Entrance || self.may_take_clients(cx, streams) {
+            self.start_accepting(cx, streams, purpose);
+        } else if !self.clients_held {
+            self.hold_clients(cx);
         }
     }
 
     /// Resumes accepting after a pause, and rejects clients whose hold time has passed.
-    pub(in crate::worker) fn listeners_on_time(&mut self) {
+    pub(in crate::worker) fn listeners_on_time<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+    ) {
         let mut over = false;
-        if self.ingress.listeners_paused {
-            self.ingress.listeners_paused = false;
-            for (_, listener) in self.ingress.listeners.iter_mut() {
+        if self.listeners_paused {
+            self.listeners_paused = false;
+            for (_, listener) in self.listeners.iter_mut() {
                 match listener.paused_until {
-                    Some(until) if until <= self.cx.now => {
+                    Some(until) if until <= cx.now => {
                         listener.paused_until = None;
                         over = true;
                     }
-                    Some(_) => self.ingress.listeners_paused = true,
+                    Some(_) => self.listeners_paused = true,
                     None => {}
                 }
             }
         }
         if over {
-            self.start_listening();
-            if self.may_take_clients() {
-                self.start_accepting(Purpose::Entrance);
+            self.start_listening(cx, streams);
+            if self.may_take_clients(cx, streams) {
+                self.start_accepting(cx, streams, Purpose::Entrance);
             }
         }
     }

@@ -6,24 +6,24 @@
 //! [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
 //! [`services`] counts served clients.
 
-pub(in crate::worker) mod access;
-pub(in crate::worker) mod clients;
-pub(in crate::worker) mod datagrams;
-pub(in crate::worker) mod entrances;
+mod access;
+mod clients;
+mod datagrams;
+mod entrances;
 mod greetings;
 pub(in crate::worker) mod listeners;
 mod names;
-mod services;
+pub(in crate::worker) mod services;
 
 use std::collections::VecDeque;
 
-use self::access::Waiter;
 use self::greetings::HeaderRead;
 use self::listeners::Listener;
 use self::names::Names;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
 use crate::session::Moment;
+use crate::worker::message::NameWaiter;
 use crate::worker::purpose::Purpose;
 use crate::worker::table::{Key, Table};
 
@@ -43,7 +43,7 @@ pub(in crate::worker) struct Ingress {
     /// Clients whose PROXY header is awaited.
     header_reads: Table<HeaderRead>,
     /// Cache of client names, and what waits for a look-up.
-    names: Names<Waiter>,
+    names: Names<NameWaiter>,
     /// Number served, where `MAXIMA=service` counts them.
     served: u32,
 }
@@ -98,6 +98,11 @@ impl Ingress {
     pub(in crate::worker) fn any_coming(&self) -> bool {
         self.header_reads.len() > 0
             || self.listeners.iter().any(|(_, listener)| listener.is_closing())
+    }
+
+    /// Whether as many have been served as are to be.
+    pub(in crate::worker) fn all_served(&self, plan: &Plan) -> bool {
+        plan.maxima.services.is_some_and(|most| self.served >= most)
     }
 
     /// The next deadline of a name look-up.

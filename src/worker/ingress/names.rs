@@ -48,14 +48,14 @@ pub(super) struct Names<W> {
 
 impl<W> Names<W> {
     /// `connect` is `TIMEOUT=con`, which also bounds the wait for a name.
-    pub(in crate::worker) fn new(connect: Option<Duration>) -> Names<W> {
+    pub(super) fn new(connect: Option<Duration>) -> Names<W> {
         let timeout = Duration::from_secs(CLIENT_NAME_PATIENCE_SECS);
         let timeout = connect.map_or(timeout, |connect| connect.min(timeout));
         Names { known: LinkedHashMap::new(), waiting: VecDeque::new(), timeout }
     }
 
     /// The cached name of a client.
-    pub(in crate::worker) fn get(&self, client: IpAddr, now: Moment) -> ClientName<'_> {
+    pub(super) fn get(&self, client: IpAddr, now: Moment) -> ClientName<'_> {
         match self.known.get(&client) {
             Some(known) if known.until > now => match &known.name {
                 Name::Asked => ClientName::Unasked,
@@ -67,7 +67,7 @@ impl<W> Names<W> {
     }
 
     /// Begins a look-up. `false`: a result is cached or a look-up is in progress.
-    pub(in crate::worker) fn begin(&mut self, client: IpAddr, now: Moment) -> bool {
+    pub(super) fn begin(&mut self, client: IpAddr, now: Moment) -> bool {
         let known = self.known.get(&client);
         if known.is_some_and(|known| known.until > now) {
             return false;
@@ -77,7 +77,7 @@ impl<W> Names<W> {
     }
 
     /// Stores a result. The caller must then [`Names::take`] all waiters of this client.
-    pub(in crate::worker) fn found(&mut self, client: IpAddr, name: Option<String>, now: Moment) {
+    pub(super) fn found(&mut self, client: IpAddr, name: Option<String>, now: Moment) {
         let name = name.map_or(Name::None, |name| Name::Is(name.into()));
         self.keep(client, name, now.after(Duration::from_secs(CLIENT_NAME_SECS)));
     }
@@ -92,12 +92,7 @@ impl<W> Names<W> {
     }
 
     /// Queues a waiter. `Err`: the queue is full.
-    pub(in crate::worker) fn wait(
-        &mut self,
-        client: IpAddr,
-        waiter: W,
-        now: Moment,
-    ) -> Result<(), W> {
+    pub(super) fn wait(&mut self, client: IpAddr, waiter: W, now: Moment) -> Result<(), W> {
         if self.waiting.len() >= CLIENT_NAMES_WAITING_MAX {
             return Err(waiter);
         }
@@ -106,13 +101,13 @@ impl<W> Names<W> {
     }
 
     /// Takes a waiter for this client's name.
-    pub(in crate::worker) fn take(&mut self, client: IpAddr) -> Option<W> {
+    pub(super) fn take(&mut self, client: IpAddr) -> Option<W> {
         let at = self.waiting.iter().position(|waiting| waiting.client == client)?;
         Some(self.waiting.remove(at)?.waiter)
     }
 
     /// The client whose waiter has waited longest, and its deadline.
-    pub(in crate::worker) fn oldest(&self) -> Option<(IpAddr, Moment)> {
+    pub(super) fn oldest(&self) -> Option<(IpAddr, Moment)> {
         self.waiting.front().map(|waiting| (waiting.client, waiting.until))
     }
 }

@@ -12,39 +12,32 @@ use crate::proxy_proto::http::{Http, HttpConfig};
 use crate::proxy_proto::socks::{Socks, SocksConfig};
 use crate::proxy_proto::telnet::{Telnet, TelnetConfig};
 use crate::proxy_proto::{Conversation, Lead, Unreached};
-use crate::session::Moment;
-use crate::worker::broken::Broken;
-use crate::worker::payload_queue::PayloadQueue;
+use crate::session::{Moment, StreamKey};
 use crate::worker::table::Key;
 
 /// A stream in the handshake of a proxy protocol.
-pub(in crate::worker) struct ProxySession {
-    pub(in crate::worker) conversation: Box<dyn Conversation>,
-    pub(in crate::worker) proxy: Proxy,
-    pub(in crate::worker) asker: Asker,
+pub(super) struct ProxySession {
+    pub(super) conversation: Box<dyn Conversation>,
+    pub(super) proxy: Proxy,
+    pub(super) asker: Asker,
     /// The client names the destination, so it must be judged. Otherwise the operator has named the
     /// server.
-    pub(in crate::worker) is_judged: bool,
-    pub(in crate::worker) server: Server,
-    /// Client data not yet passed to the protocol. Its consumption has not been reported to the
-    /// session either.
-    pub(in crate::worker) held: PayloadQueue,
-    pub(in crate::worker) held_bytes: u64,
-    /// The client's end of data, which comes after `held`.
-    pub(in crate::worker) client_ended: bool,
+    pub(super) is_judged: bool,
+    /// Its stream of this tunnel.
+    pub(super) stream: (Key, StreamKey),
     /// Since when a request is awaited.
-    pub(in crate::worker) awaited_since: Option<Moment>,
+    pub(super) awaited_since: Option<Moment>,
     /// Its few ports, by its own numbers.
-    pub(in crate::worker) ports: Vec<(u32, Place)>,
+    pub(super) ports: Vec<(u32, Place)>,
     /// The host whose check is in progress.
-    pub(in crate::worker) checking: Option<Target>,
+    pub(super) checking: Option<Target>,
     /// Results to be passed to the protocol next.
-    pub(in crate::worker) answers: VecDeque<Answer>,
+    pub(super) answers: VecDeque<Answer>,
 }
 
 /// Where a port of a session is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Place {
+pub(super) enum Place {
     /// At the peer; its connections are led to this destination.
     Peer(Lead),
     /// In this process.
@@ -52,48 +45,25 @@ pub(in crate::worker) enum Place {
 }
 
 /// The result of a request by the protocol; passed on after the steps that requested it.
-pub(in crate::worker) enum Answer {
+pub(super) enum Answer {
     PortOpened(u32, Result<SocketAddr, String>),
     HostChecked(Result<Vec<SocketAddr>, Unreached>),
 }
 
-/// State of a session's server.
-pub(in crate::worker) enum Server {
-    None,
-    /// The next dial waits until nothing is in flight on the socket of the previous server, so that
-    /// late data of that one cannot be taken for data of the next.
-    Closing(Target),
-    Dialing(Key),
-    Connected {
-        /// Set if it accepts no more writes; it may still deliver data.
-        broken: Option<Broken>,
-    },
-    /// The session is over, and the client's end awaited.
-    Over,
-}
-
-impl std::fmt::Debug for ProxySession {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProxySession").field("proxy", &self.proxy).finish_non_exhaustive()
-    }
-}
-
 impl ProxySession {
-    pub(in crate::worker) fn new(
+    pub(super) fn new(
         conversation: Box<dyn Conversation>,
         proxy: Proxy,
         asker: Asker,
         is_judged: bool,
+        stream: (Key, StreamKey),
     ) -> ProxySession {
         ProxySession {
             conversation,
             proxy,
             asker,
             is_judged,
-            server: Server::None,
-            held: PayloadQueue::default(),
-            held_bytes: 0,
-            client_ended: false,
+            stream,
             awaited_since: None,
             ports: Vec::new(),
             checking: None,
@@ -101,19 +71,9 @@ impl ProxySession {
         }
     }
 
-    /// Whether its server is to be read.
-    pub(in crate::worker) fn reads_server(&self) -> bool {
-        matches!(self.server, Server::Connected { .. })
-    }
-
     /// The protocol whose `PERMIT=` applies to its destinations.
-    pub(in crate::worker) fn protocol(&self) -> Proxy {
+    pub(super) fn protocol(&self) -> Proxy {
         self.conversation.speaks().unwrap_or(self.proxy)
-    }
-
-    /// Whether the protocol accepts events of client and server.
-    pub(in crate::worker) fn listens(&self) -> bool {
-        matches!(self.server, Server::None | Server::Connected { .. })
     }
 }
 
@@ -157,13 +117,13 @@ impl Beginning {
 }
 
 /// Configurations of all exits.
-pub(in crate::worker) struct Beginnings {
+pub(super) struct Beginnings {
     /// By index of the exit in the plan.
     exits: Vec<Option<Beginning>>,
 }
 
 impl Beginnings {
-    pub(in crate::worker) fn new(plan: &Plan) -> Beginnings {
+    pub(super) fn new(plan: &Plan) -> Beginnings {
         let host = net::hostname();
         let of = |exit| Beginning::of(plan, exit, &host);
         Beginnings { exits: (0..plan.exits.len()).map(of).collect() }
@@ -173,11 +133,7 @@ impl Beginnings {
     ///
     /// # Panics
     /// If the exit runs no proxy protocol.
-    pub(in crate::worker) fn begin(
-        &self,
-        exit: usize,
-        client: Option<IpAddr>,
-    ) -> Box<dyn Conversation> {
+    pub(super) fn begin(&self, exit: usize, client: Option<IpAddr>) -> Box<dyn Conversation> {
         match self.exits[exit].as_ref().expect("an exit that asks its clients") {
             Beginning::Socks(config) => Box::new(Socks::new(Arc::clone(config))),
             Beginning::Http(config) => Box::new(Http::new(Arc::clone(config))),

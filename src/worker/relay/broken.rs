@@ -5,12 +5,13 @@ use std::io;
 use tracing::debug;
 
 use super::Relay;
-use super::pair::{Output, Way};
+use super::pair::Output;
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::worker::broken::Broken;
 use crate::worker::context::Cx;
 use crate::worker::table::Key;
+use crate::worker::way::Way;
 
 /// A pair with one broken side.
 #[derive(Debug)]

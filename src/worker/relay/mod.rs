@@ -1,6 +1,6 @@
 //! The plain relay, without a tunnel: each accepted client is joined with a server dialled for it.
 //! The plane owns the table of pairs. Clients come from [`crate::worker::ingress`], joined streams
-//! from the loopback of [`crate::worker::tunnel`].
+//! from the loopback of [`crate::worker::stream::tunnel`].
 //!
 //! [`half`] moves the bytes of each direction of a [`pair`], [`broken`] delivers what a broken side
 //! had sent.
@@ -15,9 +15,7 @@ use std::rc::Rc;
 
 use tracing::debug;
 
-pub(in crate::worker) use self::pair::Way;
 use self::pair::{Input, Pair};
-use crate::cli::plan::{self, Caller, LinkPlan, Plan, Target};
 use crate::io::driver::{Driver, Fd, Outcome};
 use crate::io::net;
 use crate::limits::CONNECTIONS_MAX;
@@ -27,25 +25,11 @@ use crate::worker::context::Cx;
 use crate::worker::dialer::dial::{DialError, Owner, Permission, Request};
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
+use crate::worker::way::Way;
 
 /// All pairs of client and server.
 pub(in crate::worker) struct Relay {
     pairs: Table<Pair>,
-}
-
-/// The server for clients accepted at this address.
-///
-/// # Errors
-/// There is no such port.
-pub(in crate::worker) fn target(plan: &Plan, at: SocketAddr) -> Result<Target, String> {
-    match &plan.link {
-        LinkPlan::Relay { server: plan::ExitKind::Server { target, .. }, .. } => Ok(target.clone()),
-        LinkPlan::Relay { server: plan::ExitKind::SamePort { host, offset, .. }, .. } => {
-            let caller = Caller { client: None, entrance_port: Some(at.port()) };
-            routing::at_port_of(host, *offset, &caller)
-        }
-        _ => Err("there is no plain relay".to_owned()),
-    }
 }
 
 const TOO_MANY: &str = "too many connections are open here";
@@ -60,9 +44,9 @@ impl Relay {
         self.pairs.len()
     }
 
-    /// Whether the table is full.
-    pub(in crate::worker) fn is_full(&self) -> bool {
-        self.pairs.len() >= CONNECTIONS_MAX
+    /// How many more pairs there may be.
+    pub(in crate::worker) fn room(&self) -> usize {
+        CONNECTIONS_MAX.saturating_sub(self.pairs.len())
     }
 
     /// Makes the close of all sockets a reset, at the end of the run.
@@ -141,7 +125,7 @@ impl Relay {
         at: SocketAddr,
     ) {
         let peer = net::peer_address(&client);
-        let target = match target(&cx.plan, at) {
+        let target = match routing::relay_target(&cx.plan, at) {
             Ok(target) => target,
             Err(reason) => return cx.reject(&client, peer, &reason),
         };

@@ -14,6 +14,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::session::Moment;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
+use crate::worker::way::Way;
 
 /// Short reads in a row that end bulk mode.
 const SHORT_READS: u8 = 2;
@@ -22,25 +23,6 @@ const SHORT_READS: u8 = 2;
 const SHORT_SPLICES: u8 = 8;
 /// Receives after which a direction without a pipe tries to get one again.
 const RECEIVES_WITHOUT_PIPE: u32 = 64;
-
-/// A direction of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Way {
-    /// From the client to the server.
-    Up,
-    /// From the server to the client.
-    Down,
-}
-
-impl Way {
-    /// Its name for the log.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Way::Up => "up",
-            Way::Down => "down",
-        }
-    }
-}
 
 /// The token kinds of a direction's operations.
 pub(super) struct Kinds {

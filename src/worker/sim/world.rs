@@ -185,10 +185,10 @@ impl<'s> World<'s> {
     fn tell_to_stop(&mut self, end: usize) {
         let end = &mut self.ends[end];
         if let Some(worker) = &mut end.worker
-            && worker.drain == crate::worker::Drain::No
+            && worker.cx.drain == crate::worker::Drain::No
         {
             worker.cx.tick();
-            worker.handle_wake_bytes(b"s");
+            worker.stop();
             // As the wake channel would: the loop turns once.
             end.paused_until = end.paused_until.min(worker.cx.now.0);
         }

@@ -10,15 +10,15 @@ use crate::io::pipe::Pipes;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
 use crate::worker::broken::Broken;
-use crate::worker::ingress::clients::Tentative;
+use crate::worker::client::Client;
 use crate::worker::payload_queue::PayloadQueue;
-use crate::worker::proxy::session::{ProxySession, Server};
-use crate::worker::stream::client::Client;
+use crate::worker::stream::clients::Tentative;
+use crate::worker::stream::handshake::Handshake;
 use crate::worker::table::Key;
 
 /// State in the life of a connection.
 #[derive(Debug)]
-pub(in crate::worker) enum Stage {
+pub(super) enum Stage {
     /// A client that was accepted just after the last tunnel went down: it waits for the next
     /// tunnel.
     Waiting,
@@ -29,7 +29,7 @@ pub(in crate::worker) enum Stage {
     /// An exit whose Unix socket has a full backlog: retried until this time.
     ConnectingUnix(Rc<Path>, Option<Moment>),
     /// An exit that runs a proxy protocol with its client.
-    ProxyHandshake(Box<ProxySession>),
+    ProxyHandshake(Box<Handshake>),
     /// Both directions may carry data.
     Open,
     /// The stream has ended; delivered data is still to be written.
@@ -49,13 +49,10 @@ pub(in crate::worker) enum Stage {
 
 impl Stage {
     /// The dial to the server in progress, if any.
-    pub(in crate::worker) fn dial(&self) -> Option<Key> {
+    pub(super) fn dial(&self) -> Option<Key> {
         match self {
             Stage::Dialing(dial) => *dial,
-            Stage::ProxyHandshake(session) => match session.server {
-                Server::Dialing(dial) => Some(dial),
-                _ => None,
-            },
+            Stage::ProxyHandshake(handshake) => handshake.dial(),
             _ => None,
         }
     }
@@ -63,7 +60,7 @@ impl Stage {
 
 /// State of the read side of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Reading {
+pub(super) enum Reading {
     /// No read in flight.
     Idle,
     /// Polled for data and urgent data.
@@ -79,7 +76,7 @@ pub(in crate::worker) enum Reading {
 
 impl Reading {
     /// Requests cancellation of a multishot receive, once. It may deliver more data before it ends.
-    pub(in crate::worker) fn cancel<D: Driver>(&mut self, driver: &mut D) {
+    pub(super) fn cancel<D: Driver>(&mut self, driver: &mut D) {
         if let Reading::Armed { op, mode: RecvMode::Multishot, cancelled } = self
             && !std::mem::replace(cancelled, true)
         {
@@ -90,7 +87,7 @@ impl Reading {
 
 /// How a socket is read, chosen by how much data it delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum ReadMode {
+pub(super) enum ReadMode {
     /// Occasional small messages: polled, then received once. Only a poll reports urgent data
     /// before the data behind it is read, which makes the kernel forget it.
     Sparse,
@@ -105,7 +102,7 @@ pub(in crate::worker) enum ReadMode {
 
 impl ReadMode {
     /// Name of the mode in the log.
-    pub(in crate::worker) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             ReadMode::Sparse => "sparse",
             ReadMode::Busy => "busy",
@@ -117,93 +114,88 @@ impl ReadMode {
 
 /// One connection.
 #[derive(Debug)]
-pub(in crate::worker) struct Conn {
+pub(super) struct Conn {
     /// `None` until an exit has reached its server, and while draining.
-    pub(in crate::worker) fd: Option<Fd>,
-    pub(in crate::worker) tunnel: Key,
+    pub(super) fd: Option<Fd>,
+    pub(super) tunnel: Key,
     /// `None` once the session has ended the stream.
-    pub(in crate::worker) stream: Option<StreamKey>,
-    pub(in crate::worker) stage: Stage,
+    pub(super) stream: Option<StreamKey>,
+    pub(super) stage: Stage,
     /// Index of its exit in the plan, for the exit's own options. `None` for clients of local
     /// entrances.
-    pub(in crate::worker) exit: Option<usize>,
+    pub(super) exit: Option<usize>,
     /// The control connection that this one belongs to. Data here keeps that one from being idle.
-    pub(in crate::worker) related: Option<Key>,
+    pub(super) related: Option<Key>,
     /// The client, here or at the peer; for the log.
-    pub(in crate::worker) client: Client,
+    pub(super) client: Client,
     /// Set while the stream may have to begin again on another tunnel.
-    pub(in crate::worker) tentative: Option<Box<Tentative>>,
+    pub(super) tentative: Option<Box<Tentative>>,
     /// Returns the limits when dropped.
-    pub(in crate::worker) limit_guard: Option<LimitGuard>,
+    pub(super) limit_guard: Option<LimitGuard>,
     /// The PROXY header that the server receives first.
-    pub(in crate::worker) header: Option<Box<[u8]>>,
+    pub(super) header: Option<Box<[u8]>>,
 
-    pub(in crate::worker) reading: Reading,
-    pub(in crate::worker) read_mode: ReadMode,
+    pub(super) reading: Reading,
+    pub(super) read_mode: ReadMode,
     /// In bulk or spliced: short reads in a row. Otherwise: reads in quick succession.
-    pub(in crate::worker) streak: u8,
+    pub(super) streak: u8,
     /// In bulk: reads in a row that filled their buffers.
-    pub(in crate::worker) full_reads: u8,
+    pub(super) full_reads: u8,
     /// Splicing this socket was refused: copy instead.
-    pub(in crate::worker) copy_only: bool,
+    pub(super) copy_only: bool,
     /// Queued for a receive buffer.
-    pub(in crate::worker) starved: bool,
+    pub(super) starved: bool,
     /// The end of data was read from the socket.
-    pub(in crate::worker) read_ended: bool,
+    pub(super) read_ended: bool,
     /// An end of data was read that may be a reset; the send in flight will tell.
-    pub(in crate::worker) end_doubtful: bool,
+    pub(super) end_doubtful: bool,
     /// Set while a socket that accepts no writes is drained, or while waiting for the rest of such
     /// a socket.
-    pub(in crate::worker) broken: Option<Box<Broken>>,
+    pub(super) broken: Option<Box<Broken>>,
     /// An error poll is armed, because the socket is not being read.
-    pub(in crate::worker) guarded: bool,
+    pub(super) guarded: bool,
     /// Received and not yet framed.
-    pub(in crate::worker) input: PayloadQueue,
+    pub(super) input: PayloadQueue,
     /// Input is copied here while receive buffers are scarce.
-    pub(in crate::worker) packed: Option<ChunkMut>,
+    pub(super) packed: Option<ChunkMut>,
     /// Time of the last input.
-    pub(in crate::worker) received_at: Moment,
+    pub(super) received_at: Moment,
 
     /// Delivered and not yet written.
-    pub(in crate::worker) output: PayloadQueue,
+    pub(super) output: PayloadQueue,
     /// Bytes at the front of `output` that the worker wrote itself; the session does not count
     /// them.
-    pub(in crate::worker) own_bytes: u64,
+    pub(super) own_bytes: u64,
     /// Output of a slow reader is copied here.
-    pub(in crate::worker) spill: Option<ChunkMut>,
+    pub(super) spill: Option<ChunkMut>,
     /// The socket has not accepted all output: the output is in pool buffers, and the send in
     /// flight waits for room.
-    pub(in crate::worker) stalled: bool,
+    pub(super) stalled: bool,
     /// A send is in flight, or the socket is polled for room.
-    pub(in crate::worker) sending: bool,
+    pub(super) sending: bool,
     /// The socket is polled for room.
-    pub(in crate::worker) waiting: bool,
+    pub(super) waiting: bool,
     /// Queued in the list of connections with output.
-    pub(in crate::worker) dirty: bool,
+    pub(super) dirty: bool,
     /// The stream was reset before the server was reached: the server gets the remaining data and
     /// then a reset.
-    pub(in crate::worker) reset_when_reached: bool,
+    pub(super) reset_when_reached: bool,
     /// Urgent data received before the server was reached.
-    pub(in crate::worker) urgent: Option<u8>,
+    pub(super) urgent: Option<u8>,
     /// Reading is paused, because the stream is about to be joined with its other end in this
     /// process.
-    pub(in crate::worker) joining: bool,
+    pub(super) joining: bool,
     /// Shut down the socket for writing once all output is written.
-    pub(in crate::worker) end_after_output: bool,
+    pub(super) end_after_output: bool,
 
     /// Deadline, enforced by sweeps.
-    pub(in crate::worker) deadline: Option<Moment>,
+    pub(super) deadline: Option<Moment>,
     /// Time of the last data in either direction.
-    pub(in crate::worker) last_data: Moment,
+    pub(super) last_data: Moment,
 }
 
 impl Conn {
-    pub(in crate::worker) fn new(
-        tunnel: Key,
-        stage: Stage,
-        client: impl Into<Client>,
-        now: Moment,
-    ) -> Conn {
+    pub(super) fn new(tunnel: Key, stage: Stage, client: impl Into<Client>, now: Moment) -> Conn {
         Conn {
             fd: None,
             tunnel,
@@ -245,14 +237,14 @@ impl Conn {
     }
 
     /// Discards unwritten output.
-    pub(in crate::worker) fn forget_output(&mut self, pipes: &mut Pipes) {
+    pub(super) fn forget_output(&mut self, pipes: &mut Pipes) {
         self.output.clear(pipes);
         self.own_bytes = 0;
         self.stalled = false;
     }
 
     /// Whether all delivered data is written.
-    pub(in crate::worker) fn output_is_empty(&self) -> bool {
+    pub(super) fn output_is_empty(&self) -> bool {
         self.output.is_empty() && !self.sending
     }
 }

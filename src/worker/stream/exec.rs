@@ -27,7 +27,7 @@ use crate::worker::token::Kind;
 
 /// A command of a stream.
 #[derive(Debug)]
-pub(in crate::worker) struct Exec {
+pub(super) struct Exec {
     running: RunningCommand,
     /// The connection of its socket.
     conn: Key,
@@ -46,7 +46,7 @@ pub(in crate::worker) struct Execs {
 }
 
 impl Execs {
-    pub(in crate::worker) fn new() -> Execs {
+    pub(super) fn new() -> Execs {
         Execs { execs: Table::new(COMMANDS_MAX), stderr_paused: Vec::new() }
     }
 
@@ -64,7 +64,7 @@ impl Execs {
     ///
     /// # Errors
     /// The reason, for the peer.
-    pub(in crate::worker) fn start<D: Driver>(
+    pub(super) fn start<D: Driver>(
         &self,
         cx: &Cx<D>,
         command: &str,
@@ -79,7 +79,7 @@ impl Execs {
     }
 
     /// Registers a running command, whose socket is the connection `conn`.
-    pub(in crate::worker) fn register<D: Driver>(
+    pub(super) fn register<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         (running, command): (RunningCommand, &str),
@@ -137,7 +137,7 @@ impl Execs {
     /// A command has exited.
     ///
     /// `has_stream`: whether its stream is still open.
-    pub(in crate::worker) fn on_exit<D: Driver>(
+    pub(super) fn on_exit<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
@@ -170,11 +170,7 @@ impl Execs {
     }
 
     /// Terminates commands whose streams have ended.
-    pub(in crate::worker) fn sweep<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        has_stream: impl Fn(Key) -> bool,
-    ) {
+    pub(super) fn sweep<D: Driver>(&mut self, cx: &mut Cx<D>, has_stream: impl Fn(Key) -> bool) {
         let now = cx.now;
         if self.execs.len() == 0 {
             return;

@@ -1,27 +1,25 @@
-//! Per-exit state and policy from option lists: accepted clients, destinations of proxies, stream
-//! limits. Timeouts come from [`crate::cli::plan::Plan::timeouts_of`].
+//! Per-exit state from option lists: destinations of proxies and stream limits. Timeouts come from [`crate::cli::plan::Plan::timeouts_of`].
 
+use crate::worker::context::Cx;
+use crate::worker::stream::Streams;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::cli::hostlist::ClientName;
-use crate::cli::plan::{Caller, ExitKind, Plan};
+use crate::cli::plan::Plan;
 use crate::io::driver::Driver;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::Destinations;
-use crate::policy::routing::NameWanted;
-use crate::worker::Worker;
 
 /// Per-exit state that is counted or needed often.
 #[derive(Debug)]
-pub(in crate::worker) struct Exits {
+pub(super) struct Exits {
     /// By index of the exit in the plan.
     limits: Vec<ConnectionLimits>,
     /// Some exit has an idle timeout.
-    pub(in crate::worker) end_silent: bool,
+    pub(super) end_silent: bool,
 }
 
 impl Exits {
-    pub(in crate::worker) fn new(plan: &Plan) -> Exits {
+    pub(super) fn new(plan: &Plan) -> Exits {
         let places = 0..plan.exits.len();
         let end_silent = places.map(Some).chain([None]).any(|at| plan.timeouts_of(at).io.is_some());
         let limits = plan.exits.iter().map(|exit| ConnectionLimits::of_exit(exit.options.maxima));
@@ -40,51 +38,20 @@ pub(in crate::worker) fn destinations(plan: &Plan, own: Vec<SocketAddr>) -> Dest
     destinations
 }
 
-impl<D: Driver> Worker<D> {
-    /// Whether an exit accepts a caller, or the reason why not.
-    ///
-    /// # Errors
-    /// The verdict depends on the caller's name, which is unknown.
-    pub(in crate::worker) fn exit_takes(
-        &self,
-        exit: usize,
-        caller: &Caller,
-        name: ClientName<'_>,
-    ) -> Result<Result<(), &'static str>, NameWanted> {
-        let plan = &self.cx.plan.exits[exit];
-        if let Some(list) = &plan.options.reliable
-            && !list.verdict(caller, name).ok_or(NameWanted)?
-        {
-            return Ok(Err("RELIABLE= of its exit"));
-        }
-        match plan.way {
-            // The destinations of a proxy may depend on the name, too.
-            ExitKind::Proxy(proxy)
-                if self.cx.destinations.want_name(proxy, Some(exit), caller, name) =>
-            {
-                Err(NameWanted)
-            }
-            ExitKind::Proxy(_) => Ok(Ok(())),
-            _ => {
-                let verdict = self.cx.plan.permits_client(&plan.protocol, caller, name);
-                let permitted = verdict.ok_or(NameWanted)?;
-                Ok(if permitted { Ok(()) } else { Err("PERMIT=") })
-            }
-        }
-    }
-
+impl Streams {
     /// Acquires a slot from the limits of the process and of the exit.
     ///
     /// # Errors
     /// The reason to refuse the stream.
-    pub(in crate::worker) fn acquire_limits(
+    pub(in crate::worker) fn acquire_limits<D: Driver>(
         &self,
+        cx: &Cx<D>,
         exit: Option<usize>,
         client: Option<IpAddr>,
     ) -> Result<Option<LimitGuard>, String> {
         // With loopback the client has acquired its slot at the entrance.
         let limit_guard =
-            if self.is_loopback() { None } else { self.cx.connection_limits.acquire(client)? };
+            if cx.is_loopback() { None } else { cx.connection_limits.acquire(client)? };
         match exit {
             Some(exit) => {
                 Ok(LimitGuard::both(limit_guard, self.conns.exits.limits[exit].acquire(client)?))

@@ -5,92 +5,71 @@ use std::rc::Rc;
 
 use tracing::{debug, trace};
 
-use crate::cli::plan::{ExitKind, Proxy, Transport};
+use crate::cli::plan::{ExitKind, Target, Transport};
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
 use crate::proxy_proto::proxy_header;
-use crate::session::{Ended, Event, NO_ADDRESS, Related, StreamKey};
+use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
+use crate::worker::context::{Cx, Effect};
 use crate::worker::dialer::dial::{Owner, Request};
-use crate::worker::ingress::access::Incoming;
+use crate::worker::message::Incoming;
 use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::stream::{Flows, Streams};
+use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
-use crate::worker::{Key, Worker};
 
-impl<D: Driver> Worker<D> {
-    /// Handles pending events of a tunnel's session.
+impl Streams {
+    /// Handles pending events of a tunnel's session. `false`: another plane has to handle one
+    /// first, and no frame of this tunnel may be read until [`Self::continue_tunnel`].
     #[inline]
-    pub(in crate::worker) fn handle_events(&mut self, key: Key) {
-        while let Some(event) =
-            self.tunnels.get_mut(key).and_then(|tunnel| tunnel.session_mut().poll_event())
-        {
+    pub(super) fn handle_events<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) -> bool {
+        while let Some(tunnel) = self.tunnels.get_mut(key) {
+            if tunnel.is_deferred() {
+                return false;
+            }
+            let Some(event) = tunnel.session_mut().poll_event() else { return true };
             match event {
-                Event::Up { ours, protocol } => self.tunnel_up(key, ours, protocol),
-                Event::GoingAway => self.tunnel_leaves(key),
-                Event::Incoming { key: stream, client, entrance, transport, related: None } => {
-                    let tunnel = key;
-                    let (exit, call) = (None, None);
-                    self.open_exit(Incoming {
-                        tunnel,
-                        stream,
-                        client,
-                        entrance,
-                        transport,
-                        exit,
-                        call,
-                    });
-                }
-                Event::Incoming {
-                    key: stream,
-                    transport,
-                    related: Some(Related::Call { user, port }),
-                    ..
-                } => self.on_callback((key, stream), transport, (user, port)),
-                Event::PortAsked { user, request, transport } => {
-                    self.port_asked(key, user, request, transport);
-                }
-                Event::PortClosed { user, request } => self.port_not_needed(user, request),
-                Event::Incoming {
-                    key: stream,
-                    client,
-                    entrance,
-                    transport,
-                    related: Some(Related::Port { user, request }),
-                } => {
-                    let tunnel = key;
-                    let (exit, call) = (None, None);
-                    self.on_stream_by_port(
-                        Incoming { tunnel, stream, client, entrance, transport, exit, call },
-                        (user, request),
-                    );
-                }
-                Event::PortGiven { user, request, result } => {
-                    self.port_given(Key::unpack(user), request, result);
-                }
-                Event::Opened { user } => self.stream_opened(user),
-                Event::ReadMore { user } => self.read_conn(Key::unpack(user)),
-                Event::EndOfData { user } => self.end_of_data(Key::unpack(user)),
+                Event::GoingAway => self.tunnel_leaves(cx, key),
+                Event::Opened { user } => self.stream_opened(flows, user),
+                Event::ReadMore { user } => self.read_conn(cx, Key::unpack(user)),
+                Event::EndOfData { user } => self.end_of_data(cx, Key::unpack(user)),
                 Event::Ended { user, how } => match StreamOwner::of(user) {
                     StreamOwner::Flow(flow) => {
-                        let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-                        self.datagrams.flow_ended(cx, tunnels, flow, &how);
+                        flows.on_ended(cx, &mut self.tunnels, flow, &how);
                     }
-                    StreamOwner::Conn(conn) => self.stream_ended(conn, &how),
+                    StreamOwner::Conn(conn) => self.stream_ended(cx, conn, &how),
                 },
+                Event::Up { .. }
+                | Event::Incoming { .. }
+                | Event::PortAsked { .. }
+                | Event::PortClosed { .. }
+                | Event::PortGiven { .. } => {
+                    tunnel.defer(None, None);
+                    cx.effects.push_back(Effect::Session { tunnel: key, event });
+                }
             }
         }
+        true
     }
 
-    /// The peer began a stream: selects its exit and connects.
-    pub(in crate::worker) fn open_exit(&mut self, incoming: Incoming) {
-        if let Some(call) = incoming.call {
-            return self.connect_callback(incoming, call);
-        }
-        let Some((place, limit_guard)) = self.admit(&incoming) else { return };
-        let incoming = Incoming { exit: Some(place), ..incoming };
-        let Incoming { tunnel, stream, client, entrance, .. } = incoming;
-        let exit = &self.cx.plan.exits[place];
+    /// Opens the exit of a stream that was admitted to it, unless it is a proxy.
+    ///
+    /// Returns the target and the limits of an exit for datagrams, which begins a flow.
+    pub(in crate::worker) fn open_exit<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        incoming: &Incoming,
+        limit_guard: Option<LimitGuard>,
+    ) -> Option<(Target, Option<LimitGuard>)> {
+        let Incoming { tunnel, stream, client, entrance, .. } = *incoming;
+        let exit = &cx.plan.exits[incoming.exit?];
         let transport = exit.transport();
         let header =
             exit.proxy_header.map(|version| proxy_header::write(version, client, entrance));
@@ -99,90 +78,92 @@ impl<D: Driver> Worker<D> {
             ExitKind::SamePort { host, offset, .. } => {
                 routing::at_port_of(host, *offset, &incoming.caller())
             }
-            &ExitKind::Proxy(proxy) => {
-                return self.open_proxy_session(&incoming, limit_guard, (place, proxy));
-            }
-            ExitKind::Ftp(_) => {
-                return self.open_proxy_session(&incoming, limit_guard, (place, Proxy::Ftp));
-            }
+            ExitKind::Proxy(_) | ExitKind::Ftp(_) => return None,
             ExitKind::Unix(path) => {
                 let path = Rc::from(path.as_path());
-                return self.open_unix_exit(&incoming, limit_guard, header, path);
+                self.open_unix_exit(cx, incoming, limit_guard, header, path);
+                return None;
             }
             ExitKind::Command(command) => {
                 let command = command.clone();
-                return self.open_exec(&incoming, limit_guard, &command);
+                self.open_exec(cx, incoming, limit_guard, &command);
+                return None;
             }
         };
         let client = client.unwrap_or(NO_ADDRESS);
         let target = match found {
             Ok(target) => target,
-            Err(reason) => return self.refuse_stream(tunnel, stream, client, &reason, false),
+            Err(reason) => {
+                self.refuse_stream(cx, tunnel, stream, client, &reason, false);
+                return None;
+            }
         };
         if transport == Transport::Udp {
-            let (cx, tunnels) = (&mut self.cx, &mut self.tunnels);
-            self.datagrams.open_exit_flow(
-                cx,
-                tunnels,
-                (tunnel, stream),
-                client,
-                limit_guard,
-                &target,
-            );
-            return;
+            return Some((target, limit_guard));
         }
-        let connect = self.cx.plan.timeouts_of(Some(place)).connect;
-        let overall = connect.map(|connect| self.cx.now.after(connect));
+        let connect = cx.plan.timeouts_of(incoming.exit).connect;
+        let overall = connect.map(|connect| cx.now.after(connect));
         debug!(%client, host = %target.host, port = target.port, "exit");
         let header = header.map(Vec::into_boxed_slice);
-        self.begin_dialled_exit(&incoming, limit_guard, |owner| Request {
+        self.begin_dialled_exit(cx, incoming, limit_guard, |owner| Request {
             greeting: header,
             ..Request::new(owner, target, overall)
         });
+        None
     }
 
-    /// As [`Worker::begin_exit`], and dials the server.
-    pub(in crate::worker) fn begin_dialled_exit(
+    /// As [`Self::begin_exit`], and dials the server.
+    pub(in crate::worker) fn begin_dialled_exit<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         incoming: &Incoming,
         limit_guard: Option<LimitGuard>,
         request: impl FnOnce(Owner) -> Request,
     ) -> Option<Key> {
-        let key = self.begin_exit(incoming, limit_guard, None, Stage::Dialing(None))?;
-        let dial = self.cx.dial(request(Owner::Exit(key)));
+        let key = self.begin_exit(cx, incoming, limit_guard, None, Stage::Dialing(None))?;
+        let dial = cx.dial(request(Owner::Exit(key)));
         match (dial, self.conns.get_mut(key)) {
             (Some(dial), Some(conn)) => {
                 conn.stage = Stage::Dialing(Some(dial));
                 Some(key)
             }
             _ => {
-                self.exit_unreachable(key, "too many connections are open");
+                self.exit_unreachable(cx, key, "too many connections are open");
                 None
             }
         }
     }
 
     /// Opens an exit to a command.
-    fn open_exec(&mut self, incoming: &Incoming, limit_guard: Option<LimitGuard>, command: &str) {
+    fn open_exec<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        incoming: &Incoming,
+        limit_guard: Option<LimitGuard>,
+        command: &str,
+    ) {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let name = client.unwrap_or(NO_ADDRESS);
-        let started = self.execs.start(&self.cx, command, (&incoming.caller(), client));
+        let started = self.execs.start(cx, command, (&incoming.caller(), client));
         let (running, socket) = match started {
             Ok(started) => started,
-            Err(reason) => return self.refuse_stream(tunnel, stream, name, &reason, false),
+            Err(reason) => return self.refuse_stream(cx, tunnel, stream, name, &reason, false),
         };
-        let Some(key) = self.begin_exit(incoming, limit_guard, None, Stage::Open) else { return };
-        self.execs.register(&mut self.cx, (running, command), name, key);
+        let Some(key) = self.begin_exit(cx, incoming, limit_guard, None, Stage::Open) else {
+            return;
+        };
+        self.execs.register(cx, (running, command), name, key);
         if let Some(conn) = self.conns.get_mut(key) {
             conn.fd = Some(Rc::new(socket));
         }
-        self.exit_reached(key);
+        self.exit_reached(cx, key);
     }
 
     /// Adds a connection for a stream of the peer; `header` is sent to its server first. `None`:
     /// there is no room, and the peer was told.
-    pub(in crate::worker) fn begin_exit(
+    pub(super) fn begin_exit<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         incoming: &Incoming,
         limit_guard: Option<LimitGuard>,
         header: Option<Vec<u8>>,
@@ -190,13 +171,13 @@ impl<D: Driver> Worker<D> {
     ) -> Option<Key> {
         let Incoming { tunnel, stream, client, .. } = *incoming;
         let client = client.unwrap_or(NO_ADDRESS);
-        let mut conn = Conn::new(tunnel, stage, client, self.cx.now);
+        let mut conn = Conn::new(tunnel, stage, client, cx.now);
         conn.stream = Some(stream);
         conn.exit = incoming.exit;
         conn.limit_guard = limit_guard;
         conn.header = header.map(Vec::into_boxed_slice);
         let Some(key) = self.conns.insert(conn) else {
-            self.refuse_stream(tunnel, stream, client, "too many connections are open", false);
+            self.refuse_stream(cx, tunnel, stream, client, "too many connections are open", false);
             return None;
         };
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
@@ -206,23 +187,34 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The server of an exit is connected.
-    pub(in crate::worker) fn exit_connected(&mut self, key: Key, server: Fd) {
+    pub(in crate::worker) fn exit_connected<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        server: Fd,
+    ) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.fd = Some(server);
-            self.exit_reached(key);
+            self.exit_reached(cx, key);
         }
     }
 
     /// The server of an exit is unreachable.
-    pub(in crate::worker) fn exit_unreachable(&mut self, key: Key, reason: &str) {
+    pub(in crate::worker) fn exit_unreachable<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        reason: &str,
+    ) {
         let Some(conn) = self.conns.remove(key) else { return };
         if let Some(stream) = conn.stream {
-            self.refuse_stream(conn.tunnel, stream, conn.client, reason, true);
+            self.refuse_stream(cx, conn.tunnel, stream, conn.client, reason, true);
         }
     }
 
-    pub(in crate::worker) fn refuse_stream(
+    pub(in crate::worker) fn refuse_stream<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         tunnel: Key,
         stream: StreamKey,
         client: impl std::fmt::Display,
@@ -230,10 +222,10 @@ impl<D: Driver> Worker<D> {
         unreachable: bool,
     ) {
         self.refuse_silently(tunnel, stream, reason, unreachable);
-        self.cx.log_refused(client, reason);
+        cx.log_refused(client, reason);
     }
 
-    /// As [`Worker::refuse_stream`], without a log line.
+    /// As [`Self::refuse_stream`], without a log line.
     pub(in crate::worker) fn refuse_silently(
         &mut self,
         tunnel: Key,
@@ -248,7 +240,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The exit is connected: accepts the stream and starts both directions.
-    pub(in crate::worker) fn exit_reached(&mut self, key: Key) {
+    pub(super) fn exit_reached<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(fd) = &conn.fd else { return };
         let (server, own) = (net::peer_address(fd), net::local_address(fd));
@@ -263,25 +255,25 @@ impl<D: Driver> Worker<D> {
             None => Stage::Flushing { then_reset },
         };
         if stream.is_none() && then_reset {
-            let linger = self.cx.plan.timeouts_of(conn.exit).linger;
-            self.set_deadline(key, linger.map(|linger| self.cx.now.after(linger)));
+            let linger = cx.plan.timeouts_of(conn.exit).linger;
+            self.set_deadline(cx, key, linger.map(|linger| cx.now.after(linger)));
         }
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().accept(stream, server, own);
         }
         self.tunnels.mark(tunnel);
         if let Err(error) = urgent {
-            return self.break_conn(key, Some(&error));
+            return self.break_conn(cx, key, Some(&error));
         }
-        self.read_conn(key);
+        self.read_conn(cx, key);
         self.conns.mark(key);
     }
 
     /// The peer has ended its direction of the stream.
-    fn end_of_data(&mut self, key: Key) {
+    fn end_of_data<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-            return self.on_client_end(key);
+            return self.hold_client_end(cx, key);
         }
         trace!(client = %conn.client, "end of data from the peer");
         conn.end_after_output = true;
@@ -289,16 +281,16 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The session has ended the stream; delivered data is still written.
-    fn stream_ended(&mut self, key: Key, how: &Ended) {
+    fn stream_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, how: &Ended) {
         if let Ended::NotTaken { reason, .. } = how
-            && self.begin_on_next_tunnel(key, reason)
+            && self.begin_on_next_tunnel(cx, key, reason)
         {
             return;
         }
-        self.close_asked_of(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
+        cx.effects.push_back(Effect::StreamOver(key));
         conn.stream = None;
-        conn.input.clear(&mut self.cx.buffers.pipes);
+        conn.input.clear(&mut cx.buffers.pipes);
         let client = conn.client;
         // Data of the client must still reach the server.
         let is_connecting = matches!(conn.stage, Stage::Dialing(_) | Stage::ConnectingUnix(..))
@@ -307,51 +299,49 @@ impl<D: Driver> Worker<D> {
             Ended::Orderly => {
                 debug!(%client, "stream ended");
                 if !is_connecting {
-                    self.flush_and_close(key, false);
+                    self.flush_and_close(cx, key, false);
                 }
             }
             Ended::Reset(reason) => {
                 debug!(%client, reason, "stream reset by the peer");
                 conn.reset_when_reached = is_connecting;
                 if !is_connecting {
-                    self.flush_and_close(key, true);
+                    self.flush_and_close(cx, key, true);
                 }
             }
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
-                self.cx.log_refused(client, &format!("by the peer: {reason}"));
-                self.flush_and_close(key, true);
+                cx.log_refused(client, &format!("by the peer: {reason}"));
+                self.flush_and_close(cx, key, true);
             }
         }
     }
 
-    fn flush_and_close(&mut self, key: Key, then_reset: bool) {
+    fn flush_and_close<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, then_reset: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let linger = self.cx.plan.timeouts_of(conn.exit).linger;
-        let deadline =
-            if then_reset { linger.map(|linger| self.cx.now.after(linger)) } else { None };
+        let linger = cx.plan.timeouts_of(conn.exit).linger;
+        let deadline = if then_reset { linger.map(|linger| cx.now.after(linger)) } else { None };
         let is_broken = conn.fd.is_none() || conn.broken.is_some();
         if is_broken || matches!(conn.stage, Stage::Dialing(_) | Stage::ProxyHandshake(_)) {
             // The client no longer waits for the server, or the socket accepts nothing.
-            self.reset_conn(key);
+            self.reset_conn(cx, key);
             return;
         }
         conn.stage = Stage::Flushing { then_reset };
-        self.set_deadline(key, deadline);
+        self.set_deadline(cx, key, deadline);
         self.conns.mark(key);
     }
 
     /// Resets a connection now. The session is not notified.
-    pub(in crate::worker) fn reset_conn(&mut self, key: Key) {
-        self.close_asked_of(key);
-        self.close_ports(key);
+    pub(super) fn reset_conn<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.remove(key) else { return };
+        cx.effects.push_back(Effect::StreamOver(key));
         if let Some(dial) = conn.stage.dial() {
-            self.cx.forget_dial(dial);
+            cx.forget_dial(dial);
         }
         if let Some(fd) = conn.fd {
             // The descriptor is closed when operations in flight on it have ended.
             net::reset_on_close(&fd);
-            self.cx.driver.cancel_all(&fd);
+            cx.driver.cancel_all(&fd);
         }
     }
 }

@@ -17,11 +17,13 @@ use crate::limits::{
     SMALL_BUFFER_BYTES, SMALL_BUFFERS_SCARCE,
 };
 use crate::session::Moment;
+use crate::worker::context::{Cx, Effect};
+use crate::worker::stream::Streams;
 use crate::worker::stream::conn::{Conn, ReadMode, Reading, Stage};
+use crate::worker::stream::tunnel::Tunnel;
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::Tunnel;
 use crate::worker::waiters::Waiter;
-use crate::worker::{Key, Worker};
 
 /// Short reads in a row that end bulk mode.
 const SHORT_READS: u8 = 2;
@@ -32,9 +34,9 @@ const QUICK_READS: u8 = 16;
 /// Maximum interval of quick succession.
 const QUICK_MICROS: u64 = 1_000;
 
-impl<D: Driver> Worker<D> {
+impl Streams {
     /// Starts a read if the session has credit and none is in flight.
-    pub(in crate::worker) fn read_conn(&mut self, key: Key) {
+    pub(in crate::worker) fn read_conn<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let busy = conn.reading != Reading::Idle || conn.starved || conn.joining;
         if conn.fd.is_none() || busy || conn.read_ended {
@@ -44,49 +46,62 @@ impl<D: Driver> Worker<D> {
             (Stage::Open, Some(stream)) => {
                 self.tunnels.get_mut(conn.tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             }
-            (Stage::ProxyHandshake(session), Some(stream)) if session.reads_server() => {
+            (Stage::ProxyHandshake(handshake), Some(stream)) if handshake.reads_server() => {
                 self.tunnels.get_mut(conn.tunnel).is_some_and(|t| t.session_mut().may_read(stream))
             }
             (Stage::Lingering, _) => true,
             _ => false,
         };
-        if !wanted || self.pipe_is_busy(key) {
+        if !wanted || self.pipe_is_busy(cx, key) {
             return match self.is_drained(key) {
                 // Only the end of data is left to read.
-                true => self.receive_conn(key, RecvMode::Now, BufferClass::Small),
-                false => self.arm_error_watch(key),
+                true => self.receive_conn(cx, key, RecvMode::Now, BufferClass::Small),
+                false => self.arm_error_watch(cx, key),
             };
         }
         let Some(conn) = self.conns.get(key) else { return };
         match conn.read_mode {
-            ReadMode::Sparse | ReadMode::Spliced => self.arm_readable(key),
-            ReadMode::Busy => self.receive_conn(key, RecvMode::Multishot, BufferClass::Small),
-            ReadMode::Bulk => self.receive_conn(key, RecvMode::Now, BufferClass::Bulk),
+            ReadMode::Sparse | ReadMode::Spliced => self.arm_readable(cx, key),
+            ReadMode::Busy => self.receive_conn(cx, key, RecvMode::Multishot, BufferClass::Small),
+            ReadMode::Bulk => self.receive_conn(cx, key, RecvMode::Now, BufferClass::Bulk),
+        }
+    }
+
+    /// A receive buffer is available for a connection that waits for one.
+    pub(in crate::worker) fn conn_has_buffer<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.starved = false;
+            self.read_conn(cx, key);
         }
     }
 
     /// Polls a socket for data.
-    pub(in crate::worker) fn arm_readable(&mut self, key: Key) {
+    pub(super) fn arm_readable<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Some(fd) = &conn.fd {
             let events = (libc::POLLIN | libc::POLLPRI) as u32;
-            self.cx.driver.poll(fd, events, false, Kind::ConnReady.of(key));
+            cx.driver.poll(fd, events, false, Kind::ConnReady.of(key));
             conn.reading = Reading::Watched;
         }
     }
 
     /// Polls for errors of a connection that is not being read, once.
-    pub(in crate::worker) fn arm_error_watch(&mut self, key: Key) {
+    pub(super) fn arm_error_watch<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let knows = conn.guarded || conn.broken.is_some();
         if let (Some(fd), Stage::Open, false) = (&conn.fd, &conn.stage, knows) {
             conn.guarded = true;
             // Errors and hang-ups are reported without being requested.
-            self.cx.driver.poll(fd, 0, false, Kind::ConnBroken.of(key));
+            cx.driver.poll(fd, 0, false, Kind::ConnBroken.of(key));
         }
     }
 
-    pub(in crate::worker) fn conn_broken(&mut self, key: Key, events: io::Result<u32>) {
+    pub(in crate::worker) fn conn_broken<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        events: io::Result<u32>,
+    ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.guarded = false;
         // A hang-up without an error is an orderly end, possibly of one direction only, which
@@ -96,40 +111,47 @@ impl<D: Driver> Worker<D> {
         let is_read = conn.reading != Reading::Idle || conn.starved || conn.read_ended;
         let is_open = matches!(conn.stage, Stage::Open) && conn.stream.is_some();
         if broken && is_open && !is_read {
-            self.break_conn(key, None);
+            self.break_conn(cx, key, None);
         }
     }
 
     /// Starts a receive, or queues for a buffer.
-    fn receive_conn(&mut self, key: Key, mode: RecvMode, class: BufferClass) {
+    fn receive_conn<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        mode: RecvMode,
+        class: BufferClass,
+    ) {
         let kind = match class {
             BufferClass::Small => Kind::ConnReceive,
             BufferClass::Bulk => Kind::ConnReceiveBulk,
         };
-        let has_buffer = self.cx.has_buffer_for(class, Waiter::Conn(key));
+        let has_buffer = cx.has_buffer_for(class, Waiter::Conn(key));
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(fd) = &conn.fd else { return };
         if !has_buffer {
             conn.starved = true;
-            return self.cx.waiters.push(class, Waiter::Conn(key));
+            return cx.waiters.push(class, Waiter::Conn(key));
         }
         // Counted from here until its completion: a bulk receive takes its buffer only then.
         if class == BufferClass::Bulk {
-            self.cx.waiters.bulk_receives += 1;
+            cx.waiters.bulk_receives += 1;
         }
-        let op = self.cx.driver.recv(fd, mode, class, kind.of(key));
+        let op = cx.driver.recv(fd, mode, class, kind.of(key));
         conn.reading = Reading::Armed { op, mode, cancelled: false };
     }
 
-    pub(in crate::worker) fn conn_received(
+    pub(in crate::worker) fn conn_received<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         class: BufferClass,
         more: bool,
         got: io::Result<Option<Chunk>>,
     ) {
         let Some(conn) = self.conns.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         if !more {
@@ -139,51 +161,57 @@ impl<D: Driver> Worker<D> {
             Ok(Some(chunk)) => {
                 if let (Stage::Open, Some(stream)) = (&conn.stage, conn.stream) {
                     let bytes = chunk.len();
-                    self.cx.busy_poll.on_payload(bytes >= POOL_BUFFER_BYTES as usize, self.cx.now);
+                    cx.busy_poll.on_payload(bytes >= POOL_BUFFER_BYTES as usize, cx.now);
                     let tunnel = conn.tunnel;
-                    let is_scarce = is_scarce(&self.cx.driver, class, bytes);
-                    let is_missed = class == BufferClass::Bulk && self.cx.waiters.wants_bulk();
-                    conn.received_at = self.cx.now;
+                    let is_scarce = is_scarce(&cx.driver, class, bytes);
+                    let is_missed = class == BufferClass::Bulk && cx.waiters.wants_bulk();
+                    conn.received_at = cx.now;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
-                        let is_in_way = is_missed && tunnel.is_stalled(self.cx.now);
+                        let is_in_way = is_missed && tunnel.is_stalled(cx.now);
                         let Conn { input, packed, .. } = conn;
                         let tails = (tunnel.packed_mut(), packed);
-                        if !((is_scarce || is_in_way) && self.cx.buffers.pack(&chunk, tails, input))
-                        {
+                        if !((is_scarce || is_in_way) && cx.buffers.pack(&chunk, tails, input)) {
                             input.push_chunk(chunk);
                         }
                         tunnel.session_mut().data_ready(stream, bytes as u64);
                         tunnel.session_mut().may_read(stream)
                     });
-                    self.update_read_mode(key, bytes, may_go_on);
+                    self.update_read_mode(cx, key, bytes, may_go_on);
                     self.tunnels.mark(tunnel);
-                } else {
-                    self.on_server_data(key, &chunk);
+                } else if matches!(conn.stage, Stage::ProxyHandshake(_)) {
+                    // Reading goes on when the protocol has handled it.
+                    return self.server_answered(cx, key, chunk);
                 }
                 if !more {
-                    self.read_conn(key);
+                    self.read_conn(cx, key);
                 }
             }
-            Ok(None) => self.conn_ended(key),
+            Ok(None) => self.conn_ended(cx, key),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS) => {
                     conn.starved = true;
-                    self.cx.waiters.push(class, Waiter::Conn(key));
+                    cx.waiters.push(class, Waiter::Conn(key));
                 }
-                Some(libc::ECANCELED) => self.read_conn(key),
-                Some(libc::EAGAIN) => self.arm_readable(key),
-                _ => self.reading_failed(key, &error),
+                Some(libc::ECANCELED) => self.read_conn(cx, key),
+                Some(libc::EAGAIN) => self.arm_readable(cx, key),
+                _ => self.reading_failed(cx, key, &error),
             },
         }
     }
 
     /// Updates the read mode after a receive of `bytes`, and cancels a multishot receive that must
     /// not continue.
-    pub(in crate::worker) fn update_read_mode(&mut self, key: Key, bytes: usize, go_on: bool) {
-        let now = self.cx.now;
+    pub(super) fn update_read_mode<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        bytes: usize,
+        go_on: bool,
+    ) {
+        let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let splices = self.tunnels.get(conn.tunnel).is_some_and(Tunnel::splices);
-        let (splices, full_reads) = match self.cx.plan.soxconf.bulk {
+        let (splices, full_reads) = match cx.plan.soxconf.bulk {
             Bulk::Auto => (splices, FULL_READS),
             Bulk::Splice => (splices, 0),
             Bulk::Copy => (false, 0),
@@ -201,7 +229,7 @@ impl<D: Driver> Worker<D> {
                 conn.streak = if quick { conn.streak + 1 } else { 0 };
                 if conn.streak >= QUICK_READS {
                     conn.read_mode = ReadMode::Busy;
-                    self.cx.deadline_count += 1;
+                    cx.deadline_count += 1;
                 }
             }
             ReadMode::Busy | ReadMode::Spliced => {}
@@ -222,21 +250,21 @@ impl<D: Driver> Worker<D> {
             trace!(client = %conn.client, mode = conn.read_mode.name(), "read mode");
         }
         if conn.read_mode != ReadMode::Busy || !go_on {
-            conn.reading.cancel(&mut self.cx.driver);
+            conn.reading.cancel(&mut cx.driver);
         }
     }
 
     /// A busy stream has been idle for a while: polls it again, without a buffer.
-    pub(in crate::worker) fn demote(&mut self, key: Key) {
+    pub(super) fn demote<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.read_mode = ReadMode::Sparse;
         conn.streak = 0;
-        conn.reading.cancel(&mut self.cx.driver);
+        conn.reading.cancel(&mut cx.driver);
     }
 
     /// Handles the end of data of a local socket.
-    pub(in crate::worker) fn conn_ended(&mut self, key: Key) {
-        let now = self.cx.now;
+    pub(super) fn conn_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let is_sent_to = conn.sending && !conn.waiting;
         if is_sent_to && conn.fd.as_ref().is_some_and(|fd| net::is_hung_up(fd)) {
@@ -257,49 +285,50 @@ impl<D: Driver> Worker<D> {
                 }
                 if broken.is_some() {
                     let error = io::Error::from(io::ErrorKind::ConnectionReset);
-                    return self.finish_broken(key, "reset", &error);
+                    return self.finish_broken(cx, key, "reset", &error);
                 }
                 self.tunnels.mark(tunnel);
             }
             (Stage::Lingering, _) => self.close_conn(key),
-            (Stage::ProxyHandshake(_), _) => self.on_server_end(key),
+            (Stage::ProxyHandshake(_), _) => self.server_ended(cx, key),
             _ => {}
         }
     }
 
     /// Closes the socket with a reset. The connection remains, to be drained or removed by the
     /// caller.
-    pub(in crate::worker) fn drop_socket(
+    pub(super) fn drop_socket<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         what: &'static str,
         error: &io::Error,
     ) -> Option<&mut Conn> {
-        self.close_asked_of(key);
-        self.close_ports(key);
         let conn = self.conns.get_mut(key)?;
+        cx.effects.push_back(Effect::StreamOver(key));
         debug!(client = %conn.client, %error, what, "local connection failed");
-        conn.output.clear(&mut self.cx.buffers.pipes);
+        conn.output.clear(&mut cx.buffers.pipes);
         if let Some(fd) = conn.fd.take() {
             net::reset_on_close(&fd);
-            self.cx.driver.cancel_all(&fd);
+            cx.driver.cancel_all(&fd);
         }
         let stage = std::mem::replace(&mut conn.stage, Stage::Draining);
         if let Some(dial) = stage.dial() {
-            self.cx.forget_dial(dial);
+            cx.forget_dial(dial);
         }
         self.conns.get_mut(key)
     }
 
     /// Fails a connection. Received data goes to the peer only as far as its window allows now;
     /// [`Self::finish_broken`] delivers all of it.
-    pub(in crate::worker) fn conn_failed(
+    pub(in crate::worker) fn conn_failed<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         what: &'static str,
         error: &io::Error,
     ) {
-        let Some(conn) = self.drop_socket(key, what, error) else { return };
+        let Some(conn) = self.drop_socket(cx, key, what, error) else { return };
         let (tunnel, stream) = (conn.tunnel, conn.stream);
         conn.broken = None;
         conn.deadline = None;
@@ -314,8 +343,28 @@ impl<D: Driver> Worker<D> {
         self.tunnels.mark(tunnel);
     }
 
+    /// Reading the socket of a stream has failed.
+    pub(super) fn reading_failed<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        error: &io::Error,
+    ) {
+        match self.conns.get(key).map(|conn| &conn.stage) {
+            Some(Stage::ProxyHandshake(_)) => self.reading_server_failed(cx, key, error),
+            Some(Stage::Open) => self.finish_broken(cx, key, "reset", error),
+            Some(_) => self.conn_failed(cx, key, "reset", error),
+            None => {}
+        }
+    }
+
     /// A polled socket is readable: takes urgent data first, then receives the rest.
-    pub(in crate::worker) fn conn_ready(&mut self, key: Key, events: io::Result<u32>) {
+    pub(in crate::worker) fn conn_ready<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        events: io::Result<u32>,
+    ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.reading = Reading::Idle;
         let (Ok(events), Some(fd)) = (events, &conn.fd) else { return };
@@ -331,16 +380,16 @@ impl<D: Driver> Worker<D> {
             self.tunnels.mark(tunnel);
         }
         let class = match read_mode {
-            _ if events & !(libc::POLLPRI as u32) == 0 => return self.read_conn(key),
-            ReadMode::Spliced => return self.fill_from_conn(key),
+            _ if events & !(libc::POLLPRI as u32) == 0 => return self.read_conn(cx, key),
+            ReadMode::Spliced => return self.fill_from_conn(cx, key),
             ReadMode::Bulk => BufferClass::Bulk,
             ReadMode::Sparse | ReadMode::Busy => BufferClass::Small,
         };
-        self.receive_conn(key, RecvMode::Now, class);
+        self.receive_conn(cx, key, RecvMode::Now, class);
     }
 
     /// Closes a connection in order.
-    pub(in crate::worker) fn close_conn(&mut self, key: Key) {
+    pub(super) fn close_conn(&mut self, key: Key) {
         let Some(conn) = self.conns.remove(key) else { return };
         if let Some(fd) = conn.fd {
             // Ends operations in flight on it; the descriptor is closed when they have ended.
@@ -349,11 +398,16 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Sets or clears the deadline of a connection.
-    pub(in crate::worker) fn set_deadline(&mut self, key: Key, deadline: Option<Moment>) {
+    pub(in crate::worker) fn set_deadline<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        deadline: Option<Moment>,
+    ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.deadline = deadline;
         if deadline.is_some() {
-            self.cx.deadline_count += 1;
+            cx.deadline_count += 1;
         }
     }
 }

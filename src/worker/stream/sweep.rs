@@ -6,72 +6,85 @@ use std::time::Duration;
 use crate::io::driver::Driver;
 use crate::limits::SWEEP_MILLIS;
 use crate::session::Moment;
+use crate::worker::context::{Cx, Effect};
+use crate::worker::message::HandshakeEvent;
+use crate::worker::stream::Streams;
 use crate::worker::stream::conn::{ReadMode, Stage};
-use crate::worker::{Key, Worker};
+use crate::worker::table::Key;
 
-impl<D: Driver> Worker<D> {
-    /// When the next sweep is due, if one is needed.
-    pub(in crate::worker) fn next_sweep(&self) -> Option<Moment> {
-        self.sweep_is_wanted().then_some(self.conns.next_sweep)
+/// What the last scan has found.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Swept {
+    due: Vec<Key>,
+    /// Busy streams that were idle for a while.
+    idle_busy: Vec<Key>,
+}
+
+impl Streams {
+    /// When the next sweep is due, if one is wanted.
+    pub(in crate::worker) fn next_sweep(&self) -> Moment {
+        self.conns.next_sweep
     }
 
-    fn sweep_is_wanted(&self) -> bool {
-        let any = self.conns.len() + self.relay.len() > 0;
-        let others =
-            self.ingress.header_read_count() + self.execs.len() + self.proxies.expected_count();
-        self.cx.deadline_count + others > 0 || (self.conns.exits.end_silent && any)
+    /// Whether idle connections are ended.
+    pub(in crate::worker) fn ends_silent(&self) -> bool {
+        self.conns.exits.end_silent
     }
 
-    /// Handles expired deadlines. Scans all connections, a few times a second and only while some
-    /// have a deadline.
-    pub(in crate::worker) fn sweep_if_due(&mut self) {
-        if !self.sweep_is_wanted() || self.cx.now < self.conns.next_sweep {
-            return;
-        }
-        let now = self.cx.now;
-        if self.conns.exits.end_silent {
-            self.refresh_controls();
-        }
+    /// Scans all connections for deadlines that have expired.
+    pub(in crate::worker) fn scan_deadlines<D: Driver>(&mut self, cx: &mut Cx<D>) -> Swept {
+        let now = cx.now;
         self.conns.next_sweep = now.after(Duration::from_millis(SWEEP_MILLIS));
         let quiet = now.0.saturating_sub(SWEEP_MILLIS * 1_000);
-        let (mut due, mut idle_busy): (Vec<Key>, Vec<Key>) = (Vec::new(), Vec::new());
-        self.cx.deadline_count = 0;
+        let mut swept = Swept::default();
+        cx.deadline_count = 0;
         for (key, conn) in self.conns.iter() {
-            let idle = self.cx.plan.timeouts_of(conn.exit).io;
+            let idle = cx.plan.timeouts_of(conn.exit).io;
             let idle_over = idle.is_some_and(|idle| conn.last_data.after(idle) <= now);
             match conn.deadline {
-                Some(deadline) if deadline <= now => due.push(key),
-                _ if idle_over => due.push(key),
-                Some(_) => self.cx.deadline_count += 1,
+                Some(deadline) if deadline <= now => swept.due.push(key),
+                _ if idle_over => swept.due.push(key),
+                Some(_) => cx.deadline_count += 1,
                 None => {}
             }
             if conn.read_mode == ReadMode::Busy {
-                self.cx.deadline_count += 1;
+                cx.deadline_count += 1;
                 if conn.last_data.0 < quiet {
-                    idle_busy.push(key);
+                    swept.idle_busy.push(key);
                 }
             }
         }
-        self.relay.sweep(&mut self.cx);
-        self.sweep_header_reads();
-        let conns = &self.conns;
-        self.execs.sweep(&mut self.cx, |key| conns.get(key).is_some());
-        self.sweep_expected();
-        for key in idle_busy {
-            self.demote(key);
+        swept
+    }
+
+    /// Handles what a scan has found.
+    pub(in crate::worker) fn finish_sweep<D: Driver>(&mut self, cx: &mut Cx<D>, swept: Swept) {
+        for key in swept.idle_busy {
+            self.demote(cx, key);
         }
-        for key in due {
-            self.deadline_expired(key);
+        for key in swept.due {
+            self.deadline_expired(cx, key);
         }
     }
 
-    /// Data of related connections counts as data of their control connection.
-    fn refresh_controls(&mut self) {
-        let mut used: Vec<(Key, Moment)> = Vec::new();
+    /// Terminates commands whose streams have ended.
+    pub(in crate::worker) fn sweep_execs<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        let conns = &self.conns;
+        self.execs.sweep(cx, |key| conns.get(key).is_some());
+    }
+
+    /// A command has exited.
+    pub(in crate::worker) fn exec_exited<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let conns = &self.conns;
+        self.execs.on_exit(cx, key, |key| conns.get(key).is_some());
+    }
+
+    /// Data of related connections counts as data of their control connection, and so does what
+    /// flows have carried for these (`of_flows`).
+    pub(in crate::worker) fn refresh_controls(&mut self, of_flows: Vec<(Key, Moment)>) {
+        let mut used = of_flows;
         let of_conns = self.conns.iter();
         used.extend(of_conns.filter_map(|(_, conn)| Some((conn.related?, conn.last_data))));
-        let owner_of = |port| self.forwards.owner_of(port);
-        used.extend(self.datagrams.used_by_controls(owner_of));
         for (control, when) in used {
             if let Some(conn) = self.conns.get_mut(control) {
                 conn.last_data = conn.last_data.max(when);
@@ -79,26 +92,27 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn deadline_expired(&mut self, key: Key) {
+    fn deadline_expired<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Stage::Dialing(_) = conn.stage {
             // The dial enforces TIMEOUT=con.
             return;
         }
         if let Stage::ConnectingUnix(..) = conn.stage {
-            self.retry_unix_connect(key);
+            self.retry_unix_connect(cx, key);
             return;
         }
         if matches!(conn.stage, Stage::Waiting) {
-            return self.client_hold_expired(key);
+            return cx.effects.push_back(Effect::HoldExpired(key));
         }
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-            return self.proxy_deadline_expired(key);
+            let expired = Effect::Handshake(key, HandshakeEvent::Deadline);
+            return cx.effects.push_back(expired);
         }
-        if self.check_broken(key) {
+        if self.check_broken(cx, key) {
             return;
         }
         let over = std::io::Error::from(std::io::ErrorKind::TimedOut);
-        self.conn_failed(key, "timed out", &over);
+        self.conn_failed(cx, key, "timed out", &over);
     }
 }

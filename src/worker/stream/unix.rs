@@ -13,15 +13,18 @@ use crate::io::{net, unix};
 use crate::limits::SWEEP_MILLIS;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::NO_ADDRESS;
-use crate::worker::ingress::access::Incoming;
+use crate::worker::context::Cx;
+use crate::worker::message::Incoming;
+use crate::worker::stream::Streams;
 use crate::worker::stream::conn::Stage;
-use crate::worker::tunnel::link_io::is_again;
-use crate::worker::{Key, Worker};
+use crate::worker::stream::tunnel::is_again;
+use crate::worker::table::Key;
 
-impl<D: Driver> Worker<D> {
+impl Streams {
     /// Opens an exit to a Unix socket.
-    pub(in crate::worker) fn open_unix_exit(
+    pub(super) fn open_unix_exit<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         incoming: &Incoming,
         limit_guard: Option<LimitGuard>,
         header: Option<Vec<u8>>,
@@ -29,15 +32,15 @@ impl<D: Driver> Worker<D> {
     ) {
         let client = incoming.client.unwrap_or(NO_ADDRESS);
         debug!(%client, path = %path.display(), "exit");
-        let connect = self.cx.plan.timeouts_of(incoming.exit).connect;
-        let until = connect.map(|connect| self.cx.now.after(connect));
+        let connect = cx.plan.timeouts_of(incoming.exit).connect;
+        let until = connect.map(|connect| cx.now.after(connect));
         let stage = Stage::ConnectingUnix(path, until);
-        let Some(key) = self.begin_exit(incoming, limit_guard, header, stage) else { return };
-        self.retry_unix_connect(key);
+        let Some(key) = self.begin_exit(cx, incoming, limit_guard, header, stage) else { return };
+        self.retry_unix_connect(cx, key);
     }
 
     /// Tries to connect to the Unix socket of an exit.
-    pub(in crate::worker) fn retry_unix_connect(&mut self, key: Key) {
+    pub(super) fn retry_unix_connect<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Stage::ConnectingUnix(path, until) = &conn.stage else { return };
         let connected = unix::connect(path).and_then(|socket| {
@@ -47,11 +50,11 @@ impl<D: Driver> Worker<D> {
         match connected {
             Ok(socket) => {
                 conn.fd = Some(Rc::new(socket));
-                self.exit_reached(key);
+                self.exit_reached(cx, key);
             }
-            Err(error) if is_again(&error) && until.is_none_or(|until| self.cx.now < until) => {
-                let again = self.cx.now.after(Duration::from_millis(SWEEP_MILLIS));
-                self.set_deadline(key, Some(again));
+            Err(error) if is_again(&error) && until.is_none_or(|until| cx.now < until) => {
+                let again = cx.now.after(Duration::from_millis(SWEEP_MILLIS));
+                self.set_deadline(cx, key, Some(again));
             }
             Err(error) => {
                 let why = match is_again(&error) {
@@ -59,7 +62,7 @@ impl<D: Driver> Worker<D> {
                     false => error.to_string(),
                 };
                 let reason = format!("unix:{}: {why}", path.display());
-                self.exit_unreachable(key, &reason);
+                self.exit_unreachable(cx, key, &reason);
             }
         }
     }

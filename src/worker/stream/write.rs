@@ -2,7 +2,7 @@
 //!
 //! Payload is sent from the buffer that received it, without waiting. What the socket does not
 //! accept is copied into pool buffers, so that a slow reader never holds the link's buffers, and is
-//! sent when there is room. Payload in pipes is written by [`crate::worker::tunnel::splice`].
+//! sent when there is room. Payload in pipes is written by [`crate::worker::stream::tunnel::splice`].
 
 use std::io;
 
@@ -13,18 +13,20 @@ use crate::io::direct;
 use crate::io::driver::{Driver, Gather, SendWait};
 use crate::io::net;
 use crate::limits::LOCAL_PARTS;
+use crate::worker::context::Cx;
 use crate::worker::log_limit::Class;
 use crate::worker::payload_queue::Piece;
+use crate::worker::stream::Streams;
 use crate::worker::stream::conn::Stage;
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::{Key, Worker};
 
-impl<D: Driver> Worker<D> {
+impl Streams {
     /// Delivers payload from the link to a local socket.
     #[inline]
-    pub(in crate::worker) fn deliver(&mut self, key: Key, chunk: Chunk) {
+    pub(super) fn deliver<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, chunk: Chunk) {
         let Some(conn) = self.conns.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         if conn.broken.is_some() {
@@ -35,11 +37,11 @@ impl<D: Driver> Worker<D> {
         let waits = conn.stalled || conn.waiting || !matches!(conn.stage, Stage::Open);
         if waits {
             if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-                return self.on_client_data(key, &chunk);
+                return self.hold_client_data(cx, key, &chunk);
             }
             // A slow reader, or an exit still connecting: the link needs its buffer back.
-            if !self.cx.buffers.spill(&chunk, &mut conn.spill, &mut conn.output) {
-                self.out_of_buffers(key);
+            if !cx.buffers.spill(&chunk, &mut conn.spill, &mut conn.output) {
+                self.out_of_buffers(cx, key);
                 return;
             }
         } else {
@@ -48,7 +50,7 @@ impl<D: Driver> Worker<D> {
         self.conns.mark(key);
     }
 
-    pub(in crate::worker) fn deliver_urgent(&mut self, key: Key, bytes: &[u8]) {
+    pub(super) fn deliver_urgent<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match (&conn.stage, &conn.fd, bytes.last()) {
             // TCP keeps only the last urgent byte, and so does the worker until the server is
@@ -56,7 +58,7 @@ impl<D: Driver> Worker<D> {
             (Stage::ResolvingName | Stage::Dialing(_), _, Some(&byte)) => conn.urgent = Some(byte),
             (Stage::Open, Some(fd), Some(&byte)) => {
                 if let Err(error) = net::send_urgent(fd, byte) {
-                    self.break_conn(key, Some(&error));
+                    self.break_conn(cx, key, Some(&error));
                 }
             }
             _ => {}
@@ -64,21 +66,21 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Flushes every marked connection.
-    pub(in crate::worker) fn write_conns(&mut self) {
+    pub(in crate::worker) fn write_conns<D: Driver>(&mut self, cx: &mut Cx<D>) {
         let mut at = 0;
         while at < self.conns.dirty.len() {
             let key = self.conns.dirty[at];
             at += 1;
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.dirty = false;
-                self.write_conn(key);
+                self.write_conn(cx, key);
             }
         }
         self.conns.dirty.clear();
     }
 
     /// Writes output, or completes a shutdown when none is left.
-    pub(in crate::worker) fn write_conn(&mut self, key: Key) {
+    pub(super) fn write_conn<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let Some(fd) = &conn.fd else { return };
@@ -86,16 +88,16 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             if conn.output.is_empty() {
-                self.output_done(key);
+                self.output_done(cx, key);
                 return;
             }
             if conn.output.begins_in_pipe() {
-                if !self.pipe_to_socket(key) {
+                if !self.pipe_to_socket(cx, key) {
                     return;
                 }
                 continue;
             }
-            let mut gather = self.cx.buffers.take_gather();
+            let mut gather = cx.buffers.take_gather();
             while gather.parts() < LOCAL_PARTS {
                 let Some(chunk) = conn.output.pop_chunk() else { break };
                 gather.push(chunk);
@@ -103,63 +105,70 @@ impl<D: Driver> Worker<D> {
             if conn.stalled || !conn.output.begins_in_pipe() {
                 conn.sending = true;
                 let wait = if conn.stalled { SendWait::Yes } else { SendWait::No };
-                self.cx.driver.send(fd, gather, wait, Kind::ConnSend.of(key));
+                cx.driver.send(fd, gather, wait, Kind::ConnSend.of(key));
                 return;
             }
             // Spliced data follows; this is sent with `MSG_MORE`.
-            self.cx.counters.direct_sends += 1;
+            cx.counters.direct_sends += 1;
             let result = direct::send(fd, &mut gather, true);
             let all = result.as_ref().is_ok_and(|&bytes| bytes == gather.len_bytes());
-            self.conn_sent(key, result, gather);
+            self.conn_sent(cx, key, result, gather);
             if !all {
-                self.wait_for_room(key);
+                self.wait_for_room(cx, key);
             }
         }
     }
 
     /// A socket in bulk has not accepted everything: polls it for room. Payload that arrives
     /// meanwhile still goes into its pipe.
-    pub(in crate::worker) fn wait_for_room(&mut self, key: Key) {
+    pub(super) fn wait_for_room<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(fd) = &conn.fd else { return };
         conn.stalled = false;
         conn.waiting = true;
         conn.sending = true;
-        self.cx.driver.poll(fd, libc::POLLOUT as u32, false, Kind::ConnWritable.of(key));
+        cx.driver.poll(fd, libc::POLLOUT as u32, false, Kind::ConnWritable.of(key));
     }
 
-    pub(in crate::worker) fn conn_sent(
+    pub(in crate::worker) fn conn_sent<D: Driver>(
         &mut self,
+        cx: &mut Cx<D>,
         key: Key,
         result: io::Result<usize>,
         gather: Box<Gather>,
     ) {
         let conn = self.conns.get_mut(key);
         let end_doubtful = conn.is_some_and(|conn| std::mem::take(&mut conn.end_doubtful));
-        self.finish_send(key, result, gather);
+        self.finish_send(cx, key, result, gather);
         if end_doubtful {
-            self.read_conn(key);
+            self.read_conn(cx, key);
         }
     }
 
-    fn finish_send(&mut self, key: Key, result: io::Result<usize>, mut gather: Box<Gather>) {
-        let now = self.cx.now;
+    fn finish_send<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        result: io::Result<usize>,
+        mut gather: Box<Gather>,
+    ) {
+        let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else {
-            self.cx.buffers.give_back(gather);
-            self.cx.counters.stale += 1;
+            cx.buffers.give_back(gather);
+            cx.counters.stale += 1;
             return;
         };
         conn.sending = false;
         if conn.fd.is_none() {
             // The socket was closed meanwhile, and the session knows.
-            return self.cx.buffers.give_back(gather);
+            return cx.buffers.give_back(gather);
         }
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => 0,
             Err(error) => {
-                self.cx.buffers.give_back(gather);
-                return self.writing_failed(key, &error);
+                cx.buffers.give_back(gather);
+                return self.writing_failed(cx, key, &error);
             }
         };
         gather.advance(bytes);
@@ -167,9 +176,9 @@ impl<D: Driver> Worker<D> {
         let (tunnel, stream, mixed) = (conn.tunnel, conn.stream, conn.own_bytes > 0);
         let mut kept = true;
         if !gather.is_empty() {
-            kept = self.put_back(key, &mut gather);
+            kept = self.put_back(cx, key, &mut gather);
         }
-        self.cx.buffers.give_back(gather);
+        cx.buffers.give_back(gather);
         let taken = if mixed { self.delivered_part(key, bytes as u64) } else { bytes as u64 };
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
             tunnel.session_mut().consumed(stream, taken, now);
@@ -178,13 +187,13 @@ impl<D: Driver> Worker<D> {
         if kept {
             self.conns.mark(key);
         } else {
-            self.out_of_buffers(key);
+            self.out_of_buffers(cx, key);
         }
     }
 
     /// Returns what the socket has not accepted to the front of the output, and copies all output
     /// into pool buffers. `false`: the pool is exhausted.
-    fn put_back(&mut self, key: Key, gather: &mut Gather) -> bool {
+    fn put_back<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, gather: &mut Gather) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return true };
         if conn.stalled {
             // All of it is in pool buffers already.
@@ -195,7 +204,7 @@ impl<D: Driver> Worker<D> {
         }
         conn.stalled = true;
         let newer = conn.output.take_queue();
-        let (buffers, spill, output) = (&self.cx.buffers, &mut conn.spill, &mut conn.output);
+        let (buffers, spill, output) = (&cx.buffers, &mut conn.spill, &mut conn.output);
         let mut keep = |chunk: Chunk| buffers.spill(&chunk, spill, output);
         if !gather.drain().all(&mut keep) {
             return false;
@@ -209,27 +218,35 @@ impl<D: Driver> Worker<D> {
         })
     }
 
-    pub(in crate::worker) fn out_of_buffers(&mut self, key: Key) {
-        self.cx.counters.spill_exhausted += 1;
-        if self.cx.may_log(Class::Shortage)
+    pub(super) fn out_of_buffers<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        cx.counters.spill_exhausted += 1;
+        if cx.may_log(Class::Shortage)
             && let Some(conn) = self.conns.get(key)
         {
-            let free_buffers = self.cx.buffers.free_buffers();
+            let free_buffers = cx.buffers.free_buffers();
             warn!(client = %conn.client, free_buffers, "slow readers use up the buffers: stream reset");
         }
-        self.conn_failed(key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
+        self.conn_failed(cx, key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
+    }
+
+    /// Writing to the socket of a stream has failed.
+    fn writing_failed<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
+        match self.conns.get(key).map(|conn| &conn.stage) {
+            Some(Stage::ProxyHandshake(_)) => self.writing_server_failed(cx, key, error),
+            _ => self.break_conn(cx, key, Some(error)),
+        }
     }
 
     /// All output is written: performs the pending shutdown.
-    fn output_done(&mut self, key: Key) {
+    fn output_done<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let linger = self.cx.plan.timeouts_of(conn.exit).linger;
-        let linger = linger.map(|linger| self.cx.now.after(linger));
+        let linger = cx.plan.timeouts_of(conn.exit).linger;
+        let linger = linger.map(|linger| cx.now.after(linger));
         debug_assert!(conn.output_is_empty());
         conn.stalled = false;
         conn.spill = None;
         match conn.stage {
-            Stage::Flushing { then_reset: true } => self.reset_after_output(key),
+            Stage::Flushing { then_reset: true } => self.reset_after_output(cx, key),
             Stage::Settling => {}
             Stage::Flushing { then_reset: false } if conn.read_ended => self.close_conn(key),
             Stage::Flushing { then_reset: false } => {
@@ -238,8 +255,8 @@ impl<D: Driver> Worker<D> {
                 }
                 conn.stage = Stage::Lingering;
                 conn.end_after_output = false;
-                self.set_deadline(key, linger);
-                self.read_conn(key);
+                self.set_deadline(cx, key, linger);
+                self.read_conn(cx, key);
             }
             _ => {
                 if std::mem::take(&mut conn.end_after_output)
@@ -248,7 +265,7 @@ impl<D: Driver> Worker<D> {
                     net::shut_down_write(fd);
                 }
                 if matches!(conn.stage, Stage::ProxyHandshake(_)) {
-                    self.pass_held_data(key);
+                    self.server_has_room(cx, key);
                 }
             }
         }

@@ -2,28 +2,32 @@
 //! the connector and from [`crate::worker::ingress`].
 
 use std::io;
+use std::time::SystemTime;
 
 use tracing::{debug, info, warn};
 
-use crate::cli::plan::Bulk;
+use crate::cli::plan::{Bulk, Plan};
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
-use crate::limits::KEEPALIVE_INTERVALS;
+use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, WINDOW_BYTES};
 use crate::session::{Session, SessionConfig, TunnelError};
+use crate::wire::v03::{Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
+use crate::worker::context::{Cx, Drain, Effect};
+use crate::worker::counts;
 use crate::worker::log_limit::Class;
-use crate::worker::purpose::Purpose;
+use crate::worker::stream::Streams;
+use crate::worker::stream::tunnel::Tunnel;
+use crate::worker::stream::tunnel::lane::{Lane, Transform};
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::Tunnel;
-use crate::worker::tunnel::lane::{Lane, Transform};
-use crate::worker::{Drain, Key, Worker, counts};
 
-impl<D: Driver> Worker<D> {
+impl Streams {
     /// Runs the timers of sessions and transforms that are due.
-    pub(in crate::worker) fn tunnels_on_time(&mut self) {
-        let mut due = std::mem::take(&mut self.cx.scratch);
-        let now = self.cx.now;
+    pub(in crate::worker) fn tunnels_on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        let mut due = std::mem::take(&mut cx.scratch);
+        let now = cx.now;
         due.extend(
             self.tunnels
                 .iter()
@@ -33,30 +37,34 @@ impl<D: Driver> Worker<D> {
         for key in due.drain(..) {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
             if let Err(error) = tunnel.lane.transform.on_time(now) {
-                self.drop_tunnel(key, &error.to_string());
+                self.drop_tunnel(cx, key, &error.to_string());
                 continue;
             }
             match tunnel.session_mut().on_time(now) {
                 Ok(()) => self.tunnels.mark(key),
                 Err(error) => {
                     let reason = self.explain(&error);
-                    self.drop_tunnel(key, &reason);
+                    self.drop_tunnel(cx, key, &reason);
                 }
             }
         }
         // Put back only now: dropping a tunnel uses the scratch list itself.
-        self.cx.scratch = due;
+        cx.scratch = due;
     }
 
     /// Begins a tunnel over an established link. `None`: too many tunnels.
-    pub(in crate::worker) fn begin_tunnel(&mut self, link: Link) -> Option<Key> {
-        let dead_after = self.cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
-        link.set_up(&self.cx.congestion, dead_after);
-        let transform = Transform::of(&link, self.cx.now);
+    pub(in crate::worker) fn begin_tunnel<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        link: Link,
+    ) -> Option<Key> {
+        let dead_after = cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
+        link.set_up(&cx.congestion, dead_after);
+        let transform = Transform::of(&link, cx.now);
         let mut config = SessionConfig {
             awaits_peer: link.may_await_peer(),
             answer_suffices: link.has_no_end(),
-            ..self.session_config()
+            ..session_config(&cx.plan)
         };
         if let Some(frame_bytes_max) = transform.frame_bytes_max() {
             config.frame_bytes_max = frame_bytes_max;
@@ -65,20 +73,21 @@ impl<D: Driver> Worker<D> {
             }
         }
         let newest = config.offer.map_or(0, |offer| offer.newest);
-        let session = Session::new(config, self.cx.now);
-        let copy_only = self.cx.plan.soxconf.bulk == Bulk::Copy;
+        let session = Session::new(config, cx.now);
+        let copy_only = cx.plan.soxconf.bulk == Bulk::Copy;
         let decoder = Decoder::new(newest);
         let tunnel = Tunnel {
-            lane: Lane::new(link, transform, decoder, copy_only, self.cx.now),
+            lane: Lane::new(link, transform, decoder, copy_only, cx.now),
             session,
             packed: None,
             dirty: false,
-            began: self.cx.now,
+            began: cx.now,
             heard: false,
+            deferred: None,
             ended_in_order: false,
         };
         let Some(key) = self.tunnels.table.insert(tunnel) else {
-            if self.cx.may_log(Class::Stranger) {
+            if cx.may_log(Class::Stranger) {
                 warn!("persistent connection refused: too many are open");
             }
             return None;
@@ -86,50 +95,60 @@ impl<D: Driver> Worker<D> {
         if let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) {
             debug!(peer = %link, "persistent connection");
             if let Some(output) = link.lone_output() {
-                self.cx.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
+                cx.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
             }
         }
-        self.read_link(key);
+        self.read_link(cx, key);
         self.tunnels.mark(key);
         Some(key)
     }
 
     /// The peer no longer reads the link.
-    pub(in crate::worker) fn link_broken(&mut self, key: Key, events: io::Result<u32>) {
+    pub(in crate::worker) fn link_broken<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        events: io::Result<u32>,
+    ) {
         let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) else { return };
         // If the peer is gone in both directions, the input reports it after the remaining data.
         if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
-            self.drop_tunnel(key, "the peer reads no more");
+            self.drop_tunnel(cx, key, "the peer reads no more");
         }
     }
 
     /// The peer has closed its side of the link.
-    pub(in crate::worker) fn link_ended(&mut self, key: Key) {
+    pub(in crate::worker::stream) fn link_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
         tunnel.ended_in_order = in_order;
         if let Some(connector) = &mut self.connector {
             connector.tunnel_ended(in_order);
         }
-        self.drop_tunnel(key, "the peer closed the connection");
+        self.drop_tunnel(cx, key, "the peer closed the connection");
     }
 
     /// Ends a tunnel and resets its streams.
-    pub(in crate::worker) fn drop_tunnel(&mut self, key: Key, reason: &str) {
+    pub(in crate::worker) fn drop_tunnel<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        reason: &str,
+    ) {
         let Some(tunnel) = self.tunnels.table.remove(key) else { return };
         let was_up = tunnel.session.is_up();
-        self.log_end(&tunnel, reason);
+        self.log_end(cx, &tunnel, reason);
         let counters = tunnel.session.counters();
         counts::log_tunnel_counts(counters);
-        self.cx.counters.past_bytes_in += counters.payload_bytes_in;
-        self.cx.counters.past_bytes_out += counters.payload_bytes_out;
+        cx.counters.past_bytes_in += counters.payload_bytes_in;
+        cx.counters.past_bytes_out += counters.payload_bytes_out;
         tunnel.lane.link.shut_down();
-        self.cx.driver.cancel_all(tunnel.lane.link.input());
+        cx.driver.cancel_all(tunnel.lane.link.input());
         if let Some(output) = tunnel.lane.link.lone_output() {
-            self.cx.driver.cancel_all(output);
+            cx.driver.cancel_all(output);
         }
-        self.withdraw(key);
-        let mut orphans = std::mem::take(&mut self.cx.scratch);
+        self.withdraw(cx, key);
+        let mut orphans = std::mem::take(&mut cx.scratch);
         orphans.extend(
             self.conns
                 .iter()
@@ -137,23 +156,27 @@ impl<D: Driver> Worker<D> {
                 .map(|(key, _)| key),
         );
         for conn in orphans.drain(..) {
-            self.reset_conn(conn);
+            self.reset_conn(cx, conn);
         }
-        self.cx.scratch = orphans;
-        self.datagrams.forget_flows_of(&mut self.cx, key);
-        if self.drain == Drain::No
+        cx.scratch = orphans;
+        cx.effects.push_back(Effect::TunnelGone(key));
+        if cx.drain == Drain::No
             && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
         {
-            connector.redial(&mut self.cx, was_up.then_some(tunnel.began));
+            connector.redial(cx, was_up.then_some(tunnel.began));
         }
-        self.begin_loopback();
+        self.begin_loopback(cx);
     }
 
     /// Begins the tunnel of the connector's new link.
-    pub(in crate::worker) fn begin_connector_tunnel(&mut self, link: Link) {
-        let tunnel = self.begin_tunnel(link);
+    pub(in crate::worker) fn begin_connector_tunnel<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        link: Link,
+    ) {
+        let tunnel = self.begin_tunnel(cx, link);
         if let Some(connector) = &mut self.connector {
-            connector.tunnel_begun(&mut self.cx, tunnel);
+            connector.tunnel_begun(cx, tunnel);
         }
     }
 
@@ -170,24 +193,24 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Withdraws a tunnel from new clients. If it was the last one, clients wait from now on.
-    fn withdraw(&mut self, key: Key) {
+    fn withdraw<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let before = self.tunnels.up.len();
         self.tunnels.up.retain(|&up| up != key);
         if self.tunnels.up.is_empty() && before > 0 {
-            self.hold_clients();
+            cx.effects.push_back(Effect::HoldClients);
         }
     }
 
     /// Logs the end of a tunnel, within the rate limit and only if it is news.
-    fn log_end(&mut self, tunnel: &Tunnel, reason: &str) {
+    fn log_end<D: Driver>(&mut self, cx: &mut Cx<D>, tunnel: &Tunnel, reason: &str) {
         let (peer, session) = (&tunnel.lane.link, &tunnel.session);
         let streams = session.stream_count();
-        if matches!(self.drain, Drain::Leaving(_)) {
+        if matches!(cx.drain, Drain::Leaving(_)) {
             debug!(%peer, reason, "tunnel closed");
         } else if session.is_up() {
             // An original cannot announce that it leaves: it closes when it is done.
             let announced = session.peer_is_leaving() || session.protocol() == Protocol::V03;
-            if !self.cx.may_log(Class::Tunnel) {
+            if !cx.may_log(Class::Tunnel) {
                 debug!(%peer, reason, streams, "tunnel down");
             } else if announced && tunnel.ended_in_order {
                 info!(%peer, reason, streams, "tunnel down");
@@ -195,35 +218,39 @@ impl<D: Driver> Worker<D> {
                 warn!(%peer, reason, streams, "tunnel down");
             }
         } else if let Some(connector) = &mut self.connector {
-            if connector.fails_as_before(reason) || !self.cx.may_log(Class::Tunnel) {
+            if connector.fails_as_before(reason) || !cx.may_log(Class::Tunnel) {
                 debug!(%peer, reason, "tunnel did not come up");
             } else {
                 warn!(%peer, reason, "tunnel did not come up");
             }
         } else if !tunnel.heard && net::peer_has_ended(tunnel.lane.link.input()) {
             // Health checks do this.
-            self.cx.count_silent();
+            cx.count_silent();
             debug!(%peer, reason, "tunnel did not come up");
-        } else if self.cx.may_log(Class::Stranger) {
+        } else if cx.may_log(Class::Stranger) {
             warn!(%peer, reason, "tunnel did not come up");
         } else {
             debug!(%peer, reason, "tunnel did not come up");
         }
     }
 
-    /// The hello is done: streams may begin.
-    pub(in crate::worker) fn tunnel_up(&mut self, key: Key, ours: bool, protocol: Protocol) {
-        if let Err(reason) = self.count_service(Purpose::Receptor) {
-            return self.drop_tunnel(key, &reason);
-        }
-        let loopback = self.is_loopback();
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+    /// The hello is done: streams may begin. Returns whether clients can use it. `has_entrances`:
+    /// whether there are any whose clients would.
+    pub(in crate::worker) fn tunnel_up<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        (ours, protocol): (bool, Protocol),
+        has_entrances: bool,
+    ) -> bool {
+        let loopback = cx.is_loopback();
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let peer_kind = if ours { "sockmux-uring" } else { "original" };
         let protocol = match protocol {
             Protocol::V03 => "0.3",
             Protocol::V1 => "1",
         };
-        if !loopback && self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
+        if !loopback && cx.log_limit.allow(Class::Tunnel, cx.now) {
             info!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
         } else {
             debug!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
@@ -231,25 +258,26 @@ impl<D: Driver> Worker<D> {
         if let Some(connector) = &mut self.connector {
             connector.tunnel_up();
         }
-        if self.drain != Drain::No {
+        if cx.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
         if loopback && !self.tunnels.up.is_empty() {
             // Both ends of the loopback come up here; clients need one of them, and there is no
             // other peer to try.
-            return;
+            return false;
         }
-        self.warn_takeover(key);
+        if has_entrances {
+            self.warn_takeover(cx, key);
+        }
         self.tunnels.up.push(key);
-        self.start_accepting(Purpose::Entrance);
-        self.serve_waiting_clients();
+        true
     }
 
     /// Warns that clients now use a newer tunnel: anyone who can connect here can take over the
     /// clients, so the owner must know.
-    fn warn_takeover(&mut self, newest: Key) {
+    fn warn_takeover<D: Driver>(&mut self, cx: &mut Cx<D>, newest: Key) {
         let Some(&before) = self.tunnels.up.last() else { return };
-        if !self.has_entrances() || !self.cx.may_log(Class::Tunnel) {
+        if !cx.may_log(Class::Tunnel) {
             return;
         }
         let name = |key| {
@@ -265,26 +293,21 @@ impl<D: Driver> Worker<D> {
         );
     }
 
-    /// Whether there are entrances whose streams use a tunnel.
-    fn has_entrances(&self) -> bool {
-        self.ingress.has_entrances() || self.datagrams.has_entrances()
-    }
-
     /// The peer takes no new streams. Clients use another tunnel or wait for one; this tunnel stays
     /// until its streams end.
-    pub(in crate::worker) fn tunnel_leaves(&mut self, key: Key) {
-        let loopback = self.is_loopback();
+    pub(in crate::worker::stream) fn tunnel_leaves<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let loopback = cx.is_loopback();
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let streams = tunnel.session.stream_count();
-        if !loopback && self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
+        if !loopback && cx.log_limit.allow(Class::Tunnel, cx.now) {
             info!(peer = %tunnel.lane.link, streams, "the peer is going away");
         }
         let began = tunnel.began;
-        self.withdraw(key);
-        if self.drain == Drain::No
+        self.withdraw(cx, key);
+        if cx.drain == Drain::No
             && let Some(connector) = &mut self.connector
         {
-            connector.dial_next(&mut self.cx, key, began);
+            connector.dial_next(cx, key, began);
         }
     }
 
@@ -299,5 +322,31 @@ impl<D: Driver> Worker<D> {
                 self.tunnels.mark(key);
             }
         }
+    }
+}
+
+/// The configuration of a new session.
+fn session_config(plan: &Plan) -> SessionConfig {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let micros = since_1970.map_or(0, |time| time.as_micros() as u64);
+    SessionConfig {
+        hello_text: hello_text(micros, &net::hostname()),
+        packet_bytes: plan.soxconf.packet_bytes,
+        first_data: plan.soxconf.first_data,
+        frame_bytes_max: FRAME_BYTES,
+        offer: Some(Offer {
+            newest: plan.soxconf.newest_protocol,
+            half_close: true,
+            datagrams: true,
+            checked_line: false,
+            ports: true,
+            window_bytes: WINDOW_BYTES,
+            streams_max: STREAMS_MAX,
+        }),
+        hello_timeout: plan.timeouts.hello,
+        awaits_peer: false,
+        answer_suffices: false,
+        keepalive: plan.timeouts.keepalive,
+        linger: plan.timeouts.linger,
     }
 }

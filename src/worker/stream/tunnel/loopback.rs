@@ -17,37 +17,33 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use crate::cli::plan::LinkPlan;
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::limits::JOIN_MILLIS;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, Rest};
+use crate::worker::context::{Cx, Drain, Effect};
+use crate::worker::stream::Streams;
 use crate::worker::stream::conn::{Conn, Reading, Stage};
+use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
-use crate::worker::{Drain, Key, Worker};
 
 /// Name of the peer in the log.
 const NAME: &str = "this process";
 
 /// State of the loopback and of streams about to leave it.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Loopback {
+pub(in crate::worker::stream) struct Loopback {
     /// Exits whose stream is to be joined with its client, each with a deadline.
     joining: Vec<(Key, Moment)>,
     /// When to retry creating the loopback.
     again_at: Option<Moment>,
 }
 
-impl<D: Driver> Worker<D> {
-    /// Whether this process is its own peer.
-    pub(in crate::worker) fn is_loopback(&self) -> bool {
-        self.cx.plan.link == LinkPlan::Loopback
-    }
-
+impl Streams {
     /// Creates the two tunnels if the plan has proxies only; again if they break.
-    pub(in crate::worker) fn begin_loopback(&mut self) {
-        if !self.is_loopback() || self.drain != Drain::No || self.tunnels.len() > 0 {
+    pub(in crate::worker) fn begin_loopback<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        if !cx.is_loopback() || cx.drain != Drain::No || self.tunnels.len() > 0 {
             return;
         }
         let pair = UnixStream::pair().and_then(|(one, other)| {
@@ -59,14 +55,13 @@ impl<D: Driver> Worker<D> {
             Ok(ends) => {
                 for end in ends {
                     let link = Link::socket(Rc::new(OwnedFd::from(end)), NAME.to_owned());
-                    self.begin_tunnel(link);
+                    self.begin_tunnel(cx, link);
                 }
             }
             // Descriptors are exhausted; those of the broken tunnels are about to be closed.
             Err(error) => {
                 warn!(%error, "cannot join this process with itself");
-                self.loopback.again_at =
-                    Some(self.cx.now.after(Duration::from_millis(JOIN_MILLIS)));
+                self.loopback.again_at = Some(cx.now.after(Duration::from_millis(JOIN_MILLIS)));
             }
         }
     }
@@ -77,46 +72,53 @@ impl<D: Driver> Worker<D> {
         joining.chain(self.loopback.again_at).min()
     }
 
-    /// Joins clients with servers whose streams are quiescent.
-    pub(in crate::worker) fn join_quiescent(&mut self) {
-        if self.loopback.again_at.is_some_and(|at| at <= self.cx.now) {
+    /// Joins clients with servers whose streams are quiescent, as long as there is room for pairs.
+    pub(in crate::worker) fn join_quiescent<D: Driver>(&mut self, cx: &mut Cx<D>, mut room: usize) {
+        if self.loopback.again_at.is_some_and(|at| at <= cx.now) {
             self.loopback.again_at = None;
-            self.begin_loopback();
+            self.begin_loopback(cx);
         }
         let mut at = 0;
         while let Some(&(key, until)) = self.loopback.joining.get(at) {
             match self.client_of(key) {
                 Some(client) if self.has_ended(client) || self.has_ended(key) => {
                     self.loopback.joining.swap_remove(at);
-                    self.keep_in_tunnel(client, key);
+                    self.keep_in_tunnel(cx, client, key);
                 }
                 Some(client) if self.is_quiescent(client, key) => {
                     self.loopback.joining.swap_remove(at);
-                    self.join(client, key);
+                    if room == 0 {
+                        self.keep_in_tunnel(cx, client, key);
+                        continue;
+                    }
+                    room -= 1;
+                    self.join(cx, client, key);
                 }
-                Some(client) if until <= self.cx.now => {
+                Some(client) if until <= cx.now => {
                     self.loopback.joining.swap_remove(at);
-                    self.keep_in_tunnel(client, key);
+                    self.keep_in_tunnel(cx, client, key);
                 }
                 Some(client) => {
-                    self.pause_reading(client);
+                    self.pause_reading(cx, client);
                     at += 1;
                 }
                 None => {
                     self.loopback.joining.swap_remove(at);
-                    self.resume_reading(key);
+                    self.resume_reading(cx, key);
                 }
             }
         }
     }
 
     /// The proxy handshake of a stream is done: joins it with its server once it is quiescent.
-    pub(in crate::worker) fn join_when_quiescent(&mut self, key: Key) {
-        if self.is_loopback() && self.conns.get(key).is_some_and(|l| l.stream.is_some()) {
-            self.pause_reading(key);
-            self.loopback
-                .joining
-                .push((key, self.cx.now.after(Duration::from_millis(JOIN_MILLIS))));
+    pub(in crate::worker::stream) fn join_when_quiescent<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+    ) {
+        if cx.is_loopback() && self.conns.get(key).is_some_and(|l| l.stream.is_some()) {
+            self.pause_reading(cx, key);
+            self.loopback.joining.push((key, cx.now.after(Duration::from_millis(JOIN_MILLIS))));
         }
     }
 
@@ -168,33 +170,30 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Stops reading the socket.
-    fn pause_reading(&mut self, key: Key) {
+    fn pause_reading<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.joining = true;
-            conn.reading.cancel(&mut self.cx.driver);
+            conn.reading.cancel(&mut cx.driver);
         }
     }
 
-    fn resume_reading(&mut self, key: Key) {
+    fn resume_reading<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.joining = false;
-            self.read_conn(key);
+            self.read_conn(cx, key);
         }
     }
 
-    fn keep_in_tunnel(&mut self, client: Key, exit: Key) {
+    fn keep_in_tunnel<D: Driver>(&mut self, cx: &mut Cx<D>, client: Key, exit: Key) {
         debug!("a stream stays in the tunnel");
-        self.resume_reading(client);
-        self.resume_reading(exit);
+        self.resume_reading(cx, client);
+        self.resume_reading(cx, exit);
     }
 
     /// Takes a stream out of the tunnels and turns its client and server into a pair.
-    fn join(&mut self, client: Key, exit: Key) {
-        let now = self.cx.now;
-        if self.relay.is_full() {
-            return self.keep_in_tunnel(client, exit);
-        }
-        self.close_asked_of(client);
+    fn join<D: Driver>(&mut self, cx: &mut Cx<D>, client: Key, exit: Key) {
+        let now = cx.now;
+        cx.effects.push_back(Effect::StreamOver(client));
         let (Some(client), Some(exit)) = (self.conns.remove(client), self.conns.remove(exit))
         else {
             return;
@@ -208,9 +207,10 @@ impl<D: Driver> Worker<D> {
         let (Some(client_fd), Some(server)) = (client.fd, exit.fd) else { return };
         for fd in [&client_fd, &server] {
             // Only polls are in flight, and their results no longer matter.
-            self.cx.driver.cancel_all(fd);
+            cx.driver.cancel_all(fd);
         }
         let limit_guard = LimitGuard::both(client.limit_guard, exit.limit_guard);
-        self.relay.join(&mut self.cx, client.client.address(), (client_fd, server), limit_guard);
+        let (client, ends) = (client.client.address(), (client_fd, server));
+        cx.effects.push_back(Effect::Pair { client, ends, limit_guard });
     }
 }

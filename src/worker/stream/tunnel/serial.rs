@@ -1,5 +1,5 @@
 //! Tunnels over a serial line: [`crate::serial_line`] is the transform between session and device.
-//! [`super::link_io`] calls this module for such lanes.
+//! [`super::link_write`] calls this module for such lanes.
 //!
 //! The device is slow, so nothing may queue in front of it. The session is asked for one frame at a
 //! time, and only when the line accepts it at once; the most urgent frame is therefore always next.
@@ -12,11 +12,13 @@ use crate::io::driver::{Driver, Fd};
 use crate::limits::{AHEAD_BYTES_MAX, CONTROL_BACKLOG};
 use crate::serial_line::{LineConfig, LineError, LineMode, LineProtocol};
 use crate::session::Moment;
+use crate::worker::context::{Cx, Drain};
 use crate::worker::counts::log_line_counts;
 use crate::worker::log_limit::Class;
+use crate::worker::stream::tunnel::lane::Lack;
+use crate::worker::stream::{Flows, Streams};
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::lane::Lack;
-use crate::worker::{Drain, Key, Worker};
 
 /// The line of one tunnel and the data in transit through it.
 #[derive(Debug)]
@@ -33,7 +35,11 @@ pub(super) struct SerialLine {
 
 impl SerialLine {
     /// A line that was just opened, with this capacity.
-    pub(in crate::worker) fn new(bytes_per_second: u32, checked: bool, now: Moment) -> SerialLine {
+    pub(in crate::worker::stream) fn new(
+        bytes_per_second: u32,
+        checked: bool,
+        now: Moment,
+    ) -> SerialLine {
         let config = LineConfig { bytes_per_second, incarnation: fastrand::u32(1..), checked };
         SerialLine {
             line: LineProtocol::new(config, now),
@@ -45,28 +51,28 @@ impl SerialLine {
     }
 
     /// Maximum stream bytes in a frame of the session.
-    pub(in crate::worker) fn frame_bytes(&self) -> u64 {
+    pub(in crate::worker::stream) fn frame_bytes(&self) -> u64 {
         self.line.frame_bytes() as u64
     }
 
     /// When [`SerialLine::on_time`] is due.
-    pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
+    pub(in crate::worker::stream) fn next_timeout(&self) -> Option<Moment> {
         self.line.next_timeout()
     }
 
     /// Advances the clock; writes nothing.
-    pub(in crate::worker) fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
+    pub(in crate::worker::stream) fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
         self.line.on_time(now)
     }
 
     /// Whether the line is read regardless of the session's backlog. Input includes
     /// acknowledgements, and the line bounds the rest itself.
-    pub(in crate::worker) fn is_always_read(&self) -> bool {
+    pub(in crate::worker::stream) fn is_always_read(&self) -> bool {
         self.line.mode() != LineMode::Plain
     }
 
     /// Whether all written data has reached the peer, as far as that is known.
-    pub(in crate::worker) fn is_settled(&self) -> bool {
+    pub(in crate::worker::stream) fn is_settled(&self) -> bool {
         self.output.is_empty() && self.line.is_settled()
     }
 
@@ -86,24 +92,31 @@ impl SerialLine {
     }
 }
 
-impl<D: Driver> Worker<D> {
+impl Streams {
     /// Writes what the line can send now: its own control frames, then frames of the session.
-    pub(in crate::worker) fn write_line(&mut self, key: Key) {
-        while self.flush_line(key) {
-            let now = self.cx.now;
+    pub(in crate::worker::stream) fn write_line<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) {
+        while self.flush_line(cx, key) {
+            let now = cx.now;
             let Some(serial) =
                 self.tunnels.get_mut(key).and_then(|t| t.lane.transform.serial_line())
             else {
                 return;
             };
-            if !serial.line.poll_output(&mut serial.output, now) && !self.send_frames_to_line(key) {
+            if !serial.line.poll_output(&mut serial.output, now)
+                && !self.send_frames_to_line(cx, flows, key)
+            {
                 break;
             }
         }
     }
 
     /// `false`: the device accepts no more for now, or is gone.
-    fn flush_line(&mut self, key: Key) -> bool {
+    fn flush_line<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let (Some(serial), Some(device)) =
             (tunnel.lane.transform.serial_line(), tunnel.lane.link.output())
@@ -117,12 +130,12 @@ impl<D: Driver> Worker<D> {
             Ok(true) => true,
             Ok(false) => {
                 let token = Kind::LinkWritable.of(key);
-                self.cx.driver.poll(device, libc::POLLOUT as u32, false, token);
-                tunnel.lane.begin_sending(None, self.cx.now);
+                cx.driver.poll(device, libc::POLLOUT as u32, false, token);
+                tunnel.lane.begin_sending(None, cx.now);
                 false
             }
             Err(error) => {
-                self.drop_tunnel(key, &format!("writing to the device: {error}"));
+                self.drop_tunnel(cx, key, &format!("writing to the device: {error}"));
                 false
             }
         }
@@ -130,8 +143,13 @@ impl<D: Driver> Worker<D> {
 
     /// Passes session frames to the line, as far as it accepts them at once. Returns whether it
     /// accepted any.
-    fn send_frames_to_line(&mut self, key: Key) -> bool {
-        let now = self.cx.now;
+    fn send_frames_to_line<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) -> bool {
+        let now = cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let Some(serial) = tunnel.lane.transform.serial_line() else { return false };
         if serial.line.room_bytes(now) == 0 {
@@ -139,8 +157,8 @@ impl<D: Driver> Worker<D> {
         }
         let mut frame = match tunnel.lane.unsent.take() {
             Some(rest) => rest,
-            None if matches!(self.drain, Drain::Leaving(_)) => return false,
-            None => self.make_batch(key).0,
+            None if matches!(cx.drain, Drain::Leaving(_)) => return false,
+            None => self.make_batch(cx, flows, key).0,
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let Some(serial) = tunnel.lane.transform.serial_line() else { return false };
@@ -154,7 +172,7 @@ impl<D: Driver> Worker<D> {
             frame.advance(took);
         }
         if frame.is_empty() {
-            self.cx.buffers.give_back(frame);
+            cx.buffers.give_back(frame);
         } else {
             tunnel.lane.unsent = Some(frame);
         }
@@ -162,28 +180,33 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The device is readable.
-    pub(in crate::worker) fn read_line(&mut self, key: Key) {
-        let now = self.cx.now;
+    pub(in crate::worker::stream) fn read_line<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) {
+        let now = cx.now;
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
             let Some(serial) = tunnel.lane.transform.serial_line() else { return };
-            let chunk = match self.cx.buffers.read_ahead(&tunnel.lane.link, AHEAD_BYTES_MAX) {
+            let chunk = match cx.buffers.read_ahead(&tunnel.lane.link, AHEAD_BYTES_MAX) {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => return self.drop_tunnel(key, "the device is gone"),
+                Ok(None) => return self.drop_tunnel(cx, key, "the device is gone"),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     tunnel.lane.starved = Some(Lack::Pool);
-                    self.tunnels.wait_for_pool(&mut self.cx, key);
+                    self.tunnels.wait_for_pool(cx, key);
                     break;
                 }
                 Err(error) => {
-                    return self.drop_tunnel(key, &format!("reading from the device: {error}"));
+                    return self.drop_tunnel(cx, key, &format!("reading from the device: {error}"));
                 }
             };
             if let Err(error) = serial.line.received(&chunk, now) {
-                return self.drop_tunnel(key, &error.to_string());
+                return self.drop_tunnel(cx, key, &error.to_string());
             }
-            self.take_from_line(key);
+            self.take_from_line(cx, flows, key);
             if chunk.len() < AHEAD_BYTES_MAX {
                 break;
             }
@@ -192,17 +215,22 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Passes the received stream to the session, unless its control backlog is full.
-    pub(in crate::worker) fn take_from_line(&mut self, key: Key) {
+    pub(in crate::worker::stream) fn take_from_line<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
             let Some(serial) = tunnel.lane.transform.serial_line() else { return };
             if serial.line.mode() != serial.mode {
                 serial.mode = serial.line.mode();
-                if self.cx.log_limit.allow(Class::Tunnel, self.cx.now) {
+                if cx.log_limit.allow(Class::Tunnel, cx.now) {
                     info!(link = %tunnel.lane.link, mode = serial.mode.name(), "serial line");
                 }
             }
-            if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+            if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.deferred.is_some() {
                 return;
             }
             if serial.inbox.is_empty() {
@@ -211,12 +239,12 @@ impl<D: Driver> Worker<D> {
             if serial.inbox.is_empty() {
                 return;
             }
-            let Some((chunk, took)) = self.cx.buffers.chunk_of(&serial.inbox) else {
-                return self.tunnels.wait_for_pool(&mut self.cx, key);
+            let Some((chunk, took)) = cx.buffers.chunk_of(&serial.inbox) else {
+                return self.tunnels.wait_for_pool(cx, key);
             };
             serial.inbox.drain(..took);
-            if let Err(error) = self.read_frames(key, chunk) {
-                return self.drop_tunnel(key, &error.to_string());
+            if let Err(error) = self.read_frames(cx, flows, key, chunk) {
+                return self.drop_tunnel(cx, key, &error.to_string());
             }
         }
     }

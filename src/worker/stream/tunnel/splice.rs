@@ -3,7 +3,7 @@
 //!
 //! The driver polls the descriptors; the splice calls are made here, synchronously. Data that
 //! cannot be spliced is copied by [`crate::worker::stream::read`], [`crate::worker::stream::write`]
-//! and [`crate::worker::tunnel::link_io`], and the fallback is counted.
+//! and the modules of the link beside this one, and the fallback is counted.
 //!
 //! The stream decides how its socket is read (see [`crate::worker::stream::conn::ReadMode`]). Each
 //! end of a tunnel decides on its own how it reads the link, by the size of the frames that arrive.
@@ -19,11 +19,13 @@ use crate::limits::{
     AHEAD_BYTES_MAX, AHEAD_BYTES_MIN, CONTROL_BACKLOG, PIPE_BYTES, SPLICE_BYTES_MIN,
     SPLICE_TURN_BYTES,
 };
+use crate::worker::context::Cx;
 use crate::worker::stream::conn::{ReadMode, Reading, Stage};
+use crate::worker::stream::tunnel::is_again;
+use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode};
+use crate::worker::stream::{Flows, Streams};
+use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::tunnel::lane::{Destination, Lack, LinkReadMode};
-use crate::worker::tunnel::link_io::is_again;
-use crate::worker::{Key, Worker};
 
 /// Big frames in a row that switch the link to splicing.
 const BIG_FRAMES: u8 = 2;
@@ -44,10 +46,14 @@ enum Progress {
     Gone,
 }
 
-impl<D: Driver> Worker<D> {
+impl Streams {
     /// Whether a wanted read of a local socket must wait for its pipe. Also ends the splicing of a
     /// stream that is no longer in bulk.
-    pub(in crate::worker) fn pipe_is_busy(&mut self, key: Key) -> bool {
+    pub(in crate::worker::stream) fn pipe_is_busy<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+    ) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return true };
         if conn.read_mode != ReadMode::Spliced {
             return false;
@@ -57,7 +63,7 @@ impl<D: Driver> Worker<D> {
             conn.read_mode = ReadMode::Bulk;
             conn.streak = 0;
             conn.full_reads = 0;
-            conn.input.drop_pipes(&mut self.cx.buffers.pipes);
+            conn.input.drop_pipes(&mut cx.buffers.pipes);
             return false;
         }
         // Framed payload that waits for the link is still in the pipe. Reading is retried when it
@@ -66,70 +72,78 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A spliced local socket is readable: fills the stream's pipe.
-    pub(in crate::worker) fn fill_from_conn(&mut self, key: Key) {
-        let now = self.cx.now;
+    pub(in crate::worker::stream) fn fill_from_conn<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+    ) {
+        let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let (Some(fd), Some(stream), Stage::Open) = (&conn.fd, conn.stream, &conn.stage) else {
-            return self.read_conn(key);
+            return self.read_conn(cx, key);
         };
-        let Some(pipe) = conn.input.need_pipe(&mut self.cx.buffers.pipes) else {
-            return self.copy_conn(key);
+        let Some(pipe) = conn.input.need_pipe(&mut cx.buffers.pipes) else {
+            return self.copy_conn(cx, key);
         };
         let room_bytes = PIPE_BYTES.saturating_sub(pipe.held_bytes());
         match pipe.fill(fd, room_bytes.min(SPLICE_TURN_BYTES)) {
-            Ok(0) => self.conn_ended(key),
+            Ok(0) => self.conn_ended(cx, key),
             Ok(bytes) => {
-                self.cx.counters.spliced_from_local += bytes as u64;
-                self.cx.busy_poll.on_payload(true, now);
+                cx.counters.spliced_from_local += bytes as u64;
+                cx.busy_poll.on_payload(true, now);
                 conn.input.push_piped(bytes);
                 conn.last_data = now;
-                let short = bytes < SPLICE_BYTES_MIN && self.cx.plan.soxconf.bulk == Bulk::Auto;
+                let short = bytes < SPLICE_BYTES_MIN && cx.plan.soxconf.bulk == Bulk::Auto;
                 conn.streak = if short { conn.streak.saturating_add(1) } else { 0 };
                 let tunnel = conn.tunnel;
                 if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                     tunnel.session.data_ready(stream, bytes as u64);
                 }
                 self.tunnels.mark(tunnel);
-                self.read_conn(key);
+                self.read_conn(cx, key);
             }
             // Small pieces have used up the slots of the pipe, or the next data cannot be spliced.
             // Reading is retried when the pipe is empty.
             Err(error) if (is_again(&error) || is_refused(&error)) && pipe.held_bytes() > 0 => {
-                self.cx.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
-                self.arm_error_watch(key);
+                cx.counters.pipe_full += u64::from(direct::waiting_bytes(fd) > 0);
+                self.arm_error_watch(cx, key);
             }
             // The socket was polled readable. A splice stops at urgent data for ever, even after it
             // was taken; a receive gets past it.
-            Err(error) if is_again(&error) => self.copy_conn(key),
+            Err(error) if is_again(&error) => self.copy_conn(cx, key),
             Err(error) if is_refused(&error) => {
                 conn.copy_only = true;
-                self.cx.counters.splice_refused += 1;
-                self.copy_conn(key);
+                cx.counters.splice_refused += 1;
+                self.copy_conn(cx, key);
             }
-            Err(error) => self.finish_broken(key, "reset", &error),
+            Err(error) => self.finish_broken(cx, key, "reset", &error),
         }
     }
 
     /// Copies a stream in bulk that cannot be spliced for now.
-    fn copy_conn(&mut self, key: Key) {
+    fn copy_conn<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.read_mode = ReadMode::Bulk;
             conn.streak = 0;
             conn.full_reads = 0;
         }
-        self.read_conn(key);
+        self.read_conn(cx, key);
     }
 
     /// Moves payload whose head was sent from its pipe to the link. `true`: all of it is sent, or
     /// there was none. `false`: the link accepts no more for now, or is gone.
-    pub(in crate::worker) fn pipe_to_link(&mut self, key: Key) -> bool {
+    pub(in crate::worker::stream) fn pipe_to_link<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+    ) -> bool {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
             let Some(outgoing) = &mut tunnel.lane.outgoing else { return true };
             if outgoing.left_bytes == 0 {
                 if let Some(outgoing) = tunnel.lane.outgoing.take() {
-                    self.cx.buffers.pipes.give_back(outgoing.pipe);
-                    self.read_conn(outgoing.conn);
+                    cx.buffers.pipes.give_back(outgoing.pipe);
+                    self.read_conn(cx, outgoing.conn);
                 }
                 return true;
             }
@@ -138,28 +152,28 @@ impl<D: Driver> Worker<D> {
                 Ok(bytes) if bytes > 0 => outgoing.left_bytes -= bytes,
                 Err(error) if is_again(&error) => {
                     let token = Kind::LinkWritable.of(key);
-                    self.cx.driver.poll(output, libc::POLLOUT as u32, false, token);
-                    tunnel.lane.begin_sending(None, self.cx.now);
+                    cx.driver.poll(output, libc::POLLOUT as u32, false, token);
+                    tunnel.lane.begin_sending(None, cx.now);
                     return false;
                 }
                 // The head is sent: what stands behind it in the pipe has to follow.
                 Err(error) if is_refused(&error) => {
-                    let copied = self.cx.buffers.copy_out(&outgoing.pipe, outgoing.left_bytes);
+                    let copied = cx.buffers.copy_out(&outgoing.pipe, outgoing.left_bytes);
                     let batch = match copied {
                         Ok(batch) => batch,
                         Err(error) => {
-                            self.drop_tunnel(key, &format!("sending to the peer: {error}"));
+                            self.drop_tunnel(cx, key, &format!("sending to the peer: {error}"));
                             return false;
                         }
                     };
                     outgoing.left_bytes -= batch.len_bytes();
-                    self.cx.counters.splice_refused += 1;
-                    if !self.send_now(key, batch, true) {
+                    cx.counters.splice_refused += 1;
+                    if !self.send_now(cx, key, batch, true) {
                         return false;
                     }
                 }
                 result => {
-                    self.drop_tunnel(key, &format!("sending to the peer: {}", why(&result)));
+                    self.drop_tunnel(cx, key, &format!("sending to the peer: {}", why(&result)));
                     return false;
                 }
             }
@@ -167,9 +181,9 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The link is writable.
-    pub(in crate::worker) fn link_writable(&mut self, key: Key) {
+    pub(in crate::worker) fn link_writable<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         tunnel.lane.sending = false;
@@ -178,14 +192,20 @@ impl<D: Driver> Worker<D> {
         }
         let unsent = tunnel.lane.unsent.take();
         let piped = tunnel.lane.outgoing.is_some();
-        if unsent.is_none_or(|gather| self.send_now(key, gather, piped)) && self.pipe_to_link(key) {
+        if unsent.is_none_or(|gather| self.send_now(cx, key, gather, piped))
+            && self.pipe_to_link(cx, key)
+        {
             self.tunnels.mark(key);
         }
     }
 
     /// Data was received from the link: switches to splicing if it begins big frames in a row.
-    pub(in crate::worker) fn update_link_read_mode(&mut self, key: Key) {
-        if !self.can_splice_payload(key) {
+    pub(in crate::worker::stream) fn update_link_read_mode<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+    ) {
+        if !self.can_splice_payload(cx, key) {
             return;
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
@@ -195,40 +215,46 @@ impl<D: Driver> Worker<D> {
                 trace!(peer = %tunnel.lane.link, "the link is spliced");
                 tunnel.lane.read_mode = LinkReadMode::Spliced;
                 tunnel.lane.streak = 0;
-                tunnel.lane.reading.cancel(&mut self.cx.driver);
+                tunnel.lane.reading.cancel(&mut cx.driver);
             }
         }
     }
 
     /// A polled link is readable: decodes frames and splices the payload of big ones.
-    pub(in crate::worker) fn link_ready(&mut self, key: Key, events: io::Result<u32>) {
+    pub(in crate::worker) fn link_ready<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+        events: io::Result<u32>,
+    ) {
         let Some(tunnel) = self.tunnels.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         tunnel.lane.reading = Reading::Idle;
         if events.is_err() {
-            return self.read_link(key);
+            return self.read_link(cx, key);
         }
         if let Err(error) = tunnel.lane.link.claim() {
-            return self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+            return self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
         }
         if !tunnel.lane.transform.is_none() {
-            self.read_line(key);
-            return self.read_link(key);
+            self.read_line(cx, flows, key);
+            return self.read_link(cx, key);
         }
         // Bounds what one link may take of a turn; the link is polled again and completes at once
         // if data is left.
         let mut left_bytes = SPLICE_TURN_BYTES;
         let mut spliced_any = false;
         while left_bytes > 0 {
-            let progress = if self.can_splice_payload(key) {
-                self.link_to_pipe(key, left_bytes)
+            let progress = if self.can_splice_payload(cx, key) {
+                self.link_to_pipe(cx, key, left_bytes)
             } else {
                 Progress::Copy
             };
             let progress = match progress {
-                Progress::Copy => self.read_ahead(key),
+                Progress::Copy => self.read_ahead(cx, flows, key),
                 other => {
                     spliced_any = true;
                     other
@@ -247,13 +273,18 @@ impl<D: Driver> Worker<D> {
             tunnel.lane.streak = 0;
         }
         self.tunnels.mark(key);
-        self.read_link(key);
+        self.read_link(cx, key);
     }
 
     /// Reads a little ahead and decodes it.
-    fn read_ahead(&mut self, key: Key) -> Progress {
+    fn read_ahead<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) -> Progress {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
-        if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+        if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.is_deferred() {
             return Progress::Nothing;
         }
         let most_bytes = match tunnel.lane.decoder.payload_left() {
@@ -262,11 +293,11 @@ impl<D: Driver> Worker<D> {
             _ => AHEAD_BYTES_MAX,
         };
         tunnel.lane.splicing = false;
-        match self.cx.buffers.read_ahead(&tunnel.lane.link, most_bytes) {
+        match cx.buffers.read_ahead(&tunnel.lane.link, most_bytes) {
             Ok(Some(chunk)) => {
                 let bytes = chunk.len();
-                if let Err(error) = self.read_frames(key, chunk) {
-                    self.drop_tunnel(key, &error.to_string());
+                if let Err(error) = self.read_frames(cx, flows, key, chunk) {
+                    self.drop_tunnel(cx, key, &error.to_string());
                     return Progress::Gone;
                 }
                 let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
@@ -278,25 +309,27 @@ impl<D: Driver> Worker<D> {
                 if bytes == most_bytes { Progress::Bytes(bytes) } else { Progress::Nothing }
             }
             Ok(None) => {
-                self.link_ended(key);
+                self.link_ended(cx, key);
                 Progress::Gone
             }
             Err(error) if is_again(&error) => Progress::Nothing,
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 tunnel.lane.starved = Some(Lack::Pool);
-                self.tunnels.wait_for_pool(&mut self.cx, key);
+                self.tunnels.wait_for_pool(cx, key);
                 Progress::Nothing
             }
             Err(error) => {
-                self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+                self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
                 Progress::Gone
             }
         }
     }
 
     /// Whether the next payload is large and its destination is a socket that can be spliced to.
-    fn can_splice_payload(&mut self, key: Key) -> bool {
-        let Some(tunnel) = self.tunnels.get(key) else { return false };
+    fn can_splice_payload<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) -> bool {
+        let Some(tunnel) = self.tunnels.get(key).filter(|tunnel| !tunnel.is_deferred()) else {
+            return false;
+        };
         let Destination::Conn(conn_key) = tunnel.lane.destination else { return false };
         let least = if tunnel.lane.splicing { 1 } else { SPLICE_BYTES_MIN };
         if tunnel.lane.copy_only || (tunnel.lane.decoder.payload_left() as usize) < least {
@@ -307,23 +340,23 @@ impl<D: Driver> Worker<D> {
         if !open || conn.copy_only || conn.broken.is_some() {
             return false;
         }
-        self.has_pipe_room(conn_key)
+        self.has_pipe_room(cx, conn_key)
     }
 
     /// Moves payload of the current frame from the link into its stream's pipe, and on to the
     /// socket.
-    fn link_to_pipe(&mut self, key: Key, most_bytes: usize) -> Progress {
-        let now = self.cx.now;
+    fn link_to_pipe<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, most_bytes: usize) -> Progress {
+        let now = cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
         let Destination::Conn(conn_key) = tunnel.lane.destination else { return Progress::Copy };
         let Some(conn) = self.conns.get_mut(conn_key) else { return Progress::Copy };
-        let Some(pipe) = conn.output.need_room(&mut self.cx.buffers.pipes) else {
+        let Some(pipe) = conn.output.need_room(&mut cx.buffers.pipes) else {
             return Progress::Copy;
         };
         let bytes = (tunnel.lane.decoder.payload_left() as usize).min(most_bytes);
         match pipe.fill(tunnel.lane.link.input(), bytes) {
             Ok(0) => {
-                self.link_ended(key);
+                self.link_ended(cx, key);
                 Progress::Gone
             }
             Ok(bytes) => {
@@ -331,12 +364,12 @@ impl<D: Driver> Worker<D> {
                 tunnel.lane.read_bytes += bytes as u64;
                 tunnel.lane.splicing = tunnel.lane.decoder.payload_left() > 0;
                 tunnel.session.received(now);
-                self.cx.counters.spliced_to_local += bytes as u64;
-                self.cx.busy_poll.on_payload(true, now);
+                cx.counters.spliced_to_local += bytes as u64;
+                cx.busy_poll.on_payload(true, now);
                 conn.output.push_piped(bytes);
                 conn.last_data = now;
                 // Now, while the pages are still in the cache.
-                self.write_conn(conn_key);
+                self.write_conn(cx, conn_key);
                 Progress::Bytes(bytes)
             }
             Err(error) if is_again(&error) => {
@@ -344,22 +377,22 @@ impl<D: Driver> Worker<D> {
                     return Progress::Nothing;
                 }
                 // The pipe has no free slot and its socket is not draining it.
-                if conn.output.add_pipe(&mut self.cx.buffers.pipes) {
+                if conn.output.add_pipe(&mut cx.buffers.pipes) {
                     return Progress::Bytes(0);
                 }
-                if self.free_stalled_pipes(conn_key) {
+                if self.free_stalled_pipes(cx, conn_key) {
                     return Progress::Bytes(0);
                 }
-                self.cx.counters.pipe_full += 1;
+                cx.counters.pipe_full += 1;
                 Progress::Copy
             }
             Err(error) if is_refused(&error) => {
                 tunnel.lane.copy_only = true;
-                self.cx.counters.splice_refused += 1;
+                cx.counters.splice_refused += 1;
                 Progress::Copy
             }
             Err(error) => {
-                self.drop_tunnel(key, &format!("receiving from the peer: {error}"));
+                self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
                 Progress::Gone
             }
         }
@@ -367,8 +400,12 @@ impl<D: Driver> Worker<D> {
 
     /// Moves the front of a stream's pipe to its local socket. `false`: the socket accepts no more
     /// for now, or is gone.
-    pub(in crate::worker) fn pipe_to_socket(&mut self, key: Key) -> bool {
-        let now = self.cx.now;
+    pub(in crate::worker::stream) fn pipe_to_socket<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+    ) -> bool {
+        let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let (Some(fd), Some(pipe)) = (&conn.fd, conn.output.pipe()) else { return false };
         match pipe.drain(fd, conn.output.piped_bytes()) {
@@ -376,7 +413,7 @@ impl<D: Driver> Worker<D> {
                 conn.output.take_piped(bytes);
                 conn.stalled = false;
                 conn.last_data = now;
-                conn.output.drop_empty(&mut self.cx.buffers.pipes);
+                conn.output.drop_empty(&mut cx.buffers.pipes);
                 let (tunnel, stream) = (conn.tunnel, conn.stream);
                 if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
                     tunnel.session.consumed(stream, bytes as u64, now);
@@ -385,20 +422,20 @@ impl<D: Driver> Worker<D> {
                 true
             }
             Err(error) if is_again(&error) => {
-                self.wait_for_room(key);
+                self.wait_for_room(cx, key);
                 false
             }
             result => {
-                self.break_conn(key, Some(&why(&result)));
+                self.break_conn(cx, key, Some(&why(&result)));
                 false
             }
         }
     }
 
     /// A local socket is writable.
-    pub(in crate::worker) fn conn_writable(&mut self, key: Key) {
+    pub(in crate::worker) fn conn_writable<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else {
-            self.cx.counters.stale += 1;
+            cx.counters.stale += 1;
             return;
         };
         conn.sending = false;

@@ -1,43 +1,32 @@
 //! Tunnels: sessions over links. The plane owns all tunnels and the order in which new streams
 //! prefer them.
 //!
-//! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_io`]
-//! moves bytes between link and session, [`serial`] does so for serial lines, and [`splice`] moves
+//! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`]
+//! and [`link_write`] move bytes between link and session, [`serial`] does so for serial lines, and [`splice`] moves
 //! bulk through pipes. [`loopback`] connects the process to itself. The event loop dispatches link
 //! completions here and flushes marked tunnels at the end of a turn.
 
 mod lane;
-pub(in crate::worker) mod lifecycle;
-pub(in crate::worker) mod link_io;
-pub(in crate::worker) mod loopback;
+pub(super) mod lifecycle;
+mod link_read;
+mod link_write;
+pub(super) mod loopback;
 mod serial;
-pub(in crate::worker) mod splice;
+pub(super) mod splice;
+
+use std::io;
 
 use tracing::info;
 
 use self::lane::{Destination, Lack, Lane};
-
-use crate::io::chunk::Chunk;
-use crate::io::chunk::ChunkMut;
-use crate::io::driver::{Driver, Gather};
+use crate::io::chunk::{Chunk, ChunkMut};
+use crate::io::driver::Driver;
 use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, TUNNELS_MAX};
-use crate::session::{Moment, Session, StreamKey};
+use crate::session::{Moment, Session, Sink};
 use crate::wire::Protocol;
 use crate::worker::context::Cx;
+use crate::worker::message::Run;
 use crate::worker::table::{Key, Table};
-
-/// A run of datagrams being received from the link.
-#[derive(Debug)]
-pub(in crate::worker) struct Run {
-    pub(in crate::worker) flow: Key,
-    pub(in crate::worker) stream: StreamKey,
-    /// 0.3: its bytes count as consumed payload.
-    pub(in crate::worker) is_counted: bool,
-    pub(in crate::worker) size_bytes: u32,
-    /// Bytes still to be received.
-    pub(in crate::worker) left_bytes: u32,
-    pub(in crate::worker) parts: Box<Gather>,
-}
 
 /// All tunnels.
 pub(in crate::worker) struct Tunnels {
@@ -51,7 +40,7 @@ pub(in crate::worker) struct Tunnels {
 }
 
 impl Tunnels {
-    pub(in crate::worker) fn new() -> Tunnels {
+    pub(super) fn new() -> Tunnels {
         let table = Table::new(TUNNELS_MAX);
         Tunnels { table, up: Vec::new(), dirty: Vec::new(), unfinished: Vec::new() }
     }
@@ -66,7 +55,7 @@ impl Tunnels {
         self.table.get_mut(key)
     }
 
-    pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = (Key, &Tunnel)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Tunnel)> {
         self.table.iter()
     }
 
@@ -80,7 +69,7 @@ impl Tunnels {
     }
 
     /// The sessions of [`Tunnels::up`].
-    pub(in crate::worker) fn up_sessions(&self) -> impl Iterator<Item = &Session> {
+    pub(super) fn up_sessions(&self) -> impl Iterator<Item = &Session> {
         self.up.iter().filter_map(|&key| Some(&self.table.get(key)?.session))
     }
 
@@ -95,7 +84,7 @@ impl Tunnels {
     }
 
     /// Whether any tunnel is marked.
-    pub(in crate::worker) fn any_marked(&self) -> bool {
+    pub(super) fn any_marked(&self) -> bool {
         !self.dirty.is_empty()
     }
 
@@ -156,13 +145,13 @@ impl Tunnels {
     }
 
     /// Copies batches of stalled links, so that their receive buffers are returned.
-    pub(in crate::worker) fn free_stalled_buffers<D: Driver>(&mut self, cx: &mut Cx<D>) {
+    pub(super) fn free_stalled_buffers<D: Driver>(&mut self, cx: &mut Cx<D>) {
         for (_, tunnel) in self.table.iter_mut() {
             if let Some(batch) = &mut tunnel.lane.unsent {
                 cx.buffers.copy_bulk_of_batch(batch);
             }
             // The driver owns the batch until its send completes. The cancelled send brings it back
-            // to [`Worker::link_sent`](crate::worker::Worker::link_sent), which copies it.
+            // to [`Streams::link_sent`](crate::worker::stream::Streams::link_sent), which copies it.
             if tunnel.lane.is_stalled(cx.now)
                 && cx.buffers.has_half_beside(BATCH_BYTES)
                 && let Some(send) = tunnel.lane.send.take()
@@ -198,6 +187,15 @@ impl Tunnels {
     }
 }
 
+/// What waits behind an event that another plane handles.
+#[derive(Debug)]
+struct Deferred {
+    /// The payload of the frame that the event came by: its sink and its bytes.
+    payload: Option<(Sink, u32)>,
+    /// Further bytes of the link.
+    rest: Option<Chunk>,
+}
+
 /// A session and the lane that carries it.
 #[derive(Debug)]
 pub(in crate::worker) struct Tunnel {
@@ -210,12 +208,14 @@ pub(in crate::worker) struct Tunnel {
     began: Moment,
     /// Something was received from the peer.
     heard: bool,
+    /// Another plane handles an event of the session; what came behind it waits here.
+    deferred: Option<Deferred>,
     /// The peer has closed the link and nothing was outstanding.
     ended_in_order: bool,
 }
 
 impl Tunnel {
-    pub(in crate::worker) fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &Session {
         &self.session
     }
 
@@ -224,17 +224,33 @@ impl Tunnel {
     }
 
     /// Whether bulk of its streams may be spliced.
-    pub(in crate::worker) fn splices(&self) -> bool {
+    pub(super) fn splices(&self) -> bool {
         self.session.protocol() == Protocol::V1 && self.lane.transform.is_none()
     }
 
     /// Small payload that waits for the link is copied here while receive buffers are scarce.
-    pub(in crate::worker) fn packed_mut(&mut self) -> &mut Option<ChunkMut> {
+    pub(super) fn packed_mut(&mut self) -> &mut Option<ChunkMut> {
         &mut self.packed
     }
 
+    /// Whether another plane has to handle an event first.
+    #[inline]
+    pub(in crate::worker::stream) fn is_deferred(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Keeps what comes behind an event that another plane has to handle: the payload of the frame
+    /// that it came by, and further bytes of the link.
+    pub(in crate::worker::stream) fn defer(
+        &mut self,
+        payload: Option<(Sink, u32)>,
+        rest: Option<Chunk>,
+    ) {
+        self.deferred = Some(Deferred { payload, rest });
+    }
+
     /// Begins to receive a run of datagrams. Returns the run if it is complete already.
-    pub(in crate::worker) fn begin_run(&mut self, run: Run) -> Option<Run> {
+    pub(super) fn begin_run(&mut self, run: Run) -> Option<Run> {
         self.lane.destination = Destination::Flow;
         if run.left_bytes == 0 {
             return Some(run);
@@ -244,7 +260,7 @@ impl Tunnel {
     }
 
     /// Adds payload to the current run. Returns the run when it is complete.
-    pub(in crate::worker) fn continue_run(&mut self, payload: Chunk) -> Option<Run> {
+    pub(super) fn continue_run(&mut self, payload: Chunk) -> Option<Run> {
         let run = self.lane.run.as_mut()?;
         run.left_bytes -= payload.len() as u32;
         run.parts.push(payload);
@@ -260,7 +276,12 @@ impl Tunnel {
     }
 
     /// The link has data to send and has accepted none for a while.
-    pub(in crate::worker) fn is_stalled(&self, now: Moment) -> bool {
+    pub(super) fn is_stalled(&self, now: Moment) -> bool {
         self.lane.is_stalled(now)
     }
+}
+
+/// The descriptor has no data, or no room, for now.
+pub(in crate::worker::stream) fn is_again(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }

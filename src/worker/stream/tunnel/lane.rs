@@ -4,7 +4,6 @@
 
 use std::rc::Rc;
 
-use super::Run;
 use super::serial::SerialLine;
 use crate::io::driver::{Gather, OpId};
 use crate::io::link::Link;
@@ -13,6 +12,7 @@ use crate::limits::{AHEAD_BYTES_MIN, BATCH_BYTES};
 use crate::serial_line::LineError;
 use crate::session::Moment;
 use crate::wire::Decoder;
+use crate::worker::message::Run;
 use crate::worker::stream::conn::Reading;
 use crate::worker::stream::stalled::STALLED;
 use crate::worker::table::Key;
