@@ -17,6 +17,11 @@ impl Key {
     /// Matches no entry: generations begin at 1.
     pub(super) const NONE: Key = Key { index: 0, generation: 0 };
 
+    /// The entry's id in the log: entries of a table are counted from 1.
+    pub(super) fn number(self) -> u32 {
+        self.generation
+    }
+
     /// The key as a number of 56 bits.
     pub(super) fn pack(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation)

@@ -332,3 +332,26 @@ fn each_verbosity_shows_more() {
         assert!(more.contains("connected") && !much.contains("connected"));
     }
 }
+
+/// Lines that concern a tunnel or a stream have its id, so that one can be followed through the log.
+#[test]
+fn lines_have_the_ids_of_their_stream_and_tunnel() {
+    let server = Server::echo();
+    let exit = format!("DEST={}", server.address());
+    let tunnel = Tunnel::start(Protocol::V1, &[&exit, "-v"], &["PORT=127.0.0.1:0", "-v"]);
+    for _ in 0..2 {
+        check_new_echo(tunnel.entrance(), 1, 1000);
+    }
+    for (end, first) in [(&tunnel.connector, "client"), (&tunnel.receptor, "exit")] {
+        let id = end.wait_for("tunnel up")["tunnel"].clone();
+        assert!(id.is_u64());
+        let streams = [1, 2].map(|nth| end.wait_for_nth(first, nth));
+        assert!(streams.iter().all(|begun| begun["tunnel"] == id), "{streams:?}");
+        assert_ne!(streams[0]["stream"], streams[1]["stream"]);
+        for begun in &streams {
+            end.wait_for_event("the end of each stream", 1, |event| {
+                event["message"] == "stream ended" && event["stream"] == begun["stream"]
+            });
+        }
+    }
+}

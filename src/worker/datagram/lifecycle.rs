@@ -38,7 +38,8 @@ impl Datagrams {
         };
         match opened {
             Ok(stream) => {
-                debug!(%client, %entrance, "flow");
+                let (number, tunnel) = (key.number(), tunnel_key.number());
+                debug!(flow = number, tunnel, %client, %entrance, "flow");
                 if let Some(flow) = self.flows.get_mut(key) {
                     flow.stream = Some((tunnel_key, stream));
                 }
@@ -109,7 +110,8 @@ impl Datagrams {
             };
             match opened {
                 Ok(stream) => {
-                    debug!(client = %flow.client, %entrance, "flow");
+                    let (number, tunnel) = (key.number(), tunnel_key.number());
+                    debug!(flow = number, tunnel, client = %flow.client, %entrance, "flow");
                     flow.stream = Some((tunnel_key, stream));
                     flow.tentative = (!is_last).then_some(tentative);
                     return Ok(());
@@ -215,7 +217,9 @@ impl Datagrams {
         if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
             tunnel.session_mut().attach_datagrams(stream, StreamOwner::Flow(key).user());
         }
-        debug!(%client, host = %target.host, port = target.port, "flow's exit");
+        let (number, tunnel) = (key.number(), tunnel_key.number());
+        let Target { host, port } = target;
+        debug!(flow = number, tunnel, %client, %host, port, "flow's exit");
         self.find_server(cx, tunnels, key, target);
     }
 
@@ -229,7 +233,7 @@ impl Datagrams {
     ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let stream = flow.stream;
-        debug!(client = %flow.client, reason, "flow ended");
+        debug!(flow = key.number(), client = %flow.client, reason, "flow ended");
         self.forget_flow(cx, key);
         if let Some((tunnel_key, stream)) = stream {
             if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
@@ -253,14 +257,14 @@ impl Datagrams {
             return;
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let client = flow.client;
+        let (flow, client) = (key.number(), flow.client);
         self.forget_flow(cx, key);
         match how {
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
                 cx.log_refused(client, &format!("by the peer: {reason}"))
             }
-            Ended::Reset(reason) => debug!(%client, reason, "flow ended by the peer"),
-            Ended::Orderly => debug!(%client, "flow ended by the peer"),
+            Ended::Reset(reason) => debug!(flow, %client, reason, "flow ended by the peer"),
+            Ended::Orderly => debug!(flow, %client, "flow ended by the peer"),
         }
     }
 

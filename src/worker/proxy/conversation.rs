@@ -45,7 +45,8 @@ impl Proxies {
         let Some(key) = streams.begin_handshake(cx, incoming, limit_guard) else { return };
         self.sessions.insert(key, session);
         let client = incoming.client.unwrap_or(NO_ADDRESS);
-        debug!(%client, proxy = proxy.word(), "exit");
+        let (stream, tunnel) = (key.number(), incoming.tunnel.number());
+        debug!(stream, tunnel, %client, proxy = proxy.word(), "exit");
         self.converse(cx, streams, key, |conversation, steps| conversation.begin(steps));
     }
 
@@ -181,7 +182,7 @@ impl Proxies {
     fn note<D: Driver>(&mut self, cx: &mut Cx<D>, streams: &mut Streams, key: Key, what: &str) {
         let Some(client) = streams.client(key) else { return };
         if cx.may_log(Class::Refusal) {
-            warn!(%client, reason = what, "not served by the proxy");
+            warn!(stream = key.number(), %client, reason = what, "not served by the proxy");
         }
     }
 

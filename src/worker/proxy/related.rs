@@ -283,7 +283,6 @@ impl Proxies {
         });
         let Some(key) = begun else { return };
         streams.relate(key, session);
-        debug!(client = %incoming.client.unwrap_or(NO_ADDRESS), %server, "exit by a port on request");
     }
 
     /// Checks whether a session may reach a host.

@@ -47,7 +47,8 @@ impl Proxies {
     ) {
         let Some(client) = streams.client(key) else { return };
         let Some(session) = self.proxy_session(streams, key) else { return };
-        debug!(%client, host = %target.host, port = target.port, "proxy connects");
+        let (stream, host, port) = (key.number(), &target.host, target.port);
+        debug!(stream, %client, %host, port, "proxy connects");
         let connect = cx.plan.timeouts_of(session.asker.exit).connect;
         let overall = connect.map(|connect| cx.now.after(connect));
         let mut request = Request::new(Owner::Conversation(key), target, overall);

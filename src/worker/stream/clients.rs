@@ -243,7 +243,8 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.tunnel = tunnel_key;
         conn.stream = Some(stream);
-        debug!(client = %conn.client, "client");
+        let (number, tunnel) = (key.number(), tunnel_key.number());
+        debug!(stream = number, tunnel, client = %conn.client, "client");
         // Input of an earlier attempt.
         let (bytes, ended) = (conn.input.len_bytes() as u64, conn.read_ended);
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {
@@ -284,7 +285,7 @@ impl Streams {
             // The client is gone.
             return false;
         }
-        debug!(client = %conn.client, reason, "the next tunnel is tried");
+        debug!(stream = key.number(), client = %conn.client, reason, "the next tunnel is tried");
         tentative.refused_by.push(conn.tunnel);
         conn.stream = None;
         let sent = std::mem::take(&mut tentative.sent);

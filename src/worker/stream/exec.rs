@@ -87,7 +87,8 @@ impl Execs {
         conn: Key,
     ) {
         let title = title(command);
-        debug!(%client, command = &*title, process = running.process_id(), "exit");
+        let process = running.process_id();
+        debug!(stream = conn.number(), %client, command = &*title, process, "exit");
         let exec = Exec { running, conn, client, title, began: cx.now, kill_at: None };
         if let Some(key) = self.execs.insert(exec) {
             self.watch_stderr(cx, key);
@@ -230,11 +231,11 @@ fn title(command: &str) -> Box<str> {
 fn log_end<D: Driver>(cx: &mut Cx<D>, command: &Exec, status: ExitStatus, failed: bool) {
     let (title, status) = (&*command.title, describe(status));
     let process = command.running.process_id();
-    let client = command.client;
+    let (stream, client) = (command.conn.number(), command.client);
     if failed && cx.may_log(Class::Refusal) {
-        warn!(%client, command = title, process, status, "command failed at once");
+        warn!(stream, %client, command = title, process, status, "command failed at once");
     } else {
-        debug!(%client, command = title, process, status, "command ended");
+        debug!(stream, %client, command = title, process, status, "command ended");
     }
 }
 

@@ -103,7 +103,6 @@ impl Streams {
         }
         let connect = cx.plan.timeouts_of(incoming.exit).connect;
         let overall = connect.map(|connect| cx.now.after(connect));
-        debug!(%client, host = %target.host, port = target.port, "exit");
         let header = header.map(Vec::into_boxed_slice);
         self.begin_dialled_exit(cx, incoming, limit_guard, |owner| Request {
             greeting: header,
@@ -121,7 +120,12 @@ impl Streams {
         request: impl FnOnce(Owner) -> Request,
     ) -> Option<Key> {
         let key = self.begin_exit(cx, incoming, limit_guard, None, Stage::Dialing(None))?;
-        let dial = cx.dial(request(Owner::Exit(key)));
+        let request = request(Owner::Exit(key));
+        let (stream, tunnel) = (key.number(), incoming.tunnel.number());
+        let client = incoming.client.unwrap_or(NO_ADDRESS);
+        let Target { host, port } = &request.target;
+        debug!(stream, tunnel, %client, %host, port, "exit");
+        let dial = cx.dial(request);
         match (dial, self.conns.get_mut(key)) {
             (Some(dial), Some(conn)) => {
                 conn.stage = Stage::Dialing(Some(dial));
@@ -275,7 +279,7 @@ impl Streams {
         if matches!(conn.stage, Stage::ProxyHandshake(_)) {
             return self.hold_client_end(cx, key);
         }
-        trace!(client = %conn.client, "end of data from the peer");
+        trace!(stream = key.number(), client = %conn.client, "end of data from the peer");
         conn.end_after_output = true;
         self.conns.mark(key);
     }
@@ -291,19 +295,19 @@ impl Streams {
         cx.effects.push_back(Effect::StreamOver(key));
         conn.stream = None;
         conn.input.clear(&mut cx.buffers.pipes);
-        let client = conn.client;
+        let (stream, client) = (key.number(), conn.client);
         // Data of the client must still reach the server.
         let is_connecting = matches!(conn.stage, Stage::Dialing(_) | Stage::ConnectingUnix(..))
             && !conn.output_is_empty();
         match how {
             Ended::Orderly => {
-                debug!(%client, "stream ended");
+                debug!(stream, %client, "stream ended");
                 if !is_connecting {
                     self.flush_and_close(cx, key, false);
                 }
             }
             Ended::Reset(reason) => {
-                debug!(%client, reason, "stream reset by the peer");
+                debug!(stream, %client, reason, "stream reset by the peer");
                 conn.reset_when_reached = is_connecting;
                 if !is_connecting {
                     self.flush_and_close(cx, key, true);

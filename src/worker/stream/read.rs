@@ -247,7 +247,8 @@ impl Streams {
             }
         }
         if conn.read_mode != before {
-            trace!(client = %conn.client, mode = conn.read_mode.name(), "read mode");
+            let (client, mode) = (conn.client, conn.read_mode.name());
+            trace!(stream = key.number(), %client, mode, "read mode");
         }
         if conn.read_mode != ReadMode::Busy || !go_on {
             conn.reading.cancel(&mut cx.driver);
@@ -272,7 +273,7 @@ impl Streams {
             conn.end_doubtful = true;
             return;
         }
-        trace!(client = %conn.client, "end of data from the local connection");
+        trace!(stream = key.number(), client = %conn.client, "end of data from the local connection");
         conn.read_ended = true;
         match (&conn.stage, conn.stream) {
             (Stage::Open, Some(stream)) => {
@@ -306,7 +307,7 @@ impl Streams {
     ) -> Option<&mut Conn> {
         let conn = self.conns.get_mut(key)?;
         cx.effects.push_back(Effect::StreamOver(key));
-        debug!(client = %conn.client, %error, what, "local connection failed");
+        debug!(stream = key.number(), client = %conn.client, %error, what, "local connection failed");
         conn.output.clear(&mut cx.buffers.pipes);
         if let Some(fd) = conn.fd.take() {
             net::reset_on_close(&fd);

@@ -123,7 +123,8 @@ impl Streams {
         };
         match called {
             Ok(stream) => {
-                debug!(%client, %server, port, "calling the client");
+                let (stream_number, tunnel) = (key.number(), tunnel_key.number());
+                debug!(stream = stream_number, tunnel, %client, %server, port, "calling the client");
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.stream = Some(stream);
                 }

@@ -185,7 +185,7 @@ impl Streams {
         let Some(conn) = self.conns.get(key) else { return };
         let Stage::ProxyHandshake(handshake) = &conn.stage else { return };
         if handshake.reads_server() {
-            debug!(client = %conn.client, %error, "the proxy's server failed");
+            debug!(stream = key.number(), client = %conn.client, %error, "the proxy's server failed");
             self.leave_server(cx, key, Server::None);
             cx.effects.push_back(Effect::Handshake(key, HandshakeEvent::ServerFailed));
         }

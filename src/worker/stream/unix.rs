@@ -31,11 +31,12 @@ impl Streams {
         path: Rc<Path>,
     ) {
         let client = incoming.client.unwrap_or(NO_ADDRESS);
-        debug!(%client, path = %path.display(), "exit");
         let connect = cx.plan.timeouts_of(incoming.exit).connect;
         let until = connect.map(|connect| cx.now.after(connect));
-        let stage = Stage::ConnectingUnix(path, until);
+        let stage = Stage::ConnectingUnix(Rc::clone(&path), until);
         let Some(key) = self.begin_exit(cx, incoming, limit_guard, header, stage) else { return };
+        let (stream, tunnel) = (key.number(), incoming.tunnel.number());
+        debug!(stream, tunnel, %client, path = %path.display(), "exit");
         self.retry_unix_connect(cx, key);
     }
 

@@ -223,8 +223,8 @@ impl Streams {
         if cx.may_log(Class::Shortage)
             && let Some(conn) = self.conns.get(key)
         {
-            let free_buffers = cx.buffers.free_buffers();
-            warn!(client = %conn.client, free_buffers, "slow readers use up the buffers: stream reset");
+            let (stream, free_buffers) = (key.number(), cx.buffers.free_buffers());
+            warn!(stream, client = %conn.client, free_buffers, "slow readers use up the buffers: stream reset");
         }
         self.conn_failed(cx, key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
     }

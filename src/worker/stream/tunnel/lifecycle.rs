@@ -93,7 +93,7 @@ impl Streams {
             return None;
         };
         if let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) {
-            debug!(peer = %link, "persistent connection");
+            debug!(tunnel = key.number(), peer = %link, "persistent connection");
             if let Some(output) = link.lone_output() {
                 cx.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
             }
@@ -137,7 +137,7 @@ impl Streams {
     ) {
         let Some(tunnel) = self.tunnels.table.remove(key) else { return };
         let was_up = tunnel.session.is_up();
-        self.log_end(cx, &tunnel, reason);
+        self.log_end(cx, (key, &tunnel), reason);
         let counters = tunnel.session.counters();
         counts::log_tunnel_counts(counters);
         cx.counters.past_bytes_in += counters.payload_bytes_in;
@@ -202,35 +202,35 @@ impl Streams {
     }
 
     /// Logs the end of a tunnel, within the rate limit and only if it is news.
-    fn log_end<D: Driver>(&mut self, cx: &mut Cx<D>, tunnel: &Tunnel, reason: &str) {
-        let (peer, session) = (&tunnel.lane.link, &tunnel.session);
-        let streams = session.stream_count();
+    fn log_end<D: Driver>(&mut self, cx: &mut Cx<D>, (key, ended): (Key, &Tunnel), reason: &str) {
+        let (peer, session) = (&ended.lane.link, &ended.session);
+        let (tunnel, streams) = (key.number(), session.stream_count());
         if matches!(cx.drain, Drain::Leaving(_)) {
-            debug!(%peer, reason, "tunnel closed");
+            debug!(tunnel, %peer, reason, "tunnel closed");
         } else if session.is_up() {
             // An original cannot announce that it leaves: it closes when it is done.
             let announced = session.peer_is_leaving() || session.protocol() == Protocol::V03;
             if !cx.may_log(Class::Tunnel) {
-                debug!(%peer, reason, streams, "tunnel down");
-            } else if announced && tunnel.ended_in_order {
-                info!(%peer, reason, streams, "tunnel down");
+                debug!(tunnel, %peer, reason, streams, "tunnel down");
+            } else if announced && ended.ended_in_order {
+                info!(tunnel, %peer, reason, streams, "tunnel down");
             } else {
-                warn!(%peer, reason, streams, "tunnel down");
+                warn!(tunnel, %peer, reason, streams, "tunnel down");
             }
         } else if let Some(connector) = &mut self.connector {
             if connector.fails_as_before(reason) || !cx.may_log(Class::Tunnel) {
-                debug!(%peer, reason, "tunnel did not come up");
+                debug!(tunnel, %peer, reason, "tunnel did not come up");
             } else {
-                warn!(%peer, reason, "tunnel did not come up");
+                warn!(tunnel, %peer, reason, "tunnel did not come up");
             }
-        } else if !tunnel.heard && net::peer_has_ended(tunnel.lane.link.input()) {
+        } else if !ended.heard && net::peer_has_ended(ended.lane.link.input()) {
             // Health checks do this.
             cx.count_silent();
-            debug!(%peer, reason, "tunnel did not come up");
+            debug!(tunnel, %peer, reason, "tunnel did not come up");
         } else if cx.may_log(Class::Stranger) {
-            warn!(%peer, reason, "tunnel did not come up");
+            warn!(tunnel, %peer, reason, "tunnel did not come up");
         } else {
-            debug!(%peer, reason, "tunnel did not come up");
+            debug!(tunnel, %peer, reason, "tunnel did not come up");
         }
     }
 
@@ -250,10 +250,11 @@ impl Streams {
             Protocol::V03 => "0.3",
             Protocol::V1 => "1",
         };
+        let (number, peer) = (key.number(), &tunnel.lane.link);
         if !loopback && cx.log_limit.allow(Class::Tunnel, cx.now) {
-            info!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
+            info!(tunnel = number, %peer, protocol, peer_kind, "tunnel up");
         } else {
-            debug!(peer = %tunnel.lane.link, protocol, peer_kind, "tunnel up");
+            debug!(tunnel = number, %peer, protocol, peer_kind, "tunnel up");
         }
         if let Some(connector) = &mut self.connector {
             connector.tunnel_up();
@@ -284,9 +285,10 @@ impl Streams {
             let tunnel: &Tunnel = self.tunnels.get(key)?;
             Some(format!("{} ({})", tunnel.lane.link, tunnel.lane.decoder.peer_name()))
         };
-        let (Some(newest), Some(before)) = (name(newest), name(before)) else { return };
+        let (Some(peer), Some(before)) = (name(newest), name(before)) else { return };
         warn!(
-            peer = newest,
+            tunnel = newest.number(),
+            peer,
             before,
             "clients go through this newer tunnel from now on, and through the one before \
              only where its peer has no exit or no room for them"
@@ -300,7 +302,7 @@ impl Streams {
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let streams = tunnel.session.stream_count();
         if !loopback && cx.log_limit.allow(Class::Tunnel, cx.now) {
-            info!(peer = %tunnel.lane.link, streams, "the peer is going away");
+            info!(tunnel = key.number(), peer = %tunnel.lane.link, streams, "the peer is going away");
         }
         let began = tunnel.began;
         self.withdraw(cx, key);

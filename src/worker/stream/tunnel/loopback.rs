@@ -185,7 +185,7 @@ impl Streams {
     }
 
     fn keep_in_tunnel<D: Driver>(&mut self, cx: &mut Cx<D>, client: Key, exit: Key) {
-        debug!("a stream stays in the tunnel");
+        debug!(stream = client.number(), exit = exit.number(), "a stream stays in the tunnel");
         self.resume_reading(cx, client);
         self.resume_reading(cx, exit);
     }

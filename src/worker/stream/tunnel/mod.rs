@@ -123,12 +123,13 @@ impl Tunnels {
     /// Logs each tunnel, up to a maximum; returns the total payload in and out.
     pub(in crate::worker) fn log_state(&self, now: Moment) -> (u64, u64) {
         let (mut bytes_in, mut bytes_out) = (0, 0);
-        for (logged, (_, tunnel)) in self.table.iter().enumerate() {
+        for (logged, (key, tunnel)) in self.table.iter().enumerate() {
             let counters = tunnel.session.counters();
             bytes_in += counters.payload_bytes_in;
             bytes_out += counters.payload_bytes_out;
             if logged < STATE_TUNNELS_MAX {
                 info!(
+                    tunnel = key.number(),
                     peer = %tunnel.lane.link,
                     up = tunnel.session.is_up(),
                     streams = tunnel.session.stream_count(),

@@ -227,7 +227,8 @@ impl Streams {
             if serial.line.mode() != serial.mode {
                 serial.mode = serial.line.mode();
                 if cx.log_limit.allow(Class::Tunnel, cx.now) {
-                    info!(link = %tunnel.lane.link, mode = serial.mode.name(), "serial line");
+                    let (link, mode) = (&tunnel.lane.link, serial.mode.name());
+                    info!(tunnel = key.number(), %link, mode, "serial line");
                 }
             }
             if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.deferred.is_some() {

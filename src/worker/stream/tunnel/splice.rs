@@ -212,7 +212,7 @@ impl Streams {
         if tunnel.lane.read_mode == LinkReadMode::Received {
             tunnel.lane.streak += 1;
             if tunnel.lane.streak >= BIG_FRAMES {
-                trace!(peer = %tunnel.lane.link, "the link is spliced");
+                trace!(tunnel = key.number(), peer = %tunnel.lane.link, "the link is spliced");
                 tunnel.lane.read_mode = LinkReadMode::Spliced;
                 tunnel.lane.streak = 0;
                 tunnel.lane.reading.cancel(&mut cx.driver);
