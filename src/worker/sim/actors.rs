@@ -138,7 +138,7 @@ impl Actor {
         self.send(kernel, &conversation, tempo);
         let is_all_sent = self.sent == conversation.bytes[self.side as usize];
         if matches!(conversation.how, How::EarlyAnswer(_)) && self.side == Side::Far {
-            if is_all_sent || self.ended == Some(End::Reset) {
+            if is_all_sent || self.is_broken || self.ended == Some(End::Reset) {
                 self.close(kernel, false);
             }
             return Ok(every_micros);

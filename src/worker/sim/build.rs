@@ -31,7 +31,7 @@ pub(super) fn kernel<T>(call: impl FnOnce(&mut Kernel) -> T) -> T {
 }
 
 /// Two links of two pipes.
-pub(super) fn pipes() -> [Option<Link>; 2] {
+pub(super) fn pipes(link: fn(Fd, Fd, String) -> Link) -> [Option<Link>; 2] {
     let [there, back] = [0, 1].map(|end| {
         kernel(|kernel| {
             kernel.set_owner(end);
@@ -47,11 +47,8 @@ pub(super) fn pipes() -> [Option<Link>; 2] {
         kernel.give_to(back.1.as_raw_fd(), 1);
         kernel.give_to(back.0.as_raw_fd(), 0);
     });
-    let link = |input, output| {
-        let [input, output]: [Fd; 2] = [Rc::new(input), Rc::new(output)];
-        Some(Link::pipes(input, output, String::from("pipes")))
-    };
-    [link(back.0, there.1), link(there.0, back.1)]
+    let of = |input, output| Some(link(Rc::new(input), Rc::new(output), String::from("pipes")));
+    [of(back.0, there.1), of(there.0, back.1)]
 }
 
 fn words(script: &Script, end: usize) -> Vec<String> {
@@ -62,7 +59,7 @@ fn words(script: &Script, end: usize) -> Vec<String> {
     };
     let way = if end == script.entrance_at { format!("PORT={ENTRANCE}") } else { exit };
     let link = match (script.link, end) {
-        (LinkKind::Pipes, _) => String::from("-Fsockmux"),
+        (LinkKind::Pipes | LinkKind::Fifos, _) => String::from("-Fsockmux"),
         (LinkKind::Tcp, 0) => format!("-P{LINK}"),
         (LinkKind::Tcp, _) => format!("SERVER=sockmux://{LINK}"),
     };
@@ -72,8 +69,13 @@ fn words(script: &Script, end: usize) -> Vec<String> {
 }
 
 /// An end that has begun.
-pub(super) fn start(script: &Script, end: usize, link: Option<Link>) -> Worker<SimDriver> {
-    kernel(|kernel| kernel.set_owner(end));
+pub(super) fn start(
+    script: &Script,
+    end: usize,
+    owner: usize,
+    link: Option<Link>,
+) -> Worker<SimDriver> {
+    kernel(|kernel| kernel.set_owner(owner));
     let words = words(script, end).into_iter().map(OsString::from);
     let mut no_names = |_: &str| Err(io::Error::from(io::ErrorKind::NotFound));
     let invocation = invocation::parse(words, &Disk, &mut no_names).expect("a command line");
@@ -94,7 +96,7 @@ pub(super) fn start(script: &Script, end: usize, link: Option<Link>) -> Worker<S
         (_, Some(link)) => Some(LinkSource::Given(Some(link))),
         _ => None,
     };
-    let driver = SimDriver::new(end, script.conditions.buffers);
+    let driver = SimDriver::new(owner, script.conditions.buffers);
     // What would wake it is the simulated kernel's business.
     let (wake, resolver_wake) = UnixStream::pair().expect("a pair of sockets");
     let ways_in = (listeners, Vec::new());

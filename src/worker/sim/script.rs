@@ -26,8 +26,10 @@ pub(super) struct Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkKind {
     Tcp,
-    /// Two pipes, as FIFOs and standard input and output are.
+    /// Two pipes, as standard input and output are.
     Pipes,
+    /// Two FIFOs.
+    Fifos,
 }
 
 /// Where the exit leads.
@@ -88,6 +90,8 @@ pub(super) enum Fault {
     Freeze(u32),
     /// An end is told to stop.
     Stop(usize),
+    /// An end is told to stop, and another one takes its place.
+    Replace(usize),
 }
 
 /// Microseconds of a second.
@@ -97,7 +101,14 @@ impl Script {
     /// The script that follows from a seed.
     pub(super) fn of(seed: u64) -> Script {
         let rng = &mut Rng::with_seed(seed ^ 0x5eed_0000);
-        let link = if rng.u8(..4) == 0 { LinkKind::Pipes } else { LinkKind::Tcp };
+        if rng.u8(..8) == 0 {
+            return Script::replacing(seed, rng);
+        }
+        let link = match rng.u8(..8) {
+            0 => LinkKind::Pipes,
+            1 => LinkKind::Fifos,
+            _ => LinkKind::Tcp,
+        };
         let exit = match rng.u8(..16) {
             0 => ExitKind::Refuses,
             1 => ExitKind::Silent,
@@ -123,15 +134,54 @@ impl Script {
             conversations,
             faults,
         }
+        .sorted()
+    }
+
+    /// Clients that come while an end is replaced.
+    fn replacing(seed: u64, rng: &mut Rng) -> Script {
+        let end = rng.usize(..2);
+        let conditions = Conditions { no_splice: 0, descriptors: 0, ..conditions(rng) };
+        let conversations = (0..rng.u8(4..16))
+            .map(|_| {
+                let tempo = Tempo { piece_bytes: 3_000, every_micros: 200, reads_after_micros: 0 };
+                let bytes = [rng.u32(1..3_000), rng.u32(1..3_000)];
+                let at = u64::from(rng.u32(300_000..SEC));
+                Conversation { at, how: How::Exchange, bytes, tempos: [tempo; 2] }
+            })
+            .collect();
+        Script {
+            seed,
+            link: LinkKind::Tcp,
+            entrance_at: 1 - end,
+            is_v03: false,
+            bulk: "auto",
+            exit: ExitKind::Server,
+            conditions,
+            conversations,
+            faults: vec![(u64::from(rng.u32(400_000..900_000)), Fault::Replace(end))],
+        }
+        .sorted()
+    }
+
+    /// Conversations begin in order of time.
+    fn sorted(mut self) -> Script {
+        self.conversations.sort_by_key(|conversation| conversation.at);
+        self
+    }
+
+    /// Whether an end is replaced.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Replace(_)))
     }
 
     /// Whether streams may end before they are over.
     pub(super) fn may_break(&self) -> bool {
         let breaks = |fault: &Fault| match fault {
             Fault::Cut | Fault::Stop(_) => true,
-            Fault::Pause(..) | Fault::Freeze(_) => false,
+            Fault::Pause(..) | Fault::Freeze(_) | Fault::Replace(_) => false,
         };
-        self.faults.iter().any(|(_, fault)| breaks(fault)) || !self.reaches_server()
+        let is_short = self.conditions.descriptors > 0;
+        self.faults.iter().any(|(_, fault)| breaks(fault)) || !self.reaches_server() || is_short
     }
 
     /// Whether the exit leads to a server.
@@ -154,7 +204,7 @@ fn conditions(rng: &mut Rng) -> Conditions {
         socket_bytes: rng.u32(2_000..100_000),
         latency_micros: rng.u32(1..2_000),
         buffers: [rng.u16(4..=64), BULK_BUFFERS_FOR_LINKS as u16 + rng.u16(1..=32)],
-        descriptors: 0,
+        descriptors: if rng.u8(..16) == 0 { rng.u16(16..40) } else { 0 },
     }
 }
 

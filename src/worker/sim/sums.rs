@@ -13,6 +13,7 @@ pub(super) struct Sums {
     pub(super) no_buffers: u64,
     pub(super) pauses: u64,
     pub(super) cuts: u64,
+    pub(super) replaced: u64,
     pub(super) drained: u64,
 }
 
@@ -28,6 +29,7 @@ impl Sums {
         self.no_buffers += other.no_buffers;
         self.pauses += other.pauses;
         self.cuts += other.cuts;
+        self.replaced += other.replaced;
         self.drained += other.drained;
     }
 
@@ -35,7 +37,7 @@ impl Sums {
     pub(super) fn is_varied(&self) -> bool {
         let met = [self.whole, self.reset, self.spliced_bytes, self.copied_fallbacks];
         met.into_iter()
-            .chain([self.no_buffers, self.pauses, self.cuts, self.drained])
+            .chain([self.no_buffers, self.pauses, self.cuts, self.replaced, self.drained])
             .all(|n| n > 0)
     }
 }

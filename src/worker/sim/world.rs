@@ -8,6 +8,7 @@ use super::checks::{Had, check_one};
 use super::script::{ExitKind, Fault, LinkKind, Script};
 use super::sums::Sums;
 use crate::io::driver::{BufferClass, Completion, Driver};
+use crate::io::link::Link;
 use crate::io::sim::{Kernel, Side, SimDriver};
 use crate::worker::{Stopped, Worker};
 
@@ -19,6 +20,12 @@ const IDLE_MICROS: u64 = 20_000;
 /// Longest time that all may take, and most steps of it.
 const END_MICROS: u64 = 900_000_000;
 const STEPS_MAX: usize = 400_000;
+
+/// How long after an end was told to stop its replacement listens.
+const REPLACED_AFTER_MICROS: u64 = 50_000;
+
+/// Longest that a short conversation takes while an end is replaced.
+const REPLACE_WAIT_MICROS: u64 = 2_000_000;
 
 /// Everything that has ended is gone within this time.
 const SETTLE_MICROS: u64 = 40_000_000;
@@ -37,16 +44,33 @@ struct WorkerEnd {
     keeps: usize,
 }
 
+impl WorkerEnd {
+    /// `owner` is its number for the kernel; an end that is replaced has several, one after another.
+    fn new(script: &Script, end: usize, owner: usize, link: Option<Link>) -> WorkerEnd {
+        WorkerEnd {
+            worker: Some(start(script, end, owner, link)),
+            stopped: None,
+            paused_until: 0,
+            idle: (0, 0),
+            keeps: usize::from(script.link == LinkKind::Tcp),
+        }
+    }
+}
+
 struct World<'s> {
     script: &'s Script,
     rng: Rng,
-    ends: [WorkerEnd; 2],
+    ends: Vec<WorkerEnd>,
     listener: usize,
     actors: Vec<Actor>,
     /// By conversation: of client and server.
     had: Vec<[Option<Had>; 2]>,
     begun: usize,
+    /// When the client of each conversation was done.
+    ended_at: Vec<u64>,
     faults_done: usize,
+    /// When the replacement of an end begins, and of which.
+    replaces_at: Option<(u64, usize)>,
     thaws_at: Option<u64>,
     completions: Vec<Completion>,
     sums: Sums,
@@ -81,18 +105,10 @@ impl<'s> World<'s> {
         });
         let mut links = match script.link {
             LinkKind::Tcp => [None, None],
-            LinkKind::Pipes => pipes(),
+            LinkKind::Pipes => pipes(Link::pipes),
+            LinkKind::Fifos => pipes(Link::fifos),
         };
-        let ends = [0, 1].map(|end| {
-            let link = links[end].take();
-            WorkerEnd {
-                worker: Some(start(script, end, link)),
-                stopped: None,
-                paused_until: 0,
-                idle: (0, 0),
-                keeps: usize::from(script.link == LinkKind::Tcp),
-            }
-        });
+        let ends = [0, 1].map(|end| WorkerEnd::new(script, end, end, links[end].take())).into();
         World {
             script,
             rng: Rng::with_seed(script.seed ^ 0x77),
@@ -101,7 +117,9 @@ impl<'s> World<'s> {
             actors: Vec::new(),
             had: vec![[None, None]; script.conversations.len()],
             begun: 0,
+            ended_at: vec![0; script.conversations.len()],
             faults_done: 0,
+            replaces_at: None,
             thaws_at: None,
             completions: Vec::new(),
             sums: Sums::default(),
@@ -120,10 +138,14 @@ impl<'s> World<'s> {
     /// Nothing of what has ended is left.
     fn settle(&mut self) -> Result<(), String> {
         let until = kernel(|kernel| kernel.now_micros()) + SETTLE_MICROS;
-        let is_left = |world: &World<'_>| {
-            world.faults_done == world.script.faults.len() && world.left().is_none()
+        let is_settled = |world: &World<'_>| {
+            let now = kernel(|kernel| kernel.now_micros());
+            let goes_on = world.thaws_at.is_some() || world.replaces_at.is_some();
+            let is_paused = world.ends.iter().any(|end| end.paused_until > now);
+            let is_over = world.faults_done == world.script.faults.len();
+            is_over && !goes_on && !is_paused && world.left().is_none()
         };
-        let result = self.run_until(until, is_left);
+        let result = self.run_until(until, is_settled);
         match self.left() {
             Some(left) => Err(format!("{left} is left")),
             None => result,
@@ -164,7 +186,7 @@ impl<'s> World<'s> {
     /// Both ends leave when they are told to.
     fn stop(&mut self) -> Result<(), String> {
         let until = kernel(|kernel| kernel.now_micros()) + SETTLE_MICROS;
-        for end in 0..2 {
+        for end in 0..self.ends.len() {
             self.tell_to_stop(end);
         }
         self.run_until(until, |world| world.ends.iter().all(|end| end.stopped.is_some()))?;
@@ -177,9 +199,9 @@ impl<'s> World<'s> {
         }
         let open = kernel(|kernel| {
             kernel.reap_closed();
-            (kernel.open_descriptors(0), kernel.open_descriptors(1))
+            (0..self.ends.len()).map(|owner| kernel.open_descriptors(owner)).sum::<usize>()
         });
-        if open != (0, 0) { Err(format!("descriptors stay open: {open:?}")) } else { Ok(()) }
+        if open > 0 { Err(format!("{open} descriptors stay open")) } else { Ok(()) }
     }
 
     fn tell_to_stop(&mut self, end: usize) {
@@ -212,7 +234,7 @@ impl<'s> World<'s> {
             self.step(next)?;
             self.sums.steps += 1;
         }
-        let due = [0, 1].map(|end| self.due_of(end));
+        let due: Vec<_> = (0..self.ends.len()).map(|end| self.due_of(end)).collect();
         let arrival = kernel(|kernel| kernel.next_arrival());
         Err(format!("too many steps; due {due:?}, arrival {arrival:?}: {}", self.open()))
     }
@@ -222,19 +244,28 @@ impl<'s> World<'s> {
         let of =
             |actor: &Actor| format!("{actor:?} {:?}", kernel(|kernel| kernel.describe(actor.conn)));
         let actors: Vec<_> = self.actors.iter().map(of).collect();
-        let streams = self.ends.each_ref().map(|end| end.worker.as_ref().map(Worker::stream_count));
+        let of = |end: &WorkerEnd| end.worker.as_ref().map(Worker::stream_count);
+        let streams: Vec<_> = self.ends.iter().map(of).collect();
         format!("streams {streams:?}, {}", actors.join(", "))
     }
 
     /// When something is due next.
     fn next_at(&mut self) -> Option<u64> {
-        let ends = [0, 1].into_iter().filter_map(|end| self.due_of(end)).min();
+        let ends = (0..self.ends.len()).filter_map(|end| self.due_of(end)).min();
+        let replacement = self.replaces_at.map(|(at, _)| at);
         let script = self.script;
         let actors = self.actors.iter().filter(|actor| !actor.is_over).map(|actor| actor.next_at);
         let fault = script.faults.get(self.faults_done).map(|&(at, _)| at);
         let begin = script.conversations.get(self.begun).map(|conversation| conversation.at);
         let arrival = kernel(|kernel| kernel.next_arrival());
-        actors.chain(ends).chain(fault).chain(begin).chain(arrival).chain(self.thaws_at).min()
+        actors
+            .chain(ends)
+            .chain(fault)
+            .chain(begin)
+            .chain(arrival)
+            .chain(self.thaws_at)
+            .chain(replacement)
+            .min()
     }
 
     /// When an end has something to do.
@@ -264,10 +295,17 @@ impl<'s> World<'s> {
         {
             self.begin_conversation(now);
         }
-        let due = [0, 1].map(|end| self.due_of(end).is_some_and(|at| at <= now));
-        let first = self.rng.usize(..2);
-        for end in [first, 1 - first] {
-            if due[end] {
+        if let Some((at, end)) = self.replaces_at
+            && at <= now
+        {
+            self.replaces_at = None;
+            self.ends.push(WorkerEnd::new(self.script, end, self.ends.len(), None));
+        }
+        let count = self.ends.len();
+        let first = self.rng.usize(..count);
+        for at in 0..count {
+            let end = (first + at) % count;
+            if self.due_of(end).is_some_and(|due| due <= now) {
                 self.turn(end)?;
             }
         }
@@ -279,6 +317,9 @@ impl<'s> World<'s> {
             if let Some(number) = actor.number {
                 let had = Had { received: actor.received, ended: actor.ended };
                 self.had[number][actor.side() as usize] = Some(had);
+                if actor.side() == Side::Near {
+                    self.ended_at[number] = now;
+                }
             }
         }
         self.actors.retain(|actor| !actor.is_over);
@@ -327,6 +368,11 @@ impl<'s> World<'s> {
                 });
             }
             Fault::Stop(end) => self.tell_to_stop(end),
+            Fault::Replace(end) => {
+                self.sums.replaced += 1;
+                self.tell_to_stop(end);
+                self.replaces_at = Some((now + REPLACED_AFTER_MICROS, end));
+            }
         }
     }
 
@@ -372,13 +418,24 @@ impl<'s> World<'s> {
         Ok(())
     }
 
+    /// While an end is replaced, nobody waits for long.
+    fn check_time(&self, number: usize) -> Result<(), String> {
+        let took_micros =
+            self.ended_at[number].saturating_sub(self.script.conversations[number].at);
+        if self.script.is_replaced() && took_micros > REPLACE_WAIT_MICROS {
+            return Err(format!("it waited for the replacement: it took {took_micros} us"));
+        }
+        Ok(())
+    }
+
     fn check_conversations(&mut self) -> Result<(), String> {
         let may_break = self.script.may_break();
         for (number, conversation) in self.script.conversations.iter().enumerate() {
             self.sums.conversations += 1;
             let [client, server] = self.had[number];
             let client = client.ok_or_else(|| format!("conversation {number} has no client"))?;
-            let found = check_one(conversation, client, server, may_break);
+            let found = check_one(conversation, client, server, may_break)
+                .and_then(|()| self.check_time(number));
             found.map_err(|found| format!("conversation {number}: {found}"))?;
             match client.ended {
                 Some(End::Eof) => self.sums.whole += 1,
