@@ -1,6 +1,6 @@
 //! The log: lines that wait to be written, and the rate of lines that others can cause.
 //!
-//! Anybody who may connect can cause lines. The five classes of `worker::log_limit` together stay below
+//! Anybody who may connect can cause lines. The five classes of `worker::context::log_limit` together stay below
 //! 200 lines a minute: 112 by their bursts, 39 by refills within a minute, 42 by the counts of
 //! suppressed lines.
 

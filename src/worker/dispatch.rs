@@ -3,8 +3,8 @@
 
 use tracing::{info, warn};
 
+use super::context::dialer::dial::{DialError, Owner};
 use super::context::{Drain, Effect, Lookup};
-use super::dialer::dial::{DialError, Owner};
 use super::message::{FlowOrigin, Incoming, NameWaiter, PortName};
 use super::purpose::Purpose;
 use super::signals::Demand;

@@ -8,9 +8,7 @@
 //! own their state: [`stream`] is the path of bytes, sessions over links and the sockets and commands
 //! at the ends of streams; [`ingress`] accepts clients and peers, [`proxy`] runs proxy sessions of
 //! exits, [`forward`] serves ports requested by peers, [`datagram`] holds UDP flows, [`relay`] is the
-//! plain relay. [`dialer`] resolves and connects for all planes, [`waiters`] queues operations that
-//! lack a buffer, [`log_limit`] rate-limits remotely triggered log lines, [`counts`] logs the
-//! counters.
+//! plain relay. What all of them need is in the [`context`].
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -24,13 +22,10 @@ mod busy_poll;
 mod client;
 mod connector;
 mod context;
-mod counts;
 mod datagram;
-mod dialer;
 mod dispatch;
 mod forward;
 mod ingress;
-mod log_limit;
 mod message;
 mod payload_queue;
 mod port_range;
@@ -44,7 +39,6 @@ mod stream;
 mod table;
 mod token;
 mod turn;
-mod waiters;
 mod way;
 
 use crate::cli::plan::{LinkPlan, Plan};
@@ -55,11 +49,11 @@ use crate::limits::{LEAVE_MILLIS, POOL_BUFFERS};
 use crate::session::Moment;
 use buffers::Buffers;
 pub(crate) use connector::LinkSource;
+pub use context::counts::Stopped;
+use context::dialer::Dialer;
 use context::{Cx, Drain};
-pub use counts::Stopped;
 use datagram::Datagrams;
 pub(crate) use datagram::datagrams::DatagramPort;
-use dialer::Dialer;
 use forward::Forwards;
 use ingress::Ingress;
 pub(crate) use ingress::listeners::{Listener, Origin};

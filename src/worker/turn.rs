@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::context::Drain;
+use super::context::waiters::Waiter;
+use super::context::{Drain, counts};
 use super::ingress::services::counts_clients;
-use super::waiters::Waiter;
-use super::{Stopped, Worker, counts};
+use super::{Stopped, Worker};
 use crate::io::driver::{BufferClass, Driver};
 use crate::limits::LEAVE_MILLIS;
 use crate::session::Moment;

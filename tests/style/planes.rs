@@ -6,14 +6,11 @@ use super::Source;
 use super::imports::{imports, module_of};
 
 /// The rooms of src/worker/ that own state.
-const PLANES: [&str; 8] =
-    ["connector", "datagram", "dialer", "forward", "ingress", "proxy", "relay", "stream"];
+const PLANES: [&str; 7] =
+    ["connector", "datagram", "forward", "ingress", "proxy", "relay", "stream"];
 
 /// What knows all planes.
 const HALL: [&str; 3] = ["dispatch", "sim", "turn"];
-
-/// The context and its parts, which extend it by methods: they are one floor.
-const CONTEXT: [&str; 5] = ["context", "counts", "dialer", "log_limit", "waiters"];
 
 /// The floors of planes: what each imports of others. It calls those; what it needs of any other is
 /// handed to it by [`HALL`], returned, or an `Effect`, and a type that two of them share has a file
@@ -22,14 +19,11 @@ const CONTEXT: [&str; 5] = ["context", "counts", "dialer", "log_limit", "waiters
 /// To allow an import means to put a plane above another one: docs/architecture.md says why each is
 /// where it is.
 const ALLOWED: &[Room] = &[
-    ("connector", &["dialer"]),
-    ("context", &["dialer"]),
     ("datagram", &["stream"]),
-    ("forward", &["datagram", "dialer", "stream"]),
+    ("forward", &["datagram", "stream"]),
     ("ingress", &["datagram", "stream"]),
-    ("proxy", &["dialer", "stream"]),
-    ("relay", &["dialer"]),
-    ("stream", &["connector", "dialer"]),
+    ("proxy", &["stream"]),
+    ("stream", &["connector"]),
 ];
 
 /// Files with methods of `Worker`: its making and its run, and [`HALL`].
@@ -83,18 +77,14 @@ fn check(sources: &[Source], allowed: &[Room]) -> Vec<String> {
 
 /// Rooms that import each other, by way of others or at once.
 fn circles(sources: &[Source]) -> Vec<String> {
-    let floor = |room: &str| match CONTEXT.contains(&room) {
-        true => String::from("context"),
-        false => room.to_owned(),
-    };
     let mut below: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for source in sources {
         let Some(room) = room_of(source) else { continue };
         let rooms = imports(source).into_iter().filter_map(|import| match &import.path[..] {
-            [worker, other, ..] if worker == "worker" => Some(floor(other)),
+            [worker, other, ..] if worker == "worker" => Some(other.clone()),
             _ => None,
         });
-        below.entry(floor(&room)).or_default().extend(rooms);
+        below.entry(room).or_default().extend(rooms);
     }
     // Takes away the rooms that import none of those left, until none can be.
     loop {
@@ -118,8 +108,7 @@ fn circles(sources: &[Source]) -> Vec<String> {
 
 /// Fields of a plane that are visible outside of it.
 fn visible_fields(source: &Source) -> Vec<String> {
-    let is_plane = room_of(source)
-        .is_some_and(|room| PLANES.contains(&&room[..]) && !CONTEXT.contains(&&room[..]));
+    let is_plane = room_of(source).is_some_and(|room| PLANES.contains(&&room[..]));
     let lines = source.text.lines().zip(1..).filter(|_| is_plane);
     let visible = lines.filter(|(line, _)| {
         let rest = ["pub ", "pub(crate) ", "pub(in crate::worker) "]
@@ -146,10 +135,10 @@ fn files_of_worker(sources: &[Source]) -> Vec<String> {
 fn a_new_import_is_found_and_one_that_is_gone() {
     let text = "use super::Key;\nuse super::super::stream::Streams;\nuse crate::worker::proxy::A;";
     let sample = [Source::sample("src/worker/relay/pair.rs", text)];
-    let found = check(&sample, &[("relay", &["proxy", "dialer"])]);
+    let found = check(&sample, &[("relay", &["proxy", "connector"])]);
     let wanted = [
         "src/worker/relay/pair.rs:2: worker::relay may not import stream",
-        "worker::relay does not import dialer any more: delete that in tests/style/planes.rs",
+        "worker::relay does not import connector any more: delete that in tests/style/planes.rs",
     ];
     assert_eq!(found, wanted);
     let hall = [Source::sample("src/worker/dispatch.rs", text)];
@@ -164,14 +153,14 @@ fn circles_are_found_whatever_they_consist_of() {
     let mut sources = vec![
         file("proxy", "use crate::worker::stream::Streams;\nuse super::table::Key;"),
         file("stream", "use super::context::Cx;"),
-        file("context", "use super::dialer::Dialer;\nuse super::table::Key;"),
-        file("dialer", "use super::context::Cx;"),
+        file("context", "use super::waiters::Waiters;\nuse super::table::Key;"),
+        file("waiters", "use super::table::Key;"),
         file("table", ""),
         file("dispatch", "use super::proxy::Proxies;"),
     ];
     assert!(circles(&sources).is_empty());
     sources.push(file("table", "use super::stream::Streams;"));
-    let wanted = "in a circle of imports, or above one: context, proxy, stream, table";
+    let wanted = "in a circle of imports, or above one: context, proxy, stream, table, waiters";
     assert_eq!(circles(&sources), [wanted]);
 }
 

@@ -16,8 +16,8 @@ use crate::io::link::Link;
 use crate::io::net;
 use crate::limits::{COMMAND_GRACE_MILLIS, COMMAND_LEAVE_MILLIS, COMMAND_NAME_CHARS};
 use crate::session::Moment;
+use crate::worker::context::log_limit::{Class, LogLimit};
 use crate::worker::context::{Cx, Effect};
-use crate::worker::log_limit::{Class, LogLimit};
 use crate::worker::token::Kind;
 
 /// A running command.

@@ -1,5 +1,5 @@
 //! The connector: establishes the link of this process and re-establishes it for ever, with
-//! backoff. Its timers are run by [`crate::worker::turn`]; a link is handed to the tunnel plane by
+//! backoff. Its timers are run by [`crate::worker::turn`]; a link is handed to its plane by
 //! [`Effect::LinkUp`].
 //!
 //! Dialling is here; [`open`] opens links by path, [`command`] runs commands.
@@ -23,9 +23,9 @@ use crate::link::backoff::Backoff;
 use crate::session::Moment;
 
 use self::command::Carrier;
+use crate::worker::context::dialer::dial::{DialError, Owner, Request};
+use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Effect};
-use crate::worker::dialer::dial::{DialError, Owner, Request};
-use crate::worker::log_limit::Class;
 use crate::worker::table::Key;
 
 /// Where the connector gets its link.

@@ -9,8 +9,8 @@ use crate::io::driver::Driver;
 use crate::io::link::NotYet;
 use crate::limits::{DEVICE_AGAIN_MILLIS, LINK_AGAIN_MILLIS};
 use crate::worker::Stopped;
+use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Effect};
-use crate::worker::log_limit::Class;
 
 /// Logged once, even if the reason changes.
 const WAITING: &str = "waiting for the peer";

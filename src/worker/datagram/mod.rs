@@ -1,6 +1,6 @@
 //! Datagrams: UDP flows between clients, tunnels and servers. The plane owns UDP entrances,
-//! forwarded UDP ports and the table of flows. The event loop dispatches readable sockets here; the
-//! tunnel plane passes received runs.
+//! forwarded UDP ports and the table of flows. The event loop dispatches readable sockets here;
+//! received runs come from the path of bytes ([`crate::worker::stream::Flows`]).
 //!
 //! [`datagrams`] reads and writes sockets, [`coalesce`] decides when they are read, [`flow`] is the
 //! table, [`lifecycle`] and [`servers`] begin and end flows. [`association`] and [`association_io`]

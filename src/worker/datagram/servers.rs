@@ -16,10 +16,10 @@ use crate::io::driver::Driver;
 use crate::io::net;
 use crate::io::resolver;
 use crate::limits::UNANSWERED_SECS;
+use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Lookup};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::flow::{Server, ServerName};
-use crate::worker::log_limit::Class;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 

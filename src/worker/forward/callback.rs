@@ -18,7 +18,7 @@ use crate::policy::routing::NameWanted;
 use crate::session::{NO_ADDRESS, StreamKey};
 use crate::wire::Transport;
 use crate::worker::context::Cx;
-use crate::worker::dialer::dial::Request;
+use crate::worker::context::dialer::dial::Request;
 use crate::worker::forward::Forwards;
 use crate::worker::forward::ports::Guest;
 use crate::worker::message::{Call, Incoming};

@@ -8,7 +8,7 @@ use crate::io::chunk::Chunk;
 use crate::io::driver::{Driver, Fd};
 use crate::proxy_proto::Unreached;
 use crate::worker::context::Cx;
-use crate::worker::dialer::dial::{Owner, Permission, Request};
+use crate::worker::context::dialer::dial::{Owner, Permission, Request};
 use crate::worker::proxy::Proxies;
 use crate::worker::stream::Streams;
 use crate::worker::stream::server::{NextServer, Server};

@@ -18,10 +18,10 @@ use crate::io::net;
 use crate::io::pipe::Pipe;
 use crate::limits::{PIPE_BYTES, SPLICE_TURN_BYTES};
 use crate::worker::context::Cx;
-use crate::worker::log_limit::Class;
+use crate::worker::context::log_limit::Class;
+use crate::worker::context::waiters::Waiter;
 use crate::worker::relay::pair::{Input, Mode, Output};
 use crate::worker::table::Key;
-use crate::worker::waiters::Waiter;
 use crate::worker::way::Way;
 
 impl Relay {

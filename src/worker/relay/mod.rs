@@ -22,7 +22,7 @@ use crate::limits::CONNECTIONS_MAX;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
 use crate::worker::context::Cx;
-use crate::worker::dialer::dial::{DialError, Owner, Permission, Request};
+use crate::worker::context::dialer::dial::{DialError, Owner, Permission, Request};
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 use crate::worker::way::Way;

@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::session::Moment;
 use crate::worker::context::Cx;
-use crate::worker::log_limit::{Class, LogLimit};
+use crate::worker::context::log_limit::{Class, LogLimit};
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 

@@ -17,13 +17,13 @@ use crate::limits::{
     SMALL_BUFFER_BYTES, SMALL_BUFFERS_SCARCE,
 };
 use crate::session::Moment;
+use crate::worker::context::waiters::Waiter;
 use crate::worker::context::{Cx, Effect};
 use crate::worker::stream::Streams;
 use crate::worker::stream::conn::{Conn, ReadMode, Reading, Stage};
 use crate::worker::stream::tunnel::Tunnel;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
-use crate::worker::waiters::Waiter;
 
 /// Short reads in a row that end bulk mode.
 const SHORT_READS: u8 = 2;

@@ -14,7 +14,7 @@ use crate::io::driver::{Driver, Gather, SendWait};
 use crate::io::net;
 use crate::limits::LOCAL_PARTS;
 use crate::worker::context::Cx;
-use crate::worker::log_limit::Class;
+use crate::worker::context::log_limit::Class;
 use crate::worker::payload_queue::Piece;
 use crate::worker::stream::Streams;
 use crate::worker::stream::conn::Stage;

@@ -14,9 +14,9 @@ use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, WINDOW_BYTES}
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
+use crate::worker::context::counts;
+use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain, Effect};
-use crate::worker::counts;
-use crate::worker::log_limit::Class;
 use crate::worker::stream::Streams;
 use crate::worker::stream::tunnel::Tunnel;
 use crate::worker::stream::tunnel::lane::{Lane, Transform};

@@ -1,5 +1,5 @@
 //! One dial: decides which address of a target is connected to, and when (RFC 8305, "Happy
-//! Eyeballs"). Does no I/O; [`crate::worker::dialer`] does.
+//! Eyeballs"). Does no I/O; [`crate::worker::context::dialer`] does.
 //!
 //! Addresses alternate between families. An attempt begins when the one before has failed or has
 //! not connected for 250 ms; they continue in parallel and the first to connect wins. The number of

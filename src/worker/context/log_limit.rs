@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::context::Cx;
+use super::Cx;
 use crate::io::driver::Driver;
 use crate::limits::{
     LOG_COMMANDS_BURST, LOG_COUNT_MILLIS, LOG_COUNT_SOON_MILLIS, LOG_REFILL_MILLIS,
@@ -21,7 +21,7 @@ use crate::session::Moment;
 
 /// Lines that share a limit. A flood in one class does not affect the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(in crate::worker) enum Class {
     /// A connection at the receptor's port that does not become a tunnel.
     Stranger,
     /// A tunnel that comes up, goes down or is about to.
@@ -66,7 +66,7 @@ impl Class {
 
 /// The token buckets of all classes, and the counts of suppressed lines.
 #[derive(Debug)]
-pub(super) struct LogLimit {
+pub(in crate::worker) struct LogLimit {
     buckets: [Bucket; CLASSES.len()],
     /// Connections at the receptor's port that closed before their first byte.
     silent: u64,
@@ -86,14 +86,14 @@ struct Bucket {
 }
 
 impl LogLimit {
-    pub(super) fn new(now: Moment) -> LogLimit {
+    pub(in crate::worker) fn new(now: Moment) -> LogLimit {
         let full = |class: Class| Bucket { left: class.limit().0, since: now, kept_back: 0 };
         LogLimit { buckets: CLASSES.map(full), silent: 0, count_at: None, not_before: now }
     }
 
     /// Whether another line of this class may be logged. `false`: the line is counted as
     /// suppressed.
-    pub(super) fn allow(&mut self, class: Class, now: Moment) -> bool {
+    pub(in crate::worker) fn allow(&mut self, class: Class, now: Moment) -> bool {
         let (burst, every) = class.limit();
         let every = every.as_micros() as u64;
         let bucket = &mut self.buckets[class as usize];
@@ -124,12 +124,12 @@ impl LogLimit {
     }
 
     /// When [`LogLimit::log_counts`] is due, if it is.
-    pub(super) fn count_at(&self) -> Option<Moment> {
+    pub(in crate::worker) fn count_at(&self) -> Option<Moment> {
         self.count_at
     }
 
     /// Logs the counts since the last call.
-    pub(super) fn log_counts(&mut self, now: Moment) {
+    pub(in crate::worker) fn log_counts(&mut self, now: Moment) {
         self.count_at = None;
         self.not_before = now.after(Duration::from_millis(LOG_COUNT_MILLIS));
         for (class, bucket) in CLASSES.into_iter().zip(&mut self.buckets) {
@@ -147,25 +147,25 @@ impl LogLimit {
 
 impl<D: Driver> Cx<D> {
     /// Whether a remotely triggered line may be logged, see [`LogLimit::allow`].
-    pub(super) fn may_log(&mut self, class: Class) -> bool {
+    pub(in crate::worker) fn may_log(&mut self, class: Class) -> bool {
         self.log_limit.allow(class, self.now)
     }
 
     /// Logs a refused stream, within the rate limit.
-    pub(super) fn log_refused(&mut self, client: impl Display, reason: &str) {
+    pub(in crate::worker) fn log_refused(&mut self, client: impl Display, reason: &str) {
         if self.may_log(Class::Refusal) {
             warn!(client = %client, reason, "stream refused");
         }
     }
 
     /// Counts a connection at the receptor's port that closed before its first byte.
-    pub(super) fn count_silent(&mut self) {
+    pub(in crate::worker) fn count_silent(&mut self) {
         self.counters.silent += 1;
         self.log_limit.left_silently(self.now);
     }
 
     /// Logs counts if it is time to.
-    pub(super) fn log_limit_on_time(&mut self) {
+    pub(in crate::worker) fn log_limit_on_time(&mut self) {
         if self.log_limit.count_at().is_some_and(|at| at <= self.now) {
             self.log_limit.log_counts(self.now);
         }

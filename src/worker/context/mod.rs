@@ -1,21 +1,24 @@
 //! The context: what every plane of the worker needs beside its own state. The worker passes it to
 //! each handler of a plane. A plane affects another plane only through an [`Effect`].
+//!
+//! [`dialer`] resolves and connects for all planes, [`waiters`] queues operations that lack a
+//! buffer, [`log_limit`] rate-limits remotely triggered log lines, [`counts`] logs the counters.
+
+pub(in crate::worker) mod counts;
+pub(in crate::worker) mod dialer;
+pub(in crate::worker) mod log_limit;
+pub(in crate::worker) mod waiters;
 
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use super::buffers::Buffers;
-use super::busy_poll::BusyPoll;
-use super::counts::Counters;
-use super::dialer::Dialer;
-use super::dialer::dial::{DialError, Owner};
-use super::log_limit::LogLimit;
-use super::message::{HandshakeEvent, NameWaiter};
-use super::port_range::PortRange;
-use super::table::Key;
-use super::waiters::Waiters;
+use self::counts::Counters;
+use self::dialer::Dialer;
+use self::dialer::dial::{DialError, Owner};
+use self::log_limit::LogLimit;
+use self::waiters::Waiters;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::command::Watchdog;
 use crate::io::congestion::CongestionPolicy;
@@ -26,9 +29,14 @@ use crate::io::resolver::Resolver;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::{Asker, Destinations};
 use crate::session::{Event, Moment, StreamKey};
+use crate::worker::buffers::Buffers;
+use crate::worker::busy_poll::BusyPoll;
+use crate::worker::message::{HandshakeEvent, NameWaiter};
+use crate::worker::port_range::PortRange;
+use crate::worker::table::Key;
 
-/// A request of one plane to another or to the worker. [`super::dispatch`] applies it in the same
-/// turn.
+/// A request of one plane to another or to the worker. [`crate::worker::dispatch`] applies it in
+/// the same turn.
 #[derive(Debug)]
 pub(in crate::worker) enum Effect {
     /// A dial has completed.
@@ -100,7 +108,7 @@ pub(in crate::worker) enum Drain {
 
 /// Shared state, passed to every handler of a plane.
 pub(in crate::worker) struct Cx<D> {
-    /// Starts operations; their completions arrive in [`super::dispatch`].
+    /// Starts operations; their completions arrive in [`crate::worker::dispatch`].
     pub(in crate::worker) driver: D,
     /// The clock, read once per turn.
     pub(in crate::worker) now: Moment,
@@ -176,7 +184,7 @@ impl<D: Driver> Cx<D> {
         self.plan.link == LinkPlan::Loopback
     }
 
-    /// Refuses a stream of a peer. Applied by the tunnel plane in the same turn.
+    /// Refuses a stream of a peer. Applied by the tunnel's plane in the same turn.
     pub(in crate::worker) fn refuse_stream(
         &mut self,
         stream: (Key, StreamKey),

@@ -3,11 +3,11 @@
 
 use tracing::{debug, info};
 
-use super::context::Cx;
-use super::way::Way;
+use super::Cx;
 use crate::io::driver::{Driver, DriverCounters};
 use crate::serial_line;
 use crate::session;
+use crate::worker::way::Way;
 
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,45 +27,45 @@ pub enum Stopped {
 
 /// Counters of the worker, beside those of driver and sessions.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counters {
+pub(in crate::worker) struct Counters {
     /// Turns of the event loop.
-    pub(super) turns: u64,
+    pub(in crate::worker) turns: u64,
     /// Synchronous sends that bypass the driver: batches that end in a frame head, and data that
     /// precedes spliced payload.
-    pub(super) direct_sends: u64,
+    pub(in crate::worker) direct_sends: u64,
     /// Completions whose key no longer exists.
-    pub(super) stale: u64,
+    pub(in crate::worker) stale: u64,
     /// Streams reset because the buffers for slow readers were exhausted.
-    pub(super) spill_exhausted: u64,
+    pub(in crate::worker) spill_exhausted: u64,
     /// Payload bytes spliced from and to local sockets, including those of a plain relay.
-    pub(super) spliced_from_local: u64,
-    pub(super) spliced_to_local: u64,
+    pub(in crate::worker) spliced_from_local: u64,
+    pub(in crate::worker) spliced_to_local: u64,
     /// Fallbacks from splicing to copying because a pipe with free bytes had no free slot.
-    pub(super) pipe_full: u64,
+    pub(in crate::worker) pipe_full: u64,
     /// Fallbacks from splicing to copying because the socket does not support it.
-    pub(super) splice_refused: u64,
+    pub(in crate::worker) splice_refused: u64,
     /// Datagrams received from and sent to sockets.
-    pub(super) datagrams_in: u64,
-    pub(super) datagrams_out: u64,
+    pub(in crate::worker) datagrams_in: u64,
+    pub(in crate::worker) datagrams_out: u64,
     /// Datagrams dropped: no tunnel, no room, or refused by the socket.
-    pub(super) datagrams_dropped: u64,
+    pub(in crate::worker) datagrams_dropped: u64,
     /// Flows evicted to make room for newer ones.
-    pub(super) flows_evicted: u64,
+    pub(in crate::worker) flows_evicted: u64,
     /// Payload bytes of closed tunnels, received from and sent to the peer.
-    pub(super) past_bytes_in: u64,
-    pub(super) past_bytes_out: u64,
+    pub(in crate::worker) past_bytes_in: u64,
+    pub(in crate::worker) past_bytes_out: u64,
     /// Bytes that a plain relay moved from clients to servers (up) and back (down).
-    pub(super) relayed_up: u64,
-    pub(super) relayed_down: u64,
+    pub(in crate::worker) relayed_up: u64,
+    pub(in crate::worker) relayed_down: u64,
     /// Connections to forwarded ports from a client other than the expected one.
-    pub(super) strangers: u64,
+    pub(in crate::worker) strangers: u64,
     /// Connections to the receptor's port that closed before their first byte.
-    pub(super) silent: u64,
+    pub(in crate::worker) silent: u64,
 }
 
 impl Counters {
     /// Counts bytes moved by a plain relay.
-    pub(super) fn relayed(&mut self, way: Way, bytes: usize) {
+    pub(in crate::worker) fn relayed(&mut self, way: Way, bytes: usize) {
         match way {
             Way::Up => self.relayed_up += bytes as u64,
             Way::Down => self.relayed_down += bytes as u64,
@@ -74,7 +74,7 @@ impl Counters {
 }
 
 /// Logs the last lines of a run.
-pub(super) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
+pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
     let (how, streams_reset, in_order) = match stopped {
         Stopped::Drained => ("Drained", None, None),
         Stopped::DeadlinePassed(streams) => ("DeadlinePassed", Some(streams), None),
@@ -171,7 +171,7 @@ fn log_driver_counts(counters: &DriverCounters) {
 }
 
 /// Logs the counters of a closed tunnel.
-pub(super) fn log_tunnel_counts(counters: &session::SessionCounters) {
+pub(in crate::worker) fn log_tunnel_counts(counters: &session::SessionCounters) {
     let &session::SessionCounters {
         frames_in,
         frames_out,
@@ -202,7 +202,7 @@ pub(super) fn log_tunnel_counts(counters: &session::SessionCounters) {
 }
 
 /// Logs the counters of a closed serial line.
-pub(super) fn log_line_counts(counters: &serial_line::LineCounters) {
+pub(in crate::worker) fn log_line_counts(counters: &serial_line::LineCounters) {
     let &serial_line::LineCounters {
         frames_sent,
         frames_retransmitted,

@@ -19,9 +19,11 @@ use crate::io::net;
 use crate::io::resolver;
 use crate::limits::{ATTEMPTS_AT_ONCE, CONNECTIONS_MAX};
 use crate::session::Moment;
+use crate::worker::context::dialer::dial::{
+    Dial, Owner, Permission, Request, SilentAddresses, Step,
+};
+use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Effect, Lookup};
-use crate::worker::dialer::dial::{Dial, Owner, Permission, Request, SilentAddresses, Step};
-use crate::worker::log_limit::Class;
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 
