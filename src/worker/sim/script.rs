@@ -118,7 +118,8 @@ impl Script {
         };
         let conditions = conditions(rng);
         let small = rng.bool();
-        let conversations = (0..rng.u8(1..8)).map(|_| conversation(rng, small)).collect();
+        let conversations =
+            (0..rng.u8(1..8)).map(|_| conversation(rng, small, conditions.socket_bytes)).collect();
         let mut faults: Vec<_> = (0..rng.u8(..4).saturating_sub(1))
             .map(|_| (u64::from(rng.u32(1..SEC)), fault(rng)))
             .collect();
@@ -208,7 +209,7 @@ fn conditions(rng: &mut Rng) -> Conditions {
     }
 }
 
-fn conversation(rng: &mut Rng, small: bool) -> Conversation {
+fn conversation(rng: &mut Rng, small: bool, socket_bytes: u32) -> Conversation {
     let mut bytes = || match rng.u8(..4) {
         0 => rng.u32(1..10),
         1 | 2 => rng.u32(1..3_000),
@@ -233,8 +234,9 @@ fn conversation(rng: &mut Rng, small: bool) -> Conversation {
     };
     let mut bytes = bytes;
     if let How::EarlyAnswer(_) = how {
-        // The answer waits for a client for a while only, which is no longer than it should be.
-        bytes[1] = bytes[1].min(3_000);
+        // What the sockets do not hold is lost with the server's close, without a relay too; and
+        // an answer waits for a client that does not read for a while only.
+        bytes[1] = bytes[1].min(3_000).min(socket_bytes);
         tempos[0].reads_after_micros = 0;
     }
     Conversation { at: u64::from(rng.u32(..SEC)), how, bytes, tempos }

@@ -1,0 +1,57 @@
+//! Scripts that found faults, shortened.
+
+use super::findings_of;
+use super::script::{Conversation, ExitKind, Fault, How, LinkKind, Script, Tempo};
+use crate::io::sim::Conditions;
+
+const FRIENDLY: Conditions = Conditions {
+    partial: 0,
+    again: 0,
+    no_buffer: 0,
+    delay: 0,
+    no_splice: 0,
+    pipe_slots: 16,
+    socket_bytes: 80_000,
+    latency_micros: 1_700,
+    buffers: [64, 55],
+    descriptors: 0,
+};
+
+fn script(seed: u64, conditions: Conditions) -> Script {
+    Script {
+        seed,
+        link: LinkKind::Tcp,
+        entrance_at: 1,
+        is_v03: false,
+        bulk: "splice",
+        exit: ExitKind::Server,
+        conditions,
+        conversations: Vec::new(),
+        faults: Vec::new(),
+    }
+}
+
+/// Both ends are told to stop while the tunnel comes up again: clients were held for want of a tunnel,
+/// and a drain takes none.
+#[test]
+fn a_tunnel_that_comes_up_during_a_drain_costs_nothing() {
+    let faults = vec![(934_198, Fault::Cut), (934_953, Fault::Pause(1, 700))];
+    let found = (0..20).filter_map(|seed| {
+        findings_of(&Script { faults: faults.clone(), ..script(seed, FRIENDLY) }).err()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// A link that cannot be spliced to: what stands behind the head of a big frame is copied.
+#[test]
+fn a_link_that_cannot_be_spliced_to_carries_big_frames() {
+    let conditions = Conditions { no_splice: 100, socket_bytes: 41_825, ..FRIENDLY };
+    let tempo = Tempo { piece_bytes: 13_346, every_micros: 400, reads_after_micros: 0 };
+    let conversation =
+        Conversation { at: 5_000, how: How::Exchange, bytes: [90_000; 2], tempos: [tempo; 2] };
+    let found = (0..20).filter_map(|seed| {
+        let conversations = vec![conversation; 3];
+        findings_of(&Script { conversations, ..script(seed, conditions) }).err()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
+}
