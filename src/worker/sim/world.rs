@@ -27,8 +27,9 @@ const REPLACED_AFTER_MICROS: u64 = 50_000;
 /// Longest that a short conversation takes while an end is replaced.
 const REPLACE_WAIT_MICROS: u64 = 2_000_000;
 
-/// Everything that has ended is gone within this time.
+/// Everything that has ended is gone within this time: with something that went wrong, and without.
 const SETTLE_MICROS: u64 = 40_000_000;
+const SETTLE_SOON_MICROS: u64 = 5_000_000;
 
 /// Buffers of its own pool that a worker keeps: what frame heads and small pieces are written to.
 const KEPT_BUFFERS: usize = 3;
@@ -137,7 +138,9 @@ impl<'s> World<'s> {
 
     /// Nothing of what has ended is left.
     fn settle(&mut self) -> Result<(), String> {
-        let until = kernel(|kernel| kernel.now_micros()) + SETTLE_MICROS;
+        let is_undisturbed = self.script.faults.is_empty() && !self.script.may_break();
+        let settle_micros = if is_undisturbed { SETTLE_SOON_MICROS } else { SETTLE_MICROS };
+        let until = kernel(|kernel| kernel.now_micros()) + settle_micros;
         let is_settled = |world: &World<'_>| {
             let now = kernel(|kernel| kernel.now_micros());
             let goes_on = world.thaws_at.is_some() || world.replaces_at.is_some();
