@@ -56,6 +56,13 @@ pub(super) struct Conversation {
     pub(super) tempos: [Tempo; 2],
 }
 
+impl Conversation {
+    /// Whether it is over in a moment if nothing is in its way.
+    pub(super) fn is_quick(&self) -> bool {
+        self.tempos.iter().all(|tempo| tempo.every_micros < 1_000)
+    }
+}
+
 /// How a conversation ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
@@ -142,14 +149,19 @@ impl Script {
     fn replacing(seed: u64, rng: &mut Rng) -> Script {
         let end = rng.usize(..2);
         let conditions = Conditions { no_splice: 0, descriptors: 0, ..conditions(rng) };
-        let conversations = (0..rng.u8(4..16))
+        let mut conversations = (0..rng.u8(4..16))
             .map(|_| {
                 let tempo = Tempo { piece_bytes: 3_000, every_micros: 200, reads_after_micros: 0 };
                 let bytes = [rng.u32(1..3_000), rng.u32(1..3_000)];
                 let at = u64::from(rng.u32(300_000..SEC));
                 Conversation { at, how: How::Exchange, bytes, tempos: [tempo; 2] }
             })
-            .collect();
+            .collect::<Vec<_>>();
+        // One that is there before, and lasts: its tunnel stays until it is over.
+        let slow = Tempo { piece_bytes: 10, every_micros: 15_000, reads_after_micros: 0 };
+        let lasting =
+            Conversation { at: 100_000, how: How::Exchange, bytes: [2_000; 2], tempos: [slow; 2] };
+        conversations.push(lasting);
         Script {
             seed,
             link: LinkKind::Tcp,

@@ -425,7 +425,8 @@ impl<'s> World<'s> {
     fn check_time(&self, number: usize) -> Result<(), String> {
         let took_micros =
             self.ended_at[number].saturating_sub(self.script.conversations[number].at);
-        if self.script.is_replaced() && took_micros > REPLACE_WAIT_MICROS {
+        let is_quick = self.script.conversations[number].is_quick();
+        if self.script.is_replaced() && is_quick && took_micros > REPLACE_WAIT_MICROS {
             return Err(format!("it waited for the replacement: it took {took_micros} us"));
         }
         Ok(())
