@@ -105,6 +105,12 @@ impl Inbox {
                 libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
         }
         (self.filled, self.next) = (0, 0);
+        #[cfg(test)]
+        if let Some(got) = crate::io::sim::ask(|kernel| {
+            kernel.receive_datagrams(from.as_raw_fd(), self.headers.len())
+        }) {
+            return got.map(|messages| self.fill(messages));
+        }
         let count = to_u32(self.headers.len());
         loop {
             // SAFETY: each header points to an address, a control area and the buffer of its slot,
@@ -128,6 +134,27 @@ impl Inbox {
                 return Err(error);
             }
         }
+    }
+
+    /// Notes what the simulated kernel has received.
+    #[cfg(test)]
+    fn fill(&mut self, messages: Vec<(Option<SocketAddr>, Vec<u8>)>) -> usize {
+        self.filled = messages.len();
+        for (at, (from, bytes)) in messages.into_iter().enumerate() {
+            self.slots[at].get_mut().spare()[..bytes.len()].copy_from_slice(&bytes);
+            let header = &mut self.headers[at];
+            header.msg_len = crate::narrow::to_u32(bytes.len());
+            (header.msg_hdr.msg_controllen, header.msg_hdr.msg_namelen) = (0, 0);
+            if let Some(SocketAddr::V4(from)) = from {
+                let name = &mut self.names[at].0;
+                let family = crate::narrow::to_u16(libc::AF_INET.unsigned_abs());
+                name[..2].copy_from_slice(&family.to_ne_bytes());
+                name[2..4].copy_from_slice(&from.port().to_be_bytes());
+                name[4..8].copy_from_slice(&from.ip().octets());
+                header.msg_hdr.msg_namelen = 16;
+            }
+        }
+        self.filled
     }
 
     /// The next message of the last call. Each is taken once, so that its buffer is kept once.

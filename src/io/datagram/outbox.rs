@@ -65,6 +65,11 @@ impl Outbox {
         let name = towards.map(|towards| SockAddr::from(towards.to));
         let own = towards.and_then(|towards| towards.own);
         let mut sent = Sent::default();
+        #[cfg(test)]
+        if crate::io::sim::ask(|_| ()).is_some() {
+            simulate(socket, towards, &mut parts, size_bytes, &mut sent);
+            return sent;
+        }
         loop {
             let whole_bytes = at_once_bytes(size_bytes);
             let bytes = self.gather(&mut parts, whole_bytes);
@@ -207,6 +212,37 @@ impl Outbox {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
+        }
+    }
+}
+
+/// Sends a run by the simulated kernel, datagram by datagram.
+#[cfg(test)]
+fn simulate<'p>(
+    socket: &OwnedFd,
+    towards: Option<&Towards>,
+    parts: &mut Parts<'p, impl Iterator<Item = &'p [u8]>>,
+    size_bytes: u32,
+    sent: &mut Sent,
+) {
+    let mut bytes: Vec<u8> = Vec::new();
+    while let Some(part) = parts.take(usize::MAX) {
+        bytes.extend_from_slice(part);
+    }
+    let empty: &[u8] = &[];
+    let size_bytes = size_bytes.max(1) as usize;
+    let first = std::iter::once(empty).filter(|_| bytes.is_empty());
+    for datagram in first.chain(bytes.chunks(size_bytes)) {
+        let to = towards.map(|towards| towards.to);
+        let call = |kernel: &mut crate::io::sim::Kernel| {
+            kernel.send_datagram(socket.as_raw_fd(), to, datagram)
+        };
+        match crate::io::sim::ask(call) {
+            Some(Err(error)) => {
+                sent.dropped += 1;
+                sent.error = Some(error);
+            }
+            _ => sent.datagrams += 1,
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::io::net;
 use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
 use crate::narrow::to_u32;
 
+#[cfg(test)]
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
 /// A socket for whoever sends to `address`. One on every address of the machine also says which of
 /// them each datagram was sent to, since that is where an answer has to come from.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -24,6 +27,7 @@ pub(crate) fn bind_v6(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 fn bind_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
+    simulated!(kernel => kernel.datagram_socket(address, None));
     let socket = new(address, DATAGRAM_ENTRANCE_BYTES)?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
@@ -40,6 +44,7 @@ fn bind_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
 
 /// A socket that sends to `address` and hears of nobody else.
 pub(crate) fn connected(address: SocketAddr) -> io::Result<OwnedFd> {
+    simulated!(kernel => kernel.datagram_socket(ANY, Some(address)));
     let socket = new(address, DATAGRAM_EXIT_BYTES)?;
     socket.connect(&address.into())?;
     Ok(socket.into())
@@ -48,6 +53,7 @@ pub(crate) fn connected(address: SocketAddr) -> io::Result<OwnedFd> {
 /// A socket that sends to any address, and hears of anybody: of both families where the machine has
 /// them. Nothing that a packet meets on its way shows at it.
 pub(crate) fn unconnected() -> io::Result<OwnedFd> {
+    simulated!(kernel => kernel.datagram_socket(ANY, None));
     net::everywhere(0, |address| {
         let socket = new(address, DATAGRAM_EXIT_BYTES)?;
         if address.is_ipv6() {

@@ -70,6 +70,7 @@ impl Kernel {
                     self.pipes[pipe].writer_closed = true;
                     self.pipes[pipe].edge += 1;
                 }
+                Object::Datagrams(at) => self.datagrams[at].is_open = false,
                 Object::Socket => {}
             }
         }

@@ -13,6 +13,7 @@
 
 mod closing;
 mod conn;
+mod datagrams;
 mod descriptors;
 mod driver;
 mod pipes;
@@ -30,6 +31,7 @@ use fastrand::Rng;
 pub(crate) use self::conn::{Conn, Side};
 pub(crate) use self::driver::SimDriver;
 
+use self::datagrams::{DatagramSocket, OnTheWay};
 use self::descriptors::Descriptors;
 use self::pipes::PipeBuffer;
 
@@ -78,6 +80,8 @@ enum Object {
     Conn(usize, Side),
     PipeReader(usize),
     PipeWriter(usize),
+    /// A socket for datagrams.
+    Datagrams(usize),
 }
 
 /// A listening socket. Without an owner it is an actor's.
@@ -102,6 +106,8 @@ pub(crate) struct Kernel {
     conns: Vec<Conn>,
     listeners: Vec<Listener>,
     pipes: Vec<PipeBuffer>,
+    datagrams: Vec<DatagramSocket>,
+    on_the_way: Vec<OnTheWay>,
     /// Where connections are neither accepted nor refused.
     silent: Vec<SocketAddr>,
     /// The worker that runs, which owns what is made.
@@ -126,6 +132,8 @@ impl Kernel {
             conns: Vec::new(),
             listeners: Vec::new(),
             pipes: Vec::new(),
+            datagrams: Vec::new(),
+            on_the_way: Vec::new(),
             silent: Vec::new(),
             owner: 0,
             changes: 0,

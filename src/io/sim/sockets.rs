@@ -354,6 +354,7 @@ impl Kernel {
         if moved {
             self.changed();
         }
+        self.deliver_datagrams();
     }
 
     /// When something arrives next.
@@ -361,6 +362,10 @@ impl Kernel {
         let most_bytes = self.socket_bytes();
         let conns = self.conns.iter().filter(|conn| !conn.over);
         let lookups = self.lookups.iter().map(|&(_, at)| at).filter(|&at| at > self.now_micros);
-        conns.filter_map(|conn| conn.next_arrival(most_bytes)).chain(lookups).min()
+        conns
+            .filter_map(|conn| conn.next_arrival(most_bytes))
+            .chain(lookups)
+            .chain(self.next_datagram())
+            .min()
     }
 }

@@ -19,6 +19,10 @@ impl Kernel {
                 let is_ready = listener.is_shut || !listener.backlog.is_empty();
                 if is_ready { libc::POLLIN as u32 } else { 0 }
             }
+            Some(Object::Datagrams(at)) => {
+                let waits = if self.datagrams[at].queue.is_empty() { 0 } else { libc::POLLIN };
+                u32::from((libc::POLLOUT | waits).unsigned_abs())
+            }
             Some(Object::Socket) | None => 0,
         }
     }
@@ -31,6 +35,7 @@ impl Kernel {
                 ways[side.other() as usize].edges[0] + ways[side as usize].edges[1]
             }
             Some(Object::PipeReader(pipe) | Object::PipeWriter(pipe)) => self.pipes[pipe].edge,
+            Some(Object::Datagrams(at)) => self.datagrams[at].edge,
             _ => 0,
         }
     }
@@ -62,6 +67,10 @@ impl Kernel {
                 (of(side), of(side.other()))
             }
             Some(Object::Listener(at)) => (self.listeners[at].address, NO_ADDRESS),
+            Some(Object::Datagrams(at)) => {
+                let socket = &self.datagrams[at];
+                (socket.address, socket.peer.unwrap_or(NO_ADDRESS))
+            }
             _ => (NO_ADDRESS, NO_ADDRESS),
         }
     }

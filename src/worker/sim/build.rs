@@ -15,11 +15,13 @@ use crate::io::driver::Fd;
 use crate::io::link::Link;
 use crate::io::sim::{Kernel, SimDriver, ask};
 use crate::session::Moment;
-use crate::worker::{LinkSource, Listener, Origin, Purpose, Worker};
+use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
 pub(super) const LINK: &str = "127.0.0.1:9000";
 pub(super) const ENTRANCE: &str = "127.0.0.1:1001";
 pub(super) const SERVER: &str = "10.0.0.9:80";
+pub(super) const DATAGRAM_ENTRANCE: &str = "127.0.0.1:1002";
+pub(super) const DATAGRAM_SERVER: &str = "10.0.0.9:53";
 
 pub(super) fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -65,7 +67,15 @@ fn words(script: &Script, end: usize) -> Vec<String> {
     };
     let protocol = if script.is_v03 { ",protocol:0.3" } else { "" };
     let soxconf = format!("SOXCONF=bulk:{}{protocol}", script.bulk);
-    vec![String::from("sockmux-uring"), link, way, soxconf]
+    let mut words = vec![String::from("sockmux-uring"), link, way, soxconf];
+    if script.datagrams.is_some() {
+        words.push(match end == script.entrance_at {
+            true => format!("PORT={DATAGRAM_ENTRANCE}/udp"),
+            false => format!("DEST={DATAGRAM_SERVER}/udp"),
+        });
+        words.push(String::from("TIMEOUT=udp:1"));
+    }
+    words
 }
 
 /// An end that has begun.
@@ -81,6 +91,7 @@ pub(super) fn start(
     let invocation = invocation::parse(words, &Disk, &mut no_names).expect("a command line");
     let Command::Run(plan) = invocation.command else { unreachable!("it is to run") };
     let mut listeners = Vec::new();
+    let mut ports = Vec::new();
     let mut listen = |at: &str, purpose| {
         let fd = kernel(|kernel| kernel.listen(address(at))).expect("a descriptor");
         listeners.push(Listener::new(fd, purpose, Origin::Own));
@@ -90,6 +101,10 @@ pub(super) fn start(
     }
     if !plan.entrances.is_empty() {
         listen(ENTRANCE, Purpose::Entrance);
+        if script.datagrams.is_some() {
+            let fd = kernel(|kernel| kernel.datagram_socket(address(DATAGRAM_ENTRANCE), None));
+            ports.push(DatagramPort::new(fd.expect("a descriptor"), Purpose::Entrance));
+        }
     }
     let source = match (&plan.link, link) {
         (LinkPlan::Connect(target), _) => Some(LinkSource::Dial(target.clone())),
@@ -99,7 +114,7 @@ pub(super) fn start(
     let driver = SimDriver::new(owner, script.conditions.buffers);
     // What would wake it is the simulated kernel's business.
     let (wake, resolver_wake) = UnixStream::pair().expect("a pair of sockets");
-    let ways_in = (listeners, Vec::new());
+    let ways_in = (listeners, ports);
     let wakes = (wake, resolver_wake);
     let mut worker =
         Worker::new(driver, plan, ways_in, source, CongestionPolicy::Leave, wakes).expect("memory");

@@ -27,6 +27,7 @@ fn script(seed: u64, conditions: Conditions) -> Script {
         exit: ExitKind::Server,
         conditions,
         conversations: Vec::new(),
+        datagrams: None,
         faults: Vec::new(),
     }
 }
@@ -42,9 +43,9 @@ fn a_tunnel_that_comes_up_during_a_drain_costs_nothing() {
     assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
-/// A link that cannot be spliced to: what stands behind the head of a big frame is copied.
+/// Links and local sockets that cannot be spliced to: what stands in a pipe for them is copied.
 #[test]
-fn a_link_that_cannot_be_spliced_to_carries_big_frames() {
+fn sockets_that_cannot_be_spliced_carry_bulk() {
     let conditions = Conditions { no_splice: 100, socket_bytes: 41_825, ..FRIENDLY };
     let tempo = Tempo { piece_bytes: 13_346, every_micros: 400, reads_after_micros: 0 };
     let conversation =

@@ -13,6 +13,7 @@
 mod actors;
 mod build;
 mod checks;
+mod datagrams;
 mod found;
 mod script;
 mod shorten;

@@ -18,6 +18,7 @@ pub(super) struct Script {
     pub(super) exit: ExitKind,
     pub(super) conditions: Conditions,
     pub(super) conversations: Vec<Conversation>,
+    pub(super) datagrams: Option<DatagramLoad>,
     /// What goes wrong, in order of time.
     pub(super) faults: Vec<(u64, Fault)>,
 }
@@ -54,6 +55,17 @@ pub(super) struct Conversation {
     pub(super) bytes: [u32; 2],
     /// Of client and server.
     pub(super) tempos: [Tempo; 2],
+}
+
+/// What clients of datagrams do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DatagramLoad {
+    pub(super) at: u64,
+    pub(super) clients: u8,
+    /// Datagrams of each.
+    pub(super) each: u8,
+    pub(super) bytes_max: u16,
+    pub(super) every_micros: u32,
 }
 
 impl Conversation {
@@ -123,6 +135,7 @@ impl Script {
             3 | 4 => ExitKind::Named,
             _ => ExitKind::Server,
         };
+        let is_v03 = rng.u8(..4) == 0;
         let conditions = conditions(rng);
         let small = rng.bool();
         let conversations =
@@ -135,11 +148,14 @@ impl Script {
             seed,
             link,
             entrance_at: rng.usize(..2),
-            is_v03: rng.u8(..4) == 0,
+            is_v03,
             bulk: ["auto", "splice", "copy"][rng.usize(..3)],
             exit,
             conditions,
             conversations,
+            // 0.3 does not say whether a stream is of datagrams: one exit serves both.
+            datagrams: (exit == ExitKind::Server && !is_v03 && rng.u8(..3) == 0)
+                .then(|| datagrams(rng)),
             faults,
         }
         .sorted()
@@ -171,6 +187,7 @@ impl Script {
             exit: ExitKind::Server,
             conditions,
             conversations,
+            datagrams: None,
             faults: vec![(u64::from(rng.u32(400_000..900_000)), Fault::Replace(end))],
         }
         .sorted()
@@ -214,7 +231,7 @@ fn conditions(rng: &mut Rng) -> Conditions {
         delay,
         no_splice,
         pipe_slots: rng.u16(2..=16),
-        socket_bytes: rng.u32(2_000..100_000),
+        socket_bytes: if rng.bool() { rng.u32(2_000..100_000) } else { rng.u32(50_000..300_000) },
         latency_micros: rng.u32(1..2_000),
         buffers: [rng.u16(4..=64), BULK_BUFFERS_FOR_LINKS as u16 + rng.u16(1..=32)],
         descriptors: if rng.u8(..16) == 0 { rng.u16(16..40) } else { 0 },
@@ -222,6 +239,16 @@ fn conditions(rng: &mut Rng) -> Conditions {
 }
 
 fn conversation(rng: &mut Rng, small: bool, socket_bytes: u32) -> Conversation {
+    if !small && rng.bool() {
+        let tempo = Tempo {
+            piece_bytes: rng.u32(10_000..70_000),
+            every_micros: rng.u32(50..500),
+            reads_after_micros: if rng.u8(..4) == 0 { rng.u32(..SEC) } else { 0 },
+        };
+        let bytes = [rng.u32(1..400_000), rng.u32(1..400_000)];
+        let at = u64::from(rng.u32(..SEC));
+        return Conversation { at, how: How::Exchange, bytes, tempos: [tempo; 2] };
+    }
     let mut bytes = || match rng.u8(..4) {
         0 => rng.u32(1..10),
         1 | 2 => rng.u32(1..3_000),
@@ -252,6 +279,16 @@ fn conversation(rng: &mut Rng, small: bool, socket_bytes: u32) -> Conversation {
         tempos[0].reads_after_micros = 0;
     }
     Conversation { at: u64::from(rng.u32(..SEC)), how, bytes, tempos }
+}
+
+fn datagrams(rng: &mut Rng) -> DatagramLoad {
+    DatagramLoad {
+        at: u64::from(rng.u32(200_000..SEC)),
+        clients: rng.u8(1..6),
+        each: rng.u8(1..20),
+        bytes_max: [100, 1_200, 9_000][rng.usize(..3)],
+        every_micros: rng.u32(100..20_000),
+    }
 }
 
 fn fault(rng: &mut Rng) -> Fault {

@@ -47,6 +47,9 @@ fn shorter_than(script: &Script) -> Vec<Script> {
             script.conversations.remove(at);
         });
     }
+    if script.datagrams.is_some() {
+        with(&|script| script.datagrams = None);
+    }
     for at in 0..script.faults.len() {
         with(&|script| {
             script.faults.remove(at);

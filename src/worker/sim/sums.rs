@@ -13,6 +13,8 @@ pub(super) struct Sums {
     pub(super) no_buffers: u64,
     pub(super) pauses: u64,
     pub(super) cuts: u64,
+    pub(super) datagrams: u64,
+    pub(super) answered: u64,
     pub(super) replaced: u64,
     pub(super) drained: u64,
 }
@@ -29,6 +31,8 @@ impl Sums {
         self.no_buffers += other.no_buffers;
         self.pauses += other.pauses;
         self.cuts += other.cuts;
+        self.datagrams += other.datagrams;
+        self.answered += other.answered;
         self.replaced += other.replaced;
         self.drained += other.drained;
     }
@@ -37,7 +41,14 @@ impl Sums {
     pub(super) fn is_varied(&self) -> bool {
         let met = [self.whole, self.reset, self.spliced_bytes, self.copied_fallbacks];
         met.into_iter()
-            .chain([self.no_buffers, self.pauses, self.cuts, self.replaced, self.drained])
+            .chain([
+                self.no_buffers,
+                self.pauses,
+                self.cuts,
+                self.replaced,
+                self.answered,
+                self.drained,
+            ])
             .all(|n| n > 0)
     }
 }

@@ -5,6 +5,7 @@ use fastrand::Rng;
 use super::actors::{Actor, End};
 use super::build::{ENTRANCE, LINK, SERVER, address, kernel, pipes, start};
 use super::checks::{Had, check_one};
+use super::datagrams::DatagramActors;
 use super::script::{ExitKind, Fault, LinkKind, Script};
 use super::sums::Sums;
 use crate::io::driver::{BufferClass, Completion, Driver};
@@ -64,6 +65,7 @@ struct World<'s> {
     ends: Vec<WorkerEnd>,
     listener: usize,
     actors: Vec<Actor>,
+    datagrams: Option<DatagramActors>,
     /// By conversation: of client and server.
     had: Vec<[Option<Had>; 2]>,
     begun: usize,
@@ -116,6 +118,7 @@ impl<'s> World<'s> {
             ends,
             listener,
             actors: Vec::new(),
+            datagrams: script.datagrams.map(DatagramActors::new),
             had: vec![[None, None]; script.conversations.len()],
             begun: 0,
             ended_at: vec![0; script.conversations.len()],
@@ -131,7 +134,10 @@ impl<'s> World<'s> {
     fn talk(&mut self) -> Result<(), String> {
         self.run_until(END_MICROS, |world| {
             let is_begun = world.begun == world.script.conversations.len();
-            is_begun && world.actors.iter().all(|actor| actor.is_over)
+            let is_over = |all: &DatagramActors| all.next_at().is_none();
+            is_begun
+                && world.actors.iter().all(|actor| actor.is_over)
+                && world.datagrams.as_ref().is_none_or(is_over)
         })?;
         self.check_conversations()
     }
@@ -256,6 +262,7 @@ impl<'s> World<'s> {
     fn next_at(&mut self) -> Option<u64> {
         let ends = (0..self.ends.len()).filter_map(|end| self.due_of(end)).min();
         let replacement = self.replaces_at.map(|(at, _)| at);
+        let datagrams = self.datagrams.as_ref().and_then(DatagramActors::next_at);
         let script = self.script;
         let actors = self.actors.iter().filter(|actor| !actor.is_over).map(|actor| actor.next_at);
         let fault = script.faults.get(self.faults_done).map(|&(at, _)| at);
@@ -268,6 +275,7 @@ impl<'s> World<'s> {
             .chain(arrival)
             .chain(self.thaws_at)
             .chain(replacement)
+            .chain(datagrams)
             .min()
     }
 
@@ -313,6 +321,9 @@ impl<'s> World<'s> {
             }
         }
         self.accept(now);
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.step(now)?;
+        }
         for actor in self.actors.iter_mut().filter(|actor| !actor.is_over && actor.next_at <= now) {
             kernel(|kernel| actor.step(kernel, &self.script.conversations))?;
         }
@@ -433,6 +444,9 @@ impl<'s> World<'s> {
     }
 
     fn check_conversations(&mut self) -> Result<(), String> {
+        let (sent, answered) = self.datagrams.as_ref().map_or((0, 0), DatagramActors::counts);
+        self.sums.datagrams += sent;
+        self.sums.answered += answered;
         let may_break = self.script.may_break();
         for (number, conversation) in self.script.conversations.iter().enumerate() {
             self.sums.conversations += 1;

@@ -398,8 +398,8 @@ impl Streams {
         }
     }
 
-    /// Moves the front of a stream's pipe to its local socket. `false`: the socket accepts no more
-    /// for now, or is gone.
+    /// Moves the front of a stream's pipe to its local socket, or out of the pipe where the socket
+    /// cannot be spliced to. `false`: the socket accepts no more for now, or is gone.
     pub(in crate::worker::stream) fn pipe_to_socket<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
@@ -424,6 +424,24 @@ impl Streams {
             Err(error) if is_again(&error) => {
                 self.wait_for_room(cx, key);
                 false
+            }
+            Err(error) if is_refused(&error) => {
+                conn.copy_only = true;
+                cx.counters.splice_refused += 1;
+                let copied = cx.buffers.copy_out(pipe, conn.output.piped_bytes());
+                match copied {
+                    Ok(mut batch) => {
+                        conn.output.take_piped(batch.len_bytes());
+                        batch.drain().for_each(|chunk| conn.output.push_chunk_front(chunk));
+                        cx.buffers.give_back(batch);
+                        conn.output.drop_empty(&mut cx.buffers.pipes);
+                        true
+                    }
+                    Err(error) => {
+                        self.break_conn(cx, key, Some(&error));
+                        false
+                    }
+                }
             }
             result => {
                 self.break_conn(cx, key, Some(&why(&result)));
