@@ -66,6 +66,8 @@ pub(crate) struct Conditions {
     pub(crate) latency_micros: u32,
     /// Small and bulk receive buffers.
     pub(crate) buffers: [u16; 2],
+    /// Buffers of a worker's own pool. 0: as many as ever.
+    pub(crate) pool_buffers: u16,
     /// Descriptors that a worker may have open. 0: enough.
     pub(crate) descriptors: u16,
 }

@@ -15,6 +15,7 @@ use crate::io::driver::Fd;
 use crate::io::link::Link;
 use crate::io::sim::{Kernel, SimDriver, ask};
 use crate::session::Moment;
+use crate::worker::buffers::Buffers;
 use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
 pub(super) const LINK: &str = "127.0.0.1:9000";
@@ -118,6 +119,9 @@ pub(super) fn start(
     let wakes = (wake, resolver_wake);
     let mut worker =
         Worker::new(driver, plan, ways_in, source, CongestionPolicy::Leave, wakes).expect("memory");
+    if script.conditions.pool_buffers > 0 {
+        worker.cx.buffers = Buffers::new(script.conditions.pool_buffers.into()).expect("memory");
+    }
     worker.cx.now = Moment(0);
     worker.begin();
     worker

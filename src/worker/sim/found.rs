@@ -14,6 +14,7 @@ const FRIENDLY: Conditions = Conditions {
     socket_bytes: 80_000,
     latency_micros: 1_700,
     buffers: [64, 55],
+    pool_buffers: 0,
     descriptors: 0,
 };
 

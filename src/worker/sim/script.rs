@@ -164,7 +164,7 @@ impl Script {
     /// Clients that come while an end is replaced.
     fn replacing(seed: u64, rng: &mut Rng) -> Script {
         let end = rng.usize(..2);
-        let conditions = Conditions { no_splice: 0, descriptors: 0, ..conditions(rng) };
+        let conditions = Conditions { no_splice: 0, pool_buffers: 0, descriptors: 0, ..conditions(rng) };
         let mut conversations = (0..rng.u8(4..16))
             .map(|_| {
                 let tempo = Tempo { piece_bytes: 3_000, every_micros: 200, reads_after_micros: 0 };
@@ -210,7 +210,7 @@ impl Script {
             Fault::Cut | Fault::Stop(_) => true,
             Fault::Pause(..) | Fault::Freeze(_) | Fault::Replace(_) => false,
         };
-        let is_short = self.conditions.descriptors > 0;
+        let is_short = self.conditions.descriptors > 0 || self.conditions.pool_buffers > 0;
         self.faults.iter().any(|(_, fault)| breaks(fault)) || !self.reaches_server() || is_short
     }
 
@@ -234,6 +234,7 @@ fn conditions(rng: &mut Rng) -> Conditions {
         socket_bytes: if rng.bool() { rng.u32(2_000..100_000) } else { rng.u32(50_000..300_000) },
         latency_micros: rng.u32(1..2_000),
         buffers: [rng.u16(4..=64), BULK_BUFFERS_FOR_LINKS as u16 + rng.u16(1..=32)],
+        pool_buffers: if rng.u8(..8) == 0 { rng.u16(32..200) } else { 0 },
         descriptors: if rng.u8(..16) == 0 { rng.u16(16..40) } else { 0 },
     }
 }
