@@ -35,7 +35,8 @@ impl Kernel {
         if resets {
             let way = this.outgoing(side);
             if lingers {
-                // What has not left is dropped.
+                // What has not left is dropped, an end of data with it.
+                way.end_at.take_if(|end_at| *end_at > now);
                 way.transit.retain(|&(at, _)| at <= now);
                 way.transit_bytes = way.transit.iter().map(|(_, bytes)| bytes.len()).sum();
             }

@@ -164,7 +164,8 @@ impl Script {
     /// Clients that come while an end is replaced.
     fn replacing(seed: u64, rng: &mut Rng) -> Script {
         let end = rng.usize(..2);
-        let conditions = Conditions { no_splice: 0, pool_buffers: 0, descriptors: 0, ..conditions(rng) };
+        let conditions =
+            Conditions { no_splice: 0, pool_buffers: 0, descriptors: 0, ..conditions(rng) };
         let mut conversations = (0..rng.u8(4..16))
             .map(|_| {
                 let tempo = Tempo { piece_bytes: 3_000, every_micros: 200, reads_after_micros: 0 };
