@@ -266,15 +266,15 @@ fn an_unplugged_device_is_found_again() {
     assert_eq!(read_until(right.fd(), |got| got.len() >= 5), b"after");
 }
 
-#[test]
-fn a_clean_line_carries_every_byte_at_its_rate_both_ways() {
+/// What the line carries each way, as a share of its rate; all bytes are checked.
+fn shares_of_rate() -> [f64; 2] {
     const BAUD: u32 = 115_200;
     let bytes = pattern(2 * BAUD as usize / 10);
     let line = SerialLine::start(Faults::default(), Some(BAUD));
     let ports = [open_port(&line, End::Left), open_port(&line, End::Right)];
-    let ends = ports.each_ref().map(|port| port.fd().as_fd());
-    std::thread::scope(|scope| {
-        for [from, to] in [ends, [ends[1], ends[0]]] {
+    let [left, right] = ports.each_ref().map(|port| port.fd().as_fd());
+    let shares = std::thread::scope(|scope| {
+        let ways = [(left, right), (right, left)].map(|(from, to)| {
             let bytes = &bytes;
             scope.spawn(move || write_all(from, bytes));
             scope.spawn(move || {
@@ -283,17 +283,30 @@ fn a_clean_line_carries_every_byte_at_its_rate_both_ways() {
                 got.extend(read_until(to, |more| first + more.len() >= bytes.len()));
                 let rate = (bytes.len() - first) as f64 / begun.elapsed().as_secs_f64();
                 assert!(got == *bytes, "the bytes are others");
-                let share = rate * 10.0 / f64::from(BAUD);
-                println!("{share:.4} of the line's rate");
-                assert!((0.9..=1.02).contains(&share), "{share}");
-            });
-        }
+                rate * 10.0 / f64::from(BAUD)
+            })
+        });
+        ways.map(|way| way.join().expect("all bytes are read"))
     });
     for end in [End::Left, End::Right] {
         let counts = line.counts_from(end);
         assert_eq!((counts.taken, counts.given), (bytes.len() as u64, bytes.len() as u64));
         assert_eq!(counts.unheard, 0);
     }
+    shares
+}
+
+/// A busy machine makes it slower, never faster.
+#[test]
+fn a_clean_line_carries_every_byte_at_its_rate_both_ways() {
+    const TRIES: usize = 3;
+    let is_filled = (0..TRIES).any(|_| {
+        let shares = shares_of_rate();
+        println!("{shares:.4?} of the line's rate");
+        assert!(shares.iter().all(|&share| share <= 1.02), "{shares:?}");
+        shares.iter().all(|&share| share >= 0.9)
+    });
+    assert!(is_filled, "0.9 of the line's rate: not in {TRIES} tries");
 }
 
 /// The bytes at the right end for `bytes` written at the left, with these faults.
