@@ -1,5 +1,7 @@
 //! Frames that any peer might send.
 
+use std::net::Ipv6Addr;
+
 use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v03::Encoder;
 use sockmux_uring::wire::{self, Protocol, Route, Transport};
@@ -82,8 +84,7 @@ impl Engine {
             Some(number) => Route { id: 0, peer_id: number, opener: false },
             None => Route { id: small, peer_id: small, opener: choice.below(4) != 3 },
         };
-        let at = ("192.0.2.1:1".parse(), "[::1]:2".parse());
-        let at = (at.0.expect("an address"), at.1.expect("an address"));
+        let at = (([192, 0, 2, 1], 1).into(), (Ipv6Addr::LOCALHOST, 2).into());
         let most = choice.pick(&[20, 2_000, 40_000, 65_536]);
         let bytes = 1 + choice.below(most) as u32;
         let mut payload_bytes = 0;
@@ -112,7 +113,10 @@ impl Engine {
                 e.datagrams(&mut out, route, size_bytes, bytes);
                 payload_bytes = bytes;
             }
-            8 | 9 => e.consumed(&mut out, route, u64::from(bytes) << choice.pick(&[0, 8, 16])),
+            8 | 9 => {
+                let credit_bytes = u64::from(bytes) << choice.pick(&[0, 8, 16]);
+                e.consumed(&mut out, route, credit_bytes.min(u64::from(u32::MAX)));
+            }
             10 | 11 => e.end(&mut out, route),
             12 => {
                 e.urgent(&mut out, route);
