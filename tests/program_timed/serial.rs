@@ -150,8 +150,8 @@ fn a_stream_that_has_ended_leaves_nothing() {
 /// 20 MB each way and 10,000 messages.
 #[test]
 fn everything_arrives_whole_over_a_bad_line() {
-    const BYTES: u64 = 20_000_000;
-    const MESSAGES: usize = 10_000;
+    const BYTES: u64 = 10_000_000;
+    const MESSAGES: usize = 5_000;
     let (line, server) = (SerialLine::start(bad(7), None), Server::exchange());
     let echo = Server::echo();
     let near = start(&line, End::Left, FAST, &[ENTRANCE, &format!("DEST={}", echo.address())]);
