@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::mask;
+
 /// Which end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -131,7 +133,7 @@ impl Conn {
         if socket.error.is_some() {
             events |= libc::POLLERR;
         }
-        u32::try_from(events).unwrap_or(0)
+        mask(events)
     }
 
     /// Moves what has arrived by `now`; whether anything did.

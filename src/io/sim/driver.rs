@@ -84,7 +84,7 @@ impl SimDriver {
     pub(crate) fn next_completion(&mut self, kernel: &mut Kernel) -> Option<u64> {
         let owner = self.owner;
         let due = self.ops.values_mut().filter_map(|op| {
-            if op.at.is_none() && (op.cancelled || is_ready(op, owner, kernel)) {
+            if op.at.is_none() && (op.cancelled || is_possible(&op.what, owner, kernel)) {
                 op.at = Some(kernel.completes_at());
             }
             op.at
@@ -108,17 +108,17 @@ impl SimDriver {
         for index in due {
             let Some(mut op) = self.ops.remove(&index) else { continue };
             op.at = None;
-            if !op.cancelled && !is_ready(&op, self.owner, kernel) {
+            if !op.cancelled && !is_possible(&op.what, self.owner, kernel) {
                 // What it waited for has gone by.
                 self.ops.insert(index, op);
                 continue;
             }
             let cancels = op.cancelled && kernel.rng.bool();
-            match if cancels {
-                Done::Last(cancelled(op.what))
-            } else {
-                self.step(op.what, op.cancelled, kernel)
-            } {
+            let done = match cancels {
+                true => Done::Last(cancelled(op.what)),
+                false => self.step(op.what, op.cancelled, kernel),
+            };
+            match done {
                 Done::Last(outcome) => {
                     out.push(Completion { token: op.token, more: false, outcome });
                 }
@@ -130,8 +130,8 @@ impl SimDriver {
                     self.ops.insert(index, Op { what, ..op });
                 }
             }
-            self.counters.completions += 1;
         }
+        self.counters.completions += out.len() as u64;
     }
 
     /// Does what one operation is to do.
@@ -267,10 +267,6 @@ fn is_possible(what: &What, owner: usize, kernel: &Kernel) -> bool {
             is_new && happened(fd, *events, owner, kernel) != 0
         }
     }
-}
-
-fn is_ready(op: &Op, owner: usize, kernel: &Kernel) -> bool {
-    is_possible(&op.what, owner, kernel)
 }
 
 impl Kernel {

@@ -217,6 +217,11 @@ impl Kernel {
     }
 }
 
+/// Events as poll(2) has them, without a sign.
+fn mask(events: libc::c_short) -> u32 {
+    u32::from(events.unsigned_abs())
+}
+
 /// `EAGAIN`.
 fn again<T>() -> io::Result<T> {
     Err(io::Error::from_raw_os_error(libc::EAGAIN))

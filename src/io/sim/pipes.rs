@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::{Kernel, Object, again, error};
+use super::{Kernel, Object, again, error, mask};
 
 /// What stands in a pipe.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct PipeBuffer {
 }
 
 /// As Linux's slots do.
-const SLOT_BYTES: usize = 4096;
+pub(super) const SLOT_BYTES: usize = 4096;
 
 impl PipeBuffer {
     pub(super) fn len_bytes(&self) -> usize {
@@ -53,7 +53,7 @@ impl PipeBuffer {
             events |= if self.slots.len() < most_slots { libc::POLLOUT } else { 0 };
             events |= if self.reader_closed { libc::POLLERR } else { 0 };
         }
-        u32::try_from(events).unwrap_or(0)
+        mask(events)
     }
 }
 
@@ -88,19 +88,7 @@ impl Kernel {
         if self.happens(self.conditions.again) {
             return again();
         }
-        let room_bytes = match self.object(to) {
-            Some(Object::PipeWriter(pipe)) => {
-                if self.pipes[pipe].reader_closed {
-                    return error(libc::EPIPE);
-                }
-                (self.pipe_slots() - self.pipes[pipe].slots.len().min(self.pipe_slots()))
-                    * SLOT_BYTES
-            }
-            _ => self.check_writable(to)?,
-        };
-        if room_bytes == 0 {
-            return again();
-        }
+        let room_bytes = self.check_writable(to)?;
         let most_bytes = self.part_of(most_bytes.min(room_bytes));
         let bytes = self.take(from, most_bytes)?;
         let moved = bytes.len();

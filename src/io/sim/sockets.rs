@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::conn::{Conn, Side, Socket};
+use super::pipes::SLOT_BYTES;
 use super::{Kernel, Listener, Object, again, error};
 use crate::narrow::to_u16;
 
@@ -204,7 +205,7 @@ impl Kernel {
             Some(Object::PipeWriter(pipe)) => {
                 let slots = self.pipe_slots();
                 let free = slots.saturating_sub(self.pipes[pipe].slots.len());
-                if free == 0 { again() } else { Ok(free * 4096) }
+                if free == 0 { again() } else { Ok(free * SLOT_BYTES) }
             }
             Some(Object::Socket) => error(libc::ENOTCONN),
             _ => error(libc::EBADF),

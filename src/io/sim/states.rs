@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use super::conn::Side;
-use super::{Kernel, Object};
+use super::{Kernel, Object, mask};
 use crate::wire::NO_ADDRESS;
 
 impl Kernel {
@@ -21,7 +21,7 @@ impl Kernel {
             }
             Some(Object::Datagrams(at)) => {
                 let waits = if self.datagrams[at].queue.is_empty() { 0 } else { libc::POLLIN };
-                u32::from((libc::POLLOUT | waits).unsigned_abs())
+                mask(libc::POLLOUT | waits)
             }
             Some(Object::Socket) | None => 0,
         }

@@ -17,6 +17,7 @@ use crate::limits::{
     LOG_REFUSALS_BURST, LOG_SHORTAGES_BURST, LOG_SILENT_MIN, LOG_STRANGERS_BURST,
     LOG_TUNNELS_BURST, LOG_TUNNELS_REFILL_MILLIS,
 };
+use crate::narrow;
 use crate::session::Moment;
 
 /// Lines that share a limit. A flood in one class does not affect the others.
@@ -95,7 +96,7 @@ impl LogLimit {
     /// suppressed.
     pub(in crate::worker) fn allow(&mut self, class: Class, now: Moment) -> bool {
         let (burst, every) = class.limit();
-        let every = every.as_micros() as u64;
+        let every = narrow::micros(every);
         let bucket = &mut self.buckets[class as usize];
         let back = now.0.saturating_sub(bucket.since.0) / every;
         bucket.left = bucket.left.saturating_add(back.min(u64::from(burst)) as u32).min(burst);

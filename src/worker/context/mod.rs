@@ -26,6 +26,7 @@ use crate::io::driver::{Driver, Fd};
 use crate::io::link::Link;
 use crate::io::net;
 use crate::io::resolver::Resolver;
+use crate::narrow;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::{Asker, Destinations};
 use crate::session::{Event, Moment, StreamKey};
@@ -176,7 +177,7 @@ impl<D: Driver> Cx<D> {
     /// Reads the clock.
     #[inline]
     pub(in crate::worker) fn tick(&mut self) {
-        self.now = Moment(self.driver.now().as_micros() as u64);
+        self.now = Moment(narrow::micros(self.driver.now()));
     }
 
     /// Whether this process is its own peer.

@@ -6,9 +6,9 @@
 //! each step the world checks what must always hold, at the end that nothing is left. A script that
 //! fails is made as short as it can be.
 //!
-//! `SOCKMUX_SIM_SEEDS=100000 cargo test --release --lib simulation` runs so many seeds;
-//! `SOCKMUX_SIM_SEED=7` runs one, and with `SOCKMUX_SIM_TRACE=1` the shortest script that fails is
-//! run again and everything that happens is printed.
+//! `SOCKMUX_SIM_SEEDS=100000 cargo test --release --lib simulation` runs so many seeds,
+//! from `SOCKMUX_SIM_FIRST` on. `SOCKMUX_SIM_SEED=7` runs one. With `SOCKMUX_SIM_TRACE=1` the
+//! shortest script that fails is run again, and everything that happens is printed.
 
 mod actors;
 mod build;
@@ -30,9 +30,6 @@ use crate::io::sim::Kernel;
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 1_000;
-
-/// Seeds from here on, so that a run of many does not begin with those of every day.
-const FIRST: &str = "SOCKMUX_SIM_FIRST";
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
@@ -101,7 +98,7 @@ fn simulation() {
     }
     let began = std::time::Instant::now();
     let count = number("SOCKMUX_SIM_SEEDS").unwrap_or(SEEDS);
-    let sums = check_all(number(FIRST).unwrap_or(0), count);
+    let sums = check_all(number("SOCKMUX_SIM_FIRST").unwrap_or(0), count);
     println!("{count} seeds in {:?}: {sums:?}", began.elapsed());
     // What is never met is not checked.
     assert!(sums.is_varied(), "{sums:?}");

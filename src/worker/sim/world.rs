@@ -11,6 +11,7 @@ use super::sums::Sums;
 use crate::io::driver::{BufferClass, Completion, Driver};
 use crate::io::link::Link;
 use crate::io::sim::{Kernel, Side, SimDriver};
+use crate::narrow;
 use crate::worker::{Stopped, Worker};
 
 /// Turns in a row that change nothing, and the time that they may not be within: a worker that makes
@@ -284,7 +285,7 @@ impl<'s> World<'s> {
         let end = &mut self.ends[end];
         let worker = end.worker.as_mut()?;
         let time_left = worker.time_left();
-        let timer = time_left.map(|left| worker.cx.now.0 + left.as_micros() as u64);
+        let timer = time_left.map(|left| worker.cx.now.0 + narrow::micros(left));
         let completion = kernel(|kernel| worker.cx.driver.next_completion(kernel));
         let due = [timer, completion].into_iter().flatten().min()?;
         Some(due.max(end.paused_until))

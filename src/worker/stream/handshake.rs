@@ -93,22 +93,26 @@ impl Streams {
         Some(key)
     }
 
-    /// Whether a stream is in a proxy handshake.
-    pub(in crate::worker) fn is_proxy_handshake(&self, key: Key) -> bool {
-        self.conns.get(key).is_some_and(|conn| matches!(conn.stage, Stage::ProxyHandshake(_)))
-    }
-
-    /// The server of a stream in a handshake.
-    pub(in crate::worker) fn server_of(&self, key: Key) -> Option<&Server> {
+    fn handshake_of(&self, key: Key) -> Option<&Handshake> {
         match &self.conns.get(key)?.stage {
-            Stage::ProxyHandshake(handshake) => Some(&handshake.server),
+            Stage::ProxyHandshake(handshake) => Some(handshake),
             _ => None,
         }
     }
 
+    /// Whether a stream is in a proxy handshake.
+    pub(in crate::worker) fn is_proxy_handshake(&self, key: Key) -> bool {
+        self.handshake_of(key).is_some()
+    }
+
+    /// The server of a stream in a handshake.
+    pub(in crate::worker) fn server_of(&self, key: Key) -> Option<&Server> {
+        self.handshake_of(key).map(|handshake| &handshake.server)
+    }
+
     /// Whether the protocol of a stream accepts events of client and server.
     pub(in crate::worker) fn listens(&self, key: Key) -> bool {
-        matches!(self.server_of(key), Some(Server::None | Server::Connected { .. }))
+        self.handshake_of(key).is_some_and(Handshake::listens)
     }
 
     /// Notes that something was exchanged.

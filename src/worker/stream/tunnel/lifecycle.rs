@@ -11,6 +11,7 @@ use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
 use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, WINDOW_BYTES};
+use crate::narrow;
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
@@ -330,7 +331,7 @@ impl Streams {
 /// The configuration of a new session.
 fn session_config(plan: &Plan) -> SessionConfig {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let micros = since_1970.map_or(0, |time| time.as_micros() as u64);
+    let micros = since_1970.map_or(0, narrow::micros);
     SessionConfig {
         hello_text: hello_text(micros, &net::hostname()),
         packet_bytes: plan.soxconf.packet_bytes,
