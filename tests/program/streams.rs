@@ -111,13 +111,16 @@ fn a_client_that_stops_reading_holds_up_only_itself(protocol: Protocol) {
     let mut slow = connect(slow_entrance);
     let mut expected = Pattern::new(1);
     expected.receive(&mut slow, READ_FIRST_BYTES).expect("the first bytes");
-    let stalled_at = wait_until_still(|| sent.load(Ordering::SeqCst));
-    assert!(stalled_at < STALLED_BYTES, "the server is not held up: it has sent everything");
-
-    Exchange { seed: 8, up_bytes: OTHER_BYTES, down_bytes: OTHER_BYTES }.run(other_entrance);
-
-    // No byte of the stalled stream was read or stored meanwhile.
-    assert_eq!(sent.load(Ordering::SeqCst), stalled_at);
+    // No byte of the stalled stream is read or stored meanwhile. On a busy machine a relay that waits
+    // for its processor looks as still as one that waits for its client: then once more.
+    let beside_other = |seed| {
+        let stalled_at = wait_until_still(|| sent.load(Ordering::SeqCst));
+        assert!(stalled_at < STALLED_BYTES, "the server is not held up: it has sent everything");
+        Exchange { seed, up_bytes: OTHER_BYTES, down_bytes: OTHER_BYTES }.run(other_entrance);
+        sent.load(Ordering::SeqCst) - stalled_at
+    };
+    let read_bytes: Vec<_> = (8..11).map(beside_other).take_while(|&bytes| bytes > 0).collect();
+    assert!(read_bytes.len() < 3, "{read_bytes:?} bytes were read meanwhile");
     for (before, after) in rss_before.into_iter().zip(rss()) {
         let grown = after.saturating_sub(before);
         assert!(grown <= rss_growth_bytes_max(1), "memory grew from {before} to {after} bytes");
