@@ -46,8 +46,8 @@ impl fmt::Debug for User {
 impl Plan {
     /// The users that an exit admits by a protocol; `None` means no authentication. The exit's own lists
     /// replace the process's.
-    pub fn users(&self, exit: usize, proxy: Proxy) -> Option<Vec<User>> {
-        let own = &self.exits[exit].options.authorizers;
+    pub fn users(&self, exit: &Exit, proxy: Proxy) -> Option<Vec<User>> {
+        let own = &exit.options.authorizers;
         let all = if own.is_empty() { &self.authorizers } else { own };
         let of = all.iter().filter(|authorizer| authorizer.is_of(proxy));
         let users: Vec<User> = of.flat_map(|authorizer| authorizer.users.clone()).collect();

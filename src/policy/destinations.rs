@@ -6,8 +6,8 @@
 //! address, never on a name, for each address before it is connected to. So it does not matter if a
 //! name resolves to another address the next time.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 
 use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Caller, Permit, Proxy};
@@ -16,8 +16,6 @@ use crate::cli::plan::{Caller, Permit, Proxy};
 #[derive(Debug, Clone)]
 pub struct Destinations {
     permits: Vec<Permit>,
-    /// Rules of exits that have their own, by the exit's index in the plan.
-    of_exits: HashMap<usize, Vec<Permit>>,
     /// Addresses on which this process listens.
     own: Vec<SocketAddr>,
 }
@@ -29,41 +27,41 @@ pub struct Asker {
     pub caller: Caller,
     /// Its name, if it was looked up and verified.
     pub name: Option<String>,
-    /// Index in the plan of the exit that asks; `None` applies the rules of the process.
-    pub exit: Option<usize>,
+    /// The rules of the exit that asks, which replace those of the process. `None`: it has none of
+    /// its own.
+    pub permits: Option<Rc<[Permit]>>,
 }
 
 impl Destinations {
     /// Rules of the process, and the addresses on which it listens.
     pub fn new(permits: Vec<Permit>, own: Vec<SocketAddr>) -> Destinations {
-        Destinations { permits, of_exits: HashMap::new(), own }
+        Destinations { permits, own }
     }
 
-    /// Sets the rules of one exit, which replace those of the process.
-    pub fn set_exit(&mut self, exit: usize, permits: Vec<Permit>) {
-        self.of_exits.insert(exit, permits);
-    }
-
-    /// Whether the decision for this exit depends on the client's name, which was not looked up
-    /// yet.
+    /// Whether the decision depends on the client's name, which was not looked up yet. `own`: the
+    /// rules of the exit, as of [`Asker::permits`].
     pub fn want_name(
         &self,
         proxy: Proxy,
-        exit: Option<usize>,
+        own: Option<&[Permit]>,
         caller: &Caller,
         name: ClientName<'_>,
     ) -> bool {
-        self.of(proxy, exit).any(|permit| permit.sources.verdict(caller, name).is_none())
+        self.of(proxy, own).any(|permit| permit.sources.verdict(caller, name).is_none())
     }
 
     /// The rules that apply to an exit.
-    fn all(&self, exit: Option<usize>) -> &[Permit] {
-        exit.and_then(|exit| self.of_exits.get(&exit)).unwrap_or(&self.permits)
+    fn all<'a>(&'a self, own: Option<&'a [Permit]>) -> &'a [Permit] {
+        own.unwrap_or(&self.permits)
     }
 
     /// The rules that apply to a proxy.
-    fn of(&self, proxy: Proxy, exit: Option<usize>) -> impl Iterator<Item = &Permit> {
-        self.all(exit).iter().filter(move |permit| permit.is_of(proxy))
+    fn of<'a>(
+        &'a self,
+        proxy: Proxy,
+        own: Option<&'a [Permit]>,
+    ) -> impl Iterator<Item = &'a Permit> {
+        self.all(own).iter().filter(move |permit| permit.is_of(proxy))
     }
 
     /// Whether the client may reach an address. `name` is the destination as the client named it
@@ -122,7 +120,7 @@ impl Destinations {
         let own_name = asker.name.as_deref().map_or(ClientName::None, ClientName::Is);
         let is_for =
             |permit: &&Permit| permit.sources.verdict(&asker.caller, own_name) == Some(true);
-        let permits = || self.of(proxy, asker.exit).filter(is_for);
+        let permits = || self.of(proxy, asker.permits.as_deref()).filter(is_for);
         if let Some(kind) = kind {
             let named =
                 permits().any(|permit| permit.destinations.singles_out(&asked(meant), called));
@@ -133,7 +131,7 @@ impl Destinations {
                 }
             };
         }
-        let permitted = self.all(asker.exit).is_empty()
+        let permitted = self.all(asker.permits.as_deref()).is_empty()
             || permits()
                 .any(|permit| permit.destinations.verdict(&asked(meant), called) == Some(true));
         match permitted {
@@ -264,7 +262,7 @@ mod tests {
         let caller = Caller { client: client.parse().ok(), entrance_port: Some(1080) };
         let ours: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
         let destination = destination.parse().unwrap();
-        let asker = Asker { caller, name: None, exit: None };
+        let asker = Asker { caller, name: None, permits: None };
         access.may(Proxy::Socks, destination, "name", &asker, |ip| ours.contains(&ip))
     }
 
@@ -328,7 +326,7 @@ mod tests {
             let access = access(permits);
             let client: SocketAddr = client.parse().unwrap();
             let caller = Caller { client: Some(client.ip()), entrance_port: Some(21) };
-            let asker = Asker { caller, name: None, exit: None };
+            let asker = Asker { caller, name: None, permits: None };
             let ours: IpAddr = "192.0.2.7".parse().unwrap();
             let may = access.may_call(Proxy::Socks, client, &asker, |ip| ip == ours);
             assert_eq!(may.is_ok(), wanted, "{client}: {may:?}");
@@ -339,7 +337,7 @@ mod tests {
     fn of_a_name_s_addresses_those_that_may_be_reached_are_left() {
         let access = access(vec![]);
         let caller = Caller { client: None, entrance_port: None };
-        let asker = Asker { caller, name: None, exit: None };
+        let asker = Asker { caller, name: None, permits: None };
         let permitted = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
             access.permitted(Proxy::Socks, addresses, "name", &asker, |_| false)
@@ -403,21 +401,22 @@ mod tests {
 
     #[test]
     fn an_exits_own_permits_stand_in_place_of_the_processs() {
-        let mut access = access(vec![permit(None, "10.0.0.0/8,127.0.0.1", "*")]);
-        access.set_exit(1, vec![permit(Some(vec![Proxy::Socks]), "11.0.0.1,127.0.0.2", "*.org")]);
+        let access = access(vec![permit(None, "10.0.0.0/8,127.0.0.1", "*")]);
+        let own = permit(Some(vec![Proxy::Socks]), "11.0.0.1,127.0.0.2", "*.org");
         let caller = Caller { client: "10.0.0.1".parse().ok(), entrance_port: Some(1080) };
-        for (exit, reached) in [
+        for (permits, reached) in [
             (None, ["10.0.0.1:80", "127.0.0.1:80"]),
-            (Some(0), ["10.0.0.1:80", "127.0.0.1:80"]),
-            (Some(1), ["11.0.0.1:80", "127.0.0.2:80"]),
+            (Some(Rc::from([own])), ["11.0.0.1:80", "127.0.0.2:80"]),
         ] {
-            let asker = Asker { caller, name: Some("pc.org".into()), exit };
+            let has_own = permits.is_some();
+            let asker = Asker { caller, name: Some("pc.org".into()), permits };
             for at in ["10.0.0.1:80", "127.0.0.1:80", "11.0.0.1:80", "127.0.0.2:80"] {
                 let may = access.may(Proxy::Socks, at.parse().unwrap(), at, &asker, |_| false);
-                assert_eq!(may.is_ok(), reached.contains(&at), "{at} by {exit:?}: {may:?}");
+                assert_eq!(may.is_ok(), reached.contains(&at), "{at}, own: {has_own}: {may:?}");
             }
-            let wanted = access.want_name(Proxy::Socks, exit, &caller, ClientName::Unasked);
-            assert_eq!(wanted, exit == Some(1));
+            let own = asker.permits.as_deref();
+            let wanted = access.want_name(Proxy::Socks, own, &caller, ClientName::Unasked);
+            assert_eq!(wanted, has_own);
         }
     }
 
@@ -425,7 +424,7 @@ mod tests {
     fn patterns_mean_the_name_that_was_asked_for_and_the_client_s_own() {
         let by_name = access(vec![permit(None, "*.example.org", "*")]);
         let caller = Caller { client: "10.0.0.1".parse().ok(), entrance_port: Some(1080) };
-        let nobody = Asker { caller, name: None, exit: None };
+        let nobody = Asker { caller, name: None, permits: None };
         let may = |access: &Destinations, asker: &Asker, name: &str, at: &str| {
             access.may(Proxy::Socks, at.parse().unwrap(), name, asker, |_| false).is_ok()
         };
@@ -450,7 +449,7 @@ mod tests {
                 "{proxy:?} {name:?}"
             );
         }
-        let named = Asker { caller, name: Some("pc.example.org".into()), exit: None };
+        let named = Asker { caller, name: Some("pc.example.org".into()), permits: None };
         for (asker, wanted) in [(named, true), (nobody, false)] {
             assert_eq!(may(&for_named, &asker, "11.0.0.1", "11.0.0.1:80"), wanted, "{asker:?}");
         }

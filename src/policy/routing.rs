@@ -10,31 +10,31 @@ use crate::cli::plan::{Caller, Exit, ExitKind, LinkPlan, Plan, Target, Transport
 pub struct NameWanted;
 
 /// As [`choose_by_name`], for a caller whose name is not looked up.
-pub fn choose<'p>(
-    exits: &'p [Exit],
+pub fn choose<'e, E: AsRef<Exit>>(
+    exits: &'e [E],
     caller: &Caller,
     transport: Option<Transport>,
-) -> Option<&'p Exit> {
-    let place = choose_by_name(exits, caller, ClientName::None, transport).ok().flatten();
-    place.and_then(|place| exits.get(place))
+) -> Option<&'e E> {
+    choose_by_name(exits, caller, ClientName::None, transport).ok().flatten()
 }
 
-/// Index of the first exit, in the order of the command line, that suits the transport (any does if
-/// the peer does not announce it) and admits the caller. `None`: the stream is to be refused.
+/// The first exit, in the order of the command line, that suits the transport (any does if the peer
+/// does not announce it) and admits the caller. `None`: the stream is to be refused.
 ///
 /// # Errors
 /// The decision of an exit's list depends on the name.
-pub fn choose_by_name(
-    exits: &[Exit],
+pub fn choose_by_name<'e, E: AsRef<Exit>>(
+    exits: &'e [E],
     caller: &Caller,
     name: ClientName<'_>,
     transport: Option<Transport>,
-) -> Result<Option<usize>, NameWanted> {
+) -> Result<Option<&'e E>, NameWanted> {
     let fits = |exit: &Exit| transport.is_none_or(|transport| transport == exit.transport());
-    for (place, exit) in exits.iter().enumerate().filter(|(_, exit)| fits(exit)) {
-        let verdict = exit.clients.as_ref().map_or(Some(true), |list| list.verdict(caller, name));
+    for exit in exits.iter().filter(|exit| fits((*exit).as_ref())) {
+        let clients = exit.as_ref().clients.as_ref();
+        let verdict = clients.map_or(Some(true), |list| list.verdict(caller, name));
         if verdict.ok_or(NameWanted)? {
-            return Ok(Some(place));
+            return Ok(Some(exit));
         }
     }
     Ok(None)
@@ -128,8 +128,7 @@ mod tests {
         let exits = [exit(1, Some("*.example.org")), exit(2, None)];
         let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
         let taken = |client, name| {
-            let place = choose_by_name(&exits, &caller(client), name, None);
-            place.map(|place| place.and_then(|place| port(&exits[place])))
+            choose_by_name(&exits, &caller(client), name, None).map(|exit| exit.and_then(port))
         };
         assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
         assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));

@@ -4,6 +4,7 @@
 //! descriptor, a clock or a log. The engine performs the steps, makes the access check and the
 //! connect, and keeps the time.
 
+pub mod config;
 #[cfg(test)]
 #[path = "../../tests/testkit/proxy/conversation.rs"]
 mod conversation;

@@ -1,6 +1,8 @@
 //! Dispatch: routes completions, resolver answers and effects to their planes. The event loop calls
 //! it for each completion. With [`super::turn`] it is all that knows all planes.
 
+use std::rc::Rc;
+
 use tracing::{info, warn};
 
 use super::context::dialer::dial::{DialError, Owner};
@@ -10,7 +12,6 @@ use super::purpose::Purpose;
 use super::signals::Demand;
 use super::token::{self, Kind, StreamOwner};
 use super::{Key, Worker};
-use crate::cli::plan::{ExitKind, Proxy};
 use crate::io::datagram::Received;
 use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
 use crate::io::resolver::Answer;
@@ -340,18 +341,13 @@ impl<D: Driver> Worker<D> {
             }
             return;
         }
-        let Some((place, limit_guard)) = ingress.admit(cx, streams, datagrams, &incoming) else {
+        let Some((exit, limit_guard)) = ingress.admit(cx, streams, datagrams, &incoming) else {
             return;
         };
-        let incoming = Incoming { exit: Some(place), ..incoming };
-        let proxy = match cx.plan.exits[place].way {
-            ExitKind::Proxy(proxy) => Some(proxy),
-            ExitKind::Ftp(_) => Some(Proxy::Ftp),
-            _ => None,
-        };
-        if let Some(proxy) = proxy {
+        let incoming = Incoming { exit: Some(Rc::clone(&exit)), ..incoming };
+        if let Some(config) = &exit.conversation {
             let asker = ingress.asker(cx, &incoming);
-            proxies.open_proxy_session(cx, streams, &incoming, limit_guard, (place, proxy), asker);
+            proxies.open_proxy_session(cx, streams, &incoming, limit_guard, (&exit, config), asker);
         } else if let Some((target, limit_guard)) = streams.open_exit(cx, &incoming, limit_guard) {
             let (stream, client) = ((incoming.tunnel, incoming.stream), incoming.client);
             let client = client.unwrap_or(NO_ADDRESS);
@@ -370,13 +366,13 @@ impl<D: Driver> Worker<D> {
             }
             NameWaiter::Stream(key, incoming) => {
                 let Some(held) = self.streams.take_held_stream(key) else { return };
-                self.open_stream(incoming);
+                self.open_stream(incoming.clone());
                 self.streams.hand_over(&mut self.cx, &incoming, held);
             }
             NameWaiter::Flow(key, incoming) => {
                 let Some(runs) = self.datagrams.take_waiting(key) else { return };
                 self.datagrams.forget_flow(&mut self.cx, key);
-                self.open_stream(incoming);
+                self.open_stream(incoming.clone());
                 let owner = self.streams.owner_of(&incoming);
                 let (cx, tunnels) = (&mut self.cx, self.streams.tunnels_mut());
                 for (run, size_bytes) in runs {

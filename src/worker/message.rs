@@ -2,8 +2,10 @@
 //! events of streams in a proxy handshake. They are values, without state of their own.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use super::client::Client;
+use super::exits::ExitState;
 use super::purpose::Purpose;
 use super::table::Key;
 use crate::cli::plan::{Caller, Transport};
@@ -26,15 +28,15 @@ pub(in crate::worker) struct Came {
 }
 
 /// A stream begun by the peer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(in crate::worker) struct Incoming {
     pub(in crate::worker) tunnel: Key,
     pub(in crate::worker) stream: StreamKey,
     pub(in crate::worker) client: Option<SocketAddr>,
     pub(in crate::worker) entrance: Option<SocketAddr>,
     pub(in crate::worker) transport: Option<Transport>,
-    /// Index of its exit in the plan, once chosen.
-    pub(in crate::worker) exit: Option<usize>,
+    /// Its exit, once chosen.
+    pub(in crate::worker) exit: Option<Rc<ExitState>>,
     /// A callback to a client of this end. `client` is then that client, and `entrance` the address
     /// it had connected to.
     pub(in crate::worker) call: Option<Call>,

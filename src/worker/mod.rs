@@ -24,6 +24,7 @@ mod connector;
 mod context;
 mod datagram;
 mod dispatch;
+mod exits;
 mod forward;
 mod ingress;
 mod message;
@@ -46,6 +47,7 @@ use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
 use crate::io::resolver::Resolver;
 use crate::limits::{LEAVE_MILLIS, POOL_BUFFERS};
+use crate::policy::destinations::Destinations;
 use crate::session::Moment;
 use buffers::Buffers;
 pub(crate) use connector::LinkSource;
@@ -61,7 +63,7 @@ use proxy::Proxies;
 pub(crate) use purpose::Purpose;
 use relay::Relay;
 use signals::Signals;
-use stream::{Streams, exits};
+use stream::Streams;
 use table::Key;
 
 /// The event loop and the planes.
@@ -91,11 +93,11 @@ impl<D: Driver> Worker<D> {
         wake.set_nonblocking(true)?;
         let serves = !plan.exits.is_empty() || matches!(plan.link, LinkPlan::Relay { .. });
         let own = listeners.iter().map(|listener| listener.address()).collect();
-        let destinations = exits::destinations(&plan, own);
+        let destinations = Destinations::new(plan.permits.clone(), own);
         Ok(Worker {
-            streams: Streams::new(&plan, source),
+            streams: Streams::new(source),
             ingress: Ingress::new(listeners, &plan),
-            proxies: Proxies::new(&plan),
+            proxies: Proxies::new(),
             forwards: Forwards::new(),
             datagrams: Datagrams::new(ports, plan.soxconf.udp_flows)?,
             relay: Relay::new(),

@@ -94,7 +94,7 @@ impl<D: Driver> Worker<D> {
         let others = self.ingress.header_read_count()
             + self.streams.execs().len()
             + self.proxies.expected_count();
-        self.cx.deadline_count + others > 0 || (self.streams.ends_silent() && any)
+        self.cx.deadline_count + others > 0 || (self.cx.exits.ends_idle() && any)
     }
 
     /// Handles expired deadlines. Scans all connections, a few times a second and only while some
@@ -103,7 +103,7 @@ impl<D: Driver> Worker<D> {
         if !self.sweep_is_wanted() || self.cx.now < self.streams.next_sweep() {
             return;
         }
-        if self.streams.ends_silent() {
+        if self.cx.exits.ends_idle() {
             let owner_of = |port| self.forwards.owner_of(port);
             let used = self.datagrams.used_by_controls(owner_of).collect();
             self.streams.refresh_controls(used);

@@ -64,8 +64,7 @@ fn each_parameter_is_the_exits_own() {
     let process = Timeouts { connect: secs(7), ask: secs(8), hold: secs(9), ..Timeouts::default() };
     let own =
         Timeouts { connect: secs(1), io: secs(2), ask: None, linger: secs(180), ..process.clone() };
-    assert_eq!(plan.timeouts_of(Some(0)), &own);
-    assert_eq!(plan.timeouts_of(None), &process);
+    assert_eq!(plan.timeouts_of(&plan.exits[0]), &own);
     // The process is not affected.
     assert_eq!((plan.permits.len(), plan.reliable.is_none()), (1, true));
     assert_eq!((plan.maxima, &plan.timeouts), (Maxima::default(), &process));
@@ -75,7 +74,7 @@ fn each_parameter_is_the_exits_own() {
 fn times_are_the_processs_where_the_list_says_nothing_wherever_they_stand() {
     let words = ["SERVER=socks,-in(TIMEOUT=ask:1)", "DEST=h:1", "TIMEOUT=con:7"];
     let plan = plan(&words, &[]);
-    let (own, process) = (plan.timeouts_of(Some(0)), plan.timeouts_of(Some(1)));
+    let [own, process] = [0, 1].map(|at| plan.timeouts_of(&plan.exits[at]));
     let secs = |secs| Some(Duration::from_secs(secs));
     assert_eq!((own.connect, own.ask), (secs(7), secs(1)));
     assert_eq!((process.connect, process.ask), (secs(7), secs(30)));

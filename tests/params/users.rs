@@ -27,9 +27,9 @@ fn message(args: &[&str], file: &str) -> String {
 fn each_proxy_has_its_users() {
     let file = "AUTHORIZER=\"-list{a:pw1,b:pw2}\"\nAUTHORIZER=-list{c:pw3}:http\n";
     let plan = run_with(&with(&["+=users"]), file);
-    assert_eq!(plan.users(0, Proxy::Socks), Some(vec![user("a", "pw1"), user("b", "pw2")]));
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks), Some(vec![user("a", "pw1"), user("b", "pw2")]));
     let of_http = vec![user("a", "pw1"), user("b", "pw2"), user("c", "pw3")];
-    assert_eq!(plan.users(1, Proxy::Http), Some(of_http));
+    assert_eq!(plan.users(&plan.exits[1], Proxy::Http), Some(of_http));
     assert_eq!(plan.notices, [""; 0]);
     let shown = show::plan(&plan);
     for line in ["users       a, b  of socks, http\n", "            c  of http\n"] {
@@ -38,7 +38,8 @@ fn each_proxy_has_its_users() {
     for text in [shown, format!("{plan:?}")] {
         assert!(!text.contains("pw"), "{text}");
     }
-    assert_eq!(run(&LINE).users(1, Proxy::Http), None);
+    let plan = run(&LINE);
+    assert_eq!(plan.users(&plan.exits[1], Proxy::Http), None);
 }
 
 #[test]
@@ -46,14 +47,14 @@ fn an_exit_has_its_own_users() {
     let exit = "SERVER=socks,-in(+=users):-:-P1081";
     let file = "AUTHORIZER=-list{c:pw3,d:pw4}\n";
     let plan = run_with(&["-P9000", "SERVER=socks,-in:-:-P1080", exit], file);
-    assert_eq!(plan.users(0, Proxy::Socks), None);
-    assert_eq!(plan.users(1, Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks), None);
+    assert_eq!(plan.users(&plan.exits[1], Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
     assert_eq!(plan.notices, [""; 0]);
     let shown = show::plan(&plan);
     assert!(shown.contains("   users c, d  of socks, http\n"), "{shown}");
     // Instead of the process's users, which then are never authenticated.
     let plan = run_with(&["-P9000", exit, "AUTHORIZER=-list{a:pw1}"], file);
-    assert_eq!(plan.users(0, Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
     let notices = ["shown to everybody", "AUTHORIZER= has no effect"];
     assert!(
         notices.iter().all(|wanted| plan.notices.iter().any(|notice| notice.contains(wanted))),
@@ -128,17 +129,17 @@ fn users_that_nobody_would_be_asked_for_are_refused() {
     let named = "AUTHORIZER=-list{a:secret}:socks5,http";
     let plan = run_with(&["-P9000", "SERVER=socks5,-in:-:-P1080", "DEST=h:1", "+=users"], named);
     assert_eq!(plan.notices, [""; 0]);
-    assert_eq!(plan.users(0, Proxy::Socks5), Some(vec![user("a", "secret")]));
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks5), Some(vec![user("a", "secret")]));
 }
 
 /// Users of SOCKS 5 are none of SOCKS 4, and the other way round.
 #[test]
 fn each_version_of_socks_has_its_users() {
     let plan = run_with(&["-P1", "SERVER=socks,-in", "+=users"], "AUTHORIZER=-list{a:b}:socks5");
-    assert_eq!(plan.users(0, Proxy::Socks5), Some(vec![user("a", "b")]));
-    assert_eq!(plan.users(0, Proxy::Socks4), None);
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks5), Some(vec![user("a", "b")]));
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks4), None);
     let plan = run_with(&["-P1", "SERVER=socks,-in", "+=users"], "AUTHORIZER=-list{a:b}:socks");
-    assert_eq!(plan.users(0, Proxy::Socks4), Some(vec![user("a", "b")]));
+    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks4), Some(vec![user("a", "b")]));
 }
 
 #[test]

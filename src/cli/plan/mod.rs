@@ -42,11 +42,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The timeouts of a stream, by the index of its exit among the [`Plan::exits`] if it has one
-    /// here.
-    pub fn timeouts_of(&self, exit: Option<usize>) -> &Timeouts {
-        let exit = exit.and_then(|place| self.exits.get(place));
-        exit.and_then(|exit| exit.options.timeouts.as_ref()).unwrap_or(&self.timeouts)
+    /// The timeouts of an exit's streams.
+    pub fn timeouts_of<'a>(&'a self, exit: &'a Exit) -> &'a Timeouts {
+        exit.options.timeouts.as_ref().unwrap_or(&self.timeouts)
     }
 
     /// Whether `PERMIT=` admits a client of an exit that is no proxy, by its protocol word: one of
@@ -156,6 +154,12 @@ pub struct ExitOptions {
     /// All timeouts of its streams, if some differ from the process's. Only those for connecting,
     /// requests, lingering and silence can differ.
     pub timeouts: Option<Timeouts>,
+}
+
+impl AsRef<Exit> for Exit {
+    fn as_ref(&self) -> &Exit {
+        self
+    }
 }
 
 impl Exit {

@@ -11,15 +11,16 @@ pub(in crate::worker) mod waiters;
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use self::counts::Counters;
 use self::dialer::Dialer;
 use self::dialer::dial::{DialError, Owner};
 use self::log_limit::LogLimit;
 use self::waiters::Waiters;
-use crate::cli::plan::{LinkPlan, Plan};
+use crate::cli::plan::{LinkPlan, Plan, Timeouts};
 use crate::io::command::Watchdog;
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd};
@@ -32,6 +33,7 @@ use crate::policy::destinations::{Asker, Destinations};
 use crate::session::{Event, Moment, StreamKey};
 use crate::worker::buffers::Buffers;
 use crate::worker::busy_poll::BusyPoll;
+use crate::worker::exits::{ExitState, Exits};
 use crate::worker::message::{HandshakeEvent, NameWaiter};
 use crate::worker::port_range::PortRange;
 use crate::worker::table::Key;
@@ -115,6 +117,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) now: Moment,
     pub(in crate::worker) drain: Drain,
     pub(in crate::worker) plan: Plan,
+    /// Exits for streams of peers.
+    pub(in crate::worker) exits: Exits,
     pub(in crate::worker) buffers: Buffers,
     pub(in crate::worker) counters: Counters,
     /// Rate limit of log lines that remote parties can trigger.
@@ -168,6 +172,7 @@ impl<D: Driver> Cx<D> {
             watchdog: Watchdog::default(),
             connection_limits: ConnectionLimits::new(plan.maxima),
             destinations,
+            exits: Exits::new(&plan),
             port_range: PortRange::new(plan.soxconf.request_ports.clone()),
             scratch: Vec::new(),
             plan,
@@ -183,6 +188,32 @@ impl<D: Driver> Cx<D> {
     /// Whether this process is its own peer.
     pub(in crate::worker) fn is_loopback(&self) -> bool {
         self.plan.link == LinkPlan::Loopback
+    }
+
+    /// The timeouts of a stream. Without an exit it is one of a local entrance.
+    pub(in crate::worker) fn timeouts_of<'a>(
+        &'a self,
+        exit: Option<&'a Rc<ExitState>>,
+    ) -> &'a Timeouts {
+        exit.map_or(&self.plan.timeouts, |exit| &exit.timeouts)
+    }
+
+    /// Acquires a slot from the limits of the process and of the exit.
+    ///
+    /// # Errors
+    /// The reason to refuse the stream.
+    pub(in crate::worker) fn acquire_limits(
+        &self,
+        exit: Option<&Rc<ExitState>>,
+        client: Option<IpAddr>,
+    ) -> Result<Option<LimitGuard>, String> {
+        // With loopback the client has acquired its slot at the entrance.
+        let limit_guard =
+            if self.is_loopback() { None } else { self.connection_limits.acquire(client)? };
+        match exit {
+            Some(exit) => Ok(LimitGuard::both(limit_guard, exit.acquire(client)?)),
+            None => Ok(limit_guard),
+        }
     }
 
     /// Refuses a stream of a peer. Applied by the tunnel's plane in the same turn.

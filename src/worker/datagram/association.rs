@@ -193,7 +193,7 @@ mod tests {
     fn association() -> UdpAssociation {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let caller = Caller { client: None, entrance_port: None };
-        let asker = Asker { caller, name: None, exit: None };
+        let asker = Asker { caller, name: None, permits: None };
         UdpAssociation::new(Rc::new(OwnedFd::from(socket)), Key::unpack(0), asker)
     }
 

@@ -8,6 +8,7 @@
 //! are unknown to host lists.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use tracing::{debug, warn};
 
@@ -24,6 +25,7 @@ use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain, Effect};
 use crate::worker::datagram::Datagrams;
 use crate::worker::datagram::flow::{Flow, Server, Waiting};
+use crate::worker::exits::ExitState;
 use crate::worker::ingress::Ingress;
 use crate::worker::message::{Came, Incoming, NameWaiter};
 use crate::worker::purpose::Purpose;
@@ -105,7 +107,7 @@ impl Ingress {
         streams: &mut Streams,
         datagrams: &mut Datagrams,
         incoming: &Incoming,
-    ) -> Option<(usize, Option<LimitGuard>)> {
+    ) -> Option<(Rc<ExitState>, Option<LimitGuard>)> {
         let Incoming { tunnel, stream, client, transport, .. } = *incoming;
         let caller = incoming.caller();
         let client = client.unwrap_or(NO_ADDRESS);
@@ -118,7 +120,7 @@ impl Ingress {
             }
             Some(true) => {
                 let name = self.name_of(cx, &caller);
-                let chosen = routing::choose_by_name(&cx.plan.exits, &caller, name, transport);
+                let chosen = routing::choose_by_name(cx.exits.all(), &caller, name, transport);
                 chosen.and_then(|exit| {
                     let taken =
                         exit.map(|exit| self.exit_takes(cx, exit, &caller, name)).transpose()?;
@@ -127,14 +129,13 @@ impl Ingress {
             }
         };
         let reason = match chosen {
-            Ok(Some((exit, Ok(())))) => match streams.acquire_limits(cx, Some(exit), caller.client)
-            {
-                Ok(limit_guard) => return Some((exit, limit_guard)),
+            Ok(Some((exit, Ok(())))) => match cx.acquire_limits(Some(exit), caller.client) {
+                Ok(limit_guard) => return Some((Rc::clone(exit), limit_guard)),
                 Err(reason) => reason,
             },
             Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),
             Ok(None) => {
-                let (what, why) = if cx.plan.exits.is_empty() {
+                let (what, why) = if cx.exits.all().is_empty() {
                     (String::from("no exit"), "has neither DEST= nor SERVER=...,-in")
                 } else {
                     let port = caller.entrance_port.map_or(String::from("?"), |p| p.to_string());
@@ -193,7 +194,8 @@ impl Ingress {
             ClientName::Is(name) => Some(name.to_owned()),
             ClientName::Unasked | ClientName::None => None,
         };
-        Asker { caller, name, exit: incoming.exit }
+        let permits = incoming.exit.as_ref().and_then(|exit| exit.permits.clone());
+        Asker { caller, name, permits }
     }
 
     pub(in crate::worker) fn name_of<D: Driver>(
@@ -222,9 +224,10 @@ impl Ingress {
             let server = Server::Unknown(Waiting::new(target));
             let flow = Flow::of_peer(client, server, (tunnel, stream), cx.now);
             let held = datagrams.hold_flow(cx, streams.tunnels_mut(), flow);
-            held.map(|key| NameWaiter::Flow(key, *incoming))
+            held.map(|key| NameWaiter::Flow(key, incoming.clone()))
         } else {
-            streams.hold_conn(cx, incoming, client).map(|key| NameWaiter::Stream(key, *incoming))
+            let held = streams.hold_conn(cx, incoming, client);
+            held.map(|key| NameWaiter::Stream(key, incoming.clone()))
         };
         let Some(waiter) = waiter else {
             streams.refuse_stream(
@@ -329,26 +332,25 @@ impl Ingress {
     fn exit_takes<D: Driver>(
         &self,
         cx: &Cx<D>,
-        exit: usize,
+        exit: &ExitState,
         caller: &Caller,
         name: ClientName<'_>,
     ) -> Result<Result<(), &'static str>, NameWanted> {
-        let plan = &cx.plan.exits[exit];
-        if let Some(list) = &plan.options.reliable
+        if let Some(list) = &exit.plan.options.reliable
             && !list.verdict(caller, name).ok_or(NameWanted)?
         {
             return Ok(Err("RELIABLE= of its exit"));
         }
-        match plan.way {
+        match exit.plan.way {
             // The destinations of a proxy may depend on the name, too.
             ExitKind::Proxy(proxy)
-                if cx.destinations.want_name(proxy, Some(exit), caller, name) =>
+                if cx.destinations.want_name(proxy, exit.permits.as_deref(), caller, name) =>
             {
                 Err(NameWanted)
             }
             ExitKind::Proxy(_) => Ok(Ok(())),
             _ => {
-                let verdict = cx.plan.permits_client(&plan.protocol, caller, name);
+                let verdict = cx.plan.permits_client(&exit.plan.protocol, caller, name);
                 let permitted = verdict.ok_or(NameWanted)?;
                 Ok(if permitted { Ok(()) } else { Err("PERMIT=") })
             }

@@ -6,17 +6,19 @@
 //! like any other. [`crate::worker::stream::handshake`] moves the bytes.
 
 use std::io;
+use std::rc::Rc;
 
 use tracing::{debug, warn};
 
-use crate::cli::plan::{ExitKind, Proxy};
 use crate::io::driver::Driver;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
+use crate::proxy_proto::config::ConversationConfig;
 use crate::proxy_proto::{Conversation, ProxyStep};
 use crate::session::NO_ADDRESS;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain};
+use crate::worker::exits::ExitState;
 use crate::worker::message::{HandshakeEvent, Incoming};
 use crate::worker::proxy::Proxies;
 use crate::worker::proxy::session::ProxySession;
@@ -33,15 +35,13 @@ impl Proxies {
         streams: &mut Streams,
         incoming: &Incoming,
         limit_guard: Option<LimitGuard>,
-        (exit, proxy): (usize, Proxy),
+        (exit, config): (&Rc<ExitState>, &ConversationConfig),
         asker: Asker,
     ) {
         let client = incoming.caller().client;
-        let conversation = self.beginnings.begin(exit, client);
-        // The operator has permitted a server named by the exit itself.
-        let is_judged = matches!(cx.plan.exits[exit].way, ExitKind::Proxy(_));
+        let (conversation, proxy) = (config.begin(client), config.proxy());
         let stream = (incoming.tunnel, incoming.stream);
-        let session = ProxySession::new(conversation, proxy, asker, is_judged, stream);
+        let session = ProxySession::new(conversation, proxy, asker, exit, stream);
         let Some(key) = streams.begin_handshake(cx, incoming, limit_guard) else { return };
         self.sessions.insert(key, session);
         let client = incoming.client.unwrap_or(NO_ADDRESS);
@@ -136,7 +136,7 @@ impl Proxies {
             self.end_session(cx, streams, key);
         } else if session.awaited_since.is_none() {
             session.awaited_since = Some(now);
-            let ask = cx.plan.timeouts_of(session.asker.exit).ask;
+            let ask = session.exit.timeouts.ask;
             streams.set_deadline(cx, key, ask.map(|ask| now.after(ask)));
         }
     }
@@ -247,7 +247,7 @@ impl Proxies {
     ) {
         let now = cx.now;
         let Some(session) = self.sessions.get(&key) else { return };
-        let ask = cx.plan.timeouts_of(session.asker.exit).ask;
+        let ask = session.exit.timeouts.ask;
         let asked_long = session
             .awaited_since
             .is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));

@@ -14,14 +14,12 @@ mod upstream;
 use std::collections::HashMap;
 
 use self::expected_conn::ExpectedConn;
-use self::session::{Beginnings, ProxySession};
-use crate::cli::plan::Plan;
+use self::session::ProxySession;
 use crate::limits::PORTS_ON_REQUEST_MAX;
 use crate::worker::table::{Key, Table};
 
 /// State of the proxy plane.
 pub(in crate::worker) struct Proxies {
-    beginnings: Beginnings,
     /// By the connection of their stream.
     sessions: HashMap<Key, ProxySession>,
     /// Sessions that wait until the socket of their previous server is idle.
@@ -31,10 +29,10 @@ pub(in crate::worker) struct Proxies {
 }
 
 impl Proxies {
-    pub(in crate::worker) fn new(plan: &Plan) -> Proxies {
+    pub(in crate::worker) fn new() -> Proxies {
         let expected_conns = Table::new(PORTS_ON_REQUEST_MAX);
         let (sessions, closing) = (HashMap::new(), Vec::new());
-        Proxies { beginnings: Beginnings::new(plan), sessions, closing, expected_conns }
+        Proxies { sessions, closing, expected_conns }
     }
 
     /// Number of listeners of sessions.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use tracing::debug;
 
@@ -208,7 +209,7 @@ impl Proxies {
         let admitted =
             StreamOwner::conn(user).ok_or_else(|| NOBODY.to_owned()).and_then(|session| {
                 incoming.exit =
-                    self.proxy_session(streams, session).and_then(|session| session.asker.exit);
+                    self.proxy_session(streams, session).map(|session| Rc::clone(&session.exit));
                 Ok((session, self.admit_stream_by_port(cx, streams, &incoming, session, request)?))
             });
         match admitted {
@@ -261,7 +262,7 @@ impl Proxies {
             (Lead::SocksDatagrams, Transport::Udp) => {}
             _ => return Err(String::from("its port is of the other kind (TCP, UDP)")),
         }
-        let limit_guard = streams.acquire_limits(cx, incoming.exit, incoming.caller().client)?;
+        let limit_guard = cx.acquire_limits(incoming.exit.as_ref(), incoming.caller().client)?;
         Ok((lead, limit_guard))
     }
 
@@ -275,7 +276,7 @@ impl Proxies {
         server: SocketAddr,
     ) {
         let overall =
-            cx.plan.timeouts_of(incoming.exit).connect.map(|connect| cx.now.after(connect));
+            cx.timeouts_of(incoming.exit.as_ref()).connect.map(|connect| cx.now.after(connect));
         let target = Target { host: server.ip().to_string(), port: server.port() };
         let begun = streams.begin_dialled_exit(cx, incoming, limit_guard, |owner| Request {
             address: Some(server),

@@ -1,18 +1,14 @@
-//! State of a proxy session, and the configuration that sessions of an exit start with.
+//! State of a proxy session.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::rc::Rc;
 
-use crate::cli::plan::{ExitKind, Plan, Proxy, Target};
-use crate::io::net;
+use crate::cli::plan::{ExitKind, Proxy, Target};
 use crate::policy::destinations::Asker;
-use crate::proxy_proto::ftp::{Ftp, FtpConfig};
-use crate::proxy_proto::http::{Http, HttpConfig};
-use crate::proxy_proto::socks::{Socks, SocksConfig};
-use crate::proxy_proto::telnet::{Telnet, TelnetConfig};
 use crate::proxy_proto::{Conversation, Lead, Unreached};
 use crate::session::{Moment, StreamKey};
+use crate::worker::exits::ExitState;
 use crate::worker::table::Key;
 
 /// A stream in the handshake of a proxy protocol.
@@ -20,6 +16,7 @@ pub(super) struct ProxySession {
     pub(super) conversation: Box<dyn Conversation>,
     pub(super) proxy: Proxy,
     pub(super) asker: Asker,
+    pub(super) exit: Rc<ExitState>,
     /// The client names the destination, so it must be judged. Otherwise the operator has named the
     /// server.
     pub(super) is_judged: bool,
@@ -55,14 +52,15 @@ impl ProxySession {
         conversation: Box<dyn Conversation>,
         proxy: Proxy,
         asker: Asker,
-        is_judged: bool,
+        exit: &Rc<ExitState>,
         stream: (Key, StreamKey),
     ) -> ProxySession {
         ProxySession {
             conversation,
             proxy,
             asker,
-            is_judged,
+            exit: Rc::clone(exit),
+            is_judged: matches!(exit.plan.way, ExitKind::Proxy(_)),
             stream,
             awaited_since: None,
             ports: Vec::new(),
@@ -74,71 +72,5 @@ impl ProxySession {
     /// The protocol whose `PERMIT=` applies to its destinations.
     pub(super) fn protocol(&self) -> Proxy {
         self.conversation.speaks().unwrap_or(self.proxy)
-    }
-}
-
-/// Configuration for sessions of an exit.
-enum Beginning {
-    Socks(Arc<SocksConfig>),
-    Http(Arc<HttpConfig>),
-    Telnet(TelnetConfig),
-    Ftp(FtpConfig),
-}
-
-impl Beginning {
-    /// `None`: the exit runs no proxy protocol.
-    fn of(plan: &Plan, exit: usize, host: &str) -> Option<Beginning> {
-        let banner_host = host.to_owned();
-        let proxy = match &plan.exits[exit].way {
-            ExitKind::Proxy(proxy) => *proxy,
-            ExitKind::Ftp(server) => {
-                return Some(Beginning::Ftp(FtpConfig {
-                    server: Some(server.clone()),
-                    banner_host,
-                }));
-            }
-            _ => return None,
-        };
-        let users = plan.users(exit, proxy);
-        Some(match proxy {
-            Proxy::Socks | Proxy::Socks4 | Proxy::Socks5 => {
-                let users_of = |version| plan.users(exit, version);
-                Beginning::Socks(Arc::new(SocksConfig {
-                    versions: proxy,
-                    users: users_of(Proxy::Socks5),
-                    four_has_users: users_of(Proxy::Socks4).is_some(),
-                }))
-            }
-            Proxy::Http => Beginning::Http(Arc::new(HttpConfig { via: banner_host, users })),
-            Proxy::Telnet => Beginning::Telnet(TelnetConfig { banner_host }),
-            Proxy::Ftp => Beginning::Ftp(FtpConfig { server: None, banner_host }),
-        })
-    }
-}
-
-/// Configurations of all exits.
-pub(super) struct Beginnings {
-    /// By index of the exit in the plan.
-    exits: Vec<Option<Beginning>>,
-}
-
-impl Beginnings {
-    pub(super) fn new(plan: &Plan) -> Beginnings {
-        let host = net::hostname();
-        let of = |exit| Beginning::of(plan, exit, &host);
-        Beginnings { exits: (0..plan.exits.len()).map(of).collect() }
-    }
-
-    /// Starts a session with a new client of an exit.
-    ///
-    /// # Panics
-    /// If the exit runs no proxy protocol.
-    pub(super) fn begin(&self, exit: usize, client: Option<IpAddr>) -> Box<dyn Conversation> {
-        match self.exits[exit].as_ref().expect("an exit that asks its clients") {
-            Beginning::Socks(config) => Box::new(Socks::new(Arc::clone(config))),
-            Beginning::Http(config) => Box::new(Http::new(Arc::clone(config))),
-            Beginning::Telnet(config) => Box::new(Telnet::new(config.clone())),
-            Beginning::Ftp(config) => Box::new(Ftp::new(config.clone(), client)),
-        }
     }
 }

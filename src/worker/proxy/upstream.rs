@@ -49,7 +49,7 @@ impl Proxies {
         let Some(session) = self.proxy_session(streams, key) else { return };
         let (stream, host, port) = (key.number(), &target.host, target.port);
         debug!(stream, %client, %host, port, "proxy connects");
-        let connect = cx.plan.timeouts_of(session.asker.exit).connect;
+        let connect = session.exit.timeouts.connect;
         let overall = connect.map(|connect| cx.now.after(connect));
         let mut request = Request::new(Owner::Conversation(key), target, overall);
         if session.is_judged {

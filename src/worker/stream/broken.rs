@@ -26,7 +26,7 @@ impl Streams {
             return self.conn_failed(cx, key, "reset", error.unwrap_or(&reset));
         };
         let gone = net::is_hung_up(fd);
-        let linger = cx.plan.timeouts_of(conn.exit).linger;
+        let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
         let broken = conn.broken.get_or_insert_with(|| Box::new(Broken::new(now, linger)));
         if let Some(error) = error {
             broken.write_failed(error);
@@ -61,13 +61,13 @@ impl Streams {
     ) {
         let now = cx.now;
         let Some(conn) = self.drop_socket(cx, key, what, error) else { return };
-        let (tunnel, stream, exit) = (conn.tunnel, conn.stream, conn.exit);
+        let (tunnel, stream) = (conn.tunnel, conn.stream);
         let keep = match (self.tunnels.get_mut(tunnel), stream) {
             (Some(tunnel), Some(stream)) => tunnel.session_mut().local_broken(stream, what),
             _ => false,
         };
         if keep && let Some(conn) = self.conns.get_mut(key) {
-            let linger = cx.plan.timeouts_of(exit).linger;
+            let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
             conn.broken = Some(Box::new(Broken::new(now, linger)));
             self.set_deadline(cx, key, Some(next_check(now)));
         } else {
@@ -89,7 +89,7 @@ impl Streams {
             return self.reset_conn(cx, key);
         }
         if !matches!(conn.stage, Stage::Settling) {
-            let linger = cx.plan.timeouts_of(conn.exit).linger;
+            let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
             conn.stage = Stage::Settling;
             conn.broken = Some(Box::new(Broken::new(now, linger)));
         }

@@ -11,6 +11,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
 use crate::worker::broken::Broken;
 use crate::worker::client::Client;
+use crate::worker::exits::ExitState;
 use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::stream::clients::Tentative;
 use crate::worker::stream::handshake::Handshake;
@@ -121,9 +122,8 @@ pub(super) struct Conn {
     /// `None` once the session has ended the stream.
     pub(super) stream: Option<StreamKey>,
     pub(super) stage: Stage,
-    /// Index of its exit in the plan, for the exit's own options. `None` for clients of local
-    /// entrances.
-    pub(super) exit: Option<usize>,
+    /// Its exit. `None` for clients of local entrances.
+    pub(super) exit: Option<Rc<ExitState>>,
     /// The control connection that this one belongs to. Data here keeps that one from being idle.
     pub(super) related: Option<Key>,
     /// The client, here or at the peer; for the log.

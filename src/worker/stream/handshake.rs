@@ -271,7 +271,7 @@ impl Streams {
         let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let grace = match cx.drain {
-            Drain::No => cx.plan.timeouts_of(conn.exit).linger,
+            Drain::No => cx.timeouts_of(conn.exit.as_ref()).linger,
             _ => Some(Duration::from_millis(LEAVE_MILLIS)),
         };
         let Stage::ProxyHandshake(handshake) = &mut conn.stage else { return };

@@ -69,7 +69,7 @@ impl Streams {
         limit_guard: Option<LimitGuard>,
     ) -> Option<(Target, Option<LimitGuard>)> {
         let Incoming { tunnel, stream, client, entrance, .. } = *incoming;
-        let exit = &cx.plan.exits[incoming.exit?];
+        let exit = &incoming.exit.as_ref()?.plan;
         let transport = exit.transport();
         let header =
             exit.proxy_header.map(|version| proxy_header::write(version, client, entrance));
@@ -85,8 +85,7 @@ impl Streams {
                 return None;
             }
             ExitKind::Command(command) => {
-                let command = command.clone();
-                self.open_exec(cx, incoming, limit_guard, &command);
+                self.open_exec(cx, incoming, limit_guard, command);
                 return None;
             }
         };
@@ -101,7 +100,7 @@ impl Streams {
         if transport == Transport::Udp {
             return Some((target, limit_guard));
         }
-        let connect = cx.plan.timeouts_of(incoming.exit).connect;
+        let connect = cx.timeouts_of(incoming.exit.as_ref()).connect;
         let overall = connect.map(|connect| cx.now.after(connect));
         let header = header.map(Vec::into_boxed_slice);
         self.begin_dialled_exit(cx, incoming, limit_guard, |owner| Request {
@@ -177,7 +176,7 @@ impl Streams {
         let client = client.unwrap_or(NO_ADDRESS);
         let mut conn = Conn::new(tunnel, stage, client, cx.now);
         conn.stream = Some(stream);
-        conn.exit = incoming.exit;
+        conn.exit = incoming.exit.clone();
         conn.limit_guard = limit_guard;
         conn.header = header.map(Vec::into_boxed_slice);
         let Some(key) = self.conns.insert(conn) else {
@@ -259,7 +258,7 @@ impl Streams {
             None => Stage::Flushing { then_reset },
         };
         if stream.is_none() && then_reset {
-            let linger = cx.plan.timeouts_of(conn.exit).linger;
+            let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
             self.set_deadline(cx, key, linger.map(|linger| cx.now.after(linger)));
         }
         if let (Some(tunnel), Some(stream)) = (self.tunnels.get_mut(tunnel), stream) {
@@ -322,7 +321,7 @@ impl Streams {
 
     fn flush_and_close<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, then_reset: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let linger = cx.plan.timeouts_of(conn.exit).linger;
+        let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
         let deadline = if then_reset { linger.map(|linger| cx.now.after(linger)) } else { None };
         let is_broken = conn.fd.is_none() || conn.broken.is_some();
         if is_broken || matches!(conn.stage, Stage::Dialing(_) | Stage::ProxyHandshake(_)) {

@@ -5,7 +5,7 @@
 //!
 //! [`conn`] is the state of one connection. [`read`] and [`write`] move its bytes, [`lifecycle`]
 //! handles events of the session, [`broken`] delivers what a broken connection had sent. [`clients`]
-//! begins streams of clients; [`exits`], [`unix`] and [`exec`] are the exits of the peer's streams,
+//! begins streams of clients; [`unix`] and [`exec`] are exits of the peer's streams,
 //! [`handshake`] what they exchange before their destination is known, with one [`server`] after
 //! another, and [`held`] what they bring before their client's name is known. [`related`] answers for streams that others belong to.
 //! [`stalled`] reclaims pipes and buffers, [`sweep`] enforces deadlines. The event loop dispatches
@@ -15,7 +15,6 @@ mod broken;
 mod clients;
 mod conn;
 mod exec;
-pub(in crate::worker) mod exits;
 pub(in crate::worker) mod handshake;
 mod held;
 mod lifecycle;
@@ -30,10 +29,8 @@ mod write;
 
 use self::conn::Conn;
 use self::exec::Execs;
-use self::exits::Exits;
 use self::tunnel::Tunnels;
 use self::tunnel::loopback::Loopback;
-use crate::cli::plan::Plan;
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::CONNECTIONS_MAX;
@@ -70,11 +67,11 @@ pub(in crate::worker) struct Streams {
 }
 
 impl Streams {
-    pub(in crate::worker) fn new(plan: &Plan, source: Option<LinkSource>) -> Streams {
+    pub(in crate::worker) fn new(source: Option<LinkSource>) -> Streams {
         Streams {
             tunnels: Tunnels::new(),
             connector: source.map(Connector::new),
-            conns: Conns::new(plan),
+            conns: Conns::new(),
             execs: Execs::new(),
             loopback: Loopback::default(),
         }
@@ -134,7 +131,6 @@ struct Conns {
     table: Table<Conn>,
     /// Connections with output to write.
     dirty: Vec<Key>,
-    exits: Exits,
     /// Last scan for pipes of stalled streams.
     pipes_scanned_at: Moment,
     /// Last scan for receive buffers held by stalled streams.
@@ -143,11 +139,10 @@ struct Conns {
 }
 
 impl Conns {
-    fn new(plan: &Plan) -> Conns {
+    fn new() -> Conns {
         Conns {
             table: Table::new(CONNECTIONS_MAX),
             dirty: Vec::new(),
-            exits: Exits::new(plan),
             pipes_scanned_at: Moment(0),
             buffers_scanned_at: Moment(0),
             next_sweep: Moment(0),

@@ -102,8 +102,8 @@ impl Streams {
         const GONE: OpenError = OpenError::NoPorts;
         let conn = self.conns.get(session).ok_or_else(|| GONE.to_string())?;
         let (client, tunnel_key, control) = (conn.client, conn.tunnel, conn.stream);
-        let exit = conn.exit;
-        let limit_guard = self.acquire_limits(cx, exit, client.ip())?;
+        let exit = conn.exit.clone();
+        let limit_guard = cx.acquire_limits(exit.as_ref(), client.ip())?;
         let mut conn = Conn::new(tunnel_key, Stage::Open, client, cx.now);
         conn.exit = exit;
         conn.related = Some(session);

@@ -200,7 +200,7 @@ impl Streams {
     ) {
         let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let linger = cx.plan.timeouts_of(conn.exit).linger;
+        let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
         let Stage::ProxyHandshake(handshake) = &mut conn.stage else { return };
         if let Server::Connected { broken } = &mut handshake.server {
             broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);

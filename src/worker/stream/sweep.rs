@@ -26,11 +26,6 @@ impl Streams {
         self.conns.next_sweep
     }
 
-    /// Whether idle connections are ended.
-    pub(in crate::worker) fn ends_silent(&self) -> bool {
-        self.conns.exits.end_silent
-    }
-
     /// Scans all connections for deadlines that have expired.
     pub(in crate::worker) fn scan_deadlines<D: Driver>(&mut self, cx: &mut Cx<D>) -> Swept {
         let now = cx.now;
@@ -39,7 +34,7 @@ impl Streams {
         let mut swept = Swept::default();
         cx.deadline_count = 0;
         for (key, conn) in self.conns.iter() {
-            let idle = cx.plan.timeouts_of(conn.exit).io;
+            let idle = cx.timeouts_of(conn.exit.as_ref()).io;
             let idle_over = idle.is_some_and(|idle| conn.last_data.after(idle) <= now);
             match conn.deadline {
                 Some(deadline) if deadline <= now => swept.due.push(key),

@@ -31,7 +31,7 @@ impl Streams {
         path: Rc<Path>,
     ) {
         let client = incoming.client.unwrap_or(NO_ADDRESS);
-        let connect = cx.plan.timeouts_of(incoming.exit).connect;
+        let connect = cx.timeouts_of(incoming.exit.as_ref()).connect;
         let until = connect.map(|connect| cx.now.after(connect));
         let stage = Stage::ConnectingUnix(Rc::clone(&path), until);
         let Some(key) = self.begin_exit(cx, incoming, limit_guard, header, stage) else { return };

@@ -240,7 +240,7 @@ impl Streams {
     /// All output is written: performs the pending shutdown.
     fn output_done<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let linger = cx.plan.timeouts_of(conn.exit).linger;
+        let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
         let linger = linger.map(|linger| cx.now.after(linger));
         debug_assert!(conn.output_is_empty());
         conn.stalled = false;
