@@ -27,6 +27,7 @@ mod dispatch;
 mod exits;
 mod forward;
 mod ingress;
+mod log_ids;
 mod message;
 mod payload_queue;
 mod port_range;

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::testkit::engine::Leg;
 use crate::testkit::log::Log;
-use crate::testkit::net::{check_new_echo, free_port};
+use crate::testkit::net::{check_new_echo, free_port, is_turned_away};
 use crate::testkit::pipes::full_pipe;
 use crate::testkit::program::{Program, command};
 use crate::testkit::protocol::Protocol;
@@ -354,4 +354,35 @@ fn lines_have_the_ids_of_their_stream_and_tunnel() {
             });
         }
     }
+}
+
+/// A refusal names what was refused at both ends, and so do the lines of its dial.
+#[test]
+fn refused_streams_have_the_ids_of_their_stream_and_tunnel() {
+    let nobody = free_port([127, 0, 0, 2].into());
+    let exit = format!("DEST={nobody}");
+    let tunnel = Tunnel::start(Protocol::V1, &[&exit, "-vv"], &["PORT=127.0.0.1:0", "-v"]);
+    is_turned_away(tunnel.entrance());
+    for (end, first) in [(&tunnel.connector, "client"), (&tunnel.receptor, "exit")] {
+        let (begun, refused) = (end.wait_for(first), end.wait_for("stream refused"));
+        for id in ["stream", "tunnel"] {
+            assert!(begun[id].is_u64(), "{begun}");
+            assert_eq!(begun[id], refused[id], "{refused}");
+        }
+    }
+    let stream = &tunnel.receptor.wait_for("exit")["stream"];
+    for step in ["dialling", "connecting", "not connected"] {
+        assert_eq!(&tunnel.receptor.wait_for(step)["stream"], stream, "{step}");
+    }
+}
+
+/// What is refused before it has a number has that of its tunnel.
+#[test]
+fn a_stream_without_an_exit_is_refused_with_the_id_of_its_tunnel() {
+    let exit = ["DEST=127.0.0.1:1:10.0.0.0/8"];
+    let tunnel = Tunnel::start(Protocol::V1, &exit, &["PORT=127.0.0.1:0"]);
+    is_turned_away(tunnel.entrance());
+    let refused = tunnel.receptor.wait_for("stream refused");
+    assert_eq!(refused["tunnel"], tunnel.receptor.wait_for("tunnel up")["tunnel"], "{refused}");
+    assert!(refused["stream"].is_null(), "{refused}");
 }

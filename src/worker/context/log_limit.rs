@@ -19,6 +19,7 @@ use crate::limits::{
 };
 use crate::narrow;
 use crate::session::Moment;
+use crate::worker::log_ids::LogIds;
 
 /// Lines that share a limit. A flood in one class does not affect the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,10 +153,21 @@ impl<D: Driver> Cx<D> {
         self.log_limit.allow(class, self.now)
     }
 
-    /// Logs a refused stream, within the rate limit.
+    /// Logs a refused client or datagram, within the rate limit.
     pub(in crate::worker) fn log_refused(&mut self, client: impl Display, reason: &str) {
+        self.log_refused_of(LogIds::default(), client, reason);
+    }
+
+    /// As [`Self::log_refused`], for a stream, flow or pair that has begun.
+    pub(in crate::worker) fn log_refused_of(
+        &mut self,
+        ids: LogIds,
+        client: impl Display,
+        reason: &str,
+    ) {
         if self.may_log(Class::Refusal) {
-            warn!(client = %client, reason, "stream refused");
+            let LogIds { tunnel, stream, flow, pair } = ids;
+            warn!(stream, flow, pair, tunnel, %client, reason, "stream refused");
         }
     }
 

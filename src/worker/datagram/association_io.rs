@@ -58,7 +58,8 @@ impl Datagrams {
             tunnel.session_mut().accept(stream, NO_ADDRESS, NO_ADDRESS);
         }
         tunnels.mark(tunnel);
-        debug!(%client, "datagrams by a port on request");
+        let (flow, tunnel) = (key.number(), tunnel.number());
+        debug!(flow, tunnel, %client, "datagrams by a port on request");
         self.watch_source(cx, Source::Flow(key));
     }
 
@@ -96,7 +97,7 @@ impl Datagrams {
         let (to, header_bytes) = match datagram::read(bytes) {
             Ok(read) => read,
             Err(why) => {
-                debug!(%why, "a datagram without a destination");
+                debug!(flow = key.number(), %why, "a datagram without a destination");
                 cx.counters.datagrams_dropped += 1;
                 return;
             }
@@ -140,7 +141,7 @@ impl Datagrams {
                 if let Err(why) = &may {
                     association.refuse(address);
                     let client = flow.client;
-                    self.note_refused(cx, client, why);
+                    self.note_refused(cx, key, client, why);
                 }
                 may.is_ok()
             }
@@ -155,9 +156,16 @@ impl Datagrams {
         self.send_payload(cx, key, address, payload);
     }
 
-    fn note_refused<D: Driver>(&mut self, cx: &mut Cx<D>, client: SocketAddr, why: &str) {
+    fn note_refused<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        client: SocketAddr,
+        why: &str,
+    ) {
         if cx.may_log(Class::Refusal) {
-            warn!(%client, reason = why, "datagrams not passed on by the proxy");
+            let flow = key.number();
+            warn!(flow, %client, reason = why, "datagrams not passed on by the proxy");
         }
     }
 
@@ -179,7 +187,7 @@ impl Datagrams {
         cx.counters.datagrams_out += sent.datagrams;
         cx.counters.datagrams_dropped += sent.dropped;
         if let Some(error) = sent.error {
-            debug!(%error, server = %address, "datagram not sent");
+            debug!(flow = key.number(), %error, server = %address, "datagram not sent");
         }
     }
 
@@ -230,7 +238,7 @@ impl Datagrams {
             }
             None => {
                 cx.counters.datagrams_dropped += waiting.len() as u64;
-                self.note_refused(cx, client, why.as_deref().unwrap_or("no address"));
+                self.note_refused(cx, key, client, why.as_deref().unwrap_or("no address"));
             }
         }
     }
@@ -247,7 +255,7 @@ impl Datagrams {
         let from = got.from.map(net::plain).filter(|&from| association.has_sent_to(from));
         let Some(from) = from else {
             let from = got.from.map(tracing::field::display);
-            debug!(from, "dropped datagram from unexpected source");
+            debug!(flow = key.number(), from, "dropped datagram from unexpected source");
             cx.counters.datagrams_dropped += datagrams(got.payload.len(), got.size_bytes);
             return;
         };
@@ -255,7 +263,8 @@ impl Datagrams {
         datagram::write(from, &mut header);
         let size_bytes = header.len() as u32 + got.size_bytes;
         if size_bytes > DATAGRAM_BYTES_MAX {
-            debug!(%from, bytes = got.size_bytes, "a datagram too long for one with a header");
+            let (flow, bytes) = (key.number(), got.size_bytes);
+            debug!(flow, %from, bytes, "a datagram too long for one with a header");
             cx.counters.datagrams_dropped += 1;
             return;
         }

@@ -18,6 +18,7 @@ use crate::session::Moment;
 use crate::worker::context::Cx;
 use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
 use crate::worker::datagram::flow::Server;
+use crate::worker::log_ids::LogIds;
 use crate::worker::message::{PortName, Run};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::tunnel::Tunnels;
@@ -293,9 +294,11 @@ impl Datagrams {
         if queued.too_big && !std::mem::replace(&mut self.too_big_logged, true) {
             let client = flow.client;
             warn!(
+                flow = key.number(),
+                tunnel = tunnel_key.number(),
                 %client,
                 bytes = size_bytes,
-                "a datagram is longer than this tunnel carries: dropped (said once)"
+                "a datagram is longer than this tunnel carries: dropped; further ones are only counted"
             );
         }
         tunnels.mark(tunnel_key);
@@ -368,7 +371,9 @@ impl Datagrams {
             Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 self.no_server(cx, tunnels, key)
             }
-            Some(error) => debug!(%error, dropped = sent.dropped, "datagrams not sent"),
+            Some(error) => {
+                debug!(flow = key.number(), %error, dropped = sent.dropped, "datagrams not sent");
+            }
             None => {}
         }
     }
@@ -380,7 +385,8 @@ impl Datagrams {
         let server = flow.socket().map(|socket| net::peer_address(&socket));
         self.end_flow(cx, tunnels, key, "nobody listens at the server's port");
         let server = server.unwrap_or(crate::session::NO_ADDRESS);
-        cx.log_refused(client, &format!("nobody listens at {server}/udp (port unreachable)"));
+        let reason = format!("nobody listens at {server}/udp (port unreachable)");
+        cx.log_refused_of(LogIds::flow(key), client, &reason);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::datagram::flow::{Flow, Server, Waiting};
+use crate::worker::log_ids::LogIds;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
@@ -83,7 +84,7 @@ impl Datagrams {
         if matches!(error, OpenError::TooMany { .. }) {
             self.evict_flow(cx, tunnels);
         }
-        cx.log_refused(flow.client, &error.to_string());
+        cx.log_refused_of(LogIds::flow(key), flow.client, &error.to_string());
     }
 
     /// Begins a flow's stream on the newest tunnel that accepts it and has not refused it before.
@@ -257,11 +258,14 @@ impl Datagrams {
             return;
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let (flow, client) = (key.number(), flow.client);
+        let (client, stream) = (flow.client, flow.stream);
         self.forget_flow(cx, key);
+        let flow = key.number();
         match how {
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
-                cx.log_refused(client, &format!("by the peer: {reason}"))
+                let owner = StreamOwner::Flow(key);
+                let ids = stream.map(|(tunnel, _)| LogIds::of(tunnel, Some(owner)));
+                cx.log_refused_of(ids.unwrap_or_default(), client, &format!("by the peer: {reason}"))
             }
             Ended::Reset(reason) => debug!(flow, %client, reason, "flow ended by the peer"),
             Ended::Orderly => debug!(flow, %client, "flow ended by the peer"),

@@ -20,6 +20,7 @@ use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Lookup};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::flow::{Server, ServerName};
+use crate::worker::log_ids::LogIds;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 
@@ -121,7 +122,7 @@ impl Datagrams {
         self.forget_flow(cx, key);
         match stream {
             Some(stream) => cx.refuse_stream(stream, client, reason, true),
-            None => cx.log_refused(client, &reason),
+            None => cx.log_refused_of(LogIds::flow(key), client, &reason),
         }
     }
 
@@ -136,7 +137,8 @@ impl Datagrams {
         }
         name.silent_since = cx.now;
         if let Err(error) = cx.resolver.ask(Lookup::Flow(key), &name.target) {
-            debug!(client = %flow.client, %error, "cannot look a silent server up again");
+            let number = key.number();
+            debug!(flow = number, client = %flow.client, %error, "cannot look a silent server up again");
         }
     }
 
@@ -152,13 +154,21 @@ impl Datagrams {
     ) {
         let found = self.first_routable(cx, tunnels, found, Some(current));
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let client = flow.client;
+        let (client, number) = (flow.client, key.number());
         match found {
             Ok(None) => {}
-            Err(error) => debug!(%client, %error, "a silent server's name leads nowhere now"),
+            Err(error) => {
+                debug!(flow = number, %client, %error, "a silent server's name leads nowhere now");
+            }
             Ok(Some(socket)) => {
                 let server = net::peer_address(&socket);
-                debug!(%client, %current, %server, "a silent server's name leads elsewhere now");
+                debug!(
+                    flow = number,
+                    %client,
+                    %current,
+                    %server,
+                    "a silent server's name leads elsewhere now"
+                );
                 flow.limit = SegmentLimit::default();
                 let before = std::mem::replace(&mut flow.server, Server::Reached(Rc::new(socket)));
                 if let Server::Reached(socket) = before {

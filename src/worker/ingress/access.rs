@@ -27,6 +27,7 @@ use crate::worker::datagram::Datagrams;
 use crate::worker::datagram::flow::{Flow, Server, Waiting};
 use crate::worker::exits::ExitState;
 use crate::worker::ingress::Ingress;
+use crate::worker::log_ids::LogIds;
 use crate::worker::message::{Came, Incoming, NameWaiter};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
@@ -147,7 +148,8 @@ impl Ingress {
                 // Both ends log it; only this end can fix it.
                 let reason = format!("{what}: the other end {why}");
                 streams.refuse_silently(tunnel, stream, &reason, false);
-                cx.log_refused(client, &format!("{what}: this end {why}"));
+                let ids = LogIds::of(tunnel, None);
+                cx.log_refused_of(ids, client, &format!("{what}: this end {why}"));
                 return None;
             }
             Err(NameWanted) => {

@@ -54,7 +54,7 @@ impl Proxies {
         let result =
             self.open_expected(cx, streams, session, request, own, (from.to_canonical(), then));
         if let Err(error) = &result {
-            debug!(%error, %from, "cannot listen for a conversation");
+            debug!(stream = session.number(), %error, %from, "cannot listen for a conversation");
         }
         self.answer(
             streams,
@@ -86,7 +86,7 @@ impl Proxies {
         if let Some(session) = self.proxy_session(streams, session) {
             session.ports.push((request, Place::ExpectedConn(key)));
         }
-        debug!(%address, %from, "listening for a conversation");
+        debug!(stream = session.number(), %address, %from, "listening for a conversation");
         cx.driver.accept(&fd, Kind::ExpectedAccept.of(key));
         Ok(address)
     }

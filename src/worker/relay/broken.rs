@@ -70,7 +70,7 @@ impl Relay {
             }
             None => {}
         }
-        debug!(client = %pair.peer, way = way.name(), "connection broken");
+        debug!(pair = key.number(), client = %pair.peer, way = way.name(), "connection broken");
         let broken = Broken::new(now, linger);
         pair.broken = Some(BrokenSide { way, is_empty: false, broken });
         cx.deadline_count += 1;

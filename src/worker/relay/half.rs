@@ -47,7 +47,7 @@ impl Relay {
             // The send in flight may have met a reset, and will report it.
             (Input::Ended, _) if is_sent_to && net::is_hung_up(from) => {}
             (Input::Ended, _) => {
-                trace!(%client, way = way.name(), "end of data passed on");
+                trace!(pair = key.number(), %client, way = way.name(), "end of data passed on");
                 net::shut_down_write(to);
                 half.output = Output::Shut;
                 if pair.is_over() {
@@ -251,7 +251,8 @@ impl Relay {
         cx.counters.spill_exhausted += 1;
         if cx.log_limit.allow(Class::Shortage, cx.now) {
             let free_buffers = cx.buffers.free_buffers();
-            warn!(client = %pair.peer, free_buffers, "slow readers use up the buffers: connection reset");
+            let (pair, client) = (key.number(), pair.peer);
+            warn!(pair, %client, free_buffers, "slow readers use up the buffers: connection reset");
         }
         self.pair_failed(cx, key, &io::Error::from(io::ErrorKind::OutOfMemory));
     }

@@ -23,6 +23,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
 use crate::worker::context::Cx;
 use crate::worker::context::dialer::dial::{DialError, Owner, Permission, Request};
+use crate::worker::log_ids::LogIds;
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 use crate::worker::way::Way;
@@ -67,8 +68,8 @@ impl Relay {
         let mut pair = Pair::new(peer, client, cx.now);
         pair.server = Some(server);
         pair.limit_guard = limit_guard;
-        debug!(client = %peer, "client and server are joined");
         if let Some(key) = self.pairs.insert(pair) {
+            debug!(pair = key.number(), client = %peer, "client and server are joined");
             self.advance_half(cx, key, Way::Up);
             self.advance_half(cx, key, Way::Down);
         }
@@ -140,7 +141,7 @@ impl Relay {
             cx.log_refused(peer, TOO_MANY);
             return;
         };
-        debug!(client = %peer, "client");
+        debug!(pair = key.number(), client = %peer, "client");
         let overall = cx.plan.timeouts.connect.map(|connect| cx.now.after(connect));
         let mut request = Request::new(Owner::Pair(key), target, overall);
         request.permission = Permission::NotOwn;
@@ -151,7 +152,7 @@ impl Relay {
         }
         if dial.is_none() {
             self.reset_pair(cx, key);
-            cx.log_refused(peer, TOO_MANY);
+            cx.log_refused_of(LogIds::pair(key), peer, TOO_MANY);
         }
     }
 
@@ -174,7 +175,7 @@ impl Relay {
             Err(error) => {
                 let peer = pair.peer;
                 self.reset_pair(cx, key);
-                cx.log_refused(peer, &error.to_string());
+                cx.log_refused_of(LogIds::pair(key), peer, &error.to_string());
             }
         }
     }
@@ -199,7 +200,7 @@ impl Relay {
     /// Fails a pair: resets both sides at once.
     fn pair_failed<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
         if let Some(pair) = self.pairs.get(key) {
-            debug!(client = %pair.peer, %error, "connection failed");
+            debug!(pair = key.number(), client = %pair.peer, %error, "connection failed");
             self.reset_pair(cx, key);
         }
     }
@@ -220,7 +221,7 @@ impl Relay {
     /// Both directions have ended in order.
     fn end_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(pair) = self.pairs.remove(key) else { return };
-        debug!(client = %pair.peer, "connection ended");
+        debug!(pair = key.number(), client = %pair.peer, "connection ended");
         for (half, fd) in [(&pair.up, Some(&pair.client)), (&pair.down, pair.server.as_ref())] {
             if let (true, Some(fd)) = (half.guarded, fd) {
                 cx.driver.cancel_all(fd);

@@ -14,6 +14,7 @@ use crate::io::net;
 use crate::limits::{LISTEN_BACKLOG, TENTATIVE_BYTES};
 use crate::session::{Moment, NO_ADDRESS, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
+use crate::worker::log_ids::LogIds;
 use crate::worker::message::Came;
 use crate::worker::payload_queue::Piece;
 use crate::worker::stream::conn::{Conn, Stage};
@@ -190,7 +191,7 @@ impl Streams {
         let Some(conn) = self.conns.get(key) else { return };
         let client = conn.client;
         self.reset_conn(cx, key);
-        cx.log_refused(client, reason);
+        cx.log_refused_of(LogIds::stream(key), client, reason);
     }
 
     /// Begins a stream on the newest tunnel that accepts it and has not refused it before.

@@ -14,8 +14,10 @@ use crate::proxy_proto::proxy_header;
 use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
 use crate::worker::context::dialer::dial::{Owner, Request};
 use crate::worker::context::{Cx, Effect};
+use crate::worker::log_ids::LogIds;
 use crate::worker::message::Incoming;
 use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::stream::tunnel::Tunnel;
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
@@ -224,8 +226,11 @@ impl Streams {
         reason: &str,
         unreachable: bool,
     ) {
+        let session = self.tunnels.get(tunnel).map(Tunnel::session);
+        let user = session.and_then(|session| session.user_of(stream));
+        let ids = LogIds::of(tunnel, user.map(StreamOwner::of));
         self.refuse_silently(tunnel, stream, reason, unreachable);
-        cx.log_refused(client, reason);
+        cx.log_refused_of(ids, client, reason);
     }
 
     /// As [`Self::refuse_stream`], without a log line.
@@ -295,6 +300,7 @@ impl Streams {
         conn.stream = None;
         conn.input.clear(&mut cx.buffers.pipes);
         let (stream, client) = (key.number(), conn.client);
+        let ids = LogIds::of(conn.tunnel, Some(StreamOwner::Conn(key)));
         // Data of the client must still reach the server.
         let is_connecting = matches!(conn.stage, Stage::Dialing(_) | Stage::ConnectingUnix(..))
             && !conn.output_is_empty();
@@ -313,7 +319,7 @@ impl Streams {
                 }
             }
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
-                cx.log_refused(client, &format!("by the peer: {reason}"));
+                cx.log_refused_of(ids, client, &format!("by the peer: {reason}"));
                 self.flush_and_close(cx, key, true);
             }
         }

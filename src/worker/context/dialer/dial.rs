@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::policy::destinations::Asker;
 use crate::proxy_proto::Unreached;
 use crate::session::Moment;
+use crate::worker::log_ids::LogIds;
 use crate::worker::table::Key;
 
 /// The owner of a dial, which gets its connection.
@@ -34,6 +35,17 @@ pub(in crate::worker) enum Owner {
     Conversation(Key),
     /// The client of a plain relay.
     Pair(Key),
+}
+
+impl Owner {
+    /// What the dial is for, in the log.
+    pub(super) fn ids(self) -> LogIds {
+        match self {
+            Owner::Connector => LogIds::default(),
+            Owner::Exit(key) | Owner::Conversation(key) => LogIds::stream(key),
+            Owner::Pair(key) => LogIds::pair(key),
+        }
+    }
 }
 
 /// The addresses that may be connected to.

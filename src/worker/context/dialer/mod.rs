@@ -24,6 +24,7 @@ use crate::worker::context::dialer::dial::{
 };
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Effect, Lookup};
+use crate::worker::log_ids::LogIds;
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
 
@@ -112,9 +113,11 @@ impl<D: Driver> Cx<D> {
         match found {
             Err(error) => dial.not_resolved(&error),
             Ok(addresses) => {
-                let Request { target, permission, .. } = &dial.request;
+                let Request { owner, target, permission, .. } = &dial.request;
                 let host = &*target.host;
-                trace!(host, port = target.port, addresses = addresses.len(), "dialling");
+                let LogIds { stream, pair, .. } = owner.ids();
+                let (port, count) = (target.port, addresses.len());
+                trace!(stream, pair, host, port, addresses = count, "dialling");
                 let access = &self.destinations;
                 let permitted = match permission {
                     Permission::Any => Ok(addresses),
@@ -165,6 +168,7 @@ impl<D: Driver> Cx<D> {
 
     fn begin_attempt(&mut self, key: Key, address: SocketAddr) -> io::Result<()> {
         let Some(dial) = self.dialer.dials.get(key) else { return Ok(()) };
+        let LogIds { stream, pair, .. } = dial.request.owner.ids();
         let mut socket = net::stream_socket(address, dial.request.own);
         let is_short = socket.as_ref().is_err_and(is_short);
         if is_short && self.dialer.descriptors.give_up_one(self.now) {
@@ -181,7 +185,7 @@ impl<D: Driver> Cx<D> {
         if let Some(dial) = self.dialer.dials.get_mut(key) {
             dial.begun(attempt, address);
         }
-        trace!(%address, "connecting");
+        trace!(stream, pair, %address, "connecting");
         self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
         Ok(())
     }
@@ -192,6 +196,7 @@ impl<D: Driver> Cx<D> {
         if !is_short(error) {
             return dial.attempt_failed(address, error);
         }
+        let LogIds { stream, pair, .. } = dial.request.owner.ids();
         dial.put_back(address);
         dial.short_since = Some(self.now);
         let begins = !self.dialer.descriptors.any_waits();
@@ -199,7 +204,13 @@ impl<D: Driver> Cx<D> {
         if begins {
             self.effects.push_back(Effect::PauseClients);
             if self.may_log(Class::Shortage) {
-                warn!(%address, %error, "cannot connect for now: raise the limit of open files (ulimit -n)");
+                warn!(
+                    stream,
+                    pair,
+                    %address,
+                    %error,
+                    "cannot connect for now: raise the limit of open files (ulimit -n)"
+                );
             }
         }
     }
@@ -236,16 +247,17 @@ impl<D: Driver> Cx<D> {
         let Some(dial) = self.dialer.dials.get_mut(key) else { return };
         let Some(address) = dial.ended(attempt) else { return };
         let owner = dial.request.owner;
+        let LogIds { stream, pair, .. } = owner.ids();
         let greeted = result.and_then(|()| set_up(&dial.request, &fd, &self.congestion));
         match greeted {
             Ok(()) => {
-                trace!(%address, "connected");
+                trace!(stream, pair, %address, "connected");
                 self.dialer.silent.remove(address);
                 drop(self.take_dial(key));
                 self.effects.push_back(Effect::Dialled { owner, result: Ok(fd) });
             }
             Err(error) => {
-                trace!(%address, %error, "not connected");
+                trace!(stream, pair, %address, %error, "not connected");
                 if let Some(dial) = self.dialer.dials.get_mut(key) {
                     dial.attempt_failed(address, &error);
                 }
