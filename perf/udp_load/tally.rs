@@ -22,7 +22,7 @@ pub(crate) struct Counts {
     pub(crate) right: u64,
     /// Right, but behind one with a higher number. They are counted in `right` too.
     pub(crate) out_of_order: u64,
-    /// Came before.
+    /// Had come before.
     pub(crate) duplicated: u64,
     /// Right as far as the datagram goes, with more behind it.
     pub(crate) merged: u64,

@@ -26,7 +26,7 @@ use pattern::{Difference, Pattern};
 use progress::Progress;
 use relays::Tunnel;
 use report::{BulkRow, LatencyRow, Report};
-use server::Server;
+use server::PatternServer;
 use traffic::Direction;
 
 use crate::cli::invocation::Engine;
@@ -160,7 +160,7 @@ pub fn run(engine: Engine, out: &mut dyn Write) -> Result<(), DemoError> {
 
 fn run_for(lengths: Lengths, engine: Engine, out: &mut dyn Write) -> Result<(), DemoError> {
     let pattern = Arc::new(Pattern::new());
-    let server = Server::start(Arc::clone(&pattern))?;
+    let server = PatternServer::start(Arc::clone(&pattern))?;
     let tunnel = Tunnel::start(server.address(), engine)?;
     let measured = measure(&pattern, &server, &tunnel, lengths);
     let stopped = tunnel.stop();
@@ -177,7 +177,7 @@ fn run_for(lengths: Lengths, engine: Engine, out: &mut dyn Write) -> Result<(), 
 
 fn measure(
     pattern: &Pattern,
-    server: &Server,
+    server: &PatternServer,
     tunnel: &Tunnel,
     lengths: Lengths,
 ) -> Result<Report, DemoError> {

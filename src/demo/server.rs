@@ -14,7 +14,7 @@ use crate::limits::DEMO_MESSAGE_BYTES;
 /// A server on an ephemeral port of 127.0.0.1. It stops accepting when dropped; connections end
 /// when their clients do.
 #[derive(Debug)]
-pub struct Server {
+pub struct PatternServer {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -29,7 +29,7 @@ struct Shared {
     failure: Mutex<Option<DemoError>>,
 }
 
-impl Server {
+impl PatternServer {
     /// Listens and serves.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Server {
             .name("server".into())
             .spawn(move || accept(&listener, &for_acceptor))
             .map_err(failed)?;
-        Ok(Server { address, shared, acceptor: Some(acceptor) })
+        Ok(PatternServer { address, shared, acceptor: Some(acceptor) })
     }
 
     /// Where it listens.
@@ -65,7 +65,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PatternServer {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         // A connection of our own takes the acceptor out of accept(2).

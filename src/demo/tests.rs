@@ -10,9 +10,9 @@ const SHORT: Duration = Duration::from_millis(50);
 /// the damaged one may not be among them.
 const UNTIL_DAMAGED: Duration = Duration::from_secs(60);
 
-fn started() -> (Arc<Pattern>, Server) {
+fn started() -> (Arc<Pattern>, PatternServer) {
     let pattern = Arc::new(Pattern::new());
-    let server = Server::start(Arc::clone(&pattern)).expect("a port of 127.0.0.1");
+    let server = PatternServer::start(Arc::clone(&pattern)).expect("a port of 127.0.0.1");
     (pattern, server)
 }
 

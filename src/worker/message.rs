@@ -16,7 +16,7 @@ use crate::session::StreamKey;
 
 /// An accepted connection.
 #[derive(Debug)]
-pub(in crate::worker) struct Came {
+pub(in crate::worker) struct AcceptedConn {
     pub(in crate::worker) socket: Fd,
     pub(in crate::worker) purpose: Purpose,
     /// The client that is judged; behind a PROXY header, the one it names.
@@ -58,7 +58,7 @@ impl Incoming {
 #[derive(Debug)]
 pub(in crate::worker) enum NameWaiter {
     /// An accepted connection.
-    Connection(Came),
+    Connection(AcceptedConn),
     /// A stream. This connection without a server holds its place.
     Stream(Key, Incoming),
     /// A stream of datagrams. This flow without a server holds its place.

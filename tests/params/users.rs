@@ -27,7 +27,10 @@ fn message(args: &[&str], file: &str) -> String {
 fn each_proxy_has_its_users() {
     let file = "AUTHORIZER=\"-list{a:pw1,b:pw2}\"\nAUTHORIZER=-list{c:pw3}:http\n";
     let plan = run_with(&with(&["+=users"]), file);
-    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks), Some(vec![user("a", "pw1"), user("b", "pw2")]));
+    assert_eq!(
+        plan.users(&plan.exits[0], Proxy::Socks),
+        Some(vec![user("a", "pw1"), user("b", "pw2")])
+    );
     let of_http = vec![user("a", "pw1"), user("b", "pw2"), user("c", "pw3")];
     assert_eq!(plan.users(&plan.exits[1], Proxy::Http), Some(of_http));
     assert_eq!(plan.notices, [""; 0]);
@@ -48,13 +51,19 @@ fn an_exit_has_its_own_users() {
     let file = "AUTHORIZER=-list{c:pw3,d:pw4}\n";
     let plan = run_with(&["-P9000", "SERVER=socks,-in:-:-P1080", exit], file);
     assert_eq!(plan.users(&plan.exits[0], Proxy::Socks), None);
-    assert_eq!(plan.users(&plan.exits[1], Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
+    assert_eq!(
+        plan.users(&plan.exits[1], Proxy::Socks),
+        Some(vec![user("c", "pw3"), user("d", "pw4")])
+    );
     assert_eq!(plan.notices, [""; 0]);
     let shown = show::plan(&plan);
     assert!(shown.contains("   users c, d  of socks, http\n"), "{shown}");
     // Instead of the process's users, which then are never authenticated.
     let plan = run_with(&["-P9000", exit, "AUTHORIZER=-list{a:pw1}"], file);
-    assert_eq!(plan.users(&plan.exits[0], Proxy::Socks), Some(vec![user("c", "pw3"), user("d", "pw4")]));
+    assert_eq!(
+        plan.users(&plan.exits[0], Proxy::Socks),
+        Some(vec![user("c", "pw3"), user("d", "pw4")])
+    );
     let notices = ["shown to everybody", "AUTHORIZER= has no effect"];
     assert!(
         notices.iter().all(|wanted| plan.notices.iter().any(|notice| notice.contains(wanted))),

@@ -38,7 +38,7 @@ struct Exit {
 }
 
 /// A connection to a forwarded port.
-struct Came {
+struct RelatedStream {
     stream: u32,
     transport: u8,
     client: SocketAddr,
@@ -81,12 +81,12 @@ impl Exit {
     }
 
     /// The next connection to a port.
-    fn came(&mut self) -> Came {
+    fn came(&mut self) -> RelatedStream {
         let Frame { flags, stream, payload, .. } = self.peer.receive_kind(kind::BESIDE);
         let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("4 bytes"));
         assert_eq!((flags, payload.len()), (SENDERS, 56));
         assert_eq!((payload[1], word(44), word(52)), (1, self.control, 0));
-        Came {
+        RelatedStream {
             stream,
             transport: payload[0],
             client: address(&payload[4..24]),

@@ -26,6 +26,7 @@ const NAMES: &[(&str, &str)] = &[
     ("somebody_types", "is_interactive"),
     ("crumb", "small fragment"),
     ("deaf", "write_failed"),
+    ("Came", "AcceptedConn or ReadTally"),
 ];
 
 /// Phrases, in any case.

@@ -23,7 +23,7 @@ use crate::worker::context::{Cx, Lookup};
 use crate::worker::datagram::association::{Known, UdpAssociation};
 use crate::worker::datagram::coalesce::Source;
 use crate::worker::datagram::datagrams::datagrams;
-use crate::worker::datagram::flow::{Flow, Server};
+use crate::worker::datagram::flow::{Flow, FlowServer};
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
@@ -46,7 +46,7 @@ impl Datagrams {
             }
         };
         let association = Box::new(UdpAssociation::new(socket, session, asker));
-        let server = Server::UdpAssociation(association);
+        let server = FlowServer::UdpAssociation(association);
         let mut flow = Flow::of_peer(client, server, (tunnel, stream), cx.now);
         flow.limit_guard = limit_guard;
         let Some(key) = self.insert_flow(cx, tunnels, flow) else {
@@ -86,7 +86,7 @@ impl Datagrams {
 
     fn association(&mut self, key: Key) -> Option<&mut UdpAssociation> {
         match &mut self.flows.get_mut(key)?.server {
-            Server::UdpAssociation(association) => Some(association),
+            FlowServer::UdpAssociation(association) => Some(association),
             _ => None,
         }
     }
@@ -132,7 +132,7 @@ impl Datagrams {
         payload: &[u8],
     ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let Server::UdpAssociation(association) = &mut flow.server else { return };
+        let FlowServer::UdpAssociation(association) = &mut flow.server else { return };
         let may = match association.may_reach(address) {
             Some(may) => may,
             None => {
@@ -156,13 +156,7 @@ impl Datagrams {
         self.send_payload(cx, key, address, payload);
     }
 
-    fn note_refused<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        key: Key,
-        client: SocketAddr,
-        why: &str,
-    ) {
+    fn note_refused<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, client: SocketAddr, why: &str) {
         if cx.may_log(Class::Refusal) {
             let flow = key.number();
             warn!(flow, %client, reason = why, "datagrams not passed on by the proxy");
@@ -177,7 +171,7 @@ impl Datagrams {
         payload: &[u8],
     ) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let Server::UdpAssociation(association) = &mut flow.server else { return };
+        let FlowServer::UdpAssociation(association) = &mut flow.server else { return };
         association.send_to(address, false);
         let to = net::as_seen_by(&association.socket, address);
         let (towards, size_bytes) = (Towards { to, own: None }, payload.len() as u32);
@@ -214,7 +208,7 @@ impl Datagrams {
             return;
         };
         let client = flow.client;
-        let Server::UdpAssociation(association) = &mut flow.server else { return };
+        let FlowServer::UdpAssociation(association) = &mut flow.server else { return };
         let Some((host, _)) = association.name(place) else { return };
         let mut why = None;
         let address = match found {
@@ -300,7 +294,7 @@ impl Datagrams {
         session: Key,
     ) {
         let of_it = |flow: &Flow| match &flow.server {
-            Server::UdpAssociation(association) => association.session == session,
+            FlowServer::UdpAssociation(association) => association.session == session,
             _ => false,
         };
         let flows = self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key);

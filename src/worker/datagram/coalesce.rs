@@ -23,7 +23,7 @@ pub(in crate::worker) enum Source {
 
 /// Result of a read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Came {
+pub(super) struct ReadTally {
     pub(super) datagrams: u64,
     /// Total size.
     pub(super) bytes: usize,
@@ -60,7 +60,7 @@ const FRACTION: u64 = 16;
 const SILENCE_MICROS: u64 = 5 * DATAGRAM_REST_MICROS;
 
 impl Coalescing {
-    pub(super) fn read(&mut self, came: Came, now: Moment) -> Next {
+    pub(super) fn read(&mut self, came: ReadTally, now: Moment) -> Next {
         let passed = now.0.saturating_sub(self.read_at.0).min(SILENCE_MICROS);
         self.read_at = now;
         let interval = passed * FRACTION / came.datagrams.max(1);
@@ -75,13 +75,13 @@ impl Coalescing {
         let micros = match came {
             // Reading datagrams only to drop them takes time from those that can be sent. Small
             // ones are read all the same, since a socket buffer holds a second of them.
-            Came { dropped: true, more, .. } if is_large || !more => {
+            ReadTally { dropped: true, more, .. } if is_large || !more => {
                 let longer = 2 * self.back_off_micros + DATAGRAM_REST_MICROS;
                 self.back_off_micros = longer.min(DATAGRAM_BACK_OFF_MICROS);
                 self.back_off_micros
             }
-            Came { dropped: true, .. } => 0,
-            Came { more, .. } => {
+            ReadTally { dropped: true, .. } => 0,
+            ReadTally { more, .. } => {
                 self.back_off_micros /= 2;
                 if is_large || more { 0 } else { DATAGRAM_REST_MICROS }
             }
@@ -94,8 +94,8 @@ impl Coalescing {
 mod tests {
     use super::*;
 
-    const QUESTION: Came = Came { datagrams: 1, bytes: 64, dropped: false, more: false };
-    const FLOOD: Came = Came { datagrams: 5, bytes: 320, ..QUESTION };
+    const QUESTION: ReadTally = ReadTally { datagrams: 1, bytes: 64, dropped: false, more: false };
+    const FLOOD: ReadTally = ReadTally { datagrams: 5, bytes: 320, ..QUESTION };
 
     #[test]
     fn a_flood_is_left_to_gather_and_a_trickle_is_not() {
@@ -112,19 +112,19 @@ mod tests {
             next = coalescing.read(FLOOD, now);
         }
         assert_eq!(next, Next::Rest(Moment(now.0 + DATAGRAM_REST_MICROS)));
-        let large = Came { bytes: DATAGRAM_REST_BYTES_MAX + 1, ..FLOOD };
+        let large = ReadTally { bytes: DATAGRAM_REST_BYTES_MAX + 1, ..FLOOD };
         assert_eq!(coalescing.read(large, now), Next::Rest(now), "no time is lost with runs");
-        let full = Came { more: true, ..FLOOD };
+        let full = ReadTally { more: true, ..FLOOD };
         assert_eq!(coalescing.read(full, now), Next::Rest(now), "nor with what is there already");
         // It ends.
         now.0 += DATAGRAM_REST_MICROS;
-        assert_eq!(coalescing.read(Came::default(), now), Next::Watch);
+        assert_eq!(coalescing.read(ReadTally::default(), now), Next::Watch);
     }
 
     #[test]
     fn what_is_too_much_is_read_less_often() {
         let (mut coalescing, mut now) = (Coalescing::default(), Moment(1_000_000));
-        let large = Came { datagrams: 3_000, bytes: 3_000_000, dropped: true, more: true };
+        let large = ReadTally { datagrams: 3_000, bytes: 3_000_000, dropped: true, more: true };
         let mut rests = Vec::new();
         for _ in 0..20 {
             now.0 += 100;
@@ -134,10 +134,10 @@ mod tests {
         }
         assert!(rests.is_sorted() && rests.last() == Some(&DATAGRAM_BACK_OFF_MICROS), "{rests:?}");
         // Small ones to the end: the socket holds many of them.
-        let small = Came { bytes: 4_096, ..large };
+        let small = ReadTally { bytes: 4_096, ..large };
         assert_eq!(coalescing.read(small, now), Next::Rest(now));
         // As it becomes less, so do the rests.
-        let fits = Came { dropped: false, ..large };
+        let fits = ReadTally { dropped: false, ..large };
         for _ in 0..20 {
             coalescing.read(fits, now);
         }

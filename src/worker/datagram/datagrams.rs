@@ -16,8 +16,8 @@ use crate::io::net;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::Moment;
 use crate::worker::context::Cx;
-use crate::worker::datagram::coalesce::{Came, Coalescing, Next, Source};
-use crate::worker::datagram::flow::Server;
+use crate::worker::datagram::coalesce::{Coalescing, Next, ReadTally, Source};
+use crate::worker::datagram::flow::FlowServer;
 use crate::worker::log_ids::LogIds;
 use crate::worker::message::{PortName, Run};
 use crate::worker::purpose::Purpose;
@@ -53,7 +53,7 @@ impl DatagramPort {
 pub(in crate::worker) struct SourceRead {
     source: Source,
     inbox: Box<Inbox>,
-    came: Came,
+    came: ReadTally,
     dropped_before: u64,
 }
 
@@ -122,7 +122,7 @@ impl Datagrams {
             self.inbox = Some(inbox);
             return None;
         };
-        let came = Came { more: count == DATAGRAMS_AT_ONCE, ..Came::default() };
+        let came = ReadTally { more: count == DATAGRAMS_AT_ONCE, ..ReadTally::default() };
         let dropped_before = cx.counters.datagrams_dropped;
         Some(SourceRead { source, inbox, came, dropped_before })
     }
@@ -200,20 +200,20 @@ impl Datagrams {
             return self.pass_to_tunnel(cx, tunnels, key, got);
         }
         match &mut flow.server {
-            Server::Reached(socket) => {
+            FlowServer::Reached(socket) => {
                 let parts = std::iter::once(got.payload);
                 let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
                 self.count_sent(cx, tunnels, key, &sent);
                 self.look_up_if_unanswered(cx, key);
             }
-            Server::Unknown(_) => {
+            FlowServer::Unknown(_) => {
                 let mut run = cx.buffers.take_gather();
                 if cx.buffers.has_room_for(got.payload.len()) {
                     cx.buffers.write(&mut run, got.payload);
                 }
                 self.send_run(cx, tunnels, key, run, got.size_bytes);
             }
-            Server::UdpAssociation(_) | Server::Peer => {}
+            FlowServer::UdpAssociation(_) | FlowServer::Peer => {}
         }
     }
 
@@ -230,7 +230,7 @@ impl Datagrams {
             name.silent_since = cx.now;
         }
         cx.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
-        if matches!(flow.server, Server::UdpAssociation(_)) {
+        if matches!(flow.server, FlowServer::UdpAssociation(_)) {
             return self.association_answered(cx, tunnels, key, got);
         }
         if flow.stream.is_some() {
@@ -332,24 +332,24 @@ impl Datagrams {
     ) {
         let Some(flow) = self.flows.get_mut(key) else { return cx.buffers.give_back(run) };
         let (socket, towards) = match (&mut flow.server, &flow.origin) {
-            (Server::Unknown(waiting), _) => {
+            (FlowServer::Unknown(waiting), _) => {
                 for (gone, size_bytes) in waiting.push(run, size_bytes) {
                     cx.counters.datagrams_dropped += datagrams(gone.len_bytes(), size_bytes);
                     cx.buffers.give_back(gone);
                 }
                 return;
             }
-            (Server::Reached(socket), _) => (&*socket, None),
-            (Server::UdpAssociation(_), _) => {
+            (FlowServer::Reached(socket), _) => (&*socket, None),
+            (FlowServer::UdpAssociation(_), _) => {
                 return self.send_by_association(cx, key, run, size_bytes);
             }
-            (Server::Peer, Some(origin)) => {
+            (FlowServer::Peer, Some(origin)) => {
                 match super::port(&self.entrances, &self.asked, origin.port) {
                     Some(port) => (&port.fd, Some(origin.towards())),
                     None => return cx.buffers.give_back(run),
                 }
             }
-            (Server::Peer, None) => return cx.buffers.give_back(run),
+            (FlowServer::Peer, None) => return cx.buffers.give_back(run),
         };
         let parts = run.iter().map(|chunk| &chunk[..]);
         let sent = self.outbox.send(socket, towards.as_ref(), parts, size_bytes, &mut flow.limit);

@@ -21,7 +21,7 @@ use crate::worker::table::{Key, Table};
 
 /// The server side of a flow.
 #[derive(Debug)]
-pub(in crate::worker) enum Server {
+pub(in crate::worker) enum FlowServer {
     /// Through the tunnel.
     Peer,
     /// The look-up is in progress; runs wait.
@@ -47,7 +47,7 @@ pub(in crate::worker) struct Flow {
     pub(super) client: SocketAddr,
     /// The client side, if the client is local.
     pub(super) origin: Option<FlowOrigin>,
-    pub(super) server: Server,
+    pub(super) server: FlowServer,
     /// Set if the server was given by name: looked up again when it does not answer.
     pub(super) server_name: Option<Box<ServerName>>,
     /// Returns the limits when dropped.
@@ -217,7 +217,7 @@ impl Flows {
 }
 
 impl Flow {
-    fn new(client: SocketAddr, server: Server, now: Moment) -> Flow {
+    fn new(client: SocketAddr, server: FlowServer, now: Moment) -> Flow {
         Flow {
             client,
             origin: None,
@@ -236,7 +236,7 @@ impl Flow {
     /// A flow of a client of this end.
     pub(in crate::worker) fn of_client(
         origin: FlowOrigin,
-        server: Server,
+        server: FlowServer,
         limit_guard: Option<LimitGuard>,
         now: Moment,
     ) -> Flow {
@@ -247,7 +247,7 @@ impl Flow {
     /// A flow of the peer's: a stream of this tunnel.
     pub(in crate::worker) fn of_peer(
         client: SocketAddr,
-        server: Server,
+        server: FlowServer,
         stream: (Key, StreamKey),
         now: Moment,
     ) -> Flow {
@@ -255,15 +255,15 @@ impl Flow {
     }
 
     fn has_socket(&self) -> bool {
-        matches!(self.server, Server::Reached(_) | Server::UdpAssociation(_))
+        matches!(self.server, FlowServer::Reached(_) | FlowServer::UdpAssociation(_))
     }
 
     /// The socket to a local server.
     pub(super) fn socket(&self) -> Option<Fd> {
         match &self.server {
-            Server::Reached(fd) => Some(Rc::clone(fd)),
-            Server::UdpAssociation(association) => Some(Rc::clone(&association.socket)),
-            Server::Peer | Server::Unknown(_) => None,
+            FlowServer::Reached(fd) => Some(Rc::clone(fd)),
+            FlowServer::UdpAssociation(association) => Some(Rc::clone(&association.socket)),
+            FlowServer::Peer | FlowServer::Unknown(_) => None,
         }
     }
 }
@@ -279,7 +279,7 @@ mod tests {
     fn came_at(flows: &mut Flows, at: PortName, port: u16) -> (FlowOrigin, Key) {
         let client = SocketAddr::from(([127, 0, 0, 1], port));
         let origin = FlowOrigin { port: at, client, own: None };
-        let mut flow = Flow::new(client, Server::Peer, Moment(u64::from(port)));
+        let mut flow = Flow::new(client, FlowServer::Peer, Moment(u64::from(port)));
         flow.origin = Some(origin);
         (origin, flows.insert(flow).unwrap())
     }

@@ -14,7 +14,7 @@ use crate::limits::DRAIN_FLOW_MILLIS;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
-use crate::worker::datagram::flow::{Flow, Server, Waiting};
+use crate::worker::datagram::flow::{Flow, FlowServer, Waiting};
 use crate::worker::log_ids::LogIds;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
@@ -207,7 +207,7 @@ impl Datagrams {
         limit_guard: Option<LimitGuard>,
         target: &Target,
     ) {
-        let server = Server::Unknown(Waiting::new(target.clone()));
+        let server = FlowServer::Unknown(Waiting::new(target.clone()));
         let mut flow = Flow::of_peer(client, server, (tunnel_key, stream), cx.now);
         flow.limit_guard = limit_guard;
         let Some(key) = self.insert_flow(cx, tunnels, flow) else {
@@ -265,7 +265,11 @@ impl Datagrams {
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
                 let owner = StreamOwner::Flow(key);
                 let ids = stream.map(|(tunnel, _)| LogIds::of(tunnel, Some(owner)));
-                cx.log_refused_of(ids.unwrap_or_default(), client, &format!("by the peer: {reason}"))
+                cx.log_refused_of(
+                    ids.unwrap_or_default(),
+                    client,
+                    &format!("by the peer: {reason}"),
+                )
             }
             Ended::Reset(reason) => debug!(flow, %client, reason, "flow ended by the peer"),
             Ended::Orderly => debug!(flow, %client, "flow ended by the peer"),
@@ -277,12 +281,12 @@ impl Datagrams {
         let Some(mut flow) = self.flows.remove(key) else { return };
         flow.queue.clear(&mut cx.buffers.pipes);
         match flow.server {
-            Server::Reached(socket) => cx.driver.cancel_all(&socket),
-            Server::UdpAssociation(association) => cx.driver.cancel_all(&association.socket),
-            Server::Unknown(mut waiting) => {
+            FlowServer::Reached(socket) => cx.driver.cancel_all(&socket),
+            FlowServer::UdpAssociation(association) => cx.driver.cancel_all(&association.socket),
+            FlowServer::Unknown(mut waiting) => {
                 waiting.take().into_iter().for_each(|(run, _)| cx.buffers.give_back(run));
             }
-            Server::Peer => {}
+            FlowServer::Peer => {}
         }
     }
 

@@ -19,7 +19,7 @@ use std::io;
 
 use self::coalesce::Source;
 use self::datagrams::DatagramPort;
-use self::flow::{Flows, Server};
+use self::flow::{FlowServer, Flows};
 use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
 use crate::session::{Ended, Moment, StreamKey};
@@ -131,7 +131,7 @@ impl Datagrams {
     /// Takes the runs that wait for a flow's server, to be sent elsewhere.
     pub(in crate::worker) fn take_waiting(&mut self, key: Key) -> Option<Waited> {
         match &mut self.flows.get_mut(key)?.server {
-            Server::Unknown(waiting) => Some(waiting.take()),
+            FlowServer::Unknown(waiting) => Some(waiting.take()),
             _ => None,
         }
     }
@@ -144,7 +144,7 @@ impl Datagrams {
     ) -> impl Iterator<Item = (Key, Moment)> {
         self.flows.iter().filter_map(move |(_, flow)| {
             let control = match (&flow.server, flow.origin.as_ref().map(|origin| origin.port)) {
-                (Server::UdpAssociation(association), _) => association.session,
+                (FlowServer::UdpAssociation(association), _) => association.session,
                 (_, Some(PortName::Asked(port))) => owner_of(port)?,
                 _ => return None,
             };

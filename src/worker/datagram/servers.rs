@@ -19,7 +19,7 @@ use crate::limits::UNANSWERED_SECS;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Lookup};
 use crate::worker::datagram::coalesce::Source;
-use crate::worker::datagram::flow::{Server, ServerName};
+use crate::worker::datagram::flow::{FlowServer, ServerName};
 use crate::worker::log_ids::LogIds;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
@@ -53,7 +53,7 @@ impl Datagrams {
             cx.counters.stale += 1;
             return;
         };
-        if let Server::Reached(socket) = &flow.server {
+        if let FlowServer::Reached(socket) = &flow.server {
             let current = net::peer_address(socket);
             return self.server_looked_up_again(cx, tunnels, key, current, found);
         }
@@ -65,8 +65,8 @@ impl Datagrams {
         let now = cx.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
-        let before = std::mem::replace(&mut flow.server, Server::Reached(socket));
-        if let Server::Unknown(waiting) = &before
+        let before = std::mem::replace(&mut flow.server, FlowServer::Reached(socket));
+        if let FlowServer::Unknown(waiting) = &before
             && resolver::literal(&waiting.target).is_none()
         {
             let target = waiting.target.clone();
@@ -79,7 +79,7 @@ impl Datagrams {
             tunnels.mark(tunnel_key);
         }
         self.watch_source(cx, Source::Flow(key));
-        if let Server::Unknown(mut waiting) = before {
+        if let FlowServer::Unknown(mut waiting) = before {
             for (run, size_bytes) in waiting.take() {
                 self.send_run(cx, tunnels, key, run, size_bytes);
             }
@@ -116,8 +116,10 @@ impl Datagrams {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (client, stream) = (flow.client, flow.stream);
         let reason = match &flow.server {
-            Server::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
-            Server::Reached(_) | Server::UdpAssociation(_) | Server::Peer => error.to_string(),
+            FlowServer::Unknown(waiting) => format!("{}/udp: {error}", waiting.target),
+            FlowServer::Reached(_) | FlowServer::UdpAssociation(_) | FlowServer::Peer => {
+                error.to_string()
+            }
         };
         self.forget_flow(cx, key);
         match stream {
@@ -170,8 +172,9 @@ impl Datagrams {
                     "a silent server's name leads elsewhere now"
                 );
                 flow.limit = SegmentLimit::default();
-                let before = std::mem::replace(&mut flow.server, Server::Reached(Rc::new(socket)));
-                if let Server::Reached(socket) = before {
+                let before =
+                    std::mem::replace(&mut flow.server, FlowServer::Reached(Rc::new(socket)));
+                if let FlowServer::Reached(socket) = before {
                     // Cancelling the poll of the old socket makes the flow read and poll the new
                     // one. A paused socket is not polled; the new one is read when the pause ends.
                     cx.driver.cancel_all(&socket);

@@ -25,10 +25,10 @@ use crate::worker::context::Cx;
 use crate::worker::context::log_limit::Class;
 use crate::worker::datagram::Datagrams;
 use crate::worker::datagram::datagrams::DatagramPort;
-use crate::worker::datagram::flow::{Flow, Server};
+use crate::worker::datagram::flow::{Flow, FlowServer};
 use crate::worker::forward::Forwards;
 use crate::worker::forward::asked::{AskedPort, AskedSocket};
-use crate::worker::message::{Came, FlowOrigin};
+use crate::worker::message::{AcceptedConn, FlowOrigin};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
@@ -275,7 +275,7 @@ impl Forwards {
             net::reset_on_close(&socket);
             return;
         };
-        let came = Came {
+        let came = AcceptedConn {
             at: net::local_address(&socket),
             socket: Fd::new(socket),
             purpose: Purpose::Entrance,
@@ -313,7 +313,7 @@ impl Forwards {
                 return None;
             }
         };
-        let flow = Flow::of_client(origin, Server::Peer, limit_guard, cx.now);
+        let flow = Flow::of_client(origin, FlowServer::Peer, limit_guard, cx.now);
         let tunnels = streams.tunnels_mut();
         datagrams.open_flow(cx, tunnels, tunnel, flow, entrance, |session, user| {
             session.open_related(user, (stream, request), (client, entrance), Transport::Udp)

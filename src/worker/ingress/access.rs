@@ -24,11 +24,11 @@ use crate::session::NO_ADDRESS;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain, Effect};
 use crate::worker::datagram::Datagrams;
-use crate::worker::datagram::flow::{Flow, Server, Waiting};
+use crate::worker::datagram::flow::{Flow, FlowServer, Waiting};
 use crate::worker::exits::ExitState;
 use crate::worker::ingress::Ingress;
 use crate::worker::log_ids::LogIds;
-use crate::worker::message::{Came, Incoming, NameWaiter};
+use crate::worker::message::{AcceptedConn, Incoming, NameWaiter};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
 
@@ -42,9 +42,9 @@ impl Ingress {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         datagrams: &mut Datagrams,
-        came: Came,
+        came: AcceptedConn,
     ) {
-        let Came { client, at, .. } = came;
+        let AcceptedConn { client, at, .. } = came;
         let entrance_port = Some(at.port()).filter(|&port| port != 0);
         let caller = Caller { client: client.ip(), entrance_port };
         let verdict = self.verdict_on(cx, &caller, came.purpose);
@@ -223,7 +223,7 @@ impl Ingress {
         let waiter = if transport == Some(Transport::Udp) {
             // The target is unknown so far; what is looked up is the client.
             let target = Target { host: client.ip().to_string(), port: client.port() };
-            let server = Server::Unknown(Waiting::new(target));
+            let server = FlowServer::Unknown(Waiting::new(target));
             let flow = Flow::of_peer(client, server, (tunnel, stream), cx.now);
             let held = datagrams.hold_flow(cx, streams.tunnels_mut(), flow);
             held.map(|key| NameWaiter::Flow(key, incoming.clone()))
@@ -310,7 +310,7 @@ impl Ingress {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         datagrams: &mut Datagrams,
-        came: Came,
+        came: AcceptedConn,
     ) {
         match cx.drain {
             Drain::No => self.on_connection(cx, streams, datagrams, came),

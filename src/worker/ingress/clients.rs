@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::io::driver::Driver;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::ingress::Ingress;
-use crate::worker::message::Came;
+use crate::worker::message::AcceptedConn;
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
 
@@ -16,7 +16,7 @@ impl Ingress {
         &mut self,
         cx: &mut Cx<D>,
         streams: &mut Streams,
-        came: Came,
+        came: AcceptedConn,
     ) {
         let has_room = streams.has_room();
         if !has_room && self.hold_has_expired(cx) {

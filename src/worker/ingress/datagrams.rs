@@ -7,7 +7,7 @@ use crate::io::net;
 use crate::policy::routing;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::datagram::Datagrams;
-use crate::worker::datagram::flow::{Flow, Server, Waiting};
+use crate::worker::datagram::flow::{Flow, FlowServer, Waiting};
 use crate::worker::ingress::Ingress;
 use crate::worker::message::FlowOrigin;
 use crate::worker::purpose::Purpose;
@@ -40,7 +40,7 @@ impl Ingress {
                         return None;
                     }
                 };
-                let server = Server::Unknown(Waiting::new(target.clone()));
+                let server = FlowServer::Unknown(Waiting::new(target.clone()));
                 let flow = Flow::of_client(origin, server, limit_guard, cx.now);
                 let key = datagrams.insert_flow(cx, tunnels, flow)?;
                 datagrams.find_server(cx, tunnels, key, &target);
@@ -54,7 +54,7 @@ impl Ingress {
                 if let Some(own) = origin.own {
                     entrance = net::plain(SocketAddr::new(own, entrance.port()));
                 }
-                let flow = Flow::of_client(origin, Server::Peer, limit_guard, cx.now);
+                let flow = Flow::of_client(origin, FlowServer::Peer, limit_guard, cx.now);
                 datagrams.begin_flow(cx, tunnels, flow, entrance)
             }
         }

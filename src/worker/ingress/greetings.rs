@@ -19,7 +19,7 @@ use crate::worker::client::Client;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::datagram::Datagrams;
 use crate::worker::ingress::Ingress;
-use crate::worker::message::Came;
+use crate::worker::message::AcceptedConn;
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -27,7 +27,7 @@ use crate::worker::token::Kind;
 /// A client whose PROXY header is incomplete.
 #[derive(Debug)]
 pub(super) struct HeaderRead {
-    came: Came,
+    came: AcceptedConn,
     /// Header bytes received so far.
     taken: Vec<u8>,
     /// Deadline, if any.
@@ -41,7 +41,7 @@ impl Ingress {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         datagrams: &mut Datagrams,
-        came: Came,
+        came: AcceptedConn,
     ) {
         let until = match cx.drain {
             Drain::No => cx.plan.timeouts.ask.map(|ask| cx.now.after(ask)),
@@ -95,7 +95,7 @@ impl Ingress {
     }
 
     fn refuse_header_read<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, why: &Why) {
-        let Some(HeaderRead { came: Came { socket, client, .. }, .. }) =
+        let Some(HeaderRead { came: AcceptedConn { socket, client, .. }, .. }) =
             self.header_reads.remove(key)
         else {
             return;

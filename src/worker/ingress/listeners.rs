@@ -23,7 +23,7 @@ use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::datagram::Datagrams;
 use crate::worker::ingress::Ingress;
-use crate::worker::message::Came;
+use crate::worker::message::AcceptedConn;
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
@@ -120,11 +120,11 @@ impl Listener {
     }
 
     /// Describes an accepted connection, and whether a PROXY header comes first.
-    fn came(&self, socket: OwnedFd) -> (Came, bool) {
+    fn came(&self, socket: OwnedFd) -> (AcceptedConn, bool) {
         let unix = self.is_unix();
         let client = Client::of(&socket, unix);
         let (purpose, at, socket) = (self.purpose, self.address, Rc::new(socket));
-        (Came { purpose, client, at, unix, socket }, self.proxy_header)
+        (AcceptedConn { purpose, client, at, unix, socket }, self.proxy_header)
     }
 
     /// Where it listens, for the log.
@@ -283,7 +283,7 @@ impl Ingress {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         datagrams: &mut Datagrams,
-        (came, proxy_header): (Came, bool),
+        (came, proxy_header): (AcceptedConn, bool),
     ) {
         match proxy_header {
             true => self.begin_header_read(cx, streams, datagrams, came),

@@ -24,7 +24,7 @@ use crate::worker::proxy::Proxies;
 use crate::worker::proxy::session::ProxySession;
 use crate::worker::stream::Streams;
 use crate::worker::stream::handshake::Held;
-use crate::worker::stream::server::Server;
+use crate::worker::stream::server::UpstreamState;
 use crate::worker::table::Key;
 
 impl Proxies {
@@ -152,7 +152,7 @@ impl Proxies {
             ProxyStep::ToClient(bytes) => streams.send_to_client(cx, key, &bytes),
             ProxyStep::ToServer(bytes) => streams.send_to_server(cx, key, &bytes),
             ProxyStep::Connect(target) => {
-                self.leave_upstream(cx, streams, key, Server::Closing(target));
+                self.leave_upstream(cx, streams, key, UpstreamState::Closing(target));
                 self.closing.push(key);
             }
             ProxyStep::Pass => {
@@ -188,7 +188,7 @@ impl Proxies {
 
     /// Ends the session: its client is sent what is left, and what that sends is discarded.
     fn end_session<D: Driver>(&mut self, cx: &mut Cx<D>, streams: &mut Streams, key: Key) {
-        self.leave_upstream(cx, streams, key, Server::Over);
+        self.leave_upstream(cx, streams, key, UpstreamState::Over);
         self.close_ports(cx, streams, key);
         streams.end_client(cx, key);
     }
@@ -199,7 +199,7 @@ impl Proxies {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         key: Key,
-        next: Server,
+        next: UpstreamState,
     ) {
         streams.leave_server(cx, key, next);
         if let Some(session) = self.sessions.get_mut(&key) {
@@ -251,7 +251,7 @@ impl Proxies {
         let asked_long = session
             .awaited_since
             .is_some_and(|since| ask.is_some_and(|ask| since.after(ask) <= now));
-        if matches!(streams.server_of(key), Some(Server::Dialing(_))) {
+        if matches!(streams.server_of(key), Some(UpstreamState::Dialing(_))) {
             // The dial enforces TIMEOUT=con.
             return;
         }
@@ -260,7 +260,7 @@ impl Proxies {
         }
         // The protocol continues all the same, or the stream was idle for TIMEOUT=io.
         if let Some(server) = streams.server_of(key)
-            && (!asked_long || !matches!(server, Server::Over))
+            && (!asked_long || !matches!(server, UpstreamState::Over))
         {
             let over = io::Error::from(io::ErrorKind::TimedOut);
             streams.conn_failed(cx, key, "timed out", &over);
@@ -273,7 +273,7 @@ impl Proxies {
         cx: &mut Cx<D>,
         streams: &mut Streams,
     ) {
-        let is_over = |key| matches!(streams.server_of(key), Some(Server::Over));
+        let is_over = |key| matches!(streams.server_of(key), Some(UpstreamState::Over));
         let sessions = self.sessions.iter();
         let idle =
             sessions.filter(|&(&key, session)| session.awaited_since.is_some() || is_over(key));

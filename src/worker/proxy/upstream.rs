@@ -11,7 +11,7 @@ use crate::worker::context::Cx;
 use crate::worker::context::dialer::dial::{Owner, Permission, Request};
 use crate::worker::proxy::Proxies;
 use crate::worker::stream::Streams;
-use crate::worker::stream::server::{NextServer, Server};
+use crate::worker::stream::server::{NextServer, UpstreamState};
 use crate::worker::table::Key;
 
 impl Proxies {
@@ -72,7 +72,7 @@ impl Proxies {
         key: Key,
         unreached: Unreached,
     ) {
-        self.leave_upstream(cx, streams, key, Server::None);
+        self.leave_upstream(cx, streams, key, UpstreamState::None);
         self.converse(cx, streams, key, |conversation, steps| {
             conversation.connected(Err(unreached), steps)
         });
@@ -102,7 +102,7 @@ impl Proxies {
         chunk: &Chunk,
     ) {
         // Late data of the previous server is no answer.
-        if matches!(streams.server_of(key), Some(Server::Connected { .. })) {
+        if matches!(streams.server_of(key), Some(UpstreamState::Connected { .. })) {
             self.converse(cx, streams, key, |conversation, steps| {
                 conversation.from_server(chunk, steps)
             });

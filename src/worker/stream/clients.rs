@@ -15,7 +15,7 @@ use crate::limits::{LISTEN_BACKLOG, TENTATIVE_BYTES};
 use crate::session::{Moment, NO_ADDRESS, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::log_ids::LogIds;
-use crate::worker::message::Came;
+use crate::worker::message::AcceptedConn;
 use crate::worker::payload_queue::Piece;
 use crate::worker::stream::conn::{Conn, Stage};
 use crate::worker::stream::{Flows, Streams};
@@ -65,7 +65,7 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         tunnel: Key,
-        came: Came,
+        came: AcceptedConn,
         related: Option<Key>,
         open: impl FnOnce(&mut Session, u64, (SocketAddr, SocketAddr)) -> Result<StreamKey, OpenError>,
     ) {
@@ -153,10 +153,10 @@ impl Streams {
     pub(in crate::worker) fn add_client<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
-        came: Came,
+        came: AcceptedConn,
         tunnel: Key,
     ) -> Option<(Key, SocketAddr)> {
-        let Came { socket, client, at, unix, .. } = came;
+        let AcceptedConn { socket, client, at, unix, .. } = came;
         let limit_guard = match cx.connection_limits.acquire(client.ip()) {
             Ok(limit_guard) => limit_guard,
             Err(reason) => {

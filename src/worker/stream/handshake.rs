@@ -20,13 +20,13 @@ use crate::worker::message::{HandshakeEvent, Incoming};
 use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::stream::Streams;
 use crate::worker::stream::conn::{Conn, Stage};
-use crate::worker::stream::server::Server;
+use crate::worker::stream::server::UpstreamState;
 use crate::worker::table::Key;
 
 /// The bytes of a stream in a proxy handshake.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    pub(super) server: Server,
+    pub(super) server: UpstreamState,
     /// Client data not yet passed to the protocol. Its consumption has not been reported to the
     /// session either.
     held: PayloadQueue,
@@ -38,18 +38,18 @@ pub(super) struct Handshake {
 impl Handshake {
     /// Whether its server is to be read.
     pub(super) fn reads_server(&self) -> bool {
-        matches!(self.server, Server::Connected { .. })
+        matches!(self.server, UpstreamState::Connected { .. })
     }
 
     /// Whether the protocol accepts events of client and server.
     fn listens(&self) -> bool {
-        matches!(self.server, Server::None | Server::Connected { .. })
+        matches!(self.server, UpstreamState::None | UpstreamState::Connected { .. })
     }
 
     /// The dial to the server in progress, if any.
     pub(super) fn dial(&self) -> Option<Key> {
         match self.server {
-            Server::Dialing(dial) => Some(dial),
+            UpstreamState::Dialing(dial) => Some(dial),
             _ => None,
         }
     }
@@ -79,7 +79,7 @@ impl Streams {
     ) -> Option<Key> {
         let held = PayloadQueue::default();
         let handshake =
-            Handshake { server: Server::None, held, held_bytes: 0, client_ended: false };
+            Handshake { server: UpstreamState::None, held, held_bytes: 0, client_ended: false };
         let stage = Stage::ProxyHandshake(Box::new(handshake));
         let key = self.begin_exit(cx, incoming, limit_guard, None, stage)?;
         if let Some(conn) = self.conns.get_mut(key) {
@@ -106,7 +106,7 @@ impl Streams {
     }
 
     /// The server of a stream in a handshake.
-    pub(in crate::worker) fn server_of(&self, key: Key) -> Option<&Server> {
+    pub(in crate::worker) fn server_of(&self, key: Key) -> Option<&UpstreamState> {
         self.handshake_of(key).map(|handshake| &handshake.server)
     }
 
@@ -127,7 +127,7 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Stage::ProxyHandshake(handshake) = &mut conn.stage else { return };
         let bytes = chunk.len() as u64;
-        if matches!(handshake.server, Server::Over) {
+        if matches!(handshake.server, UpstreamState::Over) {
             return self.report_consumed(cx, key, bytes);
         }
         // Copied, because it may be held for long and the link needs its buffer back.
@@ -251,7 +251,7 @@ impl Streams {
             let gone = io::Error::from(io::ErrorKind::NotConnected);
             return self.finish_broken(cx, key, "reset", &gone);
         }
-        if let Server::Connected { broken: Some(broken) } = server {
+        if let UpstreamState::Connected { broken: Some(broken) } = server {
             conn.broken = Some(Box::new(broken));
             return match conn.read_ended {
                 true => self.conn_ended(cx, key),

@@ -20,7 +20,7 @@ use crate::worker::table::Key;
 
 /// State of the server of a stream in a proxy handshake.
 #[derive(Debug)]
-pub(in crate::worker) enum Server {
+pub(in crate::worker) enum UpstreamState {
     None,
     /// The next dial waits until nothing is in flight on the socket of the previous server, so that
     /// late data of that one cannot be taken for data of the next.
@@ -48,10 +48,10 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
-        next: Server,
+        next: UpstreamState,
     ) {
         let Some(handshake) = self.handshake(key) else { return };
-        if let Server::Dialing(dial) = std::mem::replace(&mut handshake.server, next) {
+        if let UpstreamState::Dialing(dial) = std::mem::replace(&mut handshake.server, next) {
             cx.forget_dial(dial);
         }
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -77,13 +77,13 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(key) else { return NextServer::None };
         let quiet = is_quiet(conn);
         let Stage::ProxyHandshake(handshake) = &mut conn.stage else { return NextServer::None };
-        match std::mem::replace(&mut handshake.server, Server::None) {
-            Server::Closing(target) if quiet => {
+        match std::mem::replace(&mut handshake.server, UpstreamState::None) {
+            UpstreamState::Closing(target) if quiet => {
                 // The end of data of the previous server does not apply to the next.
                 conn.read_ended = false;
                 NextServer::Dial(target)
             }
-            server @ Server::Closing(_) => {
+            server @ UpstreamState::Closing(_) => {
                 handshake.server = server;
                 NextServer::Wait
             }
@@ -97,7 +97,7 @@ impl Streams {
     /// The server is being dialled.
     pub(in crate::worker) fn server_dialled(&mut self, key: Key, dial: Key) {
         if let Some(handshake) = self.handshake(key) {
-            handshake.server = Server::Dialing(dial);
+            handshake.server = UpstreamState::Dialing(dial);
         }
     }
 
@@ -110,7 +110,7 @@ impl Streams {
         let conn = self.conns.get_mut(key)?;
         let Stage::ProxyHandshake(handshake) = &mut conn.stage else { return None };
         let addresses = (net::peer_address(&server), net::local_address(&server));
-        handshake.server = Server::Connected { broken: None };
+        handshake.server = UpstreamState::Connected { broken: None };
         conn.fd = Some(server);
         conn.deadline = None;
         Some(addresses)
@@ -125,9 +125,9 @@ impl Streams {
         let is_free = conn.fd.is_none() && is_quiet(conn);
         match &mut conn.stage {
             Stage::ProxyHandshake(handshake)
-                if is_free && matches!(handshake.server, Server::None) =>
+                if is_free && matches!(handshake.server, UpstreamState::None) =>
             {
-                handshake.server = Server::Connected { broken: None };
+                handshake.server = UpstreamState::Connected { broken: None };
                 conn.fd = Some(Rc::clone(socket));
                 conn.read_ended = false;
                 Ok(())
@@ -164,7 +164,7 @@ impl Streams {
     /// The server has ended its direction.
     pub(super) fn server_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(handshake) = self.handshake(key) else { return };
-        if let Server::Connected { broken: Some(broken) } = &handshake.server
+        if let UpstreamState::Connected { broken: Some(broken) } = &handshake.server
             && !broken.ends_in_order()
         {
             let error = io::Error::from(io::ErrorKind::ConnectionReset);
@@ -186,7 +186,7 @@ impl Streams {
         let Stage::ProxyHandshake(handshake) = &conn.stage else { return };
         if handshake.reads_server() {
             debug!(stream = key.number(), client = %conn.client, %error, "the proxy's server failed");
-            self.leave_server(cx, key, Server::None);
+            self.leave_server(cx, key, UpstreamState::None);
             cx.effects.push_back(Effect::Handshake(key, HandshakeEvent::ServerFailed));
         }
     }
@@ -202,7 +202,7 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
         let Stage::ProxyHandshake(handshake) = &mut conn.stage else { return };
-        if let Server::Connected { broken } = &mut handshake.server {
+        if let UpstreamState::Connected { broken } = &mut handshake.server {
             broken.get_or_insert_with(|| Broken::new(now, linger)).write_failed(error);
             conn.forget_output(&mut cx.buffers.pipes);
             cx.effects.push_back(Effect::Handshake(key, HandshakeEvent::Client));
@@ -218,7 +218,7 @@ impl Streams {
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Stage::ProxyHandshake(handshake) = &conn.stage else { return };
-        if !matches!(handshake.server, Server::Connected { broken: None }) {
+        if !matches!(handshake.server, UpstreamState::Connected { broken: None }) {
             return;
         }
         if !cx.buffers.has_room_for(bytes.len()) {
