@@ -9,10 +9,12 @@ use std::io;
 pub enum SetupStep {
     /// Making the ring (`io_uring_setup`).
     Ring,
-    /// Running an operation that does nothing (`io_uring_enter`).
-    Enter,
     /// Registering a ring of receive buffers (`io_uring_register`).
     Buffers,
+    /// Restricting the ring to the operations in use (`io_uring_register`).
+    Restrict,
+    /// Running an operation that does nothing (`io_uring_enter`).
+    Enter,
     /// Receiving from a socket, multishot, into a buffer that the kernel chose.
     Receive,
 }
@@ -23,6 +25,7 @@ impl fmt::Display for SetupStep {
             Self::Ring => "making the ring (io_uring_setup)",
             Self::Enter => "running an operation (io_uring_enter)",
             Self::Buffers => "registering receive buffers (io_uring_register)",
+            Self::Restrict => "restricting the ring to its operations (io_uring_register)",
             Self::Receive => "receiving into a registered buffer",
         })
     }

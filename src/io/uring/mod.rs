@@ -72,8 +72,12 @@ impl UringDriver {
         setup::new_driver(config)
     }
 
-    fn from_parts(ring: IoUring, groups: [BufferGroup; 2], operations: usize) -> Self {
-        let zero_copy = ZeroCopy::new(&ring.submitter());
+    fn from_parts(
+        ring: IoUring,
+        groups: [BufferGroup; 2],
+        zero_copy: ZeroCopy,
+        operations: usize,
+    ) -> Self {
         Self {
             ring,
             slots: ManuallyDrop::new(Slots::with_capacity(operations)),

@@ -25,6 +25,25 @@ const REPORT_USAGE: u16 = 1 << 3;
 /// Of an accepted connection.
 const ACCEPTED: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
+/// All operations that a [`Request`] may be; the ring runs no others.
+pub(super) const OPERATIONS: [u8; 10] = [
+    opcode::Nop::CODE,
+    // Of one connection, and of each that comes.
+    opcode::Accept::CODE,
+    // The same.
+    opcode::Recv::CODE,
+    opcode::PollAdd::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Send::CODE,
+    opcode::SendMsg::CODE,
+    opcode::SendZc::CODE,
+    opcode::SendMsgZc::CODE,
+    opcode::Connect::CODE,
+];
+
+/// All flags that it may have.
+pub(super) const FLAGS: squeue::Flags = squeue::Flags::BUFFER_SELECT;
+
 #[inline]
 fn target(fd: &Fd) -> Target {
     Target(fd.as_raw_fd())
