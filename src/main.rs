@@ -66,7 +66,7 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
             return ExitCode::from(EXIT_SETUP);
         }
     };
-    match relay(plan, engine) {
+    match relay(plan, engine, &log) {
         Ok(Stopped::Drained | Stopped::DeadlinePassed(_))
         | Ok(Stopped::LinkEnded { in_order: true }) => ExitCode::SUCCESS,
         Ok(Stopped::LinkEnded { in_order: false }) => {
@@ -84,10 +84,10 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
     }
 }
 
-fn relay(plan: Plan, engine: Engine) -> Result<Stopped, RunError> {
+fn relay(plan: Plan, engine: Engine, log: &Log) -> Result<Stopped, RunError> {
     signals::survive()?;
     let inherited = Inherited::from_environment().map_err(SetupError::from)?;
     let relay = Relay::bind_with(plan, inherited)?;
     relay.stop_handle()?.hear_signals()?;
-    relay.run(engine)
+    relay.run_confined(engine, log)
 }

@@ -14,7 +14,8 @@ use super::maxima::MaximaReader;
 use super::options;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, ExitKind, LinkPlan, Permit, Plan, Transport, UnixEntrance,
+    Authorizer, Entrance, Exit, ExitKind, LinkPlan, Permit, Plan, Privileges, Transport,
+    UnixEntrance,
 };
 use super::portlist::{self, PortList, suffix};
 use super::server::{self, Server};
@@ -314,6 +315,7 @@ impl Draft {
             authorizers: self.authorizers,
             timeouts,
             soxconf,
+            privileges: Privileges::default(),
             notices: self.notices,
         })
     }
@@ -422,6 +424,7 @@ impl Draft {
             authorizers: Vec::new(),
             timeouts: self.timeouts.finish(),
             soxconf: self.soxconf.finish(),
+            privileges: Privileges::default(),
             notices: self.notices,
         })
     }

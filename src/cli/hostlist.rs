@@ -140,6 +140,11 @@ impl HostList {
         })
     }
 
+    /// True when the verdict on some caller depends on its name.
+    pub(crate) fn has_name_patterns(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.test, HostTest::NamePattern(_)))
+    }
+
     /// True when the list admits both certain hosts and a `-Pport`: the second widens the first,
     /// which may be unexpected.
     pub fn widens_hosts_by_port(&self) -> bool {

@@ -11,8 +11,9 @@ use super::files::{self, Files};
 use super::habits;
 use super::help;
 use super::hostlist::Lookup;
-use super::plan::Plan;
+use super::plan::{Plan, Privileges, Sandbox};
 use super::unsupported;
+use super::user;
 use super::words::{Word, WordOrigin};
 
 /// The parsed command line.
@@ -119,6 +120,14 @@ struct Options {
     #[arg(long, value_name = "ENGINE", value_enum)]
     engine: Option<Engine>,
 
+    /// Go on as this user, and in all groups of that user, once the ports are open (as root only)
+    #[arg(long, value_name = "NAME[:GROUP]")]
+    user: Option<String>,
+
+    /// Whether the process is fenced in: system calls, files, core dumps [default: auto]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    sandbox: Option<Sandbox>,
+
     /// Print what the command line means, and exit
     #[arg(long)]
     check: bool,
@@ -146,7 +155,7 @@ impl Options {
 }
 
 enum Parsed {
-    Options(Options),
+    Options(Box<Options>),
     Print(String),
 }
 
@@ -170,7 +179,7 @@ where
         .collect();
     args.retain(|arg| !administrative.contains(arg));
     let options = match parse_options(&args).map_err(Failure::new)? {
-        Parsed::Options(options) => options,
+        Parsed::Options(options) => *options,
         Parsed::Print(text) => {
             let (verbosity, log, engine) = (0, LogFormat::default(), Engine::default());
             return Ok(Invocation { command: Command::Print(text), verbosity, log, engine });
@@ -196,7 +205,8 @@ where
     if !administrative.is_empty() {
         return Err(Failure::new(unsupported::administration(&administrative).to_string()));
     }
-    let plan = build::plan(&settings.options, &parameters, files, lookup)?;
+    let mut plan = build::plan(&settings.options, &parameters, files, lookup)?;
+    plan.privileges = settings.privileges()?;
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
     let Settings { verbosity, log, engine, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
@@ -211,6 +221,8 @@ struct Settings {
     verbosity: u8,
     log: Option<LogFormat>,
     engine: Option<Engine>,
+    user: Option<String>,
+    sandbox: Option<Sandbox>,
     check: bool,
 }
 
@@ -223,7 +235,15 @@ impl Settings {
         self.verbosity = self.verbosity.saturating_add(options.verbose);
         self.log = self.log.or(options.log);
         self.engine = self.engine.or(options.engine);
+        self.user = self.user.take().or_else(|| options.user.clone());
+        self.sandbox = self.sandbox.or(options.sandbox);
         self.check |= options.check;
+    }
+
+    fn privileges(&self) -> Result<Privileges, Failure> {
+        let user = self.user.as_deref().map(user::parse).transpose();
+        let user = user.map_err(|problem| Failure::new(problem.to_string()))?;
+        Ok(Privileges { user, sandbox: self.sandbox.unwrap_or_default() })
     }
 }
 
@@ -236,7 +256,8 @@ fn text(arg: OsString) -> Result<String, Failure> {
 }
 
 fn demo(options: &Options) -> Result<Invocation, Failure> {
-    if options.words.len() > 1 || options.check || options.for_the_plan().next().is_some() {
+    let has_own = options.check || options.user.is_some() || options.sandbox.is_some();
+    if options.words.len() > 1 || has_own || options.for_the_plan().next().is_some() {
         return Err(Failure::new(
             "demo: no parameter, no --check and no option of the tunnel's such as -P can be given with it; \
              write `sockmux-uring demo` alone, or leave demo out",
@@ -256,7 +277,7 @@ fn parse_line(word: &Word) -> Result<Options, Failure> {
     }
     match parse_options(&args).map_err(|message| Failure::new(format!("{word}: {message}")))? {
         Parsed::Print(_) => Err(fail("this option prints and exits", "give it as an argument")),
-        Parsed::Options(options) if options.words.is_empty() => Ok(options),
+        Parsed::Options(options) if options.words.is_empty() => Ok(*options),
         Parsed::Options(_) => {
             Err(fail("more than one option or parameter in a line", "give each a line of its own"))
         }
@@ -266,7 +287,7 @@ fn parse_line(word: &Word) -> Result<Options, Failure> {
 /// Runs clap; the error is the message for stderr.
 fn parse_options<S: AsRef<str>>(args: &[S]) -> Result<Parsed, String> {
     let error = match Options::try_parse_from(args.iter().map(AsRef::as_ref)) {
-        Ok(options) => return Ok(Parsed::Options(options)),
+        Ok(options) => return Ok(Parsed::Options(Box::new(options))),
         Err(error) => error,
     };
     if error.kind() == ErrorKind::DisplayHelp && !args.iter().any(|arg| arg.as_ref() == "--help") {

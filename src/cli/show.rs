@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::address;
 use super::error::{plain, quoted, without_secrets};
+use super::fence::Fence;
 use super::hostlist::HostList;
 use super::plan::{
     Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitKind, ExitOptions,
@@ -42,6 +43,7 @@ pub fn plan(plan: &Plan) -> String {
     sockets(&mut text, plan);
     flows(&mut text, plan);
     request_ports(&mut text, plan);
+    privileges(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -185,6 +187,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
             flows(&mut text, plan);
         }
     }
+    privileges(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -255,6 +258,14 @@ fn request_ports(text: &mut String, plan: &Plan) {
         let (first, last) = (ports.start(), ports.end());
         section(text, "ports", [format!("on request: {first}-{last}")]);
     }
+}
+
+/// What the process gives up.
+fn privileges(text: &mut String, plan: &Plan) {
+    let user = plan.privileges.user.as_ref();
+    let user =
+        user.map(|user| format!("user {}, once the ports are open", plain(&user.to_string())));
+    section(text, "privileges", user.into_iter().chain([Fence::of(plan).to_string()]));
 }
 
 fn notices(text: &mut String, plan: &Plan) {

@@ -50,8 +50,8 @@ pub(crate) fn administration(words: &[String]) -> Problem {
         format!("{} {is} not supported in this version", words.join(", ")),
         format!(
             "leave {it} out: the program stays in the foreground and logs to standard error (-v \
-             says more), and the service manager starts it, under which user and where, restarts \
-             it and keeps its log"
+             says more), and the service manager starts it, under which user (as --user does) \
+             and where, restarts it and keeps its log"
         ),
     )
 }

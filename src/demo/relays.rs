@@ -9,8 +9,8 @@ use super::DemoError;
 use super::cpu::Thread;
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{
-    Bind, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Maxima, Plan, SoxConf, Target, Timeouts,
-    Transport,
+    Bind, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Maxima, Plan, Privileges, SoxConf,
+    Target, Timeouts, Transport,
 };
 use crate::process::{Relay, StopHandle};
 
@@ -170,6 +170,7 @@ fn idle_plan() -> Plan {
         authorizers: Vec::new(),
         timeouts: Timeouts { drain: Some(Duration::from_secs(2)), ..Timeouts::default() },
         soxconf: SoxConf::default(),
+        privileges: Privileges::default(),
         notices: Vec::new(),
     }
 }

@@ -32,6 +32,7 @@ pub(crate) mod net;
 pub(crate) mod pipe;
 pub(crate) mod region;
 pub(crate) mod resolver;
+pub mod sandbox;
 pub mod serial;
 pub mod signals;
 #[cfg(test)]

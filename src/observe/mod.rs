@@ -58,6 +58,11 @@ impl Log {
         Ok(Log { queue })
     }
 
+    /// Has the log's thread do this before it writes its next line.
+    pub fn run(&self, errand: Box<dyn FnOnce() + Send>) {
+        self.queue.run(errand);
+    }
+
     /// Appends a line as it is behind the queued ones: the reason for the end of the process.
     pub fn complain(&self, text: &str) {
         self.queue.push(complaint(text).as_bytes());

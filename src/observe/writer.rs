@@ -8,6 +8,7 @@
 //! Standard error may be shared with other programs, so its flags are not changed: it may be
 //! non-blocking or not.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -35,10 +36,20 @@ struct State {
     lines: Vec<u8>,
     /// Lines lost after those in `lines`.
     lost: u64,
+    /// What the thread is to do first.
+    errand: Option<Errand>,
     /// The thread waits for `work`.
     idle: bool,
     closing: bool,
     ended: bool,
+}
+
+struct Errand(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an errand")
+    }
 }
 
 impl Queue {
@@ -61,6 +72,14 @@ impl Queue {
         }
     }
 
+    /// Has the thread do this before it writes another line. Never waits for that.
+    pub(super) fn run(&self, errand: Box<dyn FnOnce() + Send>) {
+        let mut state = self.lock();
+        state.errand = Some(Errand(errand));
+        state.idle = false;
+        self.work.notify_one();
+    }
+
     /// Ends the queue, and waits until the last lines are written or the time is over.
     pub(super) fn close(&self, patience: Duration) {
         let mut state = self.lock();
@@ -80,7 +99,16 @@ impl Queue {
     fn take(&self, written: &mut Vec<u8>) -> Option<u64> {
         written.clear();
         let mut state = self.lock();
-        while state.lines.is_empty() && state.lost == 0 {
+        loop {
+            if let Some(Errand(errand)) = state.errand.take() {
+                drop(state);
+                errand();
+                state = self.lock();
+                continue;
+            }
+            if !state.lines.is_empty() || state.lost > 0 {
+                break;
+            }
             if state.closing {
                 return None;
             }
@@ -297,6 +325,24 @@ mod tests {
         queue.close(Duration::from_millis(50));
         assert!(begun.elapsed() < LONG / 2 && !queue.lock().ended);
         drop(reader);
+    }
+
+    #[test]
+    fn an_errand_is_done_by_the_thread_before_the_next_line() {
+        let (mut reader, sink) = io::pipe().expect("a pipe");
+        let errands_sink = sink.try_clone().expect("a pipe");
+        let queue = Arc::new(Queue::default());
+        start(Arc::clone(&queue), sink, |_| Vec::new()).expect("a thread");
+        queue.flush(LONG);
+        queue.run(Box::new(move || {
+            let name = thread::current().name().unwrap_or_default().to_owned();
+            write_all(&errands_sink, format!("an errand of {name}\n").as_bytes()).expect("written");
+        }));
+        queue.push(b"a line\n");
+        queue.close(LONG);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "an errand of log\na line\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use tracing::info;
 
+mod confine;
 mod engine;
 
 use self::engine::Opened;
@@ -22,10 +23,12 @@ use crate::io::inherited::{Inherited, InheritedError};
 use crate::io::link::LinkError;
 use crate::io::net;
 use crate::io::resolver::look_up;
+use crate::io::sandbox::SandboxError;
 use crate::io::signals;
 use crate::io::stdio;
 use crate::io::unix;
 use crate::io::uring;
+use crate::observe::Log;
 pub use crate::worker::Stopped;
 use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
@@ -57,6 +60,9 @@ pub enum SetupError {
     /// A socket that was passed to the process cannot be used.
     #[error(transparent)]
     Inherited(#[from] InheritedError),
+    /// The process cannot give up what it was told to.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The kernel refuses a resource that the engine needs.
     #[error("{0}")]
     Engine(#[from] uring::SetupError),
@@ -240,7 +246,26 @@ impl Relay {
     /// # Errors
     /// [`RunError`] when the engine cannot start or continue.
     pub fn run(self, engine: Engine) -> Result<Stopped, RunError> {
-        match engine::open(engine)? {
+        self.run_behind(engine, |_| Ok(()))
+    }
+
+    /// As [`Relay::run`], as the only relay of the process, which gives up what the plan says before
+    /// anybody is accepted. `log` is that of the process.
+    ///
+    /// # Errors
+    /// As [`Relay::run`]; also when what has to be given up cannot be.
+    pub fn run_confined(self, engine: Engine, log: &Log) -> Result<Stopped, RunError> {
+        self.run_behind(engine, |plan| confine::confine(plan, log))
+    }
+
+    fn run_behind(
+        self,
+        engine: Engine,
+        confine: impl FnOnce(&Plan) -> Result<(), SetupError>,
+    ) -> Result<Stopped, RunError> {
+        let opened = engine::open(engine)?;
+        confine(&self.plan)?;
+        match opened {
             Opened::Uring(driver) => self.run_on(*driver),
             Opened::Epoll(driver) => self.run_on(*driver),
         }

@@ -225,17 +225,9 @@ clients     everybody
 times       udp       never     without datagrams, then a UDP flow is forgotten
             drain     7 s       for talking flows after SIGTERM
 udp flows   at most 100; the one silent for longest makes room for a new one
+privileges  no core dumps, no new privileges, no commands, files only to look names up
 ";
     assert_eq!(show::plan(&plan), wanted);
-}
-
-/// An entrance port of the original's by another letter, where it is no exit of -Fsockmux.
-#[test]
-fn a_port_of_q_is_one_of_p() {
-    let plan = run(&["-P9000", "-Q9001", "DEST=h:1"]);
-    let anywhere = |port| Bind { host: None, port };
-    assert_eq!(plan.link, LinkPlan::Listen(vec![anywhere(9000), anywhere(9001)]));
-    assert!(plan.notices.iter().any(|notice| notice.contains("is -P9001")), "{:?}", plan.notices);
 }
 
 #[test]
@@ -256,6 +248,7 @@ times       con       10 s      for a connect to the server
             drain     7 s       for open connections after SIGTERM
 congestion  auto: a plain one on short paths, the system's on long ones
 bulk        auto: spliced where that pays, else copied
+privileges  no core dumps, no new privileges, no commands, no files
 ";
     assert_eq!(show::plan(&plan), wanted);
 }
@@ -460,6 +453,7 @@ packets     0.3: at most 16384 bytes, with first data in CONNECT
 congestion  auto: a plain one on short paths, the system's on long ones
 bulk        auto: spliced where that pays, else copied
 udp flows   at most 4096; the one silent for longest makes room for a new one
+privileges  no core dumps, no new privileges, no commands, files only to look names up
 notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
     let shown = show::plan(&plan);
     assert!(shown.starts_with(wanted), "{shown}");

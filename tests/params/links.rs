@@ -132,3 +132,12 @@ fn links_can_be_read() {
     let shown = show::plan(&run(&["SERVER=sockmux:comm@com1?flow=xonxoff", "PORT=1"]));
     assert!(shown.contains("towards a SockMux 0.3 peer take flow=rtscts"), "{shown}");
 }
+
+/// An entrance port of the original's by another letter, where it is no exit of -Fsockmux.
+#[test]
+fn a_port_of_q_is_one_of_p() {
+    let plan = run(&["-P9000", "-Q9001", "DEST=h:1"]);
+    let anywhere = |port| Bind { host: None, port };
+    assert_eq!(plan.link, LinkPlan::Listen(vec![anywhere(9000), anywhere(9001)]));
+    assert!(plan.notices.iter().any(|notice| notice.contains("is -P9001")), "{:?}", plan.notices);
+}

@@ -6,5 +6,6 @@ mod hostlist;
 mod in_list;
 mod links;
 mod one_file;
+mod privileges;
 mod users;
 mod ways;

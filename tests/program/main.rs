@@ -29,6 +29,7 @@ mod peer_v1;
 mod ports;
 mod ports_exit;
 mod ports_socks;
+mod privileges;
 mod proxies;
 mod proxies_alone;
 mod proxy_header;

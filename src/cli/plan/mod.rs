@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 mod link;
+mod privileges;
 mod settings;
 
 pub use super::authorizer::{Authorizer, User};
 use super::hostlist::{ClientName, HostList};
 pub use crate::wire::Transport;
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
+pub use privileges::{Privileges, RunAs, Sandbox};
 pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts};
 
 /// Settings of one process.
@@ -37,6 +39,8 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// Protocol settings of `SOXCONF=`.
     pub soxconf: SoxConf,
+    /// What the process gives up once its ports are open.
+    pub privileges: Privileges,
     /// Things accepted but without effect, one sentence each, to be logged at start.
     pub notices: Vec<String>,
 }
