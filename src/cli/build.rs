@@ -1,5 +1,7 @@
 //! Words to plan: every parameter read, then all of them held against each other.
 
+use std::time::Duration;
+
 use super::authorizer;
 use super::carrier::{self, Carrier};
 use super::checks;
@@ -25,7 +27,7 @@ use super::timeout::TimeoutReader;
 use super::unix;
 use super::unsupported;
 use super::words::Word;
-use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX};
+use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX, STRANGER_SECS};
 
 /// Every parameter that there is.
 pub(super) const NAMES: [&str; 9] =
@@ -290,8 +292,12 @@ impl Draft {
         }
         checks::distinct(&self.entrances)?;
         self.services_can_be_counted(&self.entrances)?;
+        let hello_is_set = self.timeouts.is_set("acc");
         let mut timeouts = self.timeouts.finish();
         let mut soxconf = self.soxconf.finish();
+        if !self.link.listen.is_empty() && !hello_is_set {
+            timeouts.hello = Some(Duration::from_secs(STRANGER_SECS));
+        }
         if !self.proxies.is_empty() {
             // This process is its own peer: of the newest protocol, and never silent.
             (timeouts.hello, timeouts.keepalive, soxconf.newest_protocol) = (None, None, 1);

@@ -142,7 +142,8 @@ Who is served at all:
                                where no client comes in. 1: accept once
 
 More:
-  TIMEOUT=WHAT:TIME,...        acc, con, lin, io; ours: keepalive,
+  TIMEOUT=WHAT:TIME,...        acc (a peer's hello: 15, at a receptor 5), con,
+                               lin, io; ours: keepalive,
                                drain (7; what open streams have after SIGTERM:
                                3 s less than until SIGKILL comes, which is 10
                                from docker stop, 30 from Kubernetes, 90 from

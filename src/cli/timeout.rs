@@ -39,6 +39,11 @@ impl TimeoutReader {
         value.split(',').try_for_each(|item| self.add_item(item.trim(), notices))
     }
 
+    /// Whether this item was set.
+    pub(crate) fn is_set(&self, what: &str) -> bool {
+        self.set.iter().any(|(set, _)| set == what)
+    }
+
     /// The times in the end.
     pub fn finish(self) -> Timeouts {
         self.timeouts

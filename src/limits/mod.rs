@@ -11,6 +11,7 @@
 //! - `link_window`: frames, and bytes in flight over the whole link.
 //! - `datagrams`: their queues, buffers and read pauses.
 //! - `connections`: ports, clients, the persistent connection, and the worker's waits.
+//! - `peers`: peers on their way in.
 //! - `names`: resolving servers, clients, and the destinations of SOCKS flows.
 //! - `buffers`: received data, data held for slow readers, and gathered sends.
 //! - `copying`: sends without a copy, splicing and pipes.
@@ -32,6 +33,7 @@ mod drivers;
 mod link_window;
 mod log;
 mod names;
+mod peers;
 mod proxies;
 mod serial_line;
 mod session;
@@ -48,6 +50,7 @@ pub use self::drivers::*;
 pub use self::link_window::*;
 pub use self::log::*;
 pub use self::names::*;
+pub use self::peers::*;
 pub use self::proxies::*;
 pub use self::serial_line::*;
 pub use self::session::*;

@@ -8,6 +8,10 @@ pub const STREAM_ID_FIRST: u32 = 2;
 /// Most concurrent streams of one tunnel that we offer to a native peer.
 pub const STREAMS_MAX: u32 = 16_000;
 
+/// Packets that are discarded before a peer's hello is complete, as the original discards them. None
+/// sends any; more are a flood.
+pub const BEFORE_HELLO_MAX: u64 = 64;
+
 /// Ids that are used before one is reused, as a multiple of the concurrent streams: a late frame
 /// for an ended stream then finds its id unused.
 pub const ID_REUSE_DISTANCE: u32 = 4;

@@ -26,6 +26,8 @@ pub struct SessionConfig {
     /// HELLOOK alone completes the hello. An original sends HELLO once, when it opens its device,
     /// which may have been before we opened ours.
     pub answer_suffices: bool,
+    /// HELLO is sent when the peer has begun its own: what it says of this host is for peers alone.
+    pub answers_hello: bool,
     /// Silence after which ECHO is sent.
     pub keepalive: Option<Duration>,
     /// How long CLOSE is held after the end of data, towards a peer without half-close.
@@ -51,6 +53,7 @@ impl Default for SessionConfig {
             hello_timeout: Some(Duration::from_secs(15)),
             awaits_peer: false,
             answer_suffices: false,
+            answers_hello: false,
             keepalive: Some(Duration::from_secs(30)),
             linger: Some(Duration::from_secs(30)),
         }

@@ -14,6 +14,9 @@ pub enum TunnelError {
         /// The timeout.
         seconds: u64,
     },
+    /// Caused by the peer.
+    #[error("peer sends other packets than its hello")]
+    NoHello,
     /// Caused by the peer, or the path to it.
     #[error("nothing came from the peer for {seconds} s (TIMEOUT=keepalive)")]
     Silent {

@@ -77,6 +77,8 @@ struct Hello {
     greeted: bool,
     /// The peer has answered our HELLO.
     answered: bool,
+    /// Ours is sent or queued.
+    said: bool,
 }
 
 impl Hello {
@@ -148,11 +150,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session at the start of a connection, with its hello queued. Both sides start alike.
+    /// A session at the start of a connection, with its hello queued unless it is to answer the peer's.
     pub fn new(config: SessionConfig, now: Moment) -> Session {
-        let mut outbox = ControlQueue::default();
-        outbox.push(transmit::ControlFrame::Hello);
-        Session {
+        let mut session = Session {
             peer: Peer {
                 offer: None,
                 packet_bytes: v03::PACKET_BYTES_UNSAID.min(config.packet_bytes),
@@ -164,7 +164,7 @@ impl Session {
             streams: Streams::default(),
             queues: Queues::default(),
             turns: Turns::default(),
-            outbox,
+            outbox: ControlQueue::default(),
             events: VecDeque::new(),
             liveness: Liveness::new(&config, now),
             holds: Vec::new(),
@@ -178,7 +178,16 @@ impl Session {
             datagram_cost_bytes: 0,
             counters: SessionCounters::default(),
             config,
+        };
+        if !session.config.answers_hello {
+            session.say_hello();
         }
+        session
+    }
+
+    fn say_hello(&mut self) {
+        self.hello.said = true;
+        self.outbox.push(transmit::ControlFrame::Hello);
     }
 
     /// Returns the next event, oldest first.
@@ -190,6 +199,11 @@ impl Session {
     /// The hello is complete and streams may be opened.
     pub fn is_up(&self) -> bool {
         self.hello.is_done()
+    }
+
+    /// The peer has begun its hello.
+    pub fn is_greeted(&self) -> bool {
+        self.hello.greeted
     }
 
     /// The peer is sockmux-uring as well.
@@ -245,6 +259,16 @@ impl Session {
     #[inline]
     pub fn user_of(&self, key: StreamKey) -> Option<u64> {
         self.streams.get(key)?.user
+    }
+
+    /// The engine's own numbers of all streams that it knows of, and of those whose end it has not
+    /// learnt of.
+    pub fn users(&self) -> impl Iterator<Item = u64> {
+        let ended = self.events.iter().filter_map(|event| match *event {
+            Event::Ended { user, .. } => Some(user),
+            _ => None,
+        });
+        self.streams.iter().filter_map(|stream| stream.user).chain(ended)
     }
 
     fn encoder(&self) -> Encoder {

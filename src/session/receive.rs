@@ -7,7 +7,7 @@ use super::runs::Runs;
 use super::stream::{Stream, StreamState};
 use super::transmit::ControlFrame;
 use super::{Ended, Event, Moment, Related, Session, Sink, StreamKey, TunnelError, v03};
-use crate::limits::CREDIT_BYTES_MAX;
+use crate::limits::{BEFORE_HELLO_MAX, CREDIT_BYTES_MAX};
 use crate::wire::{Frame, Protocol, StreamRef, Transport};
 
 impl Session {
@@ -33,6 +33,9 @@ impl Session {
             // Frames before the end of the hello are discarded, as the original does.
             frame if !self.hello.is_done() => {
                 self.counters.ignored_frames += 1;
+                if self.counters.ignored_frames > BEFORE_HELLO_MAX {
+                    return Err(TunnelError::NoHello);
+                }
                 self.counters.discarded_bytes += u64::from(frame.payload_bytes());
             }
             Frame::Data { to, bytes } => return self.on_data(to, bytes, now),
@@ -89,6 +92,9 @@ impl Session {
             return Err(TunnelError::HelloAgain);
         }
         self.hello.greeted = true;
+        if !self.hello.said {
+            self.say_hello();
+        }
         self.peer.offer = self.config.offer.and(offer);
         self.outbox.push(ControlFrame::HelloOk(ids));
         self.check_up(now);
@@ -101,6 +107,9 @@ impl Session {
             return;
         }
         self.hello.answered = true;
+        if !self.hello.said {
+            self.say_hello();
+        }
         // If it were going to send HELLO, that would have preceded its answer.
         self.hello.greeted |= self.config.answer_suffices;
         self.outbox.push(ControlFrame::HelloOk(ids));

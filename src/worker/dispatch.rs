@@ -126,6 +126,7 @@ impl<D: Driver> Worker<D> {
         let (bytes_in, bytes_out) = tunnels.log_state(self.cx.now);
         info!(
             tunnels = tunnels.len(),
+            strangers = tunnels.stranger_count(),
             up = tunnels.up().len(),
             streams = self.streams.conn_count(),
             relayed = self.relay.len(),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sockmux_uring::limits::WINDOW_BYTES;
-use sockmux_uring::session::{Event, Session, SessionConfig, StreamKey};
+use sockmux_uring::limits::{BEFORE_HELLO_MAX, WINDOW_BYTES};
+use sockmux_uring::session::{Event, Session, SessionConfig, StreamKey, TunnelError};
 use sockmux_uring::wire::v03::PAYLOAD_BYTES_MAX;
 use sockmux_uring::wire::{CloseKind, Frame, StreamRef};
 
@@ -442,4 +442,33 @@ fn an_answer_alone_is_enough_where_it_may_be() {
         let greeted = session.on_frame(Frame::Hello { ids: (0, 0), offer: None }, START);
         assert_eq!(greeted.is_err(), answer_suffices);
     }
+}
+
+/// Where peers connect, who says nothing learns nothing of this host.
+#[test]
+fn a_hello_that_is_to_answer_waits_for_the_peers() {
+    let (hello, answer) =
+        (Frame::Hello { ids: (0, 0), offer: None }, Frame::HelloOk { ids: (0, 0) });
+    for (first, second, said) in
+        [(hello, answer, [HELLO, HELLO_OK]), (answer, hello, [HELLO, HELLO_OK])]
+    {
+        let mut session = Session::new(SessionConfig { answers_hello: true, ..ours(1) }, START);
+        assert!(sent(&mut session).is_empty());
+        session.on_frame(Frame::Ping { ids: (0, 0), payload: b"?" }, START).expect("ignored");
+        assert!(sent(&mut session).is_empty());
+        session.on_frame(first, START).expect("the first packet");
+        assert_eq!(sent(&mut session), said);
+        session.on_frame(second, START).expect("the second packet");
+        assert!(session.is_up());
+        assert_eq!(sent(&mut session).first(), Some(&HELLO_OK));
+    }
+}
+
+#[test]
+fn a_peer_that_says_anything_but_its_hello_is_dropped() {
+    let mut session = Session::new(ours(1), START);
+    for _ in 0..BEFORE_HELLO_MAX {
+        session.on_frame(Frame::FirstData, START).expect("ignored, as the original does");
+    }
+    assert_eq!(session.on_frame(Frame::FirstData, START), Err(TunnelError::NoHello));
 }

@@ -440,7 +440,7 @@ exits       1. tcprelay://hostT:111  for 10.0.0.0/8,-P8023
             4. tcprelay://[::1]:80  for everybody
             5. tcprelay://late:1  for everybody
 clients     everybody
-times       acc       15 s      for the peer's hello
+times       acc       5 s       for the peer's hello
             con       120 s     for a connect to a server
             lin       30 s      for an answer after one side has ended
             io        never     without data, then the stream is reset

@@ -61,7 +61,8 @@ fn each_parameter_is_the_exits_own() {
     assert_eq!(options.reliable.as_ref().unwrap().to_string(), "10.0.0.0/8,!10.0.0.9");
     assert_eq!(options.maxima, Maxima { per_client: Some(2), together: Some(9), services: None });
     let secs = |secs| Some(Duration::from_secs(secs));
-    let process = Timeouts { connect: secs(7), ask: secs(8), hold: secs(9), ..Timeouts::default() };
+    let of_receptor = Timeouts { hello: secs(5), ..Timeouts::default() };
+    let process = Timeouts { connect: secs(7), ask: secs(8), hold: secs(9), ..of_receptor };
     let own =
         Timeouts { connect: secs(1), io: secs(2), ask: None, linger: secs(180), ..process.clone() };
     assert_eq!(plan.timeouts_of(&plan.exits[0]), &own);

@@ -141,3 +141,20 @@ fn a_port_of_q_is_one_of_p() {
     assert_eq!(plan.link, LinkPlan::Listen(vec![anywhere(9000), anywhere(9001)]));
     assert!(plan.notices.iter().any(|notice| notice.contains("is -P9001")), "{:?}", plan.notices);
 }
+
+/// Anybody may connect to a receptor, and hold a place there for as long.
+#[test]
+fn a_receptor_waits_for_a_hello_less_long_than_a_connector() {
+    for (args, wanted) in [
+        (&["-P9000"][..], "5 s "),
+        (&["-P9000", "TIMEOUT=acc:20"], "20 s"),
+        (&["-P9000", "TIMEOUT=acc:15"], "15 s"),
+        (&["SERVER=sockmux://hostX:9000"], "15 s"),
+    ] {
+        let shown = show::plan(&run(&[args, &["PORT=1"]].concat()));
+        assert!(
+            shown.contains(&format!("acc       {wanted}      for the peer's hello")),
+            "{shown}"
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! Peers that are none: on the receptor's port, and where the connector connects.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -76,6 +76,46 @@ fn a_receptor_that_is_not_one_is_left_and_tried_again() {
         assert!(matches!(read_to_end_of(&mut stream, DEADLINE), Ended::Eof | Ended::Reset));
     }
     has_a_reason(&connector);
+}
+
+/// More than there is room for, and than there are descriptors: they make room for each other.
+#[test]
+fn silent_strangers_lock_nobody_out() {
+    const STRANGERS: usize = 100;
+    let words = ["-P127.0.0.1:0", "PORT=127.0.0.1:0", "TIMEOUT=acc:0"];
+    let idle = Program::start(&words);
+    idle.wait_for("entrance listening");
+    let limit = idle.descriptors() + STRANGERS / 2;
+    let mut receptor = Program::start_after(&format!("ulimit -n {limit}"), &words);
+    let address = receptor.address_of("receptor listening");
+    let mut strangers: Vec<TcpStream> = (0..STRANGERS).map(|_| connect(address)).collect();
+    Peer::join(address).check_alive(b"beside them");
+    // The last ones are still there.
+    read_to_end_of(&mut strangers[0], DEADLINE);
+    strangers[STRANGERS - 1].set_nonblocking(true).expect("a socket can be set so");
+    let last = strangers[STRANGERS - 1].read(&mut [0]);
+    assert_eq!(last.expect_err("nothing to read").kind(), ErrorKind::WouldBlock);
+    receptor.terminate();
+    assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(
+        receptor.count("cannot accept for now: raise the limit of open files (ulimit -n)"),
+        0
+    );
+    let (lines, counted) = logged(&receptor, NOT_UP, MORE_NOT_UP);
+    assert!(lines > 0 && lines as u64 + counted >= STRANGERS as u64 / 2, "{lines} and {counted}");
+}
+
+/// The hello has the name of the host.
+#[test]
+fn who_says_nothing_hears_nothing() {
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0"]);
+    let address = receptor.address_of("receptor listening");
+    let stranger = connect(address);
+    // One that comes later is up: all that the stranger was to be told has been sent.
+    Peer::join(address).check_alive(b"behind it");
+    stranger.set_nonblocking(true).expect("a socket can be set so");
+    let heard = (&stranger).read(&mut [0]);
+    assert_eq!(heard.expect_err("nothing to read").kind(), ErrorKind::WouldBlock);
 }
 
 /// Lines at the default level with this message, and the counted ones.
@@ -195,9 +235,9 @@ fn a_flood_of_peers_that_leave_at_once_is_told() {
     assert_eq!(receptor.count(NOT_UP), 0);
 }
 
-/// They hold all descriptors, so the receptor cannot accept, and tries again for as long as they do.
+/// Tunnels hold all descriptors, so the receptor cannot accept, and tries again for as long as they do.
 #[test]
-fn strangers_who_use_up_the_descriptors_are_counted() {
+fn peers_who_use_up_the_descriptors_are_counted() {
     let words = ["-P127.0.0.1:0", "PORT=127.0.0.1:0", "TIMEOUT=acc:0"];
     let idle = Program::start(&words);
     idle.wait_for("entrance listening");
@@ -205,14 +245,15 @@ fn strangers_who_use_up_the_descriptors_are_counted() {
     let few = format!("ulimit -n {}", idle.descriptors() + 6);
     let mut receptor = Program::start_after(&few, &words);
     let address = receptor.address_of("receptor listening");
-    let held: Vec<TcpStream> = (0..14).map(|_| connect(address)).collect();
+    let tunnels: Vec<Peer> = (0..5).map(|_| Peer::join(address)).collect();
+    let waiting: Vec<TcpStream> = (0..9).map(|_| connect(address)).collect();
     let counted = receptor
         .wait_for("more shortages of descriptors, ports or buffers, not logged one by one")["count"]
         .as_u64();
     assert!(counted > Some(0));
     let lines = receptor.count("cannot accept for now: raise the limit of open files (ulimit -n)");
     assert!((1..20).contains(&lines), "{lines} lines");
-    drop(held);
+    drop((tunnels, waiting));
     Peer::join(address).check_alive(b"served when they have gone");
     receptor.terminate();
     assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(0));

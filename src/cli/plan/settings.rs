@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     /// `acc`: longest wait for the peer's hello on a new persistent connection. The original
-    /// drops a silent peer at 15 s.
+    /// drops a silent peer at 15 s; a receptor of ours, to which anybody may connect, at 5 s.
     pub hello: Option<Duration>,
     /// `con`: longest wait for one TCP connect (all addresses of a name together).
     pub connect: Option<Duration>,

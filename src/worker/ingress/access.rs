@@ -55,7 +55,8 @@ impl Ingress {
         }
         match (verdict, came.purpose) {
             (Some(Ok(())), Purpose::Receptor) => {
-                streams.begin_tunnel(cx, Link::socket(came.socket, client.to_string()));
+                let link = Link::socket(came.socket, client.to_string());
+                streams.admit_stranger(cx, link, caller.client);
             }
             (Some(Ok(())), Purpose::Relay) => {
                 let client = Effect::RelayClient { socket: came.socket, at };

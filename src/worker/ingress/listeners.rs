@@ -119,6 +119,18 @@ impl Listener {
         self.path.is_some()
     }
 
+    /// Starts accepting, if it is idle.
+    fn start_accepting<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, one_by_one: bool) {
+        let is_idle = self.accepting.is_none() && self.paused_until.is_none();
+        if is_idle && !self.closed && !self.closing {
+            let token = Kind::Accept.of(key);
+            self.accepting = Some(match one_by_one {
+                true => cx.driver.accept_one(&self.fd, token),
+                false => cx.driver.accept(&self.fd, token),
+            });
+        }
+    }
+
     /// Describes an accepted connection, and whether a PROXY header comes first.
     fn came(&self, socket: OwnedFd) -> (AcceptedConn, bool) {
         let unix = self.is_unix();
@@ -158,16 +170,16 @@ impl Ingress {
         if cx.drain != Drain::No || clients_wait {
             return;
         }
-        // With little room, one at a time: the others stay in the kernel's queue.
-        let one_by_one = purpose == Purpose::Entrance && !streams.has_room_for_many();
+        // With little room, one at a time: the others stay in the kernel's queue. So do peers, of whom
+        // whoever likes may come by the thousand: a turn takes one of them, whatever else it does.
+        let one_by_one = match purpose {
+            Purpose::Receptor => true,
+            Purpose::Entrance => !streams.has_room_for_many(),
+            Purpose::Relay => false,
+        };
         for (key, listener) in self.listeners.iter_mut() {
-            let idle = listener.accepting.is_none() && listener.paused_until.is_none();
-            if listener.purpose == purpose && idle && !listener.closed && !listener.closing {
-                let token = Kind::Accept.of(key);
-                listener.accepting = Some(match one_by_one {
-                    true => cx.driver.accept_one(&listener.fd, token),
-                    false => cx.driver.accept(&listener.fd, token),
-                });
+            if listener.purpose == purpose {
+                listener.start_accepting(cx, key, one_by_one);
             }
         }
     }
@@ -335,7 +347,12 @@ impl Ingress {
         if more {
             return;
         }
-        if purpose != Purpose::Entrance || self.may_take_clients(cx, streams) {
+        if purpose == Purpose::Receptor {
+            // This one alone: there may be thousands of others.
+            if let Some(listener) = self.listeners.get_mut(key).filter(|_| cx.drain == Drain::No) {
+                listener.start_accepting(cx, key, true);
+            }
+        } else if purpose != Purpose::Entrance || self.may_take_clients(cx, streams) {
             self.start_accepting(cx, streams, purpose);
         } else if !self.clients_held {
             self.hold_clients(cx);

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::serial::SerialLine;
-use crate::io::driver::{Gather, OpId};
+use crate::io::driver::{Driver, Gather, OpId};
 use crate::io::link::Link;
 use crate::io::pipe::Pipe;
 use crate::limits::{AHEAD_BYTES_MIN, BATCH_BYTES};
@@ -207,6 +207,24 @@ impl Lane {
             run: None,
             framed_bytes: 0,
             read_bytes: 0,
+        }
+    }
+
+    /// Ends the link and what is in flight on it. Where that is a socket, what is not named here ends
+    /// with it: a search for all operations on a descriptor costs the more the more others there are.
+    pub(super) fn end<D: Driver>(&mut self, driver: &mut D) {
+        self.link.shut_down();
+        if !self.link.is_socket() {
+            driver.cancel_all(self.link.input());
+            if let Some(output) = self.link.lone_output() {
+                driver.cancel_all(output);
+            }
+            return;
+        }
+        // A peer that goes on sending would be received from for as long as it does.
+        self.reading.cancel(driver);
+        if let Some(send) = self.send.take() {
+            driver.cancel(send);
         }
     }
 

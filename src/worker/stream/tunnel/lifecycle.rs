@@ -2,6 +2,7 @@
 //! the connector and from [`crate::worker::ingress`].
 
 use std::io;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use tracing::{debug, info, warn};
@@ -10,7 +11,7 @@ use crate::cli::plan::{Bulk, Plan};
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
-use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, WINDOW_BYTES};
+use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES};
 use crate::narrow;
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{Offer, hello_text};
@@ -22,7 +23,7 @@ use crate::worker::stream::Streams;
 use crate::worker::stream::tunnel::Tunnel;
 use crate::worker::stream::tunnel::lane::{Lane, Transform};
 use crate::worker::table::Key;
-use crate::worker::token::Kind;
+use crate::worker::token::{Kind, StreamOwner};
 
 impl Streams {
     /// Runs the timers of sessions and transforms that are due.
@@ -59,40 +60,39 @@ impl Streams {
         cx: &mut Cx<D>,
         link: Link,
     ) -> Option<Key> {
-        let dead_after = cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
-        link.set_up(&cx.congestion, dead_after);
-        let transform = Transform::of(&link, cx.now);
-        let mut config = SessionConfig {
-            awaits_peer: link.may_await_peer(),
-            answer_suffices: link.has_no_end(),
-            ..session_config(&cx.plan)
-        };
-        if let Some(frame_bytes_max) = transform.frame_bytes_max() {
-            config.frame_bytes_max = frame_bytes_max;
-            if let Some(offer) = &mut config.offer {
-                offer.checked_line = link.line().is_some_and(|(_, checked)| checked);
-            }
-        }
-        let newest = config.offer.map_or(0, |offer| offer.newest);
-        let session = Session::new(config, cx.now);
-        let copy_only = cx.plan.soxconf.bulk == Bulk::Copy;
-        let decoder = Decoder::new(newest);
-        let tunnel = Tunnel {
-            lane: Lane::new(link, transform, decoder, copy_only, cx.now),
-            session,
-            packed: None,
-            dirty: false,
-            began: cx.now,
-            heard: false,
-            deferred: None,
-            ended_in_order: false,
-        };
-        let Some(key) = self.tunnels.table.insert(tunnel) else {
+        if self.tunnels.are_too_many() {
             if cx.may_log(Class::Stranger) {
                 warn!("persistent connection refused: too many are open");
             }
             return None;
-        };
+        }
+        set_up(cx, &link);
+        let tunnel = new_tunnel(cx, link, session_config(&cx.plan));
+        let key = self.tunnels.table.insert(tunnel)?;
+        self.start_tunnel(cx, key);
+        Some(key)
+    }
+
+    /// Begins a tunnel with a peer that has connected here: a stranger until its hello is complete.
+    pub(in crate::worker) fn admit_stranger<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        link: Link,
+        address: Option<IpAddr>,
+    ) {
+        let has_begun =
+            |key| self.tunnels.get(key).is_some_and(|tunnel| tunnel.session.is_greeted());
+        if let Some(key) = self.tunnels.strangers.in_the_way(address, has_begun) {
+            self.drop_tunnel(cx, key, "others came, and its hello was not complete");
+        }
+        let config = SessionConfig { answers_hello: true, ..session_config(&cx.plan) };
+        let tunnel = new_tunnel(cx, link, config);
+        let key = self.tunnels.table.insert(tunnel).expect("strangers have room of their own");
+        self.tunnels.strangers.insert(key, address);
+        self.start_tunnel(cx, key);
+    }
+
+    fn start_tunnel<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         if let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) {
             debug!(tunnel = key.number(), peer = %link, "persistent connection");
             if let Some(output) = link.lone_output() {
@@ -101,7 +101,6 @@ impl Streams {
         }
         self.read_link(cx, key);
         self.tunnels.mark(key);
-        Some(key)
     }
 
     /// The peer no longer reads the link.
@@ -136,37 +135,42 @@ impl Streams {
         key: Key,
         reason: &str,
     ) {
-        let Some(tunnel) = self.tunnels.table.remove(key) else { return };
+        let Some(mut tunnel) = self.tunnels.table.remove(key) else { return };
+        self.tunnels.strangers.remove(key);
         let was_up = tunnel.session.is_up();
         self.log_end(cx, (key, &tunnel), reason);
         let counters = tunnel.session.counters();
         counts::log_tunnel_counts(counters);
         cx.counters.past_bytes_in += counters.payload_bytes_in;
         cx.counters.past_bytes_out += counters.payload_bytes_out;
-        tunnel.lane.link.shut_down();
-        cx.driver.cancel_all(tunnel.lane.link.input());
-        if let Some(output) = tunnel.lane.link.lone_output() {
-            cx.driver.cancel_all(output);
-        }
+        tunnel.lane.end(&mut cx.driver);
         self.withdraw(cx, key);
-        let mut orphans = std::mem::take(&mut cx.scratch);
-        orphans.extend(
-            self.conns
-                .iter()
-                .filter(|(_, conn)| conn.tunnel == key && conn.stream.is_some())
-                .map(|(key, _)| key),
-        );
-        for conn in orphans.drain(..) {
-            self.reset_conn(cx, conn);
-        }
-        cx.scratch = orphans;
-        cx.effects.push_back(Effect::TunnelGone(key));
+        self.reset_streams_of(cx, key, &tunnel.session);
         if cx.drain == Drain::No
             && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
         {
             connector.redial(cx, was_up.then_some(tunnel.began));
         }
         self.begin_loopback(cx);
+    }
+
+    /// Resets what the streams of a tunnel that is gone lead to. What that costs does not depend on the
+    /// streams of others.
+    fn reset_streams_of<D: Driver>(&mut self, cx: &mut Cx<D>, tunnel: Key, session: &Session) {
+        let mut any_flow = false;
+        for owner in session.users().map(StreamOwner::of) {
+            let StreamOwner::Conn(key) = owner else {
+                any_flow = true;
+                continue;
+            };
+            let conn = self.conns.get(key);
+            if conn.is_some_and(|conn| conn.tunnel == tunnel && conn.stream.is_some()) {
+                self.reset_conn(cx, key);
+            }
+        }
+        if any_flow {
+            cx.effects.push_back(Effect::TunnelGone(tunnel));
+        }
     }
 
     /// Begins the tunnel of the connector's new link.
@@ -244,6 +248,15 @@ impl Streams {
         (ours, protocol): (bool, Protocol),
         has_entrances: bool,
     ) -> bool {
+        if self.tunnels.strangers.remove(key) {
+            if self.tunnels.len() > TUNNELS_MAX {
+                self.drop_tunnel(cx, key, "too many tunnels are open");
+                return false;
+            }
+            if let Some(tunnel) = self.tunnels.get(key) {
+                set_up(cx, &tunnel.lane.link);
+            }
+        }
         let loopback = cx.is_loopback();
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let peer_kind = if ours { "sockmux-uring" } else { "original" };
@@ -328,6 +341,40 @@ impl Streams {
     }
 }
 
+/// Sets what there is to set on the link of a tunnel.
+fn set_up<D: Driver>(cx: &Cx<D>, link: &Link) {
+    let dead_after = cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
+    link.set_up(&cx.congestion, dead_after);
+}
+
+/// A tunnel at its beginning. What the link requires is added to the configuration of its session.
+fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunnel {
+    let transform = Transform::of(&link, cx.now);
+    let mut config = SessionConfig {
+        awaits_peer: link.may_await_peer(),
+        answer_suffices: link.has_no_end(),
+        ..config
+    };
+    if let Some(frame_bytes_max) = transform.frame_bytes_max() {
+        config.frame_bytes_max = frame_bytes_max;
+        if let Some(offer) = &mut config.offer {
+            offer.checked_line = link.line().is_some_and(|(_, checked)| checked);
+        }
+    }
+    let newest = config.offer.map_or(0, |offer| offer.newest);
+    let copy_only = cx.plan.soxconf.bulk == Bulk::Copy;
+    Tunnel {
+        lane: Lane::new(link, transform, Decoder::new(newest), copy_only, cx.now),
+        session: Session::new(config, cx.now),
+        packed: None,
+        dirty: false,
+        began: cx.now,
+        heard: false,
+        deferred: None,
+        ended_in_order: false,
+    }
+}
+
 /// The configuration of a new session.
 fn session_config(plan: &Plan) -> SessionConfig {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -349,6 +396,7 @@ fn session_config(plan: &Plan) -> SessionConfig {
         hello_timeout: plan.timeouts.hello,
         awaits_peer: false,
         answer_suffices: false,
+        answers_hello: false,
         keepalive: plan.timeouts.keepalive,
         linger: plan.timeouts.linger,
     }

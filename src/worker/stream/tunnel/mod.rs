@@ -3,7 +3,8 @@
 //!
 //! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`]
 //! and [`link_write`] move bytes between link and session, [`serial`] does so for serial lines, and [`splice`] moves
-//! bulk through pipes. [`loopback`] connects the process to itself. The event loop dispatches link
+//! bulk through pipes. [`loopback`] connects the process to itself. [`strangers`] bounds peers that have
+//! connected here and not completed their hello. The event loop dispatches link
 //! completions here and flushes marked tunnels at the end of a turn.
 
 mod lane;
@@ -13,15 +14,17 @@ mod link_write;
 pub(super) mod loopback;
 mod serial;
 pub(super) mod splice;
+mod strangers;
 
 use std::io;
 
 use tracing::info;
 
 use self::lane::{Destination, Lack, Lane};
+use self::strangers::Strangers;
 use crate::io::chunk::{Chunk, ChunkMut};
 use crate::io::driver::Driver;
-use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, TUNNELS_MAX};
+use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, STRANGERS_MAX, TUNNELS_MAX};
 use crate::session::{Moment, Session, Sink};
 use crate::wire::Protocol;
 use crate::worker::context::Cx;
@@ -31,6 +34,9 @@ use crate::worker::table::{Key, Table};
 /// All tunnels.
 pub(in crate::worker) struct Tunnels {
     table: Table<Tunnel>,
+    /// Those of the table that have connected here and not completed their hello. They have room of
+    /// their own in it.
+    strangers: Strangers,
     /// Tunnels whose hello is done, in that order.
     up: Vec<Key>,
     /// Tunnels that may have something to send.
@@ -41,8 +47,18 @@ pub(in crate::worker) struct Tunnels {
 
 impl Tunnels {
     pub(super) fn new() -> Tunnels {
-        let table = Table::new(TUNNELS_MAX);
-        Tunnels { table, up: Vec::new(), dirty: Vec::new(), unfinished: Vec::new() }
+        Tunnels {
+            table: Table::new(TUNNELS_MAX + STRANGERS_MAX),
+            strangers: Strangers::of_process(),
+            up: Vec::new(),
+            dirty: Vec::new(),
+            unfinished: Vec::new(),
+        }
+    }
+
+    /// Whether no further tunnel may be added to those that are no strangers.
+    fn are_too_many(&self) -> bool {
+        self.len() >= TUNNELS_MAX
     }
 
     #[inline]
@@ -59,8 +75,14 @@ impl Tunnels {
         self.table.iter()
     }
 
+    /// Number of tunnels, without strangers.
     pub(in crate::worker) fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() - self.strangers.len()
+    }
+
+    /// Number of peers that have connected here and not completed their hello.
+    pub(in crate::worker) fn stranger_count(&self) -> usize {
+        self.strangers.len()
     }
 
     /// Tunnels whose hello is done, in that order.
