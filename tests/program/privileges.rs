@@ -27,10 +27,14 @@ fn fields(process: &str, name: &str) -> Vec<String> {
     tasks.filter_map(field).collect()
 }
 
-/// System call filters that a program under test has by its start.
+/// System call filters of this process.
+fn own_filters() -> usize {
+    fields("self", "Seccomp_filters:")[0].parse().expect("a number")
+}
+
+/// Those that a program under test has by its start.
 fn filters_before() -> usize {
-    let own = fields("self", "Seccomp_filters:");
-    own[0].parse::<usize>().expect("a number") + usize::from(Leg::current() == Leg::Refused)
+    own_filters() + usize::from(Leg::current() == Leg::Refused)
 }
 
 /// Waits until each of its threads has so many more of them.
@@ -80,6 +84,42 @@ fn the_fence_is_off_by_a_word_and_where_commands_are_run() {
         connector.wait_for("tunnel up");
         check_new_echo(connector.address_of("entrance listening"), 1, 100_000);
         check_filters(&receptor, filters);
+    }
+}
+
+/// What a kernel lacks that has no such fence.
+const LANDLOCK: i64 = libc::SYS_landlock_create_ruleset;
+const SECCOMP: i64 = libc::SYS_seccomp;
+
+#[test]
+fn a_kernel_without_a_part_of_it_is_told_of_in_one_line() {
+    let plan = ["-P127.0.0.1:0", "DEST=127.0.0.1:9", "--engine", "epoll", "--sandbox"];
+    let files = "files are not restricted by Landlock (this kernel has none";
+    let calls =
+        "system calls are not restricted (Error calling `seccomp`: Function not implemented";
+    for (missing, parts, filters) in [
+        (&[LANDLOCK][..], &[files][..], 3),
+        (&[SECCOMP], &[calls], 1),
+        (&[LANDLOCK, SECCOMP], &[files, calls], 1),
+    ] {
+        let words = [&plan[..], &["auto"]].concat();
+        let receptor = Program::start_without(&words, missing);
+        receptor.wait_for("receptor listening");
+        let told = receptor.wait_for("sandbox incomplete");
+        let lacking = told["lacking"].as_str().unwrap_or_default();
+        assert!(parts.iter().all(|part| lacking.contains(part)), "{told}");
+        assert_eq!(lacking.matches("; ").count() + 1, parts.len(), "{told}");
+        assert_eq!((receptor.count("sandbox incomplete"), receptor.count("sandbox ready")), (1, 0));
+        let all = fields(&receptor.pid().to_string(), "Seccomp_filters:");
+        let wanted = filters + own_filters();
+        assert!(all.iter().all(|filters| *filters == wanted.to_string()), "{all:?}");
+
+        let words = [&plan[..], &["on"]].concat();
+        let mut receptor = Program::start_without(&words, missing);
+        assert_eq!(receptor.wait_exit(DEADLINE).code(), Some(SET_UP_FAILED));
+        let text = receptor.log_text();
+        assert!(text.contains("--sandbox on: ") && text.contains("leave --sandbox out"), "{text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     }
 }
 

@@ -66,7 +66,13 @@ impl Leg {
 
 /// Starts a command to which io_uring is refused as Docker's default profile does.
 pub fn spawn_refused(command: &mut Command) -> io::Result<Child> {
-    let filter = filter();
+    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    spawn_without(command, &calls, libc::EPERM)
+}
+
+/// Starts a command that gets this error for these system calls.
+pub fn spawn_without(command: &mut Command, calls: &[i64], error: i32) -> io::Result<Child> {
+    let filter = filter(calls, error);
     // A filter holds for the thread that installs it and for the processes that it starts.
     thread::scope(|scope| {
         let begun = scope.spawn(|| {
@@ -77,11 +83,10 @@ pub fn spawn_refused(command: &mut Command) -> io::Result<Child> {
     })
 }
 
-fn filter() -> BpfProgram {
-    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-    let rules: BTreeMap<_, _> = calls.map(|call| (call, Vec::new())).into();
+fn filter(calls: &[i64], error: i32) -> BpfProgram {
+    let rules: BTreeMap<_, _> = calls.iter().map(|call| (*call, Vec::new())).collect();
     let here = env::consts::ARCH.try_into().expect("an architecture that seccompiler knows");
-    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let refuse = SeccompAction::Errno(error as u32);
     SeccompFilter::new(rules, SeccompAction::Allow, refuse, here)
         .and_then(BpfProgram::try_from)
         .expect("a sound filter")

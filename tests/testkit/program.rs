@@ -94,6 +94,13 @@ impl Program {
         Program::start_command(unshare, words, Some(leg.engine()), |command| leg.spawn(command))
     }
 
+    /// Starts the program on epoll where the kernel has none of these system calls.
+    pub fn start_without(words: &[&str], calls: &[i64]) -> Program {
+        Program::start_by(words, Some("epoll"), |command| {
+            engine::spawn_without(command, calls, libc::ENOSYS)
+        })
+    }
+
     fn start_by(
         words: &[&str],
         engine: Option<&'static str>,
