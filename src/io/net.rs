@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::ioctl;
 use rustix::net::RecvFlags;
@@ -310,6 +311,18 @@ fn send_now(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
 pub(crate) fn peer_process(fd: &OwnedFd) -> Option<(i32, u32)> {
     let peer = getsockopt(fd, PeerCredentials).ok()?;
     Some((peer.pid(), peer.uid()))
+}
+
+/// A descriptor that nothing is behind. It keeps a number of the process for later.
+pub(crate) fn placeholder() -> io::Result<OwnedFd> {
+    simulated!(kernel => kernel.placeholder());
+    Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
+}
+
+/// How many descriptors this process may have.
+pub(crate) fn descriptor_limit() -> u64 {
+    simulated!(kernel => kernel.descriptor_limit());
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Raises the limit of open descriptors as far as the system lets us, and says what it is now.

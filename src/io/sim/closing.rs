@@ -72,7 +72,7 @@ impl Kernel {
                     self.pipes[pipe].edge += 1;
                 }
                 Object::Datagrams(at) => self.datagrams[at].is_open = false,
-                Object::Socket => {}
+                Object::Socket | Object::Placeholder => {}
             }
         }
     }

@@ -84,6 +84,7 @@ enum Object {
     PipeWriter(usize),
     /// A socket for datagrams.
     Datagrams(usize),
+    Placeholder,
 }
 
 /// A listening socket. Without an owner it is an actor's.

@@ -12,9 +12,15 @@ use crate::narrow::to_u16;
 impl Kernel {
     /// A descriptor for an object, owned by the worker whose turn it is.
     pub(super) fn open(&mut self, object: Object) -> io::Result<OwnedFd> {
-        let most = usize::from(self.conditions.descriptors);
-        if most > 0 && self.open_descriptors(self.owner) >= most {
-            return error(libc::EMFILE);
+        let limit = usize::from(self.conditions.descriptors);
+        if limit > 0 {
+            // Of what is given up for a socket another process has one sooner.
+            let most = limit - usize::from(object == Object::Socket);
+            // Some may have been closed a moment ago.
+            self.reap_closed();
+            if self.open_descriptors(self.owner) >= most {
+                return error(libc::EMFILE);
+            }
         }
         let fd = self.descriptors.make()?;
         self.objects.insert(fd.as_raw_fd(), (self.owner, object));
@@ -35,6 +41,18 @@ impl Kernel {
             of == owner && matches!(object, Object::Conn(..) | Object::Socket)
         };
         self.objects.values().filter(is_such).count()
+    }
+
+    pub(crate) fn placeholder(&mut self) -> io::Result<OwnedFd> {
+        self.open(Object::Placeholder)
+    }
+
+    /// How many descriptors a worker may have.
+    pub(crate) fn descriptor_limit(&self) -> u64 {
+        match self.conditions.descriptors {
+            0 => u64::MAX,
+            most => u64::from(most),
+        }
     }
 
     /// A socket that is to connect.

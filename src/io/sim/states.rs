@@ -23,7 +23,7 @@ impl Kernel {
                 let waits = if self.datagrams[at].queue.is_empty() { 0 } else { libc::POLLIN };
                 mask(libc::POLLOUT | waits)
             }
-            Some(Object::Socket) | None => 0,
+            Some(Object::Socket | Object::Placeholder) | None => 0,
         }
     }
 

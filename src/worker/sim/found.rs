@@ -60,3 +60,21 @@ fn sockets_that_cannot_be_spliced_carry_bulk() {
     });
     assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+/// The descriptor that a dial gives up for its socket is gone before it has it: it waits, and is not
+/// tried again and again in one turn.
+#[test]
+fn a_dial_that_is_short_again_waits_for_the_next_look() {
+    let conversation = Conversation {
+        at: 5_000,
+        how: How::Exchange,
+        bytes: [2_000; 2],
+        tempos: [Tempo { piece_bytes: 200, every_micros: 700, reads_after_micros: 0 }; 2],
+    };
+    let found = (0..20).filter_map(|seed| {
+        let conditions = Conditions { descriptors: 14 + seed as u16 % 8, ..FRIENDLY };
+        let conversations = vec![conversation; 12];
+        findings_of(&Script { conversations, ..script(seed, conditions) }).err()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
+}

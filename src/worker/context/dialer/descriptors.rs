@@ -11,9 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Resource, getrlimit};
-
+use crate::io::net;
 use crate::limits::{DESCRIPTOR_RETRY_MILLIS, DIAL_DESCRIPTORS};
 use crate::session::Moment;
 use crate::worker::table::Key;
@@ -40,9 +38,8 @@ impl Descriptors {
     /// `serves`: clients need connections to servers. Otherwise only the connector dials, and the
     /// end of its tunnel releases descriptors.
     pub(super) fn new(serves: bool) -> Descriptors {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         // With a low limit most descriptors are left to connections.
-        let share = usize::try_from(limit / 8).unwrap_or(usize::MAX);
+        let share = usize::try_from(net::descriptor_limit() / 8).unwrap_or(usize::MAX);
         let most = if serves { share.min(DIAL_DESCRIPTORS) } else { 0 };
         let (kept, waiting) = (Vec::with_capacity(DIAL_DESCRIPTORS), BTreeSet::new());
         let mut descriptors = Descriptors { kept, most, waiting, again_at: None };
@@ -53,7 +50,7 @@ impl Descriptors {
     /// Fills the reserve up to `count`, as far as possible.
     fn keep(&mut self, count: usize) {
         while self.kept.len() < count {
-            let Ok(descriptor) = eventfd(0, EventfdFlags::CLOEXEC) else { return };
+            let Ok(descriptor) = net::placeholder() else { return };
             self.kept.push(descriptor);
         }
     }
@@ -70,6 +67,11 @@ impl Descriptors {
     /// Whether dials wait, or the next one would have to.
     pub(super) fn are_short(&self) -> bool {
         self.again_at.is_some() && (self.any_waits() || (self.kept.is_empty() && self.most > 0))
+    }
+
+    /// How many dials wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     pub(super) fn any_waits(&self) -> bool {

@@ -217,7 +217,9 @@ impl<D: Driver> Cx<D> {
 
     /// Retries dials that wait for descriptors; then clients may be accepted again.
     fn retry_short_dials(&mut self) {
-        while let Some(key) = self.dialer.descriptors.next_served() {
+        // Each of them once: one that is still short waits again, behind the others.
+        for _ in 0..self.dialer.descriptors.waiting() {
+            let Some(key) = self.dialer.descriptors.next_served() else { break };
             if let Some(dial) = self.dialer.dials.get_mut(key) {
                 dial.short_since = None;
             }
