@@ -9,6 +9,7 @@ use super::error::{Failure, Problem, plain, quoted};
 use super::exit::{self, ExitWords};
 use super::files::Files;
 use super::foreground;
+use super::habits;
 use super::hostlist::{HostList, Lookup};
 use super::in_list::{self, InList};
 use super::link::LinkWords;
@@ -20,6 +21,7 @@ use super::plan::{
     UnixEntrance,
 };
 use super::portlist::{self, PortList, suffix};
+use super::secrets;
 use super::server::{self, Server};
 use super::soxconf::SoxConfReader;
 use super::suggest;
@@ -87,6 +89,7 @@ struct Draft {
 impl Draft {
     fn option(&mut self, word: &Word, lookup: &mut Lookup<'_>) -> Result<(), Problem> {
         let (option, value) = word.text.split_at_checked(2).unwrap_or((&word.text, ""));
+        secrets::check(&word.text)?;
         match (option, self.link.foreground.is_some()) {
             ("-F", _) => {
                 foreground::function(value)?;
@@ -126,8 +129,12 @@ impl Draft {
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
         let Some((name, value)) = word.text.split_once('=') else {
-            return Err(Problem::new("not NAME=value", bare_word_remedy(&word.text)));
+            return Err(Problem::new(
+                "not NAME=value",
+                habits::bare_word_remedy(&word.text, &NAMES),
+            ));
         };
+        secrets::check(&word.text)?;
         match name {
             "SERVER" => {
                 let mut list = InList::default();
@@ -472,29 +479,4 @@ fn add_entrances(
     }
     all.extend(list.into_iter().map(|entrance| (entrance, word.clone())));
     Ok(())
-}
-
-/// The remedy for a word without `=`: what it was probably meant to be.
-fn bare_word_remedy(text: &str) -> String {
-    let text = plain(text);
-    let numbers = text.replace("/udp", "");
-    if PortList::parse(&text).is_ok() && !numbers.contains(|c: char| c.is_ascii_alphabetic()) {
-        if numbers != text {
-            return format!("write PORT={text} for an entrance");
-        }
-        format!(
-            "write PORT={text} for an entrance, or -P{text} to accept the persistent connection"
-        )
-    } else if text.starts_with("sockmux") || text.contains("://") {
-        format!("did you mean `SERVER={text}`?")
-    } else if exit::of_dest(&text).is_ok() {
-        format!("did you mean `DEST={text}`?")
-    } else if suggest::nearest(&text, ["demo"]).is_some() {
-        "did you mean `demo`?".to_owned()
-    } else {
-        match suggest::nearest(&text, NAMES) {
-            Some(name) => format!("did you mean `{name}=...`?"),
-            None => format!("known names are {}, and +=FILE", NAMES.join(", ")),
-        }
-    }
 }

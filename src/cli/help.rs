@@ -92,7 +92,9 @@ Exits, where streams of the peer go; the first that matches is taken:
                                what /bin/sh -c makes of COMMAND (as by inetd),
                                its errors go to our log. It ends with the
                                stream. In its environment: REMOTE_HOST,
-                               REMOTE_PORT, LOCAL_PORT (the entrance's)
+                               REMOTE_PORT, LOCAL_PORT (the entrance's); and of
+                               ours PATH, HOME, USER, LOGNAME, SHELL, LANG,
+                               LANGUAGE, LC_*, TZ and TMPDIR, nothing else
   SERVER=ftp://HOST[:PORT],-in[:-:CLIENTS]
                                an FTP server with its data connections, passive
                                and active, unencrypted. Both ends have to speak
@@ -112,9 +114,11 @@ Exits, where streams of the peer go; the first that matches is taken:
   PERMIT=PROXIES:TO:CLIENTS    what proxies may reach, for whom; TO is a host
                                list too: -PNUMBER is a port there, *.DOMAIN the
                                name asked for. Without any PERMIT: everything.
-                               Loopback, link-local, multicast and our own ports
-                               only where TO has their address or network:
-                               PERMIT=socks:*,127.0.0.1:*
+                               Loopback, link-local, multicast, metadata of
+                               clouds and our own ports only where TO has their
+                               address or network: PERMIT=socks:*,127.0.0.1:*
+                               Never where peers are accepted, here or at the
+                               address that is dialled
                                PROXIES: socks (or socks4, socks5), http, ... At
                                other exits and plain relays, by * or their word
                                (tcprelay for DEST=), CLIENTS alone counts
@@ -123,7 +127,8 @@ Exits, where streams of the peer go; the first that matches is taken:
                                nobody else; several add up. PROXIES: socks or
                                http alone, where there are exits that cannot
                                ask. Keep it in a file (+=FILE) that only
-                               you can read: ps shows the command line
+                               you can read: ps shows the command line. After
+                               10 wrong ones an address may try one each 6 s
   TCP streams take TCP exits, UDP flows UDP exits. A SockMux 0.3 peer does not
   say which it is: there the first exit that matches is taken, so tell them
   apart by CLIENTS.
@@ -136,7 +141,11 @@ Exits, where streams of the peer go; the first that matches is taken:
 Who is served at all:
   RELIABLE=CLIENTS             only these: at entrances, where the persistent
                                connection is accepted (-PNUMBER is the port
-                               here), and of the peer's streams; several add up
+                               here), and of the peer's streams; several add up.
+                               Without it .localnet connects, and all of the
+                               peer's streams are taken. The log says what to
+                               add for whom it refused, as in
+                               RELIABLE=.localnet,192.0.2.7; * is everybody
   MAXIMA=conpch:N,delegated:N  streams at once of one client, of all together
   MAXIMA=service:N             serve N clients, then end; persistent connections
                                where no client comes in. 1: accept once

@@ -132,6 +132,11 @@ impl HostList {
         open.is_some_and(|at| self.rules[at..].iter().all(|rule| !rule.shuts_out))
     }
 
+    /// Whether the list has `.localnet` in it, whose networks change.
+    pub(crate) fn means_localnet(&self) -> bool {
+        self.rules.iter().any(|rule| rule.test == HostTest::LocalNet)
+    }
+
     /// The plain names of the list with the addresses that they had when it was read.
     pub fn names(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
         self.rules.iter().filter_map(|rule| match &rule.test {

@@ -11,6 +11,7 @@ use super::hostlist::{HostList, Lookup};
 use super::maxima::MaximaReader;
 use super::permit;
 use super::plan::{Authorizer, ExitOptions, Permit, Proxy};
+use super::secrets;
 use super::server::{self, Server};
 use super::suggest;
 use super::timeout::TimeoutReader;
@@ -90,6 +91,7 @@ impl InList {
         let Some((name, value)) = word.text.split_once('=') else {
             return Err(Problem::new("not NAME=value", MAY_STAND));
         };
+        secrets::check(&word.text)?;
         match name {
             "PERMIT" if self.permits.len() == PERMITS_MAX => Err(permit::too_many()),
             "PERMIT" => {

@@ -1,7 +1,8 @@
 //! `.localnet`: this machine and the networks of its own interfaces, as they are now.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
@@ -47,6 +48,20 @@ impl Network {
     }
 }
 
+/// As in a host list: `192.0.2.0/24`.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Network::V4(network, mask) => {
+                write!(f, "{}/{}", Ipv4Addr::from_bits(network), mask.leading_ones())
+            }
+            Network::V6(network, mask) => {
+                write!(f, "{}/{}", Ipv6Addr::from_bits(network), mask.leading_ones())
+            }
+        }
+    }
+}
+
 /// The last result.
 struct Found {
     at: Instant,
@@ -72,6 +87,17 @@ pub(crate) fn holds(address: IpAddr) -> bool {
         };
         found.networks.iter().any(|network| network.holds(address))
     })
+}
+
+/// The networks that it stands for now, each once, as in a host list.
+pub(crate) fn shown() -> String {
+    let mut all: Vec<String> = Vec::new();
+    for network in networks().iter().map(Network::to_string) {
+        if !all.contains(&network) {
+            all.push(network);
+        }
+    }
+    all.join(", ")
 }
 
 /// The networks of the interfaces; none if the query fails.
@@ -107,5 +133,7 @@ mod tests {
         let v6 = of("2001:db8::7", "ffff:ffff:ffff:ffff::");
         assert_eq!(["2001:db8::1:1", "2001:db8:0:1::1"].map(|a| holds(v6, a)), [true, false]);
         assert_eq!((of("10.1.2.3", "0.0.0.0"), of("fe80::1", "::")), (None, None));
+        let shown = [v4, v6].map(|network| network.unwrap().to_string());
+        assert_eq!(shown, ["10.1.0.0/16", "2001:db8::/64"]);
     }
 }

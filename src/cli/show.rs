@@ -4,15 +4,18 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::address;
-use super::error::{plain, quoted, without_secrets};
+use super::error::{plain, quoted};
+use super::exposure;
 use super::fence::Fence;
 use super::hostlist::HostList;
+use super::localnet;
 use super::plan::{
     Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitKind, ExitOptions,
     FlowControl, LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts,
     Transport, UnixEntrance,
 };
 use super::portlist::{show_bind, suffix};
+use super::secrets::without_secrets;
 use super::timeout;
 
 /// Column where the values begin.
@@ -27,7 +30,8 @@ pub fn plan(plan: &Plan) -> String {
         return relay(plan, binds, server, *transport);
     }
     let mut text = String::new();
-    section(&mut text, "link", link_lines(&plan.link));
+    let clear = exposure::of(plan).map(|clear| format!("not encrypted: {}", clear.remedy));
+    section(&mut text, "link", link_lines(&plan.link).into_iter().chain(clear));
     let ways_in = entrances(&plan.entrances).into_iter();
     let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
     section(&mut text, "entrances", or_none(ways_in.collect()));
@@ -192,10 +196,23 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
     text
 }
 
-/// Admitted clients, and their limits.
+/// Who may connect or is served, and limits.
 fn clients(text: &mut String, plan: &Plan) {
-    let mut lines = vec![who(plan.reliable.as_ref())];
+    let default = "this machine and its networks (.localnet, as RELIABLE= is not given)";
+    let of_peer = "of the peer's streams: everybody";
+    let takes_streams = !plan.exits.is_empty() && plan.link != LinkPlan::Loopback;
+    let mut lines = match (&plan.reliable, plan.who_may_connect()) {
+        (Some(list), _) => vec![who(Some(list))],
+        (None, Some(_)) => vec![default.to_owned()],
+        (None, None) => Vec::new(),
+    };
+    if !lines.is_empty() && plan.means_localnet() {
+        lines.push(format!("   .localnet is now {}", localnet::shown()));
+    }
     lines.extend(plan.reliable.iter().flat_map(name_lines));
+    if plan.reliable.is_none() && takes_streams {
+        lines.push(of_peer.to_owned());
+    }
     lines.extend(maxima_lines(&plan.maxima));
     section(text, "clients", lines);
 }

@@ -3,6 +3,20 @@
 
 use super::WINDOW_BYTES;
 
+/// Addresses of the dialled peer that proxies may not reach: those of its name, and of some look-ups
+/// before, since a tunnel to an older one may still be up.
+pub const DIALLED_ADDRESSES_MAX: usize = 64;
+
+/// Wrong passwords of one client's address at once: a user mistypes some, and a browser tries all that
+/// it knows.
+pub const WRONG_PASSWORDS_AT_ONCE: u32 = 10;
+
+/// After this time one more, in seconds: 14,400 guesses a day find no password worth the name.
+pub const WRONG_PASSWORDS_SECS: u64 = 6;
+
+/// Addresses whose wrong passwords are remembered: some 400 KiB.
+pub const WRONG_PASSWORDS_CLIENTS_MAX: usize = 4096;
+
 /// How long a proxy waits for its client's request, in seconds. A program sends it at once, and a user
 /// who types a host's name has time to look it up.
 pub const PROXY_ASK_SECS: u64 = 30;

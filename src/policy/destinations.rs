@@ -1,16 +1,20 @@
 //! The destinations that proxies may reach: `PERMIT=`, and addresses that are refused by default.
 //!
 //! A tunnel must not become a hole. Services of the exit's own machine listen on loopback so that
-//! no other host can use them, and link-local addresses often lead to more (the metadata service of
-//! a cloud). So these are refused unless a `PERMIT=` names them. The decision is made on an
-//! address, never on a name, for each address before it is connected to. So it does not matter if a
-//! name resolves to another address the next time.
+//! no other host can use them, and link-local addresses often lead to more, as the metadata services
+//! of clouds do, which hand out the machine's credentials. So these are refused unless a `PERMIT=`
+//! names them. Ports where peers are accepted, here or at the process that this one dials, are refused
+//! even then: a proxy's client that came in there would be a peer, in this machine's name.
+//! The decision is made on an address, never on a name, for each address before it is connected to.
+//! So it does not matter if a name resolves to another address the next time.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Caller, Permit, Proxy};
+use crate::limits::DIALLED_ADDRESSES_MAX;
 
 /// Rules on destinations of proxies.
 #[derive(Debug, Clone)]
@@ -18,6 +22,19 @@ pub struct Destinations {
     permits: Vec<Permit>,
     /// Addresses on which this process listens.
     own: Vec<SocketAddr>,
+    /// Those of them where it accepts peers.
+    receptors: Vec<SocketAddr>,
+    /// Addresses at which this process has looked for its peer, the latest last.
+    dialled: VecDeque<SocketAddr>,
+}
+
+/// Why an address is refused by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Unless a rule names it.
+    Named(&'static str),
+    /// In any case.
+    Never(&'static str),
 }
 
 /// The client of a proxy.
@@ -33,9 +50,26 @@ pub struct Asker {
 }
 
 impl Destinations {
-    /// Rules of the process, and the addresses on which it listens.
-    pub fn new(permits: Vec<Permit>, own: Vec<SocketAddr>) -> Destinations {
-        Destinations { permits, own }
+    /// Rules of the process, the addresses on which it listens, and those of them at which it accepts
+    /// peers.
+    pub fn new(
+        permits: Vec<Permit>,
+        own: Vec<SocketAddr>,
+        receptors: Vec<SocketAddr>,
+    ) -> Destinations {
+        Destinations { permits, own, receptors, dialled: VecDeque::new() }
+    }
+
+    /// This process dials its peer at these addresses. Those before are remembered, since the peer may
+    /// have several, and its name another one each time.
+    pub fn dials(&mut self, addresses: &[SocketAddr]) {
+        for &address in addresses {
+            self.dialled.retain(|&before| before != address);
+            if self.dialled.len() == DIALLED_ADDRESSES_MAX {
+                self.dialled.pop_front();
+            }
+            self.dialled.push_back(address);
+        }
     }
 
     /// Whether the decision depends on the client's name, which was not looked up yet. `own`: the
@@ -97,18 +131,18 @@ impl Destinations {
     ) -> Result<(), String> {
         let ip = meant(client.ip());
         let kind = self.refused_kind(ip, client.port(), &is_ours);
-        let kind = kind.or_else(|| is_ours(ip).then_some("this machine"));
+        let kind = kind.or_else(|| is_ours(ip).then_some(Kind::Named("this machine")));
         self.judge(proxy, client, &client.ip().to_string(), asker, kind)
     }
 
-    /// `kind`: why the address has to be named.
+    /// `kind`: why the address is refused by default.
     fn judge(
         &self,
         proxy: Proxy,
         destination: SocketAddr,
         name: &str,
         asker: &Asker,
-        kind: Option<&'static str>,
+        kind: Option<Kind>,
     ) -> Result<(), String> {
         let meant = meant(destination.ip());
         let (said, called) = match name.parse::<IpAddr>() {
@@ -121,7 +155,10 @@ impl Destinations {
         let is_for =
             |permit: &&Permit| permit.sources.verdict(&asker.caller, own_name) == Some(true);
         let permits = || self.of(proxy, asker.permits.as_deref()).filter(is_for);
-        if let Some(kind) = kind {
+        if let Some(Kind::Never(kind)) = kind {
+            return Err(format!("{said} is {kind}, which no proxy reaches"));
+        }
+        if let Some(Kind::Named(kind)) = kind {
             let named =
                 permits().any(|permit| permit.destinations.singles_out(&asked(meant), called));
             return match named {
@@ -165,11 +202,18 @@ impl Destinations {
 
     /// Whether this process listens on that address. `is_ours` as for [`Self::may`].
     pub fn is_own(&self, address: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> bool {
+        is_among(&self.own, address, is_ours)
+    }
+
+    /// Whether a peer is accepted at that address, as far as this process knows. A peer that is dialled
+    /// on this machine may be reached by any of its addresses.
+    pub fn leads_to_a_peer(&self, address: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> bool {
         let (ip, port) = (meant(address.ip()), address.port());
-        self.own.iter().any(|own| {
-            let at = own.ip().to_canonical();
-            own.port() == port && (at == ip || (at.is_unspecified() && is_ours(ip)))
-        })
+        let is_dialled = self.dialled.iter().any(|dialled| {
+            let at = dialled.ip().to_canonical();
+            dialled.port() == port && (at == ip || (is_ours(at) && is_ours(ip)))
+        });
+        is_dialled || is_among(&self.receptors, address, is_ours)
     }
 
     /// The addresses of a plain relay's server without its own ports: a connection to one of those
@@ -191,15 +235,55 @@ impl Destinations {
         }
     }
 
-    /// Why the address has to be named, if it has to.
+    /// Why the address is refused by default, if it is.
     fn refused_kind(
         &self,
         ip: IpAddr,
         port: u16,
         is_ours: impl Fn(IpAddr) -> bool,
-    ) -> Option<&'static str> {
-        let is_own = || self.is_own(SocketAddr::new(ip, port), is_ours);
-        kind(ip).or_else(|| is_own().then_some("a port of this relay"))
+    ) -> Option<Kind> {
+        let address = SocketAddr::new(ip, port);
+        if self.leads_to_a_peer(address, &is_ours) {
+            return Some(Kind::Never("where a peer is accepted"));
+        }
+        let is_own = || self.is_own(address, &is_ours);
+        kind(ip).or_else(|| is_own().then_some("a port of this relay")).map(Kind::Named)
+    }
+}
+
+/// Whether an address leads to one of these listeners.
+fn is_among(
+    listeners: &[SocketAddr],
+    address: SocketAddr,
+    is_ours: impl Fn(IpAddr) -> bool,
+) -> bool {
+    let (ip, port) = (meant(address.ip()), address.port());
+    listeners.iter().any(|own| {
+        let at = own.ip().to_canonical();
+        own.port() == port && (at == ip || (at.is_unspecified() && is_ours(ip)))
+    })
+}
+
+/// Whether it is a metadata service of a cloud, of those that are not link-local.
+fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        // Alibaba, Azure, and Oracle's older one.
+        IpAddr::V4(v4) => {
+            matches!(v4.octets(), [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192])
+        }
+        IpAddr::V6(v6) => matches!(
+            v6.segments(),
+            // Amazon, a network of services: metadata, credentials of containers, names, time.
+            [0xfd00, 0xec2, ..]
+                // Google.
+                | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+                // Oracle.
+                | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+                // Linode.
+                | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1]
+                // Scaleway.
+                | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
+        ),
     }
 }
 
@@ -215,6 +299,7 @@ fn kind(ip: IpAddr) -> Option<&'static str> {
         ip if ip.is_loopback() => Some("loopback"),
         ip if ip.is_unspecified() => Some("unspecified"),
         ip if ip.is_multicast() => Some("multicast"),
+        ip if is_metadata(ip) => Some("the metadata service of a cloud"),
         _ => None,
     }
 }
@@ -242,216 +327,4 @@ fn meant(ip: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::hostlist::HostList;
-
-    fn permit(protocols: Option<Vec<Proxy>>, destinations: &str, sources: &str) -> Permit {
-        let list = |text| HostList::parse(text, &mut |_| unreachable!()).unwrap();
-        let (destinations, sources) = (list(destinations), list(sources));
-        let (relays, source) = (Vec::new(), String::new());
-        Permit { protocols, relays, destinations, sources, source }
-    }
-
-    fn access(permits: Vec<Permit>) -> Destinations {
-        let own = ["0.0.0.0:9000", "[::]:9001", "192.0.2.7:9002"].map(|at| at.parse().unwrap());
-        Destinations::new(permits, own.to_vec())
-    }
-
-    fn ask(access: &Destinations, destination: &str, client: &str) -> Result<(), String> {
-        let caller = Caller { client: client.parse().ok(), entrance_port: Some(1080) };
-        let ours: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
-        let destination = destination.parse().unwrap();
-        let asker = Asker { caller, name: None, permits: None };
-        access.may(Proxy::Socks, destination, "name", &asker, |ip| ours.contains(&ip))
-    }
-
-    #[test]
-    fn what_is_nobody_elses_is_refused_unless_it_is_named() {
-        let cases = [
-            ("127.0.0.1:80", "loopback"),
-            ("127.255.0.9:80", "loopback"),
-            ("[::1]:80", "loopback"),
-            ("0.0.0.0:80", "unspecified"),
-            ("0.1.2.3:80", "unspecified"),
-            ("[::]:80", "unspecified"),
-            ("169.254.169.254:80", "link-local"),
-            ("[fe80::1]:80", "link-local"),
-            ("[febf::1]:80", "link-local"),
-            ("224.0.0.1:80", "multicast"),
-            ("239.1.1.1:80", "multicast"),
-            ("[ff02::1]:80", "multicast"),
-            ("255.255.255.255:80", "broadcast"),
-            // IPv4 addresses inside IPv6 ones.
-            ("[::ffff:127.0.0.1]:80", "loopback"),
-            ("[::127.0.0.1]:80", "loopback"),
-            ("[::ffff:0:127.0.0.1]:80", "loopback"),
-            ("[::ffff:0.0.0.0]:80", "unspecified"),
-            ("[64:ff9b::127.0.0.1]:80", "loopback"),
-            ("[64:ff9b::169.254.169.254]:80", "link-local"),
-            ("[64:ff9b:1::127.0.0.1]:80", "loopback"),
-            ("[2002:7f00:1::1]:80", "loopback"),
-            ("[::ffff:224.0.0.1]:80", "multicast"),
-            // Our own ports, on every address.
-            ("192.0.2.7:9000", "a port of this relay"),
-            ("192.0.2.7:9001", "a port of this relay"),
-            ("192.0.2.7:9002", "a port of this relay"),
-            ("[::ffff:192.0.2.7]:9002", "a port of this relay"),
-            ("[2001:db8::7]:9001", "a port of this relay"),
-        ];
-        let (none, wide) = (access(vec![]), access(vec![permit(None, "*,0.0.0.0/0,::/0", "*")]));
-        for (destination, kind) in cases {
-            for access in [&none, &wide] {
-                let why = ask(access, destination, "10.0.0.1").unwrap_err();
-                assert!(why.contains(kind), "{destination}: {why}");
-            }
-            let meant = meant(destination.parse::<SocketAddr>().unwrap().ip());
-            let named = access(vec![permit(None, &meant.to_string(), "*")]);
-            assert_eq!(ask(&named, destination, "10.0.0.1"), Ok(()), "{destination}");
-        }
-    }
-
-    #[test]
-    fn a_client_on_this_machine_is_called_only_if_it_is_named() {
-        let named = || permit(None, "192.0.2.7", "*");
-        for (permits, client, wanted) in [
-            (vec![], "10.0.0.1:2000", true),
-            (vec![], "127.0.0.1:2000", false),
-            (vec![], "192.0.2.7:2000", false),
-            (vec![], "[::ffff:192.0.2.7]:2000", false),
-            (vec![permit(None, "*", "*")], "192.0.2.7:2000", false),
-            (vec![named()], "192.0.2.7:2000", true),
-            (vec![named()], "10.0.0.1:2000", false),
-        ] {
-            let access = access(permits);
-            let client: SocketAddr = client.parse().unwrap();
-            let caller = Caller { client: Some(client.ip()), entrance_port: Some(21) };
-            let asker = Asker { caller, name: None, permits: None };
-            let ours: IpAddr = "192.0.2.7".parse().unwrap();
-            let may = access.may_call(Proxy::Socks, client, &asker, |ip| ip == ours);
-            assert_eq!(may.is_ok(), wanted, "{client}: {may:?}");
-        }
-    }
-
-    #[test]
-    fn of_a_name_s_addresses_those_that_may_be_reached_are_left() {
-        let access = access(vec![]);
-        let caller = Caller { client: None, entrance_port: None };
-        let asker = Asker { caller, name: None, permits: None };
-        let permitted = |addresses: &[&str]| {
-            let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
-            access.permitted(Proxy::Socks, addresses, "name", &asker, |_| false)
-        };
-        let left = permitted(&["127.0.0.1:80", "10.0.0.1:80", "[::1]:80"]);
-        assert_eq!(left, Ok(vec!["10.0.0.1:80".parse().unwrap()]));
-        assert!(permitted(&["127.0.0.1:80", "[::1]:80"]).unwrap_err().contains("loopback"));
-        let is_own = |at: &str| access.is_own(at.parse().unwrap(), |ip| ip.is_loopback());
-        assert!(is_own("127.0.0.1:9000") && is_own("[::ffff:192.0.2.7]:9002"));
-        assert!(!is_own("192.0.2.9:9000") && !is_own("127.0.0.1:80"));
-    }
-
-    #[test]
-    fn all_else_may_be_reached_without_a_permit() {
-        let access = access(vec![]);
-        for destination in [
-            "10.0.0.1:80",
-            "93.184.216.34:443",
-            "[2001:db8::1]:80",
-            "[::ffff:10.0.0.1]:80",
-            "[64:ff9b::10.0.0.1]:80",
-            "[2002:a00:1::1]:80",
-            // Our addresses with other ports, and our port on another address.
-            "192.0.2.7:80",
-            "192.0.2.8:9000",
-            "192.0.2.8:9002",
-        ] {
-            assert_eq!(ask(&access, destination, "unknown"), Ok(()), "{destination}");
-        }
-    }
-
-    #[test]
-    fn with_permits_only_what_one_of_them_says() {
-        let access = access(vec![
-            permit(Some(vec![Proxy::Http]), "*", "*"),
-            permit(Some(vec![Proxy::Http, Proxy::Socks]), "10.0.0.0/8,!10.9.0.0/16", "*"),
-            permit(None, "127.0.0.1,!-P22", "192.168.1.0/24"),
-            permit(None, "-P443", "-P1080,!192.168.1.9"),
-        ]);
-        for (destination, client, wanted) in [
-            ("10.0.0.1:80", "10.1.1.1", true),
-            ("[::ffff:10.0.0.1]:80", "10.1.1.1", true),
-            ("10.9.0.1:80", "10.1.1.1", false),
-            ("11.0.0.1:80", "10.1.1.1", false),
-            ("127.0.0.1:80", "192.168.1.1", true),
-            ("127.0.0.1:22", "192.168.1.1", false),
-            ("127.0.0.1:80", "192.168.2.1", false),
-            ("127.0.0.1:80", "unknown", false),
-            ("127.0.0.2:80", "192.168.1.1", false),
-            ("11.0.0.1:443", "192.168.1.1", true),
-            ("11.0.0.1:443", "192.168.1.9", false),
-            // A port alone names no address.
-            ("127.0.0.1:443", "192.168.2.1", false),
-        ] {
-            let may = ask(&access, destination, client);
-            assert_eq!(may.is_ok(), wanted, "{destination} for {client}: {may:?}");
-        }
-        let why = ask(&access, "11.0.0.1:80", "10.1.1.1").unwrap_err();
-        assert_eq!(why, "no PERMIT= for socks to name (11.0.0.1:80)");
-    }
-
-    #[test]
-    fn an_exits_own_permits_stand_in_place_of_the_processs() {
-        let access = access(vec![permit(None, "10.0.0.0/8,127.0.0.1", "*")]);
-        let own = permit(Some(vec![Proxy::Socks]), "11.0.0.1,127.0.0.2", "*.org");
-        let caller = Caller { client: "10.0.0.1".parse().ok(), entrance_port: Some(1080) };
-        for (permits, reached) in [
-            (None, ["10.0.0.1:80", "127.0.0.1:80"]),
-            (Some(Rc::from([own])), ["11.0.0.1:80", "127.0.0.2:80"]),
-        ] {
-            let has_own = permits.is_some();
-            let asker = Asker { caller, name: Some("pc.org".into()), permits };
-            for at in ["10.0.0.1:80", "127.0.0.1:80", "11.0.0.1:80", "127.0.0.2:80"] {
-                let may = access.may(Proxy::Socks, at.parse().unwrap(), at, &asker, |_| false);
-                assert_eq!(may.is_ok(), reached.contains(&at), "{at}, own: {has_own}: {may:?}");
-            }
-            let own = asker.permits.as_deref();
-            let wanted = access.want_name(Proxy::Socks, own, &caller, ClientName::Unasked);
-            assert_eq!(wanted, has_own);
-        }
-    }
-
-    #[test]
-    fn patterns_mean_the_name_that_was_asked_for_and_the_client_s_own() {
-        let by_name = access(vec![permit(None, "*.example.org", "*")]);
-        let caller = Caller { client: "10.0.0.1".parse().ok(), entrance_port: Some(1080) };
-        let nobody = Asker { caller, name: None, permits: None };
-        let may = |access: &Destinations, asker: &Asker, name: &str, at: &str| {
-            access.may(Proxy::Socks, at.parse().unwrap(), name, asker, |_| false).is_ok()
-        };
-        for (name, at, wanted) in [
-            ("www.example.org", "11.0.0.1:80", true),
-            ("www.example.com", "11.0.0.1:80", false),
-            ("11.0.0.1", "11.0.0.1:80", false),
-            // A name that resolves to loopback.
-            ("www.example.org", "127.0.0.1:80", false),
-        ] {
-            assert_eq!(may(&by_name, &nobody, name, at), wanted, "{name} at {at}");
-        }
-        let for_named = access(vec![permit(Some(vec![Proxy::Socks]), "*", "*.example.org")]);
-        for (proxy, name, wanted) in [
-            (Proxy::Socks, ClientName::Unasked, true),
-            (Proxy::Socks, ClientName::None, false),
-            (Proxy::Http, ClientName::Unasked, false),
-        ] {
-            assert_eq!(
-                for_named.want_name(proxy, None, &caller, name),
-                wanted,
-                "{proxy:?} {name:?}"
-            );
-        }
-        let named = Asker { caller, name: Some("pc.example.org".into()), permits: None };
-        for (asker, wanted) in [(named, true), (nobody, false)] {
-            assert_eq!(may(&for_named, &asker, "11.0.0.1", "11.0.0.1:80"), wanted, "{asker:?}");
-        }
-    }
-}
+mod tests;

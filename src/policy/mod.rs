@@ -4,3 +4,4 @@
 pub mod connection_limits;
 pub mod destinations;
 pub mod routing;
+pub mod wrong_passwords;

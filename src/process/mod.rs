@@ -6,12 +6,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use tracing::info;
+use tracing::{info, warn};
 
 mod confine;
 mod engine;
 
 use self::engine::Opened;
+use crate::cli::exposure::{self, InClear};
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport, UnixEntrance};
 use crate::io::congestion::CongestionPolicy;
@@ -276,6 +277,7 @@ impl Relay {
         for notice in &self.plan.notices {
             info!(notice, "notice");
         }
+        log_exposure(&self.plan);
         let of_listeners = self.listeners.iter().map(|listener| {
             (listener.purpose() == Purpose::Receptor, listener.place().to_string())
         });
@@ -297,6 +299,18 @@ impl Relay {
         let ways_in = (self.listeners, self.ports);
         let wakes = (self.wait, self.wake);
         Worker::new(driver, self.plan, ways_in, self.source, self.congestion, wakes)
+    }
+}
+
+/// Says once who may be a peer of a receptor whose connections are not encrypted.
+fn log_exposure(plan: &Plan) {
+    const MESSAGE: &str = "the persistent connection is not encrypted";
+    match exposure::of(plan) {
+        Some(InClear { remedy, may_come: Some(may_come), is_local: false }) => {
+            warn!(may_come, remedy, "{MESSAGE}");
+        }
+        Some(InClear { may_come: Some(may_come), .. }) => info!(may_come, "{MESSAGE}"),
+        _ => {}
     }
 }
 

@@ -62,6 +62,15 @@ impl ConversationConfig {
         }
     }
 
+    /// Whether clients have to say a password.
+    pub fn asks_user(&self) -> bool {
+        match self {
+            ConversationConfig::Socks(config) => config.users.is_some(),
+            ConversationConfig::Http(config) => config.users.is_some(),
+            ConversationConfig::Telnet(_) | ConversationConfig::Ftp(_) => false,
+        }
+    }
+
     /// Begins the conversation with a new client.
     pub fn begin(&self, client: Option<IpAddr>) -> Box<dyn Conversation> {
         match self {

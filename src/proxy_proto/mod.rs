@@ -79,6 +79,9 @@ pub enum ProxyStep {
     Reset(String),
     /// For the log, once per cause: an event of the client, or a refusal.
     Note(String),
+    /// As [`ProxyStep::Note`]: the client has tried a password, which was wrong. The engine refuses
+    /// further tries when there are too many.
+    WrongPassword(String),
 }
 
 /// Destination of connections to a port opened by the peer.

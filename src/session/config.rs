@@ -8,8 +8,10 @@ use crate::wire::v03::{self, Offer};
 /// Settings of a session.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
-    /// Our text in the hello, see [`v03::hello_text`].
+    /// Our text in HELLO, which is sent to whoever is there: see [`v03::NO_HELLO_TEXT`].
     pub hello_text: String,
+    /// Our text in HELLOOK, which only a peer that has spoken gets: see [`v03::hello_text`].
+    pub answer_text: String,
     /// Largest packet that we accept, header included, in bytes.
     pub packet_bytes: u16,
     /// First data may be sent in CONNECT and CONNECTED.
@@ -37,7 +39,8 @@ pub struct SessionConfig {
 impl Default for SessionConfig {
     fn default() -> Self {
         SessionConfig {
-            hello_text: String::from("20260101-000000.000000 localhost"),
+            hello_text: String::from(v03::NO_HELLO_TEXT),
+            answer_text: String::from("20260101-000000.000000 localhost"),
             packet_bytes: v03::PACKET_BYTES_MAX,
             first_data: true,
             frame_bytes_max: limits::FRAME_BYTES,

@@ -208,7 +208,9 @@ impl Session {
             ControlFrame::Hello => {
                 v03::Encoder.hello(head, &self.config.hello_text, self.config.offer)
             }
-            ControlFrame::HelloOk(ids) => v03::Encoder.hello_ok(head, ids, &self.config.hello_text),
+            ControlFrame::HelloOk(ids) => {
+                v03::Encoder.hello_ok(head, ids, &self.config.answer_text)
+            }
             ControlFrame::PacketSize => v03::Encoder.packet_size(head, self.config.packet_bytes),
             ControlFrame::FirstData => v03::Encoder.first_data(head),
             ControlFrame::Ping(at) => encoder.ping(head, format!("{}\0", at.0).as_bytes()),

@@ -93,8 +93,11 @@ impl<D: Driver> Worker<D> {
     ) -> io::Result<Worker<D>> {
         wake.set_nonblocking(true)?;
         let serves = !plan.exits.is_empty() || matches!(plan.link, LinkPlan::Relay { .. });
-        let own = listeners.iter().map(|listener| listener.address()).collect();
-        let destinations = Destinations::new(plan.permits.clone(), own);
+        let of_ports = ports.iter().map(DatagramPort::address);
+        let own = listeners.iter().map(Listener::address).chain(of_ports).collect();
+        let receptors = listeners.iter().filter(|l| l.purpose() == Purpose::Receptor);
+        let receptors = receptors.map(Listener::address).collect();
+        let destinations = Destinations::new(plan.permits.clone(), own, receptors);
         Ok(Worker {
             streams: Streams::new(source),
             ingress: Ingress::new(listeners, &plan),

@@ -29,6 +29,7 @@ fn config(own: &[&Packet], offers: bool) -> SessionConfig {
     let first_data = own.iter().any(|p| p.kind == kind::SETOPT && p.payload[0] == 2);
     SessionConfig {
         hello_text: hello.text().to_owned(),
+        answer_text: hello.text().to_owned(),
         first_data,
         offer: SessionConfig::default().offer.filter(|_| offers),
         ..SessionConfig::default()

@@ -15,6 +15,8 @@ use sockmux_uring::cli::plan::{
 use sockmux_uring::cli::show;
 use sockmux_uring::policy::routing;
 
+use crate::relays::shown;
+
 /// One file, `conf`.
 struct OneFile(&'static str);
 
@@ -41,14 +43,14 @@ fn invoke(args: &[&str], file: &'static str) -> Result<Invocation, Failure> {
     invocation::parse(args, &OneFile(file), &mut lookup)
 }
 
-fn run(args: &[&str]) -> Plan {
+pub(crate) fn run(args: &[&str]) -> Plan {
     match invoke(args, "").unwrap_or_else(|failure| panic!("{args:?}: {failure}")).command {
         Command::Run(plan) => plan,
         other => panic!("{args:?}: {other:?}"),
     }
 }
 
-fn bind(host: &str, port: u16) -> Bind {
+pub(crate) fn bind(host: &str, port: u16) -> Bind {
     Bind { host: (!host.is_empty()).then(|| host.to_owned()), port }
 }
 
@@ -202,55 +204,13 @@ fn tcp_and_udp_share_numbers_and_hide_nothing_of_each_other() {
     run(&["SERVER=sockmux://127.0.0.1:9000", "PORT=9000/udp"]);
 }
 
+/// An entrance port of the original's by another letter, where it is no exit of -Fsockmux.
 #[test]
-fn a_plain_relay_of_udp() {
-    let plan = run(&[
-        "-P53/udp,[::1]:54/udp",
-        "SERVER=udprelay://hostU:53",
-        "TIMEOUT=udp:0",
-        "SOXCONF=udpflows:100",
-    ]);
-    let binds = vec![bind("", 53), bind("::1", 54)];
-    let (target, transport) = (Target { host: "hostU".into(), port: 53 }, Transport::Udp);
-    let server = ExitKind::Server { target, transport };
-    assert_eq!(plan.link, LinkPlan::Relay { binds, server, transport });
-    assert!(plan.entrances.is_empty() && plan.exits.is_empty());
-    assert_eq!((plan.timeouts.udp, plan.soxconf.udp_flows), (None, 100));
-    let wanted = "\
-link        none: a plain relay
-entrances   *:53/udp
-            [::1]:54/udp
-server      hostU:53/udp
-clients     everybody
-times       udp       never     without datagrams, then a UDP flow is forgotten
-            drain     7 s       for talking flows after SIGTERM
-udp flows   at most 100; the one silent for longest makes room for a new one
-privileges  no core dumps, no new privileges, no commands, files only to look names up
-";
-    assert_eq!(show::plan(&plan), wanted);
-}
-
-#[test]
-fn a_plain_relay() {
-    let plan = run(&["-Ph:8080-8081", "SERVER=tcprelay://[::1]:80", "TIMEOUT=io:60"]);
-    let binds = vec![bind("h", 8080), bind("h", 8081)];
-    let (target, transport) = (Target { host: "::1".into(), port: 80 }, Transport::Tcp);
-    let server = ExitKind::Server { target, transport };
-    assert_eq!(plan.link, LinkPlan::Relay { binds, server, transport });
-    assert!(plan.entrances.is_empty() && plan.exits.is_empty());
-    let wanted = "\
-link        none: a plain relay
-entrances   h:8080-8081
-server      [::1]:80
-clients     everybody
-times       con       10 s      for a connect to the server
-            io        60 s      without data, then both connections are reset
-            drain     7 s       for open connections after SIGTERM
-congestion  auto: a plain one on short paths, the system's on long ones
-bulk        auto: spliced where that pays, else copied
-privileges  no core dumps, no new privileges, no commands, no files
-";
-    assert_eq!(show::plan(&plan), wanted);
+fn a_port_of_q_is_one_of_p() {
+    let plan = run(&["-P9000", "-Q9001", "DEST=h:1"]);
+    let anywhere = |port| Bind { host: None, port };
+    assert_eq!(plan.link, LinkPlan::Listen(vec![anywhere(9000), anywhere(9001)]));
+    assert!(plan.notices.iter().any(|notice| notice.contains("is -P9001")), "{:?}", plan.notices);
 }
 
 #[test]
@@ -428,6 +388,7 @@ fn the_plan_can_be_read() {
     ]);
     let wanted = "\
 link        receptor: accept on [::1]:9000
+            not encrypted: it stays on this machine
 entrances   *:9023
             *:9100-9109
             h:9110
@@ -439,7 +400,8 @@ exits       1. tcprelay://hostT:111  for 10.0.0.0/8,-P8023
             3. udprelay://[::1]:53/udp  for everybody
             4. tcprelay://[::1]:80  for everybody
             5. tcprelay://late:1  for everybody
-clients     everybody
+clients     this machine and its networks (.localnet, as RELIABLE= is not given)
+            of the peer's streams: everybody
 times       acc       5 s       for the peer's hello
             con       120 s     for a connect to a server
             lin       30 s      for an answer after one side has ended
@@ -455,7 +417,7 @@ bulk        auto: spliced where that pays, else copied
 udp flows   at most 4096; the one silent for longest makes room for a new one
 privileges  no core dumps, no new privileges, no commands, files only to look names up
 notices     DEST=hostT:111:10.0.0.0/8,-P8023 lets in";
-    let shown = show::plan(&plan);
+    let shown = shown(&plan);
     assert!(shown.starts_with(wanted), "{shown}");
     assert!(shown.contains("DEST=late:1 is never used: DEST=[::1]:80 stands before it"), "{shown}");
     assert!(shown.contains("SOXCONF=crypt:opt has no effect"), "{shown}");

@@ -321,7 +321,6 @@ exits       1. http proxy: where each client asks to go  for -P80
                permits http, socks to 127.0.0.1  for *
                times io 2 s, ask never
             2. exec:cat  for everybody
-clients     everybody
-";
+clients     this machine and its networks";
     assert!(shown.contains(wanted), "{shown}");
 }

@@ -7,5 +7,6 @@ mod in_list;
 mod links;
 mod one_file;
 mod privileges;
+mod relays;
 mod users;
 mod ways;

@@ -195,11 +195,14 @@ fn reliable_peers(protocol: Protocol) {
     let shut = start_receptor("127.0.0.1:0", &[&dest, "RELIABLE=127.0.0.77"]);
     let address = shut.address_of("receptor listening");
     let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
-    let reason = shut.wait_for_reason("tunnel did not come up");
-    let remedy = format!("add its address, or -P{} for any peer", address.port());
-    assert!(reason.contains("RELIABLE=") && reason.contains(&remedy), "{reason}");
+    let event = shut.wait_for("tunnel did not come up");
+    assert_eq!(event["reason"], "rejected by RELIABLE=");
+    assert_eq!(event["to_let_in"], "RELIABLE=127.0.0.1");
     assert_eq!(connector.count("tunnel up"), 0);
-    // The remedy: peers are admitted by the port that they connect to, clients still by address.
+    // The remedy, behind the list.
+    let words = [&dest, "RELIABLE=127.0.0.77", "RELIABLE=127.0.0.1"];
+    Tunnel::start(protocol, &words, &["PORT=127.0.0.1:0"]);
+    // Peers are admitted by the port that they connect to, clients still by address.
     let address = free_port([127, 0, 0, 5].into());
     let reliable = format!("RELIABLE=127.0.0.77,-P{}", address.port());
     let open = start_receptor(&address.to_string(), &[dest, reliable]);

@@ -12,6 +12,7 @@ mod datagrams;
 mod datagrams_mtu;
 mod datagrams_relay;
 mod datagrams_routing;
+mod defaults;
 mod dial;
 mod early;
 mod engine;

@@ -318,7 +318,7 @@ fn a_port_goes_on_while_the_process_drains() {
 #[test]
 fn behind_a_proxy_header_the_port_is_for_whom_it_names() {
     let says = |header: &'static [u8]| {
-        Exit::with(&["PORT=127.0.0.1:0?proxy=accept"], move |entrance| {
+        Exit::with(&["PORT=127.0.0.1:0?proxy=accept", "RELIABLE=*"], move |entrance| {
             let mut client = connect(entrance);
             client.write_all(header).expect("the header is sent");
             client

@@ -57,7 +57,8 @@ fn line(stream: &mut impl Read) -> String {
 fn passing_on(protocol: Protocol, exit: &str) -> (Tunnel, Server) {
     let server = says_header();
     let exit = format!("DEST={}{exit}", server.address());
-    let tunnel = Tunnel::start(protocol, &[exit], &["PORT=127.0.0.1:0?proxy=accept", "-v"]);
+    let tunnel =
+        Tunnel::start(protocol, &[exit], &["PORT=127.0.0.1:0?proxy=accept", "RELIABLE=*", "-v"]);
     (tunnel, server)
 }
 
@@ -273,6 +274,7 @@ fn unix_sockets_take_and_give_them_too() {
             format!("PORT=unix:{}?proxy=accept", path("said").display()),
             format!("PORT=unix:{}", path("plain").display()),
             "PORT=127.0.0.1:0?proxy=accept".to_owned(),
+            "RELIABLE=*".to_owned(),
         ],
     );
     let told = |said: &[u8], mut client: Box<dyn ReadWrite>| {

@@ -208,7 +208,7 @@ fn who_waits_in_an_entrances_queue_is_served_at_the_stop() {
 
 #[test]
 fn who_waits_with_a_proxy_header_is_served_at_the_stop() {
-    let words = ["-P127.0.0.1:0", "PORT=127.0.0.1:0?proxy=accept"];
+    let words = ["-P127.0.0.1:0", "PORT=127.0.0.1:0?proxy=accept", "RELIABLE=*"];
     let header = b"PROXY TCP4 10.1.2.3 10.4.5.6 1000 80\r\n";
     who_waits_in_the_queue_of_an_end_that_stops_is_served(&words, header);
 }

@@ -1,13 +1,16 @@
 //! A network of the test's own, with its own settings of the network stack.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Socket, Type};
+
+use super::{DEADLINE, eventually};
 
 /// Puts the calling thread, and with it the threads and processes that it starts from now on, into
 /// a new network namespace whose only device is a loopback with this MTU. It ends with the last of them.
@@ -110,4 +113,102 @@ pub fn connecting() -> usize {
         .map(|path| std::fs::read_to_string(path).expect("the kernel's table"))
         .map(|table| table.lines().filter(|line| state(line)).count())
         .sum()
+}
+
+/// Two networks beyond the calling thread's own: a router at its `10.77.1.0/24` and `2001:db8:1::/64`,
+/// and behind it a host of `198.51.100.0/24` and `2001:db8:77::/64`. Neither is in a network of this side.
+pub struct Beyond {
+    here: File,
+    router: Place,
+    host: Place,
+}
+
+/// A network, kept by a process in it.
+struct Place {
+    keeper: Child,
+    network: File,
+}
+
+impl Beyond {
+    /// Addresses of the calling thread's side.
+    pub const HERE: [&str; 2] = ["10.77.1.1", "2001:db8:1::1"];
+    /// Addresses of the host behind the router.
+    pub const HOST: [&str; 2] = ["198.51.100.7", "2001:db8:77::7"];
+    /// The router's address in a network of the calling thread's side.
+    pub const ROUTER: &str = "10.77.1.254";
+
+    /// Lays the two out from the calling thread, which is in a network of its own.
+    pub fn lay_out() -> Beyond {
+        let here = File::open("/proc/thread-self/ns/net").expect("this thread has a network");
+        let [router, host] = [(); 2].map(|()| Place::new());
+        let beyond = Beyond { here, router, host };
+        let [router, host] = [&beyond.router, &beyond.host].map(|place| place.keeper.id());
+        ip(&format!("link add here0 type veth peer name here1 netns {router}"));
+        address("here0", &[Beyond::HERE[0], Beyond::HERE[1]]);
+        ip(&format!("route add default via {}", Beyond::ROUTER));
+        ip("-6 route add default via 2001:db8:1::fe");
+        beyond.at_router(|| {
+            ip("link set lo up");
+            ip(&format!("link add there0 type veth peer name there1 netns {host}"));
+            address("here1", &[Beyond::ROUTER, "2001:db8:1::fe"]);
+            address("there0", &["198.51.100.254", "2001:db8:77::fe"]);
+            sysctl("net.ipv4.ip_forward", "1");
+            sysctl("net.ipv6.conf.all.forwarding", "1");
+        });
+        beyond.at_host(|| {
+            ip("link set lo up");
+            address("there1", &Beyond::HOST);
+            ip("route add default via 198.51.100.254");
+            ip("-6 route add default via 2001:db8:77::fe");
+        });
+        beyond
+    }
+
+    /// Does something as the router: sockets are made, and programs started, there.
+    pub fn at_router<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.inside(&self.router, what)
+    }
+
+    /// The same as the host behind it.
+    pub fn at_host<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.inside(&self.host, what)
+    }
+
+    fn inside<T>(&self, place: &Place, what: impl FnOnce() -> T) -> T {
+        setns(&place.network, CloneFlags::CLONE_NEWNET).expect("root may go there");
+        let done = what();
+        setns(&self.here, CloneFlags::CLONE_NEWNET).expect("root may come back");
+        done
+    }
+}
+
+impl Place {
+    fn new() -> Place {
+        let keeper = Command::new("unshare").args(["--net", "sleep", "infinity"]).spawn();
+        let keeper = keeper.expect("unshare of util-linux starts");
+        let path = format!("/proc/{}/ns/net", keeper.id());
+        let own = std::fs::read_link("/proc/thread-self/ns/net").expect("this thread has one");
+        let left = || std::fs::read_link(&path).is_ok_and(|its| its != own);
+        assert!(eventually(DEADLINE, left), "no new network");
+        let network = File::open(path).expect("it has begun");
+        Place { keeper, network }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Failing here is no news: it has just ended by itself.
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Brings a device up with these addresses, which may be used at once.
+fn address(device: &str, all: &[&str]) {
+    ip(&format!("link set {device} up"));
+    for address in all {
+        let bits = if address.contains(':') { "64" } else { "24" };
+        let at_once = if address.contains(':') { " nodad" } else { "" };
+        ip(&format!("addr add {address}/{bits} dev {device}{at_once}"));
+    }
 }

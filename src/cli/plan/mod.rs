@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod access;
 mod link;
 mod privileges;
 mod settings;
@@ -27,7 +28,7 @@ pub struct Plan {
     /// Exits for streams of the peer, in the order given: the first that matches is used.
     pub exits: Vec<Exit>,
     /// `RELIABLE=`: the clients and peers that may connect here, and whose streams are accepted.
-    /// `None` admits all.
+    /// `None`: [`Plan::lets_in`] and [`Plan::takes_stream_of`] say what holds without it.
     pub reliable: Option<HostList>,
     /// Limits on concurrent streams.
     pub maxima: Maxima,

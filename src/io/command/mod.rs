@@ -3,7 +3,9 @@
 //! stream is given to (`SERVER="exec:COMMAND,-in"`).
 //!
 //! - **Words**: COMMAND is given to `/bin/sh -c` as it is: quotes, variables, pipes and `exec` mean
-//!   what they mean there. Its directory and its environment are ours.
+//!   what they mean there. Its directory is ours.
+//! - **Environment**: of ours only `KEPT_VARIABLES` and `LC_*`. The rest may have secrets in it, and
+//!   the paths to some; a command talks to whoever comes in.
 //! - **Standard input and output** of the command are one stream socket (`AF_UNIX`) to us. Between
 //!   the commands of a pipeline the shell makes pipes of its own.
 //! - **Standard error** is a pipe to us. Its lines are for our log; they are bounded in length, the
@@ -45,6 +47,13 @@ use crate::limits::{
     COMMAND_GRACE_MILLIS, COMMAND_REAP_MILLIS, COMMAND_STDERR_BYTES, COMMAND_STDERR_REST_MILLIS,
 };
 
+/// Variables of our environment that each command has too, if they are set.
+const KEPT_VARIABLES: [&str; 9] =
+    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"];
+
+/// Those that a command which carries the persistent connection has besides: by what ssh logs in.
+const LINK_VARIABLES: [&str; 2] = ["SSH_AUTH_SOCK", "KRB5CCNAME"];
+
 /// A command that was started. Dropped, nothing of it is left: what still runs is killed.
 ///
 /// To be started and dropped by one thread that lives as long: the kernel ends the command with the
@@ -75,17 +84,18 @@ pub enum StderrState {
 }
 
 impl RunningCommand {
-    /// Runs `command`, and gives our end of the socket that is its standard input and output
-    /// (non-blocking).
+    /// Runs a command that carries the persistent connection, and gives our end of the socket that is
+    /// its standard input and output (non-blocking).
     ///
     /// # Errors
     /// What the system says: no descriptors or no processes are left.
     pub fn start(watchdog: &Watchdog, command: &str) -> io::Result<(RunningCommand, OwnedFd)> {
-        RunningCommand::start_with(watchdog, command, &[])
+        let of_link = LINK_VARIABLES.map(|name| (name, std::env::var(name).ok()));
+        RunningCommand::start_with(watchdog, command, &of_link)
     }
 
-    /// As [`RunningCommand::start`], with these variables in its environment; those without a value
-    /// are not there, whatever ours has.
+    /// Runs any command so, with these variables in its environment; those without a value are not
+    /// there, whatever ours has.
     ///
     /// # Errors
     /// As of [`RunningCommand::start`].
@@ -278,12 +288,13 @@ fn spawn(
     known_by: Arc<UnixStream>,
 ) -> io::Result<Child> {
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", command]).process_group(0);
+    shell.args(["-c", command]).process_group(0).env_clear();
+    let is_kept = |name: &str| KEPT_VARIABLES.contains(&name) || name.starts_with("LC_");
+    shell.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_kept)));
     for (name, value) in environment {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
     }
     shell.stdin(socket.try_clone()?).stdout(socket).stderr(Stdio::from(stderr));
     let parent = getpid();

@@ -27,7 +27,8 @@ pub(super) fn check(fields: &Fields<'_>, users: &[User]) -> Result<(), Fault> {
     if users::known(users, &name, &password) {
         return Ok(());
     }
-    refused(format!("user {:?} refused", String::from_utf8_lossy(&name)))
+    let why = format!("user {:?} refused", String::from_utf8_lossy(&name));
+    Err(Fault::new(Status::WrongPassword, why))
 }
 
 /// User and password. The user's name has no colon, the password may have any.

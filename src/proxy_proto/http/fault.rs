@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::proxy_proto::Unreached;
+use crate::proxy_proto::{ProxyStep, Unreached};
 
 /// The statuses that the proxy gives, as RFC 9110 section 15 and RFC 6585 section 5 have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(super) enum Status {
     BadRequest,
     Forbidden,
     AuthenticationRequired,
+    /// The same to the client.
+    WrongPassword,
     RequestTimeout,
     ContentTooLarge,
     FieldsTooLarge,
@@ -24,7 +26,9 @@ impl Status {
         match self {
             Status::BadRequest => "400 Bad Request",
             Status::Forbidden => "403 Forbidden",
-            Status::AuthenticationRequired => "407 Proxy Authentication Required",
+            Status::AuthenticationRequired | Status::WrongPassword => {
+                "407 Proxy Authentication Required"
+            }
             Status::RequestTimeout => "408 Request Timeout",
             Status::ContentTooLarge => "413 Content Too Large",
             Status::FieldsTooLarge => "431 Request Header Fields Too Large",
@@ -57,10 +61,19 @@ impl Fault {
         Fault::new(Status::BadGateway, why)
     }
 
+    /// For the log and the engine.
+    pub(super) fn note(self) -> ProxyStep {
+        let why = self.why.into_owned();
+        match self.status {
+            Status::WrongPassword => ProxyStep::WrongPassword(why),
+            _ => ProxyStep::Note(why),
+        }
+    }
+
     /// Fields that the status requires: RFC 9110 section 11.7.1, RFC 7617 section 2.
     fn fields(&self) -> &'static str {
         match self.status {
-            Status::AuthenticationRequired => {
+            Status::AuthenticationRequired | Status::WrongPassword => {
                 "Proxy-Authenticate: Basic realm=\"sockmux-uring\", charset=\"UTF-8\"\r\n"
             }
             _ => "",

@@ -240,7 +240,7 @@ impl Http {
     /// Answers with the error, and ends the conversation.
     fn refuse(&mut self, fault: Fault, with_content: bool, steps: &mut Vec<ProxyStep>) {
         say(&fault.answer(with_content), steps);
-        steps.push(ProxyStep::Note(fault.why.into_owned()));
+        steps.push(fault.note());
         self.end(ProxyStep::EndClient, steps);
     }
 

@@ -174,7 +174,7 @@ impl Socks {
     }
 
     fn read_password(&mut self, steps: &mut Vec<ProxyStep>) -> Option<usize> {
-        let why = match request::password(&self.held) {
+        let note = match request::password(&self.held) {
             Ok(whole) => {
                 let (Password { user, password }, bytes) = whole?;
                 if self.config.know(user, password) {
@@ -182,12 +182,13 @@ impl Socks {
                     self.state = State::Request;
                     return Some(bytes);
                 }
-                format!("SOCKS 5: user {:?} refused", String::from_utf8_lossy(user))
+                let user = String::from_utf8_lossy(user);
+                ProxyStep::WrongPassword(format!("SOCKS 5: user {user:?} refused"))
             }
-            Err(Fault { why, .. }) => why,
+            Err(Fault { why, .. }) => ProxyStep::Note(why),
         };
         steps.push(ProxyStep::ToClient(reply::password(false)));
-        steps.push(ProxyStep::Note(why));
+        steps.push(note);
         self.end(ProxyStep::EndClient, steps);
         None
     }

@@ -142,8 +142,11 @@ fn user_and_password() {
         (b"\x05\x02me\x06secret", "5 is no version of its password message"),
     ] {
         let said = [b"\x05\x01\x02", message].concat();
-        let refused =
-            [to_client(&[b"\x05\x02\x01\x01"]), ProxyStep::Note(note.into()), ProxyStep::EndClient];
+        let note = match note.ends_with(" refused") {
+            true => ProxyStep::WrongPassword(note.into()),
+            false => ProxyStep::Note(note.into()),
+        };
+        let refused = [to_client(&[b"\x05\x02\x01\x01"]), note, ProxyStep::EndClient];
         assert_eq!(in_every_split(&guarded, &said, 0), refused);
     }
     // A password may be empty.

@@ -20,7 +20,7 @@ pub struct Decoder {
     state: State,
     /// Control payload of a packet that arrived in pieces.
     carry: Vec<u8>,
-    /// The peer's host name, from its hello.
+    /// The peer's host name, from the last packet of its hello.
     peer_name: String,
 }
 
@@ -71,7 +71,8 @@ impl Decoder {
         }
     }
 
-    /// The peer's host name in its last hello, for the log; empty before that.
+    /// The peer's host name in the last packet of its hello, for the log; empty before that. Ours
+    /// says it in HELLOOK, the original in HELLO too.
     pub fn peer_name(&self) -> &str {
         &self.peer_name
     }
@@ -148,7 +149,7 @@ impl Decoder {
         if self.carry.is_empty() && input.len() >= missing as usize {
             self.state = State::Header;
             let payload = &input[..missing as usize];
-            if header.kind == kind::HELLO {
+            if is_greeting(header.kind) {
                 self.peer_name = host_in(payload);
             }
             return Ok((payload.len(), DecodeStep::Frame(control(&header, payload)?)));
@@ -160,7 +161,7 @@ impl Decoder {
             return Ok((take, DecodeStep::More));
         }
         self.state = State::Header;
-        if header.kind == kind::HELLO {
+        if is_greeting(header.kind) {
             self.peer_name = host_in(&self.carry);
         }
         Ok((take, DecodeStep::Frame(control(&header, &self.carry)?)))
@@ -240,6 +241,11 @@ fn open(header: &Header, text: &[u8], first_bytes: u32) -> Frame<'static> {
     } else {
         Frame::Opened { from: id(header.from), to: name(header.to), first_bytes }
     }
+}
+
+/// Whether the text of such a packet has the host's name.
+fn is_greeting(kind: u8) -> bool {
+    matches!(kind, kind::HELLO | kind::HELLO_OK)
 }
 
 fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireError> {

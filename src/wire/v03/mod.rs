@@ -19,7 +19,7 @@ mod text;
 pub use decode::Decoder;
 pub use encode::Encoder;
 pub use offer::Offer;
-pub use text::hello_text;
+pub use text::{NO_HELLO_TEXT, hello_text};
 
 /// Version byte of every packet.
 pub const VERSION: u8 = 3;

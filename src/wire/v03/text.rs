@@ -5,6 +5,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::STREAM_BUFFER_BYTES;
 
+/// The text of a HELLO that tells a stranger neither our name nor our clock. Its form is that of
+/// [`hello_text`].
+pub const NO_HELLO_TEXT: &str = "19700101-000000.000000 -";
+
 /// The text of a hello: `YYYYMMDD-HHMMSS.uuuuuu hostname`, UTC. `unix_micros` is microseconds since
 /// 1970. Characters that could end or corrupt the text are dropped from the name.
 pub fn hello_text(unix_micros: u64, hostname: &str) -> String {
@@ -106,6 +110,7 @@ mod tests {
         // The text of the first hello in `tests/traces/handshake.json`.
         assert_eq!(hello_text(1_795_369_808_475_200, "vm"), "20261122-175008.475200 vm");
         assert_eq!(hello_text(0, "a b\0c"), "19700101-000000.000000 abc");
+        assert_eq!(hello_text(0, "-"), NO_HELLO_TEXT);
         assert_eq!(hello_text(951_782_400_000_001, "h"), "20000229-000000.000001 h");
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{Connector, LinkSource, State};
+use crate::cli::secrets::without_secrets;
 use crate::io::command::{RunningCommand, StderrState, describe};
 use crate::io::driver::{Driver, Fd};
 use crate::io::link::Link;
@@ -52,6 +53,7 @@ impl Carrier {
 
 /// Name of the command in the log.
 pub(super) fn name(command: &str) -> String {
+    let command = without_secrets(command);
     match command.char_indices().nth(COMMAND_NAME_CHARS) {
         Some((end, _)) => format!("proc@{}...", &command[..end]),
         None => format!("proc@{command}"),

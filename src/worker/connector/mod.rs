@@ -195,6 +195,11 @@ impl Connector {
         }
     }
 
+    /// Whether it connects to another process by TCP.
+    pub(in crate::worker) fn dials(&self) -> bool {
+        matches!(self.source, LinkSource::Dial(_))
+    }
+
     /// Registers the tunnel of the new link. `None`: too many tunnels, of peers that are going away
     /// and never do.
     pub(in crate::worker) fn tunnel_begun<D: Driver>(
@@ -231,8 +236,7 @@ impl Connector {
         leaving: Key,
         up_since: Moment,
     ) {
-        let dials = matches!(self.source, LinkSource::Dial(_));
-        if dials && self.tunnel == Some(leaving) {
+        if self.dials() && self.tunnel == Some(leaving) {
             self.redial(cx, Some(up_since));
         }
     }

@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::cli::hostlist::ClientName;
 use crate::cli::plan::{Caller, ExitKind, LinkPlan, Target, Transport};
@@ -21,12 +21,13 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::policy::routing::{self, NameWanted};
 use crate::session::NO_ADDRESS;
-use crate::worker::context::log_limit::Class;
+use crate::worker::client::Client;
 use crate::worker::context::{Cx, Drain, Effect};
 use crate::worker::datagram::Datagrams;
 use crate::worker::datagram::flow::{Flow, FlowServer, Waiting};
 use crate::worker::exits::ExitState;
 use crate::worker::ingress::Ingress;
+use crate::worker::ingress::rejection::{Rejection, log_rejected, turn_away};
 use crate::worker::log_ids::LogIds;
 use crate::worker::message::{AcceptedConn, Incoming, NameWaiter};
 use crate::worker::purpose::Purpose;
@@ -47,7 +48,11 @@ impl Ingress {
         let AcceptedConn { client, at, .. } = came;
         let entrance_port = Some(at.port()).filter(|&port| port != 0);
         let caller = Caller { client: client.ip(), entrance_port };
-        let verdict = self.verdict_on(cx, &caller, came.purpose);
+        let verdict = match client {
+            // The file's mode has decided that, unless a list was given.
+            Client::Process { .. } if cx.plan.reliable.is_none() => Some(Ok(())),
+            _ => self.verdict_on(cx, &caller, came.purpose),
+        };
         if let (Some(Ok(())), Purpose::Relay | Purpose::Entrance) = (verdict, came.purpose)
             && let Err(reason) = self.count_service(cx, came.purpose)
         {
@@ -63,15 +68,7 @@ impl Ingress {
                 cx.effects.push_back(client);
             }
             (Some(Ok(())), Purpose::Entrance) => self.on_client(cx, streams, came),
-            (Some(Err(reason)), Purpose::Receptor) => {
-                net::reset_on_close(&came.socket);
-                if cx.may_log(Class::Stranger) {
-                    let port = at.port();
-                    let reason = format!("{reason}: add its address, or -P{port} for any peer");
-                    warn!(peer = %client, reason, "tunnel did not come up");
-                }
-            }
-            (Some(Err(reason)), _) => cx.reject(&came.socket, client, reason),
+            (Some(Err(rejection)), _) => turn_away(cx, &came, &caller, rejection),
             (None, _) => {
                 // Only a client with an address has a name.
                 if let Some(client) = caller.client {
@@ -79,6 +76,26 @@ impl Ingress {
                 }
             }
         }
+    }
+
+    /// Handles a connection whose PROXY header says whose it is. Where no `RELIABLE=` was given the
+    /// sender itself is judged first: it could name any address of our networks.
+    pub(super) fn on_header_sender<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+        datagrams: &mut Datagrams,
+        came: AcceptedConn,
+    ) {
+        let caller = Caller { client: came.client.ip(), entrance_port: None };
+        let is_process = matches!(came.client, Client::Process { .. });
+        if cx.plan.reliable.is_none()
+            && !is_process
+            && cx.plan.lets_in(&caller, ClientName::None) != Some(true)
+        {
+            return turn_away(cx, &came, &caller, Rejection::Reliable);
+        }
+        self.begin_header_read(cx, streams, datagrams, came);
     }
 
     /// Judges datagrams of a new client at an entrance. `None`: rejected, or undecided until the
@@ -95,7 +112,7 @@ impl Ingress {
                 Ok(limit_guard) => return Some(limit_guard),
                 Err(reason) => cx.log_refused(client, &reason),
             },
-            Some(Err(reason)) => cx.log_refused(client, reason),
+            Some(Err(rejection)) => log_rejected(cx, client, &caller, (rejection, purpose)),
             None => self.look_up_name(cx, client.ip()),
         }
         None
@@ -113,7 +130,7 @@ impl Ingress {
         let Incoming { tunnel, stream, client, transport, .. } = *incoming;
         let caller = incoming.caller();
         let client = client.unwrap_or(NO_ADDRESS);
-        let chosen = match self.is_reliable(cx, &caller) {
+        let chosen = match cx.plan.takes_stream_of(&caller, self.name_of(cx, &caller)) {
             None => Err(NameWanted),
             Some(false) => {
                 let reason = format!("RELIABLE= does not let in client {}", client.ip());
@@ -168,26 +185,18 @@ impl Ingress {
         cx: &Cx<D>,
         caller: &Caller,
         purpose: Purpose,
-    ) -> Option<Result<(), &'static str>> {
-        if !self.is_reliable(cx, caller)? {
-            return Some(Err("rejected by RELIABLE="));
+    ) -> Option<Result<(), Rejection>> {
+        if !cx.plan.lets_in(caller, self.name_of(cx, caller))? {
+            return Some(Err(Rejection::Reliable));
         }
         // Elsewhere `PERMIT=` applies to exits.
         if let (LinkPlan::Relay { transport, .. }, Purpose::Relay) = (&cx.plan.link, purpose) {
             let (word, name) = (transport.relay_word(), self.name_of(cx, caller));
             if !cx.plan.permits_client(word, caller, name)? {
-                return Some(Err("rejected by PERMIT="));
+                return Some(Err(Rejection::Permit));
             }
         }
         Some(Ok(()))
-    }
-
-    /// Verdict of `RELIABLE=`. `None`: depends on the caller's name.
-    fn is_reliable<D: Driver>(&self, cx: &Cx<D>, caller: &Caller) -> Option<bool> {
-        match &cx.plan.reliable {
-            Some(list) => list.verdict(caller, self.name_of(cx, caller)),
-            None => Some(true),
-        }
     }
 
     /// The client of a stream to a proxy, for [`crate::policy::destinations`].

@@ -298,7 +298,7 @@ impl Ingress {
         (came, proxy_header): (AcceptedConn, bool),
     ) {
         match proxy_header {
-            true => self.begin_header_read(cx, streams, datagrams, came),
+            true => self.on_header_sender(cx, streams, datagrams, came),
             false => self.on_connection(cx, streams, datagrams, came),
         }
     }

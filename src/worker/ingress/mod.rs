@@ -2,8 +2,8 @@
 //! a tunnel, pending PROXY headers and the cache of client names.
 //!
 //! [`listeners`] accept, and [`entrances`] decides when they may. [`greetings`] reads PROXY
-//! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name, and
-//! [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
+//! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name and
+//! [`rejection`] for those on their wrong side, and [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
 //! [`services`] counts served clients.
 
 mod access;
@@ -13,6 +13,7 @@ mod entrances;
 mod greetings;
 pub(in crate::worker) mod listeners;
 mod names;
+mod rejection;
 pub(in crate::worker) mod services;
 
 use std::collections::VecDeque;

@@ -27,6 +27,10 @@ use crate::worker::stream::handshake::Held;
 use crate::worker::stream::server::UpstreamState;
 use crate::worker::table::Key;
 
+/// Reason to refuse a client that may be guessing.
+const TOO_MANY_WRONG: &str = "too many wrong passwords from this client's address: not read for some \
+                              seconds";
+
 impl Proxies {
     /// Opens a stream whose exit is a proxy.
     pub(in crate::worker) fn open_proxy_session<D: Driver>(
@@ -101,7 +105,14 @@ impl Proxies {
     ) {
         while let Some(session) = self.sessions.get(&key) {
             let is_wanted = session.conversation.takes_client();
+            let is_braked = session.asks_user()
+                && session.conversation.awaits_client()
+                && !self.wrong_passwords.may_try(session.asker.caller.client, cx.now.0);
             match streams.take_held(cx, key, is_wanted) {
+                Some(Held::Data(_)) if is_braked => {
+                    let step = ProxyStep::Reset(TOO_MANY_WRONG.to_owned());
+                    return self.do_step(cx, streams, key, step);
+                }
                 Some(Held::Data(piece)) => {
                     self.tell(cx, streams, key, |conversation, steps| {
                         conversation.from_client(&piece, steps)
@@ -176,6 +187,12 @@ impl Proxies {
                 streams.finish_broken(cx, key, "reset by the proxy", &error);
             }
             ProxyStep::Note(what) => self.note(cx, streams, key, &what),
+            ProxyStep::WrongPassword(what) => {
+                if let Some(session) = self.sessions.get(&key) {
+                    self.wrong_passwords.add(session.asker.caller.client, cx.now.0);
+                }
+                self.note(cx, streams, key, &what);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use self::expected_conn::ExpectedConn;
 use self::session::ProxySession;
 use crate::limits::PORTS_ON_REQUEST_MAX;
+use crate::policy::wrong_passwords::WrongPasswords;
 use crate::worker::table::{Key, Table};
 
 /// State of the proxy plane.
@@ -26,13 +27,16 @@ pub(in crate::worker) struct Proxies {
     closing: Vec<Key>,
     /// Listeners of sessions.
     expected_conns: Table<ExpectedConn>,
+    /// Clients that may be guessing passwords.
+    wrong_passwords: WrongPasswords,
 }
 
 impl Proxies {
     pub(in crate::worker) fn new() -> Proxies {
         let expected_conns = Table::new(PORTS_ON_REQUEST_MAX);
         let (sessions, closing) = (HashMap::new(), Vec::new());
-        Proxies { sessions, closing, expected_conns }
+        let wrong_passwords = WrongPasswords::default();
+        Proxies { sessions, closing, expected_conns, wrong_passwords }
     }
 
     /// Number of listeners of sessions.

@@ -111,11 +111,15 @@ impl Proxies {
         request: u32,
         lead: Lead,
     ) -> Result<(), String> {
-        if let Some(ProxySession { is_judged: true, .. }) = self.proxy_session(streams, key)
+        if let Some(session) = self.proxy_session(streams, key)
             && let Lead::Server(server) = lead
-            && cx.destinations.is_own(server, net::is_ours)
         {
-            return Err(format!("{server} is a port of this relay"));
+            if cx.destinations.leads_to_a_peer(server, net::is_ours) {
+                return Err(format!("{server} is where a peer is accepted"));
+            }
+            if session.is_judged && cx.destinations.is_own(server, net::is_ours) {
+                return Err(format!("{server} is a port of this relay"));
+            }
         }
         let transport = match lead {
             Lead::Server(_) => crate::wire::Transport::Tcp,

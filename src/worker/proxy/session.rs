@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::cli::plan::{ExitKind, Proxy, Target};
 use crate::policy::destinations::Asker;
+use crate::proxy_proto::config::ConversationConfig;
 use crate::proxy_proto::{Conversation, Lead, Unreached};
 use crate::session::{Moment, StreamKey};
 use crate::worker::exits::ExitState;
@@ -67,6 +68,11 @@ impl ProxySession {
             checking: None,
             answers: VecDeque::new(),
         }
+    }
+
+    /// Whether the client has to say a password.
+    pub(super) fn asks_user(&self) -> bool {
+        self.exit.conversation.as_ref().is_some_and(ConversationConfig::asks_user)
     }
 
     /// The protocol whose `PERMIT=` applies to its destinations.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use crate::cli::plan::Caller;
+use crate::cli::secrets::without_secrets;
 use crate::io::command::{RunningCommand, StderrState, describe};
 use crate::io::driver::Driver;
 use crate::limits::{
@@ -225,7 +226,7 @@ impl Exec {
 
 /// The beginning of a command, for the log.
 fn title(command: &str) -> Box<str> {
-    command.chars().take(COMMAND_NAME_CHARS).collect()
+    without_secrets(command).chars().take(COMMAND_NAME_CHARS).collect()
 }
 
 fn log_end<D: Driver>(cx: &mut Cx<D>, command: &Exec, status: ExitStatus, failed: bool) {

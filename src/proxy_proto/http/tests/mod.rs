@@ -69,7 +69,12 @@ fn status(outcome: &Outcome) -> u16 {
     assert_eq!(said.matches("\r\nConnection: close\r\n").count(), 1, "{said}");
     assert!(said.ends_with("This is the HTTP proxy of sockmux-uring.\n"), "{said}");
     assert_eq!(outcome.others.last(), Some(&ProxyStep::EndClient));
-    assert!(outcome.others.iter().any(|step| matches!(step, ProxyStep::Note(_))));
+    assert!(
+        outcome
+            .others
+            .iter()
+            .any(|step| matches!(step, ProxyStep::Note(_) | ProxyStep::WrongPassword(_)))
+    );
     said["HTTP/1.1 ".len()..][..3].parse().expect("a status")
 }
 

@@ -118,6 +118,9 @@ impl<D: Driver> Cx<D> {
                 let LogIds { stream, pair, .. } = owner.ids();
                 let (port, count) = (target.port, addresses.len());
                 trace!(stream, pair, host, port, addresses = count, "dialling");
+                if *owner == Owner::Connector {
+                    self.destinations.dials(&addresses);
+                }
                 let access = &self.destinations;
                 let permitted = match permission {
                     Permission::Any => Ok(addresses),

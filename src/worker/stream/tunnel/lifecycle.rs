@@ -14,7 +14,7 @@ use crate::io::net;
 use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES};
 use crate::narrow;
 use crate::session::{Session, SessionConfig, TunnelError};
-use crate::wire::v03::{Offer, hello_text};
+use crate::wire::v03::{NO_HELLO_TEXT, Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
 use crate::worker::context::counts;
 use crate::worker::context::log_limit::Class;
@@ -24,6 +24,10 @@ use crate::worker::stream::tunnel::Tunnel;
 use crate::worker::stream::tunnel::lane::{Lane, Transform};
 use crate::worker::table::Key;
 use crate::worker::token::{Kind, StreamOwner};
+
+/// What it may mean that a receptor closes a connection without a word.
+const CLOSED_UNHEARD: &str = "before its hello: its RELIABLE= may not let in this host, which its \
+                              log says with the words to add; or no receptor listens there";
 
 impl Streams {
     /// Runs the timers of sessions and transforms that are due.
@@ -223,6 +227,9 @@ impl Streams {
                 warn!(tunnel, %peer, reason, streams, "tunnel down");
             }
         } else if let Some(connector) = &mut self.connector {
+            let unheard = !ended.heard && connector.dials() && net::peer_has_ended(peer.input());
+            let explained = unheard.then(|| format!("{reason}, {CLOSED_UNHEARD}"));
+            let reason = explained.as_deref().unwrap_or(reason);
             if connector.fails_as_before(reason) || !cx.may_log(Class::Tunnel) {
                 debug!(tunnel, %peer, reason, "tunnel did not come up");
             } else {
@@ -380,7 +387,8 @@ fn session_config(plan: &Plan) -> SessionConfig {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let micros = since_1970.map_or(0, narrow::micros);
     SessionConfig {
-        hello_text: hello_text(micros, &net::hostname()),
+        hello_text: NO_HELLO_TEXT.to_owned(),
+        answer_text: hello_text(micros, &net::hostname()),
         packet_bytes: plan.soxconf.packet_bytes,
         first_data: plan.soxconf.first_data,
         frame_bytes_max: FRAME_BYTES,

@@ -1,0 +1,66 @@
+//! Rejects who connects here and is on the wrong side of a host list: a reset for the one, and a
+//! line for the operator that has the parameter to let it in.
+
+use std::fmt::Display;
+
+use tracing::{debug, warn};
+
+use crate::cli::plan::Caller;
+use crate::io::driver::Driver;
+use crate::io::net;
+use crate::worker::context::Cx;
+use crate::worker::context::log_limit::Class;
+use crate::worker::message::AcceptedConn;
+use crate::worker::purpose::Purpose;
+
+/// The list that rejects somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rejection {
+    Reliable,
+    Permit,
+}
+
+/// Resets a connection that a list rejects.
+pub(super) fn turn_away<D: Driver>(
+    cx: &mut Cx<D>,
+    came: &AcceptedConn,
+    caller: &Caller,
+    rejection: Rejection,
+) {
+    net::reset_on_close(&came.socket);
+    // One that was reset before it was accepted has no address any more.
+    match caller.client.is_none() && net::peer_has_ended(&came.socket) {
+        true if came.purpose == Purpose::Receptor => cx.count_silent(),
+        true => debug!("client gone before it was accepted"),
+        false => log_rejected(cx, came.client, caller, (rejection, came.purpose)),
+    }
+}
+
+/// Logs somebody whom a list rejects, within the rate limit, with the parameter that would let it in.
+pub(super) fn log_rejected<D: Driver>(
+    cx: &mut Cx<D>,
+    who: impl Display,
+    caller: &Caller,
+    (rejection, purpose): (Rejection, Purpose),
+) {
+    let class = match purpose {
+        Purpose::Receptor => Class::Stranger,
+        Purpose::Entrance | Purpose::Relay => Class::Refusal,
+    };
+    if !cx.may_log(class) {
+        return;
+    }
+    let reason = match (rejection, &cx.plan.reliable) {
+        (Rejection::Permit, _) => "rejected by PERMIT=",
+        (Rejection::Reliable, Some(_)) => "rejected by RELIABLE=",
+        (Rejection::Reliable, None) => {
+            "rejected by RELIABLE=.localnet, which holds unless it is given: not of our networks"
+        }
+    };
+    let lets_in = caller.client.filter(|_| rejection == Rejection::Reliable);
+    let to_let_in = lets_in.map(|client| cx.plan.words_that_let_in(client));
+    match purpose {
+        Purpose::Receptor => warn!(peer = %who, reason, to_let_in, "tunnel did not come up"),
+        _ => warn!(client = %who, reason, to_let_in, "stream refused"),
+    }
+}
