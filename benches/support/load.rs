@@ -9,7 +9,7 @@ use std::time::Duration;
 use sockmux_uring::demo::client::{Bulk, Latencies, RoundTrips, bulk, round_trips};
 use sockmux_uring::demo::cpu::process_cpu_time;
 use sockmux_uring::demo::pattern::Pattern;
-use sockmux_uring::demo::server::Server;
+use sockmux_uring::demo::server::PatternServer;
 use sockmux_uring::demo::traffic::Direction;
 
 use super::requests::{MESSAGE_BYTES, requests, start_echo_server};
@@ -47,7 +47,7 @@ pub(crate) const LOADS: [Load; 7] = [
 pub(crate) struct Servers {
     pattern: Arc<Pattern>,
     /// Bulk and, on connections of their own, single questions.
-    bulk: Server,
+    bulk: PatternServer,
     /// Many questions at once.
     echo: SocketAddr,
 }
@@ -65,7 +65,7 @@ pub(crate) type Sample = Vec<f64>;
 impl Servers {
     pub(crate) fn start() -> Result<Servers, Box<dyn Error>> {
         let pattern = Arc::new(Pattern::new());
-        let bulk = Server::start(Arc::clone(&pattern))?;
+        let bulk = PatternServer::start(Arc::clone(&pattern))?;
         Ok(Servers { pattern, bulk, echo: start_echo_server()? })
     }
 
