@@ -182,6 +182,12 @@ const ADMINISTRATION: &[c_long] = &[
     libc::SYS_vhangup,
 ];
 
+/// The same of this architecture alone: the processor's ports.
+#[cfg(target_arch = "x86_64")]
+const ADMINISTRATION_OLD: &[c_long] = &[libc::SYS_ioperm, libc::SYS_iopl];
+#[cfg(not(target_arch = "x86_64"))]
+const ADMINISTRATION_OLD: &[c_long] = &[];
+
 /// Requests to any descriptor.
 const REQUESTS: &[libc::Ioctl] = &[
     libc::FIONBIO,
@@ -240,7 +246,7 @@ pub(super) fn narrow(needs: &Needs) -> Result<(), String> {
 /// # Errors
 /// As of [`narrow`].
 pub(super) fn wide() -> Result<(), String> {
-    let forbidden = with_any_arguments(ADMINISTRATION.iter().copied());
+    let forbidden = with_any_arguments(ADMINISTRATION.iter().chain(ADMINISTRATION_OLD).copied());
     let filter = program(forbidden, SeccompAction::Allow, SeccompAction::KillProcess);
     install(filter.map(|filter| [filter]))
 }
