@@ -417,7 +417,11 @@ fn proxies(text: &mut String, plan: &Plan) {
     if lines.is_empty() {
         lines.push("every proxy to *  for *".to_owned());
     }
-    lines.push("loopback, link-local and our own ports only where a list names them".to_owned());
+    lines.push(
+        "loopback, link-local, metadata of clouds and our own ports only where a list names them; \
+         never where peers are accepted"
+            .to_owned(),
+    );
     section(text, "permits", lines);
     section(text, "users", plan.authorizers.iter().map(users));
 }

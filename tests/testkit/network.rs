@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Socket, Type};
 
@@ -136,6 +137,8 @@ impl Beyond {
     pub const HOST: [&str; 2] = ["198.51.100.7", "2001:db8:77::7"];
     /// The router's address in a network of the calling thread's side.
     pub const ROUTER: &str = "10.77.1.254";
+    /// Link-local addresses of the calling thread's side, and of the router on the same link.
+    const ON_LINK: [&str; 2] = ["fe80::77:1", "fe80::77:fe"];
 
     /// Lays the two out from the calling thread, which is in a network of its own.
     pub fn lay_out() -> Beyond {
@@ -144,13 +147,13 @@ impl Beyond {
         let beyond = Beyond { here, router, host };
         let [router, host] = [&beyond.router, &beyond.host].map(|place| place.keeper.id());
         ip(&format!("link add here0 type veth peer name here1 netns {router}"));
-        address("here0", &[Beyond::HERE[0], Beyond::HERE[1]]);
+        address("here0", &[Beyond::HERE[0], Beyond::HERE[1], Beyond::ON_LINK[0]]);
         ip(&format!("route add default via {}", Beyond::ROUTER));
         ip("-6 route add default via 2001:db8:1::fe");
         beyond.at_router(|| {
             ip("link set lo up");
             ip(&format!("link add there0 type veth peer name there1 netns {host}"));
-            address("here1", &[Beyond::ROUTER, "2001:db8:1::fe"]);
+            address("here1", &[Beyond::ROUTER, "2001:db8:1::fe", Beyond::ON_LINK[1]]);
             address("there0", &["198.51.100.254", "2001:db8:77::fe"]);
             sysctl("net.ipv4.ip_forward", "1");
             sysctl("net.ipv6.conf.all.forwarding", "1");
@@ -172,6 +175,13 @@ impl Beyond {
     /// The same as the host behind it.
     pub fn at_host<T>(&self, what: impl FnOnce() -> T) -> T {
         self.inside(&self.host, what)
+    }
+
+    /// A port of the calling thread's side as the router reaches it without a global address.
+    pub fn on_link(&self, port: u16) -> SocketAddr {
+        let device = self.at_router(|| if_nametoindex("here1").expect("the router's device"));
+        let ip = Beyond::ON_LINK[0].parse().expect("an address");
+        SocketAddr::V6(SocketAddrV6::new(ip, port, 0, device))
     }
 
     fn inside<T>(&self, place: &Place, what: impl FnOnce() -> T) -> T {
