@@ -63,6 +63,12 @@ pub(crate) fn write(to: &OwnedFd, gather: &mut Gather) -> io::Result<usize> {
     Ok(written)
 }
 
+/// Writes as [`write`] does, what stands in one piece.
+pub(crate) fn write_bytes(to: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    simulated!(kernel => kernel.write(to.as_raw_fd(), std::iter::once(bytes)));
+    Ok(retry_on_intr(|| rustix::io::write(to, bytes))?)
+}
+
 /// Reads as [`receive`] does, from a descriptor that does not block.
 ///
 /// # Errors

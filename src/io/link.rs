@@ -103,8 +103,11 @@ pub(crate) struct Link {
     name: String,
     /// The peer has been heard: nobody else may write into this FIFO while we read it.
     is_claimed: bool,
-    /// The device, if it is a serial one, and whether what passes it is to be checked.
-    serial: Option<(SerialPort, bool)>,
+    /// Of a serial line: bytes that it carries in a second, and whether what passes it is to be
+    /// checked.
+    line: Option<(u32, bool)>,
+    /// What sets the device of a line as it was.
+    _port: Option<SerialPort>,
     /// What sets input and output as they were.
     guards: (Option<Unblocked>, Option<Unblocked>),
 }
@@ -132,19 +135,33 @@ impl Link {
 
     fn new(kind: Kind, input: Fd, output: Fd, name: String) -> Link {
         let guards = (None, None);
-        Link { kind, input, output: Some(output), name, is_claimed: false, serial: None, guards }
+        Link {
+            kind,
+            input,
+            output: Some(output),
+            name,
+            is_claimed: false,
+            line: None,
+            _port: None,
+            guards,
+        }
     }
 
     /// A serial device. `checked`: between two of ours, by the link layer of [`crate::serial_line`].
     pub(crate) fn serial(port: SerialPort, checked: bool, name: String) -> Link {
-        let link = Link::device(Rc::clone(port.fd()), name);
-        Link { serial: Some((port, checked)), ..link }
+        let link = Link::of_line(Rc::clone(port.fd()), (port.bytes_per_second(), checked), name);
+        Link { _port: Some(port), ..link }
+    }
+
+    /// A device behind which a line is, see [`Link::line`].
+    pub(crate) fn of_line(fd: Fd, line: (u32, bool), name: String) -> Link {
+        Link { line: Some(line), ..Link::device(fd, name) }
     }
 
     /// Bytes that the line carries in a second, and whether they are to be checked; `None` if it is
     /// no serial line.
     pub(crate) fn line(&self) -> Option<(u32, bool)> {
-        self.serial.as_ref().map(|(port, checked)| (port.bytes_per_second(), *checked))
+        self.line
     }
 
     /// What has come is acknowledged now and not with what is sent next: for a peer that holds back

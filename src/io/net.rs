@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 #[cfg(test)]
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::limits::{LISTEN_AGAIN_MILLIS, LISTEN_BACKLOG, LISTEN_PATIENCE_MILLIS};
+use crate::narrow;
 
 /// A listening TCP socket.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -356,7 +357,14 @@ pub(crate) fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
+/// Microseconds since 1970, for the hello.
+pub(crate) fn wall_clock_micros() -> u64 {
+    simulated!(kernel => kernel.now_micros());
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, narrow::micros)
+}
+
 /// The machine's name, for the hello.
 pub(crate) fn hostname() -> String {
+    simulated!(kernel => format!("host-{}", kernel.owner()));
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

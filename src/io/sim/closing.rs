@@ -27,8 +27,12 @@ impl Kernel {
         let (now, later) = (self.now_micros, self.now_micros + self.latency());
         let unread = !self.conns[conn].incoming(side).queue.is_empty();
         let this = &mut self.conns[conn];
+        let is_line = this.is_line;
         let socket = this.socket(side);
         socket.closed = true;
+        if is_line {
+            return;
+        }
         let resets = by_reset || socket.lingers || unread;
         let (lingers, is_reset) = (by_reset || socket.lingers, socket.reset);
         let resets = resets && !is_reset;

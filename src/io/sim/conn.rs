@@ -73,6 +73,8 @@ pub(crate) struct Conn {
     pub(super) frozen: bool,
     /// Both sides are gone.
     pub(super) over: bool,
+    /// A serial line: neither side learns of the other's end, and what passes is damaged.
+    pub(super) is_line: bool,
 }
 
 impl Socket {
@@ -92,6 +94,11 @@ impl Socket {
 }
 
 impl Conn {
+    pub(super) fn new(sockets: [Socket; 2]) -> Conn {
+        let ways = Default::default();
+        Conn { sockets, ways, frozen: false, over: false, is_line: false }
+    }
+
     /// What arrives at a side.
     pub(super) fn incoming(&mut self, side: Side) -> &mut Way {
         &mut self.ways[side.other() as usize]
@@ -175,7 +182,8 @@ impl Conn {
                 moved = true;
             }
             // Nobody is there to take it.
-            if lost && is_closed && self.sockets[side as usize].reset_at.is_none() {
+            if lost && is_closed && !self.is_line && self.sockets[side as usize].reset_at.is_none()
+            {
                 // It follows what was sent before it.
                 let at = self.ways[side.other() as usize].last_at.max(now + 1);
                 self.sockets[side as usize].reset_at = Some(at);

@@ -1,5 +1,5 @@
-//! A kernel in memory: sockets, listeners, pipes, a clock and a resolver that do what a script and
-//! a seed decide. Test builds only.
+//! A kernel in memory: sockets, listeners, pipes, serial lines, a clock and a resolver that do what a
+//! script and a seed decide. Test builds only.
 //!
 //! The seam has two halves. [`SimDriver`] is a third [`Driver`](super::driver::Driver), for what
 //! completes later. What the worker calls at once, such as a splice or a shutdown, goes through
@@ -16,6 +16,7 @@ mod conn;
 mod datagrams;
 mod descriptors;
 mod driver;
+mod lines;
 mod pipes;
 mod sockets;
 mod states;
@@ -58,6 +59,8 @@ pub(crate) struct Conditions {
     pub(crate) delay: u8,
     /// A socket cannot be spliced at all.
     pub(crate) no_splice: u8,
+    /// A serial line damages what is written to it at once.
+    pub(crate) noise: u8,
     /// Slots of a pipe.
     pub(crate) pipe_slots: u16,
     /// Bytes that a socket holds in each direction.
@@ -117,6 +120,8 @@ pub(crate) struct Kernel {
     owner: usize,
     /// Changes of any state. A turn without one was for nothing.
     changes: u64,
+    /// Writes that a line has damaged.
+    damages: u64,
     /// Everything that happens is printed.
     pub(crate) traces: bool,
     /// Names that are looked up by each worker, and when they are answered.
@@ -140,6 +145,7 @@ impl Kernel {
             silent: Vec::new(),
             owner: 0,
             changes: 0,
+            damages: 0,
             traces: false,
             lookups: Vec::new(),
         };
@@ -165,6 +171,10 @@ impl Kernel {
     /// The worker whose turn it is.
     pub(crate) fn set_owner(&mut self, owner: usize) {
         self.owner = owner;
+    }
+
+    pub(crate) fn owner(&self) -> usize {
+        self.owner
     }
 
     pub(crate) fn changes(&self) -> u64 {

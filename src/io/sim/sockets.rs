@@ -98,7 +98,7 @@ impl Kernel {
             Socket::new(address, refuses)
         };
         let sockets = [socket(own), socket(address)];
-        self.conns.push(Conn { sockets, ways: Default::default(), frozen: false, over: false });
+        self.conns.push(Conn::new(sockets));
         self.listeners[at].backlog.push_back(index);
         self.trace(|| format!("connection {index} to {address}"));
         Ok(index)
@@ -243,8 +243,12 @@ impl Kernel {
         self.changed();
         self.trace(|| format!("{} bytes into connection {conn}, {side:?}", bytes.len()));
         let at = self.now_micros + self.latency();
+        let bytes = if self.conns[conn].is_line { self.damaged(bytes) } else { bytes };
         let way = self.conns[conn].outgoing(side);
         way.last_at = way.last_at.max(at);
+        if bytes.is_empty() {
+            return;
+        }
         way.transit_bytes += bytes.len();
         way.transit.push_back((way.last_at, bytes));
     }
@@ -311,7 +315,10 @@ impl Kernel {
 
     /// Whether a descriptor is a socket.
     pub(crate) fn is_socket(&self, fd: RawFd) -> bool {
-        matches!(self.object(fd), Some(Object::Conn(..) | Object::Socket | Object::Listener(_)))
+        match self.object(fd) {
+            Some(Object::Conn(conn, _)) => !self.conns[conn].is_line,
+            object => matches!(object, Some(Object::Socket | Object::Listener(_))),
+        }
     }
 
     /// Writes, or sends, to a descriptor.

@@ -321,10 +321,26 @@ impl Datagrams {
         cx: &Cx<D>,
         drains: bool,
     ) -> Option<Moment> {
-        let timeout = match drains {
-            false => cx.plan.timeouts.udp?,
-            true => Duration::from_millis(DRAIN_FLOW_MILLIS),
-        };
+        let timeout = idle_timeout(cx, drains)?;
         self.flows.oldest().map(|(_, last_used)| last_used.after(timeout))
+    }
+
+    /// The idle deadline of each flow, for the simulator.
+    #[cfg(test)]
+    pub(in crate::worker) fn flow_deadlines<D>(
+        &self,
+        cx: &Cx<D>,
+        drains: bool,
+    ) -> impl Iterator<Item = Moment> {
+        let timeout = idle_timeout(cx, drains);
+        self.flows.iter().filter_map(move |(_, flow)| Some(flow.last_used.after(timeout?)))
+    }
+}
+
+/// How long a flow may be idle.
+fn idle_timeout<D>(cx: &Cx<D>, drains: bool) -> Option<Duration> {
+    match drains {
+        false => cx.plan.timeouts.udp,
+        true => Some(Duration::from_millis(DRAIN_FLOW_MILLIS)),
     }
 }

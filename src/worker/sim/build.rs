@@ -54,6 +54,13 @@ pub(super) fn pipes(link: fn(Fd, Fd, String) -> Link) -> [Option<Link>; 2] {
     [of(back.0, there.1), of(there.0, back.1)]
 }
 
+/// Two links of one serial line, which is checked.
+pub(super) fn line(bytes_per_second: u32) -> [Option<Link>; 2] {
+    let devices = kernel(|kernel| kernel.line(address(LINK))).expect("two devices");
+    let line = (bytes_per_second, true);
+    devices.map(|device| Some(Link::of_line(Rc::new(device), line, String::from("line"))))
+}
+
 fn words(script: &Script, end: usize) -> Vec<String> {
     let exit = match script.exit {
         ExitKind::Named => String::from("DEST=at-10-0-0-9:80"),
@@ -62,7 +69,7 @@ fn words(script: &Script, end: usize) -> Vec<String> {
     };
     let way = if end == script.entrance_at { format!("PORT={ENTRANCE}") } else { exit };
     let link = match (script.link, end) {
-        (LinkKind::Pipes | LinkKind::Fifos, _) => String::from("-Fsockmux"),
+        (LinkKind::Pipes | LinkKind::Fifos | LinkKind::Line(_), _) => String::from("-Fsockmux"),
         (LinkKind::Tcp, 0) => format!("-P{LINK}"),
         (LinkKind::Tcp, _) => format!("SERVER=sockmux://{LINK}"),
     };

@@ -10,6 +10,7 @@ const FRIENDLY: Conditions = Conditions {
     no_buffer: 0,
     delay: 0,
     no_splice: 0,
+    noise: 0,
     pipe_slots: 16,
     socket_bytes: 80_000,
     latency_micros: 1_700,

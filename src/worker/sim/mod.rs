@@ -18,6 +18,7 @@ mod found;
 mod script;
 mod shorten;
 mod sums;
+mod timers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

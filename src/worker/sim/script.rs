@@ -31,6 +31,8 @@ pub(super) enum LinkKind {
     Pipes,
     /// Two FIFOs.
     Fifos,
+    /// A serial line that carries so many bytes in a second.
+    Line(u32),
 }
 
 /// Where the exit leads.
@@ -126,6 +128,7 @@ impl Script {
         let link = match rng.u8(..8) {
             0 => LinkKind::Pipes,
             1 => LinkKind::Fifos,
+            2 => return Script::over_line(seed, rng),
             _ => LinkKind::Tcp,
         };
         let exit = match rng.u8(..16) {
@@ -156,6 +159,36 @@ impl Script {
             // 0.3 does not say whether a stream is of datagrams: one exit serves both.
             datagrams: (exit == ExitKind::Server && !is_v03 && rng.u8(..3) == 0)
                 .then(|| datagrams(rng)),
+            faults,
+        }
+        .sorted()
+    }
+
+    /// Messages over a bad line, which is slow.
+    fn over_line(seed: u64, rng: &mut Rng) -> Script {
+        let rate = [11_520, 92_160, 1_000_000][rng.usize(..3)];
+        let noise = if rng.u8(..4) == 0 { 0 } else { rng.u8(1..30) };
+        let conditions = Conditions { noise, ..conditions(rng) };
+        let conversations = (0..rng.u8(1..8)).map(|_| {
+            // An early answer waits for the line longer than a reset does for it.
+            let conversation = conversation(rng, true, conditions.socket_bytes);
+            match conversation.how {
+                How::EarlyAnswer(_) => Conversation { how: How::Exchange, ..conversation },
+                _ => conversation,
+            }
+        });
+        let conversations = conversations.collect();
+        let faults = if rng.bool() { Vec::new() } else { vec![(300_000, fault(rng))] };
+        Script {
+            seed,
+            link: LinkKind::Line(rate),
+            entrance_at: rng.usize(..2),
+            is_v03: rng.u8(..4) == 0,
+            bulk: "auto",
+            exit: ExitKind::Server,
+            conditions,
+            conversations,
+            datagrams: None,
             faults,
         }
         .sorted()
@@ -231,6 +264,7 @@ fn conditions(rng: &mut Rng) -> Conditions {
         no_buffer,
         delay,
         no_splice,
+        noise: 0,
         pipe_slots: rng.u16(2..=16),
         socket_bytes: if rng.bool() { rng.u32(2_000..100_000) } else { rng.u32(50_000..300_000) },
         latency_micros: rng.u32(1..2_000),

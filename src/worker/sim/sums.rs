@@ -1,5 +1,7 @@
 //! What runs have met, counted.
 
+use super::timers::TIMERS;
+
 /// What runs have met, all together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sums {
@@ -17,6 +19,10 @@ pub(super) struct Sums {
     pub(super) answered: u64,
     pub(super) replaced: u64,
     pub(super) drained: u64,
+    /// Writes that a serial line has damaged.
+    pub(super) damages: u64,
+    /// Deadlines that have come, by [`super::timers::Timer`].
+    pub(super) timers: [u64; TIMERS],
 }
 
 impl Sums {
@@ -35,6 +41,12 @@ impl Sums {
         self.answered += other.answered;
         self.replaced += other.replaced;
         self.drained += other.drained;
+        self.damages += other.damages;
+        self.add_timers(other.timers);
+    }
+
+    pub(super) fn add_timers(&mut self, counts: [u64; TIMERS]) {
+        self.timers.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 
     /// Whether everything that is to be checked was met.
@@ -48,7 +60,9 @@ impl Sums {
                 self.replaced,
                 self.answered,
                 self.drained,
+                self.damages,
             ])
+            .chain(self.timers)
             .all(|n| n > 0)
     }
 }

@@ -3,11 +3,12 @@
 use fastrand::Rng;
 
 use super::actors::{Actor, End};
-use super::build::{ENTRANCE, LINK, SERVER, address, kernel, pipes, start};
+use super::build::{ENTRANCE, LINK, SERVER, address, kernel, line, pipes, start};
 use super::checks::{Had, check_one};
 use super::datagrams::DatagramActors;
 use super::script::{ExitKind, Fault, LinkKind, Script};
 use super::sums::Sums;
+use super::timers::Timers;
 use crate::io::driver::{BufferClass, Completion, Driver};
 use crate::io::link::Link;
 use crate::io::sim::{Kernel, Side, SimDriver};
@@ -45,17 +46,22 @@ struct WorkerEnd {
     idle: (usize, u64),
     /// Connections that it keeps: its links.
     keeps: usize,
+    timers: Timers,
 }
 
 impl WorkerEnd {
     /// `owner` is its number for the kernel; an end that is replaced has several, one after another.
     fn new(script: &Script, end: usize, owner: usize, link: Option<Link>) -> WorkerEnd {
+        let worker = start(script, end, owner, link);
+        let mut timers = Timers::default();
+        timers.ask(&worker, kernel(|kernel| kernel.now_micros()));
         WorkerEnd {
-            worker: Some(start(script, end, owner, link)),
+            worker: Some(worker),
             stopped: None,
             paused_until: 0,
             idle: (0, 0),
-            keeps: usize::from(script.link == LinkKind::Tcp),
+            keeps: usize::from(matches!(script.link, LinkKind::Tcp | LinkKind::Line(_))),
+            timers,
         }
     }
 }
@@ -92,6 +98,7 @@ pub(super) fn run(script: &Script, traces: bool) -> Result<Sums, String> {
         .and_then(|()| world.settle())
         .and_then(|()| world.stop())
         .map_err(|found| format!("{found} (after {} us)", kernel(|kernel| kernel.now_micros())))?;
+    world.sums.damages = kernel(|kernel| kernel.damages());
     Ok(world.sums)
 }
 
@@ -111,6 +118,7 @@ impl<'s> World<'s> {
             LinkKind::Tcp => [None, None],
             LinkKind::Pipes => pipes(Link::pipes),
             LinkKind::Fifos => pipes(Link::fifos),
+            LinkKind::Line(bytes_per_second) => line(bytes_per_second),
         };
         let ends = [0, 1].map(|end| WorkerEnd::new(script, end, end, links[end].take())).into();
         World {
@@ -204,6 +212,9 @@ impl<'s> World<'s> {
             match end.stopped {
                 Some(Stopped::Drained | Stopped::LinkEnded { .. }) => self.sums.drained += 1,
                 Some(Stopped::DeadlinePassed(_)) if self.script.may_break() => {}
+                // The other end left with what would have acknowledged the last bytes.
+                Some(Stopped::DeadlinePassed(0))
+                    if matches!(self.script.link, LinkKind::Line(_)) => {}
                 other => return Err(format!("it stopped by {other:?}")),
             }
         }
@@ -221,6 +232,7 @@ impl<'s> World<'s> {
         {
             worker.cx.tick();
             worker.stop();
+            end.timers.ask(worker, worker.cx.now.0);
             // As the wake channel would: the loop turns once.
             end.paused_until = end.paused_until.min(worker.cx.now.0);
         }
@@ -292,6 +304,9 @@ impl<'s> World<'s> {
     }
 
     fn step(&mut self, now: u64) -> Result<(), String> {
+        for end in &self.ends {
+            end.timers.check_woken(now, end.paused_until)?;
+        }
         if self.thaws_at.is_some_and(|at| at <= now) {
             self.thaws_at = None;
             self.freeze(false);
@@ -395,10 +410,11 @@ impl<'s> World<'s> {
     fn turn(&mut self, number: usize) -> Result<(), String> {
         let end = &mut self.ends[number];
         let Some(worker) = &mut end.worker else { return Ok(()) };
-        let before = kernel(|kernel| {
+        let (before, began) = kernel(|kernel| {
             kernel.set_owner(number);
-            kernel.changes()
+            (kernel.changes(), kernel.now_micros())
         });
+        self.sums.add_timers(end.timers.due(began));
         let stopped = worker.turn(&mut self.completions).map_err(|error| error.to_string())?;
         self.sums.turns += 1;
         let (now, after) = kernel(|kernel| {
@@ -412,9 +428,12 @@ impl<'s> World<'s> {
             self.sums.no_buffers += worker.cx.driver.counters().no_buffers;
             end.stopped = Some(stopped);
             end.worker = None;
+            end.timers.clear();
             kernel(Kernel::reap_closed);
             return Ok(());
         }
+        end.timers.ask(worker, now);
+        end.timers.check_served(began).map_err(|found| format!("end {number}: {found}"))?;
         if after != before {
             end.idle = (0, now);
         } else {

@@ -26,6 +26,12 @@ impl Streams {
         self.conns.next_sweep
     }
 
+    /// Deadlines of connections, for the simulator.
+    #[cfg(test)]
+    pub(in crate::worker) fn conn_deadlines(&self) -> impl Iterator<Item = Moment> {
+        self.conns.iter().filter_map(|(_, conn)| conn.deadline)
+    }
+
     /// Scans all connections for deadlines that have expired.
     pub(in crate::worker) fn scan_deadlines<D: Driver>(&mut self, cx: &mut Cx<D>) -> Swept {
         let now = cx.now;

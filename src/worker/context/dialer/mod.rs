@@ -67,6 +67,12 @@ impl Dialer {
         due.into_iter().chain(self.descriptors.next_timeout()).min()
     }
 
+    /// The time by which each dial is over, for the simulator.
+    #[cfg(test)]
+    pub(in crate::worker) fn deadlines(&self) -> impl Iterator<Item = Moment> {
+        self.dials.iter().filter_map(|(_, dial)| dial.request.overall)
+    }
+
     fn set_due(&mut self, key: Key, at: Option<Moment>) {
         let Some(dial) = self.dials.get_mut(key) else { return };
         let before = std::mem::replace(&mut dial.due, at);

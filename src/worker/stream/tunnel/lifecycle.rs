@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use tracing::{debug, info, warn};
 
@@ -12,7 +11,6 @@ use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
 use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES};
-use crate::narrow;
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{NO_HELLO_TEXT, Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
@@ -386,11 +384,9 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
 
 /// The configuration of a new session.
 fn session_config(plan: &Plan) -> SessionConfig {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let micros = since_1970.map_or(0, narrow::micros);
     SessionConfig {
         hello_text: NO_HELLO_TEXT.to_owned(),
-        answer_text: hello_text(micros, &net::hostname()),
+        answer_text: hello_text(net::wall_clock_micros(), &net::hostname()),
         packet_bytes: plan.soxconf.packet_bytes,
         first_data: plan.soxconf.first_data,
         frame_bytes_max: FRAME_BYTES,

@@ -115,6 +115,17 @@ impl Tunnels {
         self.table.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min()
     }
 
+    /// What each session has named. For the simulator, as are those below.
+    #[cfg(test)]
+    pub(in crate::worker) fn session_deadlines(&self) -> impl Iterator<Item = Moment> {
+        self.table.iter().filter_map(|(_, tunnel)| tunnel.session.next_timeout())
+    }
+
+    #[cfg(test)]
+    pub(in crate::worker) fn lane_deadlines(&self) -> impl Iterator<Item = Moment> {
+        self.table.iter().filter_map(|(_, tunnel)| tunnel.lane.transform.next_timeout())
+    }
+
     /// Shuts down the sending side of every link, which makes the peers close.
     pub(in crate::worker) fn end_output(&mut self) {
         for (_, tunnel) in self.table.iter_mut() {

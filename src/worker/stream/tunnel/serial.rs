@@ -8,6 +8,7 @@ use std::io;
 
 use tracing::info;
 
+use crate::io::direct;
 use crate::io::driver::{Driver, Fd};
 use crate::limits::{AHEAD_BYTES_MAX, CONTROL_BACKLOG};
 use crate::serial_line::{LineConfig, LineError, LineMode, LineProtocol};
@@ -15,6 +16,7 @@ use crate::session::Moment;
 use crate::worker::context::counts::log_line_counts;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain};
+use crate::worker::stream::tunnel::is_again;
 use crate::worker::stream::tunnel::lane::Lack;
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
@@ -79,11 +81,10 @@ impl SerialLine {
     /// Writes output to the device. `true`: the device accepted all of it.
     fn flush(&mut self, device: &Fd) -> io::Result<bool> {
         while self.taken_bytes < self.output.len() {
-            match rustix::io::write(device, &self.output[self.taken_bytes..]) {
+            match direct::write_bytes(device, &self.output[self.taken_bytes..]) {
                 Ok(bytes) => self.taken_bytes += bytes,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(false),
-                Err(error) => return Err(error.into()),
+                Err(error) if is_again(&error) => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
         self.output.clear();
