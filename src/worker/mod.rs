@@ -23,6 +23,7 @@ mod client;
 mod connector;
 mod context;
 mod datagram;
+mod deadlines;
 mod dispatch;
 mod exits;
 mod forward;

@@ -26,6 +26,7 @@ impl<D: Driver> Worker<D> {
         self.streams.free_stalled_buffers(&mut self.cx);
         self.retry_buffer_waiters();
         self.apply_effects();
+        self.streams.tunnels_mut().take_deadlines();
         self.ended()
     }
 

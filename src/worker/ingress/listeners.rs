@@ -392,7 +392,10 @@ impl Ingress {
     /// When a listener accepts again, or clients that wait are reset.
     pub(in crate::worker) fn next_listener_timeout(&self, now: Moment) -> Option<Moment> {
         let held = self.hold_deadline.filter(|&deadline| self.clients_held && deadline > now);
-        let paused = self.listeners.iter().filter(|_| self.listeners_paused);
-        paused.filter_map(|(_, listener)| listener.paused_until).chain(held).min()
+        if !self.listeners_paused {
+            return held;
+        }
+        let paused = self.listeners.iter().filter_map(|(_, listener)| listener.paused_until);
+        paused.chain(held).min()
     }
 }

@@ -5,7 +5,6 @@
 mod descriptors;
 pub(in crate::worker) mod dial;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +23,7 @@ use crate::worker::context::dialer::dial::{
 };
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Effect, Lookup};
+use crate::worker::deadlines::Deadlines;
 use crate::worker::log_ids::LogIds;
 use crate::worker::table::{Key, Table};
 use crate::worker::token::Kind;
@@ -37,7 +37,7 @@ pub(in crate::worker) struct Dialer {
     dials: Table<Dial>,
     attempts: Table<Attempt>,
     /// Deadlines of dials.
-    due: BTreeSet<(Moment, Key)>,
+    due: Deadlines,
     silent: SilentAddresses,
     descriptors: Descriptors,
 }
@@ -55,7 +55,7 @@ impl Dialer {
         Dialer {
             dials: Table::new(DIALS_MAX),
             attempts: Table::new(DIALS_MAX * ATTEMPTS_AT_ONCE),
-            due: BTreeSet::new(),
+            due: Deadlines::default(),
             silent: SilentAddresses::default(),
             descriptors: Descriptors::new(serves),
         }
@@ -63,8 +63,7 @@ impl Dialer {
 
     /// The next deadline of all dials.
     pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
-        let due = self.due.first().map(|&(at, _)| at);
-        due.into_iter().chain(self.descriptors.next_timeout()).min()
+        self.due.first().into_iter().chain(self.descriptors.next_timeout()).min()
     }
 
     /// The time by which each dial is over, for the simulator.
@@ -74,16 +73,8 @@ impl Dialer {
     }
 
     fn set_due(&mut self, key: Key, at: Option<Moment>) {
-        let Some(dial) = self.dials.get_mut(key) else { return };
-        let before = std::mem::replace(&mut dial.due, at);
-        if before == at {
-            return;
-        }
-        if let Some(before) = before {
-            self.due.remove(&(before, key));
-        }
-        if let Some(at) = at {
-            self.due.insert((at, key));
+        if let Some(dial) = self.dials.get_mut(key) {
+            self.due.replace(key, &mut dial.due, at);
         }
     }
 }
@@ -296,9 +287,8 @@ impl<D: Driver> Cx<D> {
 
     /// Runs the deadlines of dials.
     pub(in crate::worker) fn dials_on_time(&mut self) {
-        while let Some(&(at, key)) = self.dialer.due.first()
-            && at <= self.now
-        {
+        loop {
+            let Some(key) = self.dialer.due.due(self.now).next() else { break };
             self.dialer.set_due(key, None);
             self.advance_dial(key);
         }

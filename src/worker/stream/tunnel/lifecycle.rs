@@ -30,14 +30,10 @@ const CLOSED_UNHEARD: &str = "before its hello: its RELIABLE= may not let in thi
 impl Streams {
     /// Runs the timers of sessions and transforms that are due.
     pub(in crate::worker) fn tunnels_on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        self.tunnels.take_deadlines();
         let mut due = std::mem::take(&mut cx.scratch);
         let now = cx.now;
-        due.extend(
-            self.tunnels
-                .iter()
-                .filter(|(_, tunnel)| tunnel.next_timeout().is_some_and(|at| at <= now))
-                .map(|(key, _)| key),
-        );
+        due.extend(self.tunnels.deadlines.due(now));
         for key in due.drain(..) {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
             if let Err(error) = tunnel.lane.transform.on_time(now) {
@@ -70,7 +66,7 @@ impl Streams {
         }
         set_up(cx, &link);
         let tunnel = new_tunnel(cx, link, session_config(&cx.plan));
-        let key = self.tunnels.table.insert(tunnel)?;
+        let key = self.tunnels.insert(tunnel)?;
         self.start_tunnel(cx, key);
         Some(key)
     }
@@ -89,7 +85,7 @@ impl Streams {
         }
         let config = SessionConfig { answers_hello: true, ..session_config(&cx.plan) };
         let tunnel = new_tunnel(cx, link, config);
-        let key = self.tunnels.table.insert(tunnel).expect("strangers have room of their own");
+        let key = self.tunnels.insert(tunnel).expect("strangers have room of their own");
         self.tunnels.strangers.insert(key, address);
         self.start_tunnel(cx, key);
     }
@@ -137,7 +133,7 @@ impl Streams {
         key: Key,
         reason: &str,
     ) {
-        let Some(mut tunnel) = self.tunnels.table.remove(key) else { return };
+        let Some(mut tunnel) = self.tunnels.remove(key) else { return };
         self.tunnels.strangers.remove(key);
         let was_up = tunnel.session.is_up();
         self.log_end(cx, (key, &tunnel), reason);
@@ -375,6 +371,8 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
         session: Session::new(config, cx.now),
         packed: None,
         dirty: false,
+        touched: true,
+        due: None,
         began: cx.now,
         heard: false,
         deferred: None,

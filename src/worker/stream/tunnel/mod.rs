@@ -28,6 +28,7 @@ use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, STRANGERS_MAX, TUNNELS_MAX};
 use crate::session::{Moment, Session, Sink};
 use crate::wire::Protocol;
 use crate::worker::context::Cx;
+use crate::worker::deadlines::Deadlines;
 use crate::worker::message::Run;
 use crate::worker::table::{Key, Table};
 
@@ -43,6 +44,9 @@ pub(in crate::worker) struct Tunnels {
     dirty: Vec<Key>,
     /// Tunnels that have more to send than one turn may take.
     unfinished: Vec<Key>,
+    deadlines: Deadlines,
+    /// Tunnels that were changed, so that `deadlines` may have others of them.
+    touched: Vec<Key>,
 }
 
 impl Tunnels {
@@ -53,6 +57,8 @@ impl Tunnels {
             up: Vec::new(),
             dirty: Vec::new(),
             unfinished: Vec::new(),
+            deadlines: Deadlines::default(),
+            touched: Vec::new(),
         }
     }
 
@@ -68,7 +74,24 @@ impl Tunnels {
 
     #[inline]
     pub(in crate::worker) fn get_mut(&mut self, key: Key) -> Option<&mut Tunnel> {
-        self.table.get_mut(key)
+        let tunnel = self.table.get_mut(key)?;
+        if !std::mem::replace(&mut tunnel.touched, true) {
+            self.touched.push(key);
+        }
+        Some(tunnel)
+    }
+
+    /// Adds a tunnel. `None`: there are too many.
+    fn insert(&mut self, tunnel: Tunnel) -> Option<Key> {
+        let key = self.table.insert(tunnel)?;
+        self.touched.push(key);
+        Some(key)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Tunnel> {
+        let mut tunnel = self.table.remove(key)?;
+        self.deadlines.replace(key, &mut tunnel.due, None);
+        Some(tunnel)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Tunnel)> {
@@ -112,7 +135,20 @@ impl Tunnels {
 
     /// The earliest deadline of all tunnels.
     pub(in crate::worker) fn next_timeout(&self) -> Option<Moment> {
-        self.table.iter().filter_map(|(_, tunnel)| tunnel.next_timeout()).min()
+        let touched = self.touched.iter().filter_map(|&key| self.table.get(key)?.next_timeout());
+        touched.chain(self.deadlines.first()).min()
+    }
+
+    /// Takes the deadlines of tunnels that were changed: of those alone, since a receptor may have a
+    /// thousand that are idle.
+    pub(in crate::worker) fn take_deadlines(&mut self) {
+        let Tunnels { table, deadlines, touched, .. } = self;
+        for key in touched.drain(..) {
+            let Some(tunnel) = table.get_mut(key) else { continue };
+            tunnel.touched = false;
+            let at = tunnel.next_timeout();
+            deadlines.replace(key, &mut tunnel.due, at);
+        }
     }
 
     /// What each session has named. For the simulator, as are those below.
@@ -239,6 +275,10 @@ pub(in crate::worker) struct Tunnel {
     packed: Option<ChunkMut>,
     /// Queued in [`Tunnels::dirty`].
     dirty: bool,
+    /// Queued in [`Tunnels::touched`].
+    touched: bool,
+    /// Its deadline in [`Tunnels::deadlines`].
+    due: Option<Moment>,
     began: Moment,
     /// Something was received from the peer.
     heard: bool,
