@@ -36,8 +36,8 @@ fn config(own: &[&Packet], offers: bool) -> SessionConfig {
     }
 }
 
-/// A side of the recording is played by us up to the end of its connection. The link of
-/// `blackhole` goes silent at its event: nothing is to be fed from there on.
+/// Plays one side of the recording up to the end of its connection. The link of `blackhole` goes
+/// silent at its event: nothing is fed after it.
 fn play(trace: &Trace, conn: u64, role: Role, offers: bool, piece: usize) -> Player {
     let own = packets(trace, conn, role);
     let entries: Vec<&Entry> = trace.entries.iter().filter(|entry| entry.conn == conn).collect();
@@ -45,7 +45,7 @@ fn play(trace: &Trace, conn: u64, role: Role, offers: bool, piece: usize) -> Pla
     if is_of_datagrams(trace) {
         player.set_datagrams();
     }
-    // A CLOSE that is held back moves our clock on; the rest of the recording follows it.
+    // A CLOSE that is held back advances our clock; the rest of the recording follows.
     let mut shift = 0;
     for entry in entries {
         let at = Moment(entry.micros + shift);
@@ -60,7 +60,7 @@ fn play(trace: &Trace, conn: u64, role: Role, offers: bool, piece: usize) -> Pla
                 }
                 let first = player.locals.first().map_or(0, |local| local.said_later);
                 if packet.kind == kind::CONNECTED && first > 0 {
-                    // The recording's first data went in SEND, which is acknowledged.
+                    // In the recording, first data was sent in SEND, which is acknowledged.
                     assert!(is_hurried(trace, conn) && role == Role::Connector);
                     let payload = format!("{first}\0").into_bytes();
                     let ack = Packet { kind: kind::SENT, payload, ..packet.clone() };
@@ -76,8 +76,8 @@ fn play(trace: &Trace, conn: u64, role: Role, offers: bool, piece: usize) -> Pla
     player
 }
 
-/// The packets of one stream, first those of the tunnel itself; ECHO goes by each side's own
-/// clock and is compared apart.
+/// Packets by stream, those of the tunnel itself first. ECHO follows each side's own clock and is
+/// compared separately.
 fn by_stream<'a>(packets: impl Iterator<Item = &'a Packet>) -> Vec<(Option<u16>, Vec<Packet>)> {
     let mut streams: Vec<(Option<u16>, Vec<Packet>)> = vec![(None, Vec::new())];
     for packet in packets.filter(|packet| packet.kind != kind::ECHO) {
@@ -85,7 +85,7 @@ fn by_stream<'a>(packets: impl Iterator<Item = &'a Packet>) -> Vec<(Option<u16>,
         let id = packet.is_of_stream().then_some(id);
         let mut packet = packet.clone();
         if packet.kind == kind::HELLO {
-            // The ids of a hello mean nothing, and behind its text is our offer.
+            // The ids of a hello have no meaning, and our offer follows its text.
             (packet.said, packet.raid) = (0, 0);
             packet.payload = packet.text().as_bytes().to_vec();
         }
@@ -102,8 +102,8 @@ fn is_of_datagrams(trace: &Trace) -> bool {
 }
 
 /// In `udp_more` a client has sent an empty datagram, which the original takes for the end of its
-/// mapping. Ours drops an empty one, which 0.3 cannot carry, and ends a stream of datagrams only when
-/// it is idle (or evicted, or unreachable). It gives the reason; to an original any text is an end.
+/// mapping. Ours drops an empty datagram, which 0.3 cannot carry, and ends a stream of datagrams only
+/// when it is idle, evicted or unreachable. Its CLOSE has the reason; to an original any text is an end.
 fn with_reason(stream: &[Packet]) -> Vec<Packet> {
     let mut stream = stream.to_vec();
     for close in stream.iter_mut().filter(|packet| packet.kind == kind::CLOSE) {
@@ -117,9 +117,9 @@ fn is_hurried(trace: &Trace, conn: u64) -> bool {
     matches!((&trace.name[..], conn), ("killtunnel", 1) | ("receptor_restart", 4))
 }
 
-/// `killtunnel` and `receptor_restart` show an original that has clients waiting at the end of
-/// its hello and puts first data into CONNECT before it knows that it may, because the last connection
-/// allowed it. We negotiate that with each connection: the bytes follow in SEND.
+/// In `killtunnel` and `receptor_restart` the original has clients waiting at the end of its hello,
+/// and sends first data in CONNECT before that is negotiated, because the last connection permitted
+/// it. Ours negotiates it for each connection: the bytes follow in SEND.
 fn without_first_data(stream: &[Packet]) -> Vec<Packet> {
     let mut out = Vec::new();
     for packet in stream {
@@ -133,13 +133,13 @@ fn without_first_data(stream: &[Packet]) -> Vec<Packet> {
             out.push(Packet { kind: kind::SEND, said, raid: NO_ID, payload: first });
         }
     }
-    // The id that SEND goes to is known only later: only type and bytes are compared here.
+    // The id of SEND is known only later: type and bytes are compared here.
     out.iter_mut().for_each(|packet| packet.raid = NO_ID);
     out
 }
 
-/// The packets of the recorded side while its connection was up, without acknowledgements behind the
-/// peer's CLOSE: an original that closes expects none, and our stream has ended then.
+/// The packets of the recorded side while its connection was up, without acknowledgements after the
+/// peer's CLOSE: an original that closes expects none, and our stream has ended by then.
 fn own_packets(trace: &Trace, conn: u64, role: Role) -> Vec<&Packet> {
     let heard = |entry: &&Entry| !matches!(&entry.what, What::Event(e) if e.contains("blackholes"));
     let mut closed = Vec::new();
@@ -198,8 +198,8 @@ fn every_plain_recording_is_answered_as_the_original_answers_it() {
     }
 }
 
-/// Every byte of the peer was received, no frame was for an unknown stream, and the streams that the
-/// recording leaves open are those that we have.
+/// Checks that each byte of the peer was received, that no frame was for an unknown stream, and that
+/// our open streams are those of the recording.
 fn check_ends(trace: &Trace, conn: u64, role: Role, player: &Player) {
     let place = format!("{} connection {conn}, played as {role:?}", trace.name);
     let counters = *player.session.counters();
@@ -223,9 +223,9 @@ fn check_ends(trace: &Trace, conn: u64, role: Role, player: &Player) {
     assert_eq!(player.session.stream_count(), left, "{place}: streams left");
 }
 
-/// An original drops what has been idle for 180 s, at the next datagram of anybody, and says nothing
-/// of it: the same client then opens another stream. Ours says CLOSE when the time has come, and has
-/// forgotten the stream when that is answered.
+/// An original drops a stream that was idle for 180 s at the next datagram of any client, without a
+/// packet: the same client then opens another stream. Ours sends CLOSE when the time is over, and
+/// forgets the stream when that is answered.
 #[test]
 fn an_idle_stream_of_datagrams_is_left_by_the_original_and_closed_by_us() {
     let traces = load_all(false);
@@ -278,7 +278,7 @@ fn a_silent_tunnel_is_asked_for_life_and_given_up() {
         assert_eq!(pings, 2, "asked after 30 s and after 60 s");
         assert_eq!(player.session.stream_count(), 1);
     }
-    // The connections that follow are answered by nobody.
+    // The connections that follow are not answered.
     for conn in [1, 2] {
         let own = packets(trace, conn, Role::Connector);
         let mut player = Player::new(config(&own, true), Moment(0), 0);
@@ -307,7 +307,7 @@ fn a_quiet_tunnel_is_kept_alive() {
     }
 }
 
-/// The offer of the original's cipher is passed over and never answered, and a stream works.
+/// The original's offer of a cipher is ignored, and a stream works.
 #[test]
 fn the_offer_of_a_cipher_is_passed_over() {
     let traces = load_all(true);
@@ -348,12 +348,12 @@ fn pass_over_the_cipher(trace: &Trace, conn: u64, role: Role) {
         assert!(packet.kind != kind::SETOPT || packet.payload[0] != 1, "{place}");
     }
 
-    // A stream that begins here, in plain text.
+    // A stream that is opened here, in plain text.
     let [client, server] = ["127.0.0.1:40000", "127.0.0.1:80"].map(|a| a.parse().expect("address"));
     let mut connect = Vec::new();
     Encoder.connect(&mut connect, 3, client, server, 5);
     connect.extend_from_slice(b"hello");
-    // In `killtunnel` a client of the peer's has come in as well.
+    // In `killtunnel` a client of the peer was accepted, too.
     let user = player.locals.len();
     player.act(&Packet::parse(&connect));
     let mut answer = Vec::new();
@@ -363,7 +363,7 @@ fn pass_over_the_cipher(trace: &Trace, conn: u64, role: Role) {
     assert!(player.locals[user].opened, "{place}");
     assert_eq!(player.locals[user].heard, b"yes", "{place}");
     assert_eq!(player.sent.last().map(Packet::behind_text), Some(&b"hello"[..]), "{place}");
-    // What comes behind CRYPTON cannot be read: the tunnel ends with a reason.
+    // Packets after CRYPTON cannot be read: the tunnel ends with a reason.
     let crypt_on = Packet { kind: kind::CRYPT_ON, said: NO_ID, raid: NO_ID, payload: vec![1, 4] };
     assert_eq!(player.feed(&crypt_on), Err(TunnelError::CipherOn));
 }

@@ -1,5 +1,4 @@
-//! One side of a recording played by a session of ours, against the recorded packets of the
-//! other.
+//! A session that plays one side of a recording, against the recorded packets of the other.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,12 +10,12 @@ use sockmux_uring::wire::{DecodeStep, Decoder, Protocol};
 
 use crate::testkit::recording::{NO_ID, Packet, kind};
 
-/// A local socket: what it has to say, and what it was told.
+/// A local socket: the data it has to send, and the events it has received.
 #[derive(Debug, Default)]
 pub(crate) struct Local {
     key: Option<StreamKey>,
     to_say: Vec<u8>,
-    /// Bytes of it that could not ride in CONNECT.
+    /// Bytes that did not fit into CONNECT.
     pub(crate) said_later: usize,
     pub(crate) heard: Vec<u8>,
     pub(crate) heard_urgent: Vec<u8>,
@@ -31,24 +30,24 @@ pub(crate) struct Player {
     decoder: Decoder,
     sink: Sink,
     pub(crate) now: Moment,
-    /// Every packet that the session sent, with the ids of the recording.
+    /// All packets sent by the session, with the ids of the recording.
     pub(crate) sent: Vec<Packet>,
     pub(crate) locals: Vec<Local>,
-    /// Streams by the id that our side has in the recording; and that id's translation.
+    /// Streams by the id of our side in the recording, and the translation of that id.
     by_recorded: HashMap<u16, usize>,
     ours: HashMap<u16, u16>,
     recorded: HashMap<u16, u16>,
     /// Streams that wait for an exit, by the peer's id.
     incoming: HashMap<u16, usize>,
-    /// The id that the recording has for what is being begun.
+    /// The recording's id of the stream being opened.
     beginning: Option<u16>,
-    /// Every n-th byte starts a new read; 0: whole packets.
+    /// A new read starts at every n-th byte; 0: whole packets.
     piece: usize,
-    /// Its streams carry datagrams.
+    /// The streams carry datagrams.
     datagrams: bool,
 }
 
-/// Why a stream that carries datagrams is ended from here.
+/// Reason for ending a stream of datagrams.
 pub(crate) const IDLE: &str = "idle";
 
 impl Player {
@@ -72,12 +71,12 @@ impl Player {
         player
     }
 
-    /// From here on its streams carry datagrams.
+    /// Makes all further streams carry datagrams.
     pub(crate) fn set_datagrams(&mut self) {
         self.datagrams = true;
     }
 
-    /// Lets time pass, with every timer of the session on its way.
+    /// Advances the clock, and runs each timer of the session on the way.
     pub(crate) fn advance(&mut self, to: Moment) -> Result<(), TunnelError> {
         while let Some(at) = self.session.next_timeout().filter(|&at| at <= to) {
             self.now = self.now.max(at);
@@ -88,7 +87,7 @@ impl Player {
         Ok(())
     }
 
-    /// A packet of the recorded peer.
+    /// Feeds a packet of the recorded peer.
     pub(crate) fn feed(&mut self, packet: &Packet) -> Result<(), TunnelError> {
         let mut packet = packet.clone();
         if packet.is_of_stream() && packet.raid != NO_ID {
@@ -106,7 +105,7 @@ impl Player {
         Ok(())
     }
 
-    /// The recorded side has closed; ours may be holding its CLOSE back for a while.
+    /// The recorded side has sent CLOSE; ours may hold its CLOSE back for a while.
     fn wait_for_close(&mut self, peer_id: u16) -> Result<(), TunnelError> {
         let closed = |packet: &Packet| packet.kind == kind::CLOSE && packet.raid == peer_id;
         while !self.sent.iter().any(closed) {
@@ -201,7 +200,7 @@ impl Player {
         self.take_events(NO_ID);
     }
 
-    /// The local side does what led the recorded one to send `packet`.
+    /// Performs the local action that made the recorded side send `packet`.
     pub(crate) fn act(&mut self, packet: &Packet) {
         let user = self.by_recorded.get(&packet.said).copied();
         match packet.kind {
@@ -275,7 +274,7 @@ impl Player {
         }
     }
 
-    /// The local socket takes what SENT said, and all first data before it.
+    /// The local socket accepts the bytes that SENT reports, and all first data before.
     fn take(&mut self, user: usize, counted: usize) {
         let local = &mut self.locals[user];
         let waiting = local.heard.len() - local.taken;
@@ -286,7 +285,7 @@ impl Player {
         }
     }
 
-    /// First data is taken at once, and without SENT.
+    /// First data is accepted at once, without SENT.
     pub(crate) fn take_first(&mut self) {
         let Some(user) = self.locals.iter().position(|local| local.heard.len() > local.taken)
         else {

@@ -1,11 +1,11 @@
-//! A stream of a session by itself, begun and answered in 0.3.
+//! A single session with one stream, opened and accepted in 0.3.
 
 use sockmux_uring::session::{Session, StreamKey};
 use sockmux_uring::wire::{Frame, StreamRef};
 
 use super::lone::{START, sent};
 
-/// A stream that began here and that the peer has answered with id 7.
+/// A stream opened here, which the peer has accepted with id 7.
 pub(crate) fn open(session: &mut Session) -> StreamKey {
     let at = "127.0.0.1:1".parse().expect("an address");
     let key = session.open(0, at, at).expect("a stream");

@@ -1,9 +1,9 @@
-//! Choices from the bytes of a fuzzer or of a kept case.
+//! Choices from the bytes of a fuzzer or of a saved case.
 
 use super::choice::Choice;
 
-/// Choices from given bytes: one byte each where that is enough, else as many as needed. When
-/// they are used up every choice is 0.
+/// Takes choices from bytes: one byte per choice where that suffices, else as many as needed.
+/// Once the bytes are used up, every choice is 0.
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl Bytes<'_> {

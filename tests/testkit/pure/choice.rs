@@ -1,8 +1,8 @@
-//! Where a test takes its choices from: a seed, or the bytes of a fuzzer.
+//! The source of a test's choices: a seed, or the bytes of a fuzzer.
 
-/// Gives numbers. Every choice of a run comes from one of these, so that a run can be had again.
+/// A source of numbers. Every choice of a run comes from one source, so the run can be repeated.
 pub(crate) trait Choice {
-    /// A number below `bound`; 0 where `bound` is 0. 0 is always the dullest choice.
+    /// A number below `bound`, or 0 if `bound` is 0. By convention 0 is the simplest choice.
     fn below(&mut self, bound: u64) -> u64;
 
     /// One of these.

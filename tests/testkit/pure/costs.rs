@@ -1,22 +1,22 @@
-//! A table of what work costs in counts, and the bound of each.
+//! A table of the costs of fixed work, in counts, each with its bound.
 
 /// One line of a table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
-    /// Of which work, and what is counted.
+    /// The work, and what is counted.
     pub(crate) name: &'static str,
-    /// What it was when the bound was set; for the reader.
+    /// The count when the bound was set, for the reader.
     pub(crate) measured: f64,
-    /// What it may be.
+    /// The highest count allowed.
     pub(crate) bound: f64,
 }
 
-/// A figure that is the same in every run may grow by a tenth.
+/// A count that is the same in every run: it may grow by a tenth.
 pub(crate) const fn exact(name: &'static str, measured: f64) -> Cost {
     Cost { name, measured, bound: measured * 1.1 }
 }
 
-/// One that depends on how the system schedules: its bound is given with it.
+/// A count that depends on scheduling: the bound is given.
 pub(crate) const fn bounded(name: &'static str, measured: f64, bound: f64) -> Cost {
     Cost { name, measured, bound }
 }

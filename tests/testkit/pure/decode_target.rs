@@ -1,9 +1,9 @@
-//! Any bytes, read in any pieces.
+//! Fuzz target: the decoder on any bytes, in any pieces.
 
 use super::reading::{HELLO_PACKETS, hello, read};
 
-/// Any bytes in any pieces: the decoder neither panics nor hangs, and pieces make no difference.
-/// The first byte picks 0.3, or what comes behind a hello that leads to SockMux 1.
+/// The decoder neither panics nor hangs, and its result does not depend on the pieces. The first
+/// byte selects 0.3, or the bytes that follow a hello for SockMux 1.
 pub(crate) fn run(data: &[u8]) {
     let Some((&[newest, how], rest)) = data.split_first_chunk() else { return };
     let newest = newest % 2;

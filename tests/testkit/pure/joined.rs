@@ -1,5 +1,5 @@
-//! Two sessions joined by a link with a bandwidth and a delay, in virtual time. Heads of frames travel as
-//! bytes, payload as a count, so that a gigabyte takes a moment.
+//! Two sessions joined by a link with a bandwidth and a delay, in virtual time. Heads of frames are
+//! sent as bytes, payload as a count, so a gigabyte takes a moment.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,7 +16,7 @@ struct Sent {
     payload_bytes: u64,
 }
 
-/// One direction: what is sent waits for the link, then travels.
+/// One direction of the link: frames queue for its bandwidth, then take its delay.
 pub(crate) struct Link {
     bytes_per_sec: u64,
     one_way: Duration,
@@ -41,27 +41,27 @@ impl Link {
         due.then(|| self.on_the_way.pop_front()).flatten().map(|(_, sent)| sent)
     }
 
-    /// When something arrives next.
+    /// The next arrival.
     pub(crate) fn next(&self) -> Option<Moment> {
         Some(self.on_the_way.front()?.0)
     }
 }
 
-/// One session, and sockets that take what comes for them at once, where somebody reads.
+/// One session, with sockets that accept delivered data at once if they are read.
 pub(crate) struct End {
     pub(crate) session: Session,
     decoder: Decoder,
     pub(crate) keys: Vec<StreamKey>,
-    /// Bytes that have come and that nobody has read, by stream.
+    /// Bytes received and not read, by stream.
     pub(crate) waiting: Vec<u64>,
-    /// Which streams are read.
+    /// Streams that are read.
     reads: fn(usize) -> bool,
     pub(crate) delivered_bytes: u64,
-    /// Streams whose peer ended its data, until somebody looks.
+    /// Streams whose peer has ended its data, until they are taken.
     pub(crate) ended: Vec<usize>,
-    /// Frames that came, by kind.
+    /// Frames received, by kind.
     pub(crate) frames: BTreeMap<&'static str, u64>,
-    /// Bytes of their heads, with whatever they carry that is no payload of a stream.
+    /// Bytes of those frames, except payload of streams.
     pub(crate) head_bytes: u64,
 }
 
@@ -80,7 +80,7 @@ impl End {
         }
     }
 
-    /// Begins one more stream.
+    /// Opens one more stream.
     pub(crate) fn open(&mut self) {
         let at = "127.0.0.1:1".parse().expect("an address");
         let user = self.keys.len() as u64;
@@ -88,7 +88,7 @@ impl End {
         self.waiting.push(0);
     }
 
-    /// Takes in what has arrived by now. Whether anything has.
+    /// Receives the frames that have arrived by now. Returns whether there were any.
     pub(crate) fn receive(&mut self, link: &mut Link, now: Moment) -> bool {
         let mut any = false;
         while let Some(sent) = link.arrived(now) {
@@ -140,7 +140,7 @@ impl End {
         }
     }
 
-    /// Whatever has come is read, where somebody reads.
+    /// Reads all data of the streams that are read.
     pub(crate) fn take(&mut self, now: Moment) {
         for user in 0..self.waiting.len() {
             if (self.reads)(user) {
@@ -149,7 +149,7 @@ impl End {
         }
     }
 
-    /// What has come for a stream is read: how many bytes that were.
+    /// Reads the data of a stream; returns its size.
     pub(crate) fn take_of(&mut self, user: usize, now: Moment) -> u64 {
         let bytes = std::mem::take(&mut self.waiting[user]);
         if bytes > 0 {
@@ -158,7 +158,7 @@ impl End {
         bytes
     }
 
-    /// Whether anything went out.
+    /// Returns whether any frame was sent.
     pub(crate) fn transmit(&mut self, link: &mut Link, now: Moment) -> bool {
         let mut any = false;
         let mut head = Vec::new();
@@ -170,12 +170,12 @@ impl End {
             link.send(Sent { head: std::mem::take(&mut head), payload_bytes }, now);
             any = true;
         }
-        // What a frame of ours has ended.
+        // Streams that the sent frame has ended.
         self.handle_events();
         any
     }
 
-    /// Every stream has always more to say.
+    /// Every stream always has more to send.
     pub(crate) fn write(&mut self) {
         for &key in &self.keys {
             while self.session.may_read(key) {
@@ -189,7 +189,7 @@ impl End {
     }
 }
 
-/// What docs/protocol.md calls it.
+/// The name of a frame kind in docs/protocol.md.
 fn kind(frame: &Frame<'_>) -> &'static str {
     match frame {
         Frame::Open { .. } => "OPEN",

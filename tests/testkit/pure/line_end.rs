@@ -1,10 +1,10 @@
-//! One end of a serial line by itself.
+//! A single end of a serial line.
 
 use sockmux_uring::serial_line::{LineConfig, LineProtocol};
 use sockmux_uring::session::Moment;
 use sockmux_uring::wire::v03::{Encoder, Offer};
 
-/// What our session says first; with the flag of the link layer or without.
+/// The HELLO of our session, with or without the flag of the link layer.
 pub(crate) fn hello(checked_line: bool) -> Vec<u8> {
     let offer = Offer {
         newest: 1,
@@ -46,7 +46,7 @@ impl End {
         End { line: LineProtocol::new(config, now), now }
     }
 
-    /// One whose HELLO has gone out once.
+    /// An end that has sent its HELLO once.
     pub(crate) fn greeting() -> End {
         let mut end = End::new(true);
         end.write(&hello(true));
@@ -54,7 +54,7 @@ impl End {
         end
     }
 
-    /// Writes all of it, as there is room.
+    /// Writes all bytes, as room permits.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = self.line.write(bytes, self.now);
@@ -73,14 +73,14 @@ impl End {
         out
     }
 
-    /// Everything that goes to the device now.
+    /// All bytes for the device now.
     pub(crate) fn output(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.line.poll_output(&mut out, self.now);
         out
     }
 
-    /// Goes on, from timeout to timeout, and gives what goes out.
+    /// Runs from timeout to timeout, and returns the bytes for the device.
     pub(crate) fn pass(&mut self, micros: u64) -> Vec<u8> {
         let until = Moment(self.now.0 + micros);
         let mut out = Vec::new();

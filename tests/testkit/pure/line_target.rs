@@ -1,4 +1,4 @@
-//! Serial lines with whatever a seed or a fuzzer makes of them.
+//! Fuzz target: serial lines whose faults and traffic follow from a seed or a fuzzer.
 
 use sockmux_uring::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX};
 use sockmux_uring::serial_line::{LineConfig, LineProtocol};
@@ -10,8 +10,8 @@ use super::line_world::{Faults, START_MICROS, Setting, World};
 
 const SECOND: u64 = 1_000_000;
 
-/// A line with faults, ends that come late or begin anew, and some traffic: all of it arrives in
-/// the end.
+/// A line with faults, with ends that start late or restart, and some traffic, all of which arrives
+/// in the end.
 pub(crate) fn random_run(choice: &mut impl Choice) {
     let bytes_per_second = choice.pick(&[11_520, 120, 960, 100_000, 1_000_000]);
     let faults = Faults {
@@ -19,7 +19,7 @@ pub(crate) fn random_run(choice: &mut impl Choice) {
         flip: choice.pick(&[0, 0, 500, 1_000, 2_000]),
         repeat: choice.pick(&[0, 0, 1_000, 2_000]),
         insert: choice.pick(&[0, 0, 1_000, 2_000]),
-        // So many in five seconds of the line.
+        // The size of five seconds of the line.
         pause: choice.pick(&[0, 0, 1, 5]) * 200_000 / u64::from(bytes_per_second),
         pause_micros: choice.pick(&[1_000, 50_000, 2 * SECOND]),
     };
@@ -52,7 +52,7 @@ pub(crate) fn random_run(choice: &mut impl Choice) {
     assert!(world.is_quiet(), "{setting:?}");
 }
 
-/// One end, given any bytes at any time: nothing but errors, and all bounds hold.
+/// One end that receives any bytes at any time: it may fail with an error, and all bounds hold.
 fn rubbish(choice: &mut Bytes) {
     let checked = choice.below(4) != 3;
     let bytes_per_second = choice.pick(&[11_520, 1, u32::MAX, 0]);
@@ -106,7 +106,7 @@ fn rubbish(choice: &mut Bytes) {
     }
 }
 
-/// What the fuzzer runs: the first byte picks.
+/// Entry of the fuzzer. The first byte selects one of the two.
 pub(crate) fn run(data: &[u8]) {
     let mut choice = Bytes(data);
     match choice.below(2) {

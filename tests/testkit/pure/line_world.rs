@@ -1,6 +1,6 @@
-//! Two ends of a serial line under virtual time, with a line between them that spoils bytes.
+//! Two ends of a serial line under virtual time, and a line between them that damages bytes.
 //!
-//! After every step what an end has delivered is a beginning of what the other has written.
+//! After each step the bytes delivered at an end are a prefix of the bytes written at the other.
 
 use std::collections::VecDeque;
 
@@ -11,10 +11,10 @@ use sockmux_uring::wire::v03::{Encoder, Offer};
 
 use super::choice::Choice;
 
-/// When it all begins, in microseconds.
+/// Time of the beginning, in microseconds.
 pub(crate) const START_MICROS: u64 = 1_000_000;
 
-/// How often a line spoils a byte, of a million.
+/// How often a line damages a byte, per million.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     pub drop: u64,
@@ -29,14 +29,14 @@ pub(crate) struct Faults {
 /// A line and how its ends use it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
-    /// What the ends think that it carries.
+    /// The rate that the ends assume.
     pub bytes_per_second: u32,
-    /// What it really carries.
+    /// The real rate.
     pub real_bytes_per_second: u64,
     pub latency_micros: u64,
-    /// What comes is read so much later, at most.
+    /// Longest delay of a read.
     pub read_late_micros: u64,
-    /// The ends look at their clocks only at multiples of this.
+    /// The ends read their clocks at multiples of this only.
     pub tick_micros: u64,
     pub faults: Faults,
 }
@@ -58,18 +58,18 @@ impl Setting {
 /// One direction of the line.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    /// When each byte arrives, in nanoseconds, and what it then is.
+    /// Arrival of each byte, in nanoseconds, and its value on arrival.
     bytes: VecDeque<(u64, u8)>,
-    /// When all that was handed over has been sent.
+    /// When all accepted bytes will have been sent.
     pub free_nanos: u64,
     read_at: Option<u64>,
 }
 
-/// A small write, made beside whatever else there is.
+/// A small write, in addition to other traffic.
 #[derive(Debug, Clone, Copy)]
 struct Small {
     asked_at: u64,
-    /// It has arrived when so many bytes of the stream have; 0: not written yet.
+    /// The position in the stream at which it ends; 0: not written yet.
     end: u64,
 }
 
@@ -78,19 +78,19 @@ pub(crate) const SMALL_BYTES: u64 = 13;
 
 pub(crate) struct Side {
     pub line: Option<LineProtocol>,
-    /// Which opening of the line this is.
+    /// Number of this opening of the line.
     pub epoch: u64,
     pub starts_at: u64,
     hello: Vec<u8>,
-    /// Of its present stream, the hello with it.
+    /// Bytes written of the present stream, the hello included.
     pub written: u64,
     pub bulk_left: u64,
     small: VecDeque<Small>,
-    /// How long each small write took to the other end, in microseconds.
+    /// Time of each small write to the other end, in microseconds.
     pub small_micros: Vec<u64>,
-    /// Of the peer's stream.
+    /// Bytes delivered of the peer's stream.
     pub delivered: u64,
-    /// Of which of the peer's openings.
+    /// Number of the peer's opening that they belong to.
     peer_epoch: Option<u64>,
     pub ended: Vec<LineError>,
     /// Bytes are read from the line.
@@ -134,7 +134,7 @@ fn byte(hello: &[u8], side: usize, epoch: u64, at: u64) -> u8 {
 }
 
 impl World {
-    /// Both ends are there from the beginning.
+    /// Both ends are open from the beginning.
     pub(crate) fn new(setting: Setting) -> World {
         let side = |side| Side {
             line: None,
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// That side's process dies and begins anew.
+    /// Kills and restarts the process of a side.
     pub(crate) fn restart(&mut self, at: usize) {
         let side = &mut self.sides[at];
         side.epoch += 1;
@@ -171,12 +171,12 @@ impl World {
         side.small.clear();
     }
 
-    /// A small write of that side is asked for at this time, not in the past.
+    /// Schedules a small write of a side, not in the past.
     pub(crate) fn small_at(&mut self, side: usize, asked_at: u64) {
         self.sides[side].small.push_back(Small { asked_at, end: 0 });
     }
 
-    /// Both are up, and nothing is under way any more.
+    /// Whether both are up and nothing is in flight.
     pub(crate) fn is_quiet(&self) -> bool {
         (0..2).all(|at| {
             let (side, peer) = (&self.sides[at], &self.sides[1 - at]);
@@ -186,7 +186,7 @@ impl World {
         })
     }
 
-    /// Goes on until `until` (microseconds) or, if asked to, until all is quiet.
+    /// Runs until `until` (microseconds) or, if requested, until nothing is in flight.
     pub(crate) fn run(&mut self, choice: &mut impl Choice, until: u64, stop_when_quiet: bool) {
         while let Some(next) = self.next_event().filter(|next| *next <= until) {
             self.now = self.now.max(next.next_multiple_of(self.setting.tick_micros));
@@ -215,7 +215,7 @@ impl World {
             let now = Moment(self.now);
             if self.sides[at].line.is_none() {
                 if self.sides[at].starts_at > self.now {
-                    // Nobody has the device open: what comes is lost.
+                    // The device is not open: received bytes are lost.
                     self.read(at);
                     continue;
                 }
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Takes what has arrived at that side into `input`: whether anything was due.
+    /// Moves the bytes that have arrived at a side into `input`. Returns whether any were due.
     fn read(&mut self, at: usize) -> bool {
         let wire = &mut self.wires[at];
         if wire.read_at.is_none_or(|due| due > self.now) {
@@ -296,8 +296,8 @@ impl World {
         }
     }
 
-    /// Writes what that side has and the line takes, what is small first, and hands the line's bytes
-    /// to the device.
+    /// Writes data of a side as far as the line accepts it, small writes first, and passes the line's
+    /// bytes to the device.
     fn write(&mut self, at: usize, choice: &mut impl Choice) {
         let now = Moment(self.now);
         loop {
@@ -311,7 +311,7 @@ impl World {
                 let bytes = match &mut small {
                     _ if hello_left > 0 => hello_left.min(room),
                     Some(_) if room >= SMALL_BYTES => SMALL_BYTES,
-                    // It waits for room, and goes first then.
+                    // It waits for room, and is first then.
                     Some(_) => break,
                     None => side.bulk_left.min(room),
                 };
@@ -337,7 +337,7 @@ impl World {
         }
     }
 
-    /// The line takes `output` towards that side.
+    /// Puts `output` on the line towards a side.
     fn send(&mut self, to: usize, choice: &mut impl Choice) {
         let (setting, wire) = (self.setting, &mut self.wires[to]);
         let byte_nanos = 1_000_000_000 / setting.real_bytes_per_second;
@@ -371,11 +371,11 @@ impl World {
 }
 
 fn once_in_a_million(choice: &mut impl Choice, times: u64) -> bool {
-    // Without faults no choice is spent: a clean line is quick. 0, the dullest choice, is no fault.
+    // Without faults no choice is consumed, so a clean line is fast. 0, the simplest choice, is no fault.
     times > 0 && choice.below(1_000_000) >= 1_000_000 - times
 }
 
-/// Cuts bytes as reads of a device may.
+/// Splits bytes as reads of a device may.
 fn pieces<'a>(bytes: &'a [u8], choice: &mut impl Choice) -> impl Iterator<Item = &'a [u8]> {
     let most = choice.pick(&[4_096, 1, 7, 64, 200]);
     bytes.chunks(most)

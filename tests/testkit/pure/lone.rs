@@ -1,19 +1,19 @@
-//! One session by itself, spoken to frame by frame.
+//! A single session that is fed frame by frame.
 
 use sockmux_uring::session::{Moment, Session, SessionConfig};
 use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
 
-/// When it all begins.
+/// The time at which a test begins.
 pub(crate) const START: Moment = Moment(1_000);
 
-/// One of ours that offers this protocol as its newest; 0 is 0.3.
+/// The configuration of a native session with this newest protocol; 0 is 0.3.
 pub(crate) fn ours(newest: u8) -> SessionConfig {
     let config = SessionConfig::default();
     SessionConfig { offer: config.offer.map(|offer| Offer { newest, ..offer }), ..config }
 }
 
-/// A session whose hello is done, towards a peer with this offer.
+/// A session whose hello is done, with a peer of this offer.
 pub(crate) fn up(config: SessionConfig, peer: Option<Offer>) -> Session {
     let mut session = Session::new(config, START);
     session.on_frame(Frame::Hello { ids: (0, 0), offer: peer }, START).expect("a hello");
@@ -23,7 +23,7 @@ pub(crate) fn up(config: SessionConfig, peer: Option<Offer>) -> Session {
     session
 }
 
-/// Type bytes of everything that the session has to send now.
+/// Type bytes of all frames that the session has to send now.
 pub(crate) fn sent(session: &mut Session) -> Vec<u8> {
     let mut kinds = Vec::new();
     let mut head = Vec::new();

@@ -1,5 +1,4 @@
-//! What needs neither a socket nor a clock: sessions joined under virtual time, and what the fuzz
-//! targets do with their bytes.
+//! Test code without sockets and clocks: sessions joined under virtual time, and the fuzz targets.
 
 // Each test executable, and each fuzz target, uses some of this.
 #![allow(dead_code)]

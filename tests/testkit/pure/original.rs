@@ -1,6 +1,7 @@
-//! The original at the other end of one session, as strict as it is: it frees a stream when a CLOSE
-//! meets its own and answers nothing, gives ids out again at once, and breaks its tunnel when there
-//! are too many streams. What it would not survive, or would take for another stream's, panics.
+//! A model of the original as the peer of one session. It is as strict as the original: it frees a
+//! stream without an answer when a CLOSE crosses its own, reuses ids at once, and breaks its tunnel
+//! when there are too many streams. It panics at frames that the original would not survive or would
+//! assign to another stream.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +14,7 @@ use super::lone::{START, ours, up};
 /// Most streams of a connector with one port; one more breaks its tunnel.
 const STREAMS_MAX: usize = 61;
 
-/// It uses the ids below for itself.
+/// The original uses the ids below for itself.
 const FIRST_ID: u32 = 2;
 
 /// No id.
@@ -30,12 +31,12 @@ enum State {
 
 #[derive(Debug, Clone, Copy)]
 struct Theirs {
-    /// Our id, once it knows it.
+    /// Our id, once known to the original.
     ours: Option<u32>,
     state: State,
 }
 
-/// The session of a tunnel, the original, and what is on the way between them.
+/// The session of a tunnel, the original, and the packets in flight between them.
 pub(crate) struct Pair {
     pub(crate) session: Session,
     pub(crate) now: Moment,
@@ -43,11 +44,11 @@ pub(crate) struct Pair {
     streams: BTreeMap<u32, Theirs>,
     to_original: VecDeque<Vec<u8>>,
     to_session: VecDeque<Vec<u8>>,
-    /// Streams that began at it and wait for our exit.
+    /// Streams opened by the original that wait for our exit.
     pub(crate) incoming: VecDeque<StreamKey>,
-    /// How our ends were told of their end, with the engine's numbers.
+    /// How our streams have ended, with the engine's numbers.
     pub(crate) ended: Vec<(u64, Ended)>,
-    /// Bytes that it was sent, in all.
+    /// Total bytes sent to the original.
     pub(crate) received_bytes: u64,
     next_user: u64,
 }
@@ -63,7 +64,7 @@ fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 impl Pair {
-    /// The hello is done.
+    /// Exchanges the hello.
     pub(crate) fn new() -> Pair {
         Pair {
             session: up(ours(1), None),
@@ -79,12 +80,12 @@ impl Pair {
         }
     }
 
-    /// Streams that it has.
+    /// Number of its streams.
     pub(crate) fn theirs(&self) -> usize {
         self.streams.len()
     }
 
-    /// A client of ours comes; `None`: there is no room for it.
+    /// Opens a stream for a client of ours. `None`: there is no room.
     pub(crate) fn open(&mut self) -> Option<StreamKey> {
         let room = self.session.has_room();
         self.next_user += 1;
@@ -93,7 +94,7 @@ impl Pair {
         opened.ok()
     }
 
-    /// A client of its own comes: its id.
+    /// Opens a stream for a client of the original; returns its id.
     pub(crate) fn connect(&mut self) -> u32 {
         let id = self.insert(Theirs { ours: None, state: State::Connecting });
         self.to_session.push_back(encoded(|out| {
@@ -109,12 +110,12 @@ impl Pair {
         id
     }
 
-    /// Its ids, the lowest first.
+    /// Ids of the original, lowest first.
     pub(crate) fn ids(&self) -> Vec<u32> {
         self.streams.keys().copied().collect()
     }
 
-    /// Its local side of a stream ends, unless that has happened.
+    /// Ends the original's local side of a stream, unless it has ended.
     pub(crate) fn close(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.state == State::Closing {
@@ -127,7 +128,7 @@ impl Pair {
         }));
     }
 
-    /// Its local side of a stream says so many bytes, if it may.
+    /// Sends so many bytes from the original's local side of a stream, if its window permits.
     pub(crate) fn say(&mut self, id: u32, bytes: u32) {
         let Some(Theirs { ours: Some(ours), state: State::Open }) = self.streams.get(&id) else {
             return;
@@ -139,7 +140,7 @@ impl Pair {
         }));
     }
 
-    /// What the session wants to send is on its way.
+    /// Puts the packets of the session in flight.
     pub(crate) fn transmit(&mut self) {
         let mut head = Vec::new();
         while let Some(transmit) = self.session.poll_transmit(&mut head, true) {
@@ -151,7 +152,7 @@ impl Pair {
         self.take_events();
     }
 
-    /// It reads the next packet, if one is on its way.
+    /// The original reads the next packet in flight, if any.
     pub(crate) fn original_reads(&mut self) -> bool {
         let Some(packet) = self.to_original.pop_front() else { return false };
         let mut answers = Vec::new();
@@ -217,7 +218,7 @@ impl Pair {
         }
     }
 
-    /// The session reads the next packet, if one is on its way.
+    /// The session reads the next packet in flight, if any.
     pub(crate) fn session_reads(&mut self) -> bool {
         let Some(packet) = self.to_session.pop_front() else { return false };
         let mut decoder = Decoder::new(0);
@@ -230,7 +231,7 @@ impl Pair {
                     sink = self.session.on_frame(frame, self.now).expect("an honest peer");
                     self.take_events();
                 }
-                // Local sockets take all at once.
+                // Local sockets accept all data at once.
                 DecodeStep::Payload => {
                     if let Sink::Stream(key) = sink {
                         self.session.consumed(key, taken as u64, self.now);
@@ -257,7 +258,7 @@ impl Pair {
         }
     }
 
-    /// The exit of the stream that has waited longest is there.
+    /// Accepts the stream that has waited for its exit longest.
     pub(crate) fn accept(&mut self) {
         if let Some(key) = self.incoming.pop_front()
             && self.session.user_of(key).is_some()
@@ -266,7 +267,7 @@ impl Pair {
         }
     }
 
-    /// There is none for it.
+    /// Refuses the stream that has waited for its exit longest.
     pub(crate) fn refuse(&mut self) {
         if let Some(key) = self.incoming.pop_front()
             && self.session.user_of(key).is_some()
@@ -275,7 +276,7 @@ impl Pair {
         }
     }
 
-    /// Everything that is on its way arrives.
+    /// Delivers all packets in flight.
     pub(crate) fn settle(&mut self) {
         loop {
             self.transmit();
@@ -289,7 +290,7 @@ impl Pair {
         }
     }
 
-    /// Time passes for the session until nothing is held back.
+    /// Advances the session's clock until no CLOSE is held back.
     pub(crate) fn wait(&mut self, micros: u64) {
         self.now = Moment(self.now.0 + micros);
         self.session.received(self.now);

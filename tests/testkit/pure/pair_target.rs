@@ -1,4 +1,4 @@
-//! Two sessions in a world that the bytes decide.
+//! Fuzz target: two sessions in a world that follows from the bytes.
 
 use sockmux_uring::limits::{ID_REUSE_DISTANCE, STREAMS_MAX, WINDOW_BUDGET_BYTES};
 
@@ -6,7 +6,7 @@ use super::bytes::Bytes;
 use super::script::Pattern;
 use super::world::random_run;
 
-/// Runs the world that the bytes describe; what must hold is checked in it.
+/// Runs the world that the bytes describe. The world checks its invariants.
 pub(crate) fn run(data: &[u8], pattern: &Pattern) {
     let summary = random_run(&mut Bytes(data), pattern, false);
     assert!(summary.refused + summary.reset <= 2 * summary.streams);

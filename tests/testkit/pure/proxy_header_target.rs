@@ -1,12 +1,12 @@
-//! Any bytes as the beginning of a connection with a PROXY header.
+//! Fuzz target: any bytes as the beginning of a connection with a PROXY header.
 
 use sockmux_uring::cli::plan::ProxyHeader;
 use sockmux_uring::limits::PROXY_HEADER_BYTES;
 use sockmux_uring::proxy_proto::proxy_header::{Read, Said, read, write};
 
-/// The reader does not panic, decides within its bound and not otherwise when more has come, and a
-/// client that it reads is written so that it is read as the same. The first byte says where the
-/// first piece ends.
+/// The reader does not panic, decides within its bound, keeps its decision when more bytes arrive,
+/// and reads a header that was written for a client as that client. The first byte is the size of
+/// the first piece.
 pub(crate) fn run(data: &[u8]) {
     let Some((&cut, bytes)) = data.split_first() else { return };
     let whole = read(bytes);

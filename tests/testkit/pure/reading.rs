@@ -1,16 +1,16 @@
-//! Reading bytes with the decoder, checking it on the way.
+//! Reads bytes with the decoder, and checks its contract.
 
 use sockmux_uring::wire::v1::DATA_BYTES_MAX;
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
 use sockmux_uring::wire::{DecodeStep, Decoder, WireError};
 
-/// What was read: frames as text, payload, and how it ended.
+/// The result: frames as text, payload, and the error, if any.
 pub(crate) type Reading = (Vec<String>, Vec<u8>, Result<(), WireError>);
 
 /// Packets of [`hello`].
 pub(crate) const HELLO_PACKETS: usize = 3;
 
-/// The packets behind which a peer speaks this protocol; none for 0.3.
+/// The packets after which a peer speaks this protocol; none for 0.3.
 pub(crate) fn hello(newest: u8) -> Vec<u8> {
     let mut out = Vec::new();
     if newest >= 1 {
@@ -30,12 +30,12 @@ pub(crate) fn hello(newest: u8) -> Vec<u8> {
     out
 }
 
-/// Reads the pieces to their end, or to the first error, where we offer this protocol.
+/// Reads the pieces up to the first error, with this protocol as our newest.
 pub(crate) fn read<'a>(newest: u8, pieces: impl Iterator<Item = &'a [u8]>) -> Reading {
     let payload_max = if newest >= 1 { DATA_BYTES_MAX } else { PAYLOAD_BYTES_MAX };
     let mut decoder = Decoder::new(newest);
     let (mut frames, mut payload) = (Vec::new(), Vec::new());
-    // Payload that the frames read so far have announced.
+    // Payload announced by the frames so far.
     let mut announced = 0;
     for mut input in pieces {
         loop {

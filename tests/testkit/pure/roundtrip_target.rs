@@ -1,4 +1,4 @@
-//! Packets from the encoder, read again.
+//! Fuzz target: the decoder reads what the encoder has written.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,7 +18,7 @@ fn address(choice: &mut impl Choice) -> SocketAddr {
     if choice.below(2) == 0 {
         SocketAddr::new(Ipv4Addr::from(choice.below(1 << 32) as u32).into(), port)
     } else {
-        // Mapped addresses are written as what they stand for, so they do not come back as such.
+        // Mapped addresses are written as the IPv4 addresses they stand for.
         let segments = [0x2001_u16; 8].map(|first| first ^ choice.below(65_536) as u16 & 0x0fff);
         SocketAddr::new(Ipv6Addr::from(segments).into(), port)
     }
@@ -34,7 +34,7 @@ fn text(choice: &mut impl Choice, most: u64) -> String {
     (0..length).map(|_| char::from(b'!' + choice.below(90) as u8)).collect()
 }
 
-/// One packet as the encoder writes it, with payload, and the frame that it must be read as.
+/// One packet of the encoder, with payload, and the frame expected from the decoder.
 fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let (from, to) = (id(choice), id(choice));
     let frame = match choice.below(14) {
@@ -93,7 +93,7 @@ fn packet(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) ->
     with_payload(frame, out, payload)
 }
 
-/// Appends the payload that a frame announces; the frame as text.
+/// Appends the payload that a frame announces. Returns the frame as text.
 fn with_payload(frame: Frame<'_>, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let behind: Vec<u8> = (0..frame.payload_bytes()).map(|n| n as u8).collect();
     out.extend_from_slice(&behind);
@@ -163,7 +163,7 @@ fn transport(choice: &mut impl Choice) -> Transport {
     choice.pick(&[Transport::Tcp, Transport::Udp])
 }
 
-/// One of SockMux 1 that opens a stream.
+/// A frame of SockMux 1 that opens a stream.
 fn open_v1(choice: &mut impl Choice, out: &mut Vec<u8>, number: u32) -> Frame<'static> {
     let e = wire::Encoder(Protocol::V1);
     let (client, entrance) = (address(choice), address(choice));
@@ -294,8 +294,7 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
     with_payload(frame, out, payload)
 }
 
-/// What is encoded is read as what was meant, in whatever pieces it comes. The first byte picks
-/// the protocol.
+/// Encoded frames are decoded to equal frames, in any pieces. The first byte selects the protocol.
 pub(crate) fn run(data: &[u8]) {
     let mut choice = Bytes(data);
     let newest = choice.below(2) as u8;

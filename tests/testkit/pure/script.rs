@@ -1,13 +1,13 @@
-//! What the streams of a run carry and what their local sockets do.
+//! The scripts of a run's streams: their bytes, and the actions of their local sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use sockmux_uring::session::Moment;
 
-/// Table behind all payload: a prime length, so that no packet size lines up with it.
+/// Length of the table that all payload is taken from: a prime, so that no packet size is a multiple.
 const PATTERN_BYTES: usize = 65_521;
 
-/// The bytes that streams carry: byte `n` of a stream follows from its seed and `n`.
+/// The bytes of streams: byte `n` of a stream follows from its seed and `n`.
 pub(crate) struct Pattern(Vec<u8>);
 
 impl Pattern {
@@ -23,7 +23,7 @@ impl Pattern {
         Pattern(table.collect())
     }
 
-    /// Calls `each` with the pieces that make up `bytes` bytes of the stream from `at`.
+    /// Calls `each` with consecutive pieces of the stream, `bytes` bytes from `at`.
     fn pieces(&self, seed: u64, at: u64, bytes: u64, mut each: impl FnMut(&[u8])) {
         let mut start = (seed.wrapping_add(at) % PATTERN_BYTES as u64) as usize;
         let mut left = bytes as usize;
@@ -40,7 +40,7 @@ impl Pattern {
         self.pieces(seed, at, bytes, |piece| out.extend_from_slice(piece));
     }
 
-    /// These are the bytes of the stream from `at`.
+    /// Whether these are the bytes of the stream from `at`.
     pub(crate) fn matches(&self, found: &[u8], seed: u64, at: u64) -> bool {
         let mut rest = found;
         let mut same = true;
@@ -52,38 +52,38 @@ impl Pattern {
     }
 }
 
-/// How a local socket comes to its end.
+/// How a local socket ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// End of data after its last byte.
     Eof,
-    /// The same, but not before the other side has ended its data.
+    /// The same, after the other side has ended its data.
     EofAfterPeer,
     /// Reset after this many bytes.
     ResetAfter(u64),
-    /// Reset this many microseconds after it began.
+    /// Reset this many microseconds after its beginning.
     ResetAt(u64),
 }
 
-/// What a local socket does.
+/// The script of a local socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Script {
     pub(crate) seed: u64,
-    /// Bytes that it has to say.
+    /// Bytes to send.
     pub(crate) total: u64,
-    /// Bytes of it that come at once, and microseconds between.
+    /// Bytes sent at once, and microseconds between.
     pub(crate) chunk: u64,
     pub(crate) chunk_gap: u64,
-    /// Bytes that it takes at once, microseconds between, and before the first.
+    /// Bytes accepted at once, microseconds between, and before the first.
     pub(crate) gulp: u64,
     pub(crate) gulp_gap: u64,
     pub(crate) stall: u64,
-    /// Urgent bytes that it sends, one after each of its first chunks.
+    /// Urgent bytes to send, one after each of the first chunks.
     pub(crate) urgent: u8,
     pub(crate) end: End,
 }
 
-/// What becomes of an open at the other side, after a delay in microseconds.
+/// The other side's answer to an open, after a delay in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Accept { after: u64 },
@@ -96,19 +96,20 @@ pub(crate) struct Plan {
     pub(crate) opener: usize,
     pub(crate) open_at: Moment,
     pub(crate) exit: Exit,
-    /// It carries datagrams: as many as their sizes and one byte each make up the totals.
+    /// The stream carries datagrams. Their number follows from their sizes and the totals; each counts
+    /// one byte more than its size.
     pub(crate) datagrams: bool,
-    /// Of the opener, and of the exit.
+    /// The scripts of opener and exit.
     pub(crate) scripts: [Script; 2],
 }
 
-/// Why an exit refuses.
+/// Reason of an exit's refusal.
 pub(crate) const REFUSAL: &str = "nobody lives here";
 
-/// Why a side that goes away refuses.
+/// Reason of a refusal by a side that is going away.
 pub(crate) const LEAVING: &str = "leaving by the script";
 
-/// The client address that stands for a plan: so the exit knows which one it serves.
+/// The client address that stands for a plan, by which the exit finds its plan.
 pub(crate) fn address_of(plan: usize) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(10, 0, (plan >> 8) as u8, plan as u8).into(), 7)
 }

@@ -1,5 +1,5 @@
-//! A session that is fed any frames and does any local operations, in any order. The engine's side
-//! of the contract is kept; the peer's is not.
+//! Fuzz target: a session with any frames and any local operations, in any order. The engine keeps
+//! its contract; the peer does not.
 
 use std::time::Duration;
 
@@ -19,21 +19,21 @@ use super::choice::Choice;
 mod feed;
 mod ports;
 
-/// Operations in a run, and streams that it may begin.
+/// Maximum operations of a run, and streams that it opens.
 const OPERATIONS_MAX: usize = 2_000;
 const LOCALS_MAX: usize = 300;
 
-/// A local socket, as far as the contract goes.
+/// The state of a local socket that the contract concerns.
 #[derive(Debug)]
 struct Local {
     key: StreamKey,
-    /// The exit has been found; an opener needs none.
+    /// The exit was reached; an opener needs none.
     settled: bool,
     datagrams: bool,
     waiting: u64,
     ready: u64,
     eof: bool,
-    /// Reset or refused: the session says nothing more of it.
+    /// Reset or refused: the session reports no more events of it.
     gone: bool,
     ended: bool,
 }
@@ -41,11 +41,11 @@ struct Local {
 struct Engine {
     session: Session,
     decoder: Decoder,
-    /// What the session speaks, and what it is fed: between the peer's two HELLOOK the one may be
-    /// 1 and the other 0.3.
+    /// The protocol that the session sends, and the one that it is fed. Between the peer's two HELLOOK
+    /// the one may be 1 and the other 0.3.
     protocol: Protocol,
     fed_protocol: Protocol,
-    /// Numbers that the session gave in SockMux 1.
+    /// Stream numbers of the session in SockMux 1.
     numbers: Vec<u32>,
     locals: Vec<Local>,
     now: Moment,
@@ -57,7 +57,7 @@ struct Engine {
     over: bool,
 }
 
-/// Runs what the bytes say, then drains the session and takes it down.
+/// Runs the operations of the bytes, then drains and ends the session.
 pub(crate) fn run(data: &[u8]) {
     let mut choice = Bytes(data);
     let newest = choice.below(2) as u8;
@@ -112,7 +112,7 @@ fn config(newest: u8, choice: &mut impl Choice) -> SessionConfig {
     }
 }
 
-/// Which of the streams carry datagrams, where nobody says so.
+/// Streams that carry datagrams, where the protocol does not announce it.
 fn carries_datagrams(user: u64) -> bool {
     user % 4 == 3
 }
@@ -122,7 +122,7 @@ impl Engine {
         let mut bytes = Vec::new();
         let offer = SessionConfig::default().offer.filter(|_| choice.below(2) == 0);
         let packet_bytes = choice.pick(&[16_384, 129, 512]);
-        // An older one of ours, now and then.
+        // Occasionally an older native peer.
         let datagrams = packet_bytes != 129;
         let offer = offer.map(|offer| Offer { newest, datagrams, ports: datagrams, ..offer });
         Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
@@ -230,7 +230,7 @@ impl Engine {
             7 => {
                 local.gone = true;
                 local.waiting = 0;
-                // Every other one, so that an input means what it has always meant.
+                // Every other one, so that saved inputs keep their meaning.
                 let keep = match n % 2 {
                     0 => self.session.local_reset(key, "reset by the fuzzer"),
                     _ => self.session.local_broken(key, "broken by the fuzzer"),
@@ -243,7 +243,7 @@ impl Engine {
         }
     }
 
-    /// A run comes in, of any size, an empty one among them.
+    /// Delivers a run of any size, or an empty datagram.
     fn datagrams_ready(&mut self, n: usize, what: u64, choice: &mut impl Choice) {
         let bytes = choice.below(if what < 2 { 65_508 } else { 400 }) as u32;
         let size_bytes = bytes.div_ceil(1 + what as u32);
@@ -258,7 +258,7 @@ impl Engine {
         }
     }
 
-    /// The key of an ended stream finds nothing and harms nothing.
+    /// Operations with the key of an ended stream have no effect.
     fn use_stale_key(&mut self, key: StreamKey, what: u64) {
         let at = "10.0.0.1:80".parse().expect("an address");
         let before = self.session.counters().stale_keys;
@@ -419,12 +419,12 @@ impl Engine {
     }
 
     fn check(&self) {
-        // What waits to be sent follows from what came in and from our own timers.
+        // Queued frames follow from received frames and from our own timers.
         let bound = 2 * self.fed + self.pings + self.locals.len() + self.ports.said + 4;
         assert!(self.session.control_backlog() <= bound);
         let alive = self.locals.iter().filter(|local| !local.ended).count();
         assert_eq!(self.session.stream_count(), alive);
-        // A tunnel that has broken owes nothing any more.
+        // A broken tunnel has no obligations.
         let over = self.over;
         for local in self.locals.iter().filter(|local| !over && !local.ended && !local.gone) {
             let Some(w) = self.session.windows(local.key) else { continue };
@@ -438,7 +438,7 @@ impl Engine {
         let cost_bytes = self.session.datagram_cost_bytes();
         assert!((held_bytes..=DATAGRAM_QUEUE_BYTES).contains(&cost_bytes));
         let link = self.session.link_counts();
-        // Much that is not told of is told of soon.
+        // Many unreported bytes are reported soon.
         let soon = self.now.after(Duration::from_micros(LINK_ACK_RUNS_MICROS));
         let most_bytes = match link.report_at {
             Some(at) if at <= soon => LINK_ACK_RUNS_BYTES,
@@ -456,7 +456,7 @@ impl Engine {
         assert!(counters.opened + counters.accepted >= self.session.stream_count() as u64);
     }
 
-    /// Everything goes out that can; and each stream that has not ended is still known.
+    /// Sends all that can be sent, and checks that each stream that has not ended is known.
     fn drain(mut self) {
         if !self.over {
             self.transmit(usize::MAX);

@@ -1,4 +1,4 @@
-//! A model of an engine: one session with its decoder and its local sockets, all of them scripts.
+//! A model of an engine: one session with its decoder and its scripted local sockets.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,15 +15,15 @@ mod locals;
 
 use super::script::{Exit, Pattern, Plan, Script, address_of, plan_of};
 
-/// Largest datagram towards a peer that has not said its packet size: either takes the largest.
+/// Largest datagram towards a peer whose packet size is unknown: both accept the largest.
 const UNSAID_BYTES: u64 = PAYLOAD_BYTES_MAX as u64;
 
-/// What brought the end of a stream.
+/// The cause of a stream's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndedBy {
     Close,
     Closed,
-    /// The peer's end of data, where ours had gone out before.
+    /// The peer's end of data, after ours.
     End,
     /// A frame of ours.
     Sent,
@@ -40,33 +40,31 @@ pub(crate) struct Local {
     pub(crate) flow: Option<flows::Flow>,
     key: Option<StreamKey>,
     began: Moment,
-    /// The exit has not decided yet: then it does.
+    /// The time at which the exit decides, if it has not.
     decide_at: Option<Moment>,
     paused: bool,
     write_at: Moment,
     take_at: Moment,
     urgent_left: u8,
-    /// Bytes given to the session to be sent, and bytes that it has framed, first data among
-    /// them counted by itself as well.
+    /// Bytes offered to the session, bytes that it has framed, and the first data among them.
     pub(crate) read: u64,
     pub(crate) framed: u64,
     pub(crate) framed_first: u64,
-    /// SockMux 1: END has gone out; credit that went out and that came in; bytes that frames have
-    /// announced.
+    /// SockMux 1: END was sent; credit sent and received; bytes announced by frames.
     end_said: bool,
     credit_said: u64,
     credit_heard: u64,
     announced: u64,
-    /// The session has said that what it has not framed may be dropped.
+    /// The session has released the data that it has not framed.
     dropped: bool,
     pub(crate) delivered: u64,
     pub(crate) taken: u64,
     pub(crate) eof: bool,
     pub(crate) reset: bool,
-    /// The session was given time for what had been read before the reset.
+    /// The session was given time for data read before the reset.
     pub(crate) broken: bool,
     pub(crate) opened: bool,
-    /// Bytes that had been delivered when the peer's end of data came.
+    /// Bytes delivered before the peer's end of data.
     pub(crate) peer_end: Option<u64>,
     pub(crate) ended: Option<(Ended, EndedBy)>,
 }
@@ -76,38 +74,38 @@ pub(crate) struct Side {
     pub(crate) name: usize,
     pub(crate) session: Session,
     pub(crate) protocol: Protocol,
-    /// Taken while it reads.
+    /// Taken out while reading.
     decoder: Option<Decoder>,
     sink: Sink,
     pub(crate) locals: Vec<Local>,
     by_key: HashMap<StreamKey, usize>,
     by_plan: HashMap<usize, usize>,
-    /// Plans that this side is to open.
+    /// Plans for this side to open.
     pub(crate) to_open: Vec<usize>,
-    /// Plans that the peer did not let begin, because it was going away.
+    /// Plans that the peer refused because it was going away.
     pub(crate) given_up: Vec<usize>,
-    /// When this side begins to go away.
+    /// When this side starts going away.
     pub(crate) leave_at: Option<Moment>,
     left: bool,
     peer_leaves: bool,
     retry_at: Moment,
     head: Vec<u8>,
-    /// The frame that is being taken is a CLOSE, a CLOSED.
+    /// The frame being handled is a CLOSE, or a CLOSED.
     ending: Option<EndedBy>,
     pub(crate) payload_out: u64,
     pub(crate) payload_in: u64,
-    /// SockMux 1: payload that frames of data have announced, for whomever.
+    /// SockMux 1: payload announced by frames of data, with a stream or not.
     link_in: u64,
     pub(crate) urgent_out: u64,
     pub(crate) urgent_in: u64,
     urgent_frame: bool,
-    /// Most bytes of a stream that may wait for its local socket.
+    /// Maximum bytes of a stream that wait for its local socket.
     backlog_max: u64,
-    /// Largest packet that the other side takes.
+    /// Largest packet that the other side accepts.
     packet_max: u64,
     largest_id: u32,
     numbers: framed::Numbers,
-    /// Frames that came for streams that had ended.
+    /// Frames received for ended streams.
     pub(crate) late_frames: u64,
 }
 
@@ -144,17 +142,17 @@ impl Side {
         }
     }
 
-    /// The other side takes no packets larger than this.
+    /// Sets the largest packet that the other side accepts.
     pub(crate) fn set_packet_max(&mut self, bytes: u16) {
         self.packet_max = u64::from(bytes);
     }
 
-    /// Largest id of ours that went out.
+    /// Largest id of ours that was sent.
     pub(crate) fn largest_id(&self) -> u32 {
         self.largest_id
     }
 
-    /// Bytes have come from the link.
+    /// Handles bytes of the link.
     pub(crate) fn read(
         &mut self,
         mut input: &[u8],
@@ -243,7 +241,7 @@ impl Side {
                 Event::Up { protocol, .. } => self.protocol = protocol,
                 Event::GoingAway => self.peer_leaves = true,
                 Event::Incoming { key, client, entrance, transport, .. } => {
-                    // What crossed the news is still let in.
+                    // Streams that crossed the announcement are still accepted.
                     let in_time = !self.left || self.session.is_leaving();
                     assert!(in_time, "a stream came in after the peer knew that we go away");
                     let plan = plan_of(client.expect("the opener's address is known"));
@@ -283,7 +281,7 @@ impl Side {
                 }
                 Event::Ended { user, how } => {
                     let by = self.ending.expect("only frames end a stream");
-                    // The last word of every stream, also of one whose socket is gone.
+                    // The last frame of each stream, also if its socket is gone.
                     let local = &mut self.locals[user as usize];
                     assert!(local.ended.is_none(), "a stream ended twice");
                     local.ended = Some((how, by));
@@ -295,7 +293,7 @@ impl Side {
         }
     }
 
-    /// The local socket that an event is for: it must be there and not have been told its end.
+    /// The local socket of an event: it must exist, and its end must not have been reported.
     fn live(&mut self, user: u64) -> &mut Local {
         let local = &mut self.locals[user as usize];
         assert!(!local.reset && local.ended.is_none(), "an event for a socket that is gone");
@@ -343,7 +341,7 @@ impl Side {
         self.by_key.insert(key, user);
     }
 
-    /// It is now `now` for the session, if it wanted to know.
+    /// Runs the session's timers if they are due at `now`.
     pub(crate) fn run_clock(&mut self, now: Moment, plans: &[Plan]) -> Result<bool, TunnelError> {
         if self.session.next_timeout().is_none_or(|at| now < at) {
             return Ok(false);
@@ -356,7 +354,7 @@ impl Side {
         Ok(true)
     }
 
-    /// Appends what the session wants to send, until `out` has `room` bytes.
+    /// Appends frames of the session until `out` has `room` bytes.
     pub(crate) fn transmit(
         &mut self,
         out: &mut Vec<u8>,
@@ -417,7 +415,7 @@ impl Side {
             Transmit::Urgent { .. } => 1,
         };
         assert_eq!(declared, self.head.len() as u64 - 8 + behind, "a head that lies");
-        // A datagram cannot be cut: it may have waited since before the peer said its size.
+        // A datagram cannot be cut: it may have been queued before the peer's size was known.
         let waited = matches!(transmit, Transmit::Datagrams { .. }) && behind <= UNSAID_BYTES;
         assert!(waited || declared + 8 <= self.packet_max, "a packet larger than the peer takes");
         if self.head[1] == 0x02 || self.head[1] == 0x42 {
@@ -427,7 +425,7 @@ impl Side {
         }
     }
 
-    /// What this side has of a plan.
+    /// This side's local socket of a plan.
     pub(crate) fn local(&self, plan: usize) -> Option<&Local> {
         self.by_plan.get(&plan).map(|&user| &self.locals[user])
     }
@@ -436,13 +434,13 @@ impl Side {
         self.by_plan.get(&plan).map(|&user| &mut self.locals[user])
     }
 
-    /// Datagrams that came here, and those that our session has dropped.
+    /// Datagrams received here, and those dropped by our session.
     pub(crate) fn datagrams(&self) -> (u64, u64) {
         let flows = self.locals.iter().filter_map(|local| local.flow.as_ref());
         flows.fold((0, 0), |(got, dropped), flow| (got + flow.got, dropped + flow.dropped))
     }
 
-    /// Local sockets that were told of a reset after one direction of theirs had ended.
+    /// Number of local sockets that were reset after one direction had ended.
     pub(crate) fn reset_half_closed(&self) -> usize {
         let told = |local: &&Local| {
             let reset = matches!(local.ended, Some((Ended::Reset(_), _))) && !local.reset;
@@ -451,7 +449,7 @@ impl Side {
         self.locals.iter().filter(told).count()
     }
 
-    /// The session knows the streams that have not ended, and no others.
+    /// Checks that the session has exactly the streams that have not ended.
     pub(crate) fn check_users(&self) {
         assert_eq!(self.session.stream_count(), self.by_key.len());
         for (&key, &user) in &self.by_key {

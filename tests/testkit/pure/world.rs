@@ -1,7 +1,7 @@
 //! Two sides, a link with delay between them, and a clock that jumps from event to event.
 //!
-//! Whatever is not decided by a plan is taken from a [`Choice`], so that a run is the same each
-//! time. Everything that must hold is checked while it runs, by panicking.
+//! All that a plan does not determine is a [`Choice`], so that a run can be repeated. Invariants are
+//! checked during the run; a violation panics.
 
 use std::collections::VecDeque;
 
@@ -20,11 +20,11 @@ mod random;
 pub(crate) use order::Order;
 pub(crate) use random::random_run;
 
-/// A run that has not come to rest after this much virtual time never will.
+/// A run that is not at rest after this virtual time never will be.
 const REST_MICROS: u64 = 4 * 3_600 * 1_000_000;
-/// Turns after which a run is given up: it moves, but not forward.
+/// Turns after which a run is given up: it is busy without progress.
 const TURNS_MAX: u64 = 3_000_000;
-/// Control frames that may wait before a side reads no further.
+/// Queued control frames at which a side stops reading.
 const CONTROL_BACKLOG_MAX: usize = 64;
 
 /// One direction of the connection.
@@ -34,7 +34,7 @@ struct Pipe {
     capacity: usize,
     on_the_way: VecDeque<(Moment, Vec<u8>)>,
     on_the_way_bytes: usize,
-    /// Arrived and not read.
+    /// Bytes that have arrived and were not read.
     inbox: Vec<u8>,
 }
 
@@ -75,7 +75,7 @@ impl Pipe {
     }
 }
 
-/// What a run showed.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) payload_bytes: u64,
@@ -85,20 +85,20 @@ pub(crate) struct Summary {
     pub(crate) most_streams: usize,
     pub(crate) largest_id: u32,
     pub(crate) was_cut: bool,
-    /// SockMux 1: frames that crossed the end of their stream, opens that were given up because
-    /// the peer was going away.
+    /// SockMux 1: frames that crossed the end of their stream, and opens given up because the peer was
+    /// going away.
     pub(crate) late_frames: u64,
     pub(crate) given_up: usize,
-    /// SockMux 1: most that windows of one side had beyond their first.
+    /// SockMux 1: the most by which a side's windows exceeded their initial size.
     pub(crate) extra_window_bytes: u64,
-    /// Local sockets that were told of a reset after one of the two directions had ended.
+    /// Local sockets that were reset after one direction had ended.
     pub(crate) reset_half_closed: usize,
-    /// Datagrams that came, and that a session dropped.
+    /// Datagrams received, and dropped by a session.
     pub(crate) datagrams: u64,
     pub(crate) datagrams_dropped: u64,
 }
 
-/// Two sides and what joins them.
+/// Two sides and the link between them.
 pub(crate) struct World<'a, C: Choice> {
     choice: &'a mut C,
     pattern: &'a Pattern,
@@ -109,11 +109,11 @@ pub(crate) struct World<'a, C: Choice> {
     pipes: [Pipe; 2],
     cut_at: Option<Moment>,
     order: Order,
-    /// Both sides know each other as ours, so that ends of data are told apart from closes.
+    /// Both sides are native, so that ends of data and closes are distinct.
     half_close: bool,
-    /// What both sides are to speak.
+    /// The protocol that both sides will speak.
     protocol: Protocol,
-    /// SockMux 1: windows that the streams of each side begin with.
+    /// SockMux 1: initial windows of the streams of each side.
     first_windows: [u64; 2],
     extra_window_bytes: u64,
     most_streams: usize,
@@ -135,7 +135,7 @@ impl<'a, C: Choice> World<'a, C> {
                 u64::from(offer.window_bytes.max(limits::PEER_WINDOW_BYTES_MIN))
                     + u64::from(PAYLOAD_BYTES_MAX)
             }
-            // What the original has for a stream, and dies of when there is more.
+            // The original's buffer of a stream; it does not survive more.
             None => u64::from(STREAM_BUFFER_BYTES),
         };
         let most = [backlog_max(&configs[0]), backlog_max(&configs[1])];
@@ -175,17 +175,17 @@ impl<'a, C: Choice> World<'a, C> {
         }
     }
 
-    /// This side goes away at this time after the beginning.
+    /// Makes a side go away at this time after the beginning.
     pub(crate) fn leave(&mut self, side: usize, at: Moment) {
         self.sides[side].leave_at = Some(later(self.now, at.0));
     }
 
-    /// What is due at one moment happens in this order.
+    /// Sets the order of events that are due at one moment.
     pub(crate) fn shuffle(&mut self, order: Order) {
         self.order = order;
     }
 
-    /// Runs until everything is at rest, or the connection is cut.
+    /// Runs until all is at rest, or the link is cut.
     pub(crate) fn run(mut self) -> Summary {
         let began = self.now;
         let mut turns = 0;
@@ -211,8 +211,8 @@ impl<'a, C: Choice> World<'a, C> {
         self.summary(false)
     }
 
-    /// What can be done at `now` is tried, in some order and not all of it; and all of it, where
-    /// nothing else was done. Whether anything was.
+    /// Handles events that are due at `now`, in some order and not all of them; all of them if nothing
+    /// else was done. Returns whether anything was.
     fn turn(&mut self) -> bool {
         let mut order = self.order;
         let mut busy = self.steps(&mut order);
@@ -249,7 +249,7 @@ impl<'a, C: Choice> World<'a, C> {
 
     fn write(&mut self, n: usize, order: &mut Order) -> bool {
         let room = self.pipes[n].room();
-        // A frame only, now and then.
+        // Occasionally a single frame.
         let room = if order.puts_off() { room.min(1) } else { room };
         let mut out = Vec::new();
         let side = &mut self.sides[n];
@@ -274,7 +274,7 @@ impl<'a, C: Choice> World<'a, C> {
         }
     }
 
-    /// Each side's datagrams are looked at beside those that the other has sent.
+    /// Compares the datagrams received by each side with those sent by the other.
     fn compare_datagrams(&mut self) {
         let [one, other] = &mut self.sides;
         for local in &mut one.locals {
@@ -293,7 +293,7 @@ impl<'a, C: Choice> World<'a, C> {
         while !rest.is_empty() && side.session.control_backlog() < CONTROL_BACKLOG_MAX {
             let most = self.choice.pick(&[usize::MAX, 65_536, 5_000, 300, 12, 1]);
             let piece = 1 + self.choice.below(rest.len().min(most) as u64) as usize;
-            // The dullest choice is to read everything.
+            // The simplest choice is to read everything.
             let piece = if most == usize::MAX { rest.len() } else { piece };
             side.read(&rest[..piece], self.now, &self.plans, self.pattern)
                 .expect("no tunnel error");
@@ -317,7 +317,7 @@ impl<'a, C: Choice> World<'a, C> {
         self.sides.iter().all(done) && self.pipes.iter().all(Pipe::is_empty)
     }
 
-    /// What must hold at every moment.
+    /// Checks the invariants of every moment.
     fn check(&self) {
         for (side, other) in [(0, 1), (1, 0)].map(|(a, b)| (&self.sides[a], &self.sides[b])) {
             assert!(side.payload_in <= other.payload_out && side.urgent_in <= other.urgent_out);
@@ -326,7 +326,7 @@ impl<'a, C: Choice> World<'a, C> {
                 assert_eq!(side.urgent_in, other.urgent_out, "urgent data is lost or made up");
             }
             let counters = side.session.counters();
-            // Each of them has been looked at where it came.
+            // Each of them was compared on arrival.
             assert_eq!(counters.unknown_ids, side.late_frames, "frames to streams that ended");
             assert_eq!(counters.stale_keys, 0, "keys of streams that have ended");
             assert_eq!((counters.ignored_frames, counters.unsuited_frames), (0, 0));
@@ -373,11 +373,11 @@ impl<'a, C: Choice> World<'a, C> {
             }
             Ended::Orderly if self.half_close || *by == EndedBy::Close => {
                 let remote = remote.expect("a stream that ended well had two ends");
-                // In SockMux 1 it may have been reset behind its last byte.
+                // In SockMux 1 it may have been reset after its last byte.
                 assert!(remote.eof && (self.protocol == Protocol::V1 || !remote.reset));
                 assert!(self.protocol == Protocol::V03 || (local.eof && local.peer_end.is_some()));
                 assert_eq!(local.delivered, said, "closed before all data came");
-                // The original would drop what its local side has not taken soon after CLOSE.
+                // The original drops data that its local side has not accepted soon after CLOSE.
                 // Only first data, which it does not acknowledge, may still be waiting.
                 if !self.half_close {
                     assert!(local.delivered - local.taken <= remote.framed_first);
@@ -404,8 +404,7 @@ impl<'a, C: Choice> World<'a, C> {
         }
     }
 
-    /// The connection breaks: whatever hangs on the sessions is the caller's to end, and each
-    /// session still knows what that is.
+    /// The link breaks: the caller ends the streams of the sessions, and each session still has them.
     fn cut(self) -> Summary {
         for side in &self.sides {
             side.check_users();

@@ -1,4 +1,4 @@
-//! Frames that any peer might send.
+//! Frames of an arbitrary peer.
 
 use std::net::Ipv6Addr;
 
@@ -10,7 +10,7 @@ use super::super::choice::Choice;
 use super::Engine;
 
 impl Engine {
-    /// Any packet of a peer. Ids are small, so that they hit.
+    /// Any packet of a peer. Ids are small, so that they often name a stream.
     pub(super) fn feed(&mut self, choice: &mut impl Choice) {
         if self.fed_protocol == Protocol::V1 {
             return self.feed_v1(choice);
@@ -74,7 +74,7 @@ impl Engine {
         self.read(&out);
     }
 
-    /// Any frame of SockMux 1. Numbers are those of streams that there are or were, or small.
+    /// Any frame of SockMux 1. Numbers are those of present or former streams, or small.
     fn feed_v1(&mut self, choice: &mut impl Choice) {
         let e = wire::Encoder(Protocol::V1);
         let mut out = Vec::new();
@@ -90,7 +90,7 @@ impl Engine {
         let mut payload_bytes = 0;
         match choice.below(17) {
             0..=2 => {
-                // One slot is for streams that carry datagrams.
+                // One slot is reserved for streams of datagrams.
                 let carries = if small & 7 == 5 { Transport::Udp } else { Transport::Tcp };
                 let first_bytes = if carries == Transport::Udp { 0 } else { bytes - 1 };
                 let route = Route { id: small, peer_id: 0, opener: true };
@@ -107,7 +107,7 @@ impl Engine {
                     bytes if bytes < 3 => (0, 0),
                     bytes => (bytes.div_ceil(1 + bytes % 7), bytes),
                 };
-                // To the slot for such streams, every other time.
+                // Every other time, that slot.
                 let theirs = Route { id: small & !7 | 5, peer_id: 0, opener: true };
                 let route = if bytes.is_multiple_of(2) { theirs } else { route };
                 e.datagrams(&mut out, route, size_bytes, bytes);
@@ -128,7 +128,7 @@ impl Engine {
             15 => match choice.below(4) {
                 0 if small & 1 == 0 => e.ping(&mut out, &[b'x'; 40]),
                 0 => e.ping(&mut out, b"farewell"),
-                // More or less than was sent, now and then: the tunnel is over.
+                // Occasionally more or less than was sent, which ends the tunnel.
                 3 => {
                     let link = self.session.link_counts();
                     let (low, high) = (link.consumed_bytes, link.sent_bytes + 1);
@@ -139,7 +139,7 @@ impl Engine {
                 1 => e.pong(&mut out, (0, 0), b"12\0"),
                 _ => out.extend_from_slice(&[0xb1, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             },
-            // The answer to the ping that follows the hello: from here on windows may grow.
+            // The answer to the ping after the hello: windows may grow from now on.
             _ => e.pong(&mut out, (0, 0), b"0\0"),
         }
         out.resize(out.len() + payload_bytes as usize, b'p');

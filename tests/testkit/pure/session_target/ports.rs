@@ -1,4 +1,4 @@
-//! Ports on request, asked for at either end.
+//! Remote forwards, requested at either end.
 
 use sockmux_uring::session::{Event, OpenError, Related};
 use sockmux_uring::wire::{self, Protocol, Route, Transport, v1};
@@ -6,14 +6,14 @@ use sockmux_uring::wire::{self, Protocol, Route, Transport, v1};
 use super::super::choice::Choice;
 use super::{Engine, LOCALS_MAX};
 
-/// What has been asked.
+/// Requests so far.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
-    /// By us, without an answer: the stream and the number.
+    /// Unanswered requests of ours: the stream and the number.
     asked: Vec<(u64, u32)>,
-    /// By the peer.
+    /// Requests of the peer.
     to_answer: Vec<(u64, u32)>,
-    /// Operations that may each have had a frame sent.
+    /// Number of operations that may have sent a frame.
     pub(super) said: usize,
 }
 
@@ -23,7 +23,7 @@ fn take(of: &mut Vec<(u64, u32)>, port: (u64, u32)) -> bool {
 }
 
 impl Engine {
-    /// Any frame about ports, of a peer that seldom mixes up who asks.
+    /// Any frame about remote forwards, mostly of the direction that the protocol permits.
     pub(super) fn feed_ports(&mut self, choice: &mut impl Choice) {
         let mut out = Vec::new();
         let small = |choice: &mut dyn FnMut(u64) -> u64| 1 << 20 | choice(6) as u32;
@@ -54,7 +54,7 @@ impl Engine {
         self.read(&out);
     }
 
-    /// The engine asks, answers, or begins a stream beside this one, whether it may or not.
+    /// The engine requests, answers, or opens a related stream, whether permitted or not.
     pub(super) fn port_operation(&mut self, n: usize, choice: &mut impl Choice) {
         let local = &self.locals[n];
         let (key, is_over) = (local.key, local.ended || local.gone);
@@ -64,7 +64,7 @@ impl Engine {
         let before = self.session.control_backlog();
         let mut may_say = false;
         match choice.below(6) {
-            // A number that is in use is not used again.
+            // A number in use is not used again.
             0 | 1 if !self.ports.asked.contains(&(user, request)) => {
                 match self.session.ask_port(key, request, transport) {
                     Ok(()) => {
@@ -107,7 +107,7 @@ impl Engine {
         assert!(said <= usize::from(may_say && !is_over), "{said} frames of {n}");
     }
 
-    /// An answer was asked for, and who is asked lives.
+    /// Whether an answer is expected, and the stream that it belongs to is open.
     pub(super) fn port_event(&mut self, event: &Event) {
         assert_eq!(self.protocol, Protocol::V1);
         let (&Event::PortAsked { user, request, .. }
@@ -131,7 +131,7 @@ impl Engine {
         }
     }
 
-    /// What a stream is beside of lives.
+    /// Whether the control stream of a related stream is open.
     pub(super) fn check_related(&self, related: Option<Related>) {
         if let Some(Related::Port { user, .. } | Related::Call { user, .. }) = related {
             let local = &self.locals[user as usize];

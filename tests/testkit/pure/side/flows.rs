@@ -1,5 +1,5 @@
-//! Local sockets that carry datagrams. Datagram `n` of a socket has bytes that follow from its seed
-//! and `n`, so that one that was merged, cut, doubled or moved is seen.
+//! Local sockets of datagrams. The bytes of datagram `n` follow from the socket's seed and `n`, so
+//! that datagrams that were merged, cut, duplicated or reordered are detected.
 
 use std::collections::VecDeque;
 
@@ -11,29 +11,29 @@ use super::{Local, Side, later};
 
 /// Bytes between the beginnings of two datagrams in the pattern.
 const STRIDE: u64 = 977;
-/// Most datagrams in a run, and bytes, as sockets bring them.
+/// Most datagrams and bytes in a run, as sockets deliver them.
 const RUN_MOST: u64 = 5;
 const RUN_BYTES_MOST: u64 = 65_507;
 
-/// A datagram that was said: its number and its size.
+/// A datagram that was produced: its number and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Said {
     number: u64,
     bytes: u64,
 }
 
-/// What there is of a socket's datagrams.
+/// The state of a socket's datagrams.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     said: u64,
     runs: u64,
-    /// Given to the session, and neither sent nor dropped by it.
+    /// Queued in the session: neither sent nor dropped.
     held: VecDeque<Said>,
-    /// Sent, in order, and not looked at by the other side.
+    /// Sent, in order, and not compared by the other side.
     out: VecDeque<Said>,
-    /// Come, in order, and not compared.
+    /// Received, in order, and not compared.
     came: VecDeque<Vec<u8>>,
-    /// Bytes of the frame that is being read, and how many are still to come.
+    /// Bytes of the frame being read, and the number still missing.
     part: Vec<u8>,
     missing: u64,
     pub(crate) sent: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// The session has dropped so many from the front.
+    /// Removes datagrams that the session has dropped from the front.
     fn drop_front(&mut self, datagrams: u64, bytes: u64) {
         let dropped: Vec<Said> = self.held.drain(..datagrams as usize).collect();
         let dropped_bytes: u64 = dropped.iter().map(|said| said.bytes).sum();
@@ -50,7 +50,7 @@ impl Flow {
         self.dropped += datagrams;
     }
 
-    /// What the other side got is what this side sent, one by one and in order.
+    /// Checks that the other side has received the datagrams of this side, one by one and in order.
     pub(crate) fn compare(&mut self, sender: &mut Flow, seed: u64, pattern: &Pattern) {
         while let Some(came) = self.came.pop_front() {
             let said = sender.out.pop_front().expect("a datagram that nobody sent");
@@ -59,7 +59,7 @@ impl Flow {
         }
     }
 
-    /// Every datagram said was sent, dropped, or waits.
+    /// Checks that each datagram was sent, dropped, or is queued.
     pub(crate) fn check(&self) {
         assert_eq!(self.said, self.sent + self.dropped + self.held.len() as u64);
     }
@@ -84,7 +84,7 @@ impl Local {
 }
 
 impl Side {
-    /// The socket brings a run, if its script says so; whether it did.
+    /// Delivers a run of the socket if its script has one. Returns whether it had.
     pub(super) fn write_datagrams(&mut self, user: usize, key: StreamKey, now: Moment) -> bool {
         let local = &mut self.locals[user];
         let Some(mut flow) = local.flow.take() else { return false };
@@ -114,7 +114,7 @@ impl Side {
         true
     }
 
-    /// A frame with these bytes goes out: appends them.
+    /// Appends the bytes of a frame that is sent.
     pub(super) fn frame_datagrams(
         &mut self,
         user: u64,
@@ -148,7 +148,7 @@ impl Side {
         self.payload_out += bytes;
     }
 
-    /// A frame has come: an empty datagram is whole with it.
+    /// A frame was received; an empty datagram is complete with it.
     pub(super) fn begin_datagrams(&mut self, bytes: u32) {
         let (Sink::Stream(key) | Sink::Datagrams { key, .. }) = self.sink else { return };
         let local = &mut self.locals[self.by_key[&key]];
@@ -162,7 +162,7 @@ impl Side {
         }
     }
 
-    /// Payload of datagrams has come; in 0.3 a frame is one.
+    /// Payload of datagrams was received. In 0.3 a frame is one datagram.
     pub(super) fn deliver_datagrams(&mut self, key: StreamKey, bytes: &[u8], now: Moment) {
         self.payload_in += bytes.len() as u64;
         let local = &mut self.locals[self.by_key[&key]];

@@ -1,5 +1,5 @@
-//! What a side knows of SockMux 1 by looking at its frames: which number is whose, what credit was
-//! said and heard, and which frames may come for a stream that has ended.
+//! The state of SockMux 1 that follows from the frames of a side: the owners of stream numbers,
+//! credit sent and received, and the frames that may still arrive for an ended stream.
 
 use std::collections::HashMap;
 
@@ -18,17 +18,17 @@ const RESET: u8 = 0x05;
 const CREDIT: u8 = 0x06;
 const DATAGRAMS: u8 = 0x0c;
 
-/// Plans by the number of their stream, for those opened here and those opened by the peer.
+/// Plans by the number of their stream, for streams opened here and by the peer.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     ours: HashMap<u32, usize>,
     theirs: HashMap<u32, usize>,
-    /// Generation that each slot had last.
+    /// The last generation of each slot.
     our_slots: HashMap<u32, u32>,
     their_slots: HashMap<u32, u32>,
 }
 
-/// Bits of a number that are its slot; the others are its generation.
+/// Bits of a number that hold its slot; the others hold its generation.
 const SLOT_BITS: u32 = 20;
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -36,7 +36,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl Side {
-    /// A number is given to a plan: nobody may have it.
+    /// Assigns a free number to a plan.
     fn number(&mut self, number: u32, plan: usize, ours: bool) {
         let numbers = if ours { &mut self.numbers.ours } else { &mut self.numbers.theirs };
         let before = numbers.insert(number, plan);
@@ -53,8 +53,8 @@ impl Side {
         );
     }
 
-    /// A frame is about to be taken by the session: whether it is for a stream that has ended
-    /// here. Such a frame must have crossed the end.
+    /// Called before the session handles a frame. Returns whether its stream has ended here, in which
+    /// case the frame must have crossed the end.
     pub(super) fn is_late(&mut self, frame: &Frame<'_>) -> bool {
         let name = match *frame {
             Frame::Open { from, client, .. } => {
@@ -77,7 +77,7 @@ impl Side {
             StreamRef::None => None,
         };
         let plan = *plan.unwrap_or_else(|| panic!("{frame:?} for a number that nobody gave"));
-        // Without a local socket: refused before there was one.
+        // Without a local socket: refused before it had one.
         let Some(&user) = self.by_plan.get(&plan) else { return self.count_late() };
         let local = &mut self.locals[user];
         if local.key.is_some() {
@@ -88,7 +88,7 @@ impl Side {
         }
         let crossed = match &local.ended {
             _ if local.reset => true,
-            // Both ENDs have crossed: the peer may still have allowed more, or been reset.
+            // Both ENDs have crossed: the peer may still have sent credit or a reset.
             Some((Ended::Orderly, _)) => {
                 matches!(frame, Frame::Consumed { .. } | Frame::Close { .. })
             }
@@ -103,14 +103,14 @@ impl Side {
         true
     }
 
-    /// A frame has been taken: its payload is the stream's from here on.
+    /// A frame was handled: the payload that follows belongs to its stream.
     pub(super) fn announce(&mut self, sink: Sink, bytes: u32) {
         if let Sink::Stream(key) = sink {
             self.locals[self.by_key[&key]].announced += u64::from(bytes);
         }
     }
 
-    /// A head of ours is about to go out.
+    /// Called before a head of ours is sent.
     pub(super) fn check_head_v1(&mut self, transmit: Transmit) {
         let head = std::mem::take(&mut self.head);
         assert!(head.len() >= HEADER_BYTES && head[0] == MAGIC);
@@ -160,8 +160,8 @@ impl Side {
         Some(&mut self.locals[user])
     }
 
-    /// The whole connection: what came is counted for whomever it was, also for nobody, and no
-    /// number goes back or ahead of what is true.
+    /// Checks the totals of the link: received bytes are counted whether they have a stream or not,
+    /// and no reported number decreases or exceeds the true one.
     pub(crate) fn check_link(&self, other: &Side) {
         let (own, peers) = (self.session.link_counts(), other.session.link_counts());
         assert_eq!(own.sent_bytes, self.payload_out);
@@ -175,14 +175,14 @@ impl Side {
         assert!(own.received_bytes - own.reported_bytes < most_bytes);
     }
 
-    /// Every window by itself: what may come, what has come and what was not told of make it up.
+    /// Checks each window: its size is the sum of open credit, received bytes and unreported bytes.
     pub(crate) fn check_windows(&self, other: &Side, own_first: u64, peer_first: u64) {
         let mut extra_bytes = 0;
         for local in &self.locals {
             let Some(w) = local.key.and_then(|key| self.session.windows(key)) else { continue };
             extra_bytes += w.window_bytes - own_first;
             if local.flow.is_some() {
-                // Outside of them.
+                // Outside of the windows.
                 assert!(w.allowance_bytes == own_first && w.credit_bytes == peer_first, "{w:?}");
                 continue;
             }
@@ -192,7 +192,7 @@ impl Side {
                 assert_eq!(parts, w.window_bytes, "{w:?} of {local:?}");
                 assert!(local.taken > 0 || w.window_bytes == own_first, "{w:?} of {local:?}");
             }
-            // And with the one at the other side of the link.
+            // The same for the side at the other end of the link.
             match other.local(local.plan) {
                 None => assert_eq!(w.credit_bytes + local.framed, peer_first),
                 Some(remote) if remote.reset => {}

@@ -8,14 +8,14 @@ use super::super::world::Order;
 use super::{Side, later};
 
 impl Side {
-    /// Does what the local sockets do at `now`; whether anything was done.
+    /// Performs the actions of the local sockets at `now`. Returns whether there were any.
     pub(crate) fn run_locals(&mut self, now: Moment, plans: &[Plan], order: &mut Order) -> bool {
         let mut busy = self.leave_due(now) | self.open_due(now, plans);
         let count = self.locals.len();
         let first = order.below(count);
         for n in 0..count {
             let user = (first + n) % count;
-            // Most have ended where streams come and go.
+            // In runs with many short streams most have ended.
             if self.locals[user].key.is_none() {
                 continue;
             }
@@ -27,7 +27,7 @@ impl Side {
                     0 => self.decide(user, now, plans),
                     1 => self.reset_due(user, now),
                     2 => self.take(user, now),
-                    // Several pieces, and the end behind them, before a frame goes out.
+                    // Several pieces, and the end after them, before a frame is sent.
                     _ => (0..=order.below(4)).fold(false, |any, _| any | self.write(user, now)),
                 };
             }
@@ -180,7 +180,7 @@ impl Side {
         true
     }
 
-    /// When something is to be done here next.
+    /// Time of the next action here.
     pub(crate) fn next_moment(&self, plans: &[Plan]) -> Option<Moment> {
         let locals = self.locals.iter().filter(|local| local.key.is_some()).flat_map(|local| {
             let decided = local.decide_at.is_none();

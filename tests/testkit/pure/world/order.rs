@@ -1,15 +1,15 @@
-//! In which order what is due at one moment happens. An engine hears of it in whatever order the
-//! kernel says, does several things before it writes, and writes before it has heard of all.
+//! The order of events that are due at one moment. An engine receives them in any order that the
+//! kernel chooses, handles several before it writes, and writes before it has received all.
 
 /// Choices of order: the natural one everywhere, or any, from a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Order(u64);
 
 impl Order {
-    /// Everything in its natural order, all of it, once.
+    /// All events, in the natural order, once.
     pub(crate) const NATURAL: Order = Order(0);
 
-    /// The order that this seed makes; 0 is the natural one.
+    /// The order of this seed; 0 is the natural one.
     pub(crate) fn from(seed: u64) -> Order {
         Order(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
@@ -22,12 +22,12 @@ impl Order {
         ((self.0 >> 16) as usize).checked_rem(bound).unwrap_or(0)
     }
 
-    /// Puts something off that is due.
+    /// Whether to postpone an event that is due.
     pub(crate) fn puts_off(&mut self) -> bool {
         self.below(4) == 3
     }
 
-    /// These in some order.
+    /// Orders these.
     pub(crate) fn of<const N: usize>(&mut self) -> [usize; N] {
         let mut steps = std::array::from_fn(|n| n);
         for n in 0..N {

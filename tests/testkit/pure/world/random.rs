@@ -1,4 +1,4 @@
-//! Worlds from choices alone.
+//! Random worlds.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::super::choice::Choice;
 use super::super::script::{End, Exit, Pattern, Plan, Script};
 use super::{Order, Summary, World};
 
-/// A world from choices alone: configurations, plans, link, cut.
+/// A world whose configurations, plans, link and cut are choices.
 pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bool) -> Summary {
-    // The newest protocol that each side offers.
+    // The newest protocol of each side.
     let newest = choice.pick(&[[0, 0], [1, 1], [1, 0], [1, 1], [0, 1]]);
-    // The natural one every other time: it is several times as quick.
+    // The natural order every other time: it is several times faster.
     let order = Order::from(choice.below(1 << 16).saturating_sub(1 << 15));
     let v1 = newest == [1, 1];
     let offers = [[true, true], [true, false], [false, true], [false, false]];
@@ -38,7 +38,7 @@ pub(crate) fn random_run<C: Choice>(choice: &mut C, pattern: &Pattern, heavy: bo
     world.run()
 }
 
-/// Yes, once in so many times; the dullest choice is no.
+/// True once in so many times; the simplest choice is false.
 fn once_in(choice: &mut impl Choice, out_of: u64) -> bool {
     choice.below(out_of) == out_of - 1
 }
@@ -75,27 +75,27 @@ fn random_plan(
 ) -> Plan {
     let delay = choice.pick(&[0, 300, 40_000, 2_000_000]);
     let exit = match choice.below(12) {
-        // An exit that never answers is one whose engine gives up at last.
+        // An exit that never answers is given up by its engine in the end.
         9 => Exit::Refuse { after: 130_000_000, unreachable: true },
         10 => Exit::Refuse { after: delay, unreachable: true },
         11 => Exit::Refuse { after: delay, unreachable: false },
         _ => Exit::Accept { after: delay },
     };
     let most = match (streams, heavy) {
-        // So much that windows grow.
+        // Enough for windows to grow.
         (0..=9, true) if v1 => 1_000_000,
         (0..=9, true) => 300_000,
         (0..=9, false) => 40_000,
         _ => 3_000,
     };
     let mut scripts = [0, 1].map(|end| random_script(choice, (2 * n + end) as u64 * 7_919, most));
-    // Two that wait for each other's end wait for ever; and a peer that knows no half-close
-    // never tells an exit of the client's end.
+    // Two ends that wait for each other's end would wait for ever, and without half-close the peer
+    // never reports the client's end to an exit.
     if scripts[0].end == End::EofAfterPeer && (scripts[1].end == End::EofAfterPeer || !half_close) {
         scripts[0].end = End::Eof;
     }
-    // Of every four, one carries datagrams. The ends of such a stream are resets: its opener's, when
-    // it has been idle for long enough.
+    // One of four carries datagrams. Such a stream ends by a reset of its opener, once it was idle
+    // for long enough.
     let datagrams = n % 4 == 3;
     if datagrams {
         scripts[0].end = End::ResetAt(8_000_000);
