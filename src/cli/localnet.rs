@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
 use crate::limits::LOCALNET_MILLIS;
@@ -100,10 +101,12 @@ pub(crate) fn shown() -> String {
     all.join(", ")
 }
 
-/// The networks of the interfaces; none if the query fails.
+/// The networks of the interfaces that are up; none if the query fails. One that is down has its
+/// addresses still, but no neighbours: who has an address of its network comes from elsewhere.
 fn networks() -> Vec<Network> {
     let interfaces = getifaddrs().into_iter().flatten();
     interfaces
+        .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
         .filter_map(|interface| Network::of(ip(&interface.address?)?, ip(&interface.netmask?)?))
         .collect()
 }

@@ -376,6 +376,9 @@ fn localnet_is_this_machine_and_the_networks_that_it_is_in_now() {
         "route add local 198.51.100.0/24 dev lo",
         "-6 route add local 2001:db8:77::/64 dev lo",
         "address add 10.77.0.1/24 dev lo",
+        "route add local 203.0.113.0/24 dev lo",
+        "link add idle0 type veth peer name idle1",
+        "address add 203.0.113.1/24 dev idle0",
     ] {
         network::ip(words);
     }
@@ -390,11 +393,14 @@ fn localnet_is_this_machine_and_the_networks_that_it_is_in_now() {
     served("127.9.9.9", v4);
     served("10.77.0.9", v4);
     served("::1", v6);
-    for (own, at, address) in
-        [("198.51.100.9", v4, "198.51.100.1/24"), ("2001:db8:77::9", v6, "2001:db8:77::1/64")]
-    {
+    for (own, at, change) in [
+        ("198.51.100.9", v4, "address add 198.51.100.1/24 dev lo"),
+        ("2001:db8:77::9", v6, "address add 2001:db8:77::1/64 dev lo"),
+        // An interface that is down has no neighbours.
+        ("203.0.113.9", v4, "link set idle0 up"),
+    ] {
         refused(own, at);
-        network::ip(&format!("address add {address} dev lo"));
+        network::ip(change);
         let is_served = || {
             let stream = connect_from(own, at);
             stream.is_ok_and(|mut stream| {
