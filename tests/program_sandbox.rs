@@ -20,7 +20,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getuid, setuid};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::net::{AddressFamily, SocketType, socket};
-use rustix::process::{Resource, Rlimit, Signal, getppid, setrlimit, test_kill_process};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, dumpable_behavior, getppid, setrlimit,
+    test_kill_process,
+};
 use sockmux_uring::cli::fence::Fence;
 use sockmux_uring::cli::files::Disk;
 use sockmux_uring::cli::invocation::{self, LogFormat};
@@ -72,7 +75,14 @@ const FORBIDDEN: [Deed; 13] = [
 ];
 
 /// What goes on; each of them panics if it does not.
-const ALLOWED: [Deed; 7] = [
+const ALLOWED: [Deed; 8] = [
+    ("no core dumps", || {
+        // A plan with commands: behind another fence this cannot be asked.
+        behind(&["-P127.0.0.1:0", "SERVER=exec:cat,-in"], || {
+            let behavior = dumpable_behavior().expect("an answer");
+            assert_eq!(behavior, DumpableBehavior::NotDumpable);
+        });
+    }),
     ("names", || behind(&NAMES, names_are_found)),
     ("sockets and threads", || behind(&BARE, sockets_and_threads_work)),
     ("no files", || behind(&BARE, || is_denied(fs::read("/etc/hosts")))),
