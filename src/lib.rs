@@ -14,6 +14,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod identity;
 pub mod io;
 pub mod limits;
 pub mod link;
@@ -24,5 +25,6 @@ pub mod process;
 pub mod proxy_proto;
 pub mod serial_line;
 pub mod session;
+pub mod tls;
 pub mod wire;
 mod worker;

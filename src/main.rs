@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use sockmux_uring::cli::error::Failure;
 use sockmux_uring::cli::files::Disk;
 use sockmux_uring::cli::invocation::{self, Command, Engine, LogFormat};
+use sockmux_uring::cli::keygen::Keygen;
 use sockmux_uring::cli::plan::Plan;
 use sockmux_uring::cli::show;
 use sockmux_uring::demo;
+use sockmux_uring::identity;
 use sockmux_uring::io::{Inherited, signals};
 use sockmux_uring::observe::{self, Log};
 use sockmux_uring::process::{Relay, RunError, SetupError, Stopped};
@@ -32,9 +34,40 @@ fn main() -> ExitCode {
     };
     match invocation.command {
         Command::Print(text) => print(&text),
-        Command::Check(plan) => print(&show::plan(&plan)),
+        Command::Check(plan) => check(&plan),
+        Command::Keygen(keygen) => make_key(&keygen),
         Command::Demo => demonstrate(invocation.engine),
         Command::Run(plan) => run(plan, invocation.engine, invocation.verbosity, invocation.log),
+    }
+}
+
+/// Prints a plan, and the key of this end, which has to be there.
+fn check(plan: &Plan) -> ExitCode {
+    let mut text = show::plan(plan);
+    match plan.encryption.as_ref().map(identity::load).transpose() {
+        Ok(settings) => {
+            text.extend(settings.map(|settings| show::own_key(settings.own_fingerprint())));
+            print(&text)
+        }
+        Err(error) => {
+            // The plan is what was asked for, whatever the files are.
+            let _ = observe::print(&text);
+            observe::complain(&error.to_string());
+            ExitCode::from(EXIT_SETUP)
+        }
+    }
+}
+
+fn make_key(keygen: &Keygen) -> ExitCode {
+    match identity::keygen::make(keygen) {
+        Ok(made) => {
+            observe::complain(&made.next);
+            made.fingerprint.map_or(ExitCode::SUCCESS, |fingerprint| print(&(fingerprint + "\n")))
+        }
+        Err(error) => {
+            observe::complain(&error.to_string());
+            ExitCode::from(EXIT_SETUP)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::authorizer;
 use super::carrier::{self, Carrier};
 use super::checks;
+use super::encryption::EncryptionWords;
 use super::error::{Failure, Problem, plain, quoted};
 use super::exit::{self, ExitWords};
 use super::files::Files;
@@ -32,8 +33,19 @@ use super::words::Word;
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX, STRANGER_SECS};
 
 /// Every parameter that there is.
-pub(super) const NAMES: [&str; 9] =
-    ["SERVER", "PORT", "DEST", "RELIABLE", "PERMIT", "AUTHORIZER", "MAXIMA", "TIMEOUT", "SOXCONF"];
+pub(super) const NAMES: [&str; 11] = [
+    "SERVER",
+    "PORT",
+    "DEST",
+    "RELIABLE",
+    "PERMIT",
+    "AUTHORIZER",
+    "MAXIMA",
+    "TIMEOUT",
+    "SOXCONF",
+    "STLS",
+    "TLSCONF",
+];
 
 /// Makes the plan from the options with a meaning for it (each as a word `-Pvalue`, `-Avalue`, ...)
 /// and the parameters; `files` are those that option lists name.
@@ -55,13 +67,14 @@ pub fn plan(
     for word in parameters {
         draft.parameter(word, files, lookup).map_err(|problem| Failure::at(word, &problem))?;
     }
-    draft.finish()
+    draft.finish(files)
 }
 
 /// The values read so far, each with its word.
 #[derive(Default)]
 struct Draft {
     link: LinkWords,
+    encryption: EncryptionWords,
     relay: Option<(ExitKind, Transport, Word)>,
     /// Proxies without a persistent connection: their exits are among the others.
     proxies: Vec<Word>,
@@ -129,10 +142,7 @@ impl Draft {
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
         let Some((name, value)) = word.text.split_once('=') else {
-            return Err(Problem::new(
-                "not NAME=value",
-                habits::bare_word_remedy(&word.text, &NAMES),
-            ));
+            return Err(Problem::new("not NAME=value", suggest::for_bare_word(&word.text)));
         };
         secrets::check(&word.text)?;
         match name {
@@ -178,6 +188,8 @@ impl Draft {
             }
             "TIMEOUT" => self.timeouts.add(value, &mut self.notices),
             "SOXCONF" => self.soxconf.add(value, &mut self.notices),
+            "STLS" => self.encryption.stls(value, word),
+            "TLSCONF" => self.encryption.conf(value, word, files, &mut self.notices),
             _ => Err(unsupported::parameter(name).unwrap_or_else(|| {
                 Problem::new(
                     format!("{} is not a parameter", quoted(name)),
@@ -278,9 +290,9 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Plan, Failure> {
+    fn finish(mut self, files: &dyn Files) -> Result<Plan, Failure> {
         if let Some((server, transport, word)) = self.relay.take() {
-            return self.finish_relay(server, transport, &word);
+            return self.finish_relay(server, transport, &word, files);
         }
         if let Some(word) = self.proxies.first().cloned() {
             self.without_link(&word)?;
@@ -318,6 +330,7 @@ impl Draft {
             false => LinkPlan::Loopback,
         };
         Ok(Plan {
+            encryption: self.encryption.finish(&link, files)?,
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
             unix_entrances: self.unix_entrances.into_iter().map(|(entrance, _)| entrance).collect(),
@@ -390,6 +403,7 @@ impl Draft {
         server: ExitKind,
         transport: Transport,
         word: &Word,
+        files: &dyn Files,
     ) -> Result<Plan, Failure> {
         let udp = suffix(transport);
         let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
@@ -426,8 +440,10 @@ impl Draft {
         self.services_can_be_counted(&self.link.listen)?;
         checks::relay(&self.link.listen, (&server, transport), word)?;
         let binds = self.link.listen.into_iter().map(|(entrance, _)| entrance.bind).collect();
+        let link = LinkPlan::Relay { binds, server, transport };
         Ok(Plan {
-            link: LinkPlan::Relay { binds, server, transport },
+            encryption: self.encryption.finish(&link, files)?,
+            link,
             entrances: Vec::new(),
             unix_entrances: Vec::new(),
             exits: Vec::new(),

@@ -31,6 +31,16 @@ impl Problem {
         Problem { what: format!("{word}: {}", self.what), remedy: self.remedy }
     }
 
+    /// The same for a line of a file.
+    pub(crate) fn in_line(self, number: usize) -> Self {
+        Problem { what: format!("line {number}: {}", self.what), remedy: self.remedy }
+    }
+
+    /// The same inside of a file.
+    pub(crate) fn of_file(self, name: &str) -> Self {
+        Problem { what: format!("{}: {}", plain(name), self.what), remedy: self.remedy }
+    }
+
     /// Something that the original has and this version has not, with the nearest thing that
     /// works.
     pub fn unsupported(what: impl fmt::Display, nearest: impl Into<String>) -> Self {

@@ -159,31 +159,6 @@ fn one_word_for_all(arg: &str, names: &[&str]) -> Option<Problem> {
     })
 }
 
-/// The remedy for a word without `=`: what it was probably meant to be.
-pub(super) fn bare_word_remedy(text: &str, names: &[&str]) -> String {
-    let text = plain(text);
-    let numbers = text.replace("/udp", "");
-    if PortList::parse(&text).is_ok() && !numbers.contains(|c: char| c.is_ascii_alphabetic()) {
-        if numbers != text {
-            return format!("write PORT={text} for an entrance");
-        }
-        format!(
-            "write PORT={text} for an entrance, or -P{text} to accept the persistent connection"
-        )
-    } else if text.starts_with("sockmux") || text.contains("://") {
-        format!("did you mean `SERVER={text}`?")
-    } else if exit::of_dest(&text).is_ok() {
-        format!("did you mean `DEST={text}`?")
-    } else if suggest::nearest(&text, ["demo"]).is_some() {
-        "did you mean `demo`?".to_owned()
-    } else {
-        match suggest::nearest(&text, names.iter().copied()) {
-            Some(name) => format!("did you mean `{name}=...`?"),
-            None => format!("known names are {}, and +=FILE", names.join(", ")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

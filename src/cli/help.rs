@@ -4,6 +4,7 @@
 pub(crate) const USAGE: &str = "\
 sockmux-uring [OPTIONS] [-P[HOST]:PORT]... [NAME=VALUE | +=FILE]...
        sockmux-uring -Fsockmux [-A | -C | -I -O | -X] [-Q] [-P] [NAME=VALUE]...
+       sockmux-uring keygen [--secret] [FILE]
        sockmux-uring demo";
 
 /// The text of `-h`: the common cases, on one screen of 24 lines and 80 columns.
@@ -20,14 +21,15 @@ At the host that the other one can connect to, and at the other:
   DEST=HOST:PORT[/udp]        and are connected there, at the other end
   SERVER=socks,-in            or where they ask to go (also http,-in; ftp,-in)
   RELIABLE=.localnet          who may connect at all: addresses, names, networks
+  TLSCONF=peer:SHA256:...     encrypt it; the key that the other end has to have
   SERVER=tcprelay://HOST:PORT no tunnel: -P is where clients come in
   +=FILE                      read options and parameters from it, one a line
 
   -v, -vv                     log more        --log text|json
   --check                     say what the line means, and exit
-  --engine auto|uring|epoll   what moves the bytes
-  -V, --version
+  --engine auto|uring|epoll   what moves the bytes      -V, --version
 
+  sockmux-uring keygen        make this end's key, print its fingerprint
   sockmux-uring demo          see it work, in one process
   sockmux-uring --help        everything: UDP, FTP, serial lines, commands, ...
 ";
@@ -57,6 +59,21 @@ The persistent connection (one of these):
                                the original has it: -A accept, -C connect,
                                -I -O FIFOs, -X device; -P is then an entrance,
                                -Q an exit
+
+Encryption of the persistent connection (TLS 1.3), and who may be the peer:
+  sockmux-uring keygen [FILE]  makes a key (sockmux.key), prints its fingerprint
+  TLSCONF=ITEM,...             encrypt; both ends prove who they are. ITEMs:
+                               peer:SHA256:... the other end's fingerprint
+                               (peer:NAME=SHA256:... names it),
+                               peers:FILE lines NAME SHA256:..., read again when
+                               the file changes, key:FILE (sockmux.key),
+                               secret:FILE the same at both ends, in place of
+                               keys: sockmux-uring keygen --secret makes it,
+                               cert:FILE, ca:FILE, name:HOST: certificates of
+                               an authority (PEM), and whom they have to be for
+  STLS=fsv, STLS=fcl           encrypt, at the end that dials, and that accepts;
+                               peers are those of sockmux.peers, unless TLSCONF=
+                               names some. Two FIFOs need it: fsv at one end
 
 Without a persistent connection:
   SERVER=PROXY[:-:CLIENTS]     a proxy: http, socks, socks4, socks5, telnet,
@@ -175,6 +192,12 @@ More:
 Examples, one line for each of two hosts X and Y:
   demo, everything in one process over loopback
     sockmux-uring demo
+  encrypted, each end by its key; each is given the other's fingerprint
+    X$ sockmux-uring keygen
+    Y$ sockmux-uring keygen
+    X$ sockmux-uring -P:9000 PORT=127.0.0.1:15432 TLSCONF=peer:SHA256:...
+    Y$ sockmux-uring SERVER=sockmux://hostX:9000 DEST=127.0.0.1:5432 \\
+                     TLSCONF=peer:SHA256:...
   both ways: either host reaches the telnet server beside the other
     X$ sockmux-uring SERVER=sockmux -PhostX:9000 PORT=9023 \\
                      SERVER=\"telnet://hostX,-in\"

@@ -28,7 +28,7 @@ const MAY_STAND: &str = "in an option list may stand PERMIT=, RELIABLE=, AUTHORI
 const NAMES: [&str; 6] = ["PERMIT", "RELIABLE", "AUTHORIZER", "MAXIMA", "TIMEOUT", "SERVER"];
 
 /// Parameters of the process only.
-const OF_PROCESS: [&str; 3] = ["PORT", "DEST", "SOXCONF"];
+const OF_PROCESS: [&str; 5] = ["PORT", "DEST", "SOXCONF", "STLS", "TLSCONF"];
 
 /// A parsed option list. Where it has no value, that of the process holds.
 #[derive(Default)]

@@ -11,6 +11,7 @@ use super::files::{self, Files};
 use super::habits;
 use super::help;
 use super::hostlist::Lookup;
+use super::keygen::{self, Keygen};
 use super::plan::{Plan, Privileges, Sandbox};
 use super::unsupported;
 use super::user;
@@ -29,6 +30,14 @@ pub struct Invocation {
     pub engine: Engine,
 }
 
+impl Invocation {
+    /// One that neither logs nor relays.
+    fn of(command: Command) -> Invocation {
+        let (verbosity, log, engine) = (0, LogFormat::default(), Engine::default());
+        Invocation { command, verbosity, log, engine }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -38,6 +47,8 @@ pub enum Command {
     Check(Plan),
     /// `demo`: the demonstration in one process.
     Demo,
+    /// `keygen`: make a key or a secret, and print what the other end has to be given.
+    Keygen(Keygen),
     /// `--help`, `--version`: print this (it ends with a line end) to stdout and exit.
     Print(String),
 }
@@ -170,6 +181,9 @@ where
     I: IntoIterator<Item = OsString>,
 {
     let mut args = args.into_iter().map(text).collect::<Result<Vec<String>, _>>()?;
+    if args.get(1).is_some_and(|first| first == keygen::WORD) {
+        return Ok(Invocation::of(Command::Keygen(keygen::parse(&args[2..])?)));
+    }
     if let Some(problem) = habits::problem(&args, &build::NAMES) {
         return Err(Failure::new(problem.to_string()));
     }
@@ -180,10 +194,7 @@ where
     args.retain(|arg| !administrative.contains(arg));
     let options = match parse_options(&args).map_err(Failure::new)? {
         Parsed::Options(options) => *options,
-        Parsed::Print(text) => {
-            let (verbosity, log, engine) = (0, LogFormat::default(), Engine::default());
-            return Ok(Invocation { command: Command::Print(text), verbosity, log, engine });
-        }
+        Parsed::Print(text) => return Ok(Invocation::of(Command::Print(text))),
     };
     if options.words.iter().any(|word| word == "demo") {
         return demo(&options);

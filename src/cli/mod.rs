@@ -6,6 +6,7 @@
 //!                                                  |- in_list, quotes (`,-in(option list)`)
 //!                                                  |- foreground (options of -Fsockmux)
 //!                                                  |- maxima, timeout, soxconf, permit, authorizer
+//!                                                  |- encryption, fingerprint, peers (the peers file)
 //!                                                  `- link, checks (all of them together)
 //! ```
 //!
@@ -18,11 +19,13 @@ mod authorizer;
 pub mod build;
 mod carrier;
 mod checks;
+pub mod encryption;
 pub mod error;
 mod exit;
 pub mod exposure;
 pub mod fence;
 pub mod files;
+mod fingerprint;
 mod foreground;
 mod habits;
 mod help;
@@ -30,10 +33,12 @@ pub mod hostlist;
 mod hosttest;
 mod in_list;
 pub mod invocation;
+pub mod keygen;
 mod link;
 mod localnet;
 pub mod maxima;
 mod options;
+pub mod peers;
 mod permit;
 pub mod plan;
 pub mod portlist;

@@ -1,5 +1,7 @@
 //! The plan as text: the output of `--check`.
 
+mod encryption;
+
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use super::portlist::{show_bind, suffix};
 use super::secrets::without_secrets;
 use super::timeout;
 
+pub use self::encryption::peers;
+
 /// Column where the values begin.
 const LABEL_CHARS: usize = 12;
 
@@ -32,6 +36,9 @@ pub fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let clear = exposure::of(plan).map(|clear| format!("not encrypted: {}", clear.remedy));
     section(&mut text, "link", link_lines(&plan.link).into_iter().chain(clear));
+    if plan.link != LinkPlan::Loopback {
+        section(&mut text, "encryption", encryption::lines(plan.encryption.as_ref()));
+    }
     let ways_in = entrances(&plan.entrances).into_iter();
     let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
     section(&mut text, "entrances", or_none(ways_in.collect()));
@@ -49,6 +56,13 @@ pub fn plan(plan: &Plan) -> String {
     request_ports(&mut text, plan);
     privileges(&mut text, plan);
     notices(&mut text, plan);
+    text
+}
+
+/// The key of this end, as the peer has to be given it, for the end of the plan's text.
+pub fn own_key(fingerprint: &str) -> String {
+    let mut text = String::new();
+    section(&mut text, "own key", [fingerprint.to_owned()]);
     text
 }
 

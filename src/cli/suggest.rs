@@ -1,5 +1,10 @@
 //! "Did you mean": the known word nearest to a mistyped one.
 
+use super::build::NAMES;
+use super::error::plain;
+use super::exit;
+use super::portlist::PortList;
+
 /// The known word that `typed` was probably meant to be, if one is near enough: the same but for
 /// case, the beginning of just one, or one or two slips of the keyboard away.
 pub(crate) fn nearest<'k>(
@@ -30,6 +35,31 @@ pub(crate) fn remedy(typed: &str, known: &[&str]) -> String {
     match nearest(typed, known.iter().copied()) {
         Some(word) => format!("did you mean `{word}`?"),
         None => format!("known are {}", known.join(", ")),
+    }
+}
+
+/// The remedy for a word without `=`: what it was probably meant to be.
+pub(crate) fn for_bare_word(text: &str) -> String {
+    let text = plain(text);
+    let numbers = text.replace("/udp", "");
+    if PortList::parse(&text).is_ok() && !numbers.contains(|c: char| c.is_ascii_alphabetic()) {
+        if numbers != text {
+            return format!("write PORT={text} for an entrance");
+        }
+        format!(
+            "write PORT={text} for an entrance, or -P{text} to accept the persistent connection"
+        )
+    } else if text.starts_with("sockmux") || text.contains("://") {
+        format!("did you mean `SERVER={text}`?")
+    } else if exit::of_dest(&text).is_ok() {
+        format!("did you mean `DEST={text}`?")
+    } else if let Some(word) = nearest(&text, ["demo", "keygen"]) {
+        format!("did you mean `sockmux-uring {word}`?")
+    } else {
+        match nearest(&text, NAMES) {
+            Some(name) => format!("did you mean `{name}=...`?"),
+            None => format!("known names are {}, and +=FILE", NAMES.join(", ")),
+        }
     }
 }
 

@@ -79,8 +79,9 @@ pub(crate) fn parameter(name: &str) -> Option<Problem> {
             "limit clients, as in RELIABLE=192.168.0.0/16, those of an exit, as \
              in DEST=host:port:192.168.0.0/16, and destinations of proxies, as in PERMIT=*:*:*"
         }
-        "STLS" | "TLSCONF" | "FCL" | "FSV" => {
-            "run the persistent connection through an SSH tunnel or a VPN"
+        "FCL" | "FSV" => {
+            "encrypt the persistent connection by STLS=fcl at the end that accepts it and STLS=fsv \
+             at the end that makes it"
         }
         "CONNECT" | "MASTER" | "PROXY" | "SOCKS" | "SSLTUNNEL" | "SRCIF" | "ROUTE" | "FORWARD"
         | "SOCKMUX" | "MOUNT" | "CMAP" | "RESOLV" | "HOSTS" => {

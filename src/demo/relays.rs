@@ -161,6 +161,7 @@ fn target(address: SocketAddr) -> Target {
 fn idle_plan() -> Plan {
     Plan {
         link: LinkPlan::Listen(Vec::new()),
+        encryption: None,
         entrances: Vec::new(),
         unix_entrances: Vec::new(),
         exits: Vec::new(),

@@ -20,6 +20,7 @@
 //! - `log`: queued lines, and the rate of lines that others can cause.
 //! - `commands`: commands as links and as servers.
 //! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and port requests.
+//! - `identity`: keys, peers and secrets.
 //! - `demo`: the demo's traffic.
 
 mod buffers;
@@ -30,6 +31,7 @@ mod copying;
 mod datagrams;
 mod demo;
 mod drivers;
+mod identity;
 mod link_window;
 mod log;
 mod names;
@@ -47,6 +49,7 @@ pub use self::copying::*;
 pub use self::datagrams::*;
 pub use self::demo::*;
 pub use self::drivers::*;
+pub use self::identity::*;
 pub use self::link_window::*;
 pub use self::log::*;
 pub use self::names::*;

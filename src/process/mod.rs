@@ -15,6 +15,8 @@ use self::engine::Opened;
 use crate::cli::exposure::{self, InClear};
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport, UnixEntrance};
+use crate::cli::show;
+use crate::identity::{self, IdentityError};
 use crate::io::congestion::CongestionPolicy;
 use crate::io::datagram;
 use crate::io::device::Device;
@@ -30,6 +32,7 @@ use crate::io::stdio;
 use crate::io::unix;
 use crate::io::uring;
 use crate::observe::Log;
+use crate::tls::settings::Settings;
 pub use crate::worker::Stopped;
 use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
@@ -70,6 +73,9 @@ pub enum SetupError {
     /// The device, FIFO or command of the persistent connection cannot be used.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// A key, certificate or secret cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The requested congestion control is not available.
     #[error(
         "SOXCONF=congestion:{name}: {error}; net.ipv4.tcp_allowed_congestion_control names those \
@@ -127,6 +133,8 @@ impl StopHandle {
 /// A relay whose ports are open.
 pub struct Relay {
     plan: Plan,
+    /// What TLS needs, if the persistent connection is encrypted.
+    encryption: Option<Settings>,
     listeners: Vec<Listener>,
     ports: Vec<DatagramPort>,
     congestion: CongestionPolicy,
@@ -153,6 +161,7 @@ impl Relay {
     pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
+        let encryption = plan.encryption.as_ref().map(identity::load).transpose()?;
         let (mut listeners, mut ports) = (Vec::new(), Vec::new());
         let ports_of_v4 = PortsOfV4::of(&plan);
         let mut open = |bind: &Bind, transport, parameter, (purpose, header)| match transport {
@@ -207,7 +216,7 @@ impl Relay {
         let source = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        Ok(Relay { plan, listeners, ports, congestion, source, wait, wake })
+        Ok(Relay { plan, encryption, listeners, ports, congestion, source, wait, wake })
     }
 
     /// Listening addresses of the entrances, in the plan's order; Unix sockets have none.
@@ -274,6 +283,10 @@ impl Relay {
 
     fn run_on(self, driver: impl Driver) -> Result<Stopped, RunError> {
         info!(engine = driver.name(), congestion = self.congestion.name(), "engine ready");
+        if let Some((tls, plan)) = self.encryption.as_ref().zip(self.plan.encryption.as_ref()) {
+            let (own_key, peers) = (tls.own_fingerprint(), show::peers(plan));
+            info!(own_key, peers, "persistent connection encrypted");
+        }
         for notice in &self.plan.notices {
             info!(notice, "notice");
         }

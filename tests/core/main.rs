@@ -12,6 +12,7 @@ mod testkit {
 mod costs;
 mod datagrams;
 mod fairness;
+mod identity;
 mod line;
 mod line_plain;
 mod ports;

@@ -20,6 +20,7 @@ mod exec;
 mod faults;
 mod fifo;
 mod ftp;
+mod identity;
 mod inherited;
 mod local_ports;
 mod log;

@@ -6,11 +6,12 @@ use super::imports::{imports, module_of};
 /// The rooms, from the bottom up, each with those that it may import. Rooms of one floor do not import
 /// each other. To allow an import means to move a room to another floor: docs/architecture.md describes
 /// what each room depends on.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("limits", &[]),
     ("narrow", &[]),
     ("wire", &["limits", "narrow"]),
     ("link", &["limits"]),
+    ("tls", &["limits"]),
     ("cli", &["limits", "wire"]),
     ("session", &["limits", "narrow", "wire"]),
     ("serial_line", &["limits", "narrow", "session", "wire"]),
@@ -18,6 +19,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("proxy_proto", &["cli", "limits", "wire"]),
     ("io", &["cli", "limits", "narrow", "wire"]),
     ("observe", &["cli", "limits"]),
+    ("identity", &["cli", "limits", "tls"]),
     (
         "worker",
         &[
@@ -33,7 +35,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "wire",
         ],
     ),
-    ("process", &["cli", "io", "limits", "observe", "policy", "wire", "worker"]),
+    ("process", &["cli", "identity", "io", "limits", "observe", "policy", "tls", "wire", "worker"]),
     ("demo", &["cli", "limits", "observe", "process"]),
 ];
 

@@ -5,13 +5,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 mod access;
+mod encryption;
 mod link;
 mod privileges;
 mod settings;
 
 pub use super::authorizer::{Authorizer, User};
+pub use super::fingerprint::Fingerprint;
 use super::hostlist::{ClientName, HostList};
 pub use crate::wire::Transport;
+pub use encryption::{Authority, Encryption, KnownPeer, Proof, TlsSide};
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
 pub use privileges::{Privileges, RunAs, Sandbox};
 pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts};
@@ -21,6 +24,8 @@ pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts};
 pub struct Plan {
     /// The persistent connection, if there is one.
     pub link: LinkPlan,
+    /// TLS on it. `None`: everything is sent in clear.
+    pub encryption: Option<Encryption>,
     /// Entrances, in the order given.
     pub entrances: Vec<Entrance>,
     /// Entrances at Unix sockets.

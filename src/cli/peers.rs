@@ -1,0 +1,119 @@
+//! The peers file: whose keys are known. Like `authorized_keys`, a key a line.
+//!
+//! ```text
+//! # NAME FINGERPRINT
+//! hostY  SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8
+//! ```
+
+use super::error::{Problem, quoted};
+use super::fingerprint::Fingerprint;
+use super::plan::KnownPeer;
+use crate::limits::{PEER_NAME_CHARS, PEERS_MAX};
+
+/// Reads the text of a peers file. A name may stand on several lines, with a key each, so that a
+/// key can be replaced while the old one still counts.
+///
+/// # Errors
+/// `line N: ...` of the first line that is none of these: blank, `#` comment, name and fingerprint.
+pub fn parse(text: &str) -> Result<Vec<KnownPeer>, Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut peers: Vec<KnownPeer> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        // Names and fingerprints have no `#`.
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next() else { continue };
+        let peer = match (words.next(), words.next()) {
+            (Some(fingerprint), None) => named(first, fingerprint),
+            (None, _) => Err(Problem::new(
+                format!("{} stands alone", quoted(first)),
+                "write NAME FINGERPRINT, as in hostY SHA256:...",
+            )),
+            (Some(_), Some(more)) => Err(Problem::new(
+                format!("{} is not understood behind the fingerprint", quoted(more)),
+                "write NAME FINGERPRINT, and comments behind #",
+            )),
+        };
+        let peer = peer.and_then(|peer| distinct(&peers, &peer).map(|()| peer));
+        peers.push(peer.map_err(|problem| problem.in_line(index + 1))?);
+    }
+    Ok(peers)
+}
+
+/// A peer by name and fingerprint.
+pub(super) fn named(name: &str, fingerprint: &str) -> Result<KnownPeer, Problem> {
+    let name = Some(self::name(name)?);
+    Ok(KnownPeer { name, fingerprint: Fingerprint::parse(fingerprint)? })
+}
+
+/// The name of a peer: fit for a log, a host list and a file.
+fn name(text: &str) -> Result<String, Problem> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if (1..=PEER_NAME_CHARS).contains(&text.len()) && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::new(
+        format!("{} is not a name for a peer", quoted(text)),
+        format!("take 1 to {PEER_NAME_CHARS} letters, digits, dots, dashes and underscores"),
+    ))
+}
+
+/// A key has one name, and there are not too many keys.
+pub(super) fn distinct(peers: &[KnownPeer], peer: &KnownPeer) -> Result<(), Problem> {
+    if peers.iter().any(|other| other.fingerprint == peer.fingerprint) {
+        return Err(Problem::new(
+            format!("{} is there already", peer.fingerprint),
+            "leave one of them out: a key has one name",
+        ));
+    }
+    if peers.len() == PEERS_MAX {
+        return Err(Problem::new(
+            format!("there are more than {PEERS_MAX} peers"),
+            "use certificates of an authority of your own (TLSCONF=ca:FILE)",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    const OTHER: &str = "SHA256:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+    #[test]
+    fn names_keys_and_comments() {
+        let text = format!("\u{feff}# all\n\n  hostY\t{KEY} # of Y\r\nhostY {OTHER}");
+        let peers = parse(&text).unwrap();
+        let shown: Vec<_> =
+            peers.iter().map(|peer| (peer.name.as_deref(), peer.fingerprint.to_string())).collect();
+        assert_eq!(shown, [(Some("hostY"), KEY.to_owned()), (Some("hostY"), OTHER.to_owned())]);
+        assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        for (line, wanted) in [
+            (KEY.to_owned(), "line 2: `SHA256:AAE"),
+            (format!("a/b {KEY}"), "line 2: `a/b` is not a name for a peer; take 1 to"),
+            (format!("{} {KEY}", "n".repeat(PEER_NAME_CHARS + 1)), "is not a name for a peer"),
+            (format!("{KEY} hostY"), "is not a name for a peer"),
+            ("hostY SHA256:AAE".to_owned(), "line 2: `SHA256:AAE` is not a fingerprint"),
+            (format!("hostY {KEY} exits=1"), "line 2: `exits=1` is not understood behind"),
+            (format!("a {KEY}\nb {KEY}"), "line 3: SHA256:AAECAw"),
+        ] {
+            let message = parse(&format!("# first\n{line}\n")).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{line}: {message}");
+        }
+        let many: String = (0..=PEERS_MAX)
+            .map(|n| {
+                let mut digest = [0; 32];
+                digest[..8].copy_from_slice(&(n as u64).to_be_bytes());
+                format!("n {}\n", Fingerprint(digest))
+            })
+            .collect();
+        let message = parse(&many).unwrap_err().to_string();
+        assert!(message.contains("more than"), "{message}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Encryption and peers in the output of `--check`.
+
+use std::path::Path;
+
+use super::super::error::plain;
+use super::super::plan::{Authority, Encryption, KnownPeer, Proof, TlsSide};
+
+/// Most peers of the command line that a line of the log names.
+const PEERS_LOGGED: usize = 4;
+
+/// The lines of the section.
+pub(super) fn lines(encryption: Option<&Encryption>) -> Vec<String> {
+    let Some(encryption) = encryption else { return vec!["none".to_owned()] };
+    let Encryption { side, proof, peers, peers_file, listed, authority } = encryption;
+    let side = match side {
+        TlsSide::Dials => "this end begins the handshake",
+        TlsSide::Accepts => "this end answers the handshake",
+    };
+    let mut lines = vec![format!("TLS 1.3; {side}, and both prove who they are")];
+    lines.push(match proof {
+        Proof::Secret(path) => {
+            format!("peer: whoever has the secret in {}", shown(path))
+        }
+        Proof::Key { key, certificate: None } => format!("own key: {}", shown(key)),
+        Proof::Key { key, certificate: Some(certificate) } => {
+            format!("own key: {}, with the certificate in {}", shown(key), shown(certificate))
+        }
+    });
+    lines.extend(peers.iter().map(|peer| format!("peer: {}", known(peer))));
+    if let Some(file) = peers_file {
+        let file = shown(file);
+        lines.push(match listed.len() {
+            0 => format!("peers: those in {file}, which lists none now"),
+            count => format!("peers: those in {file}, which lists {count} now"),
+        });
+        lines.extend(listed.iter().map(|peer| format!("   {}", known(peer))));
+    }
+    lines.extend(authority.iter().map(|authority| format!("peers: {}", by_authority(authority))));
+    lines
+}
+
+/// Who may be the peer, in one line for the log.
+pub fn peers(encryption: &Encryption) -> String {
+    if let Proof::Secret(_) = encryption.proof {
+        return "whoever has the secret".to_owned();
+    }
+    let mut all: Vec<String> = encryption.peers.iter().take(PEERS_LOGGED).map(known).collect();
+    let more = encryption.peers.len().saturating_sub(PEERS_LOGGED);
+    all.extend((more > 0).then(|| format!("{more} more")));
+    all.extend(
+        encryption
+            .peers_file
+            .iter()
+            .map(|file| format!("those in {} ({} now)", shown(file), encryption.listed.len())),
+    );
+    all.extend(encryption.authority.iter().map(by_authority));
+    all.join(", ")
+}
+
+fn known(peer: &KnownPeer) -> String {
+    match &peer.name {
+        Some(name) => format!("{name}  {}", peer.fingerprint),
+        None => peer.fingerprint.to_string(),
+    }
+}
+
+fn by_authority(authority: &Authority) -> String {
+    let files: Vec<_> = authority.certificates.iter().map(|path| shown(path)).collect();
+    let names: Vec<_> = authority.names.iter().map(|name| plain(name)).collect();
+    let whose = match names.is_empty() {
+        true => "anybody with a certificate".to_owned(),
+        false => format!("{} by a certificate", names.join(" or ")),
+    };
+    format!("{whose} of the authority in {}", files.join(", "))
+}
+
+fn shown(path: &Path) -> String {
+    plain(&path.to_string_lossy())
+}

@@ -1,0 +1,87 @@
+//! What handshakes are made with: this end's role, and who judges the peer's key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ServerConfig};
+
+/// The protocol above, which both ends have to name: a key that is also used for something else opens
+/// no tunnel, and a tunnel's key nothing else.
+pub const ALPN: &[u8] = b"sockmux";
+
+/// Which end of the handshake this process is.
+#[derive(Clone)]
+pub enum Role {
+    /// It begins the handshake.
+    Client {
+        /// With its key and verifier.
+        config: Arc<ClientConfig>,
+        /// The name that the peer's certificate is looked up for, where it is one of an authority.
+        name: ServerName<'static>,
+    },
+    /// It waits for it.
+    Server {
+        /// With its key and verifier.
+        config: Arc<ServerConfig>,
+    },
+}
+
+/// Names the peer that a verifier has let in.
+pub trait Peers: Send + Sync {
+    /// Who presents this chain, the peer's own certificate first.
+    ///
+    /// # Errors
+    /// It is not let in any more.
+    fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Peer, String>;
+}
+
+/// A peer whose key was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Of its public key: `SHA256:` and base64.
+    pub fingerprint: String,
+    /// As it is called here.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.fingerprint),
+            None => f.write_str(&self.fingerprint),
+        }
+    }
+}
+
+/// What all handshakes of this process are made with.
+pub struct Settings {
+    role: Role,
+    own_fingerprint: String,
+    peers: Arc<dyn Peers>,
+}
+
+impl Settings {
+    /// `own_fingerprint`: of the key that the configuration presents.
+    pub fn new(role: Role, own_fingerprint: String, peers: Arc<dyn Peers>) -> Settings {
+        Settings { role, own_fingerprint, peers }
+    }
+
+    /// Which end this process is.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// The fingerprint of this end's key.
+    pub fn own_fingerprint(&self) -> &str {
+        &self.own_fingerprint
+    }
+
+    /// Who presents this chain, behind a handshake.
+    ///
+    /// # Errors
+    /// It is not let in any more.
+    pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Result<Peer, String> {
+        self.peers.identify(chain)
+    }
+}

@@ -1,0 +1,39 @@
+//! The peers file counts as it is when a peer comes.
+
+use super::{Keys, meet, shake};
+
+#[test]
+fn lines_that_are_added_and_taken_out_count_at_the_next_handshake() {
+    let keys = Keys::new();
+    let (x, y) = (keys.make("x.key"), keys.make("y.key"));
+    keys.write("peers", "# nobody yet\n");
+    let accepts = keys.accepts("key:@/x.key,peers:@/peers");
+    let dials = keys.dials(&format!("key:@/y.key,peer:hub={x}"));
+    let refused = || shake(dials.role(), accepts.role()).refusals()[1].clone();
+    let line = refused();
+    let path = keys.path("peers");
+    assert!(line.contains(&format!("add this line to {path}: NAME {y}")), "{line}");
+
+    keys.write("peers", &format!("hostY {y} # added\n"));
+    let [hub, connector] = meet(&dials, &accepts);
+    assert_eq!((hub.name.as_deref(), connector.name.as_deref()), (Some("hub"), Some("hostY")));
+
+    // Somebody is editing it: who was known goes on to be, and a stranger's line says why.
+    keys.write("peers", "hostY SHA256:half\n");
+    meet(&dials, &accepts);
+    keys.make("z.key");
+    let stranger = keys.dials(&format!("key:@/z.key,peer:hub={x}"));
+    let line = shake(stranger.role(), accepts.role()).refusals()[1].clone();
+    assert!(line.contains("cannot be read: line 1: `SHA256:half` is not a fingerprint"), "{line}");
+
+    keys.write("peers", "# nobody any more\n");
+    assert!(refused().contains("is not known here"));
+    keys.write("peers", &format!("hostY {y}\n"));
+    let handshake = shake(dials.role(), accepts.role());
+    std::fs::remove_file(keys.path("peers")).expect("the file");
+    assert!(refused().contains("is not known here"));
+    // It went between the signature and the question.
+    let chain = handshake.ends[1].peer_certificates().expect("one");
+    let gone = accepts.peer(chain).expect_err("nobody is known");
+    assert!(gone.contains(&y) && gone.contains("not known any more"), "{gone}");
+}

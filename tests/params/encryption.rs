@@ -1,0 +1,164 @@
+//! `STLS=` and `TLSCONF=`, and the peers file.
+
+use std::ffi::OsString;
+
+use sockmux_uring::cli::invocation::{self, Command};
+use sockmux_uring::cli::keygen::{Keygen, Made};
+use sockmux_uring::cli::plan::{Authority, Encryption, Proof, TlsSide};
+use sockmux_uring::cli::show;
+
+use crate::one_file::{OneFile, run, run_with};
+
+const KEY: &str = "SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+const OTHER: &str = "SHA256:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+fn encryption(args: &[&str]) -> Encryption {
+    run(args).encryption.expect("encryption")
+}
+
+/// Peers as `name=fingerprint`.
+fn peers(encryption: &Encryption) -> Vec<String> {
+    let all = encryption.peers.iter().chain(&encryption.listed);
+    all.map(|peer| format!("{}={}", peer.name.as_deref().unwrap_or_default(), peer.fingerprint))
+        .collect()
+}
+
+#[test]
+fn two_short_words() {
+    let x = encryption(&["-P:9000", "PORT=1", &format!("TLSCONF=peer:hostY={KEY}")]);
+    assert_eq!(x.side, TlsSide::Accepts);
+    assert_eq!(x.proof, Proof::Key { key: "sockmux.key".into(), certificate: None });
+    assert_eq!((peers(&x), x.peers_file, x.authority), (vec![format!("hostY={KEY}")], None, None));
+    let y = ["SERVER=sockmux://x:9000", "DEST=h:1", &format!("TLSCONF=peer:{KEY},peer:{OTHER}=")];
+    let y = encryption(&y);
+    assert_eq!(y.side, TlsSide::Dials);
+    assert_eq!(peers(&y), [format!("={KEY}"), format!("={OTHER}")]);
+    assert_eq!(run(&["-P1", "PORT=2"]).encryption, None);
+}
+
+/// The side of links that nobody dials, and of those that say so.
+#[test]
+fn sides() {
+    let pair = ["SERVER=sockmux:commin@a", "SERVER=sockmux:commout@b"];
+    for (link, stls, wanted) in [
+        (&["-P1"][..], "fcl", TlsSide::Accepts),
+        (&["-P1"], "fcl,fsv", TlsSide::Accepts),
+        (&["SERVER=sockmux://h:1"], "fsv", TlsSide::Dials),
+        (&["SERVER=sockmux:proc@x"], "fsv,fcl", TlsSide::Dials),
+        (&["SERVER=sockmux:proc@x"], "fcl", TlsSide::Accepts),
+        (&["-Fsockmux"], "fcl", TlsSide::Accepts),
+        (&["-Fsockmux"], "fsv", TlsSide::Dials),
+        (&["-Fsockmux", "-C1"], "fsv", TlsSide::Dials),
+        (&["-Fsockmux", "-A1"], "fcl", TlsSide::Accepts),
+        (&pair, "fsv", TlsSide::Dials),
+        (&pair, "fcl", TlsSide::Accepts),
+    ] {
+        let stls = format!("STLS={stls}");
+        let encryption = encryption(&[link, &["DEST=h:2", &stls, "TLSCONF=secret:s"]].concat());
+        assert_eq!(encryption.side, wanted, "{link:?} {stls}");
+        assert_eq!(encryption.proof, Proof::Secret("s".into()));
+    }
+    for (link, wanted) in
+        [("-Fsockmux", TlsSide::Accepts), ("SERVER=sockmux:proc@x", TlsSide::Dials)]
+    {
+        assert_eq!(encryption(&[link, "DEST=h:2", "TLSCONF=secret:s"]).side, wanted);
+    }
+}
+
+#[test]
+fn certificates_of_an_authority() {
+    let conf = "TLSCONF=key:x.key,cert:x.pem,ca:a.pem,ca:b.pem";
+    let receptor = encryption(&["-P1", "DEST=h:1", conf]);
+    let proof = Proof::Key { key: "x.key".into(), certificate: Some("x.pem".into()) };
+    let certificates = vec!["a.pem".into(), "b.pem".into()];
+    assert_eq!(receptor.proof, proof);
+    let authority = |names| Some(Authority { certificates: certificates.clone(), names });
+    assert_eq!(receptor.authority, authority(Vec::new()));
+    // The connector compares the name with the host that it dials.
+    let connector = encryption(&["SERVER=sockmux://hub:1", "PORT=1", conf]);
+    assert_eq!(connector.authority, authority(vec!["hub".into()]));
+    let conf = format!("{conf},name:other");
+    let connector = encryption(&["SERVER=sockmux://hub:1", "PORT=1", &conf]);
+    assert_eq!(connector.authority, authority(vec!["other".into()]));
+}
+
+#[test]
+fn the_peers_file_is_the_usual_one_where_nothing_says_who_may_come() {
+    let file = format!("# all\nhostY {KEY}\n");
+    let plan = run_with(&["-P1", "DEST=h:1", "STLS=fcl"], &file);
+    let encryption = plan.encryption.as_ref().expect("encryption");
+    assert_eq!(encryption.peers_file.as_deref(), Some("sockmux.peers".as_ref()));
+    assert_eq!(peers(encryption), [format!("hostY={KEY}")]);
+    let shown = show::plan(&plan);
+    let wanted = format!(
+        "encryption  TLS 1.3; this end answers the handshake, and both prove who they are\n            \
+         own key: sockmux.key\n            \
+         peers: those in sockmux.peers, which lists 1 now\n               \
+         hostY  {KEY}\n"
+    );
+    assert!(shown.contains(&wanted), "{shown}");
+    assert_eq!(show::peers(encryption), "those in sockmux.peers (1 now)");
+
+    let conf = format!("TLSCONF=peers:p,peer:{OTHER}");
+    let both = run_with(&["-P1", "DEST=h:1", &conf], &file).encryption.expect("encryption");
+    assert_eq!(peers(&both), [format!("={OTHER}"), format!("hostY={KEY}")]);
+    assert_eq!(show::peers(&both), format!("{OTHER}, those in p (1 now)"));
+}
+
+/// As parameter files themselves are.
+#[test]
+fn files_are_looked_for_beside_the_one_that_names_them() {
+    let file = "TLSCONF=key:x.key,cert:/y.pem,ca:sub/ca.pem";
+    let encryption = run_with(&["-P1", "DEST=h:1", "+=/etc/sockmux/conf"], file).encryption;
+    let encryption = encryption.expect("encryption");
+    let certificate = Some("/y.pem".into());
+    assert_eq!(encryption.proof, Proof::Key { key: "/etc/sockmux/x.key".into(), certificate });
+    let authority = encryption.authority.expect("an authority");
+    assert_eq!(authority.certificates, ["/etc/sockmux/sub/ca.pem".as_ref() as &std::path::Path]);
+}
+
+#[test]
+fn a_wrong_peers_file_is_named_with_its_line() {
+    let args = ["sockmux-uring", "-P1", "DEST=h:1", "TLSCONF=peers:p"].map(OsString::from);
+    let failure = invocation::parse(args, &OneFile("\nhostY\n"), &mut |_| unreachable!());
+    let message = failure.expect_err("a wrong line").to_string();
+    assert_eq!(
+        message,
+        "TLSCONF=peers:p: p: line 2: `hostY` stands alone; write NAME FINGERPRINT, as in hostY \
+         SHA256:..."
+    );
+}
+
+#[test]
+fn what_is_shown_of_each_kind() {
+    let shown = |conf: &str| show::plan(&run(&["-P1", "DEST=h:1", &format!("TLSCONF={conf}")]));
+    let secret = shown("secret:s");
+    assert!(secret.contains("            peer: whoever has the secret in s\n"), "{secret}");
+    let authority = shown("key:k,cert:c,ca:a,name:h,name:i");
+    assert!(authority.contains("own key: k, with the certificate in c\n"), "{authority}");
+    let wanted = "peers: h or i by a certificate of the authority in a\n";
+    assert!(authority.contains(wanted), "{authority}");
+    let anybody = shown("ca:a");
+    assert!(anybody.contains("anybody with a certificate of the authority in a\n"), "{anybody}");
+    let clear = show::plan(&run(&["-P1", "DEST=h:1"]));
+    assert!(clear.contains("encryption  none\n"), "{clear}");
+    let ignored = run(&["-P1", "DEST=h:1", "TLSCONF=scache:do,xcache:do,secret:s"]);
+    assert_eq!(ignored.notices.len(), 2, "{:?}", ignored.notices);
+}
+
+#[test]
+fn keygen() {
+    let keygen = |args: &[&str]| {
+        let words = ["sockmux-uring", "keygen"].iter().chain(args).map(OsString::from);
+        let invocation = invocation::parse(words, &OneFile(""), &mut |_| unreachable!());
+        match invocation.expect("a right line").command {
+            Command::Keygen(keygen) => keygen,
+            other => panic!("{other:?}"),
+        }
+    };
+    let made = |path: &str, what| Keygen { path: path.into(), what };
+    assert_eq!(keygen(&[]), made("sockmux.key", Made::Key));
+    assert_eq!(keygen(&["/etc/a.key"]), made("/etc/a.key", Made::Key));
+    assert_eq!(keygen(&["--secret"]), made("sockmux.secret", Made::Secret));
+    assert_eq!(keygen(&["--secret", "s"]), made("s", Made::Secret));
+}
