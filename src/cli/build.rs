@@ -10,7 +10,6 @@ use super::error::{Failure, Problem, plain, quoted};
 use super::exit::{self, ExitWords};
 use super::files::Files;
 use super::foreground;
-use super::habits;
 use super::hostlist::{HostList, Lookup};
 use super::in_list::{self, InList};
 use super::link::LinkWords;

@@ -10,7 +10,7 @@ use super::peers;
 use super::plan::{Authority, Device, Encryption, KnownPeer, LinkPlan, Proof, TlsSide};
 use super::suggest;
 use super::words::{Word, WordOrigin};
-use crate::limits::{AUTHORITY_ITEMS_MAX, PEERS_FILE_BYTES};
+use crate::limits::{AUTHORITY_ITEMS_MAX, PEERS_FILE_BYTES, REKEY_BYTES};
 
 /// The key of this end, unless `key:` names another.
 pub const KEY_FILE: &str = "sockmux.key";
@@ -19,7 +19,7 @@ pub const KEY_FILE: &str = "sockmux.key";
 pub const PEERS_FILE: &str = "sockmux.peers";
 
 /// The items of `TLSCONF=`.
-const ITEMS: [&str; 7] = ["key", "peer", "peers", "cert", "ca", "name", "secret"];
+const ITEMS: [&str; 8] = ["key", "peer", "peers", "cert", "ca", "name", "secret", "rekey"];
 
 /// Items of the original that are passed over.
 const IGNORED: [&str; 2] = ["scache", "xcache"];
@@ -38,6 +38,7 @@ pub(super) struct EncryptionWords {
     names: Vec<String>,
     peers: Vec<KnownPeer>,
     peers_file: Option<(PathBuf, Vec<KnownPeer>)>,
+    rekey_bytes: Option<u64>,
 }
 
 impl EncryptionWords {
@@ -116,6 +117,12 @@ impl EncryptionWords {
                 self.authorities.push(beside(word, value));
                 return Ok(());
             }
+            "rekey" => {
+                return match self.rekey_bytes.replace(rekey_bytes(value)?) {
+                    None => Ok(()),
+                    Some(_) => Err(twice(what)),
+                };
+            }
             "key" => &mut self.key,
             "cert" => &mut self.certificate,
             _ => &mut self.secret,
@@ -183,7 +190,8 @@ impl EncryptionWords {
         };
         let (peers_file, listed) = peers_file.unzip();
         let listed = listed.unwrap_or_default();
-        Ok(Some(Encryption { side, proof, peers: self.peers, peers_file, listed, authority }))
+        let (peers, rekey_bytes) = (self.peers, self.rekey_bytes);
+        Ok(Some(Encryption { side, proof, peers, peers_file, listed, authority, rekey_bytes }))
     }
 
     fn authority(&mut self, link: &LinkPlan, side: TlsSide) -> Result<Option<Authority>, Problem> {
@@ -318,6 +326,23 @@ fn listed(path: &Path, files: &dyn Files) -> Result<Vec<KnownPeer>, Problem> {
     peers::parse(&String::from_utf8_lossy(&bytes)).map_err(|problem| problem.of_file(&name))
 }
 
+/// `64M`: after how many bytes a new key is taken.
+fn rekey_bytes(value: &str) -> Result<u64, Problem> {
+    let (digits, unit) = match value.as_bytes() {
+        [.., b'K'] => (&value[..value.len() - 1], 1 << 10),
+        [.., b'M'] => (&value[..value.len() - 1], 1 << 20),
+        [.., b'G'] => (&value[..value.len() - 1], 1 << 30),
+        _ => (value, 1),
+    };
+    let bytes = digits.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    bytes.filter(|bytes| REKEY_BYTES.contains(bytes)).ok_or_else(|| {
+        Problem::new(
+            format!("rekey:{} is no number of bytes from 64K to 128G", plain(value)),
+            "write rekey:1G, or leave it out: a new key is taken after 128G",
+        )
+    })
+}
+
 fn limited(count: usize, what: &str) -> Result<(), Problem> {
     if count < AUTHORITY_ITEMS_MAX {
         return Ok(());
@@ -336,6 +361,7 @@ fn example(what: &str) -> &'static str {
     match what {
         "peer" => "SHA256:..., the fingerprint that `sockmux-uring keygen` prints at the other end",
         "name" => "HOST",
+        "rekey" => "1G",
         _ => "FILE",
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::plan::{Bind, LinkPlan, Plan};
 
 /// How to protect a persistent connection in clear.
-const REMEDY: &str = "keep it on a network that you trust, or carry it by ssh \
-                      (SERVER=sockmux:proc@) or within a VPN";
+const REMEDY: &str = "encrypt it: make a key at each end by `sockmux-uring keygen`, and give each end \
+                      the other's by TLSCONF=peer:SHA256:...";
 
 /// Where no other host can see it.
 const STAYS_HERE: &str = "it stays on this machine";
@@ -22,8 +22,11 @@ pub struct InClear {
     pub is_local: bool,
 }
 
-/// Of a plan's persistent connection. `None`: it has none over TCP.
+/// Of a plan's persistent connection. `None`: it has none over TCP, or encrypts it.
 pub fn of(plan: &Plan) -> Option<InClear> {
+    if plan.encryption.is_some() {
+        return None;
+    }
     let is_loopback = |host: &str| {
         host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
             || host.eq_ignore_ascii_case("localhost")

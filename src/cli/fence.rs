@@ -31,6 +31,8 @@ pub struct Needs {
     pub opened: Vec<PathBuf>,
     /// Unix sockets that are removed in the end.
     pub removed: Vec<PathBuf>,
+    /// The peers file, which is read again when it has changed.
+    pub peers: Option<PathBuf>,
 }
 
 impl Fence {
@@ -76,7 +78,8 @@ impl Needs {
             _ => Vec::new(),
         };
         let removed = plan.unix_entrances.iter().map(|entrance| entrance.path.clone()).collect();
-        Needs { names: looks_names_up(plan), opened, removed }
+        let peers = plan.encryption.as_ref().and_then(|encryption| encryption.peers_file.clone());
+        Needs { names: looks_names_up(plan), opened, removed, peers }
     }
 }
 
@@ -87,6 +90,7 @@ impl fmt::Display for Needs {
             (self.names, "to look names up"),
             (!self.opened.is_empty(), "to open the link again"),
             (!self.removed.is_empty(), "to remove Unix sockets"),
+            (self.peers.is_some(), "to read the peers file again"),
         ];
         let uses: Vec<&str> = uses.iter().filter(|(any, _)| *any).map(|(_, what)| *what).collect();
         match uses.is_empty() {

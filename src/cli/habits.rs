@@ -2,9 +2,6 @@
 
 use super::address;
 use super::error::{Problem, plain, quoted};
-use super::exit;
-use super::portlist::PortList;
-use super::suggest;
 use super::words;
 
 /// Options whose value may be a word of its own.

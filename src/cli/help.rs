@@ -70,7 +70,8 @@ Encryption of the persistent connection (TLS 1.3), and who may be the peer:
                                secret:FILE the same at both ends, in place of
                                keys: sockmux-uring keygen --secret makes it,
                                cert:FILE, ca:FILE, name:HOST: certificates of
-                               an authority (PEM), and whom they have to be for
+                               an authority (PEM), and whom they have to be for,
+                               rekey:1G a new key after so many bytes sent
   STLS=fsv, STLS=fcl           encrypt, at the end that dials, and that accepts;
                                peers are those of sockmux.peers, unless TLSCONF=
                                names some. Two FIFOs need it: fsv at one end

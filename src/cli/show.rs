@@ -36,8 +36,8 @@ pub fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let clear = exposure::of(plan).map(|clear| format!("not encrypted: {}", clear.remedy));
     section(&mut text, "link", link_lines(&plan.link).into_iter().chain(clear));
-    if plan.link != LinkPlan::Loopback {
-        section(&mut text, "encryption", encryption::lines(plan.encryption.as_ref()));
+    if let Some(encryption) = &plan.encryption {
+        section(&mut text, "encryption", encryption::lines(encryption));
     }
     let ways_in = entrances(&plan.entrances).into_iter();
     let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));

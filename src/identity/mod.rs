@@ -30,6 +30,7 @@ use self::key::OwnKey;
 use self::known::Known;
 use self::verifier::{Anchors, Verifier};
 use crate::cli::plan::{Authority, Encryption, KnownPeer, TlsSide};
+use crate::limits::RECORD_BYTES;
 use crate::tls::settings::{ALPN, Role, Settings};
 
 /// Keys cannot be used. Layer: set-up; scope: the process.
@@ -94,7 +95,7 @@ fn named(item: &str) -> String {
 /// # Errors
 /// [`IdentityError`], naming the file and the remedy.
 pub fn load(encryption: &Encryption) -> Result<Settings, IdentityError> {
-    let Encryption { side, proof, peers, peers_file, authority, .. } = encryption;
+    let Encryption { side, proof, peers, peers_file, authority, rekey_bytes, .. } = encryption;
     let provider = provider::provider();
     let OwnKey { certified, fingerprint, only_peer } = key::load(proof, *side)?;
     let mut pinned = peers.clone();
@@ -140,7 +141,11 @@ pub fn load(encryption: &Encryption) -> Result<Settings, IdentityError> {
             Role::Server { config: Arc::new(config) }
         }
     };
-    Ok(Settings::new(role, fingerprint.to_string(), verifier))
+    let settings = Settings::new(role, fingerprint.to_string(), verifier);
+    Ok(match rekey_bytes {
+        Some(bytes) => settings.with_records_per_key(bytes / RECORD_BYTES),
+        None => settings,
+    })
 }
 
 /// The name of the peer that this end dials. Where its key is known, its name is not compared.

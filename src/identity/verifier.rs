@@ -96,9 +96,8 @@ impl Verifier {
         );
         match path.map(drop) {
             Err(webpki::Error::UnknownIssuer) => Err(self.unknown(fingerprint)),
-            Err(error) => Err(certificate_error(error).into()),
-            Ok(()) if is_for(&certificate, &anchors.names) => Ok(()),
-            Ok(()) => Err(CertificateError::NotValidForName.into()),
+            Err(error) => Err(self.certificate_error(error).into()),
+            Ok(()) => is_for(&certificate, &anchors.names),
         }
     }
 
@@ -110,7 +109,25 @@ impl Verifier {
                 format!("the peer's key {fingerprint} is not known here; {way_in}")
             }
         };
-        CertificateError::Other(OtherError(Arc::new(Refused(sentence)))).into()
+        refused(sentence).into()
+    }
+
+    /// Those that have an alert of their own, so that the peer is told which.
+    fn certificate_error(&self, error: webpki::Error) -> CertificateError {
+        use webpki::Error as E;
+        match error {
+            E::CertExpired { time, not_after } => {
+                CertificateError::ExpiredContext { time, not_after }
+            }
+            E::CertNotValidYet { time, not_before } => {
+                CertificateError::NotValidYetContext { time, not_before }
+            }
+            E::RequiredEkuNotFoundContext(_) => refused(match self.side {
+                TlsSide::Dials => "the peer's certificate is not one for servers",
+                TlsSide::Accepts => "the peer's certificate is not one for clients",
+            }),
+            error => refused(format!("the peer's certificate does not count: {error}")),
+        }
     }
 
     fn verify_signature(
@@ -119,14 +136,28 @@ impl Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        let valid = verify_tls13_signature(message, certificate, signature, &self.algorithms);
+        // Whatever the reason, it is no proof.
+        let reason = "the peer does not have the key of the certificate that it shows";
+        valid.map_err(|_| refused(reason).into())
     }
 }
 
+fn refused(sentence: impl Into<String>) -> CertificateError {
+    CertificateError::Other(OtherError(Arc::new(Refused(sentence.into()))))
+}
+
 /// Whether a certificate is for one of these names, if there are any.
-fn is_for(certificate: &EndEntityCert<'_>, names: &[ServerName<'_>]) -> bool {
+fn is_for(certificate: &EndEntityCert<'_>, names: &[ServerName<'static>]) -> Result<(), Error> {
     let is_for = |name| certificate.verify_is_valid_for_subject_name(name).is_ok();
-    names.is_empty() || names.iter().any(is_for)
+    match names.first() {
+        Some(first) if !names.iter().any(is_for) => {
+            let presented = certificate.valid_dns_names().map(str::to_owned).collect();
+            let expected = first.clone();
+            Err(CertificateError::NotValidForNameContext { expected, presented }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The name of a peer by its certificate: one of those that are let in, else the first that there is.
@@ -136,20 +167,6 @@ fn name_in(certificate: &EndEntityCert<'_>, names: &[ServerName<'_>]) -> Option<
     match names.iter().find(is_for) {
         Some(name) => Some(name.to_str().into_owned()),
         None => certificate.valid_dns_names().next().map(str::to_owned),
-    }
-}
-
-/// Those that have an alert of their own, so that the peer is told which.
-fn certificate_error(error: webpki::Error) -> CertificateError {
-    use webpki::Error as E;
-    match error {
-        E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
-        E::CertNotValidYet { time, not_before } => {
-            CertificateError::NotValidYetContext { time, not_before }
-        }
-        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        error => CertificateError::Other(OtherError(Arc::new(error))),
     }
 }
 

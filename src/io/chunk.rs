@@ -162,6 +162,21 @@ impl Chunk {
         self.lease.set.buffer_bytes
     }
 
+    /// The bytes, to be changed in place: only while nothing else refers to the buffer, no other chunk
+    /// and no writer.
+    #[inline]
+    pub(crate) fn get_mut(&mut self) -> Option<&mut [u8]> {
+        let Lease { set, index } = &self.lease;
+        if set.refs[*index as usize].get() != 1 {
+            return None;
+        }
+        let start = set.address(*index).wrapping_add(self.start as usize);
+        let len = self.len();
+        // SAFETY: as for reading, see `deref`. The only reference to the buffer is borrowed as long as
+        // the slice, so nobody else reads or writes there, and no other lease can be made of it.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, len) })
+    }
+
     /// Drops the first `bytes`.
     ///
     /// # Panics

@@ -17,6 +17,7 @@
 //! - `copying`: sends without a copy, splicing and pipes.
 //! - `drivers`: io_uring and epoll.
 //! - `serial_line`: serial devices, and the link layer over them.
+//! - `tls`: encrypted links.
 //! - `log`: queued lines, and the rate of lines that others can cause.
 //! - `commands`: commands as links and as servers.
 //! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and port requests.
@@ -39,6 +40,7 @@ mod peers;
 mod proxies;
 mod serial_line;
 mod session;
+mod tls;
 mod windows;
 
 pub use self::buffers::*;
@@ -57,4 +59,5 @@ pub use self::peers::*;
 pub use self::proxies::*;
 pub use self::serial_line::*;
 pub use self::session::*;
+pub use self::tls::*;
 pub use self::windows::*;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use tracing::{info, warn};
 
@@ -311,7 +312,8 @@ impl Relay {
     pub(crate) fn into_worker<D: Driver>(self, driver: D) -> io::Result<Worker<D>> {
         let ways_in = (self.listeners, self.ports);
         let wakes = (self.wait, self.wake);
-        Worker::new(driver, self.plan, ways_in, self.source, self.congestion, wakes)
+        let encryption = self.encryption.map(Rc::new);
+        Worker::new(driver, self.plan, ways_in, self.source, self.congestion, encryption, wakes)
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::limits::RECORDS_PER_KEY;
+
 /// The protocol above, which both ends have to name: a key that is also used for something else opens
 /// no tunnel, and a tunnel's key nothing else.
 pub const ALPN: &[u8] = b"sockmux";
@@ -59,12 +61,23 @@ pub struct Settings {
     role: Role,
     own_fingerprint: String,
     peers: Arc<dyn Peers>,
+    records_per_key: u64,
 }
 
 impl Settings {
     /// `own_fingerprint`: of the key that the configuration presents.
     pub fn new(role: Role, own_fingerprint: String, peers: Arc<dyn Peers>) -> Settings {
-        Settings { role, own_fingerprint, peers }
+        Settings { role, own_fingerprint, peers, records_per_key: RECORDS_PER_KEY }
+    }
+
+    /// Takes a new key after so many records.
+    pub fn with_records_per_key(self, records: u64) -> Settings {
+        Settings { records_per_key: records.clamp(1, RECORDS_PER_KEY), ..self }
+    }
+
+    /// Sent records after which a new key is taken.
+    pub fn records_per_key(&self) -> u64 {
+        self.records_per_key
     }
 
     /// Which end this process is.

@@ -113,6 +113,25 @@ impl Buffers {
         }
     }
 
+    /// Lets `write` put bytes at the end of a batch: it is given room for `least_bytes` or more, and
+    /// returns how many it has written. `false`, without calling it: the pool is exhausted. A batch that
+    /// is empty may take what is kept for frames.
+    pub(super) fn write_by(
+        &mut self,
+        gather: &mut Gather,
+        least_bytes: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> bool {
+        if self.arena.room() < least_bytes {
+            let may_take = gather.is_empty() || self.pool.free() > FRAME_BUFFERS;
+            let Some(next) = may_take.then(|| self.pool.take()).flatten() else { return false };
+            self.arena = next;
+        }
+        let is_written = self.arena.fill(|room| Ok(write(room))).is_ok();
+        gather.push(self.arena.take_written());
+        is_written
+    }
+
     /// Whether this many bytes can be stored while frames can still be written.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.pool.free() > self.reserve + bytes / POOL_BUFFER_BYTES as usize

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::info;
@@ -51,6 +52,7 @@ use crate::io::resolver::Resolver;
 use crate::limits::{LEAVE_MILLIS, POOL_BUFFERS};
 use crate::policy::destinations::Destinations;
 use crate::session::Moment;
+use crate::tls::settings::Settings;
 use buffers::Buffers;
 pub(crate) use connector::LinkSource;
 pub use context::counts::Stopped;
@@ -90,6 +92,7 @@ impl<D: Driver> Worker<D> {
         (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
         source: Option<LinkSource>,
         congestion: CongestionPolicy,
+        encryption: Option<Rc<Settings>>,
         (wake, resolver_wake): (UnixStream, UnixStream),
     ) -> io::Result<Worker<D>> {
         wake.set_nonblocking(true)?;
@@ -99,24 +102,22 @@ impl<D: Driver> Worker<D> {
         let receptors = listeners.iter().filter(|l| l.purpose() == Purpose::Receptor);
         let receptors = receptors.map(Listener::address).collect();
         let destinations = Destinations::new(plan.permits.clone(), own, receptors);
+        let (streams, ingress) = (Streams::new(source), Ingress::new(listeners, &plan));
+        let (proxies, datagrams) = (Proxies::new(), Datagrams::new(ports, plan.soxconf.udp_flows)?);
+        let (resolver, dialer) = (Resolver::new(resolver_wake), Dialer::new(serves));
+        let buffers = Buffers::new(POOL_BUFFERS)?;
+        let mut cx = Cx::new(driver, plan, buffers, congestion, resolver, dialer, destinations);
+        cx.encryption = encryption;
         Ok(Worker {
-            streams: Streams::new(source),
-            ingress: Ingress::new(listeners, &plan),
-            proxies: Proxies::new(),
+            streams,
+            ingress,
+            proxies,
             forwards: Forwards::new(),
-            datagrams: Datagrams::new(ports, plan.soxconf.udp_flows)?,
+            datagrams,
             relay: Relay::new(),
             farewells_until: Moment(0),
             signals: Signals::new(wake),
-            cx: Cx::new(
-                driver,
-                plan,
-                Buffers::new(POOL_BUFFERS)?,
-                congestion,
-                Resolver::new(resolver_wake),
-                Dialer::new(serves),
-                destinations,
-            ),
+            cx,
         })
     }
 

@@ -192,7 +192,7 @@ impl<D: Driver> Worker<D> {
     fn leave(&mut self, until: Option<Moment>) {
         let grace = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
         self.cx.drain = Drain::Leaving(until.map_or(grace, |until| until.min(grace)));
-        self.streams.tunnels_mut().end_output();
+        self.streams.tunnels_mut().end_output(&mut self.cx.buffers);
     }
 
     /// Begins the drain once the last client or tunnel that is to be served has been.

@@ -17,6 +17,7 @@ mod line;
 mod line_plain;
 mod ports;
 mod properties;
+mod records;
 mod regressions;
 mod round_trip;
 mod rules;

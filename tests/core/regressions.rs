@@ -13,7 +13,8 @@ use crate::testkit::pure::answered::open;
 use crate::testkit::pure::lone::{START, ours, sent, up};
 use crate::testkit::pure::script::Pattern;
 use crate::testkit::pure::{
-    decode_target, line_target, pair_target, proxy_header_target, roundtrip_target, session_target,
+    decode_target, line_target, pair_target, proxy_header_target, record_target, roundtrip_target,
+    session_target,
 };
 
 /// Every kept case of a target; how many there were.
@@ -38,6 +39,7 @@ fn kept_cases_of_the_fuzzer() {
     assert!(replay("proxy_header", proxy_header_target::run) > 0);
     assert!(replay("session", session_target::run) > 0);
     assert!(replay("line", line_target::run) > 0);
+    assert!(replay("record", record_target::run) > 0);
     assert!(replay("pair", |data| pair_target::run(data, &pattern)) > 0);
 }
 

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 
+use sockmux_uring::cli::hostlist::ClientName;
 use sockmux_uring::cli::invocation::{self, Command};
 use sockmux_uring::cli::keygen::{Keygen, Made};
-use sockmux_uring::cli::plan::{Authority, Encryption, Proof, TlsSide};
+use sockmux_uring::cli::plan::{Authority, Caller, Encryption, Proof, TlsSide};
 use sockmux_uring::cli::show;
 
 use crate::one_file::{OneFile, run, run_with};
@@ -141,9 +142,43 @@ fn what_is_shown_of_each_kind() {
     let anybody = shown("ca:a");
     assert!(anybody.contains("anybody with a certificate of the authority in a\n"), "{anybody}");
     let clear = show::plan(&run(&["-P1", "DEST=h:1"]));
-    assert!(clear.contains("encryption  none\n"), "{clear}");
+    assert!(clear.contains("not encrypted: ") && !clear.contains("encryption  "), "{clear}");
     let ignored = run(&["-P1", "DEST=h:1", "TLSCONF=scache:do,xcache:do,secret:s"]);
     assert_eq!(ignored.notices.len(), 2, "{:?}", ignored.notices);
+}
+
+/// From another network, too; `RELIABLE=` narrows it, and clients are judged as ever.
+#[test]
+fn the_key_decides_on_peers() {
+    let caller = Caller { client: Some([203, 0, 113, 7].into()), entrance_port: None };
+    let verdicts = |words: &[&str]| {
+        let plan = run(&[&["-P9000", "PORT=1"][..], words].concat());
+        [plan.lets_in_peer(&caller, ClientName::None), plan.lets_in(&caller, ClientName::None)]
+    };
+    assert_eq!(verdicts(&[]), [Some(false), Some(false)]);
+    assert_eq!(verdicts(&["TLSCONF=secret:s"]), [Some(true), Some(false)]);
+    let narrowed = ["TLSCONF=secret:s", "RELIABLE=.localnet"];
+    assert_eq!(verdicts(&narrowed), [Some(false), Some(false)]);
+    assert_eq!(verdicts(&["TLSCONF=secret:s", "RELIABLE=203.0.113.7"]), [Some(true), Some(true)]);
+}
+
+#[test]
+fn a_new_key_after_so_many_bytes() {
+    let rekey = |value: &str| {
+        let conf = format!("TLSCONF=secret:s,rekey:{value}");
+        encryption(&["-P1", "PORT=2", &conf]).rekey_bytes
+    };
+    assert_eq!(rekey("64K"), Some(64 << 10));
+    assert_eq!(rekey("1000000"), Some(1_000_000));
+    assert_eq!(rekey("64M"), Some(64 << 20));
+    assert_eq!(rekey("128G"), Some(128 << 30));
+    for value in ["63K", "129G", "1T", "K", "-1", "99999999999999999999G", "1.5G"] {
+        let words = ["sockmux-uring", "-P1", "PORT=2", &format!("TLSCONF=secret:s,rekey:{value}")];
+        let words = words.iter().map(OsString::from);
+        let refused = invocation::parse(words, &OneFile(""), &mut |_| unreachable!());
+        let text = refused.expect_err(value).to_string();
+        assert!(text.contains("no number of bytes from 64K to 128G"), "{text}");
+    }
 }
 
 #[test]

@@ -389,7 +389,6 @@ fn the_plan_can_be_read() {
     let wanted = "\
 link        receptor: accept on [::1]:9000
             not encrypted: it stays on this machine
-encryption  none
 entrances   *:9023
             *:9100-9109
             h:9110

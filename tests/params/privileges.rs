@@ -57,7 +57,7 @@ fn what_a_plan_needs() {
     let files = |opened: &[&str], removed: &[&str]| {
         let [opened, removed] =
             [opened, removed].map(|paths| paths.iter().map(Into::into).collect());
-        Fence::Narrow(Needs { names: false, opened, removed })
+        Fence::Narrow(Needs { opened, removed, ..Needs::default() })
     };
     let fifos = ["SERVER=sockmux:commin@a", "SERVER=sockmux:commout@/b", "PORT=unix:/run/c"];
     assert_eq!(Fence::of(&run(&fifos)), files(&["a", "/b"], &["/run/c"]));
@@ -72,6 +72,10 @@ fn the_check_shows_both() {
         (&["-P9000", "DEST=h:1"][..], "no commands, files only to look names up\n"),
         (&["-P9000", "DEST=[::1]:1"], "no core dumps, no new privileges, no commands, no files\n"),
         (&["-P9000", "PORT=unix:/a", "DEST=h:1"], "to look names up and to remove Unix sockets\n"),
+        (
+            &["-P9000", "PORT=1", "STLS=fcl"],
+            "no commands, files only to read the peers file again\n",
+        ),
         (&["SERVER=sockmux:comm@/dev/ttyS0", "PORT=1"], "files only to open the link again\n"),
         (&["-P9000", "SERVER=exec:cat,-in"], "privileges  no core dumps; commands would inherit"),
         (&["-P9000", "DEST=h:1", "--sandbox", "off"], "privileges  no sandbox\n"),

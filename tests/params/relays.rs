@@ -89,13 +89,17 @@ fn who_may_connect_is_shown() {
 #[test]
 fn a_connection_in_clear_is_shown() {
     for (words, wanted) in [
-        (&["-P9000", "DEST=h:1"][..], Some("keep it on a network that you trust")),
+        (
+            &["-P9000", "DEST=h:1"][..],
+            Some("encrypt it: make a key at each end by `sockmux-uring keygen`"),
+        ),
         (&["-P127.0.0.1:9000,[::1]:9000", "DEST=h:1"], Some("it stays on this machine")),
-        (&["-P127.0.0.1:9000,9001", "DEST=h:1"], Some("keep it on")),
-        (&["SERVER=sockmux://h:9000", "DEST=h:1"], Some("keep it on")),
+        (&["-P127.0.0.1:9000,9001", "DEST=h:1"], Some("encrypt it")),
+        (&["SERVER=sockmux://h:9000", "DEST=h:1"], Some("encrypt it")),
         (&["SERVER=sockmux://localhost:9000", "DEST=h:1"], Some("it stays on this machine")),
         (&["SERVER=sockmux:proc@ssh h", "DEST=h:1"], None),
         (&["-P8080", "SERVER=tcprelay://h:1"], None),
+        (&["-P9000", "DEST=h:1", "TLSCONF=secret:s"], None),
     ] {
         let shown = shown(&run(words));
         let line = wanted.map(|wanted| format!("\n            not encrypted: {wanted}"));

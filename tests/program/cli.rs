@@ -263,7 +263,7 @@ fn several_words_of_one_name_all_count() {
 #[test]
 fn what_the_original_has_and_this_version_has_not_is_said_so() {
     let table: &[&[&str]] =
-        &[&["-P127.0.0.1:0", "SERVER=nntp,-in"], &["-P127.0.0.1:0", "PORT=9023", "STLS=fcl"]];
+        &[&["-P127.0.0.1:0", "SERVER=nntp,-in"], &["-P127.0.0.1:0", "PORT=9023", "STLS=-fcl"]];
     for words in table {
         refused(words, BAD_COMMAND_LINE, &["not supported"]);
     }

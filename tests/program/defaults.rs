@@ -166,11 +166,11 @@ fn a_receptor_in_clear_says_once_who_may_come() {
         receptor.wait_for("receptor listening");
         let event = receptor.wait_for(CLEAR);
         assert_eq!((&event["level"], &event["may_come"]), (&"WARN".into(), &may_come.into()));
-        assert!(event["remedy"].as_str().expect("a remedy").contains("ssh"), "{event}");
+        assert!(event["remedy"].as_str().expect("a remedy").contains("keygen"), "{event}");
         assert_eq!(receptor.count(CLEAR), 1);
         let checked = command().args(words).arg("--check").output().expect("it runs");
         let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
-        assert!(checked.contains("not encrypted: keep it on a network that"), "{checked}");
+        assert!(checked.contains("not encrypted: encrypt it: make a key at each end"), "{checked}");
     }
     // Where nobody else can listen in it is no warning.
     let receptor = Program::start(&["-P127.0.0.1:0", dest]);

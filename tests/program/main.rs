@@ -45,6 +45,7 @@ mod stdio;
 mod stop;
 mod strangers;
 mod streams;
+mod tls;
 mod traces;
 mod unix;
 mod vanished;

@@ -32,6 +32,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
             "proxy_proto",
             "serial_line",
             "session",
+            "tls",
             "wire",
         ],
     ),

@@ -11,6 +11,7 @@ pub mod delay_line;
 pub mod engine;
 pub mod entrance;
 pub mod fifos;
+pub mod keys;
 pub mod link_proxy;
 pub mod log;
 pub mod net;

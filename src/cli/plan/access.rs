@@ -17,6 +17,15 @@ impl Plan {
         }
     }
 
+    /// Verdict on a peer at the receptor's port. Where the persistent connection is encrypted its key
+    /// decides, and `RELIABLE=` only if it was given. `None`: depends on the caller's name.
+    pub fn lets_in_peer(&self, caller: &Caller, name: ClientName<'_>) -> Option<bool> {
+        match (&self.reliable, &self.encryption) {
+            (None, Some(_)) => Some(true),
+            _ => self.lets_in(caller, name),
+        }
+    }
+
     /// Verdict on a stream of a peer, by what that says of its client. Without `RELIABLE=` all are
     /// taken: the peer itself was let in, and its clients are seldom of our networks. `None`: depends
     /// on the caller's name.

@@ -19,6 +19,8 @@ pub struct Encryption {
     pub listed: Vec<KnownPeer>,
     /// The authority whose certificates let a peer in.
     pub authority: Option<Authority>,
+    /// Bytes sent after which a new key is taken, if given.
+    pub rekey_bytes: Option<u64>,
 }
 
 /// A side of the TLS handshake.

@@ -9,9 +9,8 @@ use super::super::plan::{Authority, Encryption, KnownPeer, Proof, TlsSide};
 const PEERS_LOGGED: usize = 4;
 
 /// The lines of the section.
-pub(super) fn lines(encryption: Option<&Encryption>) -> Vec<String> {
-    let Some(encryption) = encryption else { return vec!["none".to_owned()] };
-    let Encryption { side, proof, peers, peers_file, listed, authority } = encryption;
+pub(super) fn lines(encryption: &Encryption) -> Vec<String> {
+    let Encryption { side, proof, peers, peers_file, listed, authority, rekey_bytes } = encryption;
     let side = match side {
         TlsSide::Dials => "this end begins the handshake",
         TlsSide::Accepts => "this end answers the handshake",
@@ -36,6 +35,7 @@ pub(super) fn lines(encryption: Option<&Encryption>) -> Vec<String> {
         lines.extend(listed.iter().map(|peer| format!("   {}", known(peer))));
     }
     lines.extend(authority.iter().map(|authority| format!("peers: {}", by_authority(authority))));
+    lines.extend(rekey_bytes.map(|bytes| format!("a new key after {bytes} bytes")));
     lines
 }
 

@@ -51,6 +51,29 @@ fn chunks_outlive_their_pool() {
 }
 
 #[test]
+fn a_buffer_is_changed_in_place_by_its_only_holder() {
+    let pool = Pool::new(8, 1).unwrap();
+    let mut writer = pool.take().unwrap();
+    writer.put(b"abcdefgh");
+    let mut chunk = writer.take_written();
+    assert!(chunk.get_mut().is_none(), "there is its writer");
+    drop(writer);
+    chunk.advance(1);
+    chunk.truncate(6);
+    chunk.get_mut().unwrap().make_ascii_uppercase();
+    let copy = chunk.clone();
+    assert!(chunk.get_mut().is_none(), "there is another chunk");
+    assert_eq!(&copy[..], b"BCDEFG");
+    drop(chunk);
+    let mut rest = copy;
+    let head = rest.split_to(2);
+    assert!(rest.get_mut().is_none(), "there is the head");
+    drop(head);
+    rest.get_mut().unwrap()[0] = b'x';
+    assert_eq!(&rest[..], b"xEFG");
+}
+
+#[test]
 fn chunks_are_cut_and_trimmed() {
     let pool = Pool::new(8, 1).unwrap();
     let mut rest = written(&pool, b"abcdefgh");

@@ -124,6 +124,7 @@ fn places(needs: &Needs) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
         read.extend(RESOLVER.map(PathBuf::from));
         read.extend(RESOLVER_FILES.iter().flat_map(|path| directories(Path::new(path))));
     }
+    read.extend(needs.peers.iter().flat_map(|path| directories(path)));
     let read = read.into_iter().map(|path| (path, AccessFs::ReadFile.into()));
     let opened = needs.opened.iter().flat_map(|path| directories(path));
     let opened = opened.map(|path| (path, opens | AccessFs::IoctlDev));

@@ -44,6 +44,8 @@ pub(in crate::worker) struct Counters {
     pub(in crate::worker) pipe_full: u64,
     /// Fallbacks from splicing to copying because the socket does not support it.
     pub(in crate::worker) splice_refused: u64,
+    /// The same because the link is encrypted.
+    pub(in crate::worker) splice_encrypted: u64,
     /// Datagrams received from and sent to sockets.
     pub(in crate::worker) datagrams_in: u64,
     pub(in crate::worker) datagrams_out: u64,
@@ -90,6 +92,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         spliced_to_local,
         pipe_full,
         splice_refused,
+        splice_encrypted,
         datagrams_in,
         datagrams_out,
         datagrams_dropped,
@@ -108,6 +111,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         spliced_from_local,
         spliced_to_local,
         splice_fallbacks = pipe_full + splice_refused + cx.buffers.pipes.refused,
+        splice_encrypted,
         datagrams_in,
         datagrams_out,
         datagrams_dropped,
@@ -126,6 +130,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         spill_exhausted,
         pipe_full,
         splice_refused,
+        splice_encrypted,
         past_bytes_in,
         past_bytes_out,
         relayed_up,

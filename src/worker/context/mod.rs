@@ -31,6 +31,7 @@ use crate::narrow;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::{Asker, Destinations};
 use crate::session::{Event, Moment, StreamKey};
+use crate::tls::settings::Settings;
 use crate::worker::buffers::Buffers;
 use crate::worker::busy_poll::BusyPoll;
 use crate::worker::exits::{ExitState, Exits};
@@ -125,6 +126,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) log_limit: LogLimit,
     pub(in crate::worker) busy_poll: BusyPoll,
     pub(in crate::worker) congestion: CongestionPolicy,
+    /// What links are encrypted with, if they are to be.
+    pub(in crate::worker) encryption: Option<Rc<Settings>>,
     pub(in crate::worker) resolver: Resolver<Lookup>,
     pub(in crate::worker) dialer: Dialer,
     pub(in crate::worker) effects: VecDeque<Effect>,
@@ -164,6 +167,7 @@ impl<D: Driver> Cx<D> {
             log_limit: LogLimit::new(now),
             busy_poll: BusyPoll::default(),
             congestion,
+            encryption: None,
             resolver,
             dialer,
             effects: VecDeque::new(),

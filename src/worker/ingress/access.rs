@@ -186,7 +186,12 @@ impl Ingress {
         caller: &Caller,
         purpose: Purpose,
     ) -> Option<Result<(), Rejection>> {
-        if !cx.plan.lets_in(caller, self.name_of(cx, caller))? {
+        let name = self.name_of(cx, caller);
+        let is_let_in = match purpose {
+            Purpose::Receptor => cx.plan.lets_in_peer(caller, name),
+            Purpose::Entrance | Purpose::Relay => cx.plan.lets_in(caller, name),
+        };
+        if !is_let_in? {
             return Some(Err(Rejection::Reliable));
         }
         // Elsewhere `PERMIT=` applies to exits.

@@ -5,8 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
 
 use super::script::{ExitKind, LinkKind, Script};
+use super::tls_keys;
 use crate::cli::files::Disk;
 use crate::cli::invocation::{self, Command};
 use crate::cli::plan::LinkPlan;
@@ -15,6 +19,7 @@ use crate::io::driver::Fd;
 use crate::io::link::Link;
 use crate::io::sim::{Kernel, SimDriver, ask};
 use crate::session::Moment;
+use crate::tls::settings::{Peer, Peers, Role, Settings};
 use crate::worker::buffers::Buffers;
 use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
 
@@ -88,6 +93,29 @@ fn words(script: &Script, end: usize) -> Vec<String> {
     words
 }
 
+/// Lets in whoever a verifier has.
+struct Anybody;
+
+impl Peers for Anybody {
+    fn identify(&self, _: &[CertificateDer<'_>]) -> Result<Peer, String> {
+        Ok(Peer { fingerprint: String::from("SHA256:of-both"), name: None })
+    }
+}
+
+/// What an end's link is encrypted with: the first one waits for the handshake.
+pub(in crate::worker) fn encryption(end: usize, records_per_key: u64) -> Settings {
+    let suite = tls_keys::SUITES[0];
+    let role = match end {
+        0 => Role::Server { config: Arc::new(tls_keys::server_config(suite)) },
+        _ => Role::Client {
+            config: Arc::new(tls_keys::client_config(suite)),
+            name: tls_keys::name(),
+        },
+    };
+    let own = String::from("SHA256:of-both");
+    Settings::new(role, own, Arc::new(Anybody)).with_records_per_key(records_per_key)
+}
+
 /// An end that has begun.
 pub(super) fn start(
     script: &Script,
@@ -122,12 +150,14 @@ pub(super) fn start(
         _ => None,
     };
     let driver = SimDriver::new(owner, script.conditions.buffers);
+    let encryption = script.records_per_key.map(|records| Rc::new(encryption(end, records)));
     // What would wake it is the simulated kernel's business.
     let (wake, resolver_wake) = UnixStream::pair().expect("a pair of sockets");
     let ways_in = (listeners, ports);
     let wakes = (wake, resolver_wake);
     let mut worker =
-        Worker::new(driver, plan, ways_in, source, CongestionPolicy::Leave, wakes).expect("memory");
+        Worker::new(driver, plan, ways_in, source, CongestionPolicy::Leave, encryption, wakes)
+            .expect("memory");
     if script.conditions.pool_buffers > 0 {
         worker.cx.buffers = Buffers::new(script.conditions.pool_buffers.into()).expect("memory");
     }

@@ -25,6 +25,7 @@ fn script(seed: u64, conditions: Conditions) -> Script {
         link: LinkKind::Tcp,
         entrance_at: 1,
         is_v03: false,
+        records_per_key: None,
         bulk: "splice",
         exit: ExitKind::Server,
         conditions,

@@ -19,12 +19,15 @@ mod script;
 mod shorten;
 mod sums;
 mod timers;
+#[path = "../../../tests/testkit/pure/tls_keys.rs"]
+mod tls_keys;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+pub(super) use self::build::encryption;
 use self::script::Script;
 use self::sums::Sums;
 use crate::io::sim::Kernel;

@@ -14,6 +14,8 @@ pub(super) struct Script {
     /// Which end has the entrance: 0 is the receptor, or the first of two given links.
     pub(super) entrance_at: usize,
     pub(super) is_v03: bool,
+    /// The link is encrypted, with a new key after so many records.
+    pub(super) records_per_key: Option<u64>,
     pub(super) bulk: &'static str,
     pub(super) exit: ExitKind,
     pub(super) conditions: Conditions,
@@ -139,6 +141,10 @@ impl Script {
             _ => ExitKind::Server,
         };
         let is_v03 = rng.u8(..4) == 0;
+        // By itself, so that all else of a seed stays what it was without.
+        let of_keys = &mut Rng::with_seed(seed ^ 0x715);
+        let records_per_key =
+            (of_keys.u8(..4) == 0).then(|| [u64::MAX, 1, 3, 50][of_keys.usize(..4)]);
         let conditions = conditions(rng);
         let small = rng.bool();
         let conversations =
@@ -152,6 +158,7 @@ impl Script {
             link,
             entrance_at: rng.usize(..2),
             is_v03,
+            records_per_key,
             bulk: ["auto", "splice", "copy"][rng.usize(..3)],
             exit,
             conditions,
@@ -184,6 +191,7 @@ impl Script {
             link: LinkKind::Line(rate),
             entrance_at: rng.usize(..2),
             is_v03: rng.u8(..4) == 0,
+            records_per_key: None,
             bulk: "auto",
             exit: ExitKind::Server,
             conditions,
@@ -217,6 +225,7 @@ impl Script {
             link: LinkKind::Tcp,
             entrance_at: 1 - end,
             is_v03: false,
+            records_per_key: None,
             bulk: "auto",
             exit: ExitKind::Server,
             conditions,

@@ -11,6 +11,7 @@ pub(super) struct Sums {
     pub(super) whole: u64,
     pub(super) reset: u64,
     pub(super) spliced_bytes: u64,
+    pub(super) encrypted: u64,
     pub(super) copied_fallbacks: u64,
     pub(super) no_buffers: u64,
     pub(super) pauses: u64,
@@ -33,6 +34,7 @@ impl Sums {
         self.whole += other.whole;
         self.reset += other.reset;
         self.spliced_bytes += other.spliced_bytes;
+        self.encrypted += other.encrypted;
         self.copied_fallbacks += other.copied_fallbacks;
         self.no_buffers += other.no_buffers;
         self.pauses += other.pauses;
@@ -54,6 +56,7 @@ impl Sums {
         let met = [self.whole, self.reset, self.spliced_bytes, self.copied_fallbacks];
         met.into_iter()
             .chain([
+                self.encrypted,
                 self.no_buffers,
                 self.pauses,
                 self.cuts,

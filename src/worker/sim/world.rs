@@ -381,6 +381,8 @@ impl<'s> World<'s> {
 
     fn fault(&mut self, fault: Fault, now: u64) {
         match fault {
+            // One that has ended stands still anyway.
+            Fault::Pause(end, _) if self.ends[end].worker.is_none() => {}
             Fault::Pause(end, micros) => {
                 self.ends[end].paused_until = now + u64::from(micros);
                 self.sums.pauses += 1;
@@ -425,6 +427,7 @@ impl<'s> World<'s> {
             let counters = worker.cx.counters;
             self.sums.spliced_bytes += counters.spliced_from_local + counters.spliced_to_local;
             self.sums.copied_fallbacks += counters.pipe_full + counters.splice_refused;
+            self.sums.encrypted += u64::from(worker.cx.encryption.is_some());
             self.sums.no_buffers += worker.cx.driver.counters().no_buffers;
             end.stopped = Some(stopped);
             end.worker = None;

@@ -210,10 +210,10 @@ impl Streams {
     ) {
         let now = cx.now;
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let splices = self.tunnels.get(conn.tunnel).is_some_and(Tunnel::splices);
-        let (splices, full_reads) = match cx.plan.soxconf.bulk {
-            Bulk::Auto => (splices, FULL_READS),
-            Bulk::Splice => (splices, 0),
+        let tunnel = self.tunnels.get(conn.tunnel);
+        let (wants_splice, full_reads) = match cx.plan.soxconf.bulk {
+            Bulk::Auto => (true, FULL_READS),
+            Bulk::Splice => (true, 0),
             Bulk::Copy => (false, 0),
         };
         let full = bytes >= SMALL_BUFFER_BYTES as usize;
@@ -240,9 +240,14 @@ impl Streams {
                 if conn.streak >= SHORT_READS {
                     conn.read_mode = ReadMode::Sparse;
                     conn.streak = 0;
-                } else if splices && !conn.copy_only && conn.full_reads >= full_reads {
-                    conn.read_mode = ReadMode::Spliced;
-                    conn.streak = 0;
+                } else if wants_splice && !conn.copy_only && conn.full_reads >= full_reads {
+                    if tunnel.is_some_and(Tunnel::splices) {
+                        conn.read_mode = ReadMode::Spliced;
+                        conn.streak = 0;
+                    } else if tunnel.is_some_and(Tunnel::is_encrypted) {
+                        cx.counters.splice_encrypted += 1;
+                        conn.copy_only = true;
+                    }
                 }
             }
         }

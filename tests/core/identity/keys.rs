@@ -10,6 +10,8 @@ use sockmux_uring::tls::settings::Role;
 
 use super::{Keys, exists, meet, shake};
 
+const NO_KEY: &str = "the peer does not have the key of the certificate that it shows";
+
 /// Two ends that know each other.
 fn pair() -> (Keys, String, String) {
     let keys = Keys::new();
@@ -83,13 +85,13 @@ fn a_known_certificate_without_its_key_is_refused() {
     config.client_auth_cert_resolver = stolen(of_y);
     let thief = Role::Client { config: Arc::new(config), name };
     let refusals = shake(&thief, x.role()).refusals();
-    assert!(refusals[1].contains("BadSignature"), "{refusals:?}");
+    assert!(refusals[1].contains(NO_KEY), "{refusals:?}");
 
     let Role::Server { config } = x.role().clone() else { panic!("x accepts") };
     let mut config = (*config).clone();
     config.cert_resolver = stolen(of_x);
     let refusals = shake(y.role(), &Role::Server { config: Arc::new(config) }).refusals();
-    assert!(refusals[0].contains("BadSignature"), "{refusals:?}");
+    assert!(refusals[0].contains(NO_KEY), "{refusals:?}");
 }
 
 #[test]

@@ -5,13 +5,16 @@
 use std::rc::Rc;
 
 use super::serial::SerialLine;
+use super::tls::{Tls, TlsError};
 use crate::io::driver::{Driver, Gather, OpId};
 use crate::io::link::Link;
 use crate::io::pipe::Pipe;
-use crate::limits::{AHEAD_BYTES_MIN, BATCH_BYTES};
+use crate::limits::{AHEAD_BYTES_MIN, BATCH_BYTES, ENCRYPTED_FRAME_BYTES};
 use crate::serial_line::LineError;
 use crate::session::Moment;
+use crate::tls::settings::Settings;
 use crate::wire::Decoder;
+use crate::worker::buffers::Buffers;
 use crate::worker::message::Run;
 use crate::worker::stream::conn::Reading;
 use crate::worker::stream::stalled::STALLED;
@@ -62,16 +65,30 @@ pub(super) enum Transform {
     None,
     /// The link layer of a serial line.
     SerialLine(Box<SerialLine>),
+    /// Encryption. A batch of frames is sealed at once.
+    Tls(Box<Tls>),
+}
+
+/// Ends the link. Layer: that of the transform.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransformError {
+    #[error(transparent)]
+    Line(#[from] LineError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Transform {
-    /// The transform that a link requires.
-    pub(super) fn of(link: &Link, now: Moment) -> Transform {
-        match link.line() {
-            Some((bytes_per_second, checked)) => {
+    /// The transform that a link requires. `encryption`: with what it is to be encrypted.
+    pub(super) fn of(link: &Link, encryption: Option<&Settings>, now: Moment) -> Transform {
+        match (link.line(), encryption) {
+            (Some((bytes_per_second, checked)), _) => {
                 Transform::SerialLine(Box::new(SerialLine::new(bytes_per_second, checked, now)))
             }
-            None => Transform::None,
+            (None, Some(settings)) => {
+                Transform::Tls(Box::new(Tls::new(settings, link.may_await_peer(), now)))
+            }
+            (None, None) => Transform::None,
         }
     }
 
@@ -84,7 +101,22 @@ impl Transform {
     pub(super) fn serial_line(&mut self) -> Option<&mut SerialLine> {
         match self {
             Transform::SerialLine(line) => Some(line),
-            Transform::None => None,
+            Transform::Tls(_) | Transform::None => None,
+        }
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Transform::Tls(tls) => Some(tls),
+            Transform::SerialLine(_) | Transform::None => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn tls_mut(&mut self) -> Option<&mut Tls> {
+        match self {
+            Transform::Tls(tls) => Some(tls),
+            Transform::SerialLine(_) | Transform::None => None,
         }
     }
 
@@ -92,6 +124,7 @@ impl Transform {
     pub(super) fn frame_bytes_max(&self) -> Option<u64> {
         match self {
             Transform::SerialLine(line) => Some(line.frame_bytes()),
+            Transform::Tls(_) => Some(ENCRYPTED_FRAME_BYTES),
             Transform::None => None,
         }
     }
@@ -102,7 +135,7 @@ impl Transform {
     pub(super) fn batch_bytes(&self) -> usize {
         match self {
             Transform::SerialLine(_) => 1,
-            Transform::None => BATCH_BYTES,
+            Transform::Tls(_) | Transform::None => BATCH_BYTES,
         }
     }
 
@@ -112,10 +145,17 @@ impl Transform {
         matches!(self, Transform::SerialLine(line) if line.is_always_read())
     }
 
+    /// Whether the link is not read, since what was received waits for buffers.
+    #[inline]
+    pub(super) fn is_backed_up(&self) -> bool {
+        matches!(self, Transform::Tls(tls) if tls.is_backed_up())
+    }
+
     /// Whether all written data has reached the peer, as far as that is known.
     fn is_settled(&self) -> bool {
         match self {
             Transform::SerialLine(line) => line.is_settled(),
+            Transform::Tls(tls) => tls.is_settled(),
             Transform::None => true,
         }
     }
@@ -123,14 +163,16 @@ impl Transform {
     pub(super) fn next_timeout(&self) -> Option<Moment> {
         match self {
             Transform::SerialLine(line) => line.next_timeout(),
+            Transform::Tls(tls) => tls.next_timeout(),
             Transform::None => None,
         }
     }
 
     /// Advances the clock.
-    pub(super) fn on_time(&mut self, now: Moment) -> Result<(), LineError> {
+    pub(super) fn on_time(&mut self, now: Moment) -> Result<(), TransformError> {
         match self {
-            Transform::SerialLine(line) => line.on_time(now),
+            Transform::SerialLine(line) => Ok(line.on_time(now)?),
+            Transform::Tls(tls) => Ok(tls.on_time(now)?),
             Transform::None => Ok(()),
         }
     }
@@ -184,6 +226,8 @@ impl Lane {
         copy_only: bool,
         now: Moment,
     ) -> Lane {
+        // What is encrypted passes through the process.
+        let copy_only = copy_only || transform.tls().is_some();
         let read_mode =
             if link.is_socket() { LinkReadMode::Received } else { LinkReadMode::Spliced };
         Lane {
@@ -226,6 +270,23 @@ impl Lane {
         if let Some(send) = self.send.take() {
             driver.cancel(send);
         }
+    }
+
+    /// Tells the peer that nothing follows, or what was wrong, where the transform has words for that.
+    /// As far as the link takes it at once; behind half a record it would mean nothing.
+    pub(super) fn say_end(&mut self, buffers: &mut Buffers) {
+        let Some(tls) = self.transform.tls_mut() else { return };
+        tls.say_end(None);
+        if self.sending || self.unsent.is_some() {
+            return;
+        }
+        let mut last = buffers.take_gather();
+        tls.write_control(buffers, &mut last);
+        if !last.is_empty() {
+            // Whether the peer still reads does not matter any more.
+            let _ = self.link.send(&mut last, false);
+        }
+        buffers.give_back(last);
     }
 
     /// Notes that a batch is in flight or the link is polled for room, as of now.

@@ -20,6 +20,7 @@ use crate::worker::context::{Cx, Drain, Effect};
 use crate::worker::stream::Streams;
 use crate::worker::stream::tunnel::Tunnel;
 use crate::worker::stream::tunnel::lane::{Lane, Transform};
+use crate::worker::stream::tunnel::tls::Tls;
 use crate::worker::table::Key;
 use crate::worker::token::{Kind, StreamOwner};
 
@@ -118,12 +119,14 @@ impl Streams {
     /// The peer has closed its side of the link.
     pub(in crate::worker::stream) fn link_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let in_order = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
+        let cut_off = tunnel.lane.transform.tls().and_then(Tls::cut_off);
+        let is_done = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
+        let in_order = is_done && cut_off.is_none();
         tunnel.ended_in_order = in_order;
         if let Some(connector) = &mut self.connector {
             connector.tunnel_ended(in_order);
         }
-        self.drop_tunnel(cx, key, "the peer closed the connection");
+        self.drop_tunnel(cx, key, cut_off.unwrap_or("the peer closed the connection"));
     }
 
     /// Ends a tunnel and resets its streams.
@@ -141,6 +144,7 @@ impl Streams {
         counts::log_tunnel_counts(counters);
         cx.counters.past_bytes_in += counters.payload_bytes_in;
         cx.counters.past_bytes_out += counters.payload_bytes_out;
+        tunnel.lane.say_end(&mut cx.buffers);
         tunnel.lane.end(&mut cx.driver);
         self.withdraw(cx, key);
         self.reset_streams_of(cx, key, &tunnel.session);
@@ -266,10 +270,14 @@ impl Streams {
             Protocol::V1 => "1",
         };
         let (number, peer) = (key.number(), &tunnel.lane.link);
+        let of_tls = tunnel.lane.transform.tls().and_then(Tls::peer);
+        let name = of_tls.and_then(|(peer, _)| peer.name.as_deref());
+        let peer_key = of_tls.map(|(peer, _)| &*peer.fingerprint);
+        let cipher = of_tls.and_then(|(_, suite)| suite.as_str());
         if !loopback && cx.log_limit.allow(Class::Tunnel, cx.now) {
-            info!(tunnel = number, %peer, protocol, peer_kind, "tunnel up");
+            info!(tunnel = number, %peer, name, peer_key, cipher, protocol, peer_kind, "tunnel up");
         } else {
-            debug!(tunnel = number, %peer, protocol, peer_kind, "tunnel up");
+            debug!(tunnel = number, %peer, name, peer_key, cipher, protocol, peer_kind, "tunnel up");
         }
         if let Some(connector) = &mut self.connector {
             connector.tunnel_up();
@@ -350,7 +358,7 @@ fn set_up<D: Driver>(cx: &Cx<D>, link: &Link) {
 
 /// A tunnel at its beginning. What the link requires is added to the configuration of its session.
 fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunnel {
-    let transform = Transform::of(&link, cx.now);
+    let transform = Transform::of(&link, cx.encryption.as_deref(), cx.now);
     let mut config = SessionConfig {
         awaits_peer: link.may_await_peer(),
         answer_suffices: link.has_no_end(),

@@ -7,15 +7,20 @@ use crate::io::chunk::Chunk;
 use crate::io::driver::{BufferClass, Driver, RecvMode};
 use crate::limits::{CONTROL_BACKLOG, POOL_BUFFER_BYTES};
 use crate::session::{Sink, StreamKey, TunnelError};
+use crate::tls::record;
 use crate::wire::{DecodeStep, Protocol};
 use crate::worker::context::Cx;
 use crate::worker::message::Run;
 use crate::worker::stream::conn::Reading;
 use crate::worker::stream::tunnel::Deferred;
-use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode};
+use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode, Transform};
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::{Kind, StreamOwner};
+
+/// Why a tunnel in plaintext does not come up: caused by one of the two command lines.
+const PEER_IS_ENCRYPTED: &str = "the peer speaks TLS, and this end plaintext: give this end STLS= \
+                                 and TLSCONF= too, or the peer neither";
 
 impl Streams {
     /// A bulk buffer is available for a link that waits for one.
@@ -30,8 +35,9 @@ impl Streams {
     /// unread.
     pub(in crate::worker::stream) fn read_link<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
-            && !tunnel.lane.transform.is_always_read();
+        let full = (tunnel.session.control_backlog() >= CONTROL_BACKLOG
+            && !tunnel.lane.transform.is_always_read())
+            || tunnel.lane.transform.is_backed_up();
         if tunnel.lane.reading != Reading::Idle || tunnel.lane.starved.is_some() || full {
             return;
         }
@@ -74,8 +80,7 @@ impl Streams {
                     tunnel.lane.link.acknowledge_now();
                 }
                 cx.busy_poll.on_payload(chunk.len() >= POOL_BUFFER_BYTES as usize, cx.now);
-                if let Err(error) = self.read_frames(cx, flows, key, chunk) {
-                    self.drop_tunnel(cx, key, &error.to_string());
+                if !self.on_link_bytes(cx, flows, key, chunk) {
                     return;
                 }
                 self.frames_read(cx, key);
@@ -92,6 +97,32 @@ impl Streams {
         if !more {
             self.read_link(cx, key);
         }
+    }
+
+    /// Takes bytes of the link: to the transform, or to the session. `false`: the tunnel is gone.
+    pub(in crate::worker::stream) fn on_link_bytes<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+        chunk: Chunk,
+    ) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
+        if let Some(tls) = tunnel.lane.transform.tls_mut() {
+            tunnel.heard = true;
+            tls.receive(chunk, cx.now);
+            self.take_from_tls(cx, flows, key);
+            return self.tunnels.get(key).is_some();
+        }
+        if !tunnel.heard && is_tls(&chunk) {
+            self.drop_tunnel(cx, key, PEER_IS_ENCRYPTED);
+            return false;
+        }
+        if let Err(error) = self.read_frames(cx, flows, key, chunk) {
+            self.drop_tunnel(cx, key, &error.to_string());
+            return false;
+        }
+        true
     }
 
     /// Decodes received bytes: frames go to the session, payload to its destination.
@@ -238,15 +269,36 @@ impl Streams {
             }
             self.frames_read(cx, key);
         }
-        self.take_from_line(cx, flows, key);
+        self.take_from_transform(cx, flows, key);
         self.tunnels.mark(key);
         self.read_link(cx, key);
     }
 
+    /// Goes on with received bytes that wait in the transform.
+    pub(in crate::worker::stream) fn take_from_transform<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) {
+        match self.tunnels.get(key).map(|tunnel| &tunnel.lane.transform) {
+            Some(Transform::SerialLine(_)) => self.take_from_line(cx, flows, key),
+            Some(Transform::Tls(_)) => self.take_from_tls(cx, flows, key),
+            Some(Transform::None) | None => {}
+        }
+    }
+
     fn throttle_link<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.session.control_backlog() >= CONTROL_BACKLOG {
+        if tunnel.session.control_backlog() >= CONTROL_BACKLOG
+            || tunnel.lane.transform.is_backed_up()
+        {
             tunnel.lane.reading.cancel(&mut cx.driver);
         }
     }
+}
+
+/// Whether a connection's first bytes are those of TLS: of a handshake, or of an alert at our hello.
+fn is_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [record::HANDSHAKE | record::ALERT, 3, ..])
 }

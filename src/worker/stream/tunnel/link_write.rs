@@ -10,7 +10,7 @@ use crate::session::Transmit;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::stream::conn::Stage;
 use crate::worker::stream::tunnel::is_again;
-use crate::worker::stream::tunnel::lane::Outgoing;
+use crate::worker::stream::tunnel::lane::{Outgoing, Transform};
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -51,18 +51,25 @@ impl Streams {
         key: Key,
     ) {
         let mut left_bytes = SPLICE_TURN_BYTES;
-        if self.tunnels.get(key).is_some_and(|tunnel| !tunnel.lane.transform.is_none()) {
-            self.write_line(cx, flows, key);
-            self.take_from_line(cx, flows, key);
-            self.handle_events(cx, flows, key);
-            return self.read_link(cx, key);
+        match self.tunnels.get(key).map(|tunnel| &tunnel.lane.transform) {
+            Some(Transform::SerialLine(_)) => {
+                self.write_line(cx, flows, key);
+                self.take_from_line(cx, flows, key);
+                self.handle_events(cx, flows, key);
+                return self.read_link(cx, key);
+            }
+            Some(Transform::Tls(tls)) if tls.is_backed_up() => self.take_from_tls(cx, flows, key),
+            _ => {}
         }
         loop {
             let Some(tunnel) = self.tunnels.get(key) else { return };
             if tunnel.lane.sending || matches!(cx.drain, Drain::Leaving(_)) {
                 break;
             }
-            let (gather, has_runs) = self.make_batch(cx, flows, key);
+            let (gather, has_runs) = match tunnel.lane.transform {
+                Transform::Tls(_) => self.sealed_batch(cx, flows, key),
+                _ => self.make_batch(cx, flows, key),
+            };
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
             if gather.is_empty() {
                 cx.buffers.give_back(gather);

@@ -2,11 +2,12 @@
 //! prefer them.
 //!
 //! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`]
-//! and [`link_write`] move bytes between link and session, [`serial`] does so for serial lines, and [`splice`] moves
-//! bulk through pipes. [`loopback`] connects the process to itself. [`strangers`] bounds peers that have
-//! connected here and not completed their hello. The event loop dispatches link
+//! and [`link_write`] move bytes between link and session, [`serial`] does so for serial lines, [`encrypted`]
+//! where [`tls`] is the transform, and [`splice`] moves bulk through pipes. [`loopback`] connects the process to
+//! itself. [`strangers`] bounds peers that have connected here and not completed their hello. The event loop dispatches link
 //! completions here and flushes marked tunnels at the end of a turn.
 
+mod encrypted;
 mod lane;
 pub(super) mod lifecycle;
 mod link_read;
@@ -15,6 +16,7 @@ pub(super) mod loopback;
 mod serial;
 pub(super) mod splice;
 mod strangers;
+mod tls;
 
 use std::io;
 
@@ -27,6 +29,7 @@ use crate::io::driver::Driver;
 use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, STRANGERS_MAX, TUNNELS_MAX};
 use crate::session::{Moment, Session, Sink};
 use crate::wire::Protocol;
+use crate::worker::buffers::Buffers;
 use crate::worker::context::Cx;
 use crate::worker::deadlines::Deadlines;
 use crate::worker::message::Run;
@@ -163,8 +166,9 @@ impl Tunnels {
     }
 
     /// Shuts down the sending side of every link, which makes the peers close.
-    pub(in crate::worker) fn end_output(&mut self) {
+    pub(in crate::worker) fn end_output(&mut self, buffers: &mut Buffers) {
         for (_, tunnel) in self.table.iter_mut() {
+            tunnel.lane.say_end(buffers);
             tunnel.lane.link.end_output();
         }
     }
@@ -217,7 +221,9 @@ impl Tunnels {
     /// Copies batches of stalled links, so that their receive buffers are returned.
     pub(super) fn free_stalled_buffers<D: Driver>(&mut self, cx: &mut Cx<D>) {
         for (_, tunnel) in self.table.iter_mut() {
-            if let Some(batch) = &mut tunnel.lane.unsent {
+            let lane = &mut tunnel.lane;
+            let unsealed = lane.transform.tls_mut().and_then(|tls| tls.unsealed.as_mut());
+            for batch in [lane.unsent.as_mut(), unsealed].into_iter().flatten() {
                 cx.buffers.copy_bulk_of_batch(batch);
             }
             // The driver owns the batch until its send completes. The cancelled send brings it back
@@ -300,6 +306,11 @@ impl Tunnel {
     /// Whether bulk of its streams may be spliced.
     pub(super) fn splices(&self) -> bool {
         self.session.protocol() == Protocol::V1 && self.lane.transform.is_none()
+    }
+
+    /// Whether its link is encrypted, or will be.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.lane.transform.tls().is_some()
     }
 
     /// Small payload that waits for the link is copied here while receive buffers are scarce.

@@ -22,7 +22,7 @@ use crate::limits::{
 use crate::worker::context::Cx;
 use crate::worker::stream::conn::{ReadMode, Reading, Stage};
 use crate::worker::stream::tunnel::is_again;
-use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode};
+use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode, Transform};
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -187,7 +187,7 @@ impl Streams {
             return;
         };
         tunnel.lane.sending = false;
-        if !tunnel.lane.transform.is_none() {
+        if matches!(tunnel.lane.transform, Transform::SerialLine(_)) {
             return self.tunnels.mark(key);
         }
         let unsent = tunnel.lane.unsent.take();
@@ -239,7 +239,7 @@ impl Streams {
         if let Err(error) = tunnel.lane.link.claim() {
             return self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
         }
-        if !tunnel.lane.transform.is_none() {
+        if matches!(tunnel.lane.transform, Transform::SerialLine(_)) {
             self.read_line(cx, flows, key);
             return self.read_link(cx, key);
         }
@@ -288,7 +288,7 @@ impl Streams {
             return Progress::Nothing;
         }
         let most_bytes = match tunnel.lane.decoder.payload_left() {
-            0 => tunnel.lane.ahead_bytes,
+            0 if !tunnel.is_encrypted() => tunnel.lane.ahead_bytes,
             // Payload that cannot be spliced.
             _ => AHEAD_BYTES_MAX,
         };
@@ -296,8 +296,7 @@ impl Streams {
         match cx.buffers.read_ahead(&tunnel.lane.link, most_bytes) {
             Ok(Some(chunk)) => {
                 let bytes = chunk.len();
-                if let Err(error) = self.read_frames(cx, flows, key, chunk) {
-                    self.drop_tunnel(cx, key, &error.to_string());
+                if !self.on_link_bytes(cx, flows, key, chunk) {
                     return Progress::Gone;
                 }
                 let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };

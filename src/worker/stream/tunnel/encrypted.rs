@@ -1,0 +1,137 @@
+//! Tunnels over encrypted links: [`super::tls`] is the transform between session and link.
+//! [`super::link_read`] and [`super::link_write`] call this module for such lanes.
+
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
+use tracing::debug;
+
+use crate::io::driver::{Driver, Gather};
+use crate::tls::record::RecordError;
+use crate::tls::settings::Settings;
+use crate::worker::context::Cx;
+use crate::worker::stream::tunnel::tls::{Step, Tls, TlsError};
+use crate::worker::stream::{Flows, Streams};
+use crate::worker::table::Key;
+
+impl Streams {
+    /// Passes received data to the session, as far as other planes let it.
+    pub(in crate::worker::stream) fn take_from_tls<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) {
+        loop {
+            let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+            if tunnel.is_deferred() {
+                return;
+            }
+            let (Some(tls), Some(settings)) =
+                (tunnel.lane.transform.tls_mut(), cx.encryption.as_deref())
+            else {
+                return;
+            };
+            if let Some(chunk) = tls.take_opened() {
+                if let Err(error) = self.read_frames(cx, flows, key, chunk) {
+                    return self.drop_tunnel(cx, key, &error.to_string());
+                }
+                continue;
+            }
+            match tls.step(settings, &mut cx.buffers) {
+                Ok(Step::Again) => {}
+                Ok(Step::Waits) => return,
+                Ok(Step::NoBuffer) => return self.tunnels.wait_for_pool(cx, key),
+                Ok(Step::Secured) => {
+                    debug!(tunnel = key.number(), peer = %tunnel.lane.link, "handshake done");
+                }
+                Ok(Step::Closed) => return self.link_ended(cx, key),
+                Err(error) => return self.tls_failed(cx, key, &error),
+            }
+        }
+    }
+
+    /// Seals the next batch of frames; also returns whether it contains large runs of datagrams.
+    /// Before them comes what TLS itself has to send.
+    pub(in crate::worker::stream) fn sealed_batch<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        key: Key,
+    ) -> (Box<Gather>, bool) {
+        let (mut sealed, mut has_runs) = (cx.buffers.take_gather(), false);
+        let Some(tls) = self.tls_mut(key) else { return (sealed, false) };
+        if tls.write_control(&mut cx.buffers, &mut sealed) && tls.is_open() {
+            let mut plain = match tls.unsealed.take() {
+                Some(rest) => rest,
+                None => {
+                    let (batch, of_batch) = self.make_batch(cx, flows, key);
+                    has_runs = of_batch;
+                    batch
+                }
+            };
+            let Some(tls) = self.tls_mut(key) else { return (sealed, false) };
+            let result = tls.seal(&mut cx.buffers, &mut plain, &mut sealed);
+            if plain.is_empty() {
+                cx.buffers.give_back(plain);
+            } else {
+                tls.unsealed = Some(plain);
+            }
+            if let Err(error) = result {
+                sealed.clear();
+                self.tls_failed(cx, key, &error);
+                return (sealed, false);
+            }
+        }
+        if sealed.is_empty() && self.tls_mut(key).is_some_and(|tls| !tls.is_settled()) {
+            self.tunnels.wait_for_pool(cx, key);
+        }
+        (sealed, has_runs)
+    }
+
+    fn tls_mut(&mut self, key: Key) -> Option<&mut Tls> {
+        self.tunnels.get_mut(key)?.lane.transform.tls_mut()
+    }
+
+    /// Ends a tunnel whose encryption has failed, and tells the peer why.
+    fn tls_failed<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &TlsError) {
+        if let Some(tls) = self.tls_mut(key) {
+            tls.say_end(Some(error));
+        }
+        let reason = explain(error, cx.encryption.as_deref());
+        self.drop_tunnel(cx, key, &reason);
+    }
+}
+
+/// The reason shown to the user.
+fn explain(error: &TlsError, settings: Option<&Settings>) -> String {
+    let own = settings.map_or("", Settings::own_fingerprint);
+    match error {
+        TlsError::Handshake(Error::AlertReceived(alert))
+        | TlsError::Record(RecordError::Alert(alert)) => match alert {
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied => format!(
+                "the peer does not let in the key of this end, {own}: its log says how it would \
+                 (TLS alert {alert:?})"
+            ),
+            AlertDescription::NoApplicationProtocol => {
+                String::from("the peer's TLS is for something else than sockmux")
+            }
+            AlertDescription::UnexpectedMessage => String::from(
+                "the peer did not understand this end's TLS (alert UnexpectedMessage): does it \
+                 begin the handshake too? One end has STLS=fsv, the other STLS=fcl",
+            ),
+            _ => format!("the peer ended TLS (alert {alert:?})"),
+        },
+        // The verifier's own words.
+        TlsError::Handshake(Error::InvalidCertificate(CertificateError::Other(OtherError(
+            reason,
+        )))) => reason.to_string(),
+        TlsError::Handshake(error) => format!("TLS handshake: {error}"),
+        error => error.to_string(),
+    }
+}

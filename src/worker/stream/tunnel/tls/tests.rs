@@ -1,0 +1,217 @@
+//! Two ends by hand: bytes in pieces of any size, in buffers that are their own or others', and few of
+//! them.
+
+use fastrand::Rng;
+
+use super::*;
+use crate::io::chunk::Pool;
+use crate::worker::sim::encryption;
+
+const NOW: Moment = Moment(1);
+
+struct End {
+    tls: Tls,
+    settings: Settings,
+    buffers: Buffers,
+    /// What is received into, and what frames stand in.
+    pool: Pool,
+    opened: Vec<u8>,
+    is_closed: bool,
+}
+
+impl End {
+    fn new(end: usize, records_per_key: u64) -> End {
+        let settings = encryption(end, records_per_key);
+        End {
+            tls: Tls::new(&settings, false, NOW),
+            settings,
+            buffers: Buffers::new(256).expect("memory"),
+            pool: Pool::new(64 << 10, 64).expect("memory"),
+            opened: Vec::new(),
+            is_closed: false,
+        }
+    }
+
+    /// Seals a batch of these bytes, in parts of any size, and returns what goes to the link.
+    fn send(&mut self, bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+        let (mut plain, mut sealed) = (Gather::new(), Gather::new());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(rng.usize(1..=rest.len()).min(60_000));
+            plain.push(self.chunk(part, true).0);
+            rest = behind;
+        }
+        assert!(self.tls.write_control(&mut self.buffers, &mut sealed));
+        let mut wire = Vec::new();
+        loop {
+            self.tls.seal(&mut self.buffers, &mut plain, &mut sealed).expect("it is sealed");
+            sealed.drain().for_each(|chunk| wire.extend_from_slice(&chunk));
+            if plain.is_empty() {
+                return wire;
+            }
+        }
+    }
+
+    /// A chunk of a buffer that nothing else refers to, or with who else does.
+    fn chunk(&self, bytes: &[u8], is_alone: bool) -> (Chunk, Option<crate::io::chunk::ChunkMut>) {
+        let mut buffer = self.pool.take().expect("a free buffer");
+        assert_eq!(buffer.put(bytes), bytes.len());
+        (buffer.take_written(), (!is_alone).then_some(buffer))
+    }
+
+    fn receive(&mut self, mut bytes: &[u8], rng: &mut Rng) -> Result<(), TlsError> {
+        while !bytes.is_empty() {
+            let most = [3, 300, 20_000, 60_000][rng.usize(..4)];
+            let (piece, behind) = bytes.split_at(rng.usize(1..=bytes.len()).min(most));
+            let (chunk, _other) = self.chunk(piece, rng.u8(..4) > 0);
+            self.tls.receive(chunk, NOW);
+            self.read()?;
+            bytes = behind;
+        }
+        Ok(())
+    }
+
+    /// As far as that goes.
+    fn read(&mut self) -> Result<Step, TlsError> {
+        loop {
+            while let Some(chunk) = self.tls.take_opened() {
+                self.opened.extend_from_slice(&chunk);
+            }
+            match self.tls.step(&self.settings, &mut self.buffers)? {
+                Step::Again | Step::Secured => {}
+                Step::Closed => self.is_closed = true,
+                step @ (Step::Waits | Step::NoBuffer) => return Ok(step),
+            }
+        }
+    }
+}
+
+/// Both ends behind the handshake: the one that dials second.
+fn secured(records_per_key: u64, rng: &mut Rng) -> [End; 2] {
+    let mut ends = [0, 1].map(|end| End::new(end, records_per_key));
+    for _ in 0..4 {
+        for from in [1, 0] {
+            let wire = ends[from].send(b"", rng);
+            ends[1 - from].receive(&wire, rng).expect("a handshake");
+        }
+    }
+    assert!(ends.iter().all(|end| end.tls.is_open() && end.tls.next_timeout().is_none()));
+    ends
+}
+
+#[test]
+fn bytes_arrive_once_and_in_order_whatever_the_pieces_and_the_keys() {
+    for seed in 0..40 {
+        let rng = &mut Rng::with_seed(seed);
+        let mut ends = secured([u64::MAX, 1, 2, 9][rng.usize(..4)], rng);
+        for from in [0, 1] {
+            let (mut sent, mut wire) = (Vec::new(), Vec::new());
+            for _ in 0..rng.usize(1..6) {
+                let bytes: Vec<u8> = (0..rng.usize(..200_000)).map(|_| rng.u8(..)).collect();
+                wire.extend(ends[from].send(&bytes, rng));
+                sent.extend(bytes);
+            }
+            ends[from].tls.say_end(None);
+            wire.extend(ends[from].send(b"", rng));
+            ends[1 - from].receive(&wire, rng).expect("records");
+            assert!(ends[1 - from].opened == sent, "seed {seed}");
+            assert!(ends[1 - from].is_closed && ends[1 - from].tls.cut_off().is_none());
+        }
+        let pools = ends.iter().map(|end| end.pool.free());
+        assert!(pools.eq([64, 64]), "all buffers are back");
+    }
+}
+
+#[test]
+fn a_batch_that_finds_no_buffers_is_sealed_later() {
+    let rng = &mut Rng::with_seed(1);
+    let mut ends = secured(u64::MAX, rng);
+    let bytes: Vec<u8> = (0..100_000).map(|_| rng.u8(..)).collect();
+    let (mut plain, mut sealed, mut wire) = (Gather::new(), Gather::new(), Vec::new());
+    bytes.chunks(50_000).for_each(|part| plain.push(ends[1].chunk(part, true).0));
+    let pool = ends[1].buffers.pool();
+    let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    let mut rounds = 0;
+    while !plain.is_empty() {
+        let End { tls, buffers, .. } = &mut ends[1];
+        tls.seal(buffers, &mut plain, &mut sealed).expect("it is sealed");
+        sealed.drain().for_each(|chunk| wire.extend_from_slice(&chunk));
+        taken.pop();
+        rounds += 1;
+    }
+    assert!(rounds > 3, "{rounds}");
+    ends[0].receive(&wire, rng).expect("records");
+    assert!(ends[0].opened == bytes);
+}
+
+#[test]
+fn a_record_that_finds_no_buffer_is_handed_on_later() {
+    let rng = &mut Rng::with_seed(2);
+    let mut ends = secured(u64::MAX, rng);
+    let bytes: Vec<u8> = (0..40_000).map(|_| rng.u8(..)).collect();
+    let wire = ends[1].send(&bytes, rng);
+    let pool = ends[0].buffers.pool();
+    let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    // In buffers with other holders, so that nothing is opened in place.
+    for piece in wire.chunks(10_000) {
+        let (chunk, _other) = ends[0].chunk(piece, false);
+        ends[0].tls.receive(chunk, NOW);
+        ends[0].read().expect("records");
+    }
+    assert!(ends[0].tls.is_backed_up() && ends[0].opened.len() < bytes.len());
+    while ends[0].opened.len() < bytes.len() {
+        assert!(taken.pop().is_some(), "with buffers it goes on");
+        ends[0].read().expect("records");
+    }
+    assert!(ends[0].opened == bytes && !ends[0].tls.is_backed_up());
+}
+
+#[test]
+fn plaintext_is_told_from_tls_by_its_first_byte_and_answered() {
+    let rng = &mut Rng::with_seed(3);
+    for end in [0, 1] {
+        let mut end = End::new(end, u64::MAX);
+        end.send(b"", rng);
+        let error = end.receive(b"\x03\x01\0\0\0\0\0\0", rng).unwrap_err();
+        assert!(matches!(error, TlsError::Plaintext), "{error}");
+        end.tls.say_end(Some(&error));
+        assert_eq!(end.send(b"", rng), [21, 3, 3, 0, 2, 2, 10]);
+    }
+}
+
+#[test]
+fn a_record_that_was_changed_ends_the_link_and_the_peer_is_told() {
+    let rng = &mut Rng::with_seed(4);
+    for is_alone in [true, false] {
+        let mut ends = secured(u64::MAX, rng);
+        let mut wire = ends[1].send(b"in order", rng);
+        let good = wire.len();
+        wire.extend(ends[1].send(b"changed", rng));
+        wire[good + 7] ^= 1;
+        let (chunk, _other) = ends[0].chunk(&wire, is_alone);
+        ends[0].tls.receive(chunk, NOW);
+        let error = ends[0].read().unwrap_err();
+        assert!(matches!(error, TlsError::Record(RecordError::NotAuthentic)), "{error}");
+        assert_eq!(ends[0].opened, b"in order", "and nothing of the other one");
+        ends[0].tls.say_end(Some(&error));
+        let alert = ends[0].send(b"", rng);
+        let error = ends[1].receive(&alert, rng).unwrap_err();
+        let wanted = RecordError::Alert(AlertDescription::BadRecordMac);
+        assert!(matches!(error, TlsError::Record(alert) if alert == wanted));
+    }
+}
+
+#[test]
+fn a_handshake_has_its_time_from_the_first_byte_where_a_peer_may_come_at_any_time() {
+    let settings = encryption(0, u64::MAX);
+    let deadline = handshake_deadline(NOW);
+    let tls = Tls::new(&settings, false, NOW);
+    assert_eq!(tls.next_timeout(), Some(deadline));
+    assert!(tls.on_time(Moment(deadline.0 - 1)).is_ok());
+    assert!(matches!(tls.on_time(deadline), Err(TlsError::Timeout)));
+    let mut end = End::new(0, u64::MAX);
+    end.tls = Tls::new(&settings, true, NOW);
+    assert_eq!(end.tls.next_timeout(), None);
+    end.receive(&[22], &mut Rng::with_seed(5)).expect("a beginning");
+    assert_eq!(end.tls.next_timeout(), Some(deadline));
+}
