@@ -80,3 +80,17 @@ fn a_dial_that_is_short_again_waits_for_the_next_look() {
     });
     assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+/// Each end of a line says hello before it has heard the other. A line may echo, so neither may say the same
+/// as the other: it would be taken for an echo, and no tunnel would come up.
+#[test]
+fn the_ends_of_a_line_tell_each_other_from_an_echo() {
+    let tempo = Tempo { piece_bytes: 1_000, every_micros: 100, reads_after_micros: 0 };
+    let conversation =
+        Conversation { at: 100_000, how: How::Exchange, bytes: [500; 2], tempos: [tempo; 2] };
+    let found = (0..5).filter_map(|seed| {
+        let (conversations, link) = (vec![conversation], LinkKind::Line(92_160));
+        findings_of(&Script { conversations, link, ..script(seed, FRIENDLY) }).err()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
+}
