@@ -19,6 +19,7 @@ mod engine;
 mod exec;
 mod faults;
 mod fifo;
+mod first_minute;
 mod ftp;
 mod identity;
 mod inherited;
