@@ -15,9 +15,10 @@ use super::in_list::{self, InList};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
 use super::options;
+use super::peers;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, ExitKind, LinkPlan, Permit, Plan, Privileges, Transport,
+    Authorizer, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Permit, Plan, Privileges, Transport,
     UnixEntrance,
 };
 use super::portlist::{self, PortList, suffix};
@@ -246,6 +247,7 @@ impl Draft {
         lookup: &mut Lookup<'_>,
     ) -> Result<(), Problem> {
         let ExitWords { protocol, way, proxy_header, clients } = exit;
+        let (clients, peers) = peers::of_exit(clients)?;
         let clients = clients.map(|list| HostList::parse(&list, lookup)).transpose()?;
         self.notices.append(&mut list.notices);
         let proxy = match way {
@@ -253,6 +255,7 @@ impl Draft {
             _ => None,
         };
         let (options, timeouts) = list.finish(proxy)?;
+        let options = ExitOptions { peers, ..options };
         self.exit_timeouts.extend(timeouts.map(|timeouts| (self.exits.len(), timeouts)));
         let source = word.text.clone();
         let exit = Exit { protocol, way, proxy_header, clients, options, source };
@@ -271,7 +274,9 @@ impl Draft {
             self.notices.push(format!(
                 "{source} is never used: {open} stands before it and takes every {all}"
             ));
-        } else if exit.clients.as_ref().is_none_or(HostList::permits_everybody) {
+        } else if exit.is_for_peer(None)
+            && exit.clients.as_ref().is_none_or(HostList::permits_everybody)
+        {
             self.open_exits.push((transport, source.clone()));
         }
         if exit.clients.as_ref().is_some_and(HostList::widens_hosts_by_port) {
@@ -328,8 +333,10 @@ impl Draft {
             true => self.link.finish(&self.entrances, newest_protocol, &mut self.notices)?,
             false => LinkPlan::Loopback,
         };
+        let encryption = self.encryption.finish(&link, files)?;
+        peers::check(&self.exits, encryption.as_ref(), &mut self.notices)?;
         Ok(Plan {
-            encryption: self.encryption.finish(&link, files)?,
+            encryption,
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
             unix_entrances: self.unix_entrances.into_iter().map(|(entrance, _)| entrance).collect(),

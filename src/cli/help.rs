@@ -155,6 +155,7 @@ Exits, where streams of the peer go; the first that matches is taken:
   (streams that came in by this port of the peer), or *.DOMAIN (DOMAIN too),
   NAME* (by the name that the client's address has and that has this address),
   or .localnet: this machine and the networks that its interfaces have now.
+  At exits also peer=NAME: only for streams of these peers, by their keys.
 
 Who is served at all:
   RELIABLE=CLIENTS             only these: at entrances, where the persistent

@@ -160,7 +160,9 @@ impl InList {
         if maxima.services.is_some() {
             return Err(of_process("MAXIMA=service is"));
         }
-        Ok((ExitOptions { permits, reliable, authorizers, maxima, timeouts: None }, timeouts))
+        let options =
+            ExitOptions { permits, reliable, authorizers, maxima, ..ExitOptions::default() };
+        Ok((options, timeouts))
     }
 }
 

@@ -5,9 +5,9 @@
 //! hostY  SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8
 //! ```
 
-use super::error::{Problem, quoted};
+use super::error::{Failure, Problem, plain, quoted};
 use super::fingerprint::Fingerprint;
-use super::plan::KnownPeer;
+use super::plan::{Encryption, Exit, KnownPeer, Proof};
 use crate::limits::{PEER_NAME_CHARS, PEERS_MAX};
 
 /// Reads the text of a peers file. A name may stand on several lines, with a key each, so that a
@@ -58,6 +58,60 @@ fn name(text: &str) -> Result<String, Problem> {
     ))
 }
 
+/// The clients of an exit as written, without the elements `peer=NAME`, and their names.
+///
+/// # Errors
+/// A name that is none, and one behind `!`.
+pub(super) fn of_exit(clients: Option<String>) -> Result<(Option<String>, Vec<String>), Problem> {
+    let Some(clients) = clients else { return Ok((None, Vec::new())) };
+    let (mut names, mut others) = (Vec::new(), Vec::new());
+    for element in clients.split(',') {
+        match element.trim().strip_prefix("peer=") {
+            Some(name) => names.push(self::name(name)?),
+            None if element.trim().starts_with("!peer=") => {
+                return Err(Problem::new(
+                    format!("{} shuts out a peer", quoted(element.trim())),
+                    "name the peers that may use the exit, as in peer=hostY",
+                ));
+            }
+            None => others.push(element),
+        }
+    }
+    let others = (!others.is_empty()).then(|| others.join(","));
+    Ok((others, names))
+}
+
+/// Exits for certain peers, against the peers that there can be.
+///
+/// # Errors
+/// Nothing gives peers names. A name of no known key is worth a notice: its key may come later.
+pub(super) fn check(
+    exits: &[Exit],
+    encryption: Option<&Encryption>,
+    notices: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let names =
+        exits.iter().flat_map(|exit| exit.options.peers.iter().map(move |name| (exit, name)));
+    for (exit, name) in names {
+        let source = plain(&exit.source);
+        let encryption = match encryption {
+            Some(encryption) if matches!(encryption.proof, Proof::Key { .. }) => encryption,
+            _ => {
+                return Err(Failure::new(format!(
+                    "{source}: peer={name}: peers have no names here; add \
+                     TLSCONF=peer:{name}=SHA256:..., the fingerprint of that peer's key"
+                )));
+            }
+        };
+        let Encryption { peers, listed, authority, .. } = encryption;
+        let is_it = |peer: &KnownPeer| peer.name.as_ref() == Some(name);
+        if authority.is_none() && !peers.iter().chain(listed).any(is_it) {
+            notices.push(format!("{source}: no key of a peer {name} is known now"));
+        }
+    }
+    Ok(())
+}
+
 /// A key has one name, and there are not too many keys.
 pub(super) fn distinct(peers: &[KnownPeer], peer: &KnownPeer) -> Result<(), Problem> {
     if peers.iter().any(|other| other.fingerprint == peer.fingerprint) {
@@ -90,6 +144,26 @@ mod tests {
             peers.iter().map(|peer| (peer.name.as_deref(), peer.fingerprint.to_string())).collect();
         assert_eq!(shown, [(Some("hostY"), KEY.to_owned()), (Some("hostY"), OTHER.to_owned())]);
         assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn the_peers_of_an_exit_are_told_from_its_clients() {
+        let read = |clients: &str| of_exit(Some(clients.to_owned()));
+        let found = |others: Option<&str>, names: &[&str]| {
+            Ok((others.map(str::to_owned), names.iter().map(|&name| name.to_owned()).collect()))
+        };
+        assert_eq!(read("peer=hostY"), found(None, &["hostY"]));
+        assert_eq!(
+            read("-P80, peer=a,!10.0.0.1,peer=b"),
+            found(Some("-P80,!10.0.0.1"), &["a", "b"])
+        );
+        assert_eq!(read("*"), found(Some("*"), &[]));
+        assert_eq!(read(""), found(Some(""), &[]));
+        assert_eq!(of_exit(None), found(None, &[]));
+        for (wrong, wanted) in [("peer=", "`` is not a name"), ("!peer=a", "shuts out a peer")] {
+            let message = read(wrong).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
     }
 
     #[test]

@@ -371,7 +371,11 @@ fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
         Some(ProxyHeader::V1) => ", told by a PROXY header, version 1",
         Some(ProxyHeader::V2) => ", told by a PROXY header, version 2",
     };
-    let mut lines = vec![format!("{number}. {to}  for {who}{header}")];
+    let peers = match options.peers.is_empty() {
+        true => String::new(),
+        false => format!(" by peer {}", options.peers.join(", ")),
+    };
+    let mut lines = vec![format!("{number}. {to}  for {who}{peers}{header}")];
     lines.extend(clients.iter().flat_map(name_lines));
     if !matches!(way, ExitKind::Proxy(_)) {
         lines.extend(permitted(plan, protocol));
@@ -396,7 +400,7 @@ fn permitted<'p>(plan: &'p Plan, protocol: &'p str) -> impl Iterator<Item = Stri
 
 /// The options of an exit, below it.
 fn option_lines(options: &ExitOptions, process: &Timeouts) -> Vec<String> {
-    let ExitOptions { permits, reliable, authorizers, maxima, timeouts } = options;
+    let ExitOptions { permits, reliable, authorizers, maxima, timeouts, peers: _ } = options;
     let mut lines: Vec<_> =
         reliable.iter().map(|list| format!("   only {}", who(Some(list)))).collect();
     lines.extend(reliable.iter().flat_map(name_lines));

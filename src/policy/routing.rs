@@ -9,27 +9,29 @@ use crate::cli::plan::{Caller, Exit, ExitKind, LinkPlan, Plan, Target, Transport
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameWanted;
 
-/// As [`choose_by_name`], for a caller whose name is not looked up.
+/// As [`choose_by_name`], for a caller whose name is not looked up, of a peer without one.
 pub fn choose<'e, E: AsRef<Exit>>(
     exits: &'e [E],
     caller: &Caller,
     transport: Option<Transport>,
 ) -> Option<&'e E> {
-    choose_by_name(exits, caller, ClientName::None, transport).ok().flatten()
+    choose_by_name(exits, None, (caller, ClientName::None), transport).ok().flatten()
 }
 
 /// The first exit, in the order of the command line, that suits the transport (any does if the peer
-/// does not announce it) and admits the caller. `None`: the stream is to be refused.
+/// does not announce it), is for this peer and admits the caller. `None`: the stream is to be refused.
 ///
 /// # Errors
 /// The decision of an exit's list depends on the name.
 pub fn choose_by_name<'e, E: AsRef<Exit>>(
     exits: &'e [E],
-    caller: &Caller,
-    name: ClientName<'_>,
+    peer: Option<&str>,
+    (caller, name): (&Caller, ClientName<'_>),
     transport: Option<Transport>,
 ) -> Result<Option<&'e E>, NameWanted> {
-    let fits = |exit: &Exit| transport.is_none_or(|transport| transport == exit.transport());
+    let fits = |exit: &Exit| {
+        transport.is_none_or(|transport| transport == exit.transport()) && exit.is_for_peer(peer)
+    };
     for exit in exits.iter().filter(|exit| fits((*exit).as_ref())) {
         let clients = exit.as_ref().clients.as_ref();
         let verdict = clients.map_or(Some(true), |list| list.verdict(caller, name));
@@ -128,12 +130,32 @@ mod tests {
         let exits = [exit(1, Some("*.example.org")), exit(2, None)];
         let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
         let taken = |client, name| {
-            choose_by_name(&exits, &caller(client), name, None).map(|exit| exit.and_then(port))
+            choose_by_name(&exits, None, (&caller(client), name), None).map(|exit| exit.and_then(port))
         };
         assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
         assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));
         assert_eq!(taken("10.0.0.1", ClientName::None), Ok(Some(2)));
         assert_eq!(taken("unknown", ClientName::Unasked), Ok(Some(2)));
+    }
+
+    #[test]
+    fn an_exit_of_a_peer_is_for_no_other() {
+        let of = |port, peers: &[&str]| {
+            let mut exit = exit(port, None);
+            exit.options.peers = peers.iter().map(|&peer| peer.to_owned()).collect();
+            exit
+        };
+        let exits = [of(1, &["a", "b"]), of(2, &["c"]), of(3, &[])];
+        let caller = Caller { client: None, entrance_port: None };
+        let taken_of = |exits, peer| {
+            let chosen = choose_by_name(exits, peer, (&caller, ClientName::None), None);
+            chosen.expect("no name is wanted").and_then(port)
+        };
+        let taken = |peer| taken_of(&exits[..], peer);
+        assert_eq!([Some("a"), Some("b"), Some("c")].map(taken), [Some(1), Some(1), Some(2)]);
+        // A name counts whole, and a peer without one has none.
+        assert_eq!([Some("d"), Some(""), Some("A"), None].map(taken), [Some(3); 4]);
+        assert_eq!(taken_of(&exits[..2], None), None);
     }
 
     #[test]

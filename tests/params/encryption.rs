@@ -182,6 +182,25 @@ fn a_new_key_after_so_many_bytes() {
 }
 
 #[test]
+fn exits_for_certain_peers() {
+    let plan = run(&[
+        "-P1",
+        "DEST=h:1:peer=a,10.0.0.0/8,peer=b",
+        "SERVER=telnet://h,-in:-:peer=c",
+        "DEST=h:2",
+        &format!("TLSCONF=peer:a={KEY},peer:b={OTHER}"),
+    ]);
+    let peers: Vec<_> = plan.exits.iter().map(|exit| exit.options.peers.join(" ")).collect();
+    assert_eq!(peers, ["a b", "c", ""]);
+    // The second one does not stand in the third one's way: it is not for everybody.
+    let notice = "SERVER=telnet://h,-in:-:peer=c: no key of a peer c is known now";
+    assert_eq!(plan.notices, [notice]);
+    let shown = show::plan(&plan);
+    assert!(shown.contains("1. tcprelay://h:1  for 10.0.0.0/8 by peer a, b\n"), "{shown}");
+    assert!(shown.contains("2. telnet://h:23  for everybody by peer c\n"), "{shown}");
+}
+
+#[test]
 fn keygen() {
     let keygen = |args: &[&str]| {
         let words = ["sockmux-uring", "keygen"].iter().chain(args).map(OsString::from);

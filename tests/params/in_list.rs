@@ -84,7 +84,7 @@ fn times_are_the_processs_where_the_list_says_nothing_wherever_they_stand() {
 #[test]
 fn a_list_without_words_says_nothing() {
     for word in ["SERVER=http,-in()", "SERVER=http,-in( )", "SERVER=http,-in"] {
-        let ExitOptions { permits, reliable, authorizers, maxima, timeouts } =
+        let ExitOptions { permits, reliable, authorizers, maxima, timeouts, .. } =
             exit(word, &[]).options;
         assert_eq!(authorizers, []);
         assert!(permits.is_empty() && reliable.is_none() && timeouts.is_none());

@@ -29,6 +29,7 @@ mod manners;
 mod options;
 mod peer;
 mod peer_v1;
+mod peers;
 mod ports;
 mod ports_exit;
 mod ports_socks;

@@ -152,6 +152,9 @@ pub struct Exit {
 /// `,-in(option list)`: settings of one exit.
 #[derive(Debug, Clone, Default)]
 pub struct ExitOptions {
+    /// The peers whose streams may leave by it, by their names; behind `-in:-:`, not in the option
+    /// list. If empty, those of every peer.
+    pub peers: Vec<String>,
     /// Destinations of this proxy, in place of the process's list. If empty, the process's list
     /// applies.
     pub permits: Vec<Permit>,
@@ -179,6 +182,12 @@ impl Exit {
             ExitKind::Server { transport, .. } | ExitKind::SamePort { transport, .. } => transport,
             _ => Transport::Tcp,
         }
+    }
+
+    /// Whether streams of the peer with this name may leave by it.
+    pub fn is_for_peer(&self, name: Option<&str>) -> bool {
+        let peers = &self.options.peers;
+        peers.is_empty() || name.is_some_and(|name| peers.iter().any(|peer| peer == name))
     }
 
     /// The server, if the exit leads to one by name.

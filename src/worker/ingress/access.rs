@@ -139,7 +139,9 @@ impl Ingress {
             }
             Some(true) => {
                 let name = self.name_of(cx, &caller);
-                let chosen = routing::choose_by_name(cx.exits.all(), &caller, name, transport);
+                let peer = streams.tunnels().get(tunnel).and_then(|tunnel| tunnel.peer_name());
+                let client = (&caller, name);
+                let chosen = routing::choose_by_name(cx.exits.all(), peer, client, transport);
                 chosen.and_then(|exit| {
                     let taken =
                         exit.map(|exit| self.exit_takes(cx, exit, &caller, name)).transpose()?;

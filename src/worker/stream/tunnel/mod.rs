@@ -303,6 +303,12 @@ impl Tunnel {
         &mut self.session
     }
 
+    /// The name of the peer, by its key; of an encrypted tunnel only.
+    pub(in crate::worker) fn peer_name(&self) -> Option<&str> {
+        let (peer, _) = self.lane.transform.tls()?.peer()?;
+        peer.name.as_deref()
+    }
+
     /// Whether bulk of its streams may be spliced.
     pub(super) fn splices(&self) -> bool {
         self.session.protocol() == Protocol::V1 && self.lane.transform.is_none()

@@ -1,0 +1,96 @@
+//! Peers by their names: whose key lets them in, and which exits they may use.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+use crate::testkit::keys::Keys;
+use crate::testkit::net::{connect, is_turned_away};
+use crate::testkit::program::Program;
+use crate::testkit::protocol::{Protocol, in_both_protocols};
+use crate::testkit::servers::Server;
+use crate::testkit::tunnel::{start_connector, start_receptor};
+
+/// The answer to a client that sends this and its end of data at once.
+fn answer_to(said: &str, entrance: SocketAddr) -> String {
+    let mut stream = connect(entrance);
+    stream.write_all(said.as_bytes()).expect("a client may speak at once");
+    stream.shutdown(Shutdown::Write).expect("and end");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, and its end");
+    answer
+}
+
+/// A connector with this key and an entrance, whose tunnel is up.
+fn spoke(protocol: Protocol, hub: &Program, keys: &Keys, own: &str, hub_key: &str) -> Program {
+    let address = hub.address_of("receptor listening");
+    let words = ["PORT=127.0.0.1:0".to_owned(), keys.words(own, hub_key)];
+    let connector = start_connector(protocol, address, &words);
+    connector.wait_for("tunnel up");
+    connector
+}
+
+/// Each comes with the same words but its key, in whatever order.
+fn a_peer_uses_the_exits_that_are_for_it(protocol: Protocol) {
+    let keys = Keys::new();
+    let hub_key = keys.make("hub");
+    let servers = ["first", "second"].map(Server::named);
+    let [first, second] = servers.each_ref().map(Server::address);
+    let [a, b, c] = ["a", "b", "c"].map(|name| keys.make(name));
+    let hub = start_receptor(
+        "127.0.0.1:0",
+        &[
+            format!("DEST={first}:peer=a"),
+            format!("DEST={second}:127.0.0.0/8,peer=b"),
+            keys.words("hub", &format!("a={a},peer:b={b},peer:c={c}")),
+        ],
+    );
+    let [c, b, a] = ["c", "b", "a"].map(|own| spoke(protocol, &hub, &keys, own, &hub_key));
+    for (spoke, name) in [(&a, "first"), (&b, "second"), (&a, "first")] {
+        let entrance = spoke.address_of("entrance listening");
+        assert_eq!(answer_to("who are you?", entrance), format!("{name}\nwho are you?"));
+    }
+    is_turned_away(c.address_of("entrance listening"));
+    let reason = c.wait_for_reason("stream refused");
+    assert!(reason.contains("no exit"), "{reason}");
+    assert_eq!(servers.each_ref().map(Server::served), [2, 1]);
+}
+
+in_both_protocols! {
+    a_peer_uses_the_exits_that_are_for_it,
+}
+
+/// From two ends that know nobody to a tunnel, by the lines of their logs.
+#[test]
+fn the_lines_of_the_log_let_the_peers_in() {
+    let keys = Keys::new();
+    let [x, y] = ["x", "y"].map(|name| keys.make(name));
+    let server = Server::named("server");
+    let peers = ["of-x", "of-y"].map(|name| keys.path(name));
+    for file in &peers {
+        fs::write(file, "# nobody yet\n").expect("a file");
+    }
+    let words = |own: &str, file: usize| {
+        format!("TLSCONF=key:{},peers:{}", keys.path(own).display(), peers[file].display())
+    };
+    let exit = format!("DEST={}", server.address());
+    let receptor = start_receptor("127.0.0.1:0", &[exit, words("x", 0)]);
+    let address = receptor.address_of("receptor listening");
+    let entrance = "PORT=127.0.0.1:0".to_owned();
+    let connector = start_connector(Protocol::V1, address, &[entrance, words("y", 1)]);
+    // Of the connector, which sees the other one's key first; then of the receptor.
+    let let_in = |program: &Program, message: &str, file: usize, name: &str, key: &str| {
+        let line = format!("add this line to {}: NAME {key}", peers[file].display());
+        program.wait_for_event(&line, 1, |event| {
+            event["message"] == message
+                && event["reason"].as_str().is_some_and(|r| r.contains(&line))
+        });
+        fs::write(&peers[file], format!("{name} {key}\n")).expect("the file");
+    };
+    let_in(&connector, "connect failed", 1, "hub", &x);
+    let_in(&receptor, "tunnel did not come up", 0, "spoke", &y);
+    assert_eq!(receptor.wait_for("tunnel up")["peer_key"], *y);
+    connector.wait_for("tunnel up");
+    let entrance = connector.address_of("entrance listening");
+    assert_eq!(answer_to("hello", entrance), "server\nhello");
+}
