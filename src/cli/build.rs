@@ -18,8 +18,8 @@ use super::options;
 use super::peers;
 use super::permit;
 use super::plan::{
-    Authorizer, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Permit, Plan, Privileges, Transport,
-    UnixEntrance,
+    Authorizer, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Permit, Plan, Privileges,
+    Transport, UnixEntrance,
 };
 use super::portlist::{self, PortList, suffix};
 use super::secrets;
@@ -334,7 +334,11 @@ impl Draft {
             false => LinkPlan::Loopback,
         };
         let encryption = self.encryption.finish(&link, files)?;
-        peers::check(&self.exits, encryption.as_ref(), &mut self.notices)?;
+        let exits = self.exits.iter().map(|exit| (&*exit.source, &*exit.options.peers));
+        let ports = self.entrances.iter().map(|(port, word)| (&*word.text, &*port.peers));
+        let sockets = self.unix_entrances.iter().map(|(path, word)| (&*word.text, &*path.peers));
+        let places = exits.chain(ports).chain(sockets);
+        peers::check(places, encryption.as_ref(), &mut self.notices)?;
         Ok(Plan {
             encryption,
             link,

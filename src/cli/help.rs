@@ -91,6 +91,7 @@ Entrances, where streams begin at this end:
   PORT=unix:PATH[?mode=MODE]   a Unix socket. MODE says who may connect: 0600,
                                our own user. To the peer its clients have no
                                address: lists of addresses do not let them in
+  with ?peer=NAME behind PORT or PATH clients go to that peer, by its key;
   with ?proxy=accept behind PORT or PATH each client has to send a PROXY header
   (version 1 or 2) first; the address in it counts as the client's, so let
   nobody reach such a port but the balancer

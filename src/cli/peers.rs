@@ -7,7 +7,7 @@
 
 use super::error::{Failure, Problem, plain, quoted};
 use super::fingerprint::Fingerprint;
-use super::plan::{Encryption, Exit, KnownPeer, Proof};
+use super::plan::{Encryption, KnownPeer, Proof};
 use crate::limits::{PEER_NAME_CHARS, PEERS_MAX};
 
 /// Reads the text of a peers file. A name may stand on several lines, with a key each, so that a
@@ -47,7 +47,7 @@ pub(super) fn named(name: &str, fingerprint: &str) -> Result<KnownPeer, Problem>
 }
 
 /// The name of a peer: fit for a log, a host list and a file.
-fn name(text: &str) -> Result<String, Problem> {
+pub(super) fn name(text: &str) -> Result<String, Problem> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if (1..=PEER_NAME_CHARS).contains(&text.len()) && text.chars().all(fits) {
         return Ok(text.to_owned());
@@ -81,19 +81,24 @@ pub(super) fn of_exit(clients: Option<String>) -> Result<(Option<String>, Vec<St
     Ok((others, names))
 }
 
-/// Exits for certain peers, against the peers that there can be.
+/// Exits and entrances for certain peers, against the peers that there can be. Each has its source and
+/// the names.
 ///
 /// # Errors
 /// Nothing gives peers names. A name of no known key is worth a notice: its key may come later.
-pub(super) fn check(
-    exits: &[Exit],
+pub(super) fn check<'p>(
+    places: impl IntoIterator<Item = (&'p str, &'p [String])>,
     encryption: Option<&Encryption>,
     notices: &mut Vec<String>,
 ) -> Result<(), Failure> {
-    let names =
-        exits.iter().flat_map(|exit| exit.options.peers.iter().map(move |name| (exit, name)));
-    for (exit, name) in names {
-        let source = plain(&exit.source);
+    let each = |(source, names): (&'p str, &'p [String])| names.iter().map(move |n| (source, n));
+    let mut before = None;
+    for (source, name) in places.into_iter().flat_map(each) {
+        // A range is a place for each of its ports.
+        if before.replace((source, name)) == Some((source, name)) {
+            continue;
+        }
+        let source = plain(source);
         let encryption = match encryption {
             Some(encryption) if matches!(encryption.proof, Proof::Key { .. }) => encryption,
             _ => {

@@ -6,6 +6,7 @@ use std::fmt;
 use super::address;
 use super::error::{Problem, plain, quoted};
 use super::options;
+use super::peers;
 use super::plan::{Bind, Entrance, Transport};
 use super::unix;
 use crate::limits::ENTRANCES_MAX;
@@ -23,6 +24,8 @@ pub struct PortItem {
     pub transport: Transport,
     /// `?proxy=accept`.
     pub proxy_header: bool,
+    /// `?peer=NAME`.
+    pub peers: Vec<String>,
 }
 
 impl PortItem {
@@ -44,7 +47,7 @@ impl PortItem {
                 ));
             }
         };
-        let proxy_header = accepts_header(given, transport)?;
+        let (proxy_header, peers) = port_options(given, transport)?;
         let (host, numbers) = match address::split_host(ports)? {
             (host, Some(numbers)) => (host, numbers),
             (numbers, None) => ("", numbers),
@@ -78,7 +81,7 @@ impl PortItem {
                 format!("write {last}-{first}"),
             ));
         }
-        Ok(PortItem { host, first, last, transport, proxy_header })
+        Ok(PortItem { host, first, last, transport, proxy_header, peers })
     }
 
     /// The number of its ports.
@@ -102,7 +105,12 @@ impl fmt::Display for PortItem {
             write!(f, "-{}", self.last)?;
         }
         f.write_str(suffix(self.transport))?;
-        f.write_str(if self.proxy_header { ACCEPTS } else { "" })
+        let accepts = self.proxy_header.then(|| ACCEPTS.to_owned());
+        let peers = self.peers.iter().map(|peer| format!("peer={peer}"));
+        for (index, option) in accepts.into_iter().chain(peers).enumerate() {
+            write!(f, "{}{option}", if index == 0 { '?' } else { '&' })?;
+        }
+        Ok(())
     }
 }
 
@@ -151,10 +159,10 @@ impl PortList {
     /// Every single port of the list.
     pub fn entrances(&self) -> Vec<Entrance> {
         let each = |item: &PortItem| {
-            let PortItem { host, transport, proxy_header, .. } = item.clone();
+            let PortItem { host, transport, proxy_header, peers, .. } = item.clone();
             (item.first..=item.last).map(move |port| {
                 let bind = Bind { host: host.clone(), port };
-                Entrance { bind, transport, proxy_header }
+                Entrance { bind, transport, proxy_header, peers: peers.clone() }
             })
         };
         self.0.iter().flat_map(each).collect()
@@ -174,14 +182,17 @@ impl fmt::Display for PortList {
     }
 }
 
-/// The suffix of an entrance that accepts PROXY headers.
-const ACCEPTS: &str = "?proxy=accept";
+/// The option of an entrance that accepts PROXY headers.
+const ACCEPTS: &str = "proxy=accept";
 
-/// The options of a port.
-fn accepts_header(given: Option<&str>, transport: Transport) -> Result<bool, Problem> {
-    let mut accepts = false;
-    for (_, value) in options::each(given, &["proxy"])? {
-        accepts = unix::accepts_header(value)?;
+/// The options of a port: whether it accepts PROXY headers, and its peers.
+fn port_options(given: Option<&str>, transport: Transport) -> Result<(bool, Vec<String>), Problem> {
+    let (mut accepts, mut names) = (false, Vec::new());
+    for (name, value) in options::each(given, &["proxy", "peer"])? {
+        match name {
+            "proxy" => accepts = unix::accepts_header(value)?,
+            _ => names.push(peers::name(value)?),
+        }
     }
     if accepts && transport == Transport::Udp {
         return Err(Problem::new(
@@ -189,7 +200,7 @@ fn accepts_header(given: Option<&str>, transport: Transport) -> Result<bool, Pro
             "leave ?proxy=accept out",
         ));
     }
-    Ok(accepts)
+    Ok((accepts, names))
 }
 
 /// The problem of more ports than one process opens.
@@ -327,6 +338,7 @@ mod tests {
                 last: first + more,
                 transport: if kind == 1 { Transport::Udp } else { Transport::Tcp },
                 proxy_header: kind == 2,
+                peers: vec!["a".to_owned(); usize::from(kind > 0)],
             }).collect());
             match PortList::parse(&list.to_string()) {
                 Ok(read) => prop_assert_eq!(read, list),

@@ -179,7 +179,12 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
         _ => String::new(),
     };
     section(&mut text, "link", link_lines(&plan.link));
-    let entrance = |bind: &Bind| Entrance { bind: bind.clone(), transport, proxy_header: false };
+    let entrance = |bind: &Bind| Entrance {
+        bind: bind.clone(),
+        transport,
+        proxy_header: false,
+        peers: Vec::new(),
+    };
     section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
     let server = [to + suffix(transport)].into_iter();
     section(&mut text, "server", server.chain(permitted(plan, transport.relay_word())));
@@ -324,6 +329,7 @@ fn entrances(all: &[Entrance]) -> Vec<String> {
         a.bind.host == b.bind.host
             && a.transport == b.transport
             && a.proxy_header == b.proxy_header
+            && a.peers == b.peers
             && a.bind.port != 0
             && a.bind.port.checked_add(1) == Some(b.bind.port)
     };
@@ -335,19 +341,25 @@ fn entrances(all: &[Entrance]) -> Vec<String> {
             (first, last) if first == last => address::show(host, first),
             (first, last) => address::show(host, format_args!("{first}-{last}")),
         };
-        format!("{ports}{}{}", suffix(first.transport), behind_header(first.proxy_header))
+        let (header, to) = (behind_header(first.proxy_header), to_peers(&first.peers));
+        format!("{ports}{}{header}{to}", suffix(first.transport))
     };
     all.chunk_by(follows).map(line).collect()
 }
 
 fn unix_entrance(entrance: &UnixEntrance) -> String {
-    let UnixEntrance { path, mode, proxy_header } = entrance;
+    let UnixEntrance { path, mode, proxy_header, peers } = entrance;
     let path = plain_long(&path.display().to_string());
-    format!("unix:{path} (mode {mode:04o}){}", behind_header(*proxy_header))
+    format!("unix:{path} (mode {mode:04o}){}{}", behind_header(*proxy_header), to_peers(peers))
 }
 
 fn behind_header(proxy_header: bool) -> &'static str {
     if proxy_header { ", each client behind a PROXY header" } else { "" }
+}
+
+/// The peers of an entrance.
+fn to_peers(peers: &[String]) -> String {
+    if peers.is_empty() { String::new() } else { format!(", to peer {}", peers.join(", ")) }
 }
 
 /// An exit, a line for each name that was looked up for it, and its own options.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{Problem, quoted};
 use super::options;
+use super::peers;
 use super::plan::UnixEntrance;
 
 /// Longest path of a Unix socket, in bytes: `sun_path` of unix(7) has 108, one for the zero behind
@@ -17,10 +18,12 @@ const MODE: u32 = 0o600;
 /// An entrance, from the text after `unix:`.
 pub(crate) fn entrance(text: &str) -> Result<UnixEntrance, Problem> {
     let (place, given) = options::split(text);
-    let mut entrance = UnixEntrance { path: path(place)?, mode: MODE, proxy_header: false };
-    for (name, value) in options::each(given, &["proxy", "mode"])? {
+    let mut entrance =
+        UnixEntrance { path: path(place)?, mode: MODE, proxy_header: false, peers: Vec::new() };
+    for (name, value) in options::each(given, &["proxy", "mode", "peer"])? {
         match name {
             "proxy" => entrance.proxy_header = accepts_header(value)?,
+            "peer" => entrance.peers.push(peers::name(value)?),
             _ => entrance.mode = mode(value)?,
         }
     }
@@ -79,13 +82,20 @@ mod tests {
 
     #[test]
     fn entrances() {
-        let plain = UnixEntrance { path: "/run/x".into(), mode: 0o600, proxy_header: false };
+        let path_and = |path: &str, peers: &[&str]| UnixEntrance {
+            path: path.into(),
+            mode: 0o600,
+            proxy_header: false,
+            peers: peers.iter().map(|&peer| peer.to_owned()).collect(),
+        };
+        let plain = path_and("/run/x", &[]);
         let with = |mode, proxy_header| UnixEntrance { mode, proxy_header, ..plain.clone() };
         for (text, wanted) in [
             ("/run/x", plain.clone()),
             ("/run/x?mode=0660", with(0o660, false)),
             ("/run/x?mode=777&proxy=accept", with(0o777, true)),
-            ("x y", UnixEntrance { path: "x y".into(), ..plain.clone() }),
+            ("x y", path_and("x y", &[])),
+            ("/run/x?peer=a", path_and("/run/x", &["a"])),
         ] {
             assert_eq!(entrance(text).as_ref(), Ok(&wanted), "{text}");
         }

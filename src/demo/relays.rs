@@ -67,6 +67,7 @@ impl Tunnel {
                     bind: loopback(),
                     transport: Transport::Tcp,
                     proxy_header: false,
+                    peers: Vec::new(),
                 }],
                 ..idle_plan()
             },

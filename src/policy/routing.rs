@@ -130,7 +130,8 @@ mod tests {
         let exits = [exit(1, Some("*.example.org")), exit(2, None)];
         let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
         let taken = |client, name| {
-            choose_by_name(&exits, None, (&caller(client), name), None).map(|exit| exit.and_then(port))
+            choose_by_name(&exits, None, (&caller(client), name), None)
+                .map(|exit| exit.and_then(port))
         };
         assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
         assert_eq!(taken("10.0.0.1", ClientName::Is("a.example.org")), Ok(Some(1)));

@@ -15,7 +15,9 @@ mod engine;
 use self::engine::Opened;
 use crate::cli::exposure::{self, InClear};
 use crate::cli::invocation::Engine;
-use crate::cli::plan::{self, Bind, Congestion, LinkPlan, Plan, Target, Transport, UnixEntrance};
+use crate::cli::plan::{
+    self, Bind, Congestion, Entrance, LinkPlan, Plan, Target, Transport, UnixEntrance,
+};
 use crate::cli::show;
 use crate::identity::{self, IdentityError};
 use crate::io::congestion::CongestionPolicy;
@@ -165,14 +167,14 @@ impl Relay {
         let encryption = plan.encryption.as_ref().map(identity::load).transpose()?;
         let (mut listeners, mut ports) = (Vec::new(), Vec::new());
         let ports_of_v4 = PortsOfV4::of(&plan);
-        let mut open = |bind: &Bind, transport, parameter, (purpose, header)| match transport {
+        let mut open = |bind: &Bind, transport, parameter, purpose, options| match transport {
             Transport::Tcp => open_port(
                 bind,
                 parameter,
                 ports_of_v4.opening(bind, transport),
                 &mut inherited,
                 |fd, origin| {
-                    listeners.push(Listener::new(fd, purpose, origin).with_header(header));
+                    listeners.push(Listener::new(fd, purpose, origin).with_options(options));
                 },
             ),
             Transport::Udp => open_port(
@@ -181,19 +183,19 @@ impl Relay {
                 ports_of_v4.opening(bind, transport),
                 &mut Inherited::default(),
                 |fd, _| {
-                    ports.push(DatagramPort::new(fd, purpose));
+                    ports.push(DatagramPort::new(fd, purpose).with_peers(options.1));
                 },
             ),
         };
         match &plan.link {
             LinkPlan::Listen(binds) => {
                 for bind in binds {
-                    open(bind, Transport::Tcp, "-P", (Purpose::Receptor, false))?;
+                    open(bind, Transport::Tcp, "-P", Purpose::Receptor, (false, &[]))?;
                 }
             }
             LinkPlan::Relay { binds, transport, .. } => {
                 for bind in binds {
-                    open(bind, *transport, "-P", (Purpose::Relay, false))?;
+                    open(bind, *transport, "-P", Purpose::Relay, (false, &[]))?;
                 }
             }
             LinkPlan::Connect(_)
@@ -204,8 +206,8 @@ impl Relay {
         }
         let parameter = if plan.link == LinkPlan::Loopback { "-P" } else { "PORT=" };
         for entrance in &plan.entrances {
-            let what = (Purpose::Entrance, entrance.proxy_header);
-            open(&entrance.bind, entrance.transport, parameter, what)?;
+            let Entrance { bind, transport, proxy_header, peers } = entrance;
+            open(bind, *transport, parameter, Purpose::Entrance, (*proxy_header, peers))?;
         }
         for listener in &listeners {
             congestion.set_before(listener.socket());
@@ -445,7 +447,7 @@ fn open_port(
 
 /// Opens the socket of an entrance, unless it was inherited.
 fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Listener, SetupError> {
-    let UnixEntrance { path, mode, proxy_header } = entrance;
+    let UnixEntrance { path, mode, proxy_header, peers } = entrance;
     let (fd, file) = match inherited.take_unix(path) {
         Some(fd) => (fd, None),
         None => {
@@ -457,7 +459,7 @@ fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Liste
             (fd, Some(file))
         }
     };
-    Ok(Listener::unix(fd, path.clone(), file).with_header(*proxy_header))
+    Ok(Listener::unix(fd, path.clone(), file).with_options((*proxy_header, peers)))
 }
 
 fn unix_remedy(error: &io::Error) -> &'static str {

@@ -25,6 +25,8 @@ pub(in crate::worker) struct AcceptedConn {
     pub(in crate::worker) at: SocketAddr,
     /// Accepted at a Unix socket.
     pub(in crate::worker) unix: bool,
+    /// The peers that it goes to; empty: any.
+    pub(in crate::worker) peers: Rc<[String]>,
 }
 
 /// A stream begun by the peer.

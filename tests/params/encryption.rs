@@ -201,6 +201,27 @@ fn exits_for_certain_peers() {
 }
 
 #[test]
+fn entrances_for_certain_peers() {
+    let plan = run(&[
+        "-P1",
+        "PORT=8022-8023?peer=a,53/udp?peer=b,80",
+        "PORT=unix:/run/x?peer=a&mode=0660",
+        &format!("TLSCONF=peer:a={KEY}"),
+    ]);
+    let peers: Vec<_> = plan.entrances.iter().map(|port| port.peers.join(" ")).collect();
+    assert_eq!(peers, ["a", "a", "b", ""]);
+    assert_eq!(plan.unix_entrances[0].peers, ["a"]);
+    let source = "PORT=8022-8023?peer=a,53/udp?peer=b,80";
+    assert_eq!(plan.notices, [format!("{source}: no key of a peer b is known now")]);
+    let shown = show::plan(&plan);
+    for line in
+        ["*:8022-8023, to peer a\n", "*:53/udp, to peer b\n", "*:80\n", "(mode 0660), to peer a\n"]
+    {
+        assert!(shown.contains(line), "{shown}");
+    }
+}
+
+#[test]
 fn keygen() {
     let keygen = |args: &[&str]| {
         let words = ["sockmux-uring", "keygen"].iter().chain(args).map(OsString::from);

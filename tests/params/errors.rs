@@ -261,6 +261,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("SERVER=sockmux:proc@x PORT=1 TLSCONF=ca:a.pem", "the name in the peer's certificate is not known", "add name:HOST"),
     ("-P1 SERVER=telnet://h,-in:-:peer=a", "SERVER=telnet://h,-in:-:peer=a: peer=a: peers have no names here", "add TLSCONF=peer:a=SHA256:..."),
     ("-P1 DEST=h:1:peer=a TLSCONF=secret:s", "DEST=h:1:peer=a: peer=a: peers have no names here", "add TLSCONF=peer:a=SHA256:..."),
+    ("-P1 PORT=22?peer=a", "PORT=22?peer=a: peer=a: peers have no names here", "add TLSCONF=peer:a=SHA256:..."),
+    ("-P1 PORT=22?peer=a/b", "PORT=22?peer=a/b: `a/b` is not a name for a peer", "letters, digits"),
     ("-P1 DEST=h:1:peer=a/b", "DEST=h:1:peer=a/b: `a/b` is not a name for a peer", "letters, digits"),
     ("-P1 DEST=h:1:!peer=a", "DEST=h:1:!peer=a: `!peer=a` shuts out a peer", "as in peer=hostY"),
     ("keygen a b", "keygen: `b` is not understood", "keygen [--secret] [FILE]"),

@@ -63,7 +63,12 @@ fn connect(host: &str, port: u16) -> LinkPlan {
 }
 
 fn entrance(host: &str, port: u16) -> Entrance {
-    Entrance { bind: bind(host, port), transport: Transport::Tcp, proxy_header: false }
+    Entrance {
+        bind: bind(host, port),
+        transport: Transport::Tcp,
+        proxy_header: false,
+        peers: Vec::new(),
+    }
 }
 
 fn udp_entrance(host: &str, port: u16) -> Entrance {

@@ -26,7 +26,12 @@ fn both_ways(path: &str, line: LineOptions) -> LinkPlan {
 
 fn entrance(host: &str, port: u16) -> Entrance {
     let host = (!host.is_empty()).then(|| host.to_owned());
-    Entrance { bind: Bind { host, port }, transport: Transport::Tcp, proxy_header: false }
+    Entrance {
+        bind: Bind { host, port },
+        transport: Transport::Tcp,
+        proxy_header: false,
+        peers: Vec::new(),
+    }
 }
 
 fn udp_entrance(port: u16) -> Entrance {

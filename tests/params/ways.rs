@@ -31,8 +31,12 @@ fn unix_sockets_at_both_ends() {
         "PORT=unix:b?mode=0666&proxy=accept",
         "DEST=unix:/run/c",
     ]);
-    let entrance =
-        |path: &str, mode, proxy_header| UnixEntrance { path: path.into(), mode, proxy_header };
+    let entrance = |path: &str, mode, proxy_header| UnixEntrance {
+        path: path.into(),
+        mode,
+        proxy_header,
+        peers: Vec::new(),
+    };
     assert_eq!(plan.unix_entrances, [entrance("/run/a", 0o600, false), entrance("b", 0o666, true)]);
     assert_eq!(plan.entrances, []);
     assert_eq!(ways(&plan), [ExitKind::Unix("/run/c".into())]);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
+use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::keys::Keys;
 use crate::testkit::net::{connect, is_turned_away};
 use crate::testkit::program::Program;
@@ -56,8 +57,74 @@ fn a_peer_uses_the_exits_that_are_for_it(protocol: Protocol) {
     assert_eq!(servers.each_ref().map(Server::served), [2, 1]);
 }
 
+/// A hub with an entrance for each of two spokes. A newcomer that is let in, too, and says it has an
+/// exit for everybody, gets no client of theirs.
+fn clients_go_to_the_peer_that_the_entrance_is_for(protocol: Protocol) {
+    let keys = Keys::new();
+    let hub_key = keys.make("hub");
+    let [a, b, c] = ["a", "b", "c"].map(|name| keys.make(name));
+    let hub = start_receptor(
+        "127.0.0.1:0",
+        &[
+            "PORT=127.0.0.1:0?peer=a,127.0.0.1:0?peer=b,127.0.0.1:0".to_owned(),
+            keys.words("hub", &format!("a={a},peer:b={b},peer:c={c}")),
+        ],
+    );
+    let entrances = [1, 2, 3].map(|nth| hub.nth_address_of("entrance listening", nth));
+    let servers = ["of a", "of b", "of c"].map(Server::named);
+    let address = hub.address_of("receptor listening");
+    let start = |own: &str, server: &Server, nth| {
+        let words = [format!("DEST={}", server.address()), keys.words(own, &hub_key)];
+        let spoke = start_connector(protocol, address, &words);
+        hub.wait_for_nth("tunnel up", nth);
+        spoke
+    };
+    let mut first = start("a", &servers[0], 1);
+    // Its peer is not here, and another one is.
+    is_turned_away(entrances[1]);
+    assert_eq!(hub.wait_for_reason("stream refused"), "no peer b is here");
+    let _others = [start("b", &servers[1], 2), start("c", &servers[2], 3)];
+    for (entrance, name) in entrances.iter().zip(["of a", "of b", "of c"]) {
+        assert_eq!(answer_to("hello", *entrance), format!("{name}\nhello"));
+    }
+    first.kill_9();
+    hub.wait_for("tunnel down");
+    is_turned_away(entrances[0]);
+    assert_eq!(answer_to("hello", entrances[1]), "of b\nhello");
+    assert_eq!(servers.each_ref().map(Server::served), [1, 2, 1]);
+}
+
+fn flows_go_to_the_peer_that_the_entrance_is_for(protocol: Protocol) {
+    let keys = Keys::new();
+    let hub_key = keys.make("hub");
+    let [a, b] = ["a", "b"].map(|name| keys.make(name));
+    let hub = start_receptor(
+        "127.0.0.1:0",
+        &[
+            "PORT=127.0.0.1:0/udp?peer=a,127.0.0.1:0/udp?peer=b".to_owned(),
+            keys.words("hub", &format!("a={a},peer:b={b}")),
+        ],
+    );
+    let entrances = [1, 2].map(|nth| hub.nth_address_of("entrance listening", nth));
+    let servers = ["of a", "of b"].map(DatagramServer::named);
+    let address = hub.address_of("receptor listening");
+    let _spokes = [("a", 0), ("b", 1)].map(|(own, at): (&str, usize)| {
+        let exit = format!("DEST={}/udp", servers[at].address());
+        let spoke = start_connector(protocol, address, &[exit, keys.words(own, &hub_key)]);
+        hub.wait_for_nth("tunnel up", at + 1);
+        spoke
+    });
+    for (entrance, name) in entrances.iter().zip(["of a", "of b"]) {
+        let client = Client::of(*entrance);
+        client.send(b"who are you?");
+        assert_eq!(String::from_utf8(client.receive()).expect("text"), name);
+    }
+}
+
 in_both_protocols! {
     a_peer_uses_the_exits_that_are_for_it,
+    clients_go_to_the_peer_that_the_entrance_is_for,
+    flows_go_to_the_peer_that_the_entrance_is_for,
 }
 
 /// From two ends that know nobody to a tunnel, by the lines of their logs.
@@ -79,16 +146,16 @@ fn the_lines_of_the_log_let_the_peers_in() {
     let entrance = "PORT=127.0.0.1:0".to_owned();
     let connector = start_connector(Protocol::V1, address, &[entrance, words("y", 1)]);
     // Of the connector, which sees the other one's key first; then of the receptor.
-    let let_in = |program: &Program, message: &str, file: usize, name: &str, key: &str| {
+    let let_in = |program: &Program, file: usize, name: &str, key: &str| {
         let line = format!("add this line to {}: NAME {key}", peers[file].display());
         program.wait_for_event(&line, 1, |event| {
-            event["message"] == message
+            event["message"] == "tunnel did not come up"
                 && event["reason"].as_str().is_some_and(|r| r.contains(&line))
         });
         fs::write(&peers[file], format!("{name} {key}\n")).expect("the file");
     };
-    let_in(&connector, "connect failed", 1, "hub", &x);
-    let_in(&receptor, "tunnel did not come up", 0, "spoke", &y);
+    let_in(&connector, 1, "hub", &x);
+    let_in(&receptor, 0, "spoke", &y);
     assert_eq!(receptor.wait_for("tunnel up")["peer_key"], *y);
     connector.wait_for("tunnel up");
     let entrance = connector.address_of("entrance listening");

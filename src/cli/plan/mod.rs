@@ -118,6 +118,8 @@ pub struct Entrance {
     pub transport: Transport,
     /// `?proxy=accept`: each client begins with a PROXY header, which identifies the client.
     pub proxy_header: bool,
+    /// `?peer=NAME`: the peers that its clients go to, by their names. If empty, any.
+    pub peers: Vec<String>,
 }
 
 /// A Unix socket for clients at this end.
@@ -129,6 +131,8 @@ pub struct UnixEntrance {
     pub mode: u32,
     /// As of an [`Entrance`].
     pub proxy_header: bool,
+    /// As of an [`Entrance`].
+    pub peers: Vec<String>,
 }
 
 /// A destination for streams of the peer.

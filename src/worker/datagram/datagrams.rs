@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use tracing::{debug, warn};
 
@@ -31,13 +32,20 @@ pub(crate) struct DatagramPort {
     pub(super) fd: Fd,
     address: SocketAddr,
     purpose: Purpose,
+    /// Of an entrance: the peers that its clients go to; empty: any.
+    pub(super) peers: Rc<[String]>,
     coalescing: Coalescing,
 }
 
 impl DatagramPort {
     pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
-        let address = net::local_address(&fd);
-        DatagramPort { fd: Fd::new(fd), address, purpose, coalescing: Coalescing::default() }
+        let (address, coalescing) = (net::local_address(&fd), Coalescing::default());
+        DatagramPort { fd: Fd::new(fd), address, purpose, peers: Rc::default(), coalescing }
+    }
+
+    /// The peers that its clients go to.
+    pub(crate) fn with_peers(self, peers: &[String]) -> DatagramPort {
+        DatagramPort { peers: peers.into(), ..self }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -3,6 +3,7 @@
 //! datagram begins a new one.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::debug;
@@ -96,14 +97,21 @@ impl Datagrams {
     ) -> Result<(), OpenError> {
         let (entrance, refused_by) = &*tentative;
         let mut why = OpenError::NotUp;
+        let origin = self.flows.get_mut(key).and_then(|flow| flow.origin.as_ref());
+        let port = origin.map(|origin| origin.port).and_then(|port| self.port(port));
+        let peers = port.map(|port| Rc::clone(&port.peers)).unwrap_or_default();
         for at in (0..tunnels.up().len()).rev() {
             let tunnel_key = tunnels.up()[at];
-            let Some(flow) = self.flows.get_mut(key) else { return Ok(()) };
-            let is_last = tunnels.up()[..at].iter().all(|key| refused_by.contains(key));
-            let Some(tunnel) = tunnels.get_mut(tunnel_key) else { continue };
-            if refused_by.contains(&tunnel_key) {
+            let is_out = |key: &Key| {
+                let is_meant = || tunnels.get(*key).is_some_and(|t| t.is_to_one_of(&peers));
+                refused_by.contains(key) || !is_meant()
+            };
+            if is_out(&tunnel_key) {
                 continue;
             }
+            let is_last = tunnels.up()[..at].iter().all(is_out);
+            let Some(flow) = self.flows.get_mut(key) else { return Ok(()) };
+            let Some(tunnel) = tunnels.get_mut(tunnel_key) else { continue };
             let (session, user) = (tunnel.session_mut(), StreamOwner::Flow(key).user());
             let opened = match is_last {
                 true => session.open_datagrams(user, flow.client, *entrance),

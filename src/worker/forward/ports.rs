@@ -13,6 +13,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use tracing::{debug, warn};
 
@@ -281,6 +282,7 @@ impl Forwards {
             purpose: Purpose::Entrance,
             client: Client::Address(client),
             unix: false,
+            peers: Rc::default(),
         };
         streams.take_client(cx, tunnel, came, Some(owner), |session, user, addresses| {
             session.open_related(user, (stream, request), addresses, Transport::Tcp)

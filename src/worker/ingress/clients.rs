@@ -2,8 +2,10 @@
 //! [`crate::worker::stream::clients`] begins their streams.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use crate::io::driver::Driver;
+use crate::session::OpenError;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::ingress::Ingress;
 use crate::worker::message::AcceptedConn;
@@ -26,12 +28,20 @@ impl Ingress {
         if !has_room && cx.drain != Drain::No {
             return cx.reject(&came.socket, came.client, "the tunnel is down");
         }
-        let Some((key, entrance)) = streams.add_client(cx, came, Key::NONE) else { return };
+        let peers = Rc::clone(&came.peers);
+        let Some((key, at)) = streams.add_client(cx, came, Key::NONE) else { return };
+        let entrance = (at, peers);
         if !has_room || !self.waiting.is_empty() {
             return self.await_tunnel(cx, streams, key, entrance);
         }
-        if let Err(error) = streams.begin_client(cx, key, entrance) {
-            streams.refuse_client(cx, key, &error.to_string());
+        let peers = Rc::clone(&entrance.1);
+        match streams.begin_client(cx, key, entrance) {
+            Ok(()) => {}
+            Err(OpenError::NotUp) if !peers.is_empty() => {
+                let reason = format!("no peer {} is here", peers.join(", "));
+                streams.refuse_client(cx, key, &reason);
+            }
+            Err(error) => streams.refuse_client(cx, key, &error.to_string()),
         }
     }
 
@@ -42,7 +52,7 @@ impl Ingress {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         key: Key,
-        entrance: SocketAddr,
+        entrance: (SocketAddr, Rc<[String]>),
     ) {
         if !self.clients_held {
             self.hold_clients(cx);

@@ -51,6 +51,8 @@ pub(crate) struct Listener {
     _file: Option<SocketFile>,
     /// Clients send a PROXY header first.
     proxy_header: bool,
+    /// Of an entrance: the peers that its clients go to; empty: any.
+    peers: Rc<[String]>,
     accepting: Option<OpId>,
     /// Accepts no more; kept until operations in flight have ended.
     closed: bool,
@@ -72,6 +74,7 @@ impl Listener {
             path: None,
             _file: None,
             proxy_header: false,
+            peers: Rc::default(),
             accepting: None,
             closed: false,
             closing: false,
@@ -86,9 +89,9 @@ impl Listener {
         Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
     }
 
-    /// Whether clients send a PROXY header first.
-    pub(crate) fn with_header(self, proxy_header: bool) -> Listener {
-        Listener { proxy_header, ..self }
+    /// Whether clients send a PROXY header first, and the peers that they go to.
+    pub(crate) fn with_options(self, (proxy_header, peers): (bool, &[String])) -> Listener {
+        Listener { proxy_header, peers: peers.into(), ..self }
     }
 
     pub(crate) fn socket(&self) -> &Fd {
@@ -136,7 +139,8 @@ impl Listener {
         let unix = self.is_unix();
         let client = Client::of(&socket, unix);
         let (purpose, at, socket) = (self.purpose, self.address, Rc::new(socket));
-        (AcceptedConn { purpose, client, at, unix, socket }, self.proxy_header)
+        let peers = Rc::clone(&self.peers);
+        (AcceptedConn { purpose, client, at, unix, socket, peers }, self.proxy_header)
     }
 
     /// Where it listens, for the log.

@@ -6,6 +6,7 @@
 //! the stream begins again on the next tunnel.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use tracing::debug;
 
@@ -18,6 +19,7 @@ use crate::worker::log_ids::LogIds;
 use crate::worker::message::AcceptedConn;
 use crate::worker::payload_queue::Piece;
 use crate::worker::stream::conn::{Conn, Stage};
+use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::StreamOwner;
@@ -26,6 +28,8 @@ use crate::worker::token::StreamOwner;
 #[derive(Debug)]
 pub(super) struct Tentative {
     entrance: SocketAddr,
+    /// The peers that the entrance is for; empty: any.
+    peers: Rc<[String]>,
     /// Tunnels whose peers have refused it.
     refused_by: Vec<Key>,
     /// Data sent so far, from the first byte.
@@ -34,8 +38,15 @@ pub(super) struct Tentative {
 }
 
 impl Tentative {
-    fn new(entrance: SocketAddr) -> Box<Tentative> {
-        Box::new(Tentative { entrance, refused_by: Vec::new(), sent: Vec::new(), urgent: None })
+    fn new((entrance, peers): (SocketAddr, Rc<[String]>)) -> Box<Tentative> {
+        let (refused_by, sent) = (Vec::new(), Vec::new());
+        Box::new(Tentative { entrance, peers, refused_by, sent, urgent: None })
+    }
+
+    /// Whether a tunnel cannot take the stream.
+    fn is_out(&self, tunnels: &Tunnels, key: Key) -> bool {
+        let is_meant = || tunnels.get(key).is_some_and(|tunnel| tunnel.is_to_one_of(&self.peers));
+        self.refused_by.contains(&key) || !is_meant()
     }
 }
 
@@ -113,7 +124,7 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
-        entrance: SocketAddr,
+        entrance: (SocketAddr, Rc<[String]>),
     ) -> Result<(), OpenError> {
         self.begin_on_newest(cx, key, Tentative::new(entrance))
     }
@@ -123,7 +134,7 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
-        entrance: SocketAddr,
+        entrance: (SocketAddr, Rc<[String]>),
         deadline: Option<Moment>,
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -207,13 +218,13 @@ impl Streams {
         let mut why = OpenError::NotUp;
         for at in (0..self.tunnels.up().len()).rev() {
             let tunnel_key = self.tunnels.up()[at];
-            let refused = |key: &Key| tentative.refused_by.contains(key);
-            let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
-            let is_last = self.tunnels.up()[..at].iter().all(refused);
-            let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
-            if refused(&tunnel_key) {
+            let is_out = |key: &Key| tentative.is_out(&self.tunnels, *key);
+            if is_out(&tunnel_key) {
                 continue;
             }
+            let is_last = self.tunnels.up()[..at].iter().all(is_out);
+            let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
+            let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { continue };
             let (session, user) = (tunnel.session_mut(), StreamOwner::Conn(key).user());
             let (client, entrance) = (conn.client.address(), tentative.entrance);
             let opened = match is_last {

@@ -303,6 +303,11 @@ impl Tunnel {
         &mut self.session
     }
 
+    /// Whether the peer has one of these names, if there are any.
+    pub(in crate::worker) fn is_to_one_of(&self, names: &[String]) -> bool {
+        names.is_empty() || self.peer_name().is_some_and(|name| names.iter().any(|n| n == name))
+    }
+
     /// The name of the peer, by its key; of an encrypted tunnel only.
     pub(in crate::worker) fn peer_name(&self) -> Option<&str> {
         let (peer, _) = self.lane.transform.tls()?.peer()?;
