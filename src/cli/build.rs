@@ -14,7 +14,6 @@ use super::hostlist::{HostList, Lookup};
 use super::in_list::{self, InList};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
-use super::options;
 use super::peers;
 use super::permit;
 use super::plan::{
@@ -110,7 +109,7 @@ impl Draft {
                 Ok(())
             }
             ("-P", foreground) => {
-                let list = listen(word, value)?;
+                let list = portlist::of_p(word, value)?;
                 if !foreground && list.iter().any(|entrance| entrance.proxy_header) {
                     return Err(Problem::new(
                         "a PROXY header is taken at entrances for streams only",
@@ -118,15 +117,15 @@ impl Draft {
                     ));
                 }
                 let all = if foreground { &mut self.entrances } else { &mut self.link.listen };
-                add_entrances(all, list, word)
+                portlist::add(all, list, word)
             }
             // Another entrance in the original, as -P is; with a host it was meant as an exit.
             ("-Q", false) if PortList::parse(value).is_ok() && !value.contains(':') => {
                 self.notices.push(format!("{word} without -Fsockmux is -P{}", plain(value)));
-                add_entrances(&mut self.link.listen, listen(word, value)?, word)
+                portlist::add(&mut self.link.listen, portlist::of_p(word, value)?, word)
             }
             (_, false) => Err(unsupported::without_foreground(option)),
-            ("-A", true) => add_entrances(&mut self.link.listen, foreground::accept(value)?, word),
+            ("-A", true) => portlist::add(&mut self.link.listen, foreground::accept(value)?, word),
             ("-C", true) => self.link.connect(foreground::connect(value)?, word),
             ("-I", true) => self.link.carry(Carrier::Input(carrier::path(value)?), word),
             ("-O", true) => self.link.carry(Carrier::Output(carrier::path(value)?), word),
@@ -173,7 +172,7 @@ impl Draft {
             "PORT" if value.starts_with("unix:") => {
                 self.unix_entrance(unix::entrance(&value[5..])?, word)
             }
-            "PORT" => add_entrances(&mut self.entrances, PortList::parse(value)?.entrances(), word),
+            "PORT" => portlist::add(&mut self.entrances, PortList::parse(value)?.entrances(), word),
             "RELIABLE" => {
                 HostList::add_to(&mut self.reliable, HostList::parse(value, lookup)?);
                 Ok(())
@@ -483,26 +482,4 @@ impl Draft {
             ),
         }
     }
-}
-
-/// The ports of `-P`.
-fn listen(word: &Word, value: &str) -> Result<Vec<Entrance>, Problem> {
-    if options::split(value).0.contains('=') {
-        let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
-        return Err(Problem::new("-P takes [host]:port", remedy));
-    }
-    Ok(PortList::parse(value)?.entrances())
-}
-
-/// Adds the ports of one word to those of the words before it.
-fn add_entrances(
-    all: &mut Vec<(Entrance, Word)>,
-    list: Vec<Entrance>,
-    word: &Word,
-) -> Result<(), Problem> {
-    if all.len() + list.len() > ENTRANCES_MAX {
-        return Err(portlist::too_many(all.len() + list.len()));
-    }
-    all.extend(list.into_iter().map(|entrance| (entrance, word.clone())));
-    Ok(())
 }

@@ -9,6 +9,7 @@ use super::options;
 use super::peers;
 use super::plan::{Bind, Entrance, Transport};
 use super::unix;
+use super::words::Word;
 use crate::limits::ENTRANCES_MAX;
 
 /// One item of a port list: a port or an ascending range of ports on one host.
@@ -201,6 +202,28 @@ fn port_options(given: Option<&str>, transport: Transport) -> Result<(bool, Vec<
         ));
     }
     Ok((accepts, names))
+}
+
+/// The ports of `-P`.
+pub(crate) fn of_p(word: &Word, value: &str) -> Result<Vec<Entrance>, Problem> {
+    if options::split(value).0.contains('=') {
+        let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
+        return Err(Problem::new("-P takes [host]:port", remedy));
+    }
+    Ok(PortList::parse(value)?.entrances())
+}
+
+/// Adds the ports of one word to those of the words before it.
+pub(crate) fn add(
+    all: &mut Vec<(Entrance, Word)>,
+    list: Vec<Entrance>,
+    word: &Word,
+) -> Result<(), Problem> {
+    if all.len() + list.len() > ENTRANCES_MAX {
+        return Err(too_many(all.len() + list.len()));
+    }
+    all.extend(list.into_iter().map(|entrance| (entrance, word.clone())));
+    Ok(())
 }
 
 /// The problem of more ports than one process opens.
