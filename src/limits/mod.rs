@@ -11,7 +11,7 @@
 //! - `link_window`: frames, and bytes in flight over the whole link.
 //! - `datagrams`: their queues, buffers and read pauses.
 //! - `connections`: ports, clients, the persistent connection, and the worker's waits.
-//! - `peers`: peers on their way in.
+//! - `peers`: peers on their way in, and what each may cause in a turn.
 //! - `names`: resolving servers, clients, and the destinations of SOCKS flows.
 //! - `buffers`: received data, data held for slow readers, and gathered sends.
 //! - `copying`: sends without a copy, splicing and pipes.

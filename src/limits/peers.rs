@@ -1,4 +1,4 @@
-//! Peers are not trusted: how many may be on their way in.
+//! Peers are not trusted: how many may be on their way in, and what each may cause in a turn of the loop.
 
 #[cfg(doc)]
 use super::TUNNELS_MAX;
@@ -17,3 +17,25 @@ pub const STRANGERS_MIN: usize = 8;
 /// Longest time for the hello of a peer that connects here, in seconds, unless `TIMEOUT=acc` is set. It
 /// takes one round trip, three with a handshake of encryption.
 pub const STRANGER_SECS: u64 = 5;
+
+/// Work that one tunnel may cause in a turn of the loop, before others have theirs: so many frames
+/// that do little, a tenth of a millisecond. The rest waits for the next turn.
+pub const TURN_WORK: u32 = 2_048;
+
+/// Payload of a frame that counts as much as one more frame, in bytes. With [`TURN_WORK`] a turn takes
+/// 4 MiB of a tunnel, more than its receive buffers hold, so bulk is not held up.
+pub const WORK_PAYLOAD_BYTES: u32 = 2 << 10;
+
+/// Frames that a stream's open counts for: it looks for an exit, and a socket is made and connected.
+/// 32 of them in a turn.
+pub const OPEN_WORK: u32 = 64;
+
+/// The same of its end by a reset: a socket is closed. 64 of them in a turn.
+pub const RESET_WORK: u32 = 32;
+
+/// The same of a port that is asked for, or not needed any more. 16 of them in a turn.
+pub const PORT_WORK: u32 = 128;
+
+/// Tunnels with work left that go on in one turn, in rotation. It bounds a turn, however many peers
+/// send more than they may: 0.4 ms.
+pub const OVERDUE_AT_ONCE: usize = 4;

@@ -27,6 +27,9 @@ pub enum TunnelError {
     #[error("peer said hello again in the middle of a tunnel")]
     HelloAgain,
     /// Caused by the peer.
+    #[error("peer said again that it is going away")]
+    GoingAwayAgain,
+    /// Caused by the peer.
     #[error("peer switched its cipher on, which was never agreed: give it SOXCONF=crypt:no")]
     CipherOn,
     /// Caused by the peer.

@@ -45,7 +45,7 @@ impl Session {
             Frame::Consumed { to, bytes } => self.on_consumed(to, bytes)?,
             Frame::End { to } => self.on_end(to),
             Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
-            Frame::GoingAway { .. } => self.on_going_away(),
+            Frame::GoingAway { .. } => self.on_going_away()?,
             Frame::Open { from, client, entrance, transport, first_bytes } => {
                 let Some(key) = self.on_open(from, client, entrance, transport)? else {
                     return Ok(self.discard(first_bytes));
@@ -139,14 +139,16 @@ impl Session {
         self.events.push_back(Event::Up { ours: self.peer_is_ours(), protocol: self.protocol });
     }
 
-    fn on_going_away(&mut self) {
-        // A repetition carries nothing new, and no original sends it.
-        if self.peer_leaves || !self.peer_is_ours() {
+    fn on_going_away(&mut self) -> Result<(), TunnelError> {
+        if !self.peer_is_ours() {
+            // No original sends it.
             self.counters.ignored_frames += 1;
+        } else if std::mem::replace(&mut self.peer_leaves, true) {
+            return Err(TunnelError::GoingAwayAgain);
         } else {
-            self.peer_leaves = true;
             self.events.push_back(Event::GoingAway);
         }
+        Ok(())
     }
 
     pub(super) fn discard(&mut self, bytes: u32) -> Sink {

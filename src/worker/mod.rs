@@ -154,6 +154,7 @@ impl<D: Driver> Worker<D> {
         self.cx.driver.wait(timeout, completions)?;
         self.cx.counters.turns += 1;
         self.cx.tick();
+        self.go_on();
         for completion in completions.drain(..) {
             self.dispatch(completion);
             self.apply_effects();

@@ -50,12 +50,20 @@ impl<T> Table<T> {
 
     /// Adds an entry. `None`: the table is full.
     pub(super) fn insert(&mut self, value: T) -> Option<Key> {
+        self.insert_with(|_| value)
+    }
+
+    /// Adds an entry that is made with its key. `None`: the table is full, and none was made.
+    pub(super) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Option<Key> {
         if self.slots.len() >= self.max {
             return None;
         }
         self.generation = self.generation.wrapping_add(1);
-        let index = self.slots.insert((self.generation, value)) as u32;
-        Some(Key { index, generation: self.generation })
+        let generation = self.generation;
+        let slot = self.slots.vacant_entry();
+        let key = Key { index: slot.key() as u32, generation };
+        slot.insert((generation, make(key)));
+        Some(key)
     }
 
     #[inline]

@@ -9,10 +9,19 @@ use super::context::{Drain, counts};
 use super::ingress::services::counts_clients;
 use super::{Stopped, Worker};
 use crate::io::driver::{BufferClass, Driver};
-use crate::limits::LEAVE_MILLIS;
+use crate::limits::{LEAVE_MILLIS, OVERDUE_AT_ONCE};
 use crate::session::Moment;
 
 impl<D: Driver> Worker<D> {
+    /// Tunnels that have received more than a turn takes go on, a few in each turn.
+    pub(super) fn go_on(&mut self) {
+        for _ in 0..self.streams.tunnels().overdue_count().min(OVERDUE_AT_ONCE) {
+            let Some(key) = self.streams.tunnels_mut().take_overdue() else { return };
+            self.streams.go_on(&mut self.cx, &mut self.datagrams, key);
+            self.apply_effects();
+        }
+    }
+
     /// Runs timers and flushes. `Some` when the run is over.
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.reap_orphans();

@@ -21,6 +21,7 @@ mod faults;
 mod fifo;
 mod first_minute;
 mod ftp;
+mod hostile;
 mod identity;
 mod inherited;
 mod local_ports;

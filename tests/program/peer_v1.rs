@@ -58,6 +58,11 @@ fn headers_that_cannot_be() {
 }
 
 #[test]
+fn a_peer_that_goes_away_twice() {
+    ends_the_tunnel(&Frame::new(kind::GOING_AWAY, 0, b"bye").bytes().repeat(2));
+}
+
+#[test]
 fn a_number_that_is_taken() {
     let again = Frame::new(kind::OPEN, STREAM, &OPEN_HEAD);
     ends_the_tunnel(&again.bytes());

@@ -73,6 +73,8 @@ pub(crate) struct Conditions {
     pub(crate) pool_buffers: u16,
     /// Descriptors that a worker may have open. 0: enough.
     pub(crate) descriptors: u16,
+    /// Frames that a tunnel may cause in a turn. 0: as many as ever.
+    pub(crate) turn_frames: u16,
 }
 
 /// What a simulated descriptor stands for.

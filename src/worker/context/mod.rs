@@ -27,6 +27,7 @@ use crate::io::driver::{Driver, Fd};
 use crate::io::link::Link;
 use crate::io::net;
 use crate::io::resolver::Resolver;
+use crate::limits::TURN_WORK;
 use crate::narrow;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::{Asker, Destinations};
@@ -116,6 +117,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) driver: D,
     /// The clock, read once per turn.
     pub(in crate::worker) now: Moment,
+    /// What a tunnel may cause in a turn.
+    pub(in crate::worker) turn_work: u32,
     pub(in crate::worker) drain: Drain,
     pub(in crate::worker) plan: Plan,
     /// Exits for streams of peers.
@@ -161,6 +164,7 @@ impl<D: Driver> Cx<D> {
         Cx {
             driver,
             now,
+            turn_work: TURN_WORK,
             drain: Drain::No,
             buffers,
             counters: Counters::default(),

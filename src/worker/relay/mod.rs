@@ -206,9 +206,9 @@ impl Relay {
     }
 
     fn reset_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        let Some(pair) = self.pairs.remove(key) else { return };
+        let Some(mut pair) = self.pairs.remove(key) else { return };
         if let Some(dial) = pair.dial {
-            cx.forget_dial(dial);
+            cx.forget_dial(dial, pair.limit_guard.take());
         }
         pair.reset_on_close();
         // The descriptors are closed when operations in flight on them have ended.

@@ -161,6 +161,9 @@ pub(super) fn start(
     if script.conditions.pool_buffers > 0 {
         worker.cx.buffers = Buffers::new(script.conditions.pool_buffers.into()).expect("memory");
     }
+    if script.conditions.turn_frames > 0 {
+        worker.cx.turn_work = script.conditions.turn_frames.into();
+    }
     worker.cx.now = Moment(0);
     worker.begin();
     worker

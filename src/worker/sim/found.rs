@@ -17,6 +17,7 @@ const FRIENDLY: Conditions = Conditions {
     buffers: [64, 55],
     pool_buffers: 0,
     descriptors: 0,
+    turn_frames: 0,
 };
 
 fn script(seed: u64, conditions: Conditions) -> Script {

@@ -280,6 +280,7 @@ fn conditions(rng: &mut Rng) -> Conditions {
         buffers: [rng.u16(4..=64), BULK_BUFFERS_FOR_LINKS as u16 + rng.u16(1..=32)],
         pool_buffers: if rng.u8(..8) == 0 { rng.u16(32..200) } else { 0 },
         descriptors: if rng.u8(..16) == 0 { rng.u16(16..40) } else { 0 },
+        turn_frames: if rng.u8(..4) == 0 { rng.u16(1..20) } else { 0 },
     }
 }
 

@@ -55,13 +55,14 @@ fn shorter_than(script: &Script) -> Vec<Script> {
             script.faults.remove(at);
         });
     }
-    let friendly: [fn(&mut Conditions); 6] = [
+    let friendly: [fn(&mut Conditions); 7] = [
         |conditions| conditions.partial = 0,
         |conditions| conditions.again = 0,
         |conditions| conditions.no_buffer = 0,
         |conditions| conditions.delay = 0,
         |conditions| conditions.no_splice = 0,
         |conditions| conditions.noise = 0,
+        |conditions| conditions.turn_frames = 0,
     ];
     for change in friendly {
         let mut conditions = script.conditions;

@@ -86,6 +86,26 @@ impl Reading {
     }
 }
 
+/// The last operations on a socket, which may be over. They are cancelled by their ids: a search for all
+/// operations on a descriptor costs the more the more there are on others.
+#[derive(Debug, Default)]
+pub(super) struct Ops {
+    /// A receive, or a poll for data.
+    pub(super) read: Option<OpId>,
+    /// A poll for errors.
+    pub(super) guard: Option<OpId>,
+    /// A send, or a poll for room.
+    pub(super) write: Option<OpId>,
+}
+
+impl Ops {
+    /// Cancels those in flight.
+    pub(super) fn cancel<D: Driver>(&mut self, driver: &mut D) {
+        let Ops { read, guard, write } = std::mem::take(self);
+        [read, guard, write].into_iter().flatten().for_each(|op| driver.cancel(op));
+    }
+}
+
 /// How a socket is read, chosen by how much data it delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadMode {
@@ -135,6 +155,7 @@ pub(super) struct Conn {
     /// The PROXY header that the server receives first.
     pub(super) header: Option<Box<[u8]>>,
 
+    pub(super) ops: Ops,
     pub(super) reading: Reading,
     pub(super) read_mode: ReadMode,
     /// In bulk or spliced: short reads in a row. Otherwise: reads in quick succession.
@@ -207,6 +228,7 @@ impl Conn {
             tentative: None,
             limit_guard: None,
             header: None,
+            ops: Ops::default(),
             reading: Reading::Idle,
             read_mode: ReadMode::Sparse,
             streak: 0,

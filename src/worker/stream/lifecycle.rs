@@ -53,7 +53,7 @@ impl Streams {
                 | Event::PortAsked { .. }
                 | Event::PortClosed { .. }
                 | Event::PortGiven { .. } => {
-                    tunnel.defer(None, None);
+                    tunnel.defer(None);
                     cx.effects.push_back(Effect::Session { tunnel: key, event });
                 }
             }
@@ -342,15 +342,15 @@ impl Streams {
 
     /// Resets a connection now. The session is not notified.
     pub(super) fn reset_conn<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        let Some(conn) = self.conns.remove(key) else { return };
+        let Some(mut conn) = self.conns.remove(key) else { return };
         cx.effects.push_back(Effect::StreamOver(key));
         if let Some(dial) = conn.stage.dial() {
-            cx.forget_dial(dial);
+            cx.forget_dial(dial, conn.limit_guard);
         }
         if let Some(fd) = conn.fd {
             // The descriptor is closed when operations in flight on it have ended.
             net::reset_on_close(&fd);
-            cx.driver.cancel_all(&fd);
+            conn.ops.cancel(&mut cx.driver);
         }
     }
 }

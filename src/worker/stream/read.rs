@@ -80,7 +80,7 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Some(fd) = &conn.fd {
             let events = (libc::POLLIN | libc::POLLPRI) as u32;
-            cx.driver.poll(fd, events, false, Kind::ConnReady.of(key));
+            conn.ops.read = Some(cx.driver.poll(fd, events, false, Kind::ConnReady.of(key)));
             conn.reading = Reading::Watched;
         }
     }
@@ -92,7 +92,7 @@ impl Streams {
         if let (Some(fd), Stage::Open, false) = (&conn.fd, &conn.stage, knows) {
             conn.guarded = true;
             // Errors and hang-ups are reported without being requested.
-            cx.driver.poll(fd, 0, false, Kind::ConnBroken.of(key));
+            conn.ops.guard = Some(cx.driver.poll(fd, 0, false, Kind::ConnBroken.of(key)));
         }
     }
 
@@ -139,6 +139,7 @@ impl Streams {
             cx.waiters.bulk_receives += 1;
         }
         let op = cx.driver.recv(fd, mode, class, kind.of(key));
+        conn.ops.read = Some(op);
         conn.reading = Reading::Armed { op, mode, cancelled: false };
     }
 
@@ -316,11 +317,11 @@ impl Streams {
         conn.output.clear(&mut cx.buffers.pipes);
         if let Some(fd) = conn.fd.take() {
             net::reset_on_close(&fd);
-            cx.driver.cancel_all(&fd);
+            conn.ops.cancel(&mut cx.driver);
         }
         let stage = std::mem::replace(&mut conn.stage, Stage::Draining);
         if let Some(dial) = stage.dial() {
-            cx.forget_dial(dial);
+            cx.forget_dial(dial, None);
         }
         self.conns.get_mut(key)
     }

@@ -52,13 +52,13 @@ impl Streams {
     ) {
         let Some(handshake) = self.handshake(key) else { return };
         if let UpstreamState::Dialing(dial) = std::mem::replace(&mut handshake.server, next) {
-            cx.forget_dial(dial);
+            cx.forget_dial(dial, None);
         }
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.deadline = None;
         if let Some(fd) = conn.fd.take() {
             net::shut_down(&fd);
-            cx.driver.cancel_all(&fd);
+            conn.ops.cancel(&mut cx.driver);
         }
         conn.forget_output(&mut cx.buffers.pipes);
         conn.end_after_output = false;

@@ -105,7 +105,7 @@ impl Streams {
             if conn.stalled || !conn.output.begins_in_pipe() {
                 conn.sending = true;
                 let wait = if conn.stalled { SendWait::Yes } else { SendWait::No };
-                cx.driver.send(fd, gather, wait, Kind::ConnSend.of(key));
+                conn.ops.write = Some(cx.driver.send(fd, gather, wait, Kind::ConnSend.of(key)));
                 return;
             }
             // Spliced data follows; this is sent with `MSG_MORE`.
@@ -127,7 +127,8 @@ impl Streams {
         conn.stalled = false;
         conn.waiting = true;
         conn.sending = true;
-        cx.driver.poll(fd, libc::POLLOUT as u32, false, Kind::ConnWritable.of(key));
+        let token = Kind::ConnWritable.of(key);
+        conn.ops.write = Some(cx.driver.poll(fd, libc::POLLOUT as u32, false, token));
     }
 
     pub(in crate::worker) fn conn_sent<D: Driver>(

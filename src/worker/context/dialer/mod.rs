@@ -13,10 +13,11 @@ use tracing::{trace, warn};
 
 use self::descriptors::{Descriptors, is_short};
 use crate::io::congestion::CongestionPolicy;
-use crate::io::driver::{Driver, Fd};
+use crate::io::driver::{Driver, Fd, OpId};
 use crate::io::net;
 use crate::io::resolver;
 use crate::limits::{ATTEMPTS_AT_ONCE, CONNECTIONS_MAX};
+use crate::policy::connection_limits::LimitGuard;
 use crate::session::Moment;
 use crate::worker::context::dialer::dial::{
     Dial, Owner, Permission, Request, SilentAddresses, Step,
@@ -42,11 +43,15 @@ pub(in crate::worker) struct Dialer {
     descriptors: Descriptors,
 }
 
-/// An attempt in flight.
+/// An attempt in flight. One that was cancelled is kept until its socket is closed.
 #[derive(Debug)]
 struct Attempt {
+    /// [`Key::NONE`] once it was cancelled.
     dial: Key,
     fd: Fd,
+    op: OpId,
+    /// Limits that its stream has taken, if that ended before.
+    limit_guard: Option<LimitGuard>,
 }
 
 impl Dialer {
@@ -151,11 +156,11 @@ impl<D: Driver> Cx<D> {
                 }
                 Step::GiveUp(attempt) => {
                     dial.ended(attempt);
-                    self.end_attempt(attempt);
+                    self.end_attempt(attempt, None);
                 }
                 Step::Wait(until) => return self.dialer.set_due(key, until),
                 Step::Fail => {
-                    if let Some(dial) = self.take_dial(key) {
+                    if let Some(dial) = self.take_dial(key, None) {
                         let owner = dial.request.owner;
                         let result = Err(dial.into_failure());
                         self.effects.push_back(Effect::Dialled { owner, result });
@@ -180,13 +185,16 @@ impl<D: Driver> Cx<D> {
         let socket = socket?;
         self.congestion.set_before(&socket);
         let fd: Fd = Rc::new(socket);
-        let attempt = Attempt { dial: key, fd: Rc::clone(&fd) };
-        let attempt = self.dialer.attempts.insert(attempt).ok_or(io::ErrorKind::OutOfMemory)?;
-        if let Some(dial) = self.dialer.dials.get_mut(key) {
+        let Dialer { dials, attempts, .. } = &mut self.dialer;
+        let attempt = attempts.insert_with(|attempt| {
+            let op = self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
+            Attempt { dial: key, fd, op, limit_guard: None }
+        });
+        let attempt = attempt.ok_or(io::ErrorKind::OutOfMemory)?;
+        if let Some(dial) = dials.get_mut(key) {
             dial.begun(attempt, address);
         }
         trace!(stream, pair, %address, "connecting");
-        self.driver.connect(&fd, address.into(), Kind::Connect.of(attempt));
         Ok(())
     }
 
@@ -235,17 +243,22 @@ impl<D: Driver> Cx<D> {
         self.dialer.descriptors.are_short()
     }
 
-    /// Cancels an attempt. Its socket is closed when the driver has released it.
-    fn end_attempt(&mut self, attempt: Key) {
-        if let Some(attempt) = self.dialer.attempts.remove(attempt) {
-            self.driver.cancel_all(&attempt.fd);
+    /// Cancels an attempt. Its socket is closed when the driver has released it; until then it counts
+    /// against the limits of its stream.
+    fn end_attempt(&mut self, attempt: Key, limit_guard: Option<LimitGuard>) {
+        if let Some(attempt) = self.dialer.attempts.get_mut(attempt) {
+            attempt.dial = Key::NONE;
+            attempt.limit_guard = limit_guard;
+            self.driver.cancel(attempt.op);
         }
     }
 
     /// An attempt has ended.
     pub(in crate::worker) fn attempt_ended(&mut self, attempt: Key, result: io::Result<()>) {
-        // An attempt that lost the race was removed and cancelled.
-        let Some(Attempt { dial: key, fd }) = self.dialer.attempts.remove(attempt) else { return };
+        let Some(Attempt { dial: key, fd, .. }) = self.dialer.attempts.remove(attempt) else {
+            return;
+        };
+        // One that was cancelled belongs to no dial.
         let Some(dial) = self.dialer.dials.get_mut(key) else { return };
         let Some(address) = dial.ended(attempt) else { return };
         let owner = dial.request.owner;
@@ -255,7 +268,7 @@ impl<D: Driver> Cx<D> {
             Ok(()) => {
                 trace!(stream, pair, %address, "connected");
                 self.dialer.silent.remove(address);
-                drop(self.take_dial(key));
+                drop(self.take_dial(key, None));
                 self.effects.push_back(Effect::Dialled { owner, result: Ok(fd) });
             }
             Err(error) => {
@@ -268,19 +281,20 @@ impl<D: Driver> Cx<D> {
         }
     }
 
-    /// Cancels a dial that its owner no longer needs.
-    pub(in crate::worker) fn forget_dial(&mut self, key: Key) {
-        drop(self.take_dial(key));
+    /// Cancels a dial that its owner no longer needs. What its stream counts against is given back when
+    /// its sockets are closed.
+    pub(in crate::worker) fn forget_dial(&mut self, key: Key, limit_guard: Option<LimitGuard>) {
+        drop(self.take_dial(key, limit_guard));
     }
 
-    fn take_dial(&mut self, key: Key) -> Option<Dial> {
+    fn take_dial(&mut self, key: Key, mut limit_guard: Option<LimitGuard>) -> Option<Dial> {
         self.dialer.set_due(key, None);
         let dial = self.dialer.dials.remove(key)?;
         if let Some(since) = dial.short_since {
             self.dialer.descriptors.forget(key, since);
         }
         for attempt in dial.racing() {
-            self.end_attempt(attempt);
+            self.end_attempt(attempt, limit_guard.take());
         }
         Some(dial)
     }

@@ -22,7 +22,7 @@ impl Streams {
     ) {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-            if tunnel.is_deferred() {
+            if tunnel.is_held_up() {
                 return;
             }
             let (Some(tls), Some(settings)) =
@@ -31,8 +31,8 @@ impl Streams {
                 return;
             };
             if let Some(chunk) = tls.take_opened() {
-                if let Err(error) = self.read_frames(cx, flows, key, chunk) {
-                    return self.drop_tunnel(cx, key, &error.to_string());
+                if !self.receive_chunk(cx, flows, key, chunk) {
+                    return;
                 }
                 continue;
             }

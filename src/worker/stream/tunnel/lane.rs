@@ -2,10 +2,13 @@
 //! bytes, the frame decoder, and the state of reads and writes in flight. The modules of [`super`]
 //! operate on it.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::budget::Budget;
 use super::serial::SerialLine;
 use super::tls::{Tls, TlsError};
+use crate::io::chunk::Chunk;
 use crate::io::driver::{Driver, Gather, OpId};
 use crate::io::link::Link;
 use crate::io::pipe::Pipe;
@@ -185,6 +188,14 @@ pub(super) struct Lane {
     pub(super) link: Link,
     pub(super) decoder: Decoder,
     pub(super) destination: Destination,
+    /// Received and not decoded.
+    pub(super) received: VecDeque<Chunk>,
+    /// The peer ends behind that.
+    pub(super) input_ended: bool,
+    /// What may be decoded in this turn.
+    pub(super) budget: Budget,
+    /// The rest is queued for a later turn.
+    pub(super) is_overdue: bool,
     pub(super) reading: Reading,
     pub(super) read_mode: LinkReadMode,
     /// `Received`: big frames in a row. `Spliced`: turns in a row without one.
@@ -235,6 +246,10 @@ impl Lane {
             link,
             decoder,
             destination: Destination::Nowhere,
+            received: VecDeque::new(),
+            input_ended: false,
+            budget: Budget::default(),
+            is_overdue: false,
             reading: Reading::Idle,
             read_mode,
             streak: 0,
@@ -251,6 +266,13 @@ impl Lane {
             run: None,
             framed_bytes: 0,
             read_bytes: 0,
+        }
+    }
+
+    /// Keeps the rest of what was being decoded.
+    pub(super) fn put_back(&mut self, rest: Chunk) {
+        if !rest.is_empty() {
+            self.received.push_front(rest);
         }
     }
 

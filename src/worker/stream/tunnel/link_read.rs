@@ -1,22 +1,18 @@
-//! Reads a link: receives, decodes and delivers frames. [`crate::worker::dispatch`] calls it for
-//! link completions, and when a plane has handled an event of the session.
+//! Reads a link. [`super::link_frames`] decodes what is received. [`crate::worker::dispatch`] calls it for
+//! link completions.
 
 use std::io;
 
 use crate::io::chunk::Chunk;
 use crate::io::driver::{BufferClass, Driver, RecvMode};
 use crate::limits::{CONTROL_BACKLOG, POOL_BUFFER_BYTES};
-use crate::session::{Sink, StreamKey, TunnelError};
 use crate::tls::record;
-use crate::wire::{DecodeStep, Protocol};
 use crate::worker::context::Cx;
-use crate::worker::message::Run;
 use crate::worker::stream::conn::Reading;
-use crate::worker::stream::tunnel::Deferred;
-use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode, Transform};
+use crate::worker::stream::tunnel::lane::{Lack, LinkReadMode};
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
-use crate::worker::token::{Kind, StreamOwner};
+use crate::worker::token::Kind;
 
 /// Why a tunnel in plaintext does not come up: caused by one of the two command lines.
 const PEER_IS_ENCRYPTED: &str = "the peer speaks TLS, and this end plaintext: give this end STLS= \
@@ -32,13 +28,14 @@ impl Streams {
     }
 
     /// Starts reading the link. Backpressure: not while the peer leaves too many control frames
-    /// unread.
+    /// unread, or has sent more than a turn takes.
     pub(in crate::worker::stream) fn read_link<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let full = (tunnel.session.control_backlog() >= CONTROL_BACKLOG
             && !tunnel.lane.transform.is_always_read())
             || tunnel.lane.transform.is_backed_up();
-        if tunnel.lane.reading != Reading::Idle || tunnel.lane.starved.is_some() || full {
+        let busy = tunnel.lane.reading != Reading::Idle || tunnel.lane.starved.is_some();
+        if busy || full || tunnel.lane.is_overdue || tunnel.lane.input_ended {
             return;
         }
         match tunnel.lane.read_mode {
@@ -85,6 +82,8 @@ impl Streams {
                 }
                 self.frames_read(cx, key);
             }
+            // Behind what the peer has sent.
+            Ok(None) if tunnel.is_held_up() => tunnel.lane.input_ended = true,
             Ok(None) => return self.link_ended(cx, key),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS) => return self.tunnels.wait_for_buffer(cx, key),
@@ -118,183 +117,7 @@ impl Streams {
             self.drop_tunnel(cx, key, PEER_IS_ENCRYPTED);
             return false;
         }
-        if let Err(error) = self.read_frames(cx, flows, key, chunk) {
-            self.drop_tunnel(cx, key, &error.to_string());
-            return false;
-        }
-        true
-    }
-
-    /// Decodes received bytes: frames go to the session, payload to its destination.
-    pub(in crate::worker::stream) fn read_frames<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        flows: &mut impl Flows,
-        key: Key,
-        mut chunk: Chunk,
-    ) -> Result<(), TunnelError> {
-        let now = cx.now;
-        if let Some(tunnel) = self.tunnels.get_mut(key) {
-            tunnel.session.received(now);
-            tunnel.heard = true;
-        }
-        while !chunk.is_empty() {
-            let Some(tunnel) = self.tunnels.get_mut(key) else { return Ok(()) };
-            let (consumed, step) = tunnel.lane.decoder.step(&chunk)?;
-            tunnel.lane.read_bytes += consumed as u64;
-            match step {
-                DecodeStep::Frame(frame) => {
-                    let payload_bytes = frame.payload_bytes();
-                    let sink = tunnel.session.on_frame(frame, now)?;
-                    chunk.advance(consumed);
-                    // The events of a frame must be handled before its payload is delivered: they
-                    // may open or end the stream.
-                    if !self.handle_events(cx, flows, key) {
-                        if let Some(tunnel) = self.tunnels.get_mut(key) {
-                            tunnel.defer(Some((sink, payload_bytes)), Some(chunk));
-                        }
-                        return Ok(());
-                    }
-                    self.set_destination(cx, flows, key, sink, payload_bytes);
-                }
-                DecodeStep::Payload => {
-                    let destination = tunnel.lane.destination;
-                    let payload = chunk.split_to(consumed);
-                    match destination {
-                        Destination::Conn(conn) => self.deliver(cx, conn, payload),
-                        Destination::Urgent(conn) => self.deliver_urgent(cx, conn, &payload),
-                        Destination::Flow => {
-                            if let Some(run) = tunnel.continue_run(payload) {
-                                flows.on_run(cx, &mut self.tunnels, run);
-                            }
-                        }
-                        Destination::Nowhere => {}
-                    }
-                }
-                DecodeStep::More => chunk.advance(consumed),
-            }
-        }
-        self.throttle_link(cx, key);
-        Ok(())
-    }
-
-    #[inline]
-    fn set_destination<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        flows: &mut impl Flows,
-        key: Key,
-        sink: Sink,
-        payload_bytes: u32,
-    ) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let owner = |stream| tunnel.session.user_of(stream).map(StreamOwner::of);
-        tunnel.lane.destination = match sink {
-            Sink::Discard => Destination::Nowhere,
-            Sink::Stream(stream) => match owner(stream) {
-                // 0.3: each frame is one datagram.
-                Some(StreamOwner::Flow(flow)) => {
-                    let bytes = (payload_bytes, payload_bytes);
-                    return self.begin_run(cx, flows, key, (stream, flow), bytes);
-                }
-                Some(StreamOwner::Conn(conn)) => Destination::Conn(conn),
-                None => Destination::Nowhere,
-            },
-            Sink::Urgent(stream) => match owner(stream) {
-                Some(StreamOwner::Conn(conn)) => Destination::Urgent(conn),
-                _ => Destination::Nowhere,
-            },
-            Sink::Datagrams { key: stream, size_bytes } => match owner(stream) {
-                Some(StreamOwner::Flow(flow)) => {
-                    return self.begin_run(
-                        cx,
-                        flows,
-                        key,
-                        (stream, flow),
-                        (size_bytes, payload_bytes),
-                    );
-                }
-                _ => Destination::Nowhere,
-            },
-        };
-    }
-
-    /// The head of a run was received: size of its datagrams, and total size.
-    fn begin_run<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        flows: &mut impl Flows,
-        key: Key,
-        (stream, flow): (StreamKey, Key),
-        (size_bytes, bytes): (u32, u32),
-    ) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let parts = cx.buffers.take_gather();
-        let is_counted = tunnel.session.protocol() == Protocol::V03;
-        let run = Run { flow, stream, is_counted, size_bytes, left_bytes: bytes, parts };
-        if let Some(run) = tunnel.begin_run(run) {
-            flows.on_run(cx, &mut self.tunnels, run);
-        }
-    }
-
-    /// Bytes of the link were decoded, as far as other planes let them.
-    fn frames_read<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        if self.tunnels.get(key).is_some_and(|tunnel| !tunnel.is_deferred()) {
-            self.update_link_read_mode(cx, key);
-        }
-        self.tunnels.mark(key);
-    }
-
-    /// An event that another plane had to handle is handled: what came behind it is read.
-    pub(in crate::worker) fn continue_tunnel<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        flows: &mut impl Flows,
-        key: Key,
-    ) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let Some(Deferred { payload, rest }) = tunnel.deferred.take() else { return };
-        if !self.handle_events(cx, flows, key) {
-            if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.defer(payload, rest);
-            }
-            return;
-        }
-        if let Some((sink, payload_bytes)) = payload {
-            self.set_destination(cx, flows, key, sink, payload_bytes);
-        }
-        if let Some(rest) = rest {
-            if let Err(error) = self.read_frames(cx, flows, key, rest) {
-                return self.drop_tunnel(cx, key, &error.to_string());
-            }
-            self.frames_read(cx, key);
-        }
-        self.take_from_transform(cx, flows, key);
-        self.tunnels.mark(key);
-        self.read_link(cx, key);
-    }
-
-    /// Goes on with received bytes that wait in the transform.
-    pub(in crate::worker::stream) fn take_from_transform<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        flows: &mut impl Flows,
-        key: Key,
-    ) {
-        match self.tunnels.get(key).map(|tunnel| &tunnel.lane.transform) {
-            Some(Transform::SerialLine(_)) => self.take_from_line(cx, flows, key),
-            Some(Transform::Tls(_)) => self.take_from_tls(cx, flows, key),
-            Some(Transform::None) | None => {}
-        }
-    }
-
-    fn throttle_link<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.session.control_backlog() >= CONTROL_BACKLOG
-            || tunnel.lane.transform.is_backed_up()
-        {
-            tunnel.lane.reading.cancel(&mut cx.driver);
-        }
+        self.receive_chunk(cx, flows, key, chunk)
     }
 }
 

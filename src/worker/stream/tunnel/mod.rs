@@ -1,15 +1,18 @@
 //! Tunnels: sessions over links. The plane owns all tunnels and the order in which new streams
 //! prefer them.
 //!
-//! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`]
-//! and [`link_write`] move bytes between link and session, [`serial`] does so for serial lines, [`encrypted`]
-//! where [`tls`] is the transform, and [`splice`] moves bulk through pipes. [`loopback`] connects the process to
-//! itself. [`strangers`] bounds peers that have connected here and not completed their hello. The event loop dispatches link
-//! completions here and flushes marked tunnels at the end of a turn.
+//! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`],
+//! [`link_frames`] and [`link_write`] move bytes between link and session, within the tunnel's [`budget`],
+//! [`serial`] does so for serial lines, [`encrypted`] where [`tls`] is the transform, and [`splice`] moves bulk
+//! through pipes. [`loopback`] connects the process to itself. [`strangers`] bounds peers that have connected
+//! here and not completed their hello. The event loop dispatches link completions here and flushes marked
+//! tunnels at the end of a turn.
 
+mod budget;
 mod encrypted;
 mod lane;
 pub(super) mod lifecycle;
+mod link_frames;
 mod link_read;
 mod link_write;
 pub(super) mod loopback;
@@ -18,6 +21,7 @@ pub(super) mod splice;
 mod strangers;
 mod tls;
 
+use std::collections::VecDeque;
 use std::io;
 
 use tracing::info;
@@ -50,6 +54,8 @@ pub(in crate::worker) struct Tunnels {
     deadlines: Deadlines,
     /// Tunnels that were changed, so that `deadlines` may have others of them.
     touched: Vec<Key>,
+    /// Tunnels that have received more than one turn may take.
+    overdue: VecDeque<Key>,
 }
 
 impl Tunnels {
@@ -62,6 +68,7 @@ impl Tunnels {
             unfinished: Vec::new(),
             deadlines: Deadlines::default(),
             touched: Vec::new(),
+            overdue: VecDeque::new(),
         }
     }
 
@@ -131,9 +138,33 @@ impl Tunnels {
         }
     }
 
-    /// Whether any tunnel is marked.
+    /// Whether any tunnel is marked, or has more to read.
     pub(super) fn any_marked(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.overdue.is_empty()
+    }
+
+    /// Number of tunnels that have received more than one turn may take.
+    pub(in crate::worker) fn overdue_count(&self) -> usize {
+        self.overdue.len()
+    }
+
+    /// The next tunnel whose turn it is to go on with what it has received.
+    pub(in crate::worker) fn take_overdue(&mut self) -> Option<Key> {
+        let key = self.overdue.pop_front()?;
+        if let Some(tunnel) = self.table.get_mut(key) {
+            tunnel.lane.is_overdue = false;
+        }
+        Some(key)
+    }
+
+    /// A tunnel has used up its share of this turn. The rest waits; nothing more is received, so that
+    /// what it keeps is no more than what was on its way.
+    fn postpone<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let Some(tunnel) = self.table.get_mut(key) else { return };
+        tunnel.lane.reading.cancel(&mut cx.driver);
+        if !std::mem::replace(&mut tunnel.lane.is_overdue, true) {
+            self.overdue.push_back(key);
+        }
     }
 
     /// The earliest deadline of all tunnels.
@@ -263,13 +294,11 @@ impl Tunnels {
     }
 }
 
-/// What waits behind an event that another plane handles.
+/// What waits for another plane to handle an event.
 #[derive(Debug)]
 struct Deferred {
     /// The payload of the frame that the event came by: its sink and its bytes.
     payload: Option<(Sink, u32)>,
-    /// Further bytes of the link.
-    rest: Option<Chunk>,
 }
 
 /// A session and the lane that carries it.
@@ -288,7 +317,7 @@ pub(in crate::worker) struct Tunnel {
     began: Moment,
     /// Something was received from the peer.
     heard: bool,
-    /// Another plane handles an event of the session; what came behind it waits here.
+    /// Another plane handles an event of the session; what was received behind it waits.
     deferred: Option<Deferred>,
     /// The peer has closed the link and nothing was outstanding.
     ended_in_order: bool,
@@ -335,14 +364,16 @@ impl Tunnel {
         self.deferred.is_some()
     }
 
-    /// Keeps what comes behind an event that another plane has to handle: the payload of the frame
-    /// that it came by, and further bytes of the link.
-    pub(in crate::worker::stream) fn defer(
-        &mut self,
-        payload: Option<(Sink, u32)>,
-        rest: Option<Chunk>,
-    ) {
-        self.deferred = Some(Deferred { payload, rest });
+    /// Another plane has to handle an event before the payload of the frame that it came by.
+    pub(in crate::worker::stream) fn defer(&mut self, payload: Option<(Sink, u32)>) {
+        self.deferred = Some(Deferred { payload });
+    }
+
+    /// Whether what was received waits for another plane or another turn, so that the link itself is
+    /// not to be read.
+    #[inline]
+    fn is_held_up(&self) -> bool {
+        self.is_deferred() || self.lane.is_overdue
     }
 
     /// Begins to receive a run of datagrams. Returns the run if it is complete already.

@@ -224,6 +224,7 @@ impl Streams {
     ) {
         loop {
             let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+            let is_held_up = tunnel.is_held_up();
             let Some(serial) = tunnel.lane.transform.serial_line() else { return };
             if serial.line.mode() != serial.mode {
                 serial.mode = serial.line.mode();
@@ -232,7 +233,7 @@ impl Streams {
                     info!(tunnel = key.number(), %link, mode, "serial line");
                 }
             }
-            if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.deferred.is_some() {
+            if tunnel.session.control_backlog() >= CONTROL_BACKLOG || is_held_up {
                 return;
             }
             if serial.inbox.is_empty() {
@@ -245,8 +246,8 @@ impl Streams {
                 return self.tunnels.wait_for_pool(cx, key);
             };
             serial.inbox.drain(..took);
-            if let Err(error) = self.read_frames(cx, flows, key, chunk) {
-                return self.drop_tunnel(cx, key, &error.to_string());
+            if !self.receive_chunk(cx, flows, key, chunk) {
+                return;
             }
         }
     }

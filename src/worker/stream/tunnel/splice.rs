@@ -284,7 +284,7 @@ impl Streams {
         key: Key,
     ) -> Progress {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
-        if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.is_deferred() {
+        if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.is_held_up() {
             return Progress::Nothing;
         }
         let most_bytes = match tunnel.lane.decoder.payload_left() {
@@ -326,7 +326,7 @@ impl Streams {
 
     /// Whether the next payload is large and its destination is a socket that can be spliced to.
     fn can_splice_payload<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) -> bool {
-        let Some(tunnel) = self.tunnels.get(key).filter(|tunnel| !tunnel.is_deferred()) else {
+        let Some(tunnel) = self.tunnels.get(key).filter(|tunnel| !tunnel.is_held_up()) else {
             return false;
         };
         let Destination::Conn(conn_key) = tunnel.lane.destination else { return false };
