@@ -38,6 +38,7 @@ impl Streams {
             }
             match tls.step(settings, &mut cx.buffers) {
                 Ok(Step::Again) => {}
+                Ok(Step::Waits) if tunnel.lane.input_ended => return self.link_ended(cx, key),
                 Ok(Step::Waits) => return,
                 Ok(Step::NoBuffer) => return self.tunnels.wait_for_pool(cx, key),
                 Ok(Step::Secured) => {

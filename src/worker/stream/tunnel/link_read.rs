@@ -83,7 +83,9 @@ impl Streams {
                 self.frames_read(cx, key);
             }
             // Behind what the peer has sent.
-            Ok(None) if tunnel.is_held_up() => tunnel.lane.input_ended = true,
+            Ok(None) if tunnel.is_held_up() || tunnel.lane.transform.is_backed_up() => {
+                tunnel.lane.input_ended = true;
+            }
             Ok(None) => return self.link_ended(cx, key),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS) => return self.tunnels.wait_for_buffer(cx, key),

@@ -284,7 +284,9 @@ impl Streams {
         key: Key,
     ) -> Progress {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Progress::Gone };
-        if tunnel.session.control_backlog() >= CONTROL_BACKLOG || tunnel.is_held_up() {
+        let is_full = tunnel.session.control_backlog() >= CONTROL_BACKLOG
+            || tunnel.lane.transform.is_backed_up();
+        if is_full || tunnel.is_held_up() {
             return Progress::Nothing;
         }
         let most_bytes = match tunnel.lane.decoder.payload_left() {
