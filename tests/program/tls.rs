@@ -314,9 +314,13 @@ fn an_end_of_the_connection_without_one_of_tls_is_a_break() {
     let tunnel = Tunnel::join(Protocol::V1, receptor, address, path, &words);
     check_new_echo(tunnel.entrance(), 1, 1_000);
     let (client, server) = between.join().expect("no panic");
+    // Both are cut off before one can tell the other.
+    let ends = [&tunnel.receptor, &tunnel.connector];
+    ends.iter().for_each(|end| end.pause());
     server.shutdown(Shutdown::Write).expect("an end of data");
     client.shutdown(Shutdown::Write).expect("an end of data");
-    for end in [&tunnel.receptor, &tunnel.connector] {
+    ends.iter().for_each(|end| end.go_on());
+    for end in ends {
         let down = end.wait_for("tunnel down");
         let reason = down["reason"].as_str().expect("a reason");
         assert!(reason.contains("cut off"), "{down}");
