@@ -3,9 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-#[cfg(test)]
-use std::os::fd::AsRawFd;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::socket::getsockopt;
@@ -226,7 +224,32 @@ pub(crate) fn local_address(fd: &OwnedFd) -> SocketAddr {
 /// The address of the socket's peer, as above.
 pub(crate) fn peer_address(fd: &OwnedFd) -> SocketAddr {
     simulated!(kernel => kernel.addresses(fd.as_raw_fd()).1);
-    address(SockRef::from(fd).peer_addr())
+    match SockRef::from(fd).peer_addr() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => address_of_gone(fd),
+        peer => address(peer),
+    }
+}
+
+/// The address of a TCP peer that has reset the connection: getpeername(2) has it no more, but
+/// `SO_PEERNAME` has, as accept(2).
+fn address_of_gone(fd: &OwnedFd) -> SocketAddr {
+    let ask = |bytes: usize| {
+        // SAFETY: storage and length are the caller's until the call returns. The kernel writes an
+        // address of so many bytes, which fit, or fails.
+        let asked = unsafe {
+            SockAddr::try_init(|storage, len| {
+                *len = narrow::to_u32(bytes);
+                let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERNAME);
+                match libc::getsockopt(fd.as_raw_fd(), level, name, storage.cast(), len) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            })
+        };
+        asked.map(|((), address)| address)
+    };
+    // It refuses more bytes than the family's address has.
+    address(ask(size_of::<libc::sockaddr_in6>()).or_else(|_| ask(size_of::<libc::sockaddr_in>())))
 }
 
 fn address(address: io::Result<SockAddr>) -> SocketAddr {

@@ -139,7 +139,7 @@ fn a_proxy_header_of_a_stranger_is_not_believed() {
     assert_eq!(to_let_in(&event), "RELIABLE=.localnet,203.0.113.7");
 }
 
-/// A health check that resets its connection is gone before it is accepted, and has no address then.
+/// A health check that resets its connection is gone before it is accepted.
 #[test]
 fn who_is_gone_already_is_not_logged_as_a_stranger() {
     let server = Server::echo();

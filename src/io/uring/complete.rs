@@ -103,7 +103,7 @@ fn plainly(op: &mut Op) -> Option<Request> {
     let Held::Gather(gather) = &op.held else { return None };
     // SAFETY: the gather is lent in the operation's slot, and stays there until the last completion
     // of this send. The one before has had all of its own that read the gather.
-    Some(unsafe { Request::send(&op.fd, gather, libc::MSG_NOSIGNAL) })
+    Some(unsafe { Request::send(&op.fd, gather, libc::MSG_NOSIGNAL, false) })
 }
 
 /// The descriptor of an accepted connection.

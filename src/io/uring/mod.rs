@@ -98,7 +98,6 @@ impl UringDriver {
         id
     }
 
-    /// Sends from our own pages, as was admitted.
     /// Chunks of bulk receive buffers in zero-copy sends that the far end has not acknowledged.
     /// Nothing can take them back.
     #[cfg(test)]
@@ -106,12 +105,13 @@ impl UringDriver {
         self.zero_copy.bulk_chunks()
     }
 
+    /// Sends from our own pages, as was admitted.
     fn send_zero_copy(&mut self, fd: &Fd, gather: Box<Gather>, flags: i32, token: Token) -> OpId {
         let notice = self.zero_copy.begin(fd, &gather);
         let gather = Lent::new(gather);
         // SAFETY: the gather is lent in the operation's slot until the first completion, which gives
         // it back; `zero_copy` holds its chunks, which are not written to, until the notice.
-        let request = unsafe { Request::send_zero_copy(fd, &gather, flags) };
+        let request = unsafe { Request::send(fd, &gather, flags, true) };
         let (what, held) = (What::SendZeroCopy(notice), Held::Gather(gather));
         let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
         self.zero_copy.name(notice, id);
@@ -237,7 +237,7 @@ impl Driver for UringDriver {
         let gather = Lent::new(gather);
         // SAFETY: the gather is lent in the operation's slot, untouched, until its completion gives
         // it back.
-        let request = unsafe { Request::send(fd, &gather, flags) };
+        let request = unsafe { Request::send(fd, &gather, flags, false) };
         self.start(fd, token, What::Send, Held::Gather(gather), request)
     }
 

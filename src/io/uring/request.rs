@@ -98,41 +98,37 @@ impl Request {
         Request(opcode::AsyncCancel2::new(CancelBuilder::any()).build())
     }
 
-    /// The plain send of a gather.
+    /// The send of a gather; `zero_copy`: from our own pages.
     ///
     /// # Safety
     ///
-    /// The gather stays lent, and nobody changes it, until the operation's last completion.
+    /// The gather stays lent, and nobody changes it, until the operation's last completion. From our
+    /// own pages its chunks are held until the kernel's notice, which comes after that.
     #[inline]
-    pub(super) unsafe fn send(fd: &Fd, gather: &Lent<Gather>, flags: i32) -> Request {
+    pub(super) unsafe fn send(
+        fd: &Fd,
+        gather: &Lent<Gather>,
+        flags: i32,
+        zero_copy: bool,
+    ) -> Request {
         // SAFETY: it is lent from here on, by the contract, and before that nobody else has it.
-        Request(match unsafe { (*gather.as_ptr()).send_args() } {
-            SendArgs::One { start, len_bytes } => {
-                opcode::Send::new(target(fd), start, len_bytes).flags(flags).build()
+        let args = unsafe { (*gather.as_ptr()).send_args() };
+        let (fd, flags_unsigned) = (target(fd), flags.cast_unsigned());
+        Request(match (args, zero_copy) {
+            (SendArgs::One { start, len_bytes }, false) => {
+                opcode::Send::new(fd, start, len_bytes).flags(flags).build()
             }
-            SendArgs::Many(header) => {
-                opcode::SendMsg::new(target(fd), header).flags(flags.cast_unsigned()).build()
+            (SendArgs::Many(header), false) => {
+                opcode::SendMsg::new(fd, header).flags(flags_unsigned).build()
             }
-        })
-    }
-
-    /// The same from our own pages.
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Self::send); and the gather's chunks are held until the kernel's notice,
-    /// which comes after that completion.
-    pub(super) unsafe fn send_zero_copy(fd: &Fd, gather: &Lent<Gather>, flags: i32) -> Request {
-        // SAFETY: as in `send`.
-        Request(match unsafe { (*gather.as_ptr()).send_args() } {
-            SendArgs::One { start, len_bytes } => opcode::SendZc::new(target(fd), start, len_bytes)
-                .flags(flags)
-                .zc_flags(REPORT_USAGE)
-                .build(),
-            SendArgs::Many(header) => opcode::SendMsgZc::new(target(fd), header)
-                .flags(flags.cast_unsigned())
-                .ioprio(REPORT_USAGE)
-                .build(),
+            (SendArgs::One { start, len_bytes }, true) => {
+                let send = opcode::SendZc::new(fd, start, len_bytes).flags(flags);
+                send.zc_flags(REPORT_USAGE).build()
+            }
+            (SendArgs::Many(header), true) => {
+                let send = opcode::SendMsgZc::new(fd, header).flags(flags_unsigned);
+                send.ioprio(REPORT_USAGE).build()
+            }
         })
     }
 
@@ -145,6 +141,12 @@ impl Request {
         // SAFETY: it is lent, so nobody writes to it.
         let address = unsafe { &*address.as_ptr() };
         Request(opcode::Connect::new(target(fd), address.as_ptr().cast(), address.len()).build())
+    }
+
+    /// Any entry that points to nothing.
+    #[cfg(test)]
+    pub(super) fn of(entry: &squeue::Entry) -> Request {
+        Request(entry.clone())
     }
 
     /// With the name that its completions carry.

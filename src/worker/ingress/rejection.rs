@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::cli::plan::Caller;
 use crate::io::driver::Driver;
@@ -28,12 +28,7 @@ pub(super) fn turn_away<D: Driver>(
     rejection: Rejection,
 ) {
     net::reset_on_close(&came.socket);
-    // One that was reset before it was accepted has no address any more.
-    match caller.client.is_none() && net::peer_has_ended(&came.socket) {
-        true if came.purpose == Purpose::Receptor => cx.count_silent(),
-        true => debug!("client gone before it was accepted"),
-        false => log_rejected(cx, came.client, caller, (rejection, came.purpose)),
-    }
+    log_rejected(cx, came.client, caller, (rejection, came.purpose));
 }
 
 /// Logs somebody whom a list rejects, within the rate limit, with the parameter that would let it in.

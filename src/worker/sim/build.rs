@@ -80,7 +80,7 @@ fn words(script: &Script, end: usize) -> Vec<String> {
     };
     let protocol = if script.is_v03 { ",protocol:0.3" } else { "" };
     let soxconf = format!("SOXCONF=bulk:{}{protocol}", script.bulk);
-    // Some clients are gone, and have no address, before they are accepted.
+    // Clients come from any network.
     let reliable = String::from("RELIABLE=*");
     let mut words = vec![String::from("sockmux-uring"), link, way, soxconf, reliable];
     if script.datagrams.is_some() {
