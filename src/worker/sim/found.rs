@@ -72,7 +72,7 @@ fn a_dial_that_is_short_again_waits_for_the_next_look() {
         at: 5_000,
         how: How::Exchange,
         bytes: [2_000; 2],
-        tempos: [Tempo { piece_bytes: 200, every_micros: 700, reads_after_micros: 0 }; 2],
+        tempos: [Tempo { piece_bytes: 200, every_micros: 60_000, reads_after_micros: 0 }; 2],
     };
     let found = (0..20).filter_map(|seed| {
         let conditions = Conditions { descriptors: 14 + seed as u16 % 8, ..FRIENDLY };
