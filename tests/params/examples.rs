@@ -209,15 +209,6 @@ fn tcp_and_udp_share_numbers_and_hide_nothing_of_each_other() {
     run(&["SERVER=sockmux://127.0.0.1:9000", "PORT=9000/udp"]);
 }
 
-/// An entrance port of the original's by another letter, where it is no exit of -Fsockmux.
-#[test]
-fn a_port_of_q_is_one_of_p() {
-    let plan = run(&["-P9000", "-Q9001", "DEST=h:1"]);
-    let anywhere = |port| Bind { host: None, port };
-    assert_eq!(plan.link, LinkPlan::Listen(vec![anywhere(9000), anywhere(9001)]));
-    assert!(plan.notices.iter().any(|notice| notice.contains("is -P9001")), "{:?}", plan.notices);
-}
-
 #[test]
 fn example_9_several_ports() {
     let x = run(&["-P:9000", "PORT=8023,8080"]);

@@ -1,26 +1,14 @@
 //! Peers by their names: whose key lets them in, and which exits they may use.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
 
 use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::keys::Keys;
-use crate::testkit::net::{connect, is_turned_away};
+use crate::testkit::net::{answer_to, is_turned_away};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
 use crate::testkit::tunnel::{start_connector, start_receptor};
-
-/// The answer to a client that sends this and its end of data at once.
-fn answer_to(said: &str, entrance: SocketAddr) -> String {
-    let mut stream = connect(entrance);
-    stream.write_all(said.as_bytes()).expect("a client may speak at once");
-    stream.shutdown(Shutdown::Write).expect("and end");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer, and its end");
-    answer
-}
 
 /// A connector with this key and an entrance, whose tunnel is up.
 fn spoke(protocol: Protocol, hub: &Program, keys: &Keys, own: &str, hub_key: &str) -> Program {

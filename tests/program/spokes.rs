@@ -1,11 +1,10 @@
 //! Several connectors at one receptor whose clients need exits: each takes the newest tunnel that has
 //! one for it, and room.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::testkit::datagrams::{Client, DatagramServer};
-use crate::testkit::net::{check_new_echo, connect, is_turned_away};
+use crate::testkit::net::{answer_to, check_new_echo, connect, is_turned_away};
 use crate::testkit::peer::{Peer, kind};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
@@ -37,16 +36,6 @@ impl Hub {
         });
         Hub { receptor, entrances, _connectors: connectors }
     }
-}
-
-/// The answer to a client that sends this and its end of data at once.
-fn answer_to(said: &str, entrance: SocketAddr) -> String {
-    let mut stream = connect(entrance);
-    stream.write_all(said.as_bytes()).expect("a client may speak at once");
-    stream.shutdown(Shutdown::Write).expect("and end");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer, and its end");
-    answer
 }
 
 fn each_client_gets_to_the_connector_that_has_an_exit_for_it(protocol: Protocol) {

@@ -11,7 +11,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("narrow", &[]),
     ("wire", &["limits", "narrow"]),
     ("link", &["limits"]),
-    ("tls", &["limits"]),
+    ("tls", &["limits", "narrow"]),
     ("cli", &["limits", "wire"]),
     ("session", &["limits", "narrow", "wire"]),
     ("serial_line", &["limits", "narrow", "session", "wire"]),

@@ -1,7 +1,7 @@
 //! Client sockets that never wait for ever, and addresses.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -128,4 +128,14 @@ pub fn free_port(ip: Ipv4Addr) -> SocketAddr {
         }
     }
     panic!("all ports from {} to {} are in use", PORTS.start, PORTS.end);
+}
+
+/// The answer to a client that sends this and its end of data at once.
+pub fn answer_to(said: &str, entrance: SocketAddr) -> String {
+    let mut stream = connect(entrance);
+    stream.write_all(said.as_bytes()).expect("a client may speak at once");
+    stream.shutdown(Shutdown::Write).expect("and end");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, and its end");
+    answer
 }
