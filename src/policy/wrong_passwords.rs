@@ -4,10 +4,11 @@
 //!
 //! Time is a number of microseconds, from the caller.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use hashlink::LinkedHashMap;
 
+use super::source_of;
 use crate::limits::{WRONG_PASSWORDS_AT_ONCE, WRONG_PASSWORDS_CLIENTS_MAX, WRONG_PASSWORDS_SECS};
 
 /// Microseconds after which a client may be wrong once more.
@@ -42,7 +43,7 @@ impl Tries {
 impl WrongPasswords {
     /// A client was wrong.
     pub fn add(&mut self, client: Option<IpAddr>, now_micros: u64) {
-        let client = whose(client);
+        let client = source_of(client);
         let full = Tries { left: WRONG_PASSWORDS_AT_ONCE, since_micros: now_micros };
         let mut tries = self.clients.remove(&client).map_or(full, |tries| tries.at(now_micros));
         tries.left = tries.left.saturating_sub(1);
@@ -54,25 +55,15 @@ impl WrongPasswords {
 
     /// Whether a client may try a password now.
     pub fn may_try(&self, client: Option<IpAddr>, now_micros: u64) -> bool {
-        let tries = self.clients.get(&whose(client));
+        let tries = self.clients.get(&source_of(client));
         tries.is_none_or(|tries| tries.at(now_micros).left > 0)
-    }
-}
-
-/// Addresses that one client can have: of IPv6 a network of 64 bits, which is what a host is given.
-/// Clients without a known address are one.
-fn whose(client: Option<IpAddr>) -> IpAddr {
-    match client.map(|client| client.to_canonical()) {
-        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Some(IpAddr::V6(v6)) => {
-            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)))
-        }
-        Some(v4) => v4,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn ip(text: &str) -> Option<IpAddr> {

@@ -7,6 +7,7 @@
 //!
 //! Nothing here has a descriptor, a deadline or a log. A handshake draws random numbers, and its
 //! verifiers may ask for the time; records do neither.
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 pub mod handshake;
 pub mod record;

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::handshake::KeySchedule;
 use crate::limits::{IDLE_RECORDS_MAX, RECORDS_PER_KEY};
+use crate::narrow::to_u16;
 
 /// Bytes of a record's head.
 pub const HEAD_BYTES: usize = 5;
@@ -368,8 +369,8 @@ impl Records {
 #[inline]
 fn write_head(record: &mut [u8], payload_bytes: usize) -> [u8; HEAD_BYTES] {
     assert!(payload_bytes <= PAYLOAD_BYTES_MAX, "more payload than a record holds");
-    let sealed_bytes = payload_bytes + 1 + TAG_BYTES;
-    let head = [APPLICATION_DATA, 3, 3, (sealed_bytes >> 8) as u8, sealed_bytes as u8];
+    let [high, low] = to_u16(payload_bytes + 1 + TAG_BYTES).to_be_bytes();
+    let head = [APPLICATION_DATA, 3, 3, high, low];
     record[..HEAD_BYTES].copy_from_slice(&head);
     head
 }

@@ -366,10 +366,12 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
     };
     if let Some(frame_bytes_max) = transform.frame_bytes_max() {
         config.frame_bytes_max = frame_bytes_max;
+    }
+    if let Some((_, checked)) = link.line() {
         // A line may echo, so the peer's HELLO must not be the same as ours.
         config.hello_text = hello_text(0, &format!("{:08x}", fastrand::u32(..)));
         if let Some(offer) = &mut config.offer {
-            offer.checked_line = link.line().is_some_and(|(_, checked)| checked);
+            offer.checked_line = checked;
         }
     }
     let newest = config.offer.map_or(0, |offer| offer.newest);

@@ -3,11 +3,11 @@
 //! its hello goes first. So whoever comes and says hello comes in, whatever others do.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use rustix::process::{Resource, getrlimit};
-
+use crate::io::net;
 use crate::limits::{STRANGERS_DESCRIPTORS_PART, STRANGERS_MAX, STRANGERS_MIN};
+use crate::policy::source_of;
 use crate::worker::table::Key;
 
 /// All strangers, by arrival.
@@ -17,20 +17,10 @@ pub(super) struct Strangers {
     max: usize,
 }
 
-/// What counts as one address: of IPv6 a network, since a host has as many addresses of it as it likes.
-/// Peers without one count together.
-fn source_of(address: Option<IpAddr>) -> IpAddr {
-    match address {
-        Some(IpAddr::V6(v6)) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        Some(v4) => v4,
-        None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    }
-}
-
 impl Strangers {
     /// As many as the limit of this process's descriptors has room for.
     pub(super) fn of_process() -> Strangers {
-        Strangers::new(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+        Strangers::new(net::descriptor_limit())
     }
 
     /// `descriptors`: how many the process may have.
@@ -115,15 +105,6 @@ mod tests {
         come(&mut strangers, STRANGERS_MAX / 2, 1, address("192.0.2.2"));
         assert_eq!(strangers.in_the_way(address("192.0.2.2"), |_| false), Some(key(1)));
         assert_eq!(strangers.in_the_way(address("192.0.2.1"), |_| false), None);
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_address_and_so_are_all_without_one() {
-        let same = |a, b| source_of(a) == source_of(b);
-        assert!(same(address("2001:db8::1"), address("2001:db8::ffff:0:0:1")));
-        assert!(!same(address("2001:db8::1"), address("2001:db8:0:1::1")));
-        assert!(!same(address("192.0.2.1"), address("192.0.2.2")));
-        assert!(same(None, None));
     }
 
     #[test]
