@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::testkit::DEADLINE;
 use crate::testkit::net::{check_echo, connect, free_port, read_to_end_of};
 use crate::testkit::peer::{self, Peer};
 use crate::testkit::peer_v1::{Frame, OPEN_HEAD, PeerV1, SENDERS, kind};
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
-use crate::testkit::tunnel::Tunnel;
+use crate::testkit::tunnel::{Tunnel, start_receptor};
+use crate::testkit::{DEADLINE, eventually};
 
 /// A debug build on a busy machine answers in much less; without shares of a turn, one answer took
 /// seconds.
@@ -130,6 +130,33 @@ fn streams_opened_and_reset_at_once_hold_no_descriptors() {
     // What was received last is dealt with before the end of the connection.
     tunnel.receptor.wait_for_reason("tunnel down");
     assert_eq!(tunnel.connector.count("tunnel down"), 0);
+}
+
+/// A connect that was cancelled counts within the limits until its socket is closed, which none of these is
+/// before all of them were opened.
+#[test]
+fn streams_whose_connects_were_cancelled_count() {
+    let server = Server::echo();
+    let words = [format!("DEST={}", server.address()), String::from("MAXIMA=conpch:5")];
+    let receptor = start_receptor("127.0.0.1:0", &words);
+    let mut peer = PeerV1::join(receptor.address_of("receptor listening"));
+    receptor.wait_for("tunnel up");
+    peer.0.stream.write_all(&opened_and_reset(20, 20)).expect("sent");
+    let refused = receptor.wait_for("stream refused");
+    let reason = refused["reason"].as_str().expect("a reason");
+    assert!(reason.contains("MAXIMA=conpch:5"), "{refused}");
+    // Then there is room again.
+    let mut number = 100;
+    let is_served = || {
+        number += 2;
+        peer.send(&Frame::new(kind::OPEN, number, &[&OPEN_HEAD[..], b"x"].concat()));
+        // An echo, or a refusal.
+        let is_last = |frame: &Frame| matches!(frame.kind, kind::DATA | kind::RESET);
+        let frames = std::iter::from_fn(|| peer.receive());
+        let answer = frames.filter(|frame| frame.stream == number).find(is_last);
+        answer.expect("the tunnel is up").kind == kind::DATA
+    };
+    assert!(eventually(DEADLINE, is_served));
 }
 
 /// More than a turn takes, and the end of the connection behind it: an open in it still finds its exit.

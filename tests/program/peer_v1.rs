@@ -35,7 +35,9 @@ fn ends_the_tunnel(bytes: &[u8]) {
     assert_eq!(peer.receive_data(STREAM, 1), b"x");
     peer.0.stream.write_all(bytes).expect("the receptor takes it");
     read_to_end_of(&mut peer.0.stream, DEADLINE);
-    receptor.wait_for_reason("tunnel down");
+    let down = receptor.wait_for_reason("tunnel down");
+    // Else it has borne them, and given the peer up for its silence.
+    assert!(!down.contains("nothing came from the peer"), "{down}");
     PeerV1::join(address).check_alive(b"still here");
     Peer::join(address).check_alive(b"here too");
 }
