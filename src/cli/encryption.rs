@@ -2,6 +2,7 @@
 //! words of the original; what `TLSCONF=` takes is this program's.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{Failure, Problem, plain, quoted};
 use super::files::Files;
@@ -140,7 +141,11 @@ impl EncryptionWords {
             Some((name, fingerprint)) if !fingerprint.is_empty() => {
                 peers::named(name, fingerprint)?
             }
-            _ => KnownPeer { name: None, fingerprint: Fingerprint::parse(value)? },
+            _ => KnownPeer {
+                name: None,
+                fingerprint: Fingerprint::parse(value)?,
+                options: Arc::default(),
+            },
         };
         peers::distinct(&self.peers, &peer)?;
         self.peers.push(peer);

@@ -65,8 +65,9 @@ Encryption of the persistent connection (TLS 1.3), and who may be the peer:
   TLSCONF=ITEM,...             encrypt; both ends prove who they are. ITEMs:
                                peer:SHA256:... the other end's fingerprint
                                (peer:NAME=SHA256:... names it),
-                               peers:FILE lines NAME SHA256:..., read again when
-                               the file changes, key:FILE (sockmux.key),
+                               peers:FILE lines NAME SHA256:... [OPTION=...],
+                               read again when the file changes,
+                               key:FILE (sockmux.key),
                                secret:FILE the same at both ends, in place of
                                keys: sockmux-uring keygen --secret makes it,
                                cert:FILE, ca:FILE, name:HOST: certificates of

@@ -6,7 +6,7 @@
 //!                                                  |- in_list, quotes (`,-in(option list)`)
 //!                                                  |- foreground (options of -Fsockmux)
 //!                                                  |- maxima, timeout, soxconf, permit, authorizer
-//!                                                  |- encryption, fingerprint, peers (the peers file)
+//!                                                  |- encryption, fingerprint, peers, peer_options (the peers file)
 //!                                                  `- link, checks (all of them together)
 //! ```
 //!
@@ -38,6 +38,7 @@ mod link;
 mod localnet;
 pub mod maxima;
 mod options;
+mod peer_options;
 pub mod peers;
 mod permit;
 pub mod plan;

@@ -1,37 +1,40 @@
-//! The peers file: whose keys are known. Like `authorized_keys`, a key a line.
+//! The peers file: whose keys are known. Like `authorized_keys`, a key a line, and behind it what its
+//! holder may do here.
 //!
 //! ```text
-//! # NAME FINGERPRINT
-//! hostY  SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8
+//! # NAME FINGERPRINT OPTIONS
+//! hostY  SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8  listen=8000-8100
 //! ```
+
+use std::sync::Arc;
 
 use super::error::{Failure, Problem, plain, quoted};
 use super::fingerprint::Fingerprint;
+use super::peer_options;
 use super::plan::{Encryption, KnownPeer, Proof};
 use crate::limits::{PEER_NAME_CHARS, PEERS_MAX};
 
 /// Reads the text of a peers file. A name may stand on several lines, with a key each, so that a
-/// key can be replaced while the old one still counts.
+/// key can be replaced while the old one still counts. Options are those of a key.
 ///
 /// # Errors
-/// `line N: ...` of the first line that is none of these: blank, `#` comment, name and fingerprint.
+/// `line N: ...` of the first line that is none of these: blank, `#` comment, name and fingerprint with
+/// options.
 pub fn parse(text: &str) -> Result<Vec<KnownPeer>, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut peers: Vec<KnownPeer> = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        // Names and fingerprints have no `#`.
+        // Names, fingerprints and options have no `#`.
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_whitespace();
         let Some(first) = words.next() else { continue };
-        let peer = match (words.next(), words.next()) {
-            (Some(fingerprint), None) => named(first, fingerprint),
-            (None, _) => Err(Problem::new(
+        let peer = match words.next() {
+            Some(fingerprint) => named(first, fingerprint).and_then(|peer| {
+                Ok(KnownPeer { options: Arc::new(peer_options::parse(words)?), ..peer })
+            }),
+            None => Err(Problem::new(
                 format!("{} stands alone", quoted(first)),
                 "write NAME FINGERPRINT, as in hostY SHA256:...",
-            )),
-            (Some(_), Some(more)) => Err(Problem::new(
-                format!("{} is not understood behind the fingerprint", quoted(more)),
-                "write NAME FINGERPRINT, and comments behind #",
             )),
         };
         let peer = peer.and_then(|peer| distinct(&peers, &peer).map(|()| peer));
@@ -43,7 +46,8 @@ pub fn parse(text: &str) -> Result<Vec<KnownPeer>, Problem> {
 /// A peer by name and fingerprint.
 pub(super) fn named(name: &str, fingerprint: &str) -> Result<KnownPeer, Problem> {
     let name = Some(self::name(name)?);
-    Ok(KnownPeer { name, fingerprint: Fingerprint::parse(fingerprint)? })
+    let fingerprint = Fingerprint::parse(fingerprint)?;
+    Ok(KnownPeer { name, fingerprint, options: Arc::default() })
 }
 
 /// The name of a peer: fit for a log, a host list and a file.
@@ -152,6 +156,14 @@ mod tests {
     }
 
     #[test]
+    fn options_are_those_of_a_key() {
+        let text = format!("hostY {KEY} listen=80 # more\nhostY {OTHER}");
+        let peers = parse(&text).unwrap();
+        let listen: Vec<_> = peers.iter().map(|peer| peer.options.listen.to_string()).collect();
+        assert_eq!(listen, ["80", ""]);
+    }
+
+    #[test]
     fn the_peers_of_an_exit_are_told_from_its_clients() {
         let read = |clients: &str| of_exit(Some(clients.to_owned()));
         let found = |others: Option<&str>, names: &[&str]| {
@@ -179,8 +191,10 @@ mod tests {
             (format!("{} {KEY}", "n".repeat(PEER_NAME_CHARS + 1)), "is not a name for a peer"),
             (format!("{KEY} hostY"), "is not a name for a peer"),
             ("hostY SHA256:AAE".to_owned(), "line 2: `SHA256:AAE` is not a fingerprint"),
-            (format!("hostY {KEY} exits=1"), "line 2: `exits=1` is not understood behind"),
+            (format!("hostY {KEY} exit=1"), "line 2: `exit` is no option of a peer; "),
             (format!("a {KEY}\nb {KEY}"), "line 3: SHA256:AAECAw"),
+            // Which of the two would hold?
+            (format!("a {KEY} listen=80\na {KEY}"), "line 3: SHA256:AAECAw"),
         ] {
             let message = parse(&format!("# first\n{line}\n")).unwrap_err().to_string();
             assert!(message.contains(wanted), "{line}: {message}");

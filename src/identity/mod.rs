@@ -99,7 +99,11 @@ pub fn load(encryption: &Encryption) -> Result<Settings, IdentityError> {
     let provider = provider::provider();
     let OwnKey { certified, fingerprint, only_peer } = key::load(proof, *side)?;
     let mut pinned = peers.clone();
-    pinned.extend(only_peer.map(|fingerprint| KnownPeer { name: None, fingerprint }));
+    pinned.extend(only_peer.map(|fingerprint| KnownPeer {
+        name: None,
+        fingerprint,
+        options: Arc::default(),
+    }));
     let verifier = Arc::new(Verifier {
         known: Known::new(pinned, peers_file.clone()),
         anchors: authority.as_ref().map(anchors).transpose()?,

@@ -175,14 +175,14 @@ impl Peers for Verifier {
         let certificate = chain.first().ok_or("the peer has shown no certificate")?;
         let certificate = parse(certificate).map_err(|error| error.to_string())?;
         let fingerprint = key::fingerprint(&certificate.subject_public_key_info());
-        let name = match self.known.find(fingerprint) {
-            Some(peer) => peer.name,
+        let (name, options) = match self.known.find(fingerprint) {
+            Some(peer) => (peer.name, peer.options),
             None => match &self.anchors {
-                Some(anchors) => name_in(&certificate, &anchors.names),
+                Some(anchors) => (name_in(&certificate, &anchors.names), Arc::default()),
                 None => return Err(format!("the peer's key {fingerprint} is not known any more")),
             },
         };
-        Ok(Peer { fingerprint: fingerprint.to_string(), name })
+        Ok(Peer { fingerprint: fingerprint.to_string(), name, options })
     }
 }
 

@@ -14,6 +14,10 @@ pub const PEERS_FILE_BYTES: u64 = 1 << 20;
 /// log line.
 pub const PEER_NAME_CHARS: usize = 64;
 
+/// Most elements of a list among the options of a peer. Each of its streams is held against all of
+/// them.
+pub const PEER_LIST_MAX: usize = 64;
+
 /// Shortest shared secret, in characters. Whoever dials may guess offline, so it has 128 bits or
 /// more: 32 hexadecimal digits have these.
 pub const SECRET_CHARS_MIN: usize = 32;

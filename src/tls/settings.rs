@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::cli::plan::PeerOptions;
 use crate::limits::RECORDS_PER_KEY;
 
 /// The protocol above, which both ends have to name: a key that is also used for something else opens
@@ -45,6 +46,8 @@ pub struct Peer {
     pub fingerprint: String,
     /// As it is called here.
     pub name: Option<String>,
+    /// What it may do here, as that was when it came.
+    pub options: Arc<PeerOptions>,
 }
 
 impl fmt::Display for Peer {

@@ -106,6 +106,24 @@ fn the_peers_file_is_the_usual_one_where_nothing_says_who_may_come() {
     assert_eq!(show::peers(&both), format!("{OTHER}, those in p (1 now)"));
 }
 
+#[test]
+fn options_of_a_peer_in_the_file() {
+    let file = format!("hostY {KEY} listen=8000-8100,9000\nhostZ {OTHER} # none\n");
+    let plan = run_with(&["-P1", "PORT=2", "TLSCONF=peers:p"], &file);
+    let listed = &plan.encryption.as_ref().expect("encryption").listed;
+    let may_ask = |at: usize, port| listed[at].options.listen.contains(port);
+    assert_eq!([may_ask(0, 8100), may_ask(0, 8101), may_ask(1, 8100)], [true, false, false]);
+    let shown = show::plan(&plan);
+    let wanted = format!(
+        "   hostY  {KEY}\n                  may ask for entrances at ports 8000-8100,9000\n\
+         \x20              hostZ  {OTHER}\n"
+    );
+    assert!(shown.contains(&wanted), "{shown}");
+    // Those of the command line have none.
+    let conf = format!("TLSCONF=peer:hostY={KEY}");
+    assert!(encryption(&["-P1", "PORT=2", &conf]).peers[0].options.listen.is_empty());
+}
+
 /// As parameter files themselves are.
 #[test]
 fn files_are_looked_for_beside_the_one_that_names_them() {
@@ -120,13 +138,25 @@ fn files_are_looked_for_beside_the_one_that_names_them() {
 
 #[test]
 fn a_wrong_peers_file_is_named_with_its_line() {
-    let args = ["sockmux-uring", "-P1", "DEST=h:1", "TLSCONF=peers:p"].map(OsString::from);
-    let failure = invocation::parse(args, &OneFile("\nhostY\n"), &mut |_| unreachable!());
-    let message = failure.expect_err("a wrong line").to_string();
+    let message = |file: &str| {
+        let args = ["sockmux-uring", "-P1", "DEST=h:1", "TLSCONF=peers:p"].map(OsString::from);
+        let failure = invocation::parse(args, &OneFile(file), &mut |_| unreachable!());
+        failure.expect_err("a wrong line").to_string()
+    };
     assert_eq!(
-        message,
+        message("\nhostY\n"),
         "TLSCONF=peers:p: p: line 2: `hostY` stands alone; write NAME FINGERPRINT, as in hostY \
          SHA256:..."
+    );
+    assert_eq!(
+        message(&format!("hostY {KEY} lsten=80")),
+        "TLSCONF=peers:p: p: line 1: `lsten` is no option of a peer; did you mean `listen`? there \
+         are listen="
+    );
+    assert_eq!(
+        message(&format!("hostY {KEY} listen=80,65536")),
+        "TLSCONF=peers:p: p: line 1: `65536` in listen= is neither a port nor a range of ports; \
+         give ports of 1 to 65535, as in listen=8000-8100,9000, or listen=none"
     );
 }
 

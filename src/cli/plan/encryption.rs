@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::fingerprint::Fingerprint;
+use super::peer::KnownPeer;
 
 /// TLS on the persistent connection. Holds names of files only, no key and no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,15 +44,6 @@ pub enum Proof {
     },
     /// `secret:`: both ends have the same secret, from which the keys of both are derived.
     Secret(PathBuf),
-}
-
-/// A peer that is known by its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownPeer {
-    /// Its name here. `None`: it was given by its fingerprint alone.
-    pub name: Option<String>,
-    /// Of its public key.
-    pub fingerprint: Fingerprint,
 }
 
 /// `ca:` and `name:`: an authority of certificates.

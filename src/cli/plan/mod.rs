@@ -7,6 +7,7 @@ use std::path::PathBuf;
 mod access;
 mod encryption;
 mod link;
+mod peer;
 mod privileges;
 mod settings;
 
@@ -14,8 +15,9 @@ pub use super::authorizer::{Authorizer, User};
 pub use super::fingerprint::Fingerprint;
 use super::hostlist::{ClientName, HostList};
 pub use crate::wire::Transport;
-pub use encryption::{Authority, Encryption, KnownPeer, Proof, TlsSide};
+pub use encryption::{Authority, Encryption, Proof, TlsSide};
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
+pub use peer::{KnownPeer, PeerOptions, PortRanges};
 pub use privileges::{Privileges, RunAs, Sandbox};
 pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::error::plain;
-use super::super::plan::{Authority, Encryption, KnownPeer, Proof, TlsSide};
+use super::super::plan::{Authority, Encryption, KnownPeer, PeerOptions, Proof, TlsSide};
 
 /// Most peers of the command line that a line of the log names.
 const PEERS_LOGGED: usize = 4;
@@ -32,7 +32,7 @@ pub(super) fn lines(encryption: &Encryption) -> Vec<String> {
             0 => format!("peers: those in {file}, which lists none now"),
             count => format!("peers: those in {file}, which lists {count} now"),
         });
-        lines.extend(listed.iter().map(|peer| format!("   {}", known(peer))));
+        lines.extend(listed.iter().flat_map(listed_lines));
     }
     lines.extend(authority.iter().map(|authority| format!("peers: {}", by_authority(authority))));
     lines.extend(rekey_bytes.map(|bytes| format!("a new key after {bytes} bytes")));
@@ -62,6 +62,13 @@ fn known(peer: &KnownPeer) -> String {
         Some(name) => format!("{name}  {}", peer.fingerprint),
         None => peer.fingerprint.to_string(),
     }
+}
+
+/// A peer of the file, and what its options say.
+fn listed_lines(peer: &KnownPeer) -> impl Iterator<Item = String> {
+    let PeerOptions { listen } = &*peer.options;
+    let asks = (!listen.is_empty()).then(|| format!("   may ask for entrances at ports {listen}"));
+    [known(peer)].into_iter().chain(asks).map(|line| format!("   {line}"))
 }
 
 fn by_authority(authority: &Authority) -> String {

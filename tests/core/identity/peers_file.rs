@@ -14,9 +14,11 @@ fn lines_that_are_added_and_taken_out_count_at_the_next_handshake() {
     let path = keys.path("peers");
     assert!(line.contains(&format!("add this line to {path}: NAME {y}")), "{line}");
 
-    keys.write("peers", &format!("hostY {y} # added\n"));
+    keys.write("peers", &format!("hostY {y} listen=8000-8100 # added\n"));
     let [hub, connector] = meet(&dials, &accepts);
     assert_eq!((hub.name.as_deref(), connector.name.as_deref()), (Some("hub"), Some("hostY")));
+    let listen = [hub, connector].map(|peer| peer.options.listen.to_string());
+    assert_eq!(listen, ["", "8000-8100"], "a key of the command line has no options");
 
     // Somebody is editing it: who was known goes on to be, and a stranger's line says why.
     keys.write("peers", "hostY SHA256:half\n");
