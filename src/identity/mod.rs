@@ -25,6 +25,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
+use webpki::EndEntityCert;
 
 use self::key::OwnKey;
 use self::known::Known;
@@ -163,7 +164,7 @@ fn server_name(name: &str) -> Result<ServerName<'static>, IdentityError> {
 }
 
 fn anchors(authority: &Authority) -> Result<Anchors, IdentityError> {
-    let mut roots = Vec::new();
+    let (mut roots, mut certificates) = (Vec::new(), Vec::new());
     for name in &authority.certificates {
         let path: PathBuf = file::locate(name);
         let unusable = |why: String| IdentityError::File {
@@ -178,11 +179,14 @@ fn anchors(authority: &Authority) -> Result<Anchors, IdentityError> {
             let anchor = webpki::anchor_from_trusted_cert(&certificate)
                 .map_err(|error| unusable(error.to_string()))?;
             roots.push(anchor.to_owned());
+            // Its dates are read in each handshake.
+            EndEntityCert::try_from(&certificate).map_err(|error| unusable(error.to_string()))?;
+            certificates.push(certificate);
         }
         if roots.len() == before {
             return Err(unusable("there is no certificate in it".to_owned()));
         }
     }
     let names = authority.names.iter().map(|name| server_name(name));
-    Ok(Anchors { roots, names: names.collect::<Result<_, _>>()? })
+    Ok(Anchors { roots, certificates, names: names.collect::<Result<_, _>>()? })
 }

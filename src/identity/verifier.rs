@@ -2,6 +2,7 @@
 //! else by a certificate of the authority; in either case it has to prove by a signature over this
 //! very handshake that it has the key.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     PeerIncompatible, SignatureScheme,
 };
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::key;
 use super::known::Known;
 use crate::cli::plan::{Fingerprint, TlsSide};
+use crate::tls::dates;
 use crate::tls::settings::{Peer, Peers};
 
 /// Why a key is not let in, as a sentence for the log.
@@ -35,6 +37,8 @@ impl std::error::Error for Refused {}
 /// An authority, and whom it may certify.
 pub(super) struct Anchors {
     pub(super) roots: Vec<TrustAnchor<'static>>,
+    /// The certificates of these, in the same order: an anchor has no dates.
+    pub(super) certificates: Vec<CertificateDer<'static>>,
     /// The certificate has to be valid for one of these. Empty: for any.
     pub(super) names: Vec<ServerName<'static>>,
 }
@@ -85,6 +89,12 @@ impl Verifier {
             TlsSide::Dials => KeyUsage::server_auth(),
             TlsSide::Accepts => KeyUsage::client_auth(),
         };
+        let is_late = Cell::new(false);
+        let is_in_time = |path: &VerifiedPath<'_>| {
+            let result = self.is_in_time(anchors, path.anchor(), now);
+            is_late.set(result.is_err());
+            result
+        };
         let path = certificate.verify_for_usage(
             self.algorithms.all,
             &anchors.roots,
@@ -92,12 +102,33 @@ impl Verifier {
             now,
             usage,
             None,
-            None,
+            Some(&is_in_time),
         );
         match path.map(drop) {
             Err(webpki::Error::UnknownIssuer) => Err(self.unknown(fingerprint)),
+            Err(error) if is_late.get() => Err(of_authority(error).into()),
             Err(error) => Err(self.certificate_error(error).into()),
             Ok(()) => is_for(&certificate, &anchors.names),
+        }
+    }
+
+    /// Whether the authority's own certificate counts now, which is not asked of an anchor. Of a
+    /// certificate the dates are judged first; that this one is not a peer's does not matter.
+    fn is_in_time(
+        &self,
+        anchors: &Anchors,
+        anchor: &TrustAnchor<'_>,
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let is_it = |root: &TrustAnchor<'_>| std::ptr::eq(root, anchor);
+        let at = anchors.roots.iter().position(is_it).ok_or(webpki::Error::UnknownIssuer)?;
+        let certificate = EndEntityCert::try_from(&anchors.certificates[at])?;
+        let usage = KeyUsage::server_auth();
+        match certificate.verify_for_usage(self.algorithms.all, &[], &[], now, usage, None, None) {
+            Err(
+                error @ (webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }),
+            ) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -141,6 +172,23 @@ impl Verifier {
         let reason = "the peer does not have the key of the certificate that it shows";
         valid.map_err(|_| refused(reason).into())
     }
+}
+
+/// The peer is not to blame, so it is not told that its own certificate has expired.
+fn of_authority(error: webpki::Error) -> CertificateError {
+    const CERTIFICATE: &str = "the certificate of the authority (TLSCONF=ca:)";
+    const CLOCK: &str = "by the clock of this host";
+    refused(match error {
+        webpki::Error::CertExpired { time, not_after } => {
+            let ago = dates::between(not_after, time);
+            format!("{CERTIFICATE} expired {ago} ago {CLOCK}: name the one that replaces it")
+        }
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            let left = dates::between(time, not_before);
+            format!("{CERTIFICATE} is not valid yet, for another {left} {CLOCK}")
+        }
+        error => format!("{CERTIFICATE} does not count: {error}"),
+    })
 }
 
 fn refused(sentence: impl Into<String>) -> CertificateError {

@@ -142,6 +142,9 @@ trait Process {
         &'c mut self,
         incoming: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// Whether something waits to be encoded.
+    fn has_output(&self) -> bool;
 }
 
 impl Process for UnbufferedConnectionCommon<ClientConnectionData> {
@@ -152,6 +155,10 @@ impl Process for UnbufferedConnectionCommon<ClientConnectionData> {
         incoming: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
+    }
+
+    fn has_output(&self) -> bool {
+        self.wants_write()
     }
 }
 
@@ -164,6 +171,10 @@ impl Process for UnbufferedConnectionCommon<ServerConnectionData> {
     ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
+
+    fn has_output(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 /// Goes on as far as what was received allows. `true`: done.
@@ -175,7 +186,7 @@ fn drive(
     let mut failed = None;
     loop {
         let UnbufferedStatus { discard, state } = connection.process(incoming);
-        let is_done = match state {
+        let outcome = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, output)?;
                 None
@@ -184,24 +195,25 @@ fn drive(
                 data.done();
                 None
             }
-            Ok(ConnectionState::BlockedHandshake) => Some(false),
-            Ok(ConnectionState::WriteTraffic(_)) => Some(true),
+            Ok(ConnectionState::BlockedHandshake) => Some(Ok(false)),
+            Ok(ConnectionState::WriteTraffic(_)) => Some(Ok(true)),
             Ok(_) => {
                 let what = "the peer sent data, or an end, in the handshake";
-                failed.get_or_insert(Error::General(what.to_owned()));
-                Some(false)
+                Some(Err(Error::General(what.to_owned())))
             }
-            // The alerts that it causes come behind it.
-            Err(error) if failed.is_none() => {
-                failed = Some(error);
-                None
-            }
-            Err(_) => Some(false),
+            Err(error) => Some(Err(error)),
         };
         // Nothing else is taken away, since rustls refers to the rest by its place.
         incoming.drain(..discard);
-        if let Some(is_done) = is_done {
-            return failed.map_or(Ok(is_done), Err);
+        // What has failed is not tried again, which rustls does not expect; the alerts that it has caused
+        // are behind it.
+        match (failed.take(), outcome) {
+            (None, None) => {}
+            (Some(error), None) | (None, Some(Err(error))) if connection.has_output() => {
+                failed = Some(error);
+            }
+            (Some(error), _) => return Err(error),
+            (None, Some(result)) => return result,
         }
     }
 }

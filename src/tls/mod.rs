@@ -9,6 +9,7 @@
 //! verifiers may ask for the time; records do neither.
 #![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
+pub mod dates;
 pub mod handshake;
 pub mod record;
 pub mod settings;

@@ -178,6 +178,15 @@ fn broken(what: &str) -> RecordError {
     RecordError::Keys(rustls::Error::General(what.to_owned()))
 }
 
+/// How often the keys of a connection have changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordCounters {
+    /// KeyUpdates received from the peer, and sent to it.
+    pub key_updates_in: u64,
+    /// See [`RecordCounters::key_updates_in`].
+    pub key_updates_out: u64,
+}
+
 /// Both directions of a connection.
 pub struct Records {
     sent: Direction,
@@ -189,6 +198,7 @@ pub struct Records {
     update_asked: bool,
     /// Received records without data, in a row.
     idle: u32,
+    counters: RecordCounters,
 }
 
 impl fmt::Debug for Records {
@@ -211,7 +221,13 @@ impl Records {
             records_per_key: RECORDS_PER_KEY,
             update_asked: false,
             idle: 0,
+            counters: RecordCounters::default(),
         })
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> &RecordCounters {
+        &self.counters
     }
 
     /// Takes a new key after so many sent records.
@@ -297,6 +313,7 @@ impl Records {
         let bytes = self.seal_as(HANDSHAKE, &update, record)?;
         self.sent = Direction::new(self.keys.next_sent().map_err(RecordError::Keys)?)?;
         self.update_asked = false;
+        self.counters.key_updates_out += 1;
         Ok(bytes)
     }
 
@@ -350,6 +367,7 @@ impl Records {
                 if let Some(is_asked) = updates {
                     let next = self.keys.next_received().map_err(RecordError::Keys)?;
                     self.received = Direction::new(next)?;
+                    self.counters.key_updates_in += 1;
                     self.update_asked |= is_asked;
                 }
                 Content::Nothing

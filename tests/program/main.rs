@@ -38,6 +38,7 @@ mod privileges;
 mod proxies;
 mod proxies_alone;
 mod proxy_header;
+mod refusals;
 mod relay;
 mod restart;
 mod services;

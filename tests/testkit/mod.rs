@@ -6,6 +6,7 @@
 // Each test executable uses some of this, and `pub` reaches no further than it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod authority;
 pub mod datagrams;
 pub mod delay_line;
 pub mod engine;
@@ -31,6 +32,7 @@ pub mod servers;
 pub mod services;
 pub mod skip;
 pub mod stories;
+pub mod tap;
 pub mod tunnel;
 
 use std::time::{Duration, Instant};

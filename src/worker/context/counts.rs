@@ -7,6 +7,7 @@ use super::Cx;
 use crate::io::driver::{Driver, DriverCounters};
 use crate::serial_line;
 use crate::session;
+use crate::tls::record;
 use crate::worker::way::Way;
 
 /// Why a run ended.
@@ -204,6 +205,12 @@ pub(in crate::worker) fn log_tunnel_counts(counters: &session::SessionCounters) 
         accepted,
         "tunnel counts"
     );
+}
+
+/// Logs the counters of a closed link that was encrypted.
+pub(in crate::worker) fn log_key_counts(counters: &record::RecordCounters) {
+    let &record::RecordCounters { key_updates_in, key_updates_out } = counters;
+    debug!(key_updates_in, key_updates_out, "key counts");
 }
 
 /// Logs the counters of a closed serial line.

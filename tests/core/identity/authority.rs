@@ -10,6 +10,7 @@ use super::{Keys, meet, shake};
 /// An authority that signs certificates into the folder.
 struct Authority<'k> {
     keys: &'k Keys,
+    params: CertificateParams,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -20,9 +21,19 @@ impl<'k> Authority<'k> {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        keys.write(&format!("{name}.pem"), &certificate.pem());
-        Authority { keys, issuer: Issuer::new(params, key) }
+        let issuer = Issuer::new(params.clone(), key);
+        let authority = Authority { keys, params, issuer };
+        authority.is_dated(name, |_| {});
+        authority
+    }
+
+    /// Writes its own certificate with other dates as `name.pem`.
+    fn is_dated(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
+        let mut params = self.params.clone();
+        change(&mut params);
+        let pem = params.self_signed(self.issuer.key()).expect("a certificate").pem();
+        self.keys.write(&format!("{name}.pem"), &pem);
+        pem
     }
 
     /// Writes `name.key` and `name.pem`, for both sides of a handshake.
@@ -113,6 +124,35 @@ fn certificates_that_do_not_count_are_refused_by_the_reason() {
     let mixed = "key:@/plain.key,cert:@/chain.pem,ca:@/ca.pem";
     let error = keys.load(&["-P1", "DEST=h:1"], mixed).err().expect("keys differ").to_string();
     assert!(error.contains("it is not for the key in"), "{error}");
+}
+
+/// What they sign may be in time and yet not count any more.
+#[test]
+fn an_authority_counts_as_long_as_its_own_certificate_does() {
+    let keys = Keys::new();
+    let authority = Authority::new(&keys, "ca");
+    authority.signs("hub.example", |_| {});
+    authority.signs("spoke.example", |_| {});
+    let old = authority.is_dated("old", |params| params.not_after = date_time_ymd(2001, 1, 1));
+    authority.is_dated("young", |params| params.not_before = date_time_ymd(4000, 1, 1));
+    let end = |name: &str, authority: &str| with(&format!("{name}.example"), authority);
+    for (ca, wanted) in [("old", "expired"), ("young", "is not valid yet")] {
+        let (hub, spoke) = (keys.accepts(&end("hub", ca)), keys.dials(&end("spoke", "ca")));
+        let [at_spoke, at_hub] = shake(spoke.role(), hub.role()).refusals();
+        let wanted = format!("the certificate of the authority (TLSCONF=ca:) {wanted}");
+        assert!(at_hub.contains(&wanted), "{at_hub}");
+        assert!(at_spoke.contains("CertificateUnknown"), "{at_spoke}");
+        let (hub, spoke) = (keys.accepts(&end("hub", "ca")), keys.dials(&end("spoke", ca)));
+        let [at_spoke, at_hub] = shake(spoke.role(), hub.role()).refusals();
+        assert!(at_spoke.contains(&wanted), "{at_spoke}");
+        assert!(at_hub.contains("CertificateUnknown"), "{at_hub}");
+    }
+    // The one that replaces it stands beside it, of the same key.
+    let now = std::fs::read_to_string(keys.path("ca.pem")).expect("a certificate");
+    for both in [[&old, &now], [&now, &old]] {
+        keys.write("both.pem", &both.map(String::as_str).concat());
+        meet(&keys.dials(&end("spoke", "both")), &keys.accepts(&end("hub", "both")));
+    }
 }
 
 /// Validity dates are of the authority's; a known key counts by itself.

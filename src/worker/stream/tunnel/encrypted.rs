@@ -4,7 +4,9 @@
 use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use tracing::debug;
 
+use crate::cli::plan::Proof;
 use crate::io::driver::{Driver, Gather};
+use crate::tls::dates;
 use crate::tls::record::RecordError;
 use crate::tls::settings::Settings;
 use crate::worker::context::Cx;
@@ -97,42 +99,80 @@ impl Streams {
         if let Some(tls) = self.tls_mut(key) {
             tls.say_end(Some(error));
         }
-        let reason = explain(error, cx.encryption.as_deref());
+        let plan = cx.plan.encryption.as_ref();
+        let by_secret = plan.is_some_and(|plan| matches!(plan.proof, Proof::Secret(_)));
+        let own = cx.encryption.as_deref().map_or("", Settings::own_fingerprint);
+        let reason = explain(error, (!by_secret).then_some(own));
         self.drop_tunnel(cx, key, &reason);
     }
 }
 
-/// The reason shown to the user.
-fn explain(error: &TlsError, settings: Option<&Settings>) -> String {
-    let own = settings.map_or("", Settings::own_fingerprint);
+/// The reason shown to the user. `own_key`: the fingerprint of this end's key, unless that is from a secret.
+fn explain(error: &TlsError, own_key: Option<&str>) -> String {
     match error {
         TlsError::Handshake(Error::AlertReceived(alert))
-        | TlsError::Record(RecordError::Alert(alert)) => match alert {
-            AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateRequired
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied => format!(
+        | TlsError::Record(RecordError::Alert(alert)) => explain_alert(*alert, own_key),
+        TlsError::Handshake(Error::InvalidCertificate(why)) => match why {
+            // The verifier's own words.
+            CertificateError::Other(OtherError(reason)) => reason.to_string(),
+            CertificateError::ExpiredContext { time, not_after } => format!(
+                "{PEERS_CERTIFICATE} expired {} ago {CLOCK}: the peer needs a new one",
+                dates::between(*not_after, *time)
+            ),
+            CertificateError::NotValidYetContext { time, not_before } => format!(
+                "{PEERS_CERTIFICATE} is not valid yet, for another {} {CLOCK}",
+                dates::between(*time, *not_before)
+            ),
+            why => format!("TLS handshake: {}", Error::InvalidCertificate(why.clone())),
+        },
+        TlsError::Handshake(Error::NoCertificatesPresented) => {
+            String::from("the peer showed no certificate, so it has no key that could be let in")
+        }
+        TlsError::Handshake(Error::DecryptError) => String::from(
+            "what the peer sent cannot be read with the keys of this handshake: it was changed on \
+             the way, or is another handshake's, played again",
+        ),
+        TlsError::Handshake(error) => format!("TLS handshake: {error}"),
+        error => error.to_string(),
+    }
+}
+
+const PEERS_CERTIFICATE: &str = "the peer's certificate, or one between it and its authority,";
+const CLOCK: &str = "by the clock of this host";
+
+/// The reason where the peer has said why.
+fn explain_alert(alert: AlertDescription, own_key: Option<&str>) -> String {
+    match alert {
+        AlertDescription::CertificateExpired => format!(
+            "the peer refuses the certificate of this end, which has expired by the peer's clock: \
+             this end needs a new one (TLS alert {alert:?})"
+        ),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::CertificateRequired
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => match own_key {
+            Some(own) => format!(
                 "the peer does not let in the key of this end, {own}: its log says how it would \
                  (TLS alert {alert:?})"
             ),
-            AlertDescription::NoApplicationProtocol => {
-                String::from("the peer's TLS is for something else than sockmux")
-            }
-            AlertDescription::UnexpectedMessage => String::from(
-                "the peer did not understand this end's TLS (alert UnexpectedMessage): does it \
-                 begin the handshake too? One end has STLS=fsv, the other STLS=fcl",
+            None => format!(
+                "the peer has another secret: the files of TLSCONF=secret: differ (TLS alert \
+                 {alert:?})"
             ),
-            _ => format!("the peer ended TLS (alert {alert:?})"),
         },
-        // The verifier's own words.
-        TlsError::Handshake(Error::InvalidCertificate(CertificateError::Other(OtherError(
-            reason,
-        )))) => reason.to_string(),
-        TlsError::Handshake(error) => format!("TLS handshake: {error}"),
-        error => error.to_string(),
+        AlertDescription::NoApplicationProtocol => {
+            String::from("the peer's TLS is for something else than sockmux")
+        }
+        AlertDescription::UnexpectedMessage => String::from(
+            "the peer did not understand this end's TLS (alert UnexpectedMessage): does it begin \
+             the handshake too? One end has STLS=fsv, the other STLS=fcl",
+        ),
+        AlertDescription::BadRecordMac => String::from(
+            "the peer cannot read what this end sent (TLS alert BadRecordMac): it was changed on the way",
+        ),
+        _ => format!("the peer ended TLS (alert {alert:?})"),
     }
 }

@@ -142,6 +142,9 @@ impl Streams {
         self.log_end(cx, (key, &tunnel), reason);
         let counters = tunnel.session.counters();
         counts::log_tunnel_counts(counters);
+        if let Some(counters) = tunnel.lane.transform.tls().and_then(Tls::counters) {
+            counts::log_key_counts(counters);
+        }
         cx.counters.past_bytes_in += counters.payload_bytes_in;
         cx.counters.past_bytes_out += counters.payload_bytes_out;
         tunnel.lane.say_end(&mut cx.buffers);

@@ -16,8 +16,8 @@ use crate::limits::{HANDSHAKE_SECS, RECORD_ROOM_BYTES_MIN};
 use crate::session::Moment;
 use crate::tls::handshake::Handshake;
 use crate::tls::record::{
-    self, CONTROL_BYTES_MAX, Content, HEAD_BYTES, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, RecordError,
-    Records,
+    self, CONTROL_BYTES_MAX, Content, HEAD_BYTES, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX,
+    RecordCounters, RecordError, Records,
 };
 use crate::tls::settings::{ALPN, Peer, Role, Settings};
 use crate::worker::buffers::Buffers;
@@ -146,6 +146,14 @@ impl Tls {
     /// Who the peer is, and the cipher, once the handshake is done.
     pub(super) fn peer(&self) -> Option<&(Peer, CipherSuite)> {
         self.peer.as_ref()
+    }
+
+    /// What has happened behind the handshake, if that was done.
+    pub(super) fn counters(&self) -> Option<&RecordCounters> {
+        match &self.stage {
+            Stage::Open(records) => Some(records.counters()),
+            Stage::Handshake(_) | Stage::Failed => None,
+        }
     }
 
     /// Whether frames can be sent.
