@@ -14,6 +14,7 @@ mod datagrams_relay;
 mod datagrams_routing;
 mod defaults;
 mod dial;
+mod dissected;
 mod early;
 mod engine;
 mod exec;

@@ -137,6 +137,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
     ("sshd", "openssh-server"),
     ("telnet", "inetutils-telnet"),
+    ("tshark", "tshark"),
     ("vsftpd", "vsftpd"),
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
