@@ -23,6 +23,7 @@ mod fifo;
 mod first_minute;
 mod ftp;
 mod hostile;
+mod hub;
 mod identity;
 mod inherited;
 mod local_ports;

@@ -185,10 +185,60 @@ impl Beyond {
     }
 
     fn inside<T>(&self, place: &Place, what: impl FnOnce() -> T) -> T {
-        setns(&place.network, CloneFlags::CLONE_NEWNET).expect("root may go there");
-        let done = what();
-        setns(&self.here, CloneFlags::CLONE_NEWNET).expect("root may come back");
-        done
+        place.inside(&self.here, what)
+    }
+}
+
+/// Spokes of a hub, which is in the calling thread's network: each in a network of its own, with a link to
+/// the hub and nothing else.
+pub struct Star {
+    here: File,
+    spokes: Vec<Place>,
+}
+
+impl Star {
+    /// Lays out so many from the calling thread, which is in a network of its own.
+    pub fn lay_out(spokes: usize) -> Star {
+        let here = File::open("/proc/thread-self/ns/net").expect("this thread has a network");
+        let star = Star { here, spokes: (0..spokes).map(|_| Place::new()).collect() };
+        for (spoke, place) in star.spokes.iter().enumerate() {
+            let keeper = place.keeper.id();
+            ip(&format!("link add to{spoke} type veth peer name hub netns {keeper}"));
+            address(&format!("to{spoke}"), &[&star.hub_of(spoke).to_string()]);
+            star.at_spoke(spoke, || {
+                ip("link set lo up");
+                address("hub", &[&format!("10.78.{spoke}.2")]);
+            });
+        }
+        star
+    }
+
+    /// The hub's address as a spoke reaches it.
+    pub fn hub_of(&self, spoke: usize) -> IpAddr {
+        format!("10.78.{spoke}.1").parse().expect("an address")
+    }
+
+    /// Does something as a spoke: sockets are made, and programs started, there.
+    pub fn at_spoke<T>(&self, spoke: usize, what: impl FnOnce() -> T) -> T {
+        self.spokes[spoke].inside(&self.here, what)
+    }
+
+    /// The same under another name of the host.
+    pub fn at_spoke_called<T: Send>(
+        &self,
+        spoke: usize,
+        name: &str,
+        what: impl FnOnce() -> T + Send,
+    ) -> T {
+        // The name is the thread's, and that of processes which it starts.
+        std::thread::scope(|scope| {
+            let called = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWUTS).expect("root may have another name");
+                rustix::system::sethostname(name.as_bytes()).expect("and take it");
+                self.at_spoke(spoke, what)
+            });
+            called.join().expect("no panic")
+        })
     }
 }
 
@@ -202,6 +252,14 @@ impl Place {
         assert!(eventually(DEADLINE, left), "no new network");
         let network = File::open(path).expect("it has begun");
         Place { keeper, network }
+    }
+
+    /// Does something there, and comes back.
+    fn inside<T>(&self, here: &File, what: impl FnOnce() -> T) -> T {
+        setns(&self.network, CloneFlags::CLONE_NEWNET).expect("root may go there");
+        let done = what();
+        setns(here, CloneFlags::CLONE_NEWNET).expect("root may come back");
+        done
     }
 }
 
