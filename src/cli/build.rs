@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::at_peer;
 use super::authorizer;
 use super::carrier::{self, Carrier};
 use super::checks;
@@ -79,6 +80,7 @@ struct Draft {
     proxies: Vec<Word>,
     entrances: Vec<(Entrance, Word)>,
     unix_entrances: Vec<(UnixEntrance, Word)>,
+    entrances_at_peer: Vec<(Entrance, Word)>,
     exits: Vec<Exit>,
     /// Times of exits, by their places.
     exit_timeouts: Vec<(usize, TimeoutReader)>,
@@ -172,7 +174,11 @@ impl Draft {
             "PORT" if value.starts_with("unix:") => {
                 self.unix_entrance(unix::entrance(&value[5..])?, word)
             }
-            "PORT" => portlist::add(&mut self.entrances, PortList::parse(value)?.entrances(), word),
+            "PORT" => {
+                let list = PortList::parse(value)?;
+                self.entrances_at_peer.extend(list.at_peer().map(|port| (port, word.clone())));
+                portlist::add(&mut self.entrances, list.entrances(), word)
+            }
             "RELIABLE" => {
                 HostList::add_to(&mut self.reliable, HostList::parse(value, lookup)?);
                 Ok(())
@@ -309,8 +315,10 @@ impl Draft {
         if self.proxies.is_empty() {
             checks::link_transport(&self.link.listen)?;
         }
-        if self.entrances.is_empty() && self.unix_entrances.is_empty() && self.exits.is_empty() {
-            return Err(self.nothing_flows());
+        let any_way = self.any_entrance().is_some() || !self.exits.is_empty();
+        if !any_way && !self.opens_on_request() {
+            let receptor = self.link.listen.first().map(|(_, word)| word);
+            return Err(checks::nothing_flows(self.link.word().or(receptor)));
         }
         checks::distinct(&self.entrances)?;
         self.services_can_be_counted(&self.entrances)?;
@@ -333,6 +341,8 @@ impl Draft {
             false => LinkPlan::Loopback,
         };
         let encryption = self.encryption.finish(&link, files)?;
+        let (asked, of) = (&self.entrances_at_peer, encryption.as_ref());
+        let entrances_at_peer = at_peer::finish(asked, &self.exits, of, newest_protocol)?;
         let exits = self.exits.iter().map(|exit| (&*exit.source, &*exit.options.peers));
         let ports = self.entrances.iter().map(|(port, word)| (&*word.text, &*port.peers));
         let sockets = self.unix_entrances.iter().map(|(path, word)| (&*word.text, &*path.peers));
@@ -343,6 +353,7 @@ impl Draft {
             link,
             entrances: self.entrances.into_iter().map(|(entrance, _)| entrance).collect(),
             unix_entrances: self.unix_entrances.into_iter().map(|(entrance, _)| entrance).collect(),
+            entrances_at_peer,
             exits: self.exits,
             reliable: self.reliable,
             maxima: self.maxima.finish(),
@@ -355,10 +366,21 @@ impl Draft {
         })
     }
 
+    /// Whether peers may ask this end for entrances.
+    fn opens_on_request(&self) -> bool {
+        !self.link.listen.is_empty() && self.encryption.reads_peers()
+    }
+
+    /// The word of an entrance, if there is one.
+    fn any_entrance(&self) -> Option<&Word> {
+        let here = self.entrances.iter().map(|(_, word)| word);
+        let sockets = self.unix_entrances.iter().map(|(_, word)| word);
+        here.chain(sockets).chain(self.entrances_at_peer.iter().map(|(_, word)| word)).next()
+    }
+
     /// Proxies without a persistent connection: `-P` is the entrance, and there is no other.
     fn without_link(&mut self, word: &Word) -> Result<(), Failure> {
-        let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
-        let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);
+        let entrance = self.any_entrance();
         let is_other = |exit: &&Exit| self.proxies.iter().all(|word| word.text != exit.source);
         let exit = self.exits.iter().find(is_other).map(|exit| plain(&exit.source));
         let proxy = plain(&word.text);
@@ -415,9 +437,7 @@ impl Draft {
         files: &dyn Files,
     ) -> Result<Plan, Failure> {
         let udp = suffix(transport);
-        let unix_entrance = self.unix_entrances.first().map(|(_, word)| word);
-        let entrance = self.entrances.first().map(|(_, word)| word).or(unix_entrance);
-        let other = self.link.word().or(entrance).map(|word| plain(&word.text));
+        let other = self.link.word().or(self.any_entrance()).map(|word| plain(&word.text));
         if let Some(other) = other.or(self.exits.first().map(|exit| plain(&exit.source))) {
             let relay = plain(&word.text);
             return Err(Failure::at(
@@ -455,6 +475,7 @@ impl Draft {
             link,
             entrances: Vec::new(),
             unix_entrances: Vec::new(),
+            entrances_at_peer: Vec::new(),
             exits: Vec::new(),
             reliable: self.reliable,
             maxima: self.maxima.finish(),
@@ -465,21 +486,5 @@ impl Draft {
             privileges: Privileges::default(),
             notices: self.notices,
         })
-    }
-
-    fn nothing_flows(&self) -> Failure {
-        match self.link.word().or(self.link.listen.first().map(|(_, word)| word)) {
-            Some(word) => Failure::at(
-                word,
-                &Problem::new(
-                    "nothing would ever flow through the persistent connection",
-                    "add PORT= (streams begin here) or DEST=host:port (streams come out here)",
-                ),
-            ),
-            None => Failure::new(
-                "there is nothing to do; give -P[host]:port or SERVER=sockmux://host:port, and \
-                 PORT= or DEST=, or try `sockmux-uring demo` or --help",
-            ),
-        }
     }
 }

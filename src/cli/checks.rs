@@ -111,6 +111,23 @@ pub(super) fn relay(
     Ok(())
 }
 
+/// A persistent connection, of this word, without entrances and exits.
+pub(super) fn nothing_flows(word: Option<&Word>) -> Failure {
+    match word {
+        Some(word) => Failure::at(
+            word,
+            &Problem::new(
+                "nothing would ever flow through the persistent connection",
+                "add PORT= (streams begin here) or DEST=host:port (streams come out here)",
+            ),
+        ),
+        None => Failure::new(
+            "there is nothing to do; give -P[host]:port or SERVER=sockmux://host:port, and \
+             PORT= or DEST=, or try `sockmux-uring demo` or --help",
+        ),
+    }
+}
+
 /// `-P` of the persistent connection, which is never UDP.
 pub(super) fn link_transport(listen: &[(Entrance, Word)]) -> Result<(), Failure> {
     match listen.iter().find(|(own, _)| own.transport == Transport::Udp) {

@@ -160,6 +160,17 @@ impl EncryptionWords {
         }
     }
 
+    /// Whether there is a peers file, so that a peer may be permitted something.
+    pub(super) fn reads_peers(&self) -> bool {
+        self.peers_file.is_some() || (self.word.is_some() && !self.says_who())
+    }
+
+    /// Whether anything but a peers file says who the peer may be.
+    fn says_who(&self) -> bool {
+        let by_key = !self.peers.is_empty() || !self.authorities.is_empty();
+        by_key || self.secret.is_some()
+    }
+
     /// Encryption in the end, if any word asked for it.
     ///
     /// # Errors
@@ -178,11 +189,11 @@ impl EncryptionWords {
             }
             None => side(link, &[]).map_err(at_word)?,
         };
+        let says_who = self.says_who();
         let authority = self.authority(link, side).map_err(at_word)?;
         let proof = self.proof(authority.is_some()).map_err(at_word)?;
-        let says_who = !self.peers.is_empty() || authority.is_some();
         let peers_file = match self.peers_file {
-            None if !says_who && matches!(proof, Proof::Key { .. }) => {
+            None if !says_who => {
                 let path = PathBuf::from(PEERS_FILE);
                 // It may be written while the program runs.
                 let listed = match files.read(&path, 0) {

@@ -93,6 +93,9 @@ Entrances, where streams begin at this end:
                                our own user. To the peer its clients have no
                                address: lists of addresses do not let them in
   with ?peer=NAME behind PORT or PATH clients go to that peer, by its key;
+  with ?at=peer behind PORT the other end, a receptor, opens it, and its clients
+  come to the exits here (as by ssh -R); its peers file has to permit that:
+  listen=PORT,... behind this end's key;
   with ?proxy=accept behind PORT or PATH each client has to send a PROXY header
   (version 1 or 2) first; the address in it counts as the client's, so let
   nobody reach such a port but the balancer

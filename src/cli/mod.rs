@@ -7,7 +7,7 @@
 //!                                                  |- foreground (options of -Fsockmux)
 //!                                                  |- maxima, timeout, soxconf, permit, authorizer
 //!                                                  |- encryption, fingerprint, peers, peer_options (the peers file)
-//!                                                  `- link, checks (all of them together)
+//!                                                  `- link, checks, at_peer (all of them together)
 //! ```
 //!
 //! Pure but for three things: reading parameter files ([`files::Files`]) and looking up the plain
@@ -15,6 +15,7 @@
 //! machine's interfaces, which `.localnet` queries when a client connects.
 
 mod address;
+mod at_peer;
 mod authorizer;
 pub mod build;
 mod carrier;

@@ -1,9 +1,10 @@
-//! Port lists: `port[,port]*`, port = `[host:]number[-number][/udp][?proxy=accept]`.
+//! Port lists: `port[,port]*`, port = `[host:]number[-number][/udp][?option[&option]*]`.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use super::address;
+use super::at_peer;
 use super::error::{Problem, plain, quoted};
 use super::options;
 use super::peers;
@@ -27,6 +28,8 @@ pub struct PortItem {
     pub proxy_header: bool,
     /// `?peer=NAME`.
     pub peers: Vec<String>,
+    /// `?at=peer`: it is opened at the other end.
+    pub at_peer: bool,
 }
 
 impl PortItem {
@@ -48,7 +51,7 @@ impl PortItem {
                 ));
             }
         };
-        let (proxy_header, peers) = port_options(given, transport)?;
+        let PortOptions { proxy_header, peers, at_peer } = port_options(given, transport)?;
         let (host, numbers) = match address::split_host(ports)? {
             (host, Some(numbers)) => (host, numbers),
             (numbers, None) => ("", numbers),
@@ -82,7 +85,7 @@ impl PortItem {
                 format!("write {last}-{first}"),
             ));
         }
-        Ok(PortItem { host, first, last, transport, proxy_header, peers })
+        Ok(PortItem { host, first, last, transport, proxy_header, peers, at_peer })
     }
 
     /// The number of its ports.
@@ -108,7 +111,8 @@ impl fmt::Display for PortItem {
         f.write_str(suffix(self.transport))?;
         let accepts = self.proxy_header.then(|| ACCEPTS.to_owned());
         let peers = self.peers.iter().map(|peer| format!("peer={peer}"));
-        for (index, option) in accepts.into_iter().chain(peers).enumerate() {
+        let at_peer = self.at_peer.then(|| AT_PEER.to_owned());
+        for (index, option) in accepts.into_iter().chain(peers).chain(at_peer).enumerate() {
             write!(f, "{}{option}", if index == 0 { '?' } else { '&' })?;
         }
         Ok(())
@@ -146,19 +150,29 @@ impl PortList {
             return Err(too_many(count));
         }
         let list = PortList(items);
-        let entrances = list.entrances();
-        if let Some((one, other)) = first_clash(&entrances) {
-            let [one, other] = [one, other].map(|index| show_entrance(&entrances[index]));
-            return Err(Problem::new(
-                format!("{one} and {other} are the same port"),
-                "leave one of them out",
-            ));
+        for entrances in [list.entrances(), list.at_peer().collect()] {
+            if let Some((one, other)) = first_clash(&entrances) {
+                let [one, other] = [one, other].map(|index| show_entrance(&entrances[index]));
+                return Err(Problem::new(
+                    format!("{one} and {other} are the same port"),
+                    "leave one of them out",
+                ));
+            }
         }
         Ok(list)
     }
 
-    /// Every single port of the list.
+    /// Every single port of the list that is opened at this end.
     pub fn entrances(&self) -> Vec<Entrance> {
+        self.opened(false).collect()
+    }
+
+    /// Every single port of the list that is opened at the other end.
+    pub fn at_peer(&self) -> impl Iterator<Item = Entrance> {
+        self.opened(true)
+    }
+
+    fn opened(&self, at_peer: bool) -> impl Iterator<Item = Entrance> {
         let each = |item: &PortItem| {
             let PortItem { host, transport, proxy_header, peers, .. } = item.clone();
             (item.first..=item.last).map(move |port| {
@@ -166,7 +180,7 @@ impl PortList {
                 Entrance { bind, transport, proxy_header, peers: peers.clone() }
             })
         };
-        self.0.iter().flat_map(each).collect()
+        self.0.iter().filter(move |item| item.at_peer == at_peer).flat_map(each)
     }
 }
 
@@ -186,22 +200,33 @@ impl fmt::Display for PortList {
 /// The option of an entrance that accepts PROXY headers.
 const ACCEPTS: &str = "proxy=accept";
 
-/// The options of a port: whether it accepts PROXY headers, and its peers.
-fn port_options(given: Option<&str>, transport: Transport) -> Result<(bool, Vec<String>), Problem> {
-    let (mut accepts, mut names) = (false, Vec::new());
-    for (name, value) in options::each(given, &["proxy", "peer"])? {
+/// The option of an entrance that is opened at the other end.
+const AT_PEER: &str = "at=peer";
+
+/// What stands behind the `?` of a port.
+#[derive(Default)]
+struct PortOptions {
+    proxy_header: bool,
+    peers: Vec<String>,
+    at_peer: bool,
+}
+
+fn port_options(given: Option<&str>, transport: Transport) -> Result<PortOptions, Problem> {
+    let mut of_port = PortOptions::default();
+    for (name, value) in options::each(given, &["proxy", "peer", "at"])? {
         match name {
-            "proxy" => accepts = unix::accepts_header(value)?,
-            _ => names.push(peers::name(value)?),
+            "proxy" => of_port.proxy_header = unix::accepts_header(value)?,
+            "peer" => of_port.peers.push(peers::name(value)?),
+            _ => of_port.at_peer = at_peer::is_meant(value)?,
         }
     }
-    if accepts && transport == Transport::Udp {
+    if of_port.proxy_header && transport == Transport::Udp {
         return Err(Problem::new(
             "a PROXY header stands before a stream, and UDP has none",
             "leave ?proxy=accept out",
         ));
     }
-    Ok((accepts, names))
+    Ok(of_port)
 }
 
 /// The ports of `-P`.
@@ -210,7 +235,11 @@ pub(crate) fn of_p(word: &Word, value: &str) -> Result<Vec<Entrance>, Problem> {
         let remedy = format!("did you mean `{}`?", word.text.trim_start_matches('-'));
         return Err(Problem::new("-P takes [host]:port", remedy));
     }
-    Ok(PortList::parse(value)?.entrances())
+    let list = PortList::parse(value)?;
+    match list.0.iter().find(|item| item.at_peer) {
+        None => Ok(list.entrances()),
+        Some(item) => Err(at_peer::not_by_p(item)),
+    }
 }
 
 /// Adds the ports of one word to those of the words before it.
@@ -308,6 +337,7 @@ mod tests {
             ("65535", &["*:65535"]),
             ("65534-65535", &["*:65534", "*:65535"]),
             ("7-7", &["*:7"]),
+            ("7,7-8?at=peer", &["*:7"]),
         ] {
             assert_eq!(
                 shown(text).as_deref(),
@@ -339,6 +369,8 @@ mod tests {
             ("53/udp?proxy=accept", "UDP has none"),
             ("53?proxy=v1", "write proxy=accept"),
             ("53?prox=accept", "did you mean `proxy`?"),
+            ("53?at=me", "write at=peer"),
+            ("53?at=peer,h:53?at=peer", "*:53 and h:53 are the same port"),
             ("53?", "has no value"),
             ("80,unix:/x", "write PORT=unix:/x"),
             ("78-82,127.0.0.1:80", "*:80 and 127.0.0.1:80"),
@@ -352,7 +384,7 @@ mod tests {
         #[test]
         fn printing_and_reading_are_inverse(
             items in proptest::collection::vec(
-                (0..5_usize, 1_u16..=65_000, 0_u16..20, 0..3_u8), 1..8)
+                (0..5_usize, 1_u16..=65_000, 0_u16..20, 0..4_u8), 1..8)
         ) {
             let hosts = [None, Some("127.0.0.1"), Some("::1"), Some("fe80::7"), Some("host-x.lan")];
             let list = PortList(items.into_iter().map(|(host, first, more, kind)| PortItem {
@@ -361,7 +393,8 @@ mod tests {
                 last: first + more,
                 transport: if kind == 1 { Transport::Udp } else { Transport::Tcp },
                 proxy_header: kind == 2,
-                peers: vec!["a".to_owned(); usize::from(kind > 0)],
+                peers: vec!["a".to_owned(); usize::from(kind == 1 || kind == 2)],
+                at_peer: kind == 3,
             }).collect());
             match PortList::parse(&list.to_string()) {
                 Ok(read) => prop_assert_eq!(read, list),

@@ -1,6 +1,7 @@
 //! The plan as text: the output of `--check`.
 
 mod encryption;
+mod entrances;
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,9 +13,8 @@ use super::fence::Fence;
 use super::hostlist::HostList;
 use super::localnet;
 use super::plan::{
-    Authorizer, Bind, Bulk, Checked, Congestion, Device, Entrance, Exit, ExitKind, ExitOptions,
-    FlowControl, LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts,
-    Transport, UnixEntrance,
+    Authorizer, Bind, Bulk, Checked, Congestion, Device, Exit, ExitKind, ExitOptions, FlowControl,
+    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts, Transport,
 };
 use super::portlist::{show_bind, suffix};
 use super::secrets::without_secrets;
@@ -39,9 +39,7 @@ pub fn plan(plan: &Plan) -> String {
     if let Some(encryption) = &plan.encryption {
         section(&mut text, "encryption", encryption::lines(encryption));
     }
-    let ways_in = entrances(&plan.entrances).into_iter();
-    let ways_in = ways_in.chain(plan.unix_entrances.iter().map(unix_entrance));
-    section(&mut text, "entrances", or_none(ways_in.collect()));
+    section(&mut text, "entrances", or_none(entrances::all(plan)));
     let exits = plan.exits.iter().enumerate();
     let exits = exits.flat_map(|(index, exit)| exit_lines(index + 1, exit, plan));
     section(&mut text, "exits", or_none(exits.collect()));
@@ -179,13 +177,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
         _ => String::new(),
     };
     section(&mut text, "link", link_lines(&plan.link));
-    let entrance = |bind: &Bind| Entrance {
-        bind: bind.clone(),
-        transport,
-        proxy_header: false,
-        peers: Vec::new(),
-    };
-    section(&mut text, "entrances", entrances(&binds.iter().map(entrance).collect::<Vec<_>>()));
+    section(&mut text, "entrances", entrances::of_relay(binds, transport));
     let server = [to + suffix(transport)].into_iter();
     section(&mut text, "server", server.chain(permitted(plan, transport.relay_word())));
     clients(&mut text, plan);
@@ -321,45 +313,6 @@ fn section(text: &mut String, label: &str, lines: impl IntoIterator<Item = Strin
 
 fn or_none(lines: Vec<String>) -> Vec<String> {
     if lines.is_empty() { vec!["none".to_owned()] } else { lines }
-}
-
-/// One line for each run of ports that follow each other.
-fn entrances(all: &[Entrance]) -> Vec<String> {
-    let follows = |a: &Entrance, b: &Entrance| {
-        a.bind.host == b.bind.host
-            && a.transport == b.transport
-            && a.proxy_header == b.proxy_header
-            && a.peers == b.peers
-            && a.bind.port != 0
-            && a.bind.port.checked_add(1) == Some(b.bind.port)
-    };
-    let line = |run: &[Entrance]| {
-        let (first, last) = (&run[0], &run[run.len() - 1]);
-        let host = first.bind.host.as_deref();
-        let ports = match (first.bind.port, last.bind.port) {
-            (0, _) => address::show(host, "0 (the kernel chooses)"),
-            (first, last) if first == last => address::show(host, first),
-            (first, last) => address::show(host, format_args!("{first}-{last}")),
-        };
-        let (header, to) = (behind_header(first.proxy_header), to_peers(&first.peers));
-        format!("{ports}{}{header}{to}", suffix(first.transport))
-    };
-    all.chunk_by(follows).map(line).collect()
-}
-
-fn unix_entrance(entrance: &UnixEntrance) -> String {
-    let UnixEntrance { path, mode, proxy_header, peers } = entrance;
-    let path = plain_long(&path.display().to_string());
-    format!("unix:{path} (mode {mode:04o}){}{}", behind_header(*proxy_header), to_peers(peers))
-}
-
-fn behind_header(proxy_header: bool) -> &'static str {
-    if proxy_header { ", each client behind a PROXY header" } else { "" }
-}
-
-/// The peers of an entrance.
-fn to_peers(peers: &[String]) -> String {
-    if peers.is_empty() { String::new() } else { format!(", to peer {}", peers.join(", ")) }
 }
 
 /// An exit, a line for each name that was looked up for it, and its own options.

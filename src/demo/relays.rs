@@ -165,6 +165,7 @@ fn idle_plan() -> Plan {
         encryption: None,
         entrances: Vec::new(),
         unix_entrances: Vec::new(),
+        entrances_at_peer: Vec::new(),
         exits: Vec::new(),
         reliable: None,
         maxima: Maxima::default(),

@@ -1,7 +1,6 @@
 //! Peers are not trusted: how many may be on their way in, and what each may cause in a turn of the loop.
 
-#[cfg(doc)]
-use super::TUNNELS_MAX;
+use super::{LISTENERS_MAX, TUNNELS_MAX};
 
 /// Connections at receptors' ports whose hello is not complete, beside [`TUNNELS_MAX`]. A peer is one for
 /// a round trip or two, so this many come in again and again; a flood drives out its own kind.
@@ -39,3 +38,15 @@ pub const PORT_WORK: u32 = 128;
 /// Tunnels with work left that go on in one turn, in rotation. It bounds a turn, however many peers
 /// send more than they may: 0.4 ms.
 pub const OVERDUE_AT_ONCE: usize = 4;
+
+/// SockMux 1: most entrances that a peer may have here by asking for them, in one tunnel. More services
+/// than most hosts have; and of all tunnels together as many as there may be listening sockets.
+pub const ASKED_ENTRANCES_MAX: usize = 64;
+
+const _: () = assert!(ASKED_ENTRANCES_MAX * TUNNELS_MAX <= LISTENERS_MAX);
+
+/// How soon an entrance that the peer could not open is asked for again, in milliseconds: a port of a
+/// process that was killed is free within a fraction of that.
+pub const ENTRANCE_AGAIN_FIRST_MILLIS: u64 = 1_000;
+/// The longest wait, after ever longer ones: another program has the port, and an operator has to act.
+pub const ENTRANCE_AGAIN_MAX_MILLIS: u64 = 60_000;

@@ -60,6 +60,18 @@ impl Destinations {
         Destinations { permits, own, receptors, dialled: VecDeque::new() }
     }
 
+    /// This process listens at this address from now on, for clients.
+    pub fn opened(&mut self, address: SocketAddr) {
+        self.own.push(address);
+    }
+
+    /// It does not any more.
+    pub fn closed(&mut self, address: SocketAddr) {
+        if let Some(at) = self.own.iter().position(|&own| own == address) {
+            self.own.swap_remove(at);
+        }
+    }
+
     /// This process dials its peer at these addresses. Those before are remembered, since the peer may
     /// have several, and its name another one each time.
     pub fn dials(&mut self, addresses: &[SocketAddr]) {

@@ -219,6 +219,7 @@ mod tests {
             datagrams: true,
             checked_line,
             ports: true,
+            entrances: true,
             window_bytes: 1 << 20,
             streams_max: 16_000,
         });

@@ -50,6 +50,7 @@ impl Default for SessionConfig {
                 datagrams: true,
                 checked_line: false,
                 ports: true,
+                entrances: true,
                 window_bytes: limits::WINDOW_BYTES,
                 streams_max: limits::STREAMS_MAX,
             }),

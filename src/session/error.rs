@@ -59,6 +59,21 @@ pub enum TunnelError {
         limit: usize,
     },
     /// Caused by the peer.
+    #[error("peer asked for an entrance, or answered about one, where that was not agreed")]
+    EntrancesNotAgreed,
+    /// Caused by the peer.
+    #[error("peer asked for entrance {request} again, which is open or not answered yet")]
+    EntranceAgain {
+        /// Its number.
+        request: u32,
+    },
+    /// Caused by the peer.
+    #[error("peer asked for more than {limit} entrances at once")]
+    TooManyEntrances {
+        /// The limit.
+        limit: usize,
+    },
+    /// Caused by the peer.
     #[error("peer acknowledged or allowed {extra_bytes} bytes that cannot be right")]
     AckOverrun {
         /// The excess.
@@ -82,6 +97,18 @@ pub enum OpenError {
     #[error("{limit} ports were asked of the peer for this stream, and none was answered yet")]
     TooManyPorts {
         /// Most unanswered requests of a stream.
+        limit: usize,
+    },
+    /// The peer cannot be asked for entrances.
+    #[error(
+        "the peer opens no entrances on request (PORT=...?at=peer): it is an original or an older \
+         version, or SOXCONF=protocol:0.3 is set there"
+    )]
+    NoEntrances,
+    /// Too many are open or unanswered.
+    #[error("{limit} entrances were asked of the peer already")]
+    TooManyEntrances {
+        /// Most entrances of a tunnel.
         limit: usize,
     },
     /// The peer is a version of ours without datagrams.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::StreamKey;
+use super::{EntranceAnswer, StreamKey};
 use crate::wire::{Protocol, Transport};
 
 /// An event. `user` is the engine's own number of the stream.
@@ -56,6 +56,22 @@ pub enum Event {
         request: u32,
         /// The peer's listening address, or why it does not listen.
         result: Result<SocketAddr, String>,
+    },
+    /// The peer asks for an entrance here. Answered by [`super::Session::answer_entrance`].
+    EntranceAsked {
+        /// The peer's number of the entrance, unique within the tunnel.
+        request: u32,
+        /// The transport to listen for.
+        transport: Transport,
+        /// Where to listen.
+        at: SocketAddr,
+    },
+    /// The answer to [`super::Session::ask_entrance`], or the end of an entrance.
+    EntranceAnswered {
+        /// Our number of the entrance.
+        request: u32,
+        /// What has become of it.
+        answer: EntranceAnswer,
     },
     /// A stream that was opened here has connected to its server.
     Opened {

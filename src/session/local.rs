@@ -347,3 +347,11 @@ pub(super) fn sayable(reason: &str) -> String {
     };
     reason.chars().filter(|c| !c.is_control()).take_while(fits).collect()
 }
+
+/// The reason of a peer that refuses something, for the log.
+pub(super) fn reason_of(reason: &[u8]) -> String {
+    match &reason[..reason.len().min(REASON_BYTES)] {
+        [] => String::from("the peer does not say why"),
+        reason => String::from_utf8_lossy(reason).into_owned(),
+    }
+}

@@ -16,6 +16,7 @@ use std::time::Duration;
 mod close;
 mod config;
 mod datagrams;
+mod entrances;
 mod error;
 mod event;
 mod hold;
@@ -35,6 +36,7 @@ mod window;
 
 pub use config::SessionConfig;
 pub use datagrams::Queued;
+pub use entrances::EntranceAnswer;
 pub use error::{OpenError, TunnelError};
 pub use event::{Ended, Event, Related, Sink, Transmit};
 #[doc(hidden)]
@@ -50,6 +52,7 @@ pub(crate) use crate::wire::NO_ADDRESS;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
 use close::Refusals;
+use entrances::Entrances;
 use link_window::LinkWindow;
 use liveness::Liveness;
 use peer::Peer;
@@ -103,7 +106,7 @@ pub struct SessionCounters {
     /// Frames of unknown type or option, ignored.
     pub ignored_frames: u64,
     /// Frames that do not suit their stream: data for a datagram stream or the reverse, and answers
-    /// about ports that were not requested.
+    /// about ports and entrances that were not requested.
     pub unsuited_frames: u64,
     /// Frames for an id that no stream has.
     pub unknown_ids: u64,
@@ -132,6 +135,8 @@ pub struct Session {
     holds: Vec<StreamKey>,
     /// Towards an original: refusals that it has not acknowledged.
     refusals: Refusals,
+    /// Those asked for at the other end, and those that the peer has asked for here.
+    entrances: Entrances,
     /// Reason for refusing new streams of the peer, once they are refused.
     refusing: Option<&'static str>,
     /// The same, while a peer of ours has not answered the ping behind GOING_AWAY.
@@ -169,6 +174,7 @@ impl Session {
             liveness: Liveness::new(&config, now),
             holds: Vec::new(),
             refusals: Refusals::default(),
+            entrances: Entrances::default(),
             refusing: None,
             leaving: None,
             peer_leaves: false,

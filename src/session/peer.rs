@@ -57,6 +57,10 @@ impl Peer {
         self.offer.is_some_and(|offer| offer.ports)
     }
 
+    pub(super) fn entrances(&self) -> bool {
+        self.offer.is_some_and(|offer| offer.entrances)
+    }
+
     pub(super) fn half_close(&self) -> bool {
         self.offer.is_some_and(|offer| offer.half_close)
     }

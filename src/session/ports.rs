@@ -7,12 +7,12 @@
 
 use std::net::SocketAddr;
 
-use super::local::sayable;
+use super::local::{reason_of, sayable};
 use super::stream::Stream;
 use super::transmit::ControlFrame;
 use super::{Event, OpenError, Related, Session, StreamKey, TunnelError};
-use crate::limits::{PORTS_PER_STREAM, REASON_BYTES};
-use crate::wire::{self, Protocol, StreamRef, Transport};
+use crate::limits::PORTS_PER_STREAM;
+use crate::wire::{self, Protocol, Route, StreamRef, Transport, v1};
 
 /// A stream's port requests.
 #[derive(Debug, Default)]
@@ -45,6 +45,31 @@ impl PortRequests {
     fn answered(&mut self, request: u32) -> Option<PendingRequest> {
         let at = self.waiting.iter().position(|waiting| waiting.request == request)?;
         Some(self.waiting.remove(at))
+    }
+}
+
+/// A frame about a port.
+#[derive(Debug)]
+pub(super) enum PortFrame {
+    Listen { to: u32, request: u32, transport: Transport },
+    Unlisten { to: u32, request: u32 },
+    Listening { id: u32, request: u32, result: Result<SocketAddr, String> },
+}
+
+impl PortFrame {
+    pub(super) fn encode(&self, head: &mut Vec<u8>) {
+        match self {
+            PortFrame::Listen { to, request, transport } => {
+                v1::listen(head, Route::theirs(*to), *request, *transport);
+            }
+            PortFrame::Unlisten { to, request } => {
+                v1::unlisten(head, Route::theirs(*to), *request);
+            }
+            PortFrame::Listening { id, request, result } => {
+                let result = result.as_ref().map(|&at| at).map_err(String::as_str);
+                v1::listening(head, Route::ours(*id), *request, result);
+            }
+        }
     }
 }
 
@@ -87,7 +112,7 @@ impl Session {
             return Err(OpenError::TooManyPorts { limit: PORTS_PER_STREAM });
         }
         ports.waiting.push(PendingRequest { request, is_over: false });
-        self.outbox.push(ControlFrame::Listen { to, request, transport });
+        self.outbox.push(ControlFrame::Port(PortFrame::Listen { to, request, transport }));
         Ok(())
     }
 
@@ -98,7 +123,7 @@ impl Session {
         for waiting in ports.into_iter().flat_map(|ports| &mut ports.waiting) {
             waiting.is_over |= waiting.request == request;
         }
-        self.outbox.push(ControlFrame::Unlisten { to, request });
+        self.outbox.push(ControlFrame::Port(PortFrame::Unlisten { to, request }));
     }
 
     /// Answers [`super::Event::PortAsked`] with our listening address, or the reason for not
@@ -113,7 +138,7 @@ impl Session {
         let ports = self.streams.get_mut(control).and_then(|stream| stream.ports.as_mut());
         if ports.and_then(|ports| ports.answered(request)).is_some() {
             let result = result.map_err(sayable);
-            self.outbox.push(ControlFrame::Listening { id, request, result });
+            self.outbox.push(ControlFrame::Port(PortFrame::Listening { id, request, result }));
         }
     }
 
@@ -195,7 +220,7 @@ impl Session {
         }
         if ports.is_waiting(request) {
             let result = Err(String::from("a port of this number is being opened already"));
-            self.outbox.push(ControlFrame::Listening { id, request, result });
+            self.outbox.push(ControlFrame::Port(PortFrame::Listening { id, request, result }));
             return Ok(());
         }
         ports.waiting.push(PendingRequest { request, is_over: false });
@@ -209,7 +234,7 @@ impl Session {
         let id = stream.id;
         if stream.ports.as_mut().and_then(|ports| ports.answered(request)).is_some() {
             let result = Err(String::from("closed"));
-            self.outbox.push(ControlFrame::Listening { id, request, result });
+            self.outbox.push(ControlFrame::Port(PortFrame::Listening { id, request, result }));
         }
         self.events.push_back(Event::PortClosed { user, request });
         Ok(())
@@ -228,10 +253,7 @@ impl Session {
             return Ok(());
         };
         if !waiting.is_over {
-            let result = result.map_err(|reason| match &reason[..reason.len().min(REASON_BYTES)] {
-                [] => String::from("the peer does not say why"),
-                reason => String::from_utf8_lossy(reason).into_owned(),
-            });
+            let result = result.map_err(reason_of);
             self.events.push_back(Event::PortGiven { user, request, result });
         }
         Ok(())

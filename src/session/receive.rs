@@ -58,6 +58,10 @@ impl Session {
             Frame::Related { from, transport, what, client, entrance } => {
                 self.on_related(from, transport, what, (client, entrance))?;
             }
+            Frame::Entrance { request, transport, at } => {
+                self.on_entrance(request, transport, at)?;
+            }
+            Frame::EntranceState { request, state } => self.on_entrance_state(request, state)?,
             Frame::Opened { from, to, first_bytes } => {
                 let Some(key) = self.on_opened(from, to) else {
                     return Ok(self.discard(first_bytes));

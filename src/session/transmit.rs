@@ -2,15 +2,16 @@
 //! `session::turns`.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::entrances::EntranceFrame;
 use super::liveness::FAREWELL;
+use super::ports::PortFrame;
 use super::stream::{LocalEnd, StreamState};
 use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
 use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
 use crate::narrow::{to_u16, to_u32};
-use crate::wire::{Encoder, Protocol, Route, Transport, v1, v03};
+use crate::wire::{Encoder, Protocol, Route, v1, v03};
 
 /// A control frame of the tunnel itself, or of a stream that was removed.
 #[derive(Debug)]
@@ -34,20 +35,8 @@ pub(super) enum ControlFrame {
         /// No server was tried.
         not_taken: bool,
     },
-    Listen {
-        to: u32,
-        request: u32,
-        transport: Transport,
-    },
-    Unlisten {
-        to: u32,
-        request: u32,
-    },
-    Listening {
-        id: u32,
-        request: u32,
-        result: Result<SocketAddr, String>,
-    },
+    Port(PortFrame),
+    Entrance(EntranceFrame),
     GoingAway(&'static str),
     LaneTaken(u64),
     /// The ping behind GOING_AWAY.
@@ -55,8 +44,8 @@ pub(super) enum ControlFrame {
 }
 
 /// Queued control frames. Bounded: each stream that the peer opens or ends adds one, as does each
-/// port request, of which a stream has few (`session::ports`), and the caller stops reading while
-/// it cannot write (see [`ControlQueue::len`]).
+/// request for a port or an entrance, of which there are few (`session::ports`,
+/// `session::entrances`), and the caller stops reading while it cannot write (see [`ControlQueue::len`]).
 #[derive(Debug, Default)]
 pub(super) struct ControlQueue {
     frames: VecDeque<ControlFrame>,
@@ -223,16 +212,8 @@ impl Session {
                 encoder.not_taken(head, to, &reason)
             }
             ControlFrame::Refuse { to, reason, .. } => encoder.refuse(head, to, &reason),
-            ControlFrame::Listen { to, request, transport } => {
-                v1::listen(head, Route::theirs(to), request, transport);
-            }
-            ControlFrame::Unlisten { to, request } => {
-                v1::unlisten(head, Route::theirs(to), request)
-            }
-            ControlFrame::Listening { id, request, result } => {
-                let result = result.as_ref().map(|&at| at).map_err(String::as_str);
-                v1::listening(head, Route::ours(id), request, result);
-            }
+            ControlFrame::Port(frame) => frame.encode(head),
+            ControlFrame::Entrance(frame) => frame.encode(head),
             ControlFrame::GoingAway(reason) => encoder.going_away(head, reason),
             ControlFrame::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
             ControlFrame::Farewell => encoder.ping(head, FAREWELL),

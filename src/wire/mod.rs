@@ -58,6 +58,19 @@ pub enum Relation {
     },
 }
 
+/// What has become of an entrance that was asked for; see [`Frame::EntranceState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntranceState<'a> {
+    /// It is open, at this address.
+    Open(SocketAddr),
+    /// It is not opened, however often it is asked for in this tunnel.
+    Refused(&'a [u8]),
+    /// It cannot be opened now.
+    NotNow(&'a [u8]),
+    /// It was open, and is closed.
+    Closed(&'a [u8]),
+}
+
 /// The stream that a frame is for, from the receiver's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamRef {
@@ -255,6 +268,22 @@ pub enum Frame<'a> {
         client: Option<SocketAddr>,
         /// The opener's own address of that connection, if it is known.
         entrance: Option<SocketAddr>,
+    },
+    /// SockMux 1: asks for an entrance at the receiver's end, for clients of the sender's exits.
+    Entrance {
+        /// The sender's number of the entrance, unique within the tunnel.
+        request: u32,
+        /// The transport to listen for.
+        transport: Transport,
+        /// Where to listen. An unspecified IPv6 address stands for every address of both families.
+        at: SocketAddr,
+    },
+    /// Answers [`Frame::Entrance`], and tells of its end.
+    EntranceState {
+        /// The receiver's number of the entrance.
+        request: u32,
+        /// What has become of it.
+        state: EntranceState<'a>,
     },
     /// A frame to be ignored, with its type byte.
     Ignored(u8),

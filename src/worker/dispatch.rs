@@ -54,6 +54,9 @@ impl<D: Driver> Worker<D> {
             (Kind::AskedReady, Outcome::Polled(_)) => {
                 self.read_source(Source::Port(PortName::Asked(key)));
             }
+            (Kind::GivenReady, Outcome::Polled(_)) => {
+                self.read_source(Source::Port(PortName::Given(key)));
+            }
             (Kind::AskedAccept, Outcome::Accepted(got)) => {
                 forwards.asked_accepted(cx, streams, datagrams, key, more, got)
             }
@@ -195,7 +198,7 @@ impl<D: Driver> Worker<D> {
                 key,
                 origin,
             ),
-            PortName::Entrance(_) => self.ingress.begin_flow(
+            PortName::Entrance(_) | PortName::Given(_) => self.ingress.begin_flow(
                 &mut self.cx,
                 &mut self.streams,
                 &mut self.datagrams,
@@ -237,6 +240,9 @@ impl<D: Driver> Worker<D> {
                 self.cx.effects.push_back(Effect::Continue { tunnel });
             }
             Effect::Continue { tunnel } => streams.continue_tunnel(cx, datagrams, tunnel),
+            Effect::EntrancesOver(tunnel) => {
+                ingress.close_entrances_of(cx, streams, datagrams, tunnel);
+            }
             Effect::TunnelGone(tunnel) => datagrams.forget_flows_of(cx, tunnel),
             Effect::StreamOver(key) => {
                 forwards.close_asked_of(cx, streams, datagrams, key);
@@ -279,7 +285,7 @@ impl<D: Driver> Worker<D> {
 
     /// Handles an event of a session that concerns more than the path of bytes.
     fn handle_event(&mut self, tunnel: Key, event: Event) {
-        let Worker { cx, streams, proxies, forwards, datagrams, .. } = self;
+        let Worker { cx, streams, ingress, proxies, forwards, datagrams, .. } = self;
         match event {
             Event::Up { ours, protocol } => self.on_tunnel_up(tunnel, (ours, protocol)),
             Event::Incoming { key: stream, client, entrance, transport, related } => {
@@ -309,6 +315,13 @@ impl<D: Driver> Worker<D> {
             Event::PortGiven { user, request, result } => {
                 proxies.port_given(cx, streams, Key::unpack(user), request, result);
             }
+            Event::EntranceAsked { request, transport, at } => {
+                let asked = (request, transport, at);
+                ingress.entrance_asked(cx, streams, datagrams, tunnel, asked);
+            }
+            Event::EntranceAnswered { request, answer } => {
+                ingress.entrance_answered(cx, tunnel, request, answer);
+            }
             Event::Opened { .. }
             | Event::GoingAway
             | Event::EndOfData { .. }
@@ -327,6 +340,7 @@ impl<D: Driver> Worker<D> {
         if streams.tunnel_up(cx, key, of, has_entrances) {
             ingress.start_accepting(cx, streams, Purpose::Entrance);
             ingress.serve_waiting_clients(cx, streams);
+            ingress.want_entrances(cx, streams, key);
         }
     }
 

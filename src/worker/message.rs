@@ -25,8 +25,36 @@ pub(in crate::worker) struct AcceptedConn {
     pub(in crate::worker) at: SocketAddr,
     /// Accepted at a Unix socket.
     pub(in crate::worker) unix: bool,
-    /// The peers that it goes to; empty: any.
-    pub(in crate::worker) peers: Rc<[String]>,
+    /// The tunnels that it may take.
+    pub(in crate::worker) led_to: LedTo,
+}
+
+/// The tunnels that clients of an entrance may take.
+#[derive(Debug, Clone, Default)]
+pub(in crate::worker) enum LedTo {
+    /// Any.
+    #[default]
+    Any,
+    /// Those of the peers with these names (`?peer=NAME`).
+    Peers(Rc<[String]>),
+    /// The one whose peer has asked for the entrance (`?at=peer` there).
+    Tunnel(Key),
+}
+
+impl LedTo {
+    /// The peers of an entrance; none: any.
+    pub(in crate::worker) fn names(names: &[String]) -> LedTo {
+        if names.is_empty() { LedTo::Any } else { LedTo::Peers(names.into()) }
+    }
+
+    /// Why a client is refused where none of the tunnels is its own.
+    pub(in crate::worker) fn not_here(&self) -> Option<String> {
+        match self {
+            LedTo::Any => None,
+            LedTo::Peers(names) => Some(format!("no peer {} is here", names.join(", "))),
+            LedTo::Tunnel(_) => Some(String::from("the peer that it leads to is gone")),
+        }
+    }
 }
 
 /// A stream begun by the peer.
@@ -82,6 +110,8 @@ pub(in crate::worker) enum PortName {
     Entrance(u32),
     /// A forwarded port.
     Asked(Key),
+    /// An entrance that a peer has asked for.
+    Given(Key),
 }
 
 /// The client side of a flow.

@@ -56,6 +56,8 @@ pub(super) enum Kind {
     PortReady,
     /// A forwarded UDP port is readable.
     AskedReady,
+    /// A UDP entrance that a peer has asked for is readable.
+    GivenReady,
     /// The socket of a flow is readable.
     FlowReady,
     /// A client whose PROXY header is awaited is readable.
@@ -68,7 +70,7 @@ pub(super) enum Kind {
     ExpectedAccept,
 }
 
-const KINDS: [Kind; 34] = [
+const KINDS: [Kind; 35] = [
     Kind::Wake,
     Kind::Accept,
     Kind::AskedAccept,
@@ -98,6 +100,7 @@ const KINDS: [Kind; 34] = [
     Kind::DownBroken,
     Kind::PortReady,
     Kind::AskedReady,
+    Kind::GivenReady,
     Kind::FlowReady,
     Kind::HeaderReady,
     Kind::ExecStderr,

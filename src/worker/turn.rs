@@ -57,6 +57,7 @@ impl<D: Driver> Worker<D> {
             connector.command_on_time(&mut self.cx);
         }
         self.ingress.listeners_on_time(&mut self.cx, &mut self.streams);
+        self.ingress.wanted_on_time(&mut self.cx, &mut self.streams);
         self.forwards.asked_ports_on_time(&mut self.cx, &mut self.streams, &mut self.datagrams);
         self.cx.log_limit_on_time();
         self.cx.dials_on_time();
@@ -76,6 +77,7 @@ impl<D: Driver> Worker<D> {
             self.streams.execs().next_timeout(),
             self.ingress.next_name_timeout(),
             self.ingress.next_listener_timeout(self.cx.now),
+            self.ingress.next_wanted_timeout(),
             connector.and_then(|connector| connector.next_timeout(self.cx.now, drains)),
             connector.and_then(|connector| connector.command_timeout()),
             self.forwards.next_timeout(),

@@ -11,6 +11,7 @@ mod testkit {
 
 mod costs;
 mod datagrams;
+mod entrances;
 mod fairness;
 mod identity;
 mod line;

@@ -100,6 +100,12 @@ proptest! {
     fn a_session_bears_any_peer(data in vec(any::<u8>(), 0..2_000)) {
         session_target::run(&data);
     }
+
+    /// Both have offered that, and all else that is chosen first is the usual.
+    #[test]
+    fn a_session_bears_any_peer_that_asks_for_entrances(data in vec(any::<u8>(), 0..1_000)) {
+        session_target::run(&[&[0xc1][..], &[0; 15], &data].concat());
+    }
 }
 
 /// A session that has input and no output buffers no more than it was asked for.

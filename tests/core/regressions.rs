@@ -80,6 +80,7 @@ fn a_window_offered_too_small_is_kept_to_what_the_peer_makes_of_it() {
         datagrams: true,
         checked_line: false,
         ports: true,
+        entrances: true,
         window_bytes: 1_000,
         streams_max: 10,
     };

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use sockmux_uring::session::{Moment, Session, SessionConfig};
 use sockmux_uring::wire::v03::{self, Encoder, Offer};
 use sockmux_uring::wire::{
-    self, CloseKind, DecodeStep, Frame, Protocol, Route, StreamRef, Transport, v1,
+    self, CloseKind, DecodeStep, EntranceState, Frame, Protocol, Route, StreamRef, Transport, v1,
 };
 
 /// The fenced block, by name.
@@ -53,6 +53,7 @@ fn hellos(cases: &mut Cases) {
         datagrams: true,
         checked_line: false,
         ports: false,
+        entrances: false,
         window_bytes: 524_288,
         streams_max: 8_192,
     };
@@ -255,6 +256,24 @@ fn ports_v1(cases: &mut Cases) {
     });
 }
 
+fn entrances_v1(cases: &mut Cases) {
+    let (request, transport) = (7, Transport::Tcp);
+    let (at_port, everywhere) = (at("192.0.2.9:8022"), at("[::]:8022"));
+    cases.add("v1_entrance", Frame::Entrance { request, transport, at: everywhere }, &|out| {
+        v1::entrance(out, request, transport, everywhere);
+    });
+    for (name, state) in [
+        ("v1_entrance_open", EntranceState::Open(at_port)),
+        ("v1_entrance_refused", EntranceState::Refused(b"not permitted")),
+        ("v1_entrance_not_now", EntranceState::NotNow(b"in use")),
+        ("v1_entrance_closed", EntranceState::Closed(b"taken over")),
+    ] {
+        cases.add(name, Frame::EntranceState { request, state }, &|out| {
+            v1::entrance_state(out, request, state);
+        });
+    }
+}
+
 fn links_v1(cases: &mut Cases) {
     cases.add("v1_ping", Frame::Ping { ids: (0, 0), payload: b"74353842\0" }, &|out| {
         V1.ping(out, b"74353842\0");
@@ -308,7 +327,7 @@ fn the_code_writes_and_reads_the_vectors_of_the_document() {
     for add in [hellos, streams, ends, echoes] {
         add(&mut cases);
     }
-    for add in [opens_v1, streams_v1, ports_v1, links_v1] {
+    for add in [opens_v1, streams_v1, ports_v1, entrances_v1, links_v1] {
         add(&mut cases_v1);
     }
     for (name, frame, written) in cases.0 {

@@ -1,5 +1,6 @@
 //! Command lines, as a user of the library sees them: their plans, and their errors.
 
+mod at_peer;
 mod encryption;
 mod errors;
 mod examples;

@@ -36,3 +36,11 @@ pub(crate) fn run_with(args: &[&str], file: &str) -> Plan {
 pub(crate) fn run(args: &[&str]) -> Plan {
     run_with(args, "")
 }
+
+/// Why a command line is refused.
+pub(crate) fn refused(args: &[&str]) -> String {
+    let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
+    invocation::parse(words, &OneFile(""), &mut |_| unreachable!())
+        .expect_err("refused")
+        .to_string()
+}

@@ -1,23 +1,12 @@
 //! Entrances and exits that are no ports of servers, and their options behind `?`, as a user of the
 //! library sees them.
 
-use std::ffi::OsString;
-
-use sockmux_uring::cli::invocation;
 use sockmux_uring::cli::plan::{
     ExitKind, LinkPlan, Plan, Proxy, ProxyHeader, Target, Transport, UnixEntrance,
 };
 use sockmux_uring::cli::show;
 
-use crate::one_file::{OneFile, run, run_with};
-
-/// Why a command line is refused.
-fn refused(args: &[&str]) -> String {
-    let words = ["sockmux-uring"].iter().chain(args).map(OsString::from);
-    invocation::parse(words, &OneFile(""), &mut |_| unreachable!())
-        .expect_err("refused")
-        .to_string()
-}
+use crate::one_file::{refused, run, run_with};
 
 fn ways(plan: &Plan) -> Vec<ExitKind> {
     plan.exits.iter().map(|exit| exit.way.clone()).collect()

@@ -4,6 +4,7 @@
 mod testkit;
 
 mod access;
+mod at_peer;
 mod basic;
 mod cli;
 mod command;

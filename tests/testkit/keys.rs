@@ -1,5 +1,7 @@
 //! Keys and secrets for the ends of encrypted tunnels, made by the program.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -43,5 +45,19 @@ impl Keys {
     /// The words by which an end has the key of this name, and lets in one peer.
     pub fn words(&self, own: &str, peer: &str) -> String {
         format!("TLSCONF=key:{},peer:{peer}", self.path(own).display())
+    }
+
+    /// The words by which an end has the key of this name, and lets in the peers of a file with these
+    /// lines.
+    pub fn listing(&self, own: &str, lines: &str) -> String {
+        let file = self.path(&format!("{own}.peers"));
+        std::fs::write(&file, lines).expect("a file");
+        format!("TLSCONF=key:{},peers:{}", self.path(own).display(), file.display())
+    }
+
+    /// Lets other users find the files, each with its own mode.
+    pub fn let_others_in(&self) {
+        let mode = Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path(), mode).expect("a mode");
     }
 }

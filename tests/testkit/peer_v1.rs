@@ -22,6 +22,8 @@ pub mod kind {
     pub const LISTENING: u8 = 0x0E;
     pub const UNLISTEN: u8 = 0x0F;
     pub const BESIDE: u8 = 0x10;
+    pub const ENTRANCE: u8 = 0x11;
+    pub const ENTRANCE_STATE: u8 = 0x12;
 }
 
 /// Flag: the stream's number was given by the sender of the frame.
@@ -31,6 +33,7 @@ pub const SENDERS: u16 = 1;
 pub const HALF_CLOSE: u8 = 1;
 pub const DATAGRAMS: u8 = 2;
 pub const PORTS: u8 = 8;
+pub const ENTRANCES: u8 = 16;
 
 /// First byte of every frame.
 const MAGIC: u8 = 0xB1;

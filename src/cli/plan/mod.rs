@@ -1,7 +1,7 @@
 //! The plan: the command line, resolved and validated. No code behind this module parses text of the
 //! user.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 mod access;
@@ -32,6 +32,9 @@ pub struct Plan {
     pub entrances: Vec<Entrance>,
     /// Entrances at Unix sockets.
     pub unix_entrances: Vec<UnixEntrance>,
+    /// `?at=peer`: where the peer is asked to open entrances, for clients of the exits here. An
+    /// unspecified IPv6 address stands for every address of both families.
+    pub entrances_at_peer: Vec<(Transport, SocketAddr)>,
     /// Exits for streams of the peer, in the order given: the first that matches is used.
     pub exits: Vec<Exit>,
     /// `RELIABLE=`: the clients and peers that may connect here, and whose streams are accepted.

@@ -268,3 +268,16 @@ fn patterns_mean_the_name_that_was_asked_for_and_the_client_s_own() {
         assert_eq!(may(&for_named, &asker, "11.0.0.1", "11.0.0.1:80"), wanted, "{asker:?}");
     }
 }
+
+/// An entrance that a peer has asked for comes and goes.
+#[test]
+fn ports_opened_while_it_runs_are_its_own() {
+    let mut access = access(vec![]);
+    let entrance = "192.0.2.7:8022";
+    assert_eq!(ask(&access, entrance, "10.0.0.1"), Ok(()));
+    access.opened("[::]:8022".parse().unwrap());
+    let why = ask(&access, entrance, "10.0.0.1").unwrap_err();
+    assert!(why.contains("a port of this relay"), "{why}");
+    access.closed("[::]:8022".parse().unwrap());
+    assert_eq!(ask(&access, entrance, "10.0.0.1"), Ok(()));
+}

@@ -18,6 +18,8 @@ const FLAG_DATAGRAMS: u8 = 0x02;
 const FLAG_CHECKED_LINE: u8 = 0x04;
 /// Flag: SockMux 1's LISTEN and the frames related to it.
 const FLAG_PORTS: u8 = 0x08;
+/// Flag: SockMux 1's ENTRANCE and its answers.
+const FLAG_ENTRANCES: u8 = 0x10;
 
 /// Capabilities beyond the original.
 ///
@@ -36,6 +38,8 @@ pub struct Offer {
     pub checked_line: bool,
     /// SockMux 1: ports are opened on request, and related streams accepted.
     pub ports: bool,
+    /// SockMux 1: entrances may be asked for. Whether one is opened is decided for each.
+    pub entrances: bool,
     /// Bytes of a stream that are accepted before the local socket consumes any.
     pub window_bytes: u32,
     /// Most concurrent streams.
@@ -49,7 +53,8 @@ impl Offer {
         let flags = flag(self.half_close, FLAG_HALF_CLOSE)
             | flag(self.datagrams, FLAG_DATAGRAMS)
             | flag(self.checked_line, FLAG_CHECKED_LINE)
-            | flag(self.ports, FLAG_PORTS);
+            | flag(self.ports, FLAG_PORTS)
+            | flag(self.entrances, FLAG_ENTRANCES);
         let mut out = [0; OFFER_BYTES];
         let mut fields = &mut out[..];
         fields.put_slice(&MAGIC);
@@ -70,6 +75,7 @@ impl Offer {
             datagrams: flags & FLAG_DATAGRAMS != 0,
             checked_line: flags & FLAG_CHECKED_LINE != 0,
             ports: flags & FLAG_PORTS != 0,
+            entrances: flags & FLAG_ENTRANCES != 0,
             window_bytes: fields.get_u32(),
             streams_max: fields.get_u32(),
         })
@@ -82,13 +88,14 @@ mod tests {
 
     #[test]
     fn an_offer_survives_the_wire() {
-        for flags in 0..16 {
+        for flags in 0..32 {
             let offer = Offer {
                 newest: 0,
                 half_close: flags & 1 != 0,
                 datagrams: flags & 2 != 0,
                 checked_line: flags & 4 != 0,
                 ports: flags & 8 != 0,
+                entrances: flags & 16 != 0,
                 window_bytes: 1 << 20,
                 streams_max: 4096,
             };
@@ -112,6 +119,7 @@ mod tests {
             datagrams: false,
             checked_line: false,
             ports: false,
+            entrances: false,
             window_bytes: 7,
             streams_max: 8,
         };

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Buf;
 
+use super::entrances::{self, ENTRANCE_BYTES, STATE_BYTES_MIN};
 use super::ports::{self, BESIDE_BYTES, LISTEN_BYTES, LISTENING_BYTES_MIN, UNLISTEN_BYTES};
 use super::{
     ADDRESS_BYTES, CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX, FLAG_SENDERS, HEADER_BYTES,
@@ -186,6 +187,8 @@ impl Decoder {
             kind::LISTENING => (LISTENING_BYTES_MIN, CONTROL_BYTES_MAX),
             kind::UNLISTEN => (UNLISTEN_BYTES, UNLISTEN_BYTES),
             kind::BESIDE => (BESIDE_BYTES, BESIDE_BYTES),
+            kind::ENTRANCE => (ENTRANCE_BYTES, ENTRANCE_BYTES),
+            kind::ENTRANCE_STATE => (STATE_BYTES_MIN, CONTROL_BYTES_MAX),
             kind::PING | kind::PONG | kind::GOING_AWAY => (0, CONTROL_BYTES_MAX),
             _ => return Err(WireError::Type { kind }),
         };
@@ -227,6 +230,7 @@ fn control(header: Header, mut payload: &[u8], behind_bytes: u32) -> Result<Fram
         kind::PONG => Frame::Pong { payload },
         kind::GOING_AWAY => Frame::GoingAway { reason: payload },
         kind::LANE_TAKEN => Frame::LaneTaken { total_bytes: payload.get_u64() },
+        kind @ (kind::ENTRANCE | kind::ENTRANCE_STATE) => return entrances::read(kind, payload),
         _ => return ports::read(header, payload),
     })
 }
@@ -264,7 +268,7 @@ pub(super) fn get_address(payload: &mut &[u8]) -> Option<SocketAddr> {
 mod tests {
     use super::super::encode;
     use super::*;
-    use crate::wire::{Relation, Route};
+    use crate::wire::{EntranceState, Relation, Route};
 
     fn read(bytes: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), WireError> {
         let mut decoder = Decoder::new();
@@ -319,10 +323,13 @@ mod tests {
         ports::unlisten(&mut out, other, 7);
         let port = Relation::Port { control: 3, request: 7 };
         ports::related(&mut out, opener, Transport::Udp, port, (client, entrance));
+        entrances::entrance(&mut out, 9, Transport::Tcp, entrance);
+        entrances::entrance_state(&mut out, 9, EntranceState::Open(entrance));
+        entrances::entrance_state(&mut out, 9, EntranceState::Closed(b"gone"));
         let call = Relation::Call { control: 3, port: 2_000 };
         ports::related(&mut out, opener, Transport::Tcp, call, (client, entrance));
         let whole = read(&out, out.len()).unwrap();
-        assert_eq!(whole.0.len(), 22, "{:?}", whole.0);
+        assert_eq!(whole.0.len(), 25, "{:?}", whole.0);
         assert_eq!(whole.1, b"firstdata!onetwo3");
         for piece in 1..=64 {
             assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");
@@ -340,7 +347,7 @@ mod tests {
         };
         assert_eq!(read(&[3], 1), Err(WireError::Magic { found: 3 }));
         assert_eq!(frame(0x7f, 0, 0), WireError::Type { kind: 0x7f });
-        assert_eq!(frame(0x11, 0, 0), WireError::Type { kind: 0x11 });
+        assert_eq!(frame(0x13, 0, 0), WireError::Type { kind: 0x13 });
         assert_eq!(frame(kind::END, 4, 0), WireError::Flags { kind: kind::END, flags: 4 });
         for (kind, bytes) in [
             (kind::DATA, 0),
@@ -359,6 +366,10 @@ mod tests {
             (kind::UNLISTEN, 3),
             (kind::BESIDE, 55),
             (kind::BESIDE, 57),
+            (kind::ENTRANCE, 27),
+            (kind::ENTRANCE, 29),
+            (kind::ENTRANCE_STATE, 27),
+            (kind::ENTRANCE_STATE, CONTROL_BYTES_MAX + 1),
         ] {
             assert!(matches!(frame(kind, 0, bytes), WireError::Oversize { .. }), "{kind} {bytes}");
         }

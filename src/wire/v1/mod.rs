@@ -13,12 +13,14 @@ use crate::limits::DATAGRAM_BYTES_MAX;
 
 mod decode;
 mod encode;
+mod entrances;
 mod ports;
 
 pub use decode::Decoder;
 pub(crate) use encode::{
     credit, data, datagrams, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
 };
+pub use entrances::{entrance, entrance_state};
 pub use ports::{listen, listening, related, unlisten};
 
 /// First byte of every frame. No 0.3 packet begins with it.
@@ -59,9 +61,11 @@ pub(crate) mod kind {
     pub(crate) const LISTENING: u8 = 0x0e;
     pub(crate) const UNLISTEN: u8 = 0x0f;
     pub(crate) const BESIDE: u8 = 0x10;
+    pub(crate) const ENTRANCE: u8 = 0x11;
+    pub(crate) const ENTRANCE_STATE: u8 = 0x12;
 }
 
-/// What a stream carries, in OPEN, LISTEN and BESIDE.
+/// What a stream carries, in OPEN, LISTEN, BESIDE and ENTRANCE.
 pub(crate) mod transport {
     use crate::wire::Transport;
 

@@ -65,6 +65,8 @@ pub(in crate::worker) enum Effect {
     Continue { tunnel: Key },
     /// A tunnel is gone.
     TunnelGone(Key),
+    /// A tunnel whose peer has asked for entrances is gone, or its peer takes no more streams.
+    EntrancesOver(Key),
     /// A connection's stream is over, so what belongs to it ends: ports and the proxy session.
     StreamOver(Key),
     /// An event of a stream in a proxy handshake.

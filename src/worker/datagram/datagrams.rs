@@ -5,7 +5,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use tracing::{debug, warn};
 
@@ -20,7 +19,7 @@ use crate::worker::context::Cx;
 use crate::worker::datagram::coalesce::{Coalescing, Next, ReadTally, Source};
 use crate::worker::datagram::flow::FlowServer;
 use crate::worker::log_ids::LogIds;
-use crate::worker::message::{PortName, Run};
+use crate::worker::message::{LedTo, PortName, Run};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
@@ -32,20 +31,26 @@ pub(crate) struct DatagramPort {
     pub(super) fd: Fd,
     address: SocketAddr,
     purpose: Purpose,
-    /// Of an entrance: the peers that its clients go to; empty: any.
-    pub(super) peers: Rc<[String]>,
+    /// Of an entrance: the tunnels that its clients may take.
+    pub(super) led_to: LedTo,
     coalescing: Coalescing,
 }
 
 impl DatagramPort {
     pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
         let (address, coalescing) = (net::local_address(&fd), Coalescing::default());
-        DatagramPort { fd: Fd::new(fd), address, purpose, peers: Rc::default(), coalescing }
+        DatagramPort { fd: Fd::new(fd), address, purpose, led_to: LedTo::Any, coalescing }
     }
 
     /// The peers that its clients go to.
     pub(crate) fn with_peers(self, peers: &[String]) -> DatagramPort {
-        DatagramPort { peers: peers.into(), ..self }
+        DatagramPort { led_to: LedTo::names(peers), ..self }
+    }
+
+    /// An entrance that the peer of this tunnel has asked for.
+    pub(in crate::worker) fn asked_by(fd: OwnedFd, tunnel: Key) -> DatagramPort {
+        let led_to = LedTo::Tunnel(tunnel);
+        DatagramPort { led_to, ..DatagramPort::new(fd, Purpose::Entrance) }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -91,6 +96,7 @@ impl Datagrams {
                 let token = match name {
                     PortName::Entrance(number) => Kind::PortReady.number(number),
                     PortName::Asked(key) => Kind::AskedReady.of(key),
+                    PortName::Given(key) => Kind::GivenReady.of(key),
                 };
                 (Fd::clone(&port.fd), token)
             }

@@ -106,8 +106,8 @@ const WAITING_RUNS: usize = 64;
 pub(super) struct Flows {
     table: Table<Flow>,
     by_origin: HashMap<FlowOrigin, Key>,
-    /// The flows of each forwarded port, which end with it.
-    by_asked: HashMap<Key, HashSet<Key>>,
+    /// The flows of each port that a peer has asked for, which end with it.
+    by_asked: HashMap<PortName, HashSet<Key>>,
     /// Least recently used first.
     order: LinkedHashMap<Key, ()>,
     /// The last one found: datagrams of one client come in batches.
@@ -165,8 +165,8 @@ impl Flows {
         let key = self.table.insert(flow)?;
         if let Some(origin) = origin {
             self.by_origin.insert(origin, key);
-            if let PortName::Asked(port) = origin.port {
-                self.by_asked.entry(port).or_default().insert(key);
+            if is_asked(origin.port) {
+                self.by_asked.entry(origin.port).or_default().insert(key);
             }
         }
         self.order.insert(key, ());
@@ -194,26 +194,29 @@ impl Flows {
         if let Some(origin) = flow.origin {
             self.by_origin.remove(&origin);
             self.last = None;
-            if let PortName::Asked(port) = origin.port
-                && let Some(flows) = self.by_asked.get_mut(&port)
-            {
+            if let Some(flows) = self.by_asked.get_mut(&origin.port) {
                 flows.remove(&key);
                 if flows.is_empty() {
-                    self.by_asked.remove(&port);
+                    self.by_asked.remove(&origin.port);
                 }
             }
         }
         Some(flow)
     }
 
-    /// Any flow of this forwarded port.
-    pub(super) fn any_of(&self, port: Key) -> Option<Key> {
+    /// Any flow of this port that a peer has asked for.
+    pub(super) fn any_of(&self, port: PortName) -> Option<Key> {
         self.by_asked.get(&port)?.iter().next().copied()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
         self.table.iter()
     }
+}
+
+/// Whether a port is open since a peer has asked for it.
+fn is_asked(port: PortName) -> bool {
+    matches!(port, PortName::Asked(_) | PortName::Given(_))
 }
 
 impl Flow {
@@ -305,9 +308,9 @@ mod tests {
     #[test]
     fn those_of_a_port_on_request_are_found_by_it() {
         let mut flows = Flows::new(9);
-        let [one, other] = [Key::unpack(1), Key::unpack(2)];
-        let here = [1, 2].map(|port| came_at(&mut flows, PortName::Asked(one), port).1);
-        let (_, there) = came_at(&mut flows, PortName::Asked(other), 1);
+        let [one, other] = [PortName::Asked, PortName::Given].map(|of| of(Key::unpack(1)));
+        let here = [1, 2].map(|port| came_at(&mut flows, one, port).1);
+        let (_, there) = came_at(&mut flows, other, 1);
         flow(&mut flows, 1);
         let mut ended = Vec::new();
         while let Some(key) = flows.any_of(one) {

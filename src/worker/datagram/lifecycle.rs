@@ -3,7 +3,6 @@
 //! datagram begins a new one.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::debug;
@@ -99,13 +98,10 @@ impl Datagrams {
         let mut why = OpenError::NotUp;
         let origin = self.flows.get_mut(key).and_then(|flow| flow.origin.as_ref());
         let port = origin.map(|origin| origin.port).and_then(|port| self.port(port));
-        let peers = port.map(|port| Rc::clone(&port.peers)).unwrap_or_default();
+        let led_to = port.map(|port| port.led_to.clone()).unwrap_or_default();
         for at in (0..tunnels.up().len()).rev() {
             let tunnel_key = tunnels.up()[at];
-            let is_out = |key: &Key| {
-                let is_meant = || tunnels.get(*key).is_some_and(|t| t.is_to_one_of(&peers));
-                refused_by.contains(key) || !is_meant()
-            };
+            let is_out = |key: &Key| refused_by.contains(key) || !tunnels.may_take(*key, &led_to);
             if is_out(&tunnel_key) {
                 continue;
             }

@@ -33,8 +33,8 @@ use crate::worker::table::Key;
 /// State of the datagram plane.
 pub(in crate::worker) struct Datagrams {
     entrances: Vec<DatagramPort>,
-    /// Forwarded ports, by their key in [`crate::worker::forward`].
-    asked: HashMap<Key, DatagramPort>,
+    /// Forwarded ports, and entrances that peers have asked for.
+    asked: HashMap<PortName, DatagramPort>,
     flows: Flows,
     /// Taken out while a socket is being read.
     inbox: Option<Box<Inbox>>,
@@ -84,31 +84,31 @@ impl Datagrams {
     fn port_mut(&mut self, name: PortName) -> Option<&mut DatagramPort> {
         match name {
             PortName::Entrance(number) => self.entrances.get_mut(number as usize),
-            PortName::Asked(key) => self.asked.get_mut(&key),
+            PortName::Asked(_) | PortName::Given(_) => self.asked.get_mut(&name),
         }
     }
 
-    /// Adds a forwarded port and starts reading it.
+    /// Adds a port that a peer has asked for, and starts reading it.
     pub(in crate::worker) fn open_asked<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
-        key: Key,
+        name: PortName,
         port: DatagramPort,
     ) {
-        self.asked.insert(key, port);
-        self.watch_source(cx, Source::Port(PortName::Asked(key)));
+        self.asked.insert(name, port);
+        self.watch_source(cx, Source::Port(name));
     }
 
-    /// Closes a forwarded port and ends its flows.
+    /// Closes such a port and ends its flows.
     pub(in crate::worker) fn close_asked<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         tunnels: &mut Tunnels,
-        key: Key,
+        name: PortName,
     ) {
-        let Some(port) = self.asked.remove(&key) else { return };
+        let Some(port) = self.asked.remove(&name) else { return };
         cx.driver.cancel_all(&port.fd);
-        while let Some(flow) = self.flows.any_of(key) {
+        while let Some(flow) = self.flows.any_of(name) {
             self.end_flow(cx, tunnels, flow, "the port that it came in by is closed");
         }
     }
@@ -158,12 +158,12 @@ type Waited = VecDeque<(Box<Gather>, u32)>;
 
 fn port<'a>(
     entrances: &'a [DatagramPort],
-    asked: &'a HashMap<Key, DatagramPort>,
+    asked: &'a HashMap<PortName, DatagramPort>,
     name: PortName,
 ) -> Option<&'a DatagramPort> {
     match name {
         PortName::Entrance(number) => entrances.get(number as usize),
-        PortName::Asked(key) => asked.get(&key),
+        PortName::Asked(_) | PortName::Given(_) => asked.get(&name),
     }
 }
 

@@ -13,7 +13,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use tracing::{debug, warn};
 
@@ -29,7 +28,7 @@ use crate::worker::datagram::datagrams::DatagramPort;
 use crate::worker::datagram::flow::{Flow, FlowServer};
 use crate::worker::forward::Forwards;
 use crate::worker::forward::asked::{AskedPort, AskedSocket};
-use crate::worker::message::{AcceptedConn, FlowOrigin};
+use crate::worker::message::{AcceptedConn, FlowOrigin, LedTo, PortName};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
@@ -140,7 +139,7 @@ impl Forwards {
             cx.driver.accept(&fd, Kind::AskedAccept.of(key));
         }
         if let Some(port) = datagram_port {
-            datagrams.open_asked(cx, key, port);
+            datagrams.open_asked(cx, PortName::Asked(key), port);
         }
         debug!(%client, %address, transport = transport.name(), "port on request");
         Ok(address)
@@ -191,7 +190,7 @@ impl Forwards {
                 cx.driver.cancel_all(fd);
             }
             AskedSocket::Datagrams(_) => {
-                datagrams.close_asked(cx, streams.tunnels_mut(), key);
+                datagrams.close_asked(cx, streams.tunnels_mut(), PortName::Asked(key));
             }
         }
         Some(port)
@@ -282,7 +281,7 @@ impl Forwards {
             purpose: Purpose::Entrance,
             client: Client::Address(client),
             unix: false,
-            peers: Rc::default(),
+            led_to: LedTo::Any,
         };
         streams.take_client(cx, tunnel, came, Some(owner), |session, user, addresses| {
             session.open_related(user, (stream, request), addresses, Transport::Tcp)

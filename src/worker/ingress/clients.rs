@@ -2,13 +2,12 @@
 //! [`crate::worker::stream::clients`] begins their streams.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use crate::io::driver::Driver;
 use crate::session::OpenError;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::ingress::Ingress;
-use crate::worker::message::AcceptedConn;
+use crate::worker::message::{AcceptedConn, LedTo};
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
 
@@ -28,20 +27,19 @@ impl Ingress {
         if !has_room && cx.drain != Drain::No {
             return cx.reject(&came.socket, came.client, "the tunnel is down");
         }
-        let peers = Rc::clone(&came.peers);
+        let led_to = came.led_to.clone();
         let Some((key, at)) = streams.add_client(cx, came, Key::NONE) else { return };
-        let entrance = (at, peers);
+        let entrance = (at, led_to);
         if !has_room || !self.waiting.is_empty() {
             return self.await_tunnel(cx, streams, key, entrance);
         }
-        let peers = Rc::clone(&entrance.1);
+        let not_here = entrance.1.not_here();
         match streams.begin_client(cx, key, entrance) {
             Ok(()) => {}
-            Err(OpenError::NotUp) if !peers.is_empty() => {
-                let reason = format!("no peer {} is here", peers.join(", "));
-                streams.refuse_client(cx, key, &reason);
+            Err(error) => {
+                let not_here = not_here.filter(|_| error == OpenError::NotUp);
+                streams.refuse_client(cx, key, &not_here.unwrap_or_else(|| error.to_string()));
             }
-            Err(error) => streams.refuse_client(cx, key, &error.to_string()),
         }
     }
 
@@ -52,7 +50,7 @@ impl Ingress {
         cx: &mut Cx<D>,
         streams: &mut Streams,
         key: Key,
-        entrance: (SocketAddr, Rc<[String]>),
+        entrance: (SocketAddr, LedTo),
     ) {
         if !self.clients_held {
             self.hold_clients(cx);

@@ -23,7 +23,7 @@ use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::datagram::Datagrams;
 use crate::worker::ingress::Ingress;
-use crate::worker::message::AcceptedConn;
+use crate::worker::message::{AcceptedConn, LedTo};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
@@ -51,8 +51,8 @@ pub(crate) struct Listener {
     _file: Option<SocketFile>,
     /// Clients send a PROXY header first.
     proxy_header: bool,
-    /// Of an entrance: the peers that its clients go to; empty: any.
-    peers: Rc<[String]>,
+    /// Of an entrance: the tunnels that its clients may take.
+    led_to: LedTo,
     accepting: Option<OpId>,
     /// Accepts no more; kept until operations in flight have ended.
     closed: bool,
@@ -74,7 +74,7 @@ impl Listener {
             path: None,
             _file: None,
             proxy_header: false,
-            peers: Rc::default(),
+            led_to: LedTo::Any,
             accepting: None,
             closed: false,
             closing: false,
@@ -91,7 +91,18 @@ impl Listener {
 
     /// Whether clients send a PROXY header first, and the peers that they go to.
     pub(crate) fn with_options(self, (proxy_header, peers): (bool, &[String])) -> Listener {
-        Listener { proxy_header, peers: peers.into(), ..self }
+        Listener { proxy_header, led_to: LedTo::names(peers), ..self }
+    }
+
+    /// An entrance that the peer of this tunnel has asked for.
+    pub(super) fn asked_by(fd: OwnedFd, tunnel: Key) -> Listener {
+        let led_to = LedTo::Tunnel(tunnel);
+        Listener { led_to, ..Listener::new(fd, Purpose::Entrance, Origin::Own) }
+    }
+
+    /// Whether a peer has asked for it.
+    pub(super) fn is_asked(&self) -> bool {
+        matches!(self.led_to, LedTo::Tunnel(_))
     }
 
     pub(crate) fn socket(&self) -> &Fd {
@@ -123,7 +134,12 @@ impl Listener {
     }
 
     /// Starts accepting, if it is idle.
-    fn start_accepting<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, one_by_one: bool) {
+    pub(super) fn start_accepting<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        key: Key,
+        one_by_one: bool,
+    ) {
         let is_idle = self.accepting.is_none() && self.paused_until.is_none();
         if is_idle && !self.closed && !self.closing {
             let token = Kind::Accept.of(key);
@@ -139,8 +155,8 @@ impl Listener {
         let unix = self.is_unix();
         let client = Client::of(&socket, unix);
         let (purpose, at, socket) = (self.purpose, self.address, Rc::new(socket));
-        let peers = Rc::clone(&self.peers);
-        (AcceptedConn { purpose, client, at, unix, socket, peers }, self.proxy_header)
+        let led_to = self.led_to.clone();
+        (AcceptedConn { purpose, client, at, unix, socket, led_to }, self.proxy_header)
     }
 
     /// Where it listens, for the log.
@@ -318,6 +334,9 @@ impl Ingress {
     ) {
         let Some(listener) = self.listeners.get_mut(key) else {
             cx.counters.stale += 1;
+            if let Ok(socket) = got {
+                net::reset_on_close(&socket);
+            }
             return;
         };
         if listener.closing {

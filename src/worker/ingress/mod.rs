@@ -4,9 +4,10 @@
 //! [`listeners`] accept, and [`entrances`] decides when they may. [`greetings`] reads PROXY
 //! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name and
 //! [`rejection`] for those on their wrong side, and [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
-//! [`services`] counts served clients.
+//! [`services`] counts served clients. [`asked`] opens entrances for peers, and [`wanted`] asks peers for some.
 
 mod access;
+mod asked;
 mod clients;
 mod datagrams;
 mod entrances;
@@ -15,12 +16,15 @@ pub(in crate::worker) mod listeners;
 mod names;
 mod rejection;
 pub(in crate::worker) mod services;
+mod wanted;
 
 use std::collections::VecDeque;
 
+use self::asked::AskedEntrances;
 use self::greetings::HeaderRead;
 use self::listeners::Listener;
 use self::names::Names;
+use self::wanted::WantedEntrances;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
 use crate::session::Moment;
@@ -45,6 +49,10 @@ pub(in crate::worker) struct Ingress {
     header_reads: Table<HeaderRead>,
     /// Cache of client names, and what waits for a look-up.
     names: Names<NameWaiter>,
+    /// Entrances that peers have asked for: which of the listeners are theirs.
+    asked: AskedEntrances,
+    /// Entrances that this end has asked the peer for.
+    wanted: WantedEntrances,
     /// Number served, where `MAXIMA=service` counts them.
     served: u32,
 }
@@ -68,13 +76,16 @@ impl Ingress {
             hold_deadline: hold.map(|hold| Moment(0).after(hold)),
             header_reads: Table::new(CONNECTIONS_MAX),
             names: Names::new(plan.timeouts.connect),
+            asked: AskedEntrances::new(),
+            wanted: WantedEntrances::default(),
             served: 0,
         }
     }
 
-    /// Whether there are listeners whose clients use a tunnel.
+    /// Whether there are listeners whose clients use a tunnel, whichever is up.
     pub(in crate::worker) fn has_entrances(&self) -> bool {
-        self.open_listeners().any(|listener| listener.purpose == Purpose::Entrance)
+        let mut all = self.open_listeners();
+        all.any(|listener| listener.purpose == Purpose::Entrance && !listener.is_asked())
     }
 
     /// Listeners that are not being closed.

@@ -6,7 +6,6 @@
 //! the stream begins again on the next tunnel.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use tracing::debug;
 
@@ -16,7 +15,7 @@ use crate::limits::{LISTEN_BACKLOG, TENTATIVE_BYTES};
 use crate::session::{Moment, NO_ADDRESS, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::log_ids::LogIds;
-use crate::worker::message::AcceptedConn;
+use crate::worker::message::{AcceptedConn, LedTo};
 use crate::worker::payload_queue::Piece;
 use crate::worker::stream::conn::{Conn, Stage};
 use crate::worker::stream::tunnel::Tunnels;
@@ -28,8 +27,8 @@ use crate::worker::token::StreamOwner;
 #[derive(Debug)]
 pub(super) struct Tentative {
     entrance: SocketAddr,
-    /// The peers that the entrance is for; empty: any.
-    peers: Rc<[String]>,
+    /// The tunnels that the entrance leads to.
+    led_to: LedTo,
     /// Tunnels whose peers have refused it.
     refused_by: Vec<Key>,
     /// Data sent so far, from the first byte.
@@ -38,15 +37,14 @@ pub(super) struct Tentative {
 }
 
 impl Tentative {
-    fn new((entrance, peers): (SocketAddr, Rc<[String]>)) -> Box<Tentative> {
+    fn new((entrance, led_to): (SocketAddr, LedTo)) -> Box<Tentative> {
         let (refused_by, sent) = (Vec::new(), Vec::new());
-        Box::new(Tentative { entrance, peers, refused_by, sent, urgent: None })
+        Box::new(Tentative { entrance, led_to, refused_by, sent, urgent: None })
     }
 
     /// Whether a tunnel cannot take the stream.
     fn is_out(&self, tunnels: &Tunnels, key: Key) -> bool {
-        let is_meant = || tunnels.get(key).is_some_and(|tunnel| tunnel.is_to_one_of(&self.peers));
-        self.refused_by.contains(&key) || !is_meant()
+        self.refused_by.contains(&key) || !tunnels.may_take(key, &self.led_to)
     }
 }
 
@@ -124,7 +122,7 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
-        entrance: (SocketAddr, Rc<[String]>),
+        entrance: (SocketAddr, LedTo),
     ) -> Result<(), OpenError> {
         self.begin_on_newest(cx, key, Tentative::new(entrance))
     }
@@ -134,7 +132,7 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         key: Key,
-        entrance: (SocketAddr, Rc<[String]>),
+        entrance: (SocketAddr, LedTo),
         deadline: Option<Moment>,
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return };

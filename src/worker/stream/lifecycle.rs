@@ -52,7 +52,9 @@ impl Streams {
                 | Event::Incoming { .. }
                 | Event::PortAsked { .. }
                 | Event::PortClosed { .. }
-                | Event::PortGiven { .. } => {
+                | Event::PortGiven { .. }
+                | Event::EntranceAsked { .. }
+                | Event::EntranceAnswered { .. } => {
                     tunnel.defer(None);
                     cx.effects.push_back(Effect::Session { tunnel: key, event });
                 }

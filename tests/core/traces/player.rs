@@ -147,8 +147,12 @@ impl Player {
     fn take_events(&mut self, peer_id: u16) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
-                    unreachable!("0.3 knows no ports on request")
+                Event::PortAsked { .. }
+                | Event::PortClosed { .. }
+                | Event::PortGiven { .. }
+                | Event::EntranceAsked { .. }
+                | Event::EntranceAnswered { .. } => {
+                    unreachable!("0.3 knows neither ports nor entrances on request")
                 }
                 Event::Incoming { key, client, entrance, .. } => {
                     assert!(client.is_some() && entrance.is_some());

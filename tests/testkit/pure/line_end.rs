@@ -12,6 +12,7 @@ pub(crate) fn hello(checked_line: bool) -> Vec<u8> {
         datagrams: true,
         checked_line,
         ports: true,
+        entrances: true,
         window_bytes: 1 << 20,
         streams_max: 16_000,
     };

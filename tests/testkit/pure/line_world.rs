@@ -115,6 +115,7 @@ fn hello(side: usize, epoch: u64) -> Vec<u8> {
         datagrams: true,
         checked_line: true,
         ports: true,
+        entrances: true,
         window_bytes: 1 << 20,
         streams_max: 16_000,
     };

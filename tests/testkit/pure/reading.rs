@@ -20,6 +20,7 @@ pub(crate) fn hello(newest: u8) -> Vec<u8> {
             datagrams: true,
             checked_line: false,
             ports: true,
+            entrances: true,
             window_bytes: 1 << 20,
             streams_max: 100,
         };

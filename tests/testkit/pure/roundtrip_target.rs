@@ -6,7 +6,7 @@ use sockmux_uring::limits::DATAGRAM_BYTES_MAX;
 use sockmux_uring::wire::v1::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, FIRST_BYTES_MAX};
 use sockmux_uring::wire::v03::{Encoder, Offer, PAYLOAD_BYTES_MAX};
 use sockmux_uring::wire::{
-    self, CloseKind, Frame, Protocol, Relation, Route, StreamRef, Transport, v1,
+    self, CloseKind, EntranceState, Frame, Protocol, Relation, Route, StreamRef, Transport, v1,
 };
 
 use super::bytes::Bytes;
@@ -108,6 +108,7 @@ fn said_hello(choice: &mut impl Choice, out: &mut Vec<u8>) -> Frame<'static> {
         datagrams: choice.pick(&[false, true]),
         checked_line: false,
         ports: false,
+        entrances: false,
         window_bytes: choice.below(1 << 32) as u32,
         streams_max: choice.below(1 << 32) as u32,
     });
@@ -223,6 +224,23 @@ fn related(choice: &mut impl Choice, out: &mut Vec<u8>, number: u32) -> Frame<'s
     Frame::Related { from: number, transport, what, client, entrance }
 }
 
+fn entrance(choice: &mut impl Choice, out: &mut Vec<u8>, request: u32) -> String {
+    let (at, transport) = (address(choice), transport(choice));
+    let reason = text(choice, 512 - 28);
+    let state = match choice.below(5) {
+        0 => {
+            v1::entrance(out, request, transport, at);
+            return format!("{:?}", Frame::Entrance { request, transport, at });
+        }
+        1 => EntranceState::Open(at),
+        2 => EntranceState::Refused(reason.as_bytes()),
+        3 => EntranceState::NotNow(reason.as_bytes()),
+        _ => EntranceState::Closed(reason.as_bytes()),
+    };
+    v1::entrance_state(out, request, state);
+    format!("{:?}", Frame::EntranceState { request, state })
+}
+
 /// One frame of SockMux 1, as [`packet`].
 fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) -> String {
     let e = wire::Encoder(Protocol::V1);
@@ -279,6 +297,7 @@ fn frame_v1(choice: &mut impl Choice, out: &mut Vec<u8>, payload: &mut Vec<u8>) 
             Frame::Listen { to, request, transport }
         }
         11 => return listening(choice, out, route, to),
+        12 if number & 3 == 3 => return entrance(choice, out, number),
         12 => {
             let request = below_2_32(choice);
             v1::unlisten(out, route, request);

@@ -16,6 +16,7 @@ use sockmux_uring::wire::{DecodeStep, Decoder, Protocol, Transport};
 use super::bytes::Bytes;
 use super::choice::Choice;
 
+mod entrances;
 mod feed;
 mod ports;
 
@@ -53,6 +54,7 @@ struct Engine {
     sent: usize,
     pings: usize,
     ports: ports::Ports,
+    entrances: entrances::Entrances,
     /// The tunnel has broken.
     over: bool,
 }
@@ -74,6 +76,7 @@ pub(crate) fn run(data: &[u8]) {
         sent: 0,
         pings: 0,
         ports: ports::Ports::default(),
+        entrances: entrances::Entrances::of(data),
         over: false,
     };
     if choice.below(4) != 3 {
@@ -98,6 +101,7 @@ fn config(newest: u8, choice: &mut impl Choice) -> SessionConfig {
         datagrams: true,
         checked_line: false,
         ports: true,
+        entrances: true,
         window_bytes,
         streams_max,
     };
@@ -124,7 +128,13 @@ impl Engine {
         let packet_bytes = choice.pick(&[16_384, 129, 512]);
         // Occasionally an older native peer.
         let datagrams = packet_bytes != 129;
-        let offer = offer.map(|offer| Offer { newest, datagrams, ports: datagrams, ..offer });
+        let offer = offer.map(|offer| Offer {
+            newest,
+            datagrams,
+            ports: datagrams,
+            entrances: datagrams,
+            ..offer
+        });
         Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
         Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
         self.read(&bytes);
@@ -151,6 +161,8 @@ impl Engine {
                 self.tick();
             }
             9 if choice.below(16) == 15 => self.session.refuse_new("draining"),
+            18 if self.entrances.are_used => self.feed_entrances(choice),
+            19 if self.entrances.are_used => self.entrance_operation(choice),
             20 | 21 if self.fed_protocol == Protocol::V1 => self.feed_ports(choice),
             22 | 23 if chosen < self.locals.len() => self.port_operation(chosen, choice),
             _ if chosen < self.locals.len() => self.local_operation(chosen, choice),
@@ -330,6 +342,9 @@ impl Engine {
                 Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
                     self.port_event(&event);
                 }
+                Event::EntranceAsked { .. } | Event::EntranceAnswered { .. } => {
+                    self.entrance_event(&event);
+                }
                 Event::Incoming { key, transport, related, .. } => {
                     self.check_related(related);
                     let user = self.locals.len() as u64;
@@ -420,7 +435,8 @@ impl Engine {
 
     fn check(&self) {
         // Queued frames follow from received frames and from our own timers.
-        let bound = 2 * self.fed + self.pings + self.locals.len() + self.ports.said + 4;
+        let said = self.ports.said + self.entrances.said;
+        let bound = 2 * self.fed + self.pings + self.locals.len() + said + 4;
         assert!(self.session.control_backlog() <= bound);
         let alive = self.locals.iter().filter(|local| !local.ended).count();
         assert_eq!(self.session.stream_count(), alive);

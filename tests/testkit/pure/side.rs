@@ -259,8 +259,12 @@ impl Side {
                         false => self.session.attach(key, user as u64),
                     }
                 }
-                Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
-                    unreachable!("nobody asks for ports here")
+                Event::PortAsked { .. }
+                | Event::PortClosed { .. }
+                | Event::PortGiven { .. }
+                | Event::EntranceAsked { .. }
+                | Event::EntranceAnswered { .. } => {
+                    unreachable!("nobody asks for ports or entrances here")
                 }
                 Event::Opened { user } => {
                     let local = self.live(user);

@@ -38,7 +38,7 @@ fn work_of(frame: &Frame<'_>) -> u32 {
     let kind = match frame {
         Frame::Open { .. } | Frame::Related { .. } => OPEN_WORK,
         Frame::Close { .. } => RESET_WORK,
-        Frame::Listen { .. } | Frame::Unlisten { .. } => PORT_WORK,
+        Frame::Listen { .. } | Frame::Unlisten { .. } | Frame::Entrance { .. } => PORT_WORK,
         _ => 1,
     };
     kind + frame.payload_bytes() / WORK_PAYLOAD_BYTES
@@ -69,8 +69,12 @@ mod tests {
         let (client, entrance) = (None, None);
         let open = Frame::Open { from: Some(1), client, entrance, transport: None, first_bytes: 0 };
         let close = Frame::Close { from: None, to, reason: b"", kind: CloseKind::Reset };
-        let listen = Frame::Listen { to, request: 1, transport: Transport::Tcp };
-        assert_eq!([small, open, close, listen].map(in_a_turn), [2_048, 32, 64, 16]);
+        let (request, transport) = (1, Transport::Tcp);
+        let listen = Frame::Listen { to, request, transport };
+        let at = ([127, 0, 0, 1], 80).into();
+        let entrance = Frame::Entrance { request, transport, at };
+        let all = [small, open, close, listen, entrance];
+        assert_eq!(all.map(in_a_turn), [2_048, 32, 64, 16, 16]);
         let frames = in_a_turn(Frame::Data { to, bytes: 256 << 10 });
         assert!((15..=16).contains(&frames), "{frames} big frames: bulk goes by bytes");
     }

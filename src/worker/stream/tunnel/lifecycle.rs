@@ -150,6 +150,7 @@ impl Streams {
         tunnel.lane.say_end(&mut cx.buffers);
         tunnel.lane.end(&mut cx.driver);
         self.withdraw(cx, key);
+        end_entrances(cx, key, &tunnel.session);
         self.reset_streams_of(cx, key, &tunnel.session);
         if cx.drain == Drain::No
             && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
@@ -331,6 +332,7 @@ impl Streams {
             info!(tunnel = key.number(), peer = %tunnel.lane.link, streams, "the peer is going away");
         }
         let began = tunnel.began;
+        end_entrances(cx, key, &tunnel.session);
         self.withdraw(cx, key);
         if cx.drain == Drain::No
             && let Some(connector) = &mut self.connector
@@ -350,6 +352,13 @@ impl Streams {
                 self.tunnels.mark(key);
             }
         }
+    }
+}
+
+/// The peer of a tunnel gets no more clients: entrances that it has asked for end.
+fn end_entrances<D: Driver>(cx: &mut Cx<D>, key: Key, session: &Session) {
+    if session.was_asked_for_entrances() {
+        cx.effects.push_back(Effect::EntrancesOver(key));
     }
 }
 
@@ -407,6 +416,7 @@ fn session_config(plan: &Plan) -> SessionConfig {
             datagrams: true,
             checked_line: false,
             ports: true,
+            entrances: true,
             window_bytes: WINDOW_BYTES,
             streams_max: STREAMS_MAX,
         }),

@@ -23,6 +23,7 @@ mod tls;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 
 use tracing::info;
 
@@ -31,12 +32,13 @@ use self::strangers::Strangers;
 use crate::io::chunk::{Chunk, ChunkMut};
 use crate::io::driver::Driver;
 use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, STRANGERS_MAX, TUNNELS_MAX};
-use crate::session::{Moment, Session, Sink};
-use crate::wire::Protocol;
+use crate::session::{EntranceAnswer, Moment, OpenError, Session, Sink};
+use crate::tls::settings::Peer;
+use crate::wire::{Protocol, Transport};
 use crate::worker::buffers::Buffers;
 use crate::worker::context::Cx;
 use crate::worker::deadlines::Deadlines;
-use crate::worker::message::Run;
+use crate::worker::message::{LedTo, Run};
 use crate::worker::table::{Key, Table};
 
 /// All tunnels.
@@ -121,6 +123,53 @@ impl Tunnels {
     /// Tunnels whose hello is done, in that order.
     pub(in crate::worker) fn up(&self) -> &[Key] {
         &self.up
+    }
+
+    /// Whether a tunnel is there, and among those that clients of an entrance may take.
+    pub(in crate::worker) fn may_take(&self, key: Key, led_to: &LedTo) -> bool {
+        let Some(tunnel) = self.table.get(key) else { return false };
+        match led_to {
+            LedTo::Any => true,
+            LedTo::Peers(names) => {
+                tunnel.peer_name().is_some_and(|name| names.iter().any(|other| other == name))
+            }
+            LedTo::Tunnel(only) => key == *only,
+        }
+    }
+
+    /// Whether the peers of two tunnels have shown the same key.
+    pub(in crate::worker) fn have_same_key(&self, one: Key, other: Key) -> bool {
+        let key = |tunnel| Some(&*self.table.get(tunnel)?.peer()?.fingerprint);
+        key(one).is_some_and(|of_one| key(other) == Some(of_one))
+    }
+
+    /// Asks the peer of a tunnel for an entrance.
+    ///
+    /// # Errors
+    /// As [`Session::ask_entrance`].
+    pub(in crate::worker) fn ask_entrance(
+        &mut self,
+        key: Key,
+        request: u32,
+        (transport, at): (Transport, SocketAddr),
+    ) -> Result<(), OpenError> {
+        let tunnel = self.get_mut(key).ok_or(OpenError::NotUp)?;
+        tunnel.session.ask_entrance(request, transport, at)?;
+        self.mark(key);
+        Ok(())
+    }
+
+    /// Tells the peer of a tunnel what has become of an entrance that it has asked for.
+    pub(in crate::worker) fn answer_entrance(
+        &mut self,
+        key: Key,
+        request: u32,
+        answer: EntranceAnswer,
+    ) {
+        if let Some(tunnel) = self.get_mut(key) {
+            tunnel.session.answer_entrance(request, answer);
+        }
+        self.mark(key);
     }
 
     /// The sessions of [`Tunnels::up`].
@@ -332,15 +381,20 @@ impl Tunnel {
         &mut self.session
     }
 
-    /// Whether the peer has one of these names, if there are any.
-    pub(in crate::worker) fn is_to_one_of(&self, names: &[String]) -> bool {
-        names.is_empty() || self.peer_name().is_some_and(|name| names.iter().any(|n| n == name))
-    }
-
     /// The name of the peer, by its key; of an encrypted tunnel only.
     pub(in crate::worker) fn peer_name(&self) -> Option<&str> {
+        self.peer()?.name.as_deref()
+    }
+
+    /// The peer, by its key; of an encrypted tunnel only.
+    fn peer(&self) -> Option<&Peer> {
         let (peer, _) = self.lane.transform.tls()?.peer()?;
-        peer.name.as_deref()
+        Some(peer)
+    }
+
+    /// Whether the peers file lets the peer have an entrance at this port.
+    pub(in crate::worker) fn may_listen(&self, port: u16) -> bool {
+        self.peer().is_some_and(|peer| peer.options.listen.contains(port))
     }
 
     /// Whether bulk of its streams may be spliced.

@@ -55,6 +55,7 @@ fn random_config(choice: &mut impl Choice, offers: bool, newest: u8) -> SessionC
             datagrams: true,
             checked_line: false,
             ports: true,
+            entrances: true,
             window_bytes,
             streams_max,
         }),
