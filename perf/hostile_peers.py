@@ -13,7 +13,7 @@ MAGIC = 0xB1
 SENDERS = 1
 HELLO, HELLO_OK, SET_OPTION = 0x01, 0x41, 0x0A
 OPEN, DATA, END, RESET, CREDIT, PING, PONG = 1, 3, 4, 5, 6, 8, 9
-GOING_AWAY, DATAGRAMS, LISTEN, UNLISTEN = 0x0A, 0x0C, 0x0D, 0x0F
+GOING_AWAY, DATAGRAMS, LISTEN, UNLISTEN, ENTRANCE = 0x0A, 0x0C, 0x0D, 0x0F, 0x11
 TEXT = b"20260102-030405.060708 hostile\0"
 # An entrance port of the floods' exit, whose server refuses.
 REFUSED_PORT = 7000
@@ -45,7 +45,7 @@ def number_of(count):
 
 
 def offer(newest):
-    return b"SMXU" + bytes([newest, 1 | 2 | 8, 0, 0]) + struct.pack(">II", 1 << 20, 16000)
+    return b"SMXU" + bytes([newest, 1 | 2 | 8 | 16, 0, 0]) + struct.pack(">II", 1 << 20, 16000)
 
 
 def join(port, newest=1, patience=20):
@@ -111,6 +111,7 @@ FLOODS = {
     "ends of nobody": lambda: repeated(frame(END, 5)),
     "resets of nobody": lambda: repeated(frame(RESET, 5, b"\0\1")),
     "ports not needed": lambda: repeated(frame(UNLISTEN, 5, b"\0\0\0\1")),
+    "entrances not permitted": lambda: repeated(frame(ENTRANCE, 0, bytes(8) + address(8022))),
     "datagrams of nobody": lambda: repeated(frame(DATAGRAMS, 5, b"\0\1x")),
     "opens and resets": lambda: opens(with_reset=True),
     "opens of datagrams, and resets": lambda: opens(transport=1, with_reset=True),

@@ -31,6 +31,22 @@ fn ports_at_the_peer_stand_beside_ports_at_this_end() {
     assert!(shown.contains(&wanted), "{shown}");
 }
 
+/// Its peers may ask for entrances, so it needs none of its own.
+#[test]
+fn a_receptor_with_a_peers_file_needs_nothing_else() {
+    assert!(run(&["-P9000", "TLSCONF=peers:p"]).entrances.is_empty());
+    assert!(run(&["-P9000", "STLS=fcl"]).exits.is_empty());
+    for words in [
+        &["-P9000", KEY][..],
+        &["-P9000", "TLSCONF=secret:s"],
+        &["-P9000", "TLSCONF=ca:c"],
+        &["SERVER=sockmux://hub:9000", "TLSCONF=peers:p"],
+    ] {
+        let message = refused(words);
+        assert!(message.contains("nothing would ever flow"), "{words:?}: {message}");
+    }
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_what_can() {
     for (words, wanted) in [

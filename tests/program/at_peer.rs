@@ -100,6 +100,28 @@ fn a_connector_has_the_entrances_that_the_peers_file_permits_and_no_others() {
     is_closed(other);
 }
 
+/// As with `PORT=` of the receptor itself.
+#[test]
+fn an_entrance_without_an_address_is_at_all_of_the_receptors_host() {
+    let keys = Keys::new();
+    let a = keys.make("a");
+    let entrance = port();
+    let hub = Hub::start(keys, &format!("a {a} listen={}", entrance.port()), &[]);
+    let server = Server::named("of a");
+    let words = [
+        format!("PORT={}?at=peer", entrance.port()),
+        format!("DEST={}", server.address()),
+        hub.keys.words("a", &hub.key),
+    ];
+    let path = hub.program.address_of("receptor listening");
+    let spoke = start_connector(Protocol::V1, path, &words);
+    spoke.wait_for("entrance at the peer open");
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        let at = SocketAddr::new(host.parse().expect("an address"), entrance.port());
+        assert_eq!(answer_to("hello", at), "of a\nhello");
+    }
+}
+
 /// By a key that the command line lets in, and in clear.
 #[test]
 fn nothing_is_permitted_but_by_the_peers_file() {
@@ -231,6 +253,27 @@ fn a_connector_that_comes_back_takes_its_entrances_over() {
     drop(frozen);
     hub.program.wait_for("tunnel down");
     assert_eq!(answer_to("hello", entrance), "after\nhello");
+}
+
+/// Its process is killed, and another one takes its place.
+#[test]
+fn a_receptor_that_is_started_again_is_asked_again() {
+    let keys = Keys::new();
+    let [hub, a] = ["hub", "a"].map(|name| keys.make(name));
+    let (path, entrance) = (port(), port());
+    let peers = keys.listing("hub", &format!("a {a} listen={}", entrance.port()));
+    let start = || start_receptor(&path.to_string(), &[&peers]);
+    let program = start();
+    program.wait_for("receptor listening");
+    let mut hub = Hub { keys, key: hub, program };
+    let server = Server::named("of a");
+    let spoke = hub.spoke("a", &[entrance], &server);
+    about(&spoke, "entrance at the peer open", entrance);
+    hub.program.kill_9();
+    spoke.wait_for("tunnel down");
+    hub.program = start();
+    spoke.wait_for_nth("entrance at the peer open", 2);
+    assert_eq!(answer_to("hello", entrance), "of a\nhello");
 }
 
 #[test]
