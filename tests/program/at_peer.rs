@@ -335,26 +335,32 @@ fn flows_go_to_the_connector_that_has_asked_for_the_entrance() {
     let entrances = [port(), port()];
     let [of_a, of_b] = entrances.map(|entrance| entrance.port());
     let hub = Hub::start(keys, &format!("a {a} listen={of_a}\nb {b} listen={of_b}\n"), &[]);
-    let servers = ["of a", "of b"].map(DatagramServer::named);
+    let servers = ["of a", "of b", "of a, again"].map(DatagramServer::named);
     let path = hub.program.address_of("receptor listening");
-    let spoke = |own: &str, at: usize| {
+    let spoke = |own: &str, at: usize, server: usize| {
         let words = [
             format!("PORT={}/udp?at=peer", entrances[at]),
-            format!("DEST={}/udp", servers[at].address()),
+            format!("DEST={}/udp", servers[server].address()),
             hub.keys.words(own, &hub.key),
         ];
         let spoke = start_connector(Protocol::V1, path, &words);
         spoke.wait_for("entrance at the peer open");
         spoke
     };
-    let [first, _second] = [spoke("a", 0), spoke("b", 1)];
-    for (entrance, name) in entrances.iter().zip(["of a", "of b"]) {
-        let client = Client::of(*entrance);
+    let answers = |entrance: SocketAddr, name: &str| {
+        let client = Client::of(entrance);
         client.send(b"who are you?");
         assert_eq!(String::from_utf8(client.receive()).expect("text"), name);
-    }
-    drop(first);
-    hub.program.wait_for("entrance of a peer closed");
+    };
+    let [first, _second] = [spoke("a", 0, 0), spoke("b", 1, 1)];
+    answers(entrances[0], "of a");
+    answers(entrances[1], "of b");
+    // The newer of one key has it, when the socket is closed.
+    let next = spoke("a", 0, 2);
+    answers(entrances[0], "of a, again");
+    first.wait_for("entrance at the peer closed");
+    drop(next);
+    hub.program.wait_for_nth("entrance of a peer closed", 2);
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     client.connect(entrances[0]).expect("connecting sends nothing");
     let is_closed = || client.send(b"?").is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
