@@ -4,7 +4,7 @@ use super::findings_of;
 use super::script::{Conversation, ExitKind, Fault, How, LinkKind, Script, Tempo};
 use crate::io::sim::Conditions;
 
-const FRIENDLY: Conditions = Conditions {
+pub(super) const FRIENDLY: Conditions = Conditions {
     partial: 0,
     again: 0,
     no_buffer: 0,
@@ -20,7 +20,7 @@ const FRIENDLY: Conditions = Conditions {
     turn_frames: 0,
 };
 
-fn script(seed: u64, conditions: Conditions) -> Script {
+pub(super) fn script(seed: u64, conditions: Conditions) -> Script {
     Script {
         seed,
         link: LinkKind::Tcp,

@@ -12,6 +12,7 @@
 
 mod actors;
 mod build;
+mod by_hand;
 mod checks;
 mod datagrams;
 mod found;
