@@ -8,7 +8,7 @@ use super::error::{Failure, Problem, plain, quoted};
 use super::files::Files;
 use super::fingerprint::Fingerprint;
 use super::peers;
-use super::plan::{Authority, Device, Encryption, KnownPeer, LinkPlan, Proof, TlsSide};
+use super::plan::{Authority, Checked, Device, Encryption, KnownPeer, LinkPlan, Proof, TlsSide};
 use super::suggest;
 use super::words::{Word, WordOrigin};
 use crate::limits::{AUTHORITY_ITEMS_MAX, PEERS_FILE_BYTES, REKEY_BYTES};
@@ -286,13 +286,19 @@ fn side(link: &LinkPlan, named: &[TlsSide]) -> Result<TlsSide, Problem> {
         LinkPlan::Listen(_) => Ok(TlsSide::Accepts),
         LinkPlan::Command(_) => Ok(one.unwrap_or(TlsSide::Dials)),
         LinkPlan::Stdio => Ok(one.unwrap_or(TlsSide::Accepts)),
-        LinkPlan::Device(Device::Both { .. }) => Err(Problem::unsupported(
-            "encryption of a serial line",
-            "leave it out, and let clients encrypt what they send, as ssh does",
-        )),
-        LinkPlan::Device(Device::Pair { .. }) => one.ok_or_else(|| {
+        LinkPlan::Device(Device::Both { line, .. }) if line.checked == Checked::Never => {
+            Err(Problem::new(
+                "with check=no the line's errors pass, and TLS would end at each",
+                "leave check=no out",
+            ))
+        }
+        LinkPlan::Device(device) => one.ok_or_else(|| {
+            let what = match device {
+                Device::Pair { .. } => "two FIFOs",
+                Device::Both { .. } => "a device",
+            };
             Problem::new(
-                "neither end of two FIFOs dials, and TLS has two sides",
+                format!("neither end of {what} dials, and TLS has two sides"),
                 "write STLS=fsv at one end and STLS=fcl at the other",
             )
         }),

@@ -75,7 +75,8 @@ Encryption of the persistent connection (TLS 1.3), and who may be the peer:
                                rekey:1G a new key after so many bytes sent
   STLS=fsv, STLS=fcl           encrypt, at the end that dials, and that accepts;
                                peers are those of sockmux.peers, unless TLSCONF=
-                               names some. Two FIFOs need it: fsv at one end
+                               names some. Two FIFOs and a serial line need it:
+                               fsv at one end, fcl at the other
 
 Without a persistent connection:
   SERVER=PROXY[:-:CLIENTS]     a proxy: http, socks, socks4, socks5, telnet,

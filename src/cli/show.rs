@@ -35,7 +35,7 @@ pub fn plan(plan: &Plan) -> String {
     }
     let mut text = String::new();
     let clear = exposure::of(plan).map(|clear| format!("not encrypted: {}", clear.remedy));
-    section(&mut text, "link", link_lines(&plan.link).into_iter().chain(clear));
+    section(&mut text, "link", link_lines(plan).into_iter().chain(clear));
     if let Some(encryption) = &plan.encryption {
         section(&mut text, "encryption", encryption::lines(encryption));
     }
@@ -64,8 +64,8 @@ pub fn own_key(fingerprint: &str) -> String {
     text
 }
 
-fn link_lines(link: &LinkPlan) -> Vec<String> {
-    let line = match link {
+fn link_lines(plan: &Plan) -> Vec<String> {
+    let line = match &plan.link {
         LinkPlan::Listen(binds) => {
             let at: Vec<_> = binds.iter().map(show_bind).collect();
             format!("receptor: accept on {}", at.join(", "))
@@ -74,7 +74,7 @@ fn link_lines(link: &LinkPlan) -> Vec<String> {
             let to = address::show(Some(&target.host), target.port);
             format!("connector: connect to {to}, again for ever")
         }
-        LinkPlan::Device(device) => return device_lines(device),
+        LinkPlan::Device(device) => return device_lines(device, plan.encryption.is_some()),
         LinkPlan::Command(command) => {
             format!("command: run {}, again for ever", quoted(command))
         }
@@ -135,7 +135,7 @@ fn protocol(text: &mut String, plan: &Plan) {
 }
 
 /// The device or devices of the persistent connection.
-fn device_lines(device: &Device) -> Vec<String> {
+fn device_lines(device: &Device, is_encrypted: bool) -> Vec<String> {
     match device {
         Device::Pair { input, output } => {
             let [input, output] = [input, output].map(|path| plain(&path.to_string_lossy()));
@@ -143,13 +143,13 @@ fn device_lines(device: &Device) -> Vec<String> {
         }
         Device::Both { path, line } => {
             let path = plain(&path.to_string_lossy());
-            vec![format!("device: {path}, input and output"), line_options(line)]
+            vec![format!("device: {path}, input and output"), line_options(line, is_encrypted)]
         }
     }
 }
 
 /// As `115200 baud, 8N1, no flow control, checked between two of ours`.
-fn line_options(line: &LineOptions) -> String {
+fn line_options(line: &LineOptions, is_encrypted: bool) -> String {
     let LineOptions { baud, data_bits, stop_bits, .. } = line;
     let parity = match line.parity {
         Parity::None => 'N',
@@ -162,6 +162,7 @@ fn line_options(line: &LineOptions) -> String {
         FlowControl::XonXoff => "flow control by XON and XOFF",
     };
     let checked = match line.checked {
+        Checked::Auto if is_encrypted => "always checked",
         Checked::Auto => "checked between two of ours",
         Checked::Never => "never checked",
     };
@@ -176,7 +177,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
         ExitKind::Server { target, .. } => target.to_string(),
         _ => String::new(),
     };
-    section(&mut text, "link", link_lines(&plan.link));
+    section(&mut text, "link", link_lines(plan));
     section(&mut text, "entrances", entrances::of_relay(binds, transport));
     let server = [to + suffix(transport)].into_iter();
     section(&mut text, "server", server.chain(permitted(plan, transport.relay_word())));

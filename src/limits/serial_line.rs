@@ -88,6 +88,21 @@ pub const LINE_RETRY_MICROS_MAX: u64 = 5_000_000;
 /// Serial line: that wait before any round trip is known, in microseconds.
 pub const LINE_RETRY_MICROS_FIRST: u64 = 300_000;
 
+/// Serial line: waits in vain for an acknowledgement, in a row, after which a process that leaves waits
+/// no longer: the peer may have left as well, and its last acknowledgement been lost. Each is twice as
+/// long as the one before; together some 1.6 s at 115,200 baud. A line on which one frame in seven is lost
+/// and answered to comes to that once in two thousand times.
+pub const LINE_LAST_WAITS: u32 = 4;
+
+/// Serial line: least bytes of a TLS record of bulk. Shorter ones would be a third record head and tag;
+/// these take 133 ms at 9,600 baud, which a keystroke may have to wait for. A record has the length of
+/// one frame of the line, or of as many as reach this.
+pub const LINE_RECORD_BYTES_MIN: usize = 128;
+
+/// Serial line: bytes of a TLS handshake, of both sides, for which the line's time is added to that of
+/// handshakes. Chains of certificates at both ends are some 12 KiB; twice that, for a bad line.
+pub const LINE_HANDSHAKE_BYTES: u64 = 24 << 10;
+
 /// Serial line: with something to be acknowledged and no valid frame from the peer for so long, the
 /// line is dead, in microseconds: time to put a plug back.
 pub const LINE_DEAD_MICROS: u64 = 30_000_000;

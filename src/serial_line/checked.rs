@@ -1,6 +1,6 @@
 //! The checked mode of a line: handling of received frames, and choice of the frames to send.
 
-use super::frame::{Ack, Head, LineFrame, OVERHEAD_BYTES};
+use super::frame::{Ack, Head, LineFrame, OVERHEAD_BYTES, Syn};
 use super::framing::{self, FLAG, Segment};
 use super::handshake::HelloProgress;
 use super::receive::Arrival;
@@ -113,19 +113,25 @@ impl LineProtocol {
         }
     }
 
-    /// Appends the frames that may be sent now.
-    pub(super) fn poll_frames(&mut self, out: &mut Vec<u8>, now: Moment) {
+    /// Appends a SYN, and returns when it will have left.
+    pub(super) fn put_syn(&mut self, out: &mut Vec<u8>, syn: Syn, now: Moment) -> Moment {
+        let before = self.flag_after_pause(out, now);
+        framing::put(out, 0, [&syn.encode(), &[]]);
+        let left = self.pacer.spend(out.len() - before, now);
+        self.handshake.sent(left);
+        left
+    }
+
+    /// Appends the frames that may be sent now; all there are, unless they are to be paced.
+    pub(super) fn poll_frames(&mut self, out: &mut Vec<u8>, now: Moment, is_paced: bool) {
         if let Some(syn) = self.handshake.due(now) {
-            let before = self.flag_after_pause(out, now);
-            framing::put(out, 0, [&syn.encode(), &[]]);
-            let left = self.pacer.spend(out.len() - before, now);
-            self.handshake.sent(left);
+            self.put_syn(out, syn, now);
         }
         let Some(seed) = self.handshake.seed_out().filter(|_| self.handshake.is_up()) else {
             return;
         };
         self.frame_hello();
-        while self.pacer.room_nanos(now).is_some() {
+        while !is_paced || self.pacer.room_nanos(now).is_some() {
             let ack = self.receiver.ack();
             let before = self.flag_after_pause(out, now);
             let Some(frame) = self.sender.next() else {

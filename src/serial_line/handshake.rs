@@ -120,14 +120,19 @@ impl Handshake {
     pub(super) fn due(&self, now: Moment) -> Option<Syn> {
         let again = || self.syn_at().is_none_or(|at| at <= now);
         let is_due = self.owes_answer || self.asks || (!self.is_up && again());
-        is_due.then(|| Syn {
+        is_due.then(|| self.syn())
+    }
+
+    /// A SYN as of now.
+    pub(super) fn syn(&self) -> Syn {
+        Syn {
             from: self.own,
             to: self.peer.unwrap_or(0),
             wants_answer: !self.is_up || self.asks,
             window_frames: LINE_WINDOW_FRAMES,
             payload_bytes_max: to_u16(LINE_PAYLOAD_BYTES_MAX),
             bytes_per_second: self.bytes_per_second,
-        })
+        }
     }
 
     /// When the next SYN is due; `None`: at once, or never.

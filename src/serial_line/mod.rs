@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The first bytes show whether the peer speaks it: [`LineMode`]. Towards an original, which does
-//! not, bytes pass unchanged.
+//! not, bytes pass unchanged, unless they have to be checked: [`LineChecks`].
 #![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod checked;
@@ -17,6 +17,7 @@ mod estimate;
 mod frame;
 mod framing;
 mod handshake;
+mod hello;
 mod pacer;
 mod plain;
 mod probe;
@@ -24,18 +25,18 @@ mod receive;
 mod send;
 
 use crate::limits::{
-    LINE_ANSWERED_BYTES_MAX, LINE_ANSWERED_MICROS, LINE_DEAD_MICROS, LINE_FRAME_MILLIS,
-    LINE_HELLO_BYTES_MAX, LINE_HELLO_BYTES_USUAL, LINE_PAYLOAD_BYTES_MAX,
-    LINE_PAYLOAD_BYTES_START_MIN, LINE_PROBE_MICROS,
+    LINE_DEAD_MICROS, LINE_FRAME_MILLIS, LINE_LAST_WAITS, LINE_PAYLOAD_BYTES_MAX,
+    LINE_PAYLOAD_BYTES_START_MIN,
 };
 use crate::session::Moment;
-use crate::wire::{v1, v03};
+use crate::wire::v1;
 use frame::OVERHEAD_BYTES;
 use framing::Deframer;
 use handshake::Handshake;
+use hello::OwnHello;
 use pacer::Pacer;
 use plain::Plain;
-use probe::{FoundHello, Scanner};
+use probe::Scanner;
 use receive::Receiver;
 use send::Sender;
 
@@ -47,9 +48,20 @@ pub struct LineConfig {
     /// Random number of this opening of the line, by which the peer recognizes a restart. 0 counts
     /// as 1.
     pub incarnation: u32,
-    /// Use the link layer if the peer does. Otherwise bytes pass unchanged, once the peer's HELLO
-    /// was received.
-    pub checked: bool,
+    /// Whether the link layer is used.
+    pub checks: LineChecks,
+}
+
+/// Whether what passes a line is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineChecks {
+    /// Never: bytes pass unchanged, once the peer's HELLO was received.
+    Never,
+    /// If the peer checks it, too. Its HELLO shows that.
+    WherePeerDoes,
+    /// Always. No byte of the session is on the line before the peer is known to check it, so that the
+    /// session's need not begin with a HELLO.
+    Always,
 }
 
 /// Protocol on the line.
@@ -84,6 +96,12 @@ pub enum LineError {
     /// [`crate::limits::LINE_DEAD_MICROS`].
     #[error("nobody answers on the line: check its cable, and that both ends have the same baud")]
     Silent,
+    /// The peer does not use the link layer, without which nothing is to pass.
+    #[error(
+        "the peer does not check the line (an original, or check=no there), and encryption needs \
+         that: take sockmux-uring with check=auto at both ends, or neither STLS= nor TLSCONF= here"
+    )]
+    Unchecked,
 }
 
 /// Counts since the opening of the line.
@@ -108,8 +126,7 @@ pub struct LineCounters {
 /// One opening of a line.
 #[derive(Debug)]
 pub struct LineProtocol {
-    /// Use the link layer if the peer does.
-    checked: bool,
+    checks: LineChecks,
     mode: LineMode,
     /// The time of the last call.
     now: Moment,
@@ -133,30 +150,6 @@ pub struct LineProtocol {
     counters: LineCounters,
 }
 
-/// The first packet of our session, sent to peers of either kind.
-#[derive(Debug, Default)]
-struct OwnHello {
-    bytes: Vec<u8>,
-    /// When it is repeated while probing.
-    again_at: Moment,
-    times_sent: u64,
-    /// How much of it was put into checked frames.
-    framed_bytes: usize,
-}
-
-impl OwnHello {
-    /// How many bytes of it are still missing, as far as that is known.
-    fn missing_bytes(&self) -> usize {
-        let whole = match *self.bytes {
-            [_, _, _, _, _, _, high, low, ..] => {
-                v03::HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]))
-            }
-            _ => v03::HEADER_BYTES,
-        };
-        whole.min(LINE_HELLO_BYTES_MAX).saturating_sub(self.bytes.len())
-    }
-}
-
 impl LineProtocol {
     /// A line that was just opened.
     pub fn new(config: LineConfig, now: Moment) -> LineProtocol {
@@ -165,7 +158,7 @@ impl LineProtocol {
         let payload_bytes_max =
             (payload_bytes as usize).clamp(LINE_PAYLOAD_BYTES_START_MIN, LINE_PAYLOAD_BYTES_MAX);
         LineProtocol {
-            checked: config.checked,
+            checks: config.checks,
             mode: LineMode::Probing,
             now,
             payload_bytes_max,
@@ -204,9 +197,15 @@ impl LineProtocol {
         }
     }
 
-    /// Nothing written waits to be sent or acknowledged.
+    /// Nothing written waits to be sent or acknowledged, and nothing received is yet to be.
     pub fn is_settled(&self) -> bool {
-        !self.sender.is_busy()
+        !self.sender.is_busy() && self.ack_at.is_none()
+    }
+
+    /// Several attempts in a row to have something acknowledged were in vain. A peer that has left
+    /// while its last acknowledgement was lost never answers.
+    pub fn is_unheard(&self) -> bool {
+        self.sender.waits() >= LINE_LAST_WAITS
     }
 
     /// Counts since the opening.
@@ -218,6 +217,11 @@ impl LineProtocol {
     /// (`session::SessionConfig::frame_bytes_max`): with its head it fills one frame of the line.
     pub fn frame_bytes(&self) -> usize {
         self.payload_bytes_max - v1::HEADER_BYTES
+    }
+
+    /// Bytes of the stream in one frame of the line, if few are lost.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes_max
     }
 
     /// Handles bytes from the device. Noise is skipped and counted. [`LineProtocol::read`] is to be
@@ -233,7 +237,7 @@ impl LineProtocol {
                 self.receiver.inbox().extend_from_slice(bytes);
             }
             LineMode::Probing => {
-                if self.checked {
+                if self.checks != LineChecks::Never {
                     self.received_frames(bytes);
                 }
                 if self.mode == LineMode::Probing {
@@ -260,6 +264,7 @@ impl LineProtocol {
             _ if self.over.is_some() => 0,
             LineMode::Plain => self.plain.room_bytes(self.payload_bytes_max, &self.pacer, now),
             LineMode::Checked if self.is_streaming() => self.sender.room_bytes(&self.pacer, now),
+            LineMode::Checked | LineMode::Probing if self.checks == LineChecks::Always => 0,
             LineMode::Checked | LineMode::Probing => self.hello.missing_bytes(),
         }
     }
@@ -293,20 +298,26 @@ impl LineProtocol {
         if self.over.is_none() && self.pacer.room_nanos(now).is_some() {
             match self.mode {
                 LineMode::Probing if self.hello_at().is_some_and(|at| at <= now) => {
-                    out.extend_from_slice(&self.hello.bytes);
-                    let left = self.pacer.spend(self.hello.bytes.len(), now);
-                    self.hello.again_at = Moment(left.0.saturating_add(LINE_PROBE_MICROS));
-                    self.hello.times_sent += 1;
+                    self.call(out);
                 }
                 LineMode::Probing => {}
                 LineMode::Plain => {
                     self.plain.poll_output(out, &self.hello.bytes, now);
                     self.pacer.spend(out.len() - before, now);
                 }
-                LineMode::Checked => self.poll_frames(out, now),
+                LineMode::Checked => self.poll_frames(out, now, true),
             }
         }
         out.len() > before
+    }
+
+    /// Appends frames with what is not sent yet and, behind it, `bytes` to `out`, as many as the peer
+    /// accepts at once: nothing follows, so that it does not matter how long the device is busy.
+    pub fn say_last(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        if self.over.is_none() && self.mode == LineMode::Checked && self.is_streaming() {
+            self.sender.write(bytes);
+            self.poll_frames(out, self.now, false);
+        }
     }
 
     /// When [`LineProtocol::on_time`] is to be called, and then [`LineProtocol::room_bytes`] and
@@ -361,9 +372,9 @@ impl LineProtocol {
 
     /// Our HELLO is in flight in frames: the rest of the stream may follow.
     fn is_streaming(&self) -> bool {
-        self.handshake.is_up()
-            && self.hello.missing_bytes() == 0
-            && self.hello.framed_bytes == self.hello.bytes.len()
+        let has_begun =
+            self.hello.missing_bytes() == 0 && self.hello.framed_bytes == self.hello.bytes.len();
+        self.handshake.is_up() && (has_begun || self.checks == LineChecks::Always)
     }
 
     /// The peer may have restarted, so that neither understands the other.
@@ -379,73 +390,5 @@ impl LineProtocol {
         };
         let since = since.max(self.handshake.heard_at());
         Some(Moment(since.0.saturating_add(LINE_DEAD_MICROS)))
-    }
-
-    /// Searches `bytes` for the peer's hello.
-    fn probe(&mut self, bytes: &[u8]) {
-        let (taken, found, skipped) = self.scanner.take(bytes, &self.hello.bytes);
-        self.counters.bytes_skipped += skipped;
-        match found {
-            None => return self.wait_for_hello(),
-            Some(FoundHello::Checked) if self.checked => self.begin_checked(),
-            Some(_) => self.begin_plain(&bytes[taken..]),
-        }
-        self.scanner.clear();
-    }
-
-    /// When our HELLO is sent next. A peer that has answered has received it, and an original
-    /// counts them.
-    fn hello_at(&self) -> Option<Moment> {
-        let says = self.hello.missing_bytes() == 0 && self.answered_until.is_none();
-        says.then_some(self.hello.again_at)
-    }
-
-    /// A HELLOOK to our HELLO may have been received. A peer of ours that sends it has sent its own
-    /// HELLO before we listened, and repeats it within half a second. An original never does.
-    fn wait_for_hello(&mut self) {
-        let [answer, behind, _] = self.scanner.answered();
-        if answer.is_empty() || self.hello.times_sent == 0 {
-            return;
-        }
-        if behind.len() > LINE_ANSWERED_BYTES_MAX {
-            return self.begin_answered();
-        }
-        if self.answered_until.is_none() {
-            let repeat = self.pacer.micros(LINE_HELLO_BYTES_USUAL as u64);
-            let micros = LINE_PROBE_MICROS / 2 + LINE_ANSWERED_MICROS + repeat;
-            self.answered_until = Some(Moment(self.now.0.saturating_add(micros)));
-        }
-    }
-
-    /// The peer is an original that sent HELLO before we listened: its answer, and everything
-    /// behind it, belongs to the session.
-    fn begin_answered(&mut self) {
-        self.mode = LineMode::Plain;
-        self.handshake.heard(self.now);
-        for bytes in self.scanner.answered() {
-            self.receiver.inbox().extend_from_slice(bytes);
-        }
-        self.scanner.clear();
-    }
-
-    fn begin_checked(&mut self) {
-        self.mode = LineMode::Checked;
-        self.handshake.begin(self.now);
-    }
-
-    /// Passes the packet that was found, and `rest` behind it, to the session.
-    fn begin_plain(&mut self, rest: &[u8]) {
-        self.mode = LineMode::Plain;
-        self.handshake.heard(self.now);
-        let [hello, answer, behind] = self.scanner.found();
-        if self.hello.times_sent == 0 {
-            self.plain.write(&self.hello.bytes);
-        } else if answer.is_empty() {
-            self.plain.expect_answer(self.now);
-        }
-        for bytes in [hello, answer, behind, rest] {
-            self.plain.received(bytes);
-            self.receiver.inbox().extend_from_slice(bytes);
-        }
     }
 }

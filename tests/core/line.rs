@@ -6,8 +6,8 @@
 //! `LINE_RUNS=10000 cargo test --test core line::`.
 
 use sockmux_uring::limits::{LINE_AHEAD_MICROS, LINE_DEAD_MICROS};
-use sockmux_uring::serial_line::{LineError, LineMode, LineProtocol};
-use sockmux_uring::session::{SessionConfig, Transmit};
+use sockmux_uring::serial_line::{LineChecks, LineConfig, LineError, LineMode, LineProtocol};
+use sockmux_uring::session::{Moment, SessionConfig, Transmit};
 use sockmux_uring::wire::{Frame, StreamRef};
 
 use crate::testkit::pure::choice::Choice as _;
@@ -156,14 +156,18 @@ fn a_line_slower_than_its_number_does_not_fill_its_buffers() {
 
 #[test]
 fn ends_come_at_any_time() {
-    for late_seconds in [0, 1, 7, 100] {
-        let mut world = World::new(Setting::clean());
+    use LineChecks::{Always, WherePeerDoes};
+    let of_both =
+        [[WherePeerDoes; 2], [Always; 2], [Always, WherePeerDoes], [WherePeerDoes, Always]];
+    let cases = [0, 1, 7, 100].into_iter().flat_map(|late| of_both.map(|checks| (late, checks)));
+    for (late_seconds, checks) in cases {
+        let mut world = World::new(Setting { checks, ..Setting::clean() });
         world.sides[1].starts_at = START_MICROS + late_seconds * SECOND;
         world.sides[0].bulk_left = 1_000;
         world.sides[1].bulk_left = 1_000;
         let until = world.sides[1].starts_at + 3 * SECOND;
         world.run(&mut Seeded(late_seconds), until, true);
-        assert!(world.is_quiet(), "{late_seconds} s late");
+        assert!(world.is_quiet(), "{late_seconds} s late, {checks:?}");
         for side in &world.sides {
             assert_eq!(side.line.as_ref().map(LineProtocol::mode), Some(LineMode::Checked));
         }
@@ -211,6 +215,61 @@ fn a_line_without_an_answer_is_dead() {
     assert_eq!(world.sides[0].ended, [LineError::Silent]);
     // Nothing of its own waits for an answer.
     assert_eq!(world.sides[1].ended, []);
+}
+
+/// Else the peer would wait for it, from a process that has left.
+#[test]
+fn what_is_owed_to_the_peer_is_not_settled() {
+    let mut now = Moment(START_MICROS);
+    let mut lines = [1, 2].map(|incarnation| {
+        let checks = LineChecks::Always;
+        LineProtocol::new(LineConfig { bytes_per_second: 11_520, incarnation, checks }, now)
+    });
+    for _ in 0..4 {
+        for from in [0, 1] {
+            let mut bytes = Vec::new();
+            lines[from].poll_output(&mut bytes, now);
+            lines[1 - from].received(&bytes, now).expect("a line");
+        }
+        now.0 += SECOND;
+    }
+    assert_eq!(lines[0].write(b"x", now), 1);
+    let mut bytes = Vec::new();
+    assert!(lines[0].poll_output(&mut bytes, now) && !lines[0].is_settled());
+    lines[1].received(&bytes, now).expect("a line");
+    assert!(!lines[1].is_settled(), "it has not acknowledged it");
+    bytes.clear();
+    assert!(lines[1].poll_output(&mut bytes, now) && lines[1].is_settled());
+    lines[0].received(&bytes, now).expect("a line");
+    assert!(lines[0].is_settled());
+}
+
+/// A process that leaves need not wait for it.
+#[test]
+fn a_peer_that_has_left_is_known_by_its_silence() {
+    let mut world = World::new(Setting::clean());
+    world.sides[0].bulk_left = 100;
+    world.run(&mut Seeded(1), START_MICROS + 5 * SECOND, true);
+    let line = |world: &World, side: usize| {
+        let line = world.sides[side].line.as_ref().expect("a line");
+        (line.is_settled(), line.is_unheard())
+    };
+    assert!(world.is_quiet());
+    let until = world.now + SECOND;
+    world.run(&mut Seeded(1), until, false);
+    assert_eq!([line(&world, 0), line(&world, 1)], [(true, false); 2]);
+    world.setting.faults = Faults { drop: 1_000_000, ..Faults::default() };
+    world.small_at(0, world.now + 1);
+    let until = world.now + SECOND;
+    world.run(&mut Seeded(1), until, false);
+    assert_eq!(line(&world, 0), (false, false), "it may be a bad line");
+    let until = world.now + 2 * SECOND;
+    world.run(&mut Seeded(1), until, false);
+    assert_eq!(line(&world, 0), (false, true));
+    world.setting.faults = Faults::default();
+    let until = world.now + 10 * SECOND;
+    world.run(&mut Seeded(1), until, false);
+    assert_eq!([line(&world, 0), line(&world, 1)], [(true, false); 2], "it was one");
 }
 
 #[test]

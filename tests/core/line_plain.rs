@@ -2,7 +2,7 @@
 //! as often as needed.
 
 use sockmux_uring::limits::LINE_PROBE_MICROS;
-use sockmux_uring::serial_line::LineMode;
+use sockmux_uring::serial_line::{LineChecks, LineError, LineMode};
 
 use crate::testkit::pure::line_end::{End, hello, original_hello, original_hello_ok};
 
@@ -13,7 +13,7 @@ fn original() -> Vec<u8> {
 
 #[test]
 fn hello_goes_out_every_second_until_somebody_answers() {
-    let mut end = End::new(true);
+    let mut end = End::new(LineChecks::WherePeerDoes);
     let own = hello(true);
     let (first, second) = own.split_at(5);
     end.write(first);
@@ -95,7 +95,7 @@ fn an_answer_with_much_behind_it_is_an_originals_at_once() {
 /// Of a native peer, for either end.
 #[test]
 fn an_answer_before_our_first_hello_decides_nothing() {
-    let mut end = End::new(true);
+    let mut end = End::new(LineChecks::WherePeerDoes);
     end.received(&original_hello_ok());
     assert_eq!(end.pass(2 * LINE_PROBE_MICROS), b"");
     assert_eq!(end.line.mode(), LineMode::Probing);
@@ -115,7 +115,7 @@ fn a_hello_that_follows_an_answer_decides() {
 
 #[test]
 fn an_original_heard_first_is_greeted_by_the_session() {
-    let mut end = End::new(true);
+    let mut end = End::new(LineChecks::WherePeerDoes);
     end.received(&original_hello());
     end.write(&hello(true));
     assert_eq!(end.output(), hello(true));
@@ -178,7 +178,7 @@ fn an_answer_before_the_hello_stands_behind_it() {
 
 #[test]
 fn without_checks_all_passes_once_the_peer_is_heard() {
-    let mut end = End::new(false);
+    let mut end = End::new(LineChecks::Never);
     end.write(&hello(false));
     assert_eq!(end.output(), hello(false));
     // The other end was not open yet.
@@ -188,4 +188,31 @@ fn without_checks_all_passes_once_the_peer_is_heard() {
     assert_eq!(end.read(), hello(true));
     end.received(&original_hello_ok());
     assert_eq!(end.pass(10 * LINE_PROBE_MICROS), b"");
+}
+
+/// Where nothing may pass unchecked. What it says are frames.
+#[test]
+fn an_end_that_needs_checks_calls_by_frames_and_takes_no_other_peer() {
+    let mut end = End::new(LineChecks::Always);
+    assert_eq!(end.line.room_bytes(end.now), 0);
+    assert_eq!(end.line.write(b"a secret", end.now), 0);
+    let call = end.output();
+    assert!(call.starts_with(b"\x7e\x10") && call.ends_with(b"\x7e"), "{call:02x?}");
+    assert_eq!(
+        end.pass(7 * LINE_PROBE_MICROS / 2),
+        call.repeat(3),
+        "each second, until it is heard"
+    );
+    assert_eq!((end.line.mode(), end.line.is_up()), (LineMode::Probing, false));
+    // A peer that would check is called on, until it answers by frames as well.
+    let mut other = End::new(LineChecks::Always);
+    other.received(&hello(true));
+    assert_eq!((other.line.mode(), other.line.room_bytes(other.now)), (LineMode::Checked, 0));
+    for plain in [hello(false), original_hello()] {
+        let mut end = End::new(LineChecks::Always);
+        let refused = end.line.received(&[b"noise \x7e\x03", &plain[..]].concat(), end.now);
+        assert_eq!(refused, Err(LineError::Unchecked));
+        assert_eq!((end.output(), end.read()), (Vec::new(), Vec::new()));
+        assert_eq!(end.line.room_bytes(end.now), 0);
+    }
 }

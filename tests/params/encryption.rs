@@ -53,6 +53,9 @@ fn sides() {
         (&["-Fsockmux", "-A1"], "fcl", TlsSide::Accepts),
         (&pair, "fsv", TlsSide::Dials),
         (&pair, "fcl", TlsSide::Accepts),
+        (&["SERVER=sockmux:comm@com1"], "fsv", TlsSide::Dials),
+        (&["SERVER=sockmux:comm@com1?baud=9600"], "fcl,fcl", TlsSide::Accepts),
+        (&["-Fsockmux", "-Xcom1"], "fcl", TlsSide::Accepts),
     ] {
         let stls = format!("STLS={stls}");
         let encryption = encryption(&[link, &["DEST=h:2", &stls, "TLSCONF=secret:s"]].concat());
@@ -175,6 +178,21 @@ fn what_is_shown_of_each_kind() {
     assert!(clear.contains("not encrypted: ") && !clear.contains("encryption  "), "{clear}");
     let ignored = run(&["-P1", "DEST=h:1", "TLSCONF=scache:do,xcache:do,secret:s"]);
     assert_eq!(ignored.notices.len(), 2, "{:?}", ignored.notices);
+}
+
+/// The line is checked whatever the peer says, and `--check` says so.
+#[test]
+fn an_encrypted_line_is_always_checked() {
+    let line = ["SERVER=sockmux:comm@com1?baud=9600", "PORT=1"];
+    let encrypted = [&line[..], &["TLSCONF=secret:s", "STLS=fsv"]].concat();
+    let shown = show::plan(&run(&encrypted));
+    assert!(
+        shown.contains("if serial: 9600 baud, 8N1, no flow control, always checked\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("encryption  TLS 1.3; this end begins the handshake"), "{shown}");
+    let clear = show::plan(&run(&line));
+    assert!(clear.contains("checked between two of ours\n"), "{clear}");
 }
 
 /// From another network, too; `RELIABLE=` narrows it, and clients are judged as ever.

@@ -8,4 +8,5 @@ mod costs;
 mod datagrams_table;
 mod delay;
 mod serial;
+mod serial_tls;
 mod stopped_peer;

@@ -22,45 +22,59 @@ use crate::testkit::skip::needs;
 use crate::testkit::tunnel::check_nothing_is_left;
 use crate::testkit::{DEADLINE, eventually, wait_until_still};
 
-const ENTRANCE: &str = "PORT=127.0.0.1:0";
+pub(crate) const ENTRANCE: &str = "PORT=127.0.0.1:0";
 
 /// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
-/// The usual rate of a line, and the bytes that it carries in a second.
-const BAUD: u32 = 115_200;
-const BYTES_PER_SEC: f64 = 11_520.0;
+/// The usual rate of a line.
+pub(crate) const BAUD: u32 = 115_200;
 
 /// The rate in the command lines where the line itself has no pacing.
-const FAST: &str = "?baud=12000000";
+pub(crate) const FAST: &str = "?baud=12000000";
 
-fn start(line: &SerialLine, end: End, options: &str, more: &[&str]) -> Program {
+pub(crate) fn start(line: &SerialLine, end: End, options: &str, more: &[&str]) -> Program {
     let device = format!("SERVER=sockmux:comm@{}{options}", line.path(end).display());
     let words: Vec<&str> = [device.as_str()].iter().chain(more).copied().collect();
     Program::start(&words)
 }
 
+/// The exit to a server.
+pub(crate) fn end_of(server: &Server) -> String {
+    format!("DEST={}", server.address())
+}
+
 /// Two ends, joined; clients come in at the first.
 fn join(line: &SerialLine, options: &str, server: &Server) -> [Program; 2] {
-    let exit = format!("DEST={}", server.address());
-    let near = start(line, End::Left, options, &[ENTRANCE]);
-    let far = start(line, End::Right, options, &[&exit]);
+    join_with(line, options, server, [&[], &[]])
+}
+
+/// The same; each has further words.
+fn join_with(
+    line: &SerialLine,
+    options: &str,
+    server: &Server,
+    more: [&[&str]; 2],
+) -> [Program; 2] {
+    let exit = end_of(server);
+    let near = start(line, End::Left, options, &[&[ENTRANCE], more[0]].concat());
+    let far = start(line, End::Right, options, &[&[&*exit], more[1]].concat());
     for program in [&near, &far] {
         program.wait_for("tunnel up");
     }
     [near, far]
 }
 
-fn entrance(program: &Program) -> SocketAddr {
+pub(crate) fn entrance(program: &Program) -> SocketAddr {
     program.address_of("entrance listening")
 }
 
-fn clean() -> Faults {
+pub(crate) fn clean() -> Faults {
     Faults::default()
 }
 
 /// As bad as lines are at worst.
-fn bad(seed: u64) -> Faults {
+pub(crate) fn bad(seed: u64) -> Faults {
     Faults {
         seed,
         drop_one_in: 1_000,
@@ -86,11 +100,12 @@ fn bulk_and_echo() -> Server {
     })
 }
 
-/// Which part of a clean line one stream fills, and how long keystrokes beside it take to come back.
-fn bulk_and_keystrokes() -> (f64, Vec<Duration>) {
+/// Which part of a clean line one stream fills, and how long keystrokes beside it take to come back. Each end
+/// has further words.
+pub(crate) fn bulk_and_keystrokes(baud: u32, near: &[&str], far: &[&str]) -> (f64, Vec<Duration>) {
     const SECS: f64 = 4.0;
-    let (line, server) = (SerialLine::start(clean(), Some(BAUD)), bulk_and_echo());
-    let ends = join(&line, "", &server);
+    let (line, server) = (SerialLine::start(clean(), Some(baud)), bulk_and_echo());
+    let ends = join_with(&line, &format!("?baud={baud}"), &server, [near, far]);
     let mut keys = connect(entrance(&ends[0]));
     keys.write_all(b"k").expect("sent");
     let mut bulk = connect(entrance(&ends[0]));
@@ -122,7 +137,7 @@ fn bulk_and_keystrokes() -> (f64, Vec<Duration>) {
         }
     });
     waits.sort();
-    (rate / BYTES_PER_SEC, waits)
+    (10.0 * rate / f64::from(baud), waits)
 }
 
 #[test]
@@ -131,7 +146,7 @@ fn a_clean_line_is_filled_and_a_keystroke_does_not_wait_for_bulk() {
     // Other load of the machine makes the line slower and keystrokes late, never the other way round.
     const TRIES: usize = 3;
     let holds = (0..TRIES).any(|_| {
-        let (ratio, waits) = bulk_and_keystrokes();
+        let (ratio, waits) = bulk_and_keystrokes(BAUD, &[], &[]);
         let late = waits.iter().filter(|&&wait| wait > LATE).count();
         let median = waits[waits.len() / 2];
         println!("{ratio:.3} of the line; keystrokes beside it echoed in {median:?}, {late} late");
@@ -316,6 +331,21 @@ fn both_leave_in_order_and_an_idle_line_costs_nothing() {
         end.terminate();
         assert_eq!(end.wait_exit(DEADLINE).code(), Some(0), "{}", end.log_text());
     }
+}
+
+/// Its last words are not acknowledged, and there is nobody who could.
+#[test]
+fn an_end_whose_line_is_cut_does_not_wait_to_leave() {
+    let (line, server) = (SerialLine::start(clean(), Some(BAUD)), Server::ends_first());
+    let ends = [&["TIMEOUT=drain:300"][..], &[]];
+    let [mut near, far] = join_with(&line, "", &server, ends);
+    check_nothing_is_left([&near, &far], entrance(&near));
+    line.cut();
+    near.terminate();
+    let began = Instant::now();
+    assert_eq!(near.wait_exit(DEADLINE).code(), Some(0), "{}", near.log_text());
+    // A line counts as dead after 30 s.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 /// It is opened again and again, for it may be another one tomorrow.

@@ -21,7 +21,7 @@ mod shorten;
 mod sums;
 mod timers;
 #[path = "../../../tests/testkit/pure/tls_keys.rs"]
-mod tls_keys;
+pub(super) mod tls_keys;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

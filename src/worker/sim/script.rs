@@ -141,10 +141,6 @@ impl Script {
             _ => ExitKind::Server,
         };
         let is_v03 = rng.u8(..4) == 0;
-        // By itself, so that all else of a seed stays what it was without.
-        let of_keys = &mut Rng::with_seed(seed ^ 0x715);
-        let records_per_key =
-            (of_keys.u8(..4) == 0).then(|| [u64::MAX, 1, 3, 50][of_keys.usize(..4)]);
         let conditions = conditions(rng);
         let small = rng.bool();
         let conversations =
@@ -158,7 +154,7 @@ impl Script {
             link,
             entrance_at: rng.usize(..2),
             is_v03,
-            records_per_key,
+            records_per_key: keys(seed),
             bulk: ["auto", "splice", "copy"][rng.usize(..3)],
             exit,
             conditions,
@@ -191,7 +187,7 @@ impl Script {
             link: LinkKind::Line(rate),
             entrance_at: rng.usize(..2),
             is_v03: rng.u8(..4) == 0,
-            records_per_key: None,
+            records_per_key: keys(seed),
             bulk: "auto",
             exit: ExitKind::Server,
             conditions,
@@ -261,6 +257,13 @@ impl Script {
     pub(super) fn reaches_server(&self) -> bool {
         matches!(self.exit, ExitKind::Server | ExitKind::Named)
     }
+}
+
+/// Of one seed in four, after how many records a new key is taken. By itself, so that all else of a seed is
+/// what it would be without.
+fn keys(seed: u64) -> Option<u64> {
+    let rng = &mut Rng::with_seed(seed ^ 0x715);
+    (rng.u8(..4) == 0).then(|| [u64::MAX, 1, 3, 50][rng.usize(..4)])
 }
 
 fn conditions(rng: &mut Rng) -> Conditions {

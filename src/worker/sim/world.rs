@@ -212,9 +212,6 @@ impl<'s> World<'s> {
             match end.stopped {
                 Some(Stopped::Drained | Stopped::LinkEnded { .. }) => self.sums.drained += 1,
                 Some(Stopped::DeadlinePassed(_)) if self.script.may_break() => {}
-                // The other end left with what would have acknowledged the last bytes.
-                Some(Stopped::DeadlinePassed(0))
-                    if matches!(self.script.link, LinkKind::Line(_)) => {}
                 other => return Err(format!("it stopped by {other:?}")),
             }
         }

@@ -1,6 +1,6 @@
 //! A single end of a serial line.
 
-use sockmux_uring::serial_line::{LineConfig, LineProtocol};
+use sockmux_uring::serial_line::{LineChecks, LineConfig, LineProtocol};
 use sockmux_uring::session::Moment;
 use sockmux_uring::wire::v03::{Encoder, Offer};
 
@@ -41,15 +41,15 @@ pub(crate) struct End {
 
 impl End {
     /// An end of a line of 115,200 baud.
-    pub(crate) fn new(checked: bool) -> End {
+    pub(crate) fn new(checks: LineChecks) -> End {
         let now = Moment(1_000_000);
-        let config = LineConfig { bytes_per_second: 11_520, incarnation: 7, checked };
+        let config = LineConfig { bytes_per_second: 11_520, incarnation: 7, checks };
         End { line: LineProtocol::new(config, now), now }
     }
 
     /// An end that has sent its HELLO once.
     pub(crate) fn greeting() -> End {
-        let mut end = End::new(true);
+        let mut end = End::new(LineChecks::WherePeerDoes);
         end.write(&hello(true));
         assert_eq!(end.output(), hello(true));
         end

@@ -1,7 +1,7 @@
 //! Fuzz target: serial lines whose faults and traffic follow from a seed or a fuzzer.
 
 use sockmux_uring::limits::{LINE_INBOX_BYTES, LINE_PAYLOAD_BYTES_MAX};
-use sockmux_uring::serial_line::{LineConfig, LineProtocol};
+use sockmux_uring::serial_line::{LineChecks, LineConfig, LineProtocol};
 use sockmux_uring::session::Moment;
 
 use super::bytes::Bytes;
@@ -31,6 +31,9 @@ pub(crate) fn random_run(choice: &mut impl Choice) {
     setting.read_late_micros = choice.pick(&[1_000, 0, 16_000]);
     setting.tick_micros = choice.pick(&[1, 1_000, 10_000]);
     setting.faults = faults;
+    for checks in &mut setting.checks {
+        *checks = choice.pick(&[LineChecks::WherePeerDoes, LineChecks::Always]);
+    }
     let mut world = World::new(setting);
     for side in 0..2 {
         world.sides[side].starts_at += choice.pick(&[0, 0, 300_000, 5 * SECOND]);
@@ -54,10 +57,15 @@ pub(crate) fn random_run(choice: &mut impl Choice) {
 
 /// One end that receives any bytes at any time: it may fail with an error, and all bounds hold.
 fn rubbish(choice: &mut Bytes) {
-    let checked = choice.below(4) != 3;
+    let checks = choice.pick(&[
+        LineChecks::WherePeerDoes,
+        LineChecks::WherePeerDoes,
+        LineChecks::Always,
+        LineChecks::Never,
+    ]);
     let bytes_per_second = choice.pick(&[11_520, 1, u32::MAX, 0]);
     let mut now = Moment(choice.below(1_000));
-    let mut line = LineProtocol::new(LineConfig { bytes_per_second, incarnation: 5, checked }, now);
+    let mut line = LineProtocol::new(LineConfig { bytes_per_second, incarnation: 5, checks }, now);
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let mut kept = 0;
     while !choice.0.is_empty() {

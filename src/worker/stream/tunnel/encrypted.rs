@@ -1,5 +1,6 @@
 //! Tunnels over encrypted links: [`super::tls`] is the transform between session and link.
-//! [`super::link_read`] and [`super::link_write`] call this module for such lanes.
+//! [`super::link_read`] and [`super::link_write`] call this module for such lanes, [`super::serial`] for
+//! serial lines.
 
 use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use tracing::debug;
@@ -62,7 +63,7 @@ impl Streams {
     ) -> (Box<Gather>, bool) {
         let (mut sealed, mut has_runs) = (cx.buffers.take_gather(), false);
         let Some(tls) = self.tls_mut(key) else { return (sealed, false) };
-        if tls.write_control(&mut cx.buffers, &mut sealed) && tls.is_open() {
+        if tls.write_control(&mut cx.buffers, &mut sealed) && tls.takes_frames() {
             let mut plain = match tls.unsealed.take() {
                 Some(rest) => rest,
                 None => {

@@ -66,9 +66,9 @@ pub(super) struct Outgoing {
 pub(super) enum Transform {
     /// Identity: frames may be spliced and batched.
     None,
-    /// The link layer of a serial line.
+    /// The link layer of a serial line, with encryption above it if that is wanted.
     SerialLine(Box<SerialLine>),
-    /// Encryption. A batch of frames is sealed at once.
+    /// Encryption alone. A batch of frames is sealed at once.
     Tls(Box<Tls>),
 }
 
@@ -85,8 +85,8 @@ impl Transform {
     /// The transform that a link requires. `encryption`: with what it is to be encrypted.
     pub(super) fn of(link: &Link, encryption: Option<&Settings>, now: Moment) -> Transform {
         match (link.line(), encryption) {
-            (Some((bytes_per_second, checked)), _) => {
-                Transform::SerialLine(Box::new(SerialLine::new(bytes_per_second, checked, now)))
+            (Some(line), encryption) => {
+                Transform::SerialLine(Box::new(SerialLine::new(line, encryption, now)))
             }
             (None, Some(settings)) => {
                 Transform::Tls(Box::new(Tls::new(settings, link.may_await_peer(), now)))
@@ -111,7 +111,8 @@ impl Transform {
     pub(super) fn tls(&self) -> Option<&Tls> {
         match self {
             Transform::Tls(tls) => Some(tls),
-            Transform::SerialLine(_) | Transform::None => None,
+            Transform::SerialLine(line) => line.tls(),
+            Transform::None => None,
         }
     }
 
@@ -119,7 +120,8 @@ impl Transform {
     pub(super) fn tls_mut(&mut self) -> Option<&mut Tls> {
         match self {
             Transform::Tls(tls) => Some(tls),
-            Transform::SerialLine(_) | Transform::None => None,
+            Transform::SerialLine(line) => line.tls_mut(),
+            Transform::None => None,
         }
     }
 
@@ -154,6 +156,12 @@ impl Transform {
         matches!(self, Transform::Tls(tls) if tls.is_backed_up())
     }
 
+    /// Whether nobody has answered to written data for so long that a process that leaves does not wait
+    /// for it.
+    fn is_unheard(&self) -> bool {
+        matches!(self, Transform::SerialLine(line) if line.is_unheard())
+    }
+
     /// Whether all written data has reached the peer, as far as that is known.
     fn is_settled(&self) -> bool {
         match self {
@@ -174,7 +182,7 @@ impl Transform {
     /// Advances the clock.
     pub(super) fn on_time(&mut self, now: Moment) -> Result<(), TransformError> {
         match self {
-            Transform::SerialLine(line) => Ok(line.on_time(now)?),
+            Transform::SerialLine(line) => line.on_time(now),
             Transform::Tls(tls) => Ok(tls.on_time(now)?),
             Transform::None => Ok(()),
         }
@@ -297,11 +305,17 @@ impl Lane {
     /// Tells the peer that nothing follows, or what was wrong, where the transform has words for that.
     /// As far as the link takes it at once; behind half a record it would mean nothing.
     pub(super) fn say_end(&mut self, buffers: &mut Buffers) {
-        let Some(tls) = self.transform.tls_mut() else { return };
-        tls.say_end(None);
+        if let Some(tls) = self.transform.tls_mut() {
+            tls.say_end(None);
+        }
         if self.sending || self.unsent.is_some() {
             return;
         }
+        let tls = match &mut self.transform {
+            Transform::None => return,
+            Transform::SerialLine(line) => return line.say_last(&self.link),
+            Transform::Tls(tls) => tls,
+        };
         let mut last = buffers.take_gather();
         tls.write_control(buffers, &mut last);
         if !last.is_empty() {
@@ -322,8 +336,10 @@ impl Lane {
         self.sending && self.sending_since.after(STALLED) <= now
     }
 
-    /// Whether nothing sent is still in flight, as far as that is known here.
+    /// Whether nothing sent is still in flight, as far as that is known here, or nobody seems to be there
+    /// to take it.
     pub(super) fn is_settled(&self) -> bool {
-        self.transform.is_settled() && !self.sending && self.unsent.is_none()
+        let is_taken = self.transform.is_settled() && !self.sending && self.unsent.is_none();
+        is_taken || self.transform.is_unheard()
     }
 }

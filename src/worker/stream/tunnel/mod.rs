@@ -247,10 +247,16 @@ impl Tunnels {
 
     /// Shuts down the sending side of every link, which makes the peers close.
     pub(in crate::worker) fn end_output(&mut self, buffers: &mut Buffers) {
-        for (_, tunnel) in self.table.iter_mut() {
+        let mut unsettled = Vec::new();
+        for (key, tunnel) in self.table.iter_mut() {
             tunnel.lane.say_end(buffers);
             tunnel.lane.link.end_output();
+            if !tunnel.lane.is_settled() {
+                unsettled.push(key);
+            }
         }
+        // On a serial line what was said last may have to be said again.
+        unsettled.into_iter().for_each(|key| self.mark(key));
     }
 
     /// Whether no peer can have unread data from this process. A peer whose hello was never done

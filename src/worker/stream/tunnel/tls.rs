@@ -4,48 +4,30 @@
 //! and tags. A record that goes on in the next buffer is put together in one of the lane's own. What
 //! is sent is sealed from the chunks of a batch into buffers of the pool, a record into each.
 
+mod error;
+mod pieces;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use rustls::{AlertDescription, CipherSuite};
 
+pub(super) use self::error::TlsError;
+use self::pieces::{fill, seal_front};
 use crate::io::chunk::Chunk;
 use crate::io::driver::Gather;
-use crate::limits::{HANDSHAKE_SECS, RECORD_ROOM_BYTES_MIN};
+use crate::limits::{
+    HANDSHAKE_SECS, LINE_HANDSHAKE_BYTES, RECORD_BYTES, RECORD_ROOM_BYTES_MIN, RECORDS_PER_KEY,
+};
 use crate::session::Moment;
-use crate::tls::handshake::Handshake;
+use crate::tls::handshake::{Established, Handshake};
 use crate::tls::record::{
-    self, CONTROL_BYTES_MAX, Content, HEAD_BYTES, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX,
-    RecordCounters, RecordError, Records,
+    self, CONTROL_BYTES_MAX, Content, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, RecordCounters, Records,
 };
 use crate::tls::settings::{ALPN, Peer, Role, Settings};
 use crate::worker::buffers::Buffers;
-
-/// Ends the link. Layer: TLS; scope: the link.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
-    /// Caused by the peer, or by what this end makes of its key.
-    #[error("{0}")]
-    Handshake(rustls::Error),
-    /// Caused by the peer.
-    #[error("the handshake took more than {HANDSHAKE_SECS} s")]
-    Timeout,
-    /// Caused by the peer, or by the command line here.
-    #[error(
-        "the peer speaks plaintext, and this end is encrypted: give the peer STLS= and TLSCONF=, \
-         or this end neither"
-    )]
-    Plaintext,
-    /// Caused by the peer.
-    #[error("the peer's TLS is for something else: it has not agreed to the protocol sockmux")]
-    OtherProtocol,
-    /// Caused by this end, whose list of peers has changed.
-    #[error("{0}")]
-    NotKnown(String),
-    #[error(transparent)]
-    Record(#[from] RecordError),
-}
 
 /// What [`Tls::step`] did.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,8 +47,14 @@ pub(super) enum Step {
 /// TLS of one link.
 pub(super) struct Tls {
     stage: Stage,
-    /// End of the time for the handshake. None while the peer may come at any time, and after it.
+    /// The peer may come at any time: neither end need be the one that dials.
+    awaits_peer: bool,
+    /// The time for the handshake, in seconds.
+    handshake_secs: u64,
+    /// Its end. None while the peer may come at any time, and after the handshake.
     deadline: Option<Moment>,
+    /// Most payload of a record that is sent, in bytes.
+    payload_bytes_max: usize,
     /// Sent before anything else: flights of the handshake, alerts.
     outbox: Vec<u8>,
     /// A batch that found no buffers to be sealed into.
@@ -124,9 +112,12 @@ impl Tls {
             Ok(handshake) => (Stage::Handshake(Box::new(handshake)), None),
             Err(error) => (Stage::Failed, Some(Err(TlsError::Handshake(error)))),
         };
-        Tls {
+        let mut tls = Tls {
             stage,
-            deadline: (!awaits_peer).then(|| handshake_deadline(now)),
+            awaits_peer,
+            handshake_secs: HANDSHAKE_SECS,
+            deadline: None,
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
             outbox,
             unsealed: None,
             received: VecDeque::new(),
@@ -140,7 +131,35 @@ impl Tls {
             is_closed: false,
             has_said_end: false,
             peer: None,
+        };
+        if !awaits_peer {
+            tls.begin_time(now);
         }
+        tls
+    }
+
+    /// The same on a line, which may be slow: records of at most so many bytes, and a handshake has the
+    /// time that its bytes need.
+    pub(super) fn over_line(self, record_bytes_max: usize, bytes_per_second: u32) -> Tls {
+        let line_secs = LINE_HANDSHAKE_BYTES.div_ceil(u64::from(bytes_per_second.max(1)));
+        Tls {
+            handshake_secs: HANDSHAKE_SECS + line_secs,
+            payload_bytes_max: record_bytes_max - OVERHEAD_BYTES,
+            ..self
+        }
+    }
+
+    /// The peer is there: the time of the handshake begins, if it has not.
+    pub(super) fn begin_time(&mut self, now: Moment) {
+        if !self.is_open() {
+            let time = Duration::from_secs(self.handshake_secs);
+            self.deadline.get_or_insert(now.after(time));
+        }
+    }
+
+    /// Most payload of a record that is sent, in bytes.
+    pub(super) fn payload_bytes_max(&self) -> usize {
+        self.payload_bytes_max
     }
 
     /// Who the peer is, and the cipher, once the handshake is done.
@@ -156,9 +175,14 @@ impl Tls {
         }
     }
 
-    /// Whether frames can be sent.
+    /// Whether the handshake is done.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open(_))
+    }
+
+    /// Whether frames can be sent.
+    pub(super) fn takes_frames(&self) -> bool {
+        self.is_open() && !self.has_said_end
     }
 
     /// Whether nothing waits here to be sent.
@@ -192,16 +216,20 @@ impl Tls {
 
     pub(super) fn on_time(&self, now: Moment) -> Result<(), TlsError> {
         match self.deadline {
-            Some(deadline) if deadline <= now => Err(TlsError::Timeout),
+            Some(deadline) if deadline <= now => {
+                let secs = self.handshake_secs;
+                Err(match self.awaits_peer && !self.heard {
+                    true => TlsError::Unheard { secs },
+                    false => TlsError::Timeout { secs },
+                })
+            }
             _ => Ok(()),
         }
     }
 
     /// Takes bytes of the link.
     pub(super) fn receive(&mut self, chunk: Chunk, now: Moment) {
-        if !self.is_open() {
-            self.deadline.get_or_insert(handshake_deadline(now));
-        }
+        self.begin_time(now);
         self.received.push_back(chunk);
     }
 
@@ -226,7 +254,7 @@ impl Tls {
         let Some(mut chunk) = self.received.pop_front() else { return Ok(Step::Waits) };
         if let Stage::Handshake(_) = self.stage {
             let step = self.shake_hands(settings, &mut chunk);
-            if step.is_err() {
+            if step.is_err() && !self.is_open() {
                 self.stage = Stage::Failed;
             }
             if !chunk.is_empty() {
@@ -319,7 +347,7 @@ impl Tls {
             return Ok(Step::Again);
         }
         let is_done =
-            handshake.advance(&self.carry, &mut self.outbox).map_err(TlsError::Handshake)?;
+            handshake.advance(&self.carry, &mut self.outbox).map_err(TlsError::of_handshake)?;
         self.carry.clear();
         if !is_done {
             return Ok(Step::Again);
@@ -327,16 +355,27 @@ impl Tls {
         let Stage::Handshake(handshake) = std::mem::replace(&mut self.stage, Stage::Failed) else {
             return Ok(Step::Again);
         };
-        let mut established = handshake.finish().map_err(TlsError::Handshake)?;
-        established.records.set_records_per_key(settings.records_per_key());
-        if established.alpn.as_deref() != Some(ALPN) {
+        let Established { mut records, certificates, alpn, suite } =
+            handshake.finish().map_err(TlsError::Handshake)?;
+        // The number was made for full records.
+        let in_full = RECORD_BYTES / self.payload_bytes_max as u64;
+        let per_key = settings.records_per_key().saturating_mul(in_full.max(1));
+        records.set_records_per_key(per_key.min(RECORDS_PER_KEY));
+        // From here on a refusal is sealed, too.
+        self.stage = Stage::Open(Box::new(records));
+        self.deadline = None;
+        // None: rustls goes on without one, whichever side has named none.
+        if alpn.as_deref() != Some(ALPN) {
             return Err(TlsError::OtherProtocol);
         }
-        let peer = settings.peer(&established.certificates).map_err(TlsError::NotKnown)?;
-        self.peer = Some((peer, established.suite));
-        self.stage = Stage::Open(Box::new(established.records));
-        self.deadline = None;
+        let peer = settings.peer(&certificates).map_err(TlsError::NotKnown)?;
+        self.peer = Some((peer, suite));
         Ok(Step::Secured)
+    }
+
+    /// Takes what goes before frames, for a link that no buffers are needed for.
+    pub(super) fn take_control(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outbox)
     }
 
     /// Puts what goes before frames at the end of a batch. `false`: there are no buffers for all of it.
@@ -386,11 +425,11 @@ impl Tls {
             if plain.is_empty() {
                 return Ok(());
             }
-            let least_bytes = plain.len_bytes().min(RECORD_ROOM_BYTES_MIN) + OVERHEAD_BYTES;
+            let most_bytes = plain.len_bytes().min(self.payload_bytes_max);
+            let least_bytes = most_bytes.min(RECORD_ROOM_BYTES_MIN) + OVERHEAD_BYTES;
             let mut result = Ok(0);
             let is_written = buffers.write_by(sealed, least_bytes, |room| {
-                let most_bytes = (room.len() - OVERHEAD_BYTES).min(PAYLOAD_BYTES_MAX);
-                let bytes = plain.len_bytes().min(most_bytes);
+                let bytes = (room.len() - OVERHEAD_BYTES).min(most_bytes);
                 result = seal_front(records, plain, bytes, room);
                 *result.as_ref().unwrap_or(&0)
             });
@@ -409,11 +448,7 @@ impl Tls {
         self.has_said_end = true;
         let alert = match error {
             None => Some(AlertDescription::CloseNotify),
-            Some(TlsError::Record(error)) => error.alert(),
-            Some(TlsError::NotKnown(_)) => Some(AlertDescription::AccessDenied),
-            Some(TlsError::OtherProtocol) => Some(AlertDescription::NoApplicationProtocol),
-            // Those of a handshake are in the outbox already.
-            Some(TlsError::Handshake(_) | TlsError::Timeout | TlsError::Plaintext) => None,
+            Some(error) => error.alert(),
         };
         let (Stage::Open(records), Some(alert)) = (&mut self.stage, alert) else { return };
         let mut sealed = [0; CONTROL_BYTES_MAX];
@@ -421,51 +456,6 @@ impl Tls {
             self.outbox.extend_from_slice(&sealed[..bytes]);
         }
     }
-}
-
-fn handshake_deadline(now: Moment) -> Moment {
-    now.after(std::time::Duration::from_secs(HANDSHAKE_SECS))
-}
-
-/// Moves bytes to `carry` until a whole record stands there. `false`: it goes on in the next chunk.
-fn fill(carry: &mut Vec<u8>, chunk: &mut Chunk) -> Result<bool, RecordError> {
-    let mut take = |carry: &mut Vec<u8>, wanted: usize| {
-        let bytes = wanted.saturating_sub(carry.len()).min(chunk.len());
-        carry.extend_from_slice(&chunk[..bytes]);
-        chunk.advance(bytes);
-        carry.len() >= wanted
-    };
-    if !take(carry, HEAD_BYTES) {
-        return Ok(false);
-    }
-    Ok(record::length(carry)?.is_some_and(|whole| take(carry, whole)))
-}
-
-/// Seals the first `bytes` of a batch into `room`: where they stand if that is one chunk.
-fn seal_front(
-    records: &mut Records,
-    plain: &mut Gather,
-    bytes: usize,
-    room: &mut [u8],
-) -> Result<usize, RecordError> {
-    let front = plain.iter().next().filter(|front| front.len() >= bytes);
-    let length = match front {
-        Some(front) => records.seal(&front[..bytes], room)?,
-        None => {
-            let mut at = HEAD_BYTES;
-            for part in plain.iter() {
-                let part_bytes = part.len().min(HEAD_BYTES + bytes - at);
-                room[at..at + part_bytes].copy_from_slice(&part[..part_bytes]);
-                at += part_bytes;
-                if at == HEAD_BYTES + bytes {
-                    break;
-                }
-            }
-            records.seal_in_place(room, bytes)?
-        }
-    };
-    plain.advance(bytes);
-    Ok(length)
 }
 
 #[cfg(test)]

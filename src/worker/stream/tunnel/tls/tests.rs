@@ -1,11 +1,14 @@
 //! Two ends by hand: bytes in pieces of any size, in buffers that are their own or others', and few of
 //! them.
 
+use std::sync::Arc;
+
 use fastrand::Rng;
 
 use super::*;
 use crate::io::chunk::Pool;
-use crate::worker::sim::encryption;
+use crate::tls::record::RecordError;
+use crate::worker::sim::{encryption, tls_keys};
 
 const NOW: Moment = Moment(1);
 
@@ -88,7 +91,15 @@ impl End {
 
 /// Both ends behind the handshake: the one that dials second.
 fn secured(records_per_key: u64, rng: &mut Rng) -> [End; 2] {
-    let mut ends = [0, 1].map(|end| End::new(end, records_per_key));
+    secured_by(records_per_key, rng, |tls| tls)
+}
+
+/// The same, with ends that are made from these.
+fn secured_by(records_per_key: u64, rng: &mut Rng, made: impl Fn(Tls) -> Tls) -> [End; 2] {
+    let mut ends = [0, 1].map(|end| {
+        let end = End::new(end, records_per_key);
+        End { tls: made(end.tls), ..end }
+    });
     for _ in 0..4 {
         for from in [1, 0] {
             let wire = ends[from].send(b"", rng);
@@ -204,14 +215,85 @@ fn a_record_that_was_changed_ends_the_link_and_the_peer_is_told() {
 #[test]
 fn a_handshake_has_its_time_from_the_first_byte_where_a_peer_may_come_at_any_time() {
     let settings = encryption(0, u64::MAX);
-    let deadline = handshake_deadline(NOW);
+    let deadline = NOW.after(Duration::from_secs(HANDSHAKE_SECS));
     let tls = Tls::new(&settings, false, NOW);
     assert_eq!(tls.next_timeout(), Some(deadline));
     assert!(tls.on_time(Moment(deadline.0 - 1)).is_ok());
-    assert!(matches!(tls.on_time(deadline), Err(TlsError::Timeout)));
+    assert!(matches!(tls.on_time(deadline), Err(TlsError::Timeout { secs: HANDSHAKE_SECS })));
     let mut end = End::new(0, u64::MAX);
     end.tls = Tls::new(&settings, true, NOW);
     assert_eq!(end.tls.next_timeout(), None);
     end.receive(&[22], &mut Rng::with_seed(5)).expect("a beginning");
     assert_eq!(end.tls.next_timeout(), Some(deadline));
+    assert!(matches!(end.tls.on_time(deadline), Err(TlsError::Timeout { secs: HANDSHAKE_SECS })));
+}
+
+/// The time that the line needs is added, and the peer's may begin before it says anything.
+#[test]
+fn a_slow_line_gives_a_handshake_more_time_and_bulk_short_records() {
+    const RECORD_BYTES_MAX: usize = 128;
+    let rng = &mut Rng::with_seed(6);
+    let settings = encryption(0, u64::MAX);
+    let mut tls = Tls::new(&settings, true, NOW).over_line(RECORD_BYTES_MAX, 960);
+    assert_eq!(tls.next_timeout(), None);
+    tls.begin_time(NOW);
+    let deadline = NOW.after(Duration::from_secs(HANDSHAKE_SECS + 26));
+    assert_eq!(tls.next_timeout(), Some(deadline));
+    tls.begin_time(deadline);
+    assert_eq!(tls.next_timeout(), Some(deadline), "it begins once");
+    assert!(matches!(tls.on_time(deadline), Err(TlsError::Unheard { secs: 36 })));
+
+    let mut ends = secured_by(u64::MAX, rng, |tls| tls.over_line(RECORD_BYTES_MAX, 960));
+    ends[0].tls.begin_time(NOW);
+    assert_eq!(ends[0].tls.next_timeout(), None, "the handshake is done");
+    let bytes: Vec<u8> = (0..1_000).map(|_| rng.u8(..)).collect();
+    let wire = ends[1].send(&bytes, rng);
+    let mut rest = &wire[..];
+    while let Some(length) = record::length(rest).expect("records") {
+        assert!(length <= RECORD_BYTES_MAX, "{length}");
+        rest = &rest[length..];
+    }
+    assert_eq!(wire.len(), 1_000 + 10 * OVERHEAD_BYTES, "and no shorter than they may be");
+    ends[0].receive(&wire, rng).expect("records");
+    assert!(ends[0].opened == bytes);
+}
+
+/// An end of rustls that names no protocol.
+fn without_protocol(dials: bool) -> rustls::Connection {
+    if dials {
+        let mut config = tls_keys::client_config(tls_keys::SUITES[0]);
+        config.alpn_protocols.clear();
+        rustls::ClientConnection::new(Arc::new(config), tls_keys::name()).expect("a client").into()
+    } else {
+        let mut config = tls_keys::server_config(tls_keys::SUITES[0]);
+        config.alpn_protocols.clear();
+        rustls::ServerConnection::new(Arc::new(config)).expect("a server").into()
+    }
+}
+
+/// rustls itself goes on without a protocol where one side names none.
+#[test]
+fn a_peer_that_names_no_protocol_is_refused_and_told() {
+    let rng = &mut Rng::with_seed(7);
+    for end in [0, 1] {
+        let (mut end, mut peer) = (End::new(end, u64::MAX), without_protocol(end == 0));
+        let mut refusal = None;
+        let told = (0..4).find_map(|_| {
+            let wire = end.send(b"", rng);
+            let _ = peer.read_tls(&mut &wire[..]).expect("it takes all");
+            let told = peer.process_new_packets().err();
+            let mut wire = Vec::new();
+            while peer.wants_write() {
+                let _ = peer.write_tls(&mut wire).expect("a vector takes all");
+            }
+            if let Err(error) = end.receive(&wire, rng) {
+                end.tls.say_end(Some(&error));
+                refusal.get_or_insert(error);
+            }
+            told
+        });
+        assert!(matches!(refusal, Some(TlsError::OtherProtocol)), "{refusal:?}");
+        let wanted = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+        assert_eq!(told, Some(wanted));
+    }
 }
