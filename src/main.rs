@@ -12,7 +12,7 @@ use sockmux_uring::cli::plan::Plan;
 use sockmux_uring::cli::show;
 use sockmux_uring::demo;
 use sockmux_uring::identity;
-use sockmux_uring::io::{Inherited, signals};
+use sockmux_uring::io::{Inherited, memory, signals};
 use sockmux_uring::observe::{self, Log};
 use sockmux_uring::process::{Relay, RunError, SetupError, Stopped};
 
@@ -92,6 +92,7 @@ fn demonstrate(engine: Engine) -> ExitCode {
 }
 
 fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode {
+    memory::spare_address_space();
     let log = match Log::start(verbosity, format) {
         Ok(log) => log,
         Err(error) => {

@@ -38,9 +38,12 @@ pub const PACKED_TOGETHER_MAX: usize = 8;
 /// not taken.
 pub const POOL_BUFFER_BYTES: u32 = 16 << 10;
 
-/// Buffers of the pool: 1 GiB, used only as far as slow readers make it necessary. It bounds the data
+/// Most buffers of the pool: 1 GiB, used only as far as slow readers make it necessary. It bounds the data
 /// that a process holds for them, a thousand whole windows; a stream that finds it used up is reset.
 pub const POOL_BUFFERS: u32 = 64 << 10;
+
+/// Least buffers of the pool, however little memory there is: 4 MiB, a batch for each of sixteen tunnels.
+pub const POOL_BUFFERS_MIN: u32 = 256;
 
 /// Part of the pool kept back from slow readers, so that frames can always be written and links be
 /// read ahead: a 64th, 16 MiB.

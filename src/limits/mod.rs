@@ -14,6 +14,7 @@
 //! - `peers`: peers on their way in, and what each may cause in a turn.
 //! - `names`: resolving servers, clients, and the destinations of SOCKS flows.
 //! - `buffers`: received data, data held for slow readers, and gathered sends.
+//! - `memory`: what all of that takes together, and how it is divided where there is less.
 //! - `copying`: sends without a copy, splicing and pipes.
 //! - `drivers`: io_uring and epoll.
 //! - `serial_line`: serial devices, and the link layer over them.
@@ -35,6 +36,7 @@ mod drivers;
 mod identity;
 mod link_window;
 mod log;
+mod memory;
 mod names;
 mod peers;
 mod proxies;
@@ -54,6 +56,7 @@ pub use self::drivers::*;
 pub use self::identity::*;
 pub use self::link_window::*;
 pub use self::log::*;
+pub use self::memory::*;
 pub use self::names::*;
 pub use self::peers::*;
 pub use self::proxies::*;

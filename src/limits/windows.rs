@@ -29,7 +29,8 @@ pub const FIRST_WINDOW_BYTES: u32 = 256 << 10;
 /// SockMux 1: largest window of one stream, in bytes. It fills 1 Gbit/s at a round trip of 500 ms.
 pub const STREAM_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
-/// SockMux 1: budget of all streams of a tunnel for windows beyond the first, in bytes.
+/// SockMux 1: budget of all streams of a tunnel for windows beyond the first, in bytes, unless the pool
+/// is small.
 /// [`POOL_BUFFERS`] bounds the data that slow readers can really hold.
 pub const WINDOW_BUDGET_BYTES: u64 = 128 << 20;
 

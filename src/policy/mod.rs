@@ -1,8 +1,9 @@
-//! Policy: which exit a stream takes, which destinations proxies may reach, and how many streams
-//! may exist at once.
+//! Policy: which exit a stream takes, which destinations proxies may reach, how many streams
+//! may exist at once, and how much memory all may take.
 
 use std::net::{IpAddr, Ipv6Addr};
 
+pub mod ceilings;
 pub mod connection_limits;
 pub mod destinations;
 pub mod routing;

@@ -11,8 +11,11 @@ use tracing::{info, warn};
 
 mod confine;
 mod engine;
+mod memory;
+mod remedy;
 
 use self::engine::Opened;
+use self::remedy::{remedy, unix_remedy};
 use crate::cli::exposure::{self, InClear};
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{
@@ -35,6 +38,7 @@ use crate::io::stdio;
 use crate::io::unix;
 use crate::io::uring;
 use crate::observe::Log;
+use crate::policy::ceilings::Ceilings;
 use crate::tls::settings::Settings;
 pub use crate::worker::Stopped;
 use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
@@ -79,6 +83,9 @@ pub enum SetupError {
     /// A key, certificate or secret cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// There is too little memory.
+    #[error(transparent)]
+    Memory(#[from] memory::TooLittle),
     /// The requested congestion control is not available.
     #[error(
         "SOXCONF=congestion:{name}: {error}; net.ipv4.tcp_allowed_congestion_control names those \
@@ -136,6 +143,7 @@ impl StopHandle {
 /// A relay whose ports are open.
 pub struct Relay {
     plan: Plan,
+    ceilings: Ceilings,
     /// What TLS needs, if the persistent connection is encrypted.
     encryption: Option<Settings>,
     listeners: Vec<Listener>,
@@ -143,8 +151,8 @@ pub struct Relay {
     congestion: CongestionPolicy,
     /// Source of the persistent connection, unless it is a listener.
     source: Option<LinkSource>,
-    wait: UnixStream,
-    wake: UnixStream,
+    /// What wakes the worker is written to the second one.
+    wakes: (UnixStream, UnixStream),
 }
 
 impl Relay {
@@ -163,6 +171,7 @@ impl Relay {
     /// plan does not use.
     pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
+        let ceilings = memory::ceilings()?;
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
         let encryption = plan.encryption.as_ref().map(identity::load).transpose()?;
         let (mut listeners, mut ports) = (Vec::new(), Vec::new());
@@ -219,7 +228,8 @@ impl Relay {
         let source = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        Ok(Relay { plan, encryption, listeners, ports, congestion, source, wait, wake })
+        let wakes = (wait, wake);
+        Ok(Relay { plan, ceilings, encryption, listeners, ports, congestion, source, wakes })
     }
 
     /// Listening addresses of the entrances, in the plan's order; Unix sockets have none.
@@ -248,7 +258,8 @@ impl Relay {
     /// When the process is out of descriptors.
     pub fn stop_handle(&self) -> Result<StopHandle, SetupError> {
         let wake = self
-            .wake
+            .wakes
+            .1
             .try_clone()
             .map_err(|error| SetupError::Process { what: "cannot make a stop handle", error })?;
         Ok(StopHandle { wake })
@@ -312,10 +323,9 @@ impl Relay {
 
     /// Ready to run.
     pub(crate) fn into_worker<D: Driver>(self, driver: D) -> io::Result<Worker<D>> {
-        let ways_in = (self.listeners, self.ports);
-        let wakes = (self.wait, self.wake);
+        let (plan, ways_in) = ((self.plan, self.ceilings), (self.listeners, self.ports));
         let encryption = self.encryption.map(Rc::new);
-        Worker::new(driver, self.plan, ways_in, self.source, self.congestion, encryption, wakes)
+        Worker::new(driver, plan, ways_in, self.source, self.congestion, encryption, self.wakes)
     }
 }
 
@@ -460,32 +470,4 @@ fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Liste
         }
     };
     Ok(Listener::unix(fd, path.clone(), file).with_options((*proxy_header, peers)))
-}
-
-fn unix_remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there: stop it or take another path",
-        io::ErrorKind::AlreadyExists => {
-            "it is no socket: remove it yourself, if it is not needed, or take another path"
-        }
-        io::ErrorKind::NotFound => "make its directory first",
-        io::ErrorKind::PermissionDenied => {
-            "let the user of this process write to the directory, and own what is in its place"
-        }
-        _ => remedy(error),
-    }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another program has the port: stop it or take another port",
-        io::ErrorKind::AddrNotAvailable => "give an address of this machine",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
-        }
-        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-            "raise the limit of open files (ulimit -n)"
-        }
-        _ => "see the message of the system",
-    }
 }

@@ -205,6 +205,11 @@ pub trait Conversation {
     /// A request of the client is awaited: the timeout of [`Self::timed_out`] runs.
     fn awaits_client(&self) -> bool;
 
+    /// How many bytes of requests and answers it holds that are not whole or not yet passed on.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// The client's protocol, once its first bytes have decided that.
     fn speaks(&self) -> Option<Proxy> {
         None

@@ -30,6 +30,8 @@ pub struct SessionConfig {
     pub answer_suffices: bool,
     /// HELLO is sent when the peer has begun its own: what it says of this host is for peers alone.
     pub answers_hello: bool,
+    /// SockMux 1: windows of all streams together beyond the first ones, at most, in bytes.
+    pub window_budget_bytes: u64,
     /// Silence after which ECHO is sent.
     pub keepalive: Option<Duration>,
     /// How long CLOSE is held after the end of data, towards a peer without half-close.
@@ -58,6 +60,7 @@ impl Default for SessionConfig {
             awaits_peer: false,
             answer_suffices: false,
             answers_hello: false,
+            window_budget_bytes: limits::WINDOW_BUDGET_BYTES,
             keepalive: Some(Duration::from_secs(30)),
             linger: Some(Duration::from_secs(30)),
         }

@@ -196,6 +196,11 @@ impl Session {
         self.schedule_ack(key, now);
     }
 
+    /// Bytes that were delivered and that the local socket has not consumed.
+    pub fn backlog_bytes(&self, key: StreamKey) -> u64 {
+        self.streams.get(key).map_or(0, |stream| stream.backlog_bytes)
+    }
+
     /// The local side has urgent data: the one byte that TCP keeps.
     pub fn urgent(&mut self, key: StreamKey, byte: u8) {
         match self.streams.get_mut(key) {

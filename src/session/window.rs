@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::stream::Stream;
 use super::{Moment, Session, StreamKey, first_window_bytes};
 use crate::limits::{
-    STREAM_WINDOW_BYTES_MAX, WINDOW_BUDGET_BYTES, WINDOW_CEILING_ROUND_TRIPS, WINDOW_GROWTH_MAX,
+    STREAM_WINDOW_BYTES_MAX, WINDOW_CEILING_ROUND_TRIPS, WINDOW_GROWTH_MAX,
     WINDOW_LASTS_MICROS_MIN, WINDOW_RATE_MICROS_MIN, WINDOW_RATE_ROUND_TRIPS,
     WINDOW_SHORT_PATH_BYTES,
 };
@@ -111,7 +111,7 @@ impl Session {
     pub(super) fn grant(&mut self, key: StreamKey, now: Moment) {
         let round_trip = self.round_trip();
         let first_bytes = self.first_window_bytes();
-        let left = WINDOW_BUDGET_BYTES.saturating_sub(self.extra_window_bytes);
+        let left = self.config.window_budget_bytes.saturating_sub(self.extra_window_bytes);
         let Some(stream) = self.streams.get_mut(key) else { return };
         // A queued grant that has not been sent includes whatever is added meanwhile.
         let waits = stream.todo.ack;

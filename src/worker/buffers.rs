@@ -11,9 +11,13 @@ use crate::io::link::Link;
 use crate::io::pipe::{Pipe, Pipes};
 use crate::limits::{
     BULK_BUFFER_BYTES, COPY_BYTES, FRAME_BUFFERS, PACKED_TOGETHER_MAX, POOL_BUFFER_BYTES,
-    POOL_RESERVE_PART,
+    POOL_LOW_PART, POOL_RESERVE_PART, POOL_SCARCE_PART,
 };
 use crate::worker::payload_queue::{PayloadQueue, Piece};
+
+/// Reason while [`Buffers::are_low`].
+pub(super) const ARE_LOW: &str =
+    "slow readers hold most of the memory that there is for them: no further streams for now";
 
 /// The buffer pool, with gathers and pipes that are reused.
 pub(super) struct Buffers {
@@ -62,6 +66,16 @@ impl Buffers {
     /// Number of free buffers.
     pub(super) fn free_buffers(&self) -> usize {
         self.pool.free()
+    }
+
+    /// Whether so little is left that no further streams are to be let in.
+    pub(super) fn are_low(&self) -> bool {
+        self.pool.free() < self.pool.capacity() / POOL_LOW_PART
+    }
+
+    /// How many buffers too few are free, so that they are to be taken from those that hold most. 0: none.
+    pub(super) fn scarcity(&self) -> usize {
+        (self.pool.capacity() / POOL_SCARCE_PART).saturating_sub(self.pool.free())
     }
 
     /// A handle to the pool.
@@ -347,6 +361,21 @@ fn is_bulk(chunk: &Chunk) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn little_room_is_for_old_streams_and_less_is_taken_from_those_that_hold_most() {
+        let buffers = Buffers::new(64).expect("memory");
+        let mut taken = take_all_but(&buffers, 16);
+        assert!(!buffers.are_low());
+        taken.extend(buffers.pool.take());
+        assert!(buffers.are_low());
+        taken.extend(take_all_but(&buffers, 8));
+        assert_eq!(buffers.scarcity(), 0);
+        taken.extend(take_all_but(&buffers, 5));
+        assert_eq!(buffers.scarcity(), 3);
+        taken.clear();
+        assert!(!buffers.are_low());
+    }
 
     fn take_all_but(buffers: &Buffers, left: usize) -> Vec<ChunkMut> {
         let mut taken = Vec::new();

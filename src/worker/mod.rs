@@ -49,7 +49,8 @@ use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
 use crate::io::resolver::Resolver;
-use crate::limits::{LEAVE_MILLIS, POOL_BUFFERS};
+use crate::limits::LEAVE_MILLIS;
+use crate::policy::ceilings::Ceilings;
 use crate::policy::destinations::Destinations;
 use crate::session::Moment;
 use crate::tls::settings::Settings;
@@ -88,7 +89,7 @@ pub(crate) struct Worker<D> {
 impl<D: Driver> Worker<D> {
     pub(crate) fn new(
         driver: D,
-        plan: Plan,
+        (plan, ceilings): (Plan, Ceilings),
         (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
         source: Option<LinkSource>,
         congestion: CongestionPolicy,
@@ -102,19 +103,22 @@ impl<D: Driver> Worker<D> {
         let receptors = listeners.iter().filter(|l| l.purpose() == Purpose::Receptor);
         let receptors = receptors.map(Listener::address).collect();
         let destinations = Destinations::new(plan.permits.clone(), own, receptors);
-        let (streams, ingress) = (Streams::new(source), Ingress::new(listeners, &plan));
-        let (proxies, datagrams) = (Proxies::new(), Datagrams::new(ports, plan.soxconf.udp_flows)?);
+        let (streams, ingress) =
+            (Streams::new(source, &ceilings), Ingress::new(listeners, &plan, &ceilings));
+        let proxies = Proxies::new(ceilings.proxies_held_bytes);
+        let datagrams = Datagrams::new(ports, plan.soxconf.udp_flows.min(ceilings.connections))?;
         let (resolver, dialer) = (Resolver::new(resolver_wake), Dialer::new(serves));
-        let buffers = Buffers::new(POOL_BUFFERS)?;
+        let buffers = Buffers::new(ceilings.pool_buffers)?;
         let mut cx = Cx::new(driver, plan, buffers, congestion, resolver, dialer, destinations);
         cx.encryption = encryption;
+        cx.ceilings = ceilings;
         Ok(Worker {
             streams,
             ingress,
             proxies,
             forwards: Forwards::new(),
             datagrams,
-            relay: Relay::new(),
+            relay: Relay::new(ceilings.connections),
             farewells_until: Moment(0),
             signals: Signals::new(wake),
             cx,

@@ -87,6 +87,11 @@ impl<T> Table<T> {
         self.slots.len()
     }
 
+    /// How many more entries there may be.
+    pub(super) fn room(&self) -> usize {
+        self.max - self.slots.len()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
         self.slots.iter_mut().map(|(index, (generation, value))| {
             (Key { index: index as u32, generation: *generation }, value)

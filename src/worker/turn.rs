@@ -25,6 +25,7 @@ impl<D: Driver> Worker<D> {
     /// Runs timers and flushes. `Some` when the run is over.
     pub(super) fn finish_turn(&mut self) -> Option<Stopped> {
         self.reap_orphans();
+        self.streams.make_room(&mut self.cx);
         // Before the flush, so that peers learn of ended flows in this turn.
         self.run_timers();
         self.proxies.dial_after_closing(&mut self.cx, &mut self.streams);

@@ -30,6 +30,7 @@ mod inherited;
 mod local_ports;
 mod log;
 mod manners;
+mod memory;
 mod options;
 mod peer;
 mod peer_v1;

@@ -1,7 +1,7 @@
 //! A peer that speaks SockMux 1 by hand: frames as a test wants them, right or wrong.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use super::net::connect;
 use super::peer::{Peer, hello, kind as old_kind};
@@ -88,7 +88,16 @@ impl PeerV1 {
 
     /// As [`PeerV1::join`], with these flags in the offer.
     pub fn join_offering(flags: u8, receptor: SocketAddr) -> PeerV1 {
-        let mut peer = Peer { stream: connect(receptor) };
+        PeerV1::greet(flags, connect(receptor)).expect("the receptor says hello")
+    }
+
+    /// As [`PeerV1::join`], over a connection to the receptor. `None`: the receptor has ended that.
+    pub fn join_on(stream: TcpStream) -> Option<PeerV1> {
+        PeerV1::greet(HALF_CLOSE | DATAGRAMS | PORTS, stream)
+    }
+
+    fn greet(flags: u8, stream: TcpStream) -> Option<PeerV1> {
+        let mut peer = Peer { stream };
         let mut offering = hello(old_kind::HELLO);
         // Newest protocol 1, flags; a window of 1 MiB, 1000 streams.
         offering.payload.extend(b"SMXU\x01");
@@ -99,10 +108,9 @@ impl PeerV1 {
         }
         let mut answers = 0;
         while answers < 2 {
-            let frame = peer.receive().expect("the receptor says hello");
-            answers += u32::from(frame.kind == old_kind::HELLO_OK);
+            answers += u32::from(peer.receive()?.kind == old_kind::HELLO_OK);
         }
-        PeerV1(peer)
+        Some(PeerV1(peer))
     }
 
     pub fn send(&mut self, frame: &Frame) {

@@ -372,6 +372,10 @@ impl Conversation for Ftp {
         matches!(self.stage, Stage::Asking)
     }
 
+    fn held_bytes(&self) -> usize {
+        self.client_lines.held_bytes() + self.server_lines.held_bytes()
+    }
+
     fn takes_client(&self) -> bool {
         let waits = self.ports.is_being_opened()
             || self.pending.len() >= FTP_PENDING_MAX

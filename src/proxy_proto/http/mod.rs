@@ -342,6 +342,14 @@ impl Conversation for Http {
         matches!(self.state, State::Asking)
     }
 
+    fn held_bytes(&self) -> usize {
+        let of_exchange = match &self.state {
+            State::Connecting(exchange) | State::Serving(exchange) => exchange.head.len(),
+            State::Asking | State::Tunnelling | State::Over => 0,
+        };
+        self.held.bytes().len() + self.answer.len() + of_exchange
+    }
+
     fn takes_client(&self) -> bool {
         match &self.state {
             State::Asking => true,

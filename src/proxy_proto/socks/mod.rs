@@ -391,6 +391,10 @@ impl Conversation for Socks {
         self.version.map(Version::proxy)
     }
 
+    fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     fn takes_client(&self) -> bool {
         !matches!(self.state, State::Binding(..))
     }

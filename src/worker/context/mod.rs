@@ -29,6 +29,7 @@ use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::limits::TURN_WORK;
 use crate::narrow;
+use crate::policy::ceilings::Ceilings;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
 use crate::policy::destinations::{Asker, Destinations};
 use crate::session::{Event, Moment, StreamKey};
@@ -131,6 +132,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) log_limit: LogLimit,
     pub(in crate::worker) busy_poll: BusyPoll,
     pub(in crate::worker) congestion: CongestionPolicy,
+    /// How many there may be of what takes memory.
+    pub(in crate::worker) ceilings: Ceilings,
     /// What links are encrypted with, if they are to be.
     pub(in crate::worker) encryption: Option<Rc<Settings>>,
     pub(in crate::worker) resolver: Resolver<Lookup>,
@@ -173,6 +176,7 @@ impl<D: Driver> Cx<D> {
             log_limit: LogLimit::new(now),
             busy_poll: BusyPoll::default(),
             congestion,
+            ceilings: Ceilings::within(None),
             encryption: None,
             resolver,
             dialer,

@@ -21,6 +21,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::policy::routing::{self, NameWanted};
 use crate::session::NO_ADDRESS;
+use crate::worker::buffers;
 use crate::worker::client::Client;
 use crate::worker::context::{Cx, Drain, Effect};
 use crate::worker::datagram::Datagrams;
@@ -106,6 +107,10 @@ impl Ingress {
         client: SocketAddr,
         (port, purpose): (u16, Purpose),
     ) -> Option<Option<LimitGuard>> {
+        if cx.buffers.are_low() {
+            cx.log_refused(client, buffers::ARE_LOW);
+            return None;
+        }
         let caller = Caller { client: Some(client.ip()), entrance_port: Some(port) };
         match self.verdict_on(cx, &caller, purpose) {
             Some(Ok(())) => match cx.connection_limits.acquire(caller.client) {
@@ -130,6 +135,10 @@ impl Ingress {
         let Incoming { tunnel, stream, client, transport, .. } = *incoming;
         let caller = incoming.caller();
         let client = client.unwrap_or(NO_ADDRESS);
+        if cx.buffers.are_low() {
+            streams.refuse_stream(cx, tunnel, stream, client, buffers::ARE_LOW, false);
+            return None;
+        }
         let chosen = match cx.plan.takes_stream_of(&caller, self.name_of(cx, &caller)) {
             None => Err(NameWanted),
             Some(false) => {

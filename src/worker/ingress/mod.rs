@@ -26,7 +26,8 @@ use self::listeners::Listener;
 use self::names::Names;
 use self::wanted::WantedEntrances;
 use crate::cli::plan::{LinkPlan, Plan};
-use crate::limits::{CONNECTIONS_MAX, LISTENERS_MAX};
+use crate::limits::LISTENERS_MAX;
+use crate::policy::ceilings::Ceilings;
 use crate::session::Moment;
 use crate::worker::message::NameWaiter;
 use crate::worker::purpose::Purpose;
@@ -60,7 +61,11 @@ pub(in crate::worker) struct Ingress {
 impl Ingress {
     /// # Panics
     /// With more listeners than a process may have descriptors.
-    pub(in crate::worker) fn new(opened: Vec<Listener>, plan: &Plan) -> Ingress {
+    pub(in crate::worker) fn new(
+        opened: Vec<Listener>,
+        plan: &Plan,
+        ceilings: &Ceilings,
+    ) -> Ingress {
         let mut listeners = Table::new(LISTENERS_MAX);
         for listener in opened {
             listeners.insert(listener).expect("there are fewer than descriptors");
@@ -74,7 +79,7 @@ impl Ingress {
             clients_held: true,
             waiting: VecDeque::new(),
             hold_deadline: hold.map(|hold| Moment(0).after(hold)),
-            header_reads: Table::new(CONNECTIONS_MAX),
+            header_reads: Table::new(ceilings.connections),
             names: Names::new(plan.timeouts.connect),
             asked: AskedEntrances::new(),
             wanted: WantedEntrances::default(),

@@ -89,10 +89,14 @@ impl Proxies {
         let Some(session) = self.proxy_session(streams, key) else { return };
         let mut steps = Vec::new();
         what(&mut *session.conversation, &mut steps);
+        let held_bytes = session.conversation.held_bytes();
+        let before = std::mem::replace(&mut session.held_bytes, held_bytes);
+        self.held.changed(before, held_bytes);
         for step in steps {
             self.do_step(cx, streams, key, step);
         }
         self.update_request_deadline(cx, streams, key);
+        self.shed(cx, streams);
     }
 
     /// Passes held client data to the protocol as far as it wants it, then the client's end of
@@ -152,7 +156,7 @@ impl Proxies {
         }
     }
 
-    fn do_step<D: Driver>(
+    pub(super) fn do_step<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         streams: &mut Streams,
@@ -168,7 +172,7 @@ impl Proxies {
             }
             ProxyStep::Pass => {
                 self.close_ports(cx, streams, key);
-                self.sessions.remove(&key);
+                self.forget(key);
                 streams.pass(cx, key);
             }
             ProxyStep::OpenPort { request, lead } => {

@@ -3,10 +3,11 @@
 //!
 //! [`conversation`] runs the protocols of [`crate::proxy_proto`], [`upstream`] connects to servers,
 //! [`related`] and [`expected_conn`] handle the additional connections of a session (FTP data,
-//! SOCKS `BIND` and UDP).
+//! SOCKS `BIND` and UDP). [`held`] bounds what all of them hold.
 
 mod conversation;
 mod expected_conn;
+mod held;
 mod related;
 mod session;
 mod upstream;
@@ -14,6 +15,7 @@ mod upstream;
 use std::collections::HashMap;
 
 use self::expected_conn::ExpectedConn;
+use self::held::HeldBytes;
 use self::session::ProxySession;
 use crate::limits::PORTS_ON_REQUEST_MAX;
 use crate::policy::wrong_passwords::WrongPasswords;
@@ -25,6 +27,7 @@ pub(in crate::worker) struct Proxies {
     sessions: HashMap<Key, ProxySession>,
     /// Sessions that wait until the socket of their previous server is idle.
     closing: Vec<Key>,
+    held: HeldBytes,
     /// Listeners of sessions.
     expected_conns: Table<ExpectedConn>,
     /// Clients that may be guessing passwords.
@@ -32,11 +35,13 @@ pub(in crate::worker) struct Proxies {
 }
 
 impl Proxies {
-    pub(in crate::worker) fn new() -> Proxies {
+    /// `held_max`: bytes that all sessions together may hold.
+    pub(in crate::worker) fn new(held_max: usize) -> Proxies {
         let expected_conns = Table::new(PORTS_ON_REQUEST_MAX);
         let (sessions, closing) = (HashMap::new(), Vec::new());
         let wrong_passwords = WrongPasswords::default();
-        Proxies { sessions, closing, expected_conns, wrong_passwords }
+        let held = HeldBytes::new(held_max);
+        Proxies { sessions, closing, held, expected_conns, wrong_passwords }
     }
 
     /// Number of listeners of sessions.

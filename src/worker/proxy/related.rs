@@ -198,7 +198,7 @@ impl Proxies {
         key: Key,
     ) {
         self.close_ports(cx, streams, key);
-        self.sessions.remove(&key);
+        self.forget(key);
     }
 
     /// The client of a session has connected to a port that the peer opened for it.

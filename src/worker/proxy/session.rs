@@ -29,6 +29,8 @@ pub(super) struct ProxySession {
     pub(super) ports: Vec<(u32, Place)>,
     /// The host whose check is in progress.
     pub(super) checking: Option<Target>,
+    /// Bytes that the protocol holds, as far as they were taken down.
+    pub(super) held_bytes: usize,
     /// Results to be passed to the protocol next.
     pub(super) answers: VecDeque<Answer>,
 }
@@ -66,6 +68,7 @@ impl ProxySession {
             awaited_since: None,
             ports: Vec::new(),
             checking: None,
+            held_bytes: 0,
             answers: VecDeque::new(),
         }
     }

@@ -18,9 +18,9 @@ use tracing::debug;
 use self::pair::{Input, Pair};
 use crate::io::driver::{Driver, Fd, Outcome};
 use crate::io::net;
-use crate::limits::CONNECTIONS_MAX;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
+use crate::worker::buffers;
 use crate::worker::context::Cx;
 use crate::worker::context::dialer::dial::{DialError, Owner, Permission, Request};
 use crate::worker::log_ids::LogIds;
@@ -36,8 +36,9 @@ pub(in crate::worker) struct Relay {
 const TOO_MANY: &str = "too many connections are open here";
 
 impl Relay {
-    pub(in crate::worker) fn new() -> Relay {
-        Relay { pairs: Table::new(CONNECTIONS_MAX) }
+    /// For so many pairs at the most.
+    pub(in crate::worker) fn new(max: usize) -> Relay {
+        Relay { pairs: Table::new(max) }
     }
 
     /// Number of pairs.
@@ -47,7 +48,7 @@ impl Relay {
 
     /// How many more pairs there may be.
     pub(in crate::worker) fn room(&self) -> usize {
-        CONNECTIONS_MAX.saturating_sub(self.pairs.len())
+        self.pairs.room()
     }
 
     /// Makes the close of all sockets a reset, at the end of the run.
@@ -126,6 +127,9 @@ impl Relay {
         at: SocketAddr,
     ) {
         let peer = net::peer_address(&client);
+        if cx.buffers.are_low() {
+            return cx.reject(&client, peer, buffers::ARE_LOW);
+        }
         let target = match routing::relay_target(&cx.plan, at) {
             Ok(target) => target,
             Err(reason) => return cx.reject(&client, peer, &reason),

@@ -18,6 +18,7 @@ use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::Fd;
 use crate::io::link::Link;
 use crate::io::sim::{Kernel, SimDriver, ask};
+use crate::policy::ceilings::Ceilings;
 use crate::session::Moment;
 use crate::tls::settings::{Peer, Peers, Role, Settings};
 use crate::worker::buffers::Buffers;
@@ -156,9 +157,16 @@ pub(super) fn start(
     let (wake, resolver_wake) = UnixStream::pair().expect("a pair of sockets");
     let ways_in = (listeners, ports);
     let wakes = (wake, resolver_wake);
-    let mut worker =
-        Worker::new(driver, plan, ways_in, source, CongestionPolicy::Leave, encryption, wakes)
-            .expect("memory");
+    let mut worker = Worker::new(
+        driver,
+        (plan, Ceilings::within(None)),
+        ways_in,
+        source,
+        CongestionPolicy::Leave,
+        encryption,
+        wakes,
+    )
+    .expect("memory");
     if script.conditions.pool_buffers > 0 {
         worker.cx.buffers = Buffers::new(script.conditions.pool_buffers.into()).expect("memory");
     }

@@ -13,6 +13,7 @@ use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::{LISTEN_BACKLOG, TENTATIVE_BYTES};
 use crate::session::{Moment, NO_ADDRESS, OpenError, Session, StreamKey};
+use crate::worker::buffers;
 use crate::worker::context::Cx;
 use crate::worker::log_ids::LogIds;
 use crate::worker::message::{AcceptedConn, LedTo};
@@ -166,6 +167,10 @@ impl Streams {
         tunnel: Key,
     ) -> Option<(Key, SocketAddr)> {
         let AcceptedConn { socket, client, at, unix, .. } = came;
+        if cx.buffers.are_low() {
+            cx.reject(&socket, client, buffers::ARE_LOW);
+            return None;
+        }
         let limit_guard = match cx.connection_limits.acquire(client.ip()) {
             Ok(limit_guard) => limit_guard,
             Err(reason) => {

@@ -8,7 +8,7 @@
 //! begins streams of clients; [`unix`] and [`exec`] are exits of the peer's streams,
 //! [`handshake`] what they exchange before their destination is known, with one [`server`] after
 //! another, and [`held`] what they bring before their client's name is known. [`related`] answers for streams that others belong to.
-//! [`stalled`] reclaims pipes and buffers, [`sweep`] enforces deadlines. The event loop dispatches
+//! [`stalled`] reclaims pipes and buffers, [`make_room`] does so when the pool is used up, [`sweep`] enforces deadlines. The event loop dispatches
 //! completions of links and connections here, and flushes what is marked at the end of a turn.
 
 mod broken;
@@ -18,6 +18,7 @@ mod exec;
 pub(in crate::worker) mod handshake;
 mod held;
 mod lifecycle;
+mod make_room;
 mod read;
 mod related;
 pub(in crate::worker) mod server;
@@ -33,7 +34,7 @@ use self::tunnel::Tunnels;
 use self::tunnel::loopback::Loopback;
 use crate::io::driver::Driver;
 use crate::io::net;
-use crate::limits::CONNECTIONS_MAX;
+use crate::policy::ceilings::Ceilings;
 use crate::session::{Ended, Moment};
 use crate::worker::connector::{Connector, LinkSource};
 use crate::worker::context::Cx;
@@ -67,11 +68,11 @@ pub(in crate::worker) struct Streams {
 }
 
 impl Streams {
-    pub(in crate::worker) fn new(source: Option<LinkSource>) -> Streams {
+    pub(in crate::worker) fn new(source: Option<LinkSource>, ceilings: &Ceilings) -> Streams {
         Streams {
-            tunnels: Tunnels::new(),
+            tunnels: Tunnels::new(ceilings),
             connector: source.map(Connector::new),
-            conns: Conns::new(),
+            conns: Conns::new(ceilings.connections),
             execs: Execs::new(),
             loopback: Loopback::default(),
         }
@@ -135,16 +136,19 @@ struct Conns {
     pipes_scanned_at: Moment,
     /// Last scan for receive buffers held by stalled streams.
     buffers_scanned_at: Moment,
+    /// No room is made in the pool before.
+    next_room: Moment,
     next_sweep: Moment,
 }
 
 impl Conns {
-    fn new() -> Conns {
+    fn new(max: usize) -> Conns {
         Conns {
-            table: Table::new(CONNECTIONS_MAX),
+            table: Table::new(max),
             dirty: Vec::new(),
             pipes_scanned_at: Moment(0),
             buffers_scanned_at: Moment(0),
+            next_room: Moment(0),
             next_sweep: Moment(0),
         }
     }

@@ -315,6 +315,7 @@ impl Streams {
         cx.effects.push_back(Effect::StreamOver(key));
         debug!(stream = key.number(), client = %conn.client, %error, what, "local connection failed");
         conn.output.clear(&mut cx.buffers.pipes);
+        conn.spill = None;
         if let Some(fd) = conn.fd.take() {
             net::reset_on_close(&fd);
             conn.ops.cancel(&mut cx.driver);

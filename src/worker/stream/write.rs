@@ -6,15 +6,12 @@
 
 use std::io;
 
-use tracing::warn;
-
 use crate::io::chunk::Chunk;
 use crate::io::direct;
 use crate::io::driver::{Driver, Gather, SendWait};
 use crate::io::net;
 use crate::limits::LOCAL_PARTS;
 use crate::worker::context::Cx;
-use crate::worker::context::log_limit::Class;
 use crate::worker::payload_queue::Piece;
 use crate::worker::stream::Streams;
 use crate::worker::stream::conn::Stage;
@@ -217,17 +214,6 @@ impl Streams {
                 true
             }
         })
-    }
-
-    pub(super) fn out_of_buffers<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        cx.counters.spill_exhausted += 1;
-        if cx.may_log(Class::Shortage)
-            && let Some(conn) = self.conns.get(key)
-        {
-            let (stream, free_buffers) = (key.number(), cx.buffers.free_buffers());
-            warn!(stream, client = %conn.client, free_buffers, "slow readers use up the buffers: stream reset");
-        }
-        self.conn_failed(cx, key, "out of buffers", &io::Error::from(io::ErrorKind::OutOfMemory));
     }
 
     /// Writing to the socket of a stream has failed.

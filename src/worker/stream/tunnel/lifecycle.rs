@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use tracing::{debug, info, warn};
 
-use crate::cli::plan::{Bulk, Plan};
+use crate::cli::plan::Bulk;
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
-use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX, TUNNELS_MAX, WINDOW_BYTES};
+use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX};
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{NO_HELLO_TEXT, Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
@@ -66,7 +66,7 @@ impl Streams {
             return None;
         }
         set_up(cx, &link);
-        let tunnel = new_tunnel(cx, link, session_config(&cx.plan));
+        let tunnel = new_tunnel(cx, link, session_config(cx));
         let key = self.tunnels.insert(tunnel)?;
         self.start_tunnel(cx, key);
         Some(key)
@@ -84,7 +84,7 @@ impl Streams {
         if let Some(key) = self.tunnels.strangers.in_the_way(address, has_begun) {
             self.drop_tunnel(cx, key, "others came, and its hello was not complete");
         }
-        let config = SessionConfig { answers_hello: true, ..session_config(&cx.plan) };
+        let config = SessionConfig { answers_hello: true, ..session_config(cx) };
         let tunnel = new_tunnel(cx, link, config);
         let key = self.tunnels.insert(tunnel).expect("strangers have room of their own");
         self.tunnels.strangers.insert(key, address);
@@ -257,12 +257,13 @@ impl Streams {
         (ours, protocol): (bool, Protocol),
         has_entrances: bool,
     ) -> bool {
-        if self.tunnels.strangers.remove(key) {
-            if self.tunnels.len() > TUNNELS_MAX {
-                self.drop_tunnel(cx, key, "too many tunnels are open");
+        if let Some(source) = self.tunnels.strangers.remove(key) {
+            if let Some(reason) = self.tunnels.excess(source) {
+                self.drop_tunnel(cx, key, reason);
                 return false;
             }
-            if let Some(tunnel) = self.tunnels.get(key) {
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.source = Some(source);
                 set_up(cx, &tunnel.lane.link);
             }
         }
@@ -396,6 +397,7 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
         touched: true,
         due: None,
         began: cx.now,
+        source: None,
         heard: false,
         deferred: None,
         ended_in_order: false,
@@ -403,7 +405,9 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
 }
 
 /// The configuration of a new session.
-fn session_config(plan: &Plan) -> SessionConfig {
+fn session_config<D: Driver>(cx: &Cx<D>) -> SessionConfig {
+    let (plan, ceilings) = (&cx.plan, &cx.ceilings);
+    let connections = u32::try_from(ceilings.connections).unwrap_or(u32::MAX);
     SessionConfig {
         hello_text: NO_HELLO_TEXT.to_owned(),
         answer_text: hello_text(net::wall_clock_micros(), &net::hostname()),
@@ -417,13 +421,14 @@ fn session_config(plan: &Plan) -> SessionConfig {
             checked_line: false,
             ports: true,
             entrances: true,
-            window_bytes: WINDOW_BYTES,
-            streams_max: STREAMS_MAX,
+            window_bytes: ceilings.window_bytes(),
+            streams_max: STREAMS_MAX.min(connections),
         }),
         hello_timeout: plan.timeouts.hello,
         awaits_peer: false,
         answer_suffices: false,
         answers_hello: false,
+        window_budget_bytes: ceilings.window_budget_bytes(),
         keepalive: plan.timeouts.keepalive,
         linger: plan.timeouts.linger,
     }

@@ -23,7 +23,7 @@ mod tls;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tracing::info;
 
@@ -31,7 +31,8 @@ use self::lane::{Destination, Lack, Lane};
 use self::strangers::Strangers;
 use crate::io::chunk::{Chunk, ChunkMut};
 use crate::io::driver::Driver;
-use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX, STRANGERS_MAX, TUNNELS_MAX};
+use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX};
+use crate::policy::ceilings::Ceilings;
 use crate::session::{EntranceAnswer, Moment, OpenError, Session, Sink};
 use crate::tls::settings::Peer;
 use crate::wire::{Protocol, Transport};
@@ -44,6 +45,8 @@ use crate::worker::table::{Key, Table};
 /// All tunnels.
 pub(in crate::worker) struct Tunnels {
     table: Table<Tunnel>,
+    /// Most of those that are no strangers.
+    max: usize,
     /// Those of the table that have connected here and not completed their hello. They have room of
     /// their own in it.
     strangers: Strangers,
@@ -61,10 +64,11 @@ pub(in crate::worker) struct Tunnels {
 }
 
 impl Tunnels {
-    pub(super) fn new() -> Tunnels {
+    pub(super) fn new(ceilings: &Ceilings) -> Tunnels {
         Tunnels {
-            table: Table::new(TUNNELS_MAX + STRANGERS_MAX),
-            strangers: Strangers::of_process(),
+            table: Table::new(ceilings.tunnels + ceilings.strangers),
+            max: ceilings.tunnels,
+            strangers: Strangers::of_process(ceilings.strangers),
             up: Vec::new(),
             dirty: Vec::new(),
             unfinished: Vec::new(),
@@ -76,7 +80,20 @@ impl Tunnels {
 
     /// Whether no further tunnel may be added to those that are no strangers.
     fn are_too_many(&self) -> bool {
-        self.len() >= TUNNELS_MAX
+        self.len() >= self.max
+    }
+
+    /// Why a tunnel whose hello is complete, and which was a stranger, cannot stay. No address has more than
+    /// half of the room, so that one cannot lock out all others.
+    fn excess(&self, source: IpAddr) -> Option<&'static str> {
+        let of_source = self.table.iter().filter(|(_, tunnel)| tunnel.source == Some(source));
+        if self.len() > self.max {
+            Some("too many tunnels are open")
+        } else if of_source.count() >= self.max / 2 {
+            Some("too many tunnels of its address are open")
+        } else {
+            None
+        }
     }
 
     #[inline]
@@ -370,6 +387,8 @@ pub(in crate::worker) struct Tunnel {
     /// Its deadline in [`Tunnels::deadlines`].
     due: Option<Moment>,
     began: Moment,
+    /// What counts as the peer's address, of one that has connected here and said hello.
+    source: Option<IpAddr>,
     /// Something was received from the peer.
     heard: bool,
     /// Another plane handles an event of the session; what was received behind it waits.

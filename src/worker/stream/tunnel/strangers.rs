@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use crate::io::net;
-use crate::limits::{STRANGERS_DESCRIPTORS_PART, STRANGERS_MAX, STRANGERS_MIN};
+use crate::limits::{STRANGERS_DESCRIPTORS_PART, STRANGERS_MIN};
 use crate::policy::source_of;
 use crate::worker::table::Key;
 
@@ -18,15 +18,15 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
-    /// As many as the limit of this process's descriptors has room for.
-    pub(super) fn of_process() -> Strangers {
-        Strangers::new(net::descriptor_limit())
+    /// As many as the limit of this process's descriptors has room for, and no more than `most`.
+    pub(super) fn of_process(most: usize) -> Strangers {
+        Strangers::new(net::descriptor_limit(), most)
     }
 
     /// `descriptors`: how many the process may have.
-    fn new(descriptors: u64) -> Strangers {
+    fn new(descriptors: u64, most: usize) -> Strangers {
         let share = usize::try_from(descriptors / STRANGERS_DESCRIPTORS_PART).unwrap_or(usize::MAX);
-        let max = share.clamp(STRANGERS_MIN, STRANGERS_MAX);
+        let max = share.clamp(STRANGERS_MIN, most);
         Strangers { all: VecDeque::new(), max }
     }
 
@@ -57,16 +57,18 @@ impl Strangers {
         self.all.push_back((key, source_of(address)));
     }
 
-    /// Its hello is complete, or it is gone. `false`: it was no stranger.
-    pub(super) fn remove(&mut self, key: Key) -> bool {
-        let at = self.all.iter().position(|&(stranger, _)| stranger == key);
-        at.is_some_and(|at| self.all.remove(at).is_some())
+    /// Its hello is complete, or it is gone. Returns what counts as its address. `None`: it was no
+    /// stranger.
+    pub(super) fn remove(&mut self, key: Key) -> Option<IpAddr> {
+        let at = self.all.iter().position(|&(stranger, _)| stranger == key)?;
+        Some(self.all.remove(at)?.1)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::STRANGERS_MAX;
 
     fn key(number: u64) -> Key {
         Key::unpack(number)
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room_and_one_that_has_begun_its_hello_last() {
-        let mut strangers = Strangers::new(u64::MAX);
+        let mut strangers = Strangers::new(u64::MAX, STRANGERS_MAX);
         let half = STRANGERS_MAX / 2;
         come(&mut strangers, half, 0, address("192.0.2.1"));
         come(&mut strangers, half, 1_000, address("192.0.2.2"));
@@ -94,13 +96,14 @@ mod tests {
         assert_eq!(strangers.in_the_way(newcomer, |_| false), Some(key(0)));
         assert_eq!(strangers.in_the_way(newcomer, |of| of == key(0)), Some(key(1)));
         assert_eq!(strangers.in_the_way(newcomer, |_| true), Some(key(0)));
-        assert!(strangers.remove(key(0)) && !strangers.remove(key(0)));
+        assert_eq!(strangers.remove(key(0)), address("192.0.2.1"));
+        assert_eq!(strangers.remove(key(0)), None);
         assert_eq!(strangers.in_the_way(newcomer, |_| false), None);
     }
 
     #[test]
     fn an_address_has_half_and_drives_out_none_but_its_own() {
-        let mut strangers = Strangers::new(u64::MAX);
+        let mut strangers = Strangers::new(u64::MAX, STRANGERS_MAX);
         come(&mut strangers, 1, 0, address("192.0.2.1"));
         come(&mut strangers, STRANGERS_MAX / 2, 1, address("192.0.2.2"));
         assert_eq!(strangers.in_the_way(address("192.0.2.2"), |_| false), Some(key(1)));
@@ -109,9 +112,10 @@ mod tests {
 
     #[test]
     fn few_descriptors_make_few_strangers() {
-        let max = |descriptors| Strangers::new(descriptors).max;
+        let max = |descriptors| Strangers::new(descriptors, STRANGERS_MAX).max;
         assert_eq!(max(0), STRANGERS_MIN);
         assert_eq!(max(1_024), 128);
         assert_eq!(max(u64::MAX), STRANGERS_MAX);
+        assert_eq!(Strangers::new(u64::MAX, 20).max, 20);
     }
 }
