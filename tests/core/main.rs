@@ -13,6 +13,7 @@ mod costs;
 mod datagrams;
 mod entrances;
 mod fairness;
+mod handshakes;
 mod identity;
 mod line;
 mod line_plain;
