@@ -4,7 +4,9 @@ as it can. Standard library only."""
 import os
 import select
 import socket
+import ssl
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -15,10 +17,62 @@ HELLO, HELLO_OK, SET_OPTION = 0x01, 0x41, 0x0A
 OPEN, DATA, END, RESET, CREDIT, PING, PONG = 1, 3, 4, 5, 6, 8, 9
 GOING_AWAY, DATAGRAMS, LISTEN, UNLISTEN, ENTRANCE = 0x0A, 0x0C, 0x0D, 0x0F, 0x11
 TEXT = b"20260102-030405.060708 hostile\0"
-# An entrance port of the floods' exit, whose server refuses.
-REFUSED_PORT = 7000
+# Entrance ports of exits of the receptor: one whose server refuses, and one of datagrams.
+REFUSED_PORT, DATAGRAM_PORT = 7000, 7001
 FRAMES_AT_ONCE = 4000
 SLOTS = 500
+# All that a peer may have open at once.
+STREAMS_MAX = 16_000
+# Where the receptor is encrypted: the file of a key that it lets in, with `.pem` behind it that of a certificate.
+KEY = os.environ.get("HOSTILE_KEY")
+
+
+class Secured:
+    """A connection in TLS, by openssl: what a socket does, as far as peers need it."""
+
+    def __init__(self, port):
+        words = ["s_client", "-quiet", "-tls1_3", "-alpn", "sockmux", "-connect", f"127.0.0.1:{port}"]
+        pipe = subprocess.PIPE
+        self.child = subprocess.Popen(
+            ["openssl", *words, "-key", KEY, "-cert", f"{KEY}.pem"],
+            stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.child.kill()
+        self.child.communicate()
+
+    def __del__(self):
+        self.__exit__()
+
+    def sendall(self, said):
+        self.child.stdin.write(said)
+        self.child.stdin.flush()
+
+    def recv(self, most, _flags=0):
+        return os.read(self.fileno(), most)
+
+    def fileno(self):
+        return self.child.stdout.fileno()
+
+    def settimeout(self, secs):
+        """What does not answer ends by itself."""
+
+
+class Goal:
+    """When an attack is over: after so many seconds, or when so much is done."""
+
+    def __init__(self, unit, most):
+        self.most = most
+        self.until = time.monotonic() + most if unit == "secs" else None
+
+    def is_over(self, done):
+        if self.until is None:
+            return done >= self.most
+        return time.monotonic() >= self.until
 
 
 def packet(kind, payload=b"", sender=0xFF, receiver=0xFF):
@@ -50,8 +104,11 @@ def offer(newest):
 
 def join(port, newest=1, patience=20):
     """A connection whose hello is complete; what the receptor goes on to say is not read."""
-    peer = socket.create_connection(("127.0.0.1", port), patience)
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if KEY:
+        peer = Secured(port)
+    else:
+        peer = socket.create_connection(("127.0.0.1", port), patience)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     said = packet(HELLO, TEXT + offer(newest)) + 2 * packet(HELLO_OK, TEXT)
     peer.sendall(said)
     heard = 0
@@ -92,14 +149,20 @@ def repeated(one, count=FRAMES_AT_ONCE):
     return count, one * count
 
 
-def opens(transport=0, with_reset=False):
-    """Streams opened, and reset at once if told to, all slots often enough that numbers differ."""
-    pairs = 16 * SLOTS
-    out = []
-    for count in range(pairs):
-        out.append(opening(number_of(count), REFUSED_PORT, transport))
-        if with_reset:
-            out.append(frame(RESET, number_of(count), b"\0\1", SENDERS))
+def opens(entrance=REFUSED_PORT):
+    """As many streams as there may be."""
+    transport = int(entrance == DATAGRAM_PORT)
+    return STREAMS_MAX, b"".join(
+        opening(number, entrance, transport) for number in range(STREAMS_MAX)
+    )
+
+
+def opens_and_resets(entrance=REFUSED_PORT):
+    """Streams opened and reset at once, all slots often enough that numbers differ."""
+    transport, out = int(entrance == DATAGRAM_PORT), []
+    for count in range(16 * SLOTS):
+        out.append(opening(number_of(count), entrance, transport))
+        out.append(frame(RESET, number_of(count), b"\0\1", SENDERS))
     return len(out), b"".join(out)
 
 
@@ -113,23 +176,25 @@ FLOODS = {
     "ports not needed": lambda: repeated(frame(UNLISTEN, 5, b"\0\0\0\1")),
     "entrances not permitted": lambda: repeated(frame(ENTRANCE, 0, bytes(8) + address(8022))),
     "datagrams of nobody": lambda: repeated(frame(DATAGRAMS, 5, b"\0\1x")),
-    "opens and resets": lambda: opens(with_reset=True),
-    "opens of datagrams, and resets": lambda: opens(transport=1, with_reset=True),
+    "opens": opens,
+    "opens of datagrams": lambda: opens(DATAGRAM_PORT),
+    "opens and resets": opens_and_resets,
+    "opens of datagrams, and resets": lambda: opens_and_resets(DATAGRAM_PORT),
     "0.3: options": lambda: repeated(packet(SET_OPTION, b"\3\x40\0")),
     "0.3: packets of no kind": lambda: repeated(packet(0x77, sender=3, receiver=3)),
 }
 
 
-def flood(port, name, until):
+def flood(port, name, goal):
     """Sends as fast as it is read: frames sent."""
     count, blob = FLOODS[name]()
     newest = 0 if name.startswith("0.3") else 1
     sent = 0
-    while time.monotonic() < until:
+    while not goal.is_over(sent):
         try:
             peer = join(port, newest)
             discard(peer)
-            while time.monotonic() < until:
+            while not goal.is_over(sent):
                 peer.sendall(blob)
                 sent += count
         except OSError:
@@ -138,16 +203,16 @@ def flood(port, name, until):
     return sent
 
 
-def one_byte_data(port, until):
+def one_byte_data(port, goal):
     """Data of one byte a frame, of a stream that exists and is echoed, as far as windows allow."""
     sent = 0
-    while time.monotonic() < until:
+    while not goal.is_over(sent):
         try:
             peer = join(port)
             discard(peer)
             peer.sendall(opening(1, 1))
             blob = frame(DATA, 1, b"x", SENDERS) * 2000
-            while time.monotonic() < until:
+            while not goal.is_over(sent):
                 peer.sendall(blob)
                 sent += 2000
         except OSError:
@@ -156,7 +221,48 @@ def one_byte_data(port, until):
     return sent
 
 
-def storm(port, kind, until):
+def await_open(peer):
+    """The number of the next stream that the receptor opens."""
+    peer.settimeout(1)
+    buffer = b""
+    while True:
+        got = peer.recv(65536)
+        if not got:
+            raise OSError("closed")
+        buffer += got
+        while len(buffer) >= 12 and len(buffer) >= 12 + struct.unpack_from(">I", buffer, 8)[0]:
+            _, kind, _, number, length = struct.unpack_from(">BBHII", buffer)
+            if kind == OPEN:
+                peer.settimeout(20)
+                return number
+            buffer = buffer[12 + length :]
+
+
+def listens(port, goal):
+    """Ports asked for and given back, for a client that this peer has got: frames sent."""
+    sent = 0
+    while not goal.is_over(sent):
+        try:
+            peer = join(port)
+            with socket.create_connection(("127.0.0.1", ENTRANCE), 5) as client:
+                client.sendall(b"x")
+                # None comes where a peer that came later has got it.
+                number = await_open(peer)
+                discard(peer)
+                blob = b"".join(
+                    frame(LISTEN, number, struct.pack(">IBBH", request, 0, 0, 0), 0)
+                    + frame(UNLISTEN, number, struct.pack(">I", request), 0)
+                    for request in range(FRAMES_AT_ONCE // 2)
+                )
+                while not goal.is_over(sent):
+                    peer.sendall(blob)
+                    sent += FRAMES_AT_ONCE
+        except OSError:
+            continue
+    return sent
+
+
+def storm(port, kind, goal):
     """What ends the tunnel at once, over and over: connections made."""
     made = 0
     ends = {
@@ -164,10 +270,11 @@ def storm(port, kind, until):
         "ids out of range": opening(0xFFFFF, REFUSED_PORT),
         "lengths out of range": struct.pack(">BBHII", MAGIC, DATA, SENDERS, 5, 0xFFFFFFFF),
         "going away twice": 2 * frame(GOING_AWAY, payload=b"bye"),
+        "more than the window": opening(1, 1) + 40 * frame(DATA, 1, bytes(16384), SENDERS),
         "ports without end": opening(1, 1)
         + b"".join(frame(LISTEN, 1, struct.pack(">IBBH", n, 0, 0, 0), 0) for n in range(64)),
     }[kind]
-    while time.monotonic() < until:
+    while not goal.is_over(made):
         try:
             with join(port) as peer:
                 peer.sendall(ends)
@@ -177,11 +284,11 @@ def storm(port, kind, until):
     return made
 
 
-def strangers(port, said, until, held=0):
+def strangers(port, said, goal, held=0):
     """Connects, says this, and goes; or keeps so many connections: connections made."""
     made = 0
     kept = []
-    while time.monotonic() < until:
+    while not goal.is_over(made):
         try:
             one = socket.create_connection(("127.0.0.1", port), 5)
             if said:
@@ -195,13 +302,30 @@ def strangers(port, said, until, held=0):
     return made
 
 
+def tls_hello():
+    """The first flight of a handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    sent = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), sent).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return sent.read()
+
+
 HALF_A_HELLO = packet(HELLO, TEXT + offer(1))
 STRANGERS = {
-    "strangers: silent, 1,500 held": lambda port, until: strangers(port, b"", until, 1_500),
-    "strangers: come and go": lambda port, until: strangers(port, b"", until),
-    "strangers: garbage": lambda port, until: strangers(port, b"\xff", until),
-    "strangers: half a hello, 1,500 held": lambda port, until: strangers(
-        port, HALF_A_HELLO, until, 1_500
+    "strangers: silent, 1,500 held": lambda port, goal: strangers(port, b"", goal, 1_500),
+    "strangers: come and go": lambda port, goal: strangers(port, b"", goal),
+    "strangers: garbage": lambda port, goal: strangers(port, b"\xff", goal),
+    "strangers: half a hello, 1,500 held": lambda port, goal: strangers(
+        port, HALF_A_HELLO, goal, 1_500
+    ),
+    "strangers: hello of TLS": lambda port, goal: strangers(port, tls_hello(), goal),
+    "strangers: hello of TLS, 1,500 held": lambda port, goal: strangers(
+        port, tls_hello(), goal, 1_500
     ),
 }
 STORMS = (
@@ -209,20 +333,39 @@ STORMS = (
     "ids out of range",
     "lengths out of range",
     "going away twice",
+    "more than the window",
     "ports without end",
 )
 
-# Everything by name: what it is called with, port and end, returns a count.
+# Everything by name: what it is called with, port and goal, returns a count.
 ATTACKS = {
     **STRANGERS,
-    **{name: lambda port, until, name=name: flood(port, name, until) for name in FLOODS},
+    **{name: lambda port, goal, name=name: flood(port, name, goal) for name in FLOODS},
     "data of one byte": one_byte_data,
-    **{name: lambda port, until, name=name: storm(port, name, until) for name in STORMS},
+    "ports opened and closed": listens,
+    **{name: lambda port, goal, name=name: storm(port, name, goal) for name in STORMS},
+}
+
+# What an attack counts in, and its share of all that are done of that, by what one costs.
+SHARES = {
+    **dict.fromkeys(ATTACKS, ("frames", 1000)),
+    **dict.fromkeys(STRANGERS, ("connections", 1000)),
+    **dict.fromkeys(STORMS, ("connections", 100)),
+    "data of nobody": ("frames", 3000),
+    "pings": ("frames", 300),
+    "0.3: options": ("frames", 300),
+    "0.3: packets of no kind": ("frames", 300),
+    "data of one byte": ("frames", 50),
+    "opens": ("frames", 5),
+    "opens of datagrams": ("frames", 5),
+    "opens and resets": ("frames", 10),
+    "opens of datagrams, and resets": ("frames", 10),
+    "ports opened and closed": ("frames", 20),
 }
 
 if __name__ == "__main__":
-    # NAME PORT SECS: prints how much it did.
-    attack, port, secs = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    print(ATTACKS[attack](port, time.monotonic() + secs), flush=True)
+    # NAME PORT ENTRANCE secs|count MOST: prints how much it did.
+    attack, port, ENTRANCE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    print(ATTACKS[attack](port, Goal(sys.argv[4], float(sys.argv[5]))), flush=True)
     # Threads that still read do not keep it.
     os._exit(0)
