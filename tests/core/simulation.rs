@@ -13,7 +13,7 @@ use crate::testkit::pure::seeded::Seeded;
 use crate::testkit::pure::world::{World, random_run};
 
 /// Runs by default: quick enough for every `cargo test`.
-const RUNS: u64 = 400;
+const RUNS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -21,14 +21,6 @@ fn figure(said: &str, label: &str) -> f64 {
     figure.unwrap_or_else(|| panic!("no figure in `{line}`"))
 }
 
-/// `pgbench` select-only with ten clients for so long. Gives the transactions per second.
-fn select_only(address: SocketAddr, secs: u32) -> f64 {
-    let said =
-        run(postgres::client("pgbench", address).args(["-S", "-c", "10", "-T", &secs.to_string()]));
-    assert_eq!(figure(&said, "number of failed transactions:"), 0.0, "{said}");
-    figure(&said, "tps =")
-}
-
 #[test]
 fn postgresql_pgbench() {
     needs!("postgres", "pgbench", "psql");
@@ -36,16 +28,12 @@ fn postgresql_pgbench() {
     let tunnel = Tunnel::to(Protocol::V1, server.address());
     let entrance = tunnel.entrance();
 
-    run(postgres::client("pgbench", entrance).args(["-i", "-q", "-s", "5"]));
-    assert_eq!(postgres::sql(entrance, "SELECT count(*) FROM pgbench_accounts").trim(), "500000");
+    run(postgres::client("pgbench", entrance).args(["-i", "-q", "-s", "1"]));
+    assert_eq!(postgres::sql(entrance, "SELECT count(*) FROM pgbench_accounts").trim(), "100000");
 
-    let direct = select_only(server.address(), 5);
-    let tunnelled = select_only(entrance, 10);
-    println!(
-        "pgbench -S -c 10: {tunnelled:.0}/s through the tunnel, {direct:.0}/s direct, {:.2}",
-        tunnelled / direct
-    );
-    assert!(tunnelled > 0.0);
+    let said = run(postgres::client("pgbench", entrance).args(["-S", "-c", "10", "-t", "500"]));
+    assert_eq!(figure(&said, "number of failed transactions:"), 0.0, "{said}");
+    assert_eq!(figure(&said, "number of transactions actually processed:"), 5_000.0, "{said}");
 
     // With writes: the default script, whose balances have to add up afterwards.
     let said = run(postgres::client("pgbench", entrance).args(["-c", "4", "-t", "100"]));
@@ -59,7 +47,7 @@ fn postgresql_pgbench() {
 #[test]
 fn postgresql_copy_out_and_in() {
     needs!("postgres", "psql");
-    const COPIED_BYTES_MIN: u64 = 100_000_000;
+    const COPIED_BYTES_MIN: u64 = 30_000_000;
     let server = postgres::start();
     let tunnel = Tunnel::to(Protocol::V1, server.address());
     let (direct, entrance) = (server.address(), tunnel.entrance());
@@ -72,7 +60,7 @@ fn postgresql_copy_out_and_in() {
     postgres::sql(
         direct,
         "CREATE TABLE original AS SELECT i, repeat(md5(i::text), 32) AS filling
-           FROM generate_series(1, 100000) AS i;
+           FROM generate_series(1, 30000) AS i;
          CREATE TABLE copied (LIKE original)",
     );
     copy(direct, "original", "TO", &path("direct"));
@@ -98,13 +86,13 @@ fn redis_benchmark_and_cli() {
     assert_eq!(cli(&["get", "greeting"]).trim(), "hello there");
 
     run(redis::client("redis-benchmark", entrance)
-        .args(["-n", "20000", "-c", "50", "-t", "get,set", "-q"]));
+        .args(["-n", "5000", "-c", "50", "-t", "get,set", "-q"]));
     // With values too big for one packet, and many requests on their way at once.
     run(redis::client("redis-benchmark", entrance)
         .args(["-n", "2000", "-c", "20", "-P", "8", "-d", "50000", "-t", "get,set", "-q"]));
     // Counted by the server: no request was lost.
     let stats = run(redis::client("redis-cli", server.address()).args(["info", "commandstats"]));
-    for command in ["cmdstat_set:calls=22001", "cmdstat_get:calls=22001"] {
+    for command in ["cmdstat_set:calls=7001", "cmdstat_get:calls=7001"] {
         assert!(stats.contains(command), "no {command} in\n{stats}");
     }
 }

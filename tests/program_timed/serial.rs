@@ -162,11 +162,11 @@ fn a_stream_that_has_ended_leaves_nothing() {
     check_nothing_is_left([&ends[0], &ends[1]], entrance(&ends[0]));
 }
 
-/// 20 MB each way and 10,000 messages.
+/// 3 MB each way and 2,000 messages.
 #[test]
 fn everything_arrives_whole_over_a_bad_line() {
-    const BYTES: u64 = 10_000_000;
-    const MESSAGES: usize = 5_000;
+    const BYTES: u64 = 3_000_000;
+    const MESSAGES: usize = 2_000;
     let (line, server) = (SerialLine::start(bad(7), None), Server::exchange());
     let echo = Server::echo();
     let near = start(&line, End::Left, FAST, &[ENTRANCE, &format!("DEST={}", echo.address())]);

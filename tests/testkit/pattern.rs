@@ -1,14 +1,34 @@
-//! Bytes that identify their position: each is a function of a seed and its offset, so a reader
-//! notices one that is lost, duplicated, swapped, or from another stream.
+//! Bytes that identify their position: each follows from a seed and its offset, so a reader notices one
+//! that is lost, duplicated, swapped, or from another stream.
 
 use std::io::{Read, Write};
+use std::sync::OnceLock;
 
 /// Bytes handled at a time. Not a power of two, so that reads and writes fall everywhere.
 const CHUNK_BYTES: usize = 60_007;
 
+/// Length of the table, which every sequence goes through from a place of its own: a prime, so that no
+/// buffer, frame or window has its size.
+const PERIOD_BYTES: u64 = 1_048_573;
+
+/// How much further the table is begun in each round, so that no two rounds are the same.
+const ROUND_SHIFT_BYTES: u64 = 7_919;
+
+/// Tests move gigabytes without optimisation: bytes are made once, and copied.
+static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
+
+fn table() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in 0..PERIOD_BYTES.div_ceil(8) {
+        bytes.extend_from_slice(&mix(word).to_le_bytes());
+    }
+    bytes
+}
+
 /// A place in the endless sequence of one seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Pattern {
+    /// Where in the table the sequence begins.
     seed: u64,
     offset: u64,
 }
@@ -16,7 +36,7 @@ pub struct Pattern {
 impl Pattern {
     /// The sequence of `seed`, from its start.
     pub fn new(seed: u64) -> Pattern {
-        Pattern { seed: mix(seed), offset: 0 }
+        Pattern { seed: mix(seed) % PERIOD_BYTES, offset: 0 }
     }
 
     /// How many bytes have been taken so far.
@@ -26,14 +46,17 @@ impl Pattern {
 
     /// Fills `buffer` with the next bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) {
+        let table = TABLE.get_or_init(table);
         let mut at = 0;
         while at < buffer.len() {
-            let word = mix(self.seed.wrapping_add(self.offset / 8)).to_le_bytes();
-            let word = &word[(self.offset % 8) as usize..];
-            let taken = word.len().min(buffer.len() - at);
-            buffer[at..at + taken].copy_from_slice(&word[..taken]);
-            at += taken;
-            self.offset += taken as u64;
+            let (round, within) = (self.offset / PERIOD_BYTES, self.offset % PERIOD_BYTES);
+            let place =
+                (self.seed + round % PERIOD_BYTES * ROUND_SHIFT_BYTES + within) % PERIOD_BYTES;
+            let run = (PERIOD_BYTES - within.max(place)).min((buffer.len() - at) as u64) as usize;
+            let source = &table[place as usize..place as usize + run];
+            buffer[at..at + run].copy_from_slice(source);
+            at += run;
+            self.offset += run as u64;
         }
     }
 

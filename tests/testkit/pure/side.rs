@@ -79,7 +79,7 @@ pub(crate) struct Side {
     sink: Sink,
     pub(crate) locals: Vec<Local>,
     by_key: HashMap<StreamKey, usize>,
-    by_plan: HashMap<usize, usize>,
+    by_plan: Vec<Option<usize>>,
     /// Plans for this side to open.
     pub(crate) to_open: Vec<usize>,
     /// Plans that the peer refused because it was going away.
@@ -119,7 +119,7 @@ impl Side {
             sink: Sink::Discard,
             locals: Vec::new(),
             by_key: HashMap::new(),
-            by_plan: HashMap::new(),
+            by_plan: Vec::new(),
             to_open: Vec::new(),
             given_up: Vec::new(),
             leave_at: None,
@@ -305,7 +305,10 @@ impl Side {
     }
 
     fn begin(&mut self, plan: usize, end: usize, of: &Plan, now: Moment) -> usize {
-        let before = self.by_plan.insert(plan, self.locals.len());
+        if self.by_plan.len() <= plan {
+            self.by_plan.resize(plan + 1, None);
+        }
+        let before = self.by_plan[plan].replace(self.locals.len());
         let script = of.scripts[end];
         assert!(before.is_none(), "plan {plan} began twice");
         self.locals.push(Local {
@@ -429,13 +432,18 @@ impl Side {
         }
     }
 
+    /// The index of a plan's local socket.
+    fn user(&self, plan: usize) -> Option<usize> {
+        self.by_plan.get(plan).copied().flatten()
+    }
+
     /// This side's local socket of a plan.
     pub(crate) fn local(&self, plan: usize) -> Option<&Local> {
-        self.by_plan.get(&plan).map(|&user| &self.locals[user])
+        self.user(plan).map(|user| &self.locals[user])
     }
 
     pub(crate) fn local_mut(&mut self, plan: usize) -> Option<&mut Local> {
-        self.by_plan.get(&plan).map(|&user| &mut self.locals[user])
+        self.user(plan).map(|user| &mut self.locals[user])
     }
 
     /// Datagrams received here, and those dropped by our session.

@@ -40,8 +40,8 @@ impl Side {
     fn number(&mut self, number: u32, plan: usize, ours: bool) {
         let numbers = if ours { &mut self.numbers.ours } else { &mut self.numbers.theirs };
         let before = numbers.insert(number, plan);
-        let user = before.and_then(|before| self.by_plan.get(&before));
-        let live = user.is_some_and(|&user| self.locals[user].key.is_some());
+        let user = before.and_then(|before| self.user(before));
+        let live = user.is_some_and(|user| self.locals[user].key.is_some());
         assert!(!live || before == Some(plan), "number {number:#x} is used twice at once");
         let slots = if ours { &mut self.numbers.our_slots } else { &mut self.numbers.their_slots };
         let (slot, generation) = (number & ((1 << SLOT_BITS) - 1), number >> SLOT_BITS);
@@ -78,7 +78,7 @@ impl Side {
         };
         let plan = *plan.unwrap_or_else(|| panic!("{frame:?} for a number that nobody gave"));
         // Without a local socket: refused before it had one.
-        let Some(&user) = self.by_plan.get(&plan) else { return self.count_late() };
+        let Some(user) = self.user(plan) else { return self.count_late() };
         let local = &mut self.locals[user];
         if local.key.is_some() {
             if let Frame::Consumed { bytes, .. } = *frame {
@@ -156,7 +156,7 @@ impl Side {
 
     fn sender(&mut self, flags: u16, number: u32) -> Option<&mut Local> {
         let numbers = if flags == 1 { &self.numbers.ours } else { &self.numbers.theirs };
-        let user = *self.by_plan.get(numbers.get(&number)?)?;
+        let user = self.user(*numbers.get(&number)?)?;
         Some(&mut self.locals[user])
     }
 
