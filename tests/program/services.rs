@@ -33,7 +33,7 @@ fn postgresql_pgbench() {
 
     let said = run(postgres::client("pgbench", entrance).args(["-S", "-c", "10", "-t", "500"]));
     assert_eq!(figure(&said, "number of failed transactions:"), 0.0, "{said}");
-    assert_eq!(figure(&said, "number of transactions actually processed:"), 5_000.0, "{said}");
+    assert!(said.contains("actually processed: 5000/5000"), "{said}");
 
     // With writes: the default script, whose balances have to add up afterwards.
     let said = run(postgres::client("pgbench", entrance).args(["-c", "4", "-t", "100"]));

@@ -1,14 +1,14 @@
 //! Two programs joined by one persistent connection.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use super::eventually;
 use super::link_proxy::LinkProxy;
 use super::net::connect;
 use super::program::Program;
 use super::protocol::Protocol;
+use super::{DEADLINE, eventually};
 
 /// A receptor and a connector whose tunnel is up.
 pub struct Tunnel {
@@ -96,8 +96,13 @@ pub fn check_nothing_is_left(ends: [&Program; 2], entrance: SocketAddr) {
     }
 }
 
-/// Starts a receptor on `bind`.
+/// Starts a receptor on `bind`. A port of a process that was killed is free a moment later than the
+/// process has ended: the kernel ends a ring, which holds the socket, behind that.
 pub fn start_receptor<S: AsRef<str>>(bind: &str, words: &[S]) -> Program {
+    if let Ok(address) = bind.parse::<SocketAddr>() {
+        let free = || TcpListener::bind(address).is_ok();
+        assert!(eventually(DEADLINE, free), "{address} is in use");
+    }
     let mut all = vec![format!("-P{bind}")];
     all.extend(words.iter().map(|word| word.as_ref().to_owned()));
     Program::start(&all)
