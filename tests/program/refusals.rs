@@ -95,6 +95,34 @@ fn a_stranger_without_a_certificate() {
     assert_eq!((receptor.count("tunnel up"), server.served()), (0, 0));
 }
 
+/// With a key that is let in, at a port that is for nothing else.
+#[test]
+fn a_stranger_who_speaks_other_tls() {
+    needs!("openssl");
+    let (server, keys) = (Server::echo(), Keys::new());
+    let [_, spoke] = ["hub", "spoke"].map(|name| keys.make(name));
+    Authority::new(&keys).signs("spoke", FUTURE);
+    let exit = format!("DEST={}", server.address());
+    let receptor = start_receptor("127.0.0.1:0", &[exit, keys.words("hub", &spoke)]);
+    let address = receptor.address_of("receptor listening").to_string();
+    for (nth, (words, said)) in [
+        (&["-tls1_2", "-alpn", "sockmux"][..], "which is TLS 1.3 alone"),
+        (&["-tls1_3", "-alpn", "h2"], "has not agreed to the protocol sockmux"),
+        (&["-tls1_3"], "has not agreed to the protocol sockmux"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = Command::new(program("openssl"));
+        client.args(["s_client", "-ign_eof", "-connect", &address]).args(words);
+        client.arg("-key").arg(keys.path("spoke")).arg("-cert").arg(keys.path("spoke.pem"));
+        output_of(&mut client);
+        let event = receptor.wait_for_nth(NOT_UP, nth + 1);
+        assert!(event["reason"].as_str().is_some_and(|reason| reason.contains(said)), "{event}");
+    }
+    assert_eq!((receptor.count("tunnel up"), server.served()), (0, 0));
+}
+
 #[test]
 fn a_wrong_key() {
     let keys = Keys::new();

@@ -133,6 +133,11 @@ fn explain(error: &TlsError, own_key: Option<&str>) -> String {
             "what the peer sent cannot be read with the keys of this handshake: it was changed on \
              the way, or is another handshake's, played again",
         ),
+        TlsError::Handshake(Error::NoApplicationProtocol) => TlsError::OtherProtocol.to_string(),
+        TlsError::Handshake(Error::PeerIncompatible(what)) => format!(
+            "the peer's TLS has too little in common with that of this end, which is TLS 1.3 alone \
+             ({what:?})"
+        ),
         TlsError::Handshake(error) => format!("TLS handshake: {error}"),
         error => error.to_string(),
     }
