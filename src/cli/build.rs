@@ -15,6 +15,7 @@ use super::hostlist::{HostList, Lookup};
 use super::in_list::{self, InList};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
+use super::peer_options;
 use super::peers;
 use super::permit;
 use super::plan::{
@@ -92,6 +93,8 @@ struct Draft {
     /// transport is ever used. Later ones of the other transport are, if the peer announces the
     /// transport of its streams.
     open_exits: Vec<(Transport, String)>,
+    /// Notices about those, which hold unless peers have exits of their own.
+    never_used: Vec<String>,
     /// All `RELIABLE=` together.
     reliable: Option<HostList>,
     maxima: MaximaReader,
@@ -263,7 +266,8 @@ impl Draft {
         let options = ExitOptions { peers, ..options };
         self.exit_timeouts.extend(timeouts.map(|timeouts| (self.exits.len(), timeouts)));
         let source = word.text.clone();
-        let exit = Exit { protocol, way, proxy_header, clients, options, source };
+        let name = way.name();
+        let exit = Exit { protocol, way, name, proxy_header, clients, options, source };
         let (transport, source) = (exit.transport(), plain(&word.text));
         if self.exits.len() == EXITS_MAX {
             return Err(Problem::new(
@@ -276,7 +280,7 @@ impl Draft {
                 Transport::Tcp => "stream",
                 Transport::Udp => "UDP flow",
             };
-            self.notices.push(format!(
+            self.never_used.push(format!(
                 "{source} is never used: {open} stands before it and takes every {all}"
             ));
         } else if exit.is_for_peer(None)
@@ -348,6 +352,10 @@ impl Draft {
         let sockets = self.unix_entrances.iter().map(|(path, word)| (&*word.text, &*path.peers));
         let places = exits.chain(ports).chain(sockets);
         peers::check(places, encryption.as_ref(), &mut self.notices)?;
+        let entrances = self.entrances.iter().map(|(entrance, _)| entrance.bind.port);
+        let listed = encryption.as_ref().map_or(&[][..], |encryption| &encryption.listed);
+        self.notices.extend(peer_options::notices(listed, &self.exits, entrances));
+        self.notices.extend(peer_options::never_used(listed, self.never_used));
         Ok(Plan {
             encryption,
             link,

@@ -65,8 +65,10 @@ Encryption of the persistent connection (TLS 1.3), and who may be the peer:
   TLSCONF=ITEM,...             encrypt; both ends prove who they are. ITEMs:
                                peer:SHA256:... the other end's fingerprint
                                (peer:NAME=SHA256:... names it),
-                               peers:FILE lines NAME SHA256:... [OPTION=...],
-                               read again when the file changes,
+                               peers:FILE lines NAME SHA256:... OPTIONS, read
+                               again when the file changes; what that peer may
+                               do here: streams=N, exits=EXITS,
+                               entrances=PORTS, listen=PORTS,
                                key:FILE (sockmux.key),
                                secret:FILE the same at both ends, in place of
                                keys: sockmux-uring keygen --secret makes it,

@@ -1,21 +1,25 @@
 //! The options of a peer, behind its key in the peers file: what it may do here.
 //!
 //! ```text
-//! hostY SHA256:... listen=8000-8100,9000
+//! hostY SHA256:... streams=100 exits=http,10.0.0.5:5432 entrances=8022 listen=8000-8100,9000
 //! ```
 
 use std::ops::RangeInclusive;
 
-use super::error::{Problem, quoted};
-use super::plan::{PeerOptions, PortRanges};
+use super::error::{Problem, plain, quoted};
+use super::exit::{self, ExitWords};
+use super::plan::{Exit, KnownPeer, PeerOptions, PortRanges, Proxy};
 use super::suggest;
 use crate::limits::PEER_LIST_MAX;
 
 /// All options.
-const NAMES: [&str; 1] = ["listen"];
+const NAMES: [&str; 4] = ["streams", "exits", "entrances", "listen"];
 
 /// In place of a list: nothing.
 const NONE: &str = "none";
+
+/// Most notices about options. A file may have thousands of lines with the same slip.
+const NOTICES_MAX: usize = 8;
 
 /// Reads the words behind a key.
 ///
@@ -44,10 +48,15 @@ pub(super) fn parse<'w>(words: impl Iterator<Item = &'w str>) -> Result<PeerOpti
             ));
         }
         if given.contains(&name) {
-            return Err(Problem::new(format!("{name}= is given twice"), "make one list of both"));
+            return Err(Problem::new(format!("{name}= is given twice"), "keep one of the two"));
         }
         given.push(name);
-        options.listen = ports(name, value)?;
+        match name {
+            "streams" => options.streams = Some(streams(value)?),
+            "exits" => options.exits = Some(list(name, value, exit_name)?),
+            "entrances" => options.entrances = Some(ports(name, value)?),
+            _ => options.listen = ports(name, value)?,
+        }
     }
     Ok(options)
 }
@@ -73,6 +82,80 @@ fn list<T>(
         ));
     }
     elements.into_iter().map(read).collect()
+}
+
+fn streams(value: &str) -> Result<u32, Problem> {
+    let digits = value.bytes().all(|b| b.is_ascii_digit());
+    match value.parse() {
+        Ok(streams) if digits && streams > 0 => Ok(streams),
+        _ => Err(Problem::new(
+            format!("{} in streams= is not a number of streams", quoted(value)),
+            format!("give 1 or more, as in streams=100; exits={NONE} lets it open none"),
+        )),
+    }
+}
+
+/// What an exit is called: a proxy by its word, `exec`, or a place as in `DEST=`.
+fn exit_name(element: &str) -> Result<String, Problem> {
+    if let Some(proxy) = Proxy::of_word(element) {
+        return Ok(proxy.word().to_owned());
+    }
+    if element == "exec" {
+        return Ok(element.to_owned());
+    }
+    match exit::of_dest(element) {
+        Ok(ExitWords { way, proxy_header: None, clients: None, .. }) => Ok(way.name()),
+        _ => Err(Problem::new(
+            format!("{} in exits= is not what an exit is called", quoted(element)),
+            format!(
+                "name proxies by their words (http, socks), commands by exec, others by their places \
+                 as in DEST=, such as 10.0.0.5:5432 or unix:/run/x; or write exits={NONE}"
+            ),
+        )),
+    }
+}
+
+/// Lists that name what is not there, a sentence each: the exits and the ports of entrances may have
+/// been others when the file was written.
+pub(super) fn notices(
+    listed: &[KnownPeer],
+    exits: &[Exit],
+    entrances: impl Iterator<Item = u16>,
+) -> Vec<String> {
+    let entrances: Vec<u16> = entrances.collect();
+    // The kernel chooses one that is not known yet.
+    let all_known = !entrances.contains(&0);
+    let mut notices: Vec<String> = Vec::new();
+    for KnownPeer { name, options, .. } in listed {
+        let no_exit = |name: &&String| exits.iter().all(|exit| exit.name != **name);
+        let wrong = options.exits.iter().flatten().filter(no_exit);
+        let wrong = wrong.map(|exit| format!("exits={}: no exit here is called so", plain(exit)));
+        let no_port = |range: &&RangeInclusive<u16>| {
+            all_known && !entrances.iter().any(|port| range.contains(port))
+        };
+        let ranges = options.entrances.iter().flat_map(|ports| &ports.0).filter(no_port);
+        let ranges = ranges.map(|range| {
+            format!(
+                "entrances={}: no entrance here has such a port",
+                PortRanges(vec![range.clone()])
+            )
+        });
+        for what in wrong.chain(ranges) {
+            if notices.len() == NOTICES_MAX {
+                return notices;
+            }
+            let who = name.as_deref().unwrap_or_default();
+            notices.push(format!("peers file: {who}: {what}"));
+        }
+    }
+    notices
+}
+
+/// The notices about exits behind one that takes everything: they are used where peers have exits of
+/// their own.
+pub(super) fn never_used(listed: &[KnownPeer], notices: Vec<String>) -> Vec<String> {
+    let all_have_all = listed.iter().all(|peer| peer.options.exits.is_none());
+    if all_have_all { notices } else { Vec::new() }
 }
 
 /// `8000-8100,9000`.
@@ -121,18 +204,74 @@ mod tests {
     }
 
     #[test]
+    fn streams_exits_and_entrances() {
+        let options = read("streams=7 exits=http,10.0.0.5:5432 entrances=8022").unwrap();
+        assert_eq!(options.streams, Some(7));
+        assert_eq!(options.exits, Some(vec!["http".to_owned(), "10.0.0.5:5432".to_owned()]));
+        assert_eq!(options.entrances, Some(PortRanges(vec![8022..=8022])));
+        let nothing = PeerOptions {
+            exits: Some(Vec::new()),
+            entrances: Some(PortRanges::default()),
+            ..PeerOptions::default()
+        };
+        for none in ["exits=none entrances=none", "entrances= exits="] {
+            assert_eq!(read(none).as_ref(), Ok(&nothing), "{none}");
+        }
+        assert_eq!(read(""), Ok(PeerOptions::default()));
+        assert!(nothing.has_entrance(80) != PeerOptions::default().has_entrance(80));
+    }
+
+    /// As the exits of the plan are, however they are written.
+    #[test]
+    fn exits_have_one_name_each() {
+        for (written, wanted) in [
+            ("socks5", "socks5"),
+            ("exec", "exec"),
+            ("hostT:111", "hostT:111"),
+            ("[::1]:53/udp", "[::1]:53/udp"),
+            ("__1:53", "[::1]:53"),
+            ("h:-", "h:-"),
+            ("h:+1000/udp", "h:+1000/udp"),
+            ("h:-8000", "h:-8000"),
+            ("unix:/run/x", "unix:/run/x"),
+        ] {
+            let exits = read(&format!("exits={written}")).unwrap().exits;
+            assert_eq!(exits, Some(vec![wanted.to_owned()]), "{written}");
+            if let Ok(ExitWords { way, .. }) = exit::of_dest(written) {
+                assert_eq!(way.name(), wanted);
+            }
+        }
+    }
+
+    #[test]
     fn wrong_options_are_named_with_those_that_there_are() {
         let many = format!("listen={}", vec!["80"; PEER_LIST_MAX + 1].join(","));
         let few = format!("listen={}", vec!["80"; PEER_LIST_MAX].join(","));
         assert_eq!(read(&few).unwrap().listen.0.len(), PEER_LIST_MAX);
         for (text, wanted) in [
             (
-                "lsten=80",
-                "`lsten` is no option of a peer; did you mean `listen`? there are listen=",
+                "exit=http",
+                "`exit` is no option of a peer; did you mean `exits`? there are streams=, exits=, \
+                 entrances=, listen=",
             ),
-            ("port=80", "`port` is no option of a peer; there are listen="),
+            ("elephant=80", "`elephant` is no option of a peer; there are streams=, exits="),
+            ("streams=0", "`0` in streams= is not a number of streams; give 1 or more"),
+            ("streams=", "`` in streams= is not a number"),
+            ("streams=+5", "`+5` in streams= is not a number"),
+            ("streams=5000000000", "`5000000000` in streams= is not"),
+            ("streams=1,2", "`1,2` in streams= is not"),
+            ("streams=none", "`none` in streams= is not"),
+            ("exits=http exits=socks", "exits= is given twice; keep one of the two"),
+            ("exits=gopher", "`gopher` in exits= is not what an exit is called; name proxies by"),
+            ("exits=http://h:80", "`http://h:80` in exits= is not"),
+            ("exits=h", "`h` in exits= is not"),
+            ("exits=h:1:10.0.0.0/8", "`h:1:10.0.0.0/8` in exits= is not"),
+            ("exits=h:1?proxy=v1", "`h:1?proxy=v1` in exits= is not"),
+            ("exits=http,,socks", "`` in exits= is not"),
+            ("exits=none,http", "`none` in exits= is not"),
+            ("entrances=h:80", "`h:80` in entrances= is neither a port nor a range of ports"),
             ("Listen=80", "`Listen` is no option of a peer; did you mean `listen`?"),
-            ("listen=80 listen=81", "listen= is given twice; make one list of both"),
+            ("listen=80 listen=81", "listen= is given twice; keep one of the two"),
             ("hostY", "`hostY` is not understood behind the fingerprint; options are NAME=VALUE"),
             ("listen=80, 81", "`` in listen= is neither a port nor a range of ports"),
             ("listen=0", "`0` in listen= is neither a port nor a range of ports; give ports of 1"),

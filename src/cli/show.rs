@@ -37,7 +37,7 @@ pub fn plan(plan: &Plan) -> String {
     let clear = exposure::of(plan).map(|clear| format!("not encrypted: {}", clear.remedy));
     section(&mut text, "link", link_lines(plan).into_iter().chain(clear));
     if let Some(encryption) = &plan.encryption {
-        section(&mut text, "encryption", encryption::lines(encryption));
+        section(&mut text, "encryption", encryption::lines(encryption, &plan.exits));
     }
     section(&mut text, "entrances", or_none(entrances::all(plan)));
     let exits = plan.exits.iter().enumerate();
@@ -346,6 +346,7 @@ fn exit_lines(number: usize, exit: &Exit, plan: &Plan) -> Vec<String> {
     if !matches!(way, ExitKind::Proxy(_)) {
         lines.extend(permitted(plan, protocol));
     }
+    lines.extend(encryption::name_for_peers(exit, plan));
     lines.extend(option_lines(options, &plan.timeouts));
     lines
 }

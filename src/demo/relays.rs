@@ -50,6 +50,7 @@ impl Tunnel {
                 exits: vec![Exit {
                     protocol: "tcprelay".into(),
                     way: ExitKind::Server { target: target(server), transport: Transport::Tcp },
+                    name: server.to_string(),
                     proxy_header: None,
                     clients: None,
                     options: ExitOptions::default(),

@@ -1,9 +1,10 @@
-//! Limits on concurrent streams, per client and in total (`MAXIMA=`).
+//! Limits on concurrent streams: per client and in total (`MAXIMA=`), and per peer (`streams=`).
 //!
 //! Each stream holds a [`LimitGuard`], which releases its count when it is dropped.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -25,13 +26,26 @@ struct InUse {
     together: u32,
 }
 
+/// The streams of peers that have a limit, whichever of a peer's tunnels each is of.
+#[derive(Debug, Default)]
+pub struct PeerLimits {
+    /// By the peers' names. Has one entry per peer with at least one stream.
+    in_use: Rc<RefCell<HashMap<String, u32>>>,
+}
+
 /// Counts one stream against the limits until it is dropped.
 #[derive(Debug)]
 pub struct LimitGuard {
-    client: IpAddr,
-    in_use: Rc<RefCell<InUse>>,
+    counted: Counted,
     /// Guards of other limits that the same stream counts against.
     other: Option<Box<LimitGuard>>,
+}
+
+/// What a stream counts as.
+#[derive(Debug)]
+enum Counted {
+    OfClient { client: IpAddr, in_use: Rc<RefCell<InUse>> },
+    OfPeer { name: String, in_use: Rc<RefCell<HashMap<String, u32>>> },
 }
 
 impl LimitGuard {
@@ -85,19 +99,50 @@ impl ConnectionLimits {
         }
         in_use.by_client.insert(client, of_client + 1);
         in_use.together += 1;
-        Ok(Some(LimitGuard { client, in_use: Rc::clone(&self.in_use), other: None }))
+        let counted = Counted::OfClient { client, in_use: Rc::clone(&self.in_use) };
+        Ok(Some(LimitGuard { counted, other: None }))
+    }
+}
+
+impl PeerLimits {
+    /// Counts a stream of the peer with this name, of which there may be `max` at once.
+    ///
+    /// # Errors
+    /// The reason to refuse the stream: there are as many.
+    pub fn acquire(&self, name: &str, max: u32) -> Result<LimitGuard, String> {
+        let mut in_use = self.in_use.borrow_mut();
+        let count = in_use.get(name).copied().unwrap_or(0);
+        // Another tunnel of the peer may have been up since before the limit was made lower.
+        if count >= max {
+            return Err(format!(
+                "peer {name} has {count} streams already (streams={max} in the peers file)"
+            ));
+        }
+        in_use.insert(name.to_owned(), count + 1);
+        let counted = Counted::OfPeer { name: name.to_owned(), in_use: Rc::clone(&self.in_use) };
+        Ok(LimitGuard { counted, other: None })
     }
 }
 
 impl Drop for LimitGuard {
     fn drop(&mut self) {
-        let mut in_use = self.in_use.borrow_mut();
-        in_use.together -= 1;
-        match in_use.by_client.get_mut(&self.client) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                in_use.by_client.remove(&self.client);
+        match &self.counted {
+            Counted::OfClient { client, in_use } => {
+                let mut in_use = in_use.borrow_mut();
+                in_use.together -= 1;
+                count_down(&mut in_use.by_client, client);
             }
+            Counted::OfPeer { name, in_use } => count_down(&mut in_use.borrow_mut(), name),
+        }
+    }
+}
+
+/// One stream less. The last one takes the entry with it.
+fn count_down<K: Hash + Eq>(counts: &mut HashMap<K, u32>, of: &K) {
+    match counts.get_mut(of) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => {
+            counts.remove(of);
         }
     }
 }
@@ -161,6 +206,24 @@ mod tests {
         assert!(!all.iter().any(is_free));
         drop(held);
         assert!(all.iter().all(is_free));
+    }
+
+    #[test]
+    fn streams_of_a_peer_are_counted_by_its_name() {
+        let limits = PeerLimits::default();
+        let [first, second] = [1, 2].map(|_| limits.acquire("a", 2).unwrap());
+        let reason = limits.acquire("a", 2).unwrap_err();
+        assert_eq!(reason, "peer a has 2 streams already (streams=2 in the peers file)");
+        assert!(limits.acquire("b", 1).is_ok() && limits.acquire("a", 3).is_ok());
+        drop(first);
+        let of_client = ConnectionLimits::new(Maxima { per_client: Some(1), ..Maxima::default() });
+        let client = of_client.acquire(client("10.0.0.1")).unwrap();
+        let held = LimitGuard::both(limits.acquire("a", 2).ok(), client);
+        assert!(limits.acquire("a", 2).is_err());
+        drop((held, second));
+        assert!(
+            limits.in_use.borrow().is_empty() && of_client.in_use.borrow().by_client.is_empty()
+        );
     }
 
     #[test]

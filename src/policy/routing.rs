@@ -3,11 +3,27 @@
 use std::net::SocketAddr;
 
 use crate::cli::hostlist::ClientName;
-use crate::cli::plan::{Caller, Exit, ExitKind, LinkPlan, Plan, Target, Transport};
+use crate::cli::plan::{Caller, Exit, ExitKind, LinkPlan, PeerOptions, Plan, Target, Transport};
 
 /// The choice depends on the client's name, which was not looked up yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameWanted;
+
+/// The peer that a stream is of, by its key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StreamPeer<'p> {
+    /// As it is called here. `None`: it has no name.
+    pub name: Option<&'p str>,
+    /// What it may do here. `None`: it has shown no key.
+    pub options: Option<&'p PeerOptions>,
+}
+
+impl StreamPeer<'_> {
+    /// Whether its streams may leave by an exit.
+    pub fn may_use(&self, exit: &Exit) -> bool {
+        exit.is_for_peer(self.name) && self.options.is_none_or(|options| options.permits_exit(exit))
+    }
+}
 
 /// As [`choose_by_name`], for a caller whose name is not looked up, of a peer without one.
 pub fn choose<'e, E: AsRef<Exit>>(
@@ -15,7 +31,8 @@ pub fn choose<'e, E: AsRef<Exit>>(
     caller: &Caller,
     transport: Option<Transport>,
 ) -> Option<&'e E> {
-    choose_by_name(exits, None, (caller, ClientName::None), transport).ok().flatten()
+    let peer = StreamPeer::default();
+    choose_by_name(exits, peer, (caller, ClientName::None), transport).ok().flatten()
 }
 
 /// The first exit, in the order of the command line, that suits the transport (any does if the peer
@@ -25,12 +42,12 @@ pub fn choose<'e, E: AsRef<Exit>>(
 /// The decision of an exit's list depends on the name.
 pub fn choose_by_name<'e, E: AsRef<Exit>>(
     exits: &'e [E],
-    peer: Option<&str>,
+    peer: StreamPeer<'_>,
     (caller, name): (&Caller, ClientName<'_>),
     transport: Option<Transport>,
 ) -> Result<Option<&'e E>, NameWanted> {
     let fits = |exit: &Exit| {
-        transport.is_none_or(|transport| transport == exit.transport()) && exit.is_for_peer(peer)
+        transport.is_none_or(|transport| transport == exit.transport()) && peer.may_use(exit)
     };
     for exit in exits.iter().filter(|exit| fits((*exit).as_ref())) {
         let clients = exit.as_ref().clients.as_ref();
@@ -92,6 +109,7 @@ mod tests {
         Exit {
             protocol: "tcprelay".into(),
             way: way(port, Transport::Tcp),
+            name: way(port, Transport::Tcp).name(),
             proxy_header: None,
             clients: clients.map(list),
             options: ExitOptions::default(),
@@ -130,7 +148,7 @@ mod tests {
         let exits = [exit(1, Some("*.example.org")), exit(2, None)];
         let caller = |client: &str| Caller { client: client.parse().ok(), entrance_port: None };
         let taken = |client, name| {
-            choose_by_name(&exits, None, (&caller(client), name), None)
+            choose_by_name(&exits, StreamPeer::default(), (&caller(client), name), None)
                 .map(|exit| exit.and_then(port))
         };
         assert_eq!(taken("10.0.0.1", ClientName::Unasked), Err(NameWanted));
@@ -148,7 +166,8 @@ mod tests {
         };
         let exits = [of(1, &["a", "b"]), of(2, &["c"]), of(3, &[])];
         let caller = Caller { client: None, entrance_port: None };
-        let taken_of = |exits, peer| {
+        let taken_of = |exits, name| {
+            let peer = StreamPeer { name, options: None };
             let chosen = choose_by_name(exits, peer, (&caller, ClientName::None), None);
             chosen.expect("no name is wanted").and_then(port)
         };
@@ -157,6 +176,26 @@ mod tests {
         // A name counts whole, and a peer without one has none.
         assert_eq!([Some("d"), Some(""), Some("A"), None].map(taken), [Some(3); 4]);
         assert_eq!(taken_of(&exits[..2], None), None);
+    }
+
+    /// They narrow what `peer=` leaves, and take the next exit where the first one is not theirs.
+    #[test]
+    fn the_exits_of_a_peers_options_are_those_that_it_may_use() {
+        let mut exits = [exit(1, None), exit(2, None), exit(3, None)];
+        exits[1].options.peers = vec!["b".to_owned()];
+        let caller = Caller { client: None, entrance_port: None };
+        let taken = |name, names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            let options = PeerOptions { exits: Some(names), ..PeerOptions::default() };
+            let peer = StreamPeer { name: Some(name), options: Some(&options) };
+            let chosen = choose_by_name(&exits, peer, (&caller, ClientName::None), None);
+            chosen.expect("no name is wanted").and_then(port)
+        };
+        assert_eq!(taken("a", &["h:3", "h:1"]), Some(1));
+        assert_eq!(taken("a", &["h:2", "h:3"]), Some(3));
+        assert_eq!(taken("b", &["h:2", "h:3"]), Some(2));
+        assert_eq!(taken("a", &["h:2"]), None);
+        assert_eq!(taken("a", &[]), None);
     }
 
     #[test]

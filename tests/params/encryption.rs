@@ -127,6 +127,47 @@ fn options_of_a_peer_in_the_file() {
     assert!(encryption(&["-P1", "PORT=2", &conf]).peers[0].options.listen.is_empty());
 }
 
+/// With the exits as they are named, and what is not there.
+#[test]
+fn what_each_peer_may_do_is_shown() {
+    let file = format!(
+        "a {KEY} streams=10 exits=socks,h:1,h:2 entrances=8022,9000-9009\n\
+         b {OTHER} exits=none entrances=none\n"
+    );
+    let words =
+        ["-P1", "PORT=8022", "DEST=h:1:peer=b", "SERVER=socks,-in", "SERVER=telnet://h:2,-in"];
+    let plan = run_with(&[&words[..], &["TLSCONF=peers:p"]].concat(), &file);
+    let shown = show::plan(&plan);
+    let wanted = format!(
+        "   a  {KEY}\n                  has at most 10 streams at once\n                  \
+         uses the exits socks, h:2\n                  \
+         gets clients of entrances at ports 8022,9000-9009\n               \
+         b  {OTHER}\n                  \
+         uses no exit\n                  \
+         gets no clients of entrances\n"
+    );
+    assert!(shown.contains(&wanted), "{shown}");
+    for name in ["h:1", "socks", "h:2"] {
+        assert!(shown.contains(&format!("   in the peers file: exits={name}\n")), "{shown}");
+    }
+    assert_eq!(
+        plan.notices,
+        ["peers file: a: entrances=9000-9009: no entrance here has such a port"]
+    );
+    let plan = run_with(&["-P1", "PORT=0", "DEST=h:3", "TLSCONF=peers:p"], &file);
+    let missing = |name: &str| format!("peers file: a: exits={name}: no exit here is called so");
+    assert_eq!(plan.notices, ["socks", "h:1", "h:2"].map(missing));
+    // Not a line for each of thousands.
+    let line = |n: usize| {
+        format!("n{n} {} exits=h:9\n", sockmux_uring::cli::plan::Fingerprint([n as u8; 32]))
+    };
+    let many: String = (0..20).map(line).collect();
+    let plan = run_with(&["-P1", "DEST=h:3", "TLSCONF=peers:p"], &many);
+    assert_eq!(plan.notices.len(), 8);
+    let unnamed = show::plan(&run(&["-P1", "DEST=h:1", &format!("TLSCONF=peer:{KEY}")]));
+    assert!(!unnamed.contains("exits="), "{unnamed}");
+}
+
 /// As parameter files themselves are.
 #[test]
 fn files_are_looked_for_beside_the_one_that_names_them() {
@@ -154,7 +195,7 @@ fn a_wrong_peers_file_is_named_with_its_line() {
     assert_eq!(
         message(&format!("hostY {KEY} lsten=80")),
         "TLSCONF=peers:p: p: line 1: `lsten` is no option of a peer; did you mean `listen`? there \
-         are listen="
+         are streams=, exits=, entrances=, listen="
     );
     assert_eq!(
         message(&format!("hostY {KEY} listen=80,65536")),

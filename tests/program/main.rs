@@ -33,6 +33,7 @@ mod manners;
 mod memory;
 mod options;
 mod peer;
+mod peer_options;
 mod peer_v1;
 mod peers;
 mod ports;

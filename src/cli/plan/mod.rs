@@ -1,6 +1,7 @@
 //! The plan: the command line, resolved and validated. No code behind this module parses text of the
 //! user.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ mod settings;
 pub use super::authorizer::{Authorizer, User};
 pub use super::fingerprint::Fingerprint;
 use super::hostlist::{ClientName, HostList};
+use super::portlist::suffix;
 pub use crate::wire::Transport;
 pub use encryption::{Authority, Encryption, Proof, TlsSide};
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
@@ -108,8 +110,8 @@ pub struct Target {
 }
 
 /// `host:port`, an IPv6 address in brackets.
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&super::address::show(Some(&self.host), self.port))
     }
 }
@@ -148,6 +150,8 @@ pub struct Exit {
     pub protocol: String,
     /// The kind of destination.
     pub way: ExitKind,
+    /// What it is called in `exits=` of a peer: [`ExitKind::name`].
+    pub name: String,
     /// `?proxy=`: a PROXY header identifies the client to the server before the first byte.
     pub proxy_header: Option<ProxyHeader>,
     /// Admitted clients, by address and remote entrance port. `None` admits all.
@@ -235,6 +239,31 @@ pub enum ExitKind {
     Ftp(Target),
     /// A command for each stream, with the stream as its descriptors 0 and 1.
     Command(String),
+}
+
+impl ExitKind {
+    /// What exits of this kind to this place are called in `exits=` of a peer: a proxy by its word, a
+    /// command `exec`, any other by its place as in `DEST=`, whatever its protocol word.
+    pub fn name(&self) -> String {
+        let host_and_port = |host: &str, port: &dyn fmt::Display, transport| {
+            super::address::show(Some(host), port) + suffix(transport)
+        };
+        match self {
+            ExitKind::Server { target: Target { host, port }, transport } => {
+                host_and_port(host, port, *transport)
+            }
+            ExitKind::Ftp(Target { host, port }) => host_and_port(host, port, Transport::Tcp),
+            ExitKind::SamePort { host, offset: 0, transport } => {
+                host_and_port(host, &'-', *transport)
+            }
+            ExitKind::SamePort { host, offset, transport } => {
+                host_and_port(host, &format_args!("{offset:+}"), *transport)
+            }
+            ExitKind::Unix(path) => format!("unix:{}", path.display()),
+            ExitKind::Proxy(proxy) => proxy.word().to_owned(),
+            ExitKind::Command(_) => "exec".to_owned(),
+        }
+    }
 }
 
 impl Transport {

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use super::super::error::plain;
-use super::super::plan::{Authority, Encryption, KnownPeer, PeerOptions, Proof, TlsSide};
+use super::super::plan::{
+    Authority, Encryption, Exit, KnownPeer, PeerOptions, Plan, Proof, TlsSide,
+};
 
 /// Most peers of the command line that a line of the log names.
 const PEERS_LOGGED: usize = 4;
 
-/// The lines of the section.
-pub(super) fn lines(encryption: &Encryption) -> Vec<String> {
+/// The lines of the section. `exits`: those of the plan, to which options of peers refer.
+pub(super) fn lines(encryption: &Encryption, exits: &[Exit]) -> Vec<String> {
     let Encryption { side, proof, peers, peers_file, listed, authority, rekey_bytes } = encryption;
     let side = match side {
         TlsSide::Dials => "this end begins the handshake",
@@ -32,7 +34,7 @@ pub(super) fn lines(encryption: &Encryption) -> Vec<String> {
             0 => format!("peers: those in {file}, which lists none now"),
             count => format!("peers: those in {file}, which lists {count} now"),
         });
-        lines.extend(listed.iter().flat_map(listed_lines));
+        lines.extend(listed.iter().flat_map(|peer| listed_lines(peer, exits)));
     }
     lines.extend(authority.iter().map(|authority| format!("peers: {}", by_authority(authority))));
     lines.extend(rekey_bytes.map(|bytes| format!("a new key after {bytes} bytes")));
@@ -65,10 +67,40 @@ fn known(peer: &KnownPeer) -> String {
 }
 
 /// A peer of the file, and what its options say.
-fn listed_lines(peer: &KnownPeer) -> impl Iterator<Item = String> {
-    let PeerOptions { listen } = &*peer.options;
-    let asks = (!listen.is_empty()).then(|| format!("   may ask for entrances at ports {listen}"));
-    [known(peer)].into_iter().chain(asks).map(|line| format!("   {line}"))
+fn listed_lines(peer: &KnownPeer, all: &[Exit]) -> Vec<String> {
+    let PeerOptions { streams, exits, entrances, listen } = &*peer.options;
+    let mut lines = vec![format!("   {}", known(peer))];
+    let mut add = |line: String| lines.push(format!("      {line}"));
+    if let Some(streams) = streams {
+        add(format!("has at most {streams} streams at once"));
+    }
+    if exits.is_some() {
+        let may_use = |exit: &&Exit| {
+            exit.is_for_peer(peer.name.as_deref()) && peer.options.permits_exit(exit)
+        };
+        let names: Vec<_> = all.iter().filter(may_use).map(|exit| plain(&exit.name)).collect();
+        add(match names.is_empty() {
+            true => "uses no exit".to_owned(),
+            false => format!("uses the exits {}", names.join(", ")),
+        });
+    }
+    if let Some(ports) = entrances {
+        add(match ports.is_empty() {
+            true => "gets no clients of entrances".to_owned(),
+            false => format!("gets clients of entrances at ports {ports}"),
+        });
+    }
+    if !listen.is_empty() {
+        add(format!("may ask for entrances at ports {listen}"));
+    }
+    lines
+}
+
+/// What an exit is called in a peers file, if there is one.
+pub(super) fn name_for_peers(exit: &Exit, plan: &Plan) -> Option<String> {
+    let encryption = plan.encryption.as_ref()?;
+    encryption.peers_file.as_ref()?;
+    Some(format!("   in the peers file: exits={}", plain(&exit.name)))
 }
 
 fn by_authority(authority: &Authority) -> String {

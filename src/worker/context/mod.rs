@@ -30,8 +30,9 @@ use crate::io::resolver::Resolver;
 use crate::limits::TURN_WORK;
 use crate::narrow;
 use crate::policy::ceilings::Ceilings;
-use crate::policy::connection_limits::{ConnectionLimits, LimitGuard};
+use crate::policy::connection_limits::{ConnectionLimits, LimitGuard, PeerLimits};
 use crate::policy::destinations::{Asker, Destinations};
+use crate::policy::routing::StreamPeer;
 use crate::session::{Event, Moment, StreamKey};
 use crate::tls::settings::Settings;
 use crate::worker::buffers::Buffers;
@@ -147,6 +148,8 @@ pub(in crate::worker) struct Cx<D> {
     pub(in crate::worker) watchdog: Watchdog,
     /// Limits on streams and flows per client.
     pub(in crate::worker) connection_limits: ConnectionLimits,
+    /// Limits on the streams of a peer.
+    pub(in crate::worker) peer_limits: PeerLimits,
     /// Destinations that proxies may reach.
     pub(in crate::worker) destinations: Destinations,
     /// Numbers of the ports that are opened on request.
@@ -185,6 +188,7 @@ impl<D: Driver> Cx<D> {
             deadline_count: 0,
             watchdog: Watchdog::default(),
             connection_limits: ConnectionLimits::new(plan.maxima),
+            peer_limits: PeerLimits::default(),
             destinations,
             exits: Exits::new(&plan),
             port_range: PortRange::new(plan.soxconf.request_ports.clone()),
@@ -212,7 +216,8 @@ impl<D: Driver> Cx<D> {
         exit.map_or(&self.plan.timeouts, |exit| &exit.timeouts)
     }
 
-    /// Acquires a slot from the limits of the process and of the exit.
+    /// Acquires a slot from the limits of the process and of the exit, and for a stream that a peer
+    /// opens from those of the peer.
     ///
     /// # Errors
     /// The reason to refuse the stream.
@@ -220,14 +225,29 @@ impl<D: Driver> Cx<D> {
         &self,
         exit: Option<&Rc<ExitState>>,
         client: Option<IpAddr>,
+        opener: StreamPeer<'_>,
     ) -> Result<Option<LimitGuard>, String> {
+        let of_peer = self.acquire_of_peer(opener)?;
         // With loopback the client has acquired its slot at the entrance.
         let limit_guard =
             if self.is_loopback() { None } else { self.connection_limits.acquire(client)? };
+        let limit_guard = LimitGuard::both(limit_guard, of_peer);
         match exit {
             Some(exit) => Ok(LimitGuard::both(limit_guard, exit.acquire(client)?)),
             None => Ok(limit_guard),
         }
+    }
+
+    /// Acquires a slot from the limit of the peer that opens a stream.
+    ///
+    /// # Errors
+    /// The reason to refuse the stream.
+    pub(in crate::worker) fn acquire_of_peer(
+        &self,
+        opener: StreamPeer<'_>,
+    ) -> Result<Option<LimitGuard>, String> {
+        let limit = opener.name.zip(opener.options.and_then(|options| options.streams));
+        limit.map(|(name, max)| self.peer_limits.acquire(name, max)).transpose()
     }
 
     /// Refuses a stream of a peer. Applied by the tunnel's plane in the same turn.

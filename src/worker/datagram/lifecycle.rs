@@ -101,7 +101,9 @@ impl Datagrams {
         let led_to = port.map(|port| port.led_to.clone()).unwrap_or_default();
         for at in (0..tunnels.up().len()).rev() {
             let tunnel_key = tunnels.up()[at];
-            let is_out = |key: &Key| refused_by.contains(key) || !tunnels.may_take(*key, &led_to);
+            let is_out = |key: &Key| {
+                refused_by.contains(key) || !tunnels.may_take(*key, entrance.port(), &led_to)
+            };
             if is_out(&tunnel_key) {
                 continue;
             }

@@ -13,6 +13,7 @@ use crate::cli::plan::{Proxy, Target};
 use crate::io::driver::Driver;
 use crate::io::net;
 use crate::limits::CALLED_PORT_MIN;
+use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
 use crate::policy::routing::NameWanted;
 use crate::session::{NO_ADDRESS, StreamKey};
@@ -94,7 +95,11 @@ impl Forwards {
                 cx.destinations.may_call(CALLER, client, asker, net::is_ours)
             }
         };
-        let limit_guard = match may.and_then(|()| cx.connection_limits.acquire(Some(client.ip()))) {
+        let acquired = may.and_then(|()| {
+            let of_peer = cx.acquire_of_peer(streams.tunnels().peer_of(tunnel))?;
+            Ok(LimitGuard::both(cx.connection_limits.acquire(Some(client.ip()))?, of_peer))
+        });
+        let limit_guard = match acquired {
             Ok(limit_guard) => limit_guard,
             Err(reason) => {
                 streams.refuse_stream(cx, tunnel, stream, client, &reason, false);

@@ -19,7 +19,7 @@ use crate::io::link::Link;
 use crate::io::net;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::destinations::Asker;
-use crate::policy::routing::{self, NameWanted};
+use crate::policy::routing::{self, NameWanted, StreamPeer};
 use crate::session::NO_ADDRESS;
 use crate::worker::buffers;
 use crate::worker::client::Client;
@@ -36,6 +36,27 @@ use crate::worker::stream::Streams;
 
 /// Reason when too many look-ups are pending.
 const TOO_MANY: &str = "too many clients' names are being looked up";
+
+/// Why a stream has no exit: what the other end is told, and of whom.
+fn no_exit<D: Driver>(
+    cx: &Cx<D>,
+    incoming: &Incoming,
+    peer: StreamPeer<'_>,
+) -> (String, &'static str) {
+    if cx.exits.all().is_empty() {
+        return (String::from("no exit"), "has neither DEST= nor SERVER=...,-in");
+    }
+    let port = incoming.caller().entrance_port.map_or(String::from("?"), |p| p.to_string());
+    let udp = if incoming.transport == Some(Transport::Udp) { "/udp" } else { "" };
+    let client = incoming.client.unwrap_or(NO_ADDRESS).ip();
+    let what = format!("no exit for client {client} at entrance port {port}{udp}");
+    match peer.options.is_some_and(|options| options.exits.is_some()) {
+        true => {
+            (what, "has none for it among those that the peer may use (exits= in the peers file)")
+        }
+        false => (what, "has none for it among its DEST= and SERVER=...,-in"),
+    }
+}
 
 impl Ingress {
     /// Judges an accepted connection whose client is known, and serves it.
@@ -139,6 +160,7 @@ impl Ingress {
             streams.refuse_stream(cx, tunnel, stream, client, buffers::ARE_LOW, false);
             return None;
         }
+        let peer = streams.tunnels().peer_of(tunnel);
         let chosen = match cx.plan.takes_stream_of(&caller, self.name_of(cx, &caller)) {
             None => Err(NameWanted),
             Some(false) => {
@@ -148,7 +170,6 @@ impl Ingress {
             }
             Some(true) => {
                 let name = self.name_of(cx, &caller);
-                let peer = streams.tunnels().get(tunnel).and_then(|tunnel| tunnel.peer_name());
                 let client = (&caller, name);
                 let chosen = routing::choose_by_name(cx.exits.all(), peer, client, transport);
                 chosen.and_then(|exit| {
@@ -159,21 +180,13 @@ impl Ingress {
             }
         };
         let reason = match chosen {
-            Ok(Some((exit, Ok(())))) => match cx.acquire_limits(Some(exit), caller.client) {
+            Ok(Some((exit, Ok(())))) => match cx.acquire_limits(Some(exit), caller.client, peer) {
                 Ok(limit_guard) => return Some((Rc::clone(exit), limit_guard)),
                 Err(reason) => reason,
             },
             Ok(Some((_, Err(list)))) => format!("{list} does not let in client {}", client.ip()),
             Ok(None) => {
-                let (what, why) = if cx.exits.all().is_empty() {
-                    (String::from("no exit"), "has neither DEST= nor SERVER=...,-in")
-                } else {
-                    let port = caller.entrance_port.map_or(String::from("?"), |p| p.to_string());
-                    let udp = if transport == Some(Transport::Udp) { "/udp" } else { "" };
-                    let client = client.ip();
-                    let what = format!("no exit for client {client} at entrance port {port}{udp}");
-                    (what, "has none for it among its DEST= and SERVER=...,-in")
-                };
+                let (what, why) = no_exit(cx, incoming, peer);
                 // Both ends log it; only this end can fix it.
                 let reason = format!("{what}: the other end {why}");
                 streams.refuse_silently(tunnel, stream, &reason, false);

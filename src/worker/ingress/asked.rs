@@ -155,7 +155,7 @@ impl Ingress {
             self.asked.add(tunnel, OpenEntrance { request, socket, address });
             Ok(address)
         });
-        let name = streams.tunnels().get(tunnel).and_then(|tunnel| tunnel.peer_name());
+        let name = streams.tunnels().peer_of(tunnel).name;
         let number = tunnel.number();
         let answer = match opened {
             Ok(address) => {

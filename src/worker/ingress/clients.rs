@@ -33,13 +33,14 @@ impl Ingress {
         if !has_room || !self.waiting.is_empty() {
             return self.await_tunnel(cx, streams, key, entrance);
         }
-        let not_here = entrance.1.not_here();
+        let led_to = entrance.1.clone();
         match streams.begin_client(cx, key, entrance) {
             Ok(()) => {}
-            Err(error) => {
-                let not_here = not_here.filter(|_| error == OpenError::NotUp);
-                streams.refuse_client(cx, key, &not_here.unwrap_or_else(|| error.to_string()));
+            Err(OpenError::NotUp) => {
+                let reason = streams.why_nobody(at.port(), &led_to);
+                streams.refuse_client(cx, key, &reason);
             }
+            Err(error) => streams.refuse_client(cx, key, &error.to_string()),
         }
     }
 

@@ -266,7 +266,9 @@ impl Proxies {
             (Lead::SocksDatagrams, Transport::Udp) => {}
             _ => return Err(String::from("its port is of the other kind (TCP, UDP)")),
         }
-        let limit_guard = cx.acquire_limits(incoming.exit.as_ref(), incoming.caller().client)?;
+        let opener = streams.tunnels().peer_of(incoming.tunnel);
+        let client = incoming.caller().client;
+        let limit_guard = cx.acquire_limits(incoming.exit.as_ref(), client, opener)?;
         Ok((lead, limit_guard))
     }
 

@@ -45,7 +45,7 @@ impl Tentative {
 
     /// Whether a tunnel cannot take the stream.
     fn is_out(&self, tunnels: &Tunnels, key: Key) -> bool {
-        self.refused_by.contains(&key) || !tunnels.may_take(key, &self.led_to)
+        self.refused_by.contains(&key) || !tunnels.may_take(key, self.entrance.port(), &self.led_to)
     }
 }
 
@@ -107,6 +107,14 @@ impl Streams {
             .map(|session| (session.streams_max() as usize).saturating_sub(session.stream_count()))
             .sum();
         room > LISTEN_BACKLOG as usize
+    }
+
+    /// Why no tunnel takes clients of the entrance at this port, which leads there.
+    pub(in crate::worker) fn why_nobody(&self, port: u16, led_to: &LedTo) -> String {
+        let any = self.tunnels.up().iter().any(|&key| self.tunnels.is_led_to(key, led_to));
+        led_to.not_here().filter(|_| !any).unwrap_or_else(|| {
+            format!("no peer that is here has clients of entrance port {port} (entrances=)")
+        })
     }
 
     /// Maximum number of streams of the newest tunnel, if any is up.

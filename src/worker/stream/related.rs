@@ -8,6 +8,7 @@ use tracing::debug;
 
 use crate::io::driver::{Driver, Fd};
 use crate::io::net;
+use crate::policy::routing::StreamPeer;
 use crate::session::{OpenError, StreamKey};
 use crate::wire::Transport;
 use crate::worker::client::Client;
@@ -103,7 +104,7 @@ impl Streams {
         let conn = self.conns.get(session).ok_or_else(|| GONE.to_string())?;
         let (client, tunnel_key, control) = (conn.client, conn.tunnel, conn.stream);
         let exit = conn.exit.clone();
-        let limit_guard = cx.acquire_limits(exit.as_ref(), client.ip())?;
+        let limit_guard = cx.acquire_limits(exit.as_ref(), client.ip(), StreamPeer::default())?;
         let mut conn = Conn::new(tunnel_key, Stage::Open, client, cx.now);
         conn.exit = exit;
         conn.related = Some(session);

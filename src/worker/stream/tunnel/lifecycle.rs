@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use tracing::{debug, info, warn};
 
-use crate::cli::plan::Bulk;
+use crate::cli::plan::{Bulk, PeerOptions};
 use crate::io::driver::Driver;
 use crate::io::link::Link;
 use crate::io::net;
@@ -287,6 +287,7 @@ impl Streams {
         if let Some(connector) = &mut self.connector {
             connector.tunnel_up();
         }
+        let gets_clients = tunnel.stream_peer().options.is_none_or(PeerOptions::has_entrances);
         if cx.drain != Drain::No {
             tunnel.session.refuse_new("going away");
         }
@@ -295,7 +296,7 @@ impl Streams {
             // other peer to try.
             return false;
         }
-        if has_entrances {
+        if has_entrances && gets_clients {
             self.warn_takeover(cx, key);
         }
         self.tunnels.up.push(key);

@@ -4,9 +4,9 @@
 //! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`],
 //! [`link_frames`] and [`link_write`] move bytes between link and session, within the tunnel's [`budget`],
 //! [`serial`] does so for serial lines, [`encrypted`] where [`tls`] is the transform, and [`splice`] moves bulk
-//! through pipes. [`loopback`] connects the process to itself. [`strangers`] bounds peers that have connected
-//! here and not completed their hello. The event loop dispatches link completions here and flushes marked
-//! tunnels at the end of a turn.
+//! through pipes. [`rights`] says who a peer is and what it may have. [`loopback`] connects the process to
+//! itself. [`strangers`] bounds peers that have connected here and not completed their hello. The event loop
+//! dispatches link completions here and flushes marked tunnels at the end of a turn.
 
 mod budget;
 mod encrypted;
@@ -16,6 +16,7 @@ mod link_frames;
 mod link_read;
 mod link_write;
 pub(super) mod loopback;
+mod rights;
 mod serial;
 pub(super) mod splice;
 mod strangers;
@@ -34,12 +35,11 @@ use crate::io::driver::Driver;
 use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX};
 use crate::policy::ceilings::Ceilings;
 use crate::session::{EntranceAnswer, Moment, OpenError, Session, Sink};
-use crate::tls::settings::Peer;
 use crate::wire::{Protocol, Transport};
 use crate::worker::buffers::Buffers;
 use crate::worker::context::Cx;
 use crate::worker::deadlines::Deadlines;
-use crate::worker::message::{LedTo, Run};
+use crate::worker::message::Run;
 use crate::worker::table::{Key, Table};
 
 /// All tunnels.
@@ -140,24 +140,6 @@ impl Tunnels {
     /// Tunnels whose hello is done, in that order.
     pub(in crate::worker) fn up(&self) -> &[Key] {
         &self.up
-    }
-
-    /// Whether a tunnel is there, and among those that clients of an entrance may take.
-    pub(in crate::worker) fn may_take(&self, key: Key, led_to: &LedTo) -> bool {
-        let Some(tunnel) = self.table.get(key) else { return false };
-        match led_to {
-            LedTo::Any => true,
-            LedTo::Peers(names) => {
-                tunnel.peer_name().is_some_and(|name| names.iter().any(|other| other == name))
-            }
-            LedTo::Tunnel(only) => key == *only,
-        }
-    }
-
-    /// Whether the peers of two tunnels have shown the same key.
-    pub(in crate::worker) fn have_same_key(&self, one: Key, other: Key) -> bool {
-        let key = |tunnel| Some(&*self.table.get(tunnel)?.peer()?.fingerprint);
-        key(one).is_some_and(|of_one| key(other) == Some(of_one))
     }
 
     /// Asks the peer of a tunnel for an entrance.
@@ -404,22 +386,6 @@ impl Tunnel {
 
     pub(in crate::worker) fn session_mut(&mut self) -> &mut Session {
         &mut self.session
-    }
-
-    /// The name of the peer, by its key; of an encrypted tunnel only.
-    pub(in crate::worker) fn peer_name(&self) -> Option<&str> {
-        self.peer()?.name.as_deref()
-    }
-
-    /// The peer, by its key; of an encrypted tunnel only.
-    fn peer(&self) -> Option<&Peer> {
-        let (peer, _) = self.lane.transform.tls()?.peer()?;
-        Some(peer)
-    }
-
-    /// Whether the peers file lets the peer have an entrance at this port.
-    pub(in crate::worker) fn may_listen(&self, port: u16) -> bool {
-        self.peer().is_some_and(|peer| peer.options.listen.contains(port))
     }
 
     /// Whether bulk of its streams may be spliced.
