@@ -28,6 +28,7 @@ pub(crate) mod gather;
 pub(crate) mod inherited;
 pub(crate) mod lent;
 pub(crate) mod link;
+pub(crate) mod lookout;
 pub mod memory;
 pub(crate) mod net;
 pub(crate) mod pipe;

@@ -10,6 +10,10 @@ pub const PEERS_MAX: usize = 4096;
 /// Largest peers file: all peers, each with a comment of its own.
 pub const PEERS_FILE_BYTES: u64 = 1 << 20;
 
+/// Longest wait for a look at the peers file, in seconds: a file system that answers at all does so
+/// within this. Less than what a peer has for its hello, so that the log says what it waited for.
+pub const PEERS_LOOK_SECS: u64 = 3;
+
 /// Longest name of a peer, in characters: that of a host (RFC 1123 section 2.1), short enough for a
 /// log line.
 pub const PEER_NAME_CHARS: usize = 64;

@@ -35,7 +35,8 @@ pub const CONTROL_BYTES_MAX: usize = OVERHEAD_BYTES + KEY_UPDATE_BYTES;
 pub const ALERT: u8 = 21;
 /// Begins the first record of a handshake.
 pub const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
+/// Begins every record that is encrypted, those of a handshake too.
+pub const APPLICATION_DATA: u8 = 23;
 /// The first type of records.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 

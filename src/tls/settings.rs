@@ -31,7 +31,19 @@ pub enum Role {
 }
 
 /// Names the peer that a verifier has let in.
+///
+/// Peers may stand in a file, of which a copy is judged by. It is to be looked at before each peer is
+/// judged, by whoever can wait.
 pub trait Peers: Send + Sync {
+    /// Whether there is such a file.
+    fn has_file(&self) -> bool;
+
+    /// Looks at the file, for as long as that takes.
+    fn look(&self);
+
+    /// A look has not ended in time: the file lets nobody in until it has.
+    fn look_is_late(&self);
+
     /// Who presents this chain, the peer's own certificate first.
     ///
     /// # Errors
@@ -91,6 +103,11 @@ impl Settings {
     /// The fingerprint of this end's key.
     pub fn own_fingerprint(&self) -> &str {
         &self.own_fingerprint
+    }
+
+    /// Who is let in.
+    pub fn peers(&self) -> &Arc<dyn Peers> {
+        &self.peers
     }
 
     /// Who presents this chain, behind a handshake.

@@ -101,6 +101,9 @@ impl<D: Driver> Worker<D> {
             self.resolved(answer);
             self.apply_effects();
         }
+        if let Some(lookout) = &self.cx.lookout {
+            self.streams.peers_looked_at(lookout.ended());
+        }
         self.signals.watch_wake(&mut self.cx);
     }
 

@@ -13,6 +13,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::info;
@@ -48,6 +49,7 @@ mod way;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
+use crate::io::lookout::Lookout;
 use crate::io::resolver::Resolver;
 use crate::limits::LEAVE_MILLIS;
 use crate::policy::ceilings::Ceilings;
@@ -70,6 +72,15 @@ use relay::Relay;
 use signals::Signals;
 use stream::Streams;
 use table::Key;
+
+/// Who looks at the peers file, if there is one.
+fn lookout(settings: &Settings, wake: &UnixStream) -> io::Result<Option<Lookout>> {
+    let peers = Arc::clone(settings.peers());
+    if !peers.has_file() {
+        return Ok(None);
+    }
+    Ok(Some(Lookout::new(Arc::new(move || peers.look()), wake.try_clone()?)))
+}
 
 /// The event loop and the planes.
 pub(crate) struct Worker<D> {
@@ -107,11 +118,13 @@ impl<D: Driver> Worker<D> {
             (Streams::new(source, &ceilings), Ingress::new(listeners, &plan, &ceilings));
         let proxies = Proxies::new(ceilings.proxies_held_bytes);
         let datagrams = Datagrams::new(ports, plan.soxconf.udp_flows.min(ceilings.connections))?;
+        let lookout = encryption.as_ref().map(|settings| lookout(settings, &resolver_wake));
         let (resolver, dialer) = (Resolver::new(resolver_wake), Dialer::new(serves));
         let buffers = Buffers::new(ceilings.pool_buffers)?;
         let mut cx = Cx::new(driver, plan, buffers, congestion, resolver, dialer, destinations);
         cx.encryption = encryption;
         cx.ceilings = ceilings;
+        cx.lookout = lookout.transpose()?.flatten();
         Ok(Worker {
             streams,
             ingress,

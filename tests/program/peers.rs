@@ -1,13 +1,15 @@
-//! Peers by their names: whose key lets them in, and which exits they may use.
+//! Peers by their names: whose key lets them in, and which exits they may use; and the peers file.
 
 use std::fs;
 
 use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::keys::Keys;
-use crate::testkit::net::{answer_to, is_turned_away};
+use crate::testkit::lease::Lease;
+use crate::testkit::net::{answer_to, check_echo, check_new_echo, connect, is_turned_away};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
+use crate::testkit::skip::needs;
 use crate::testkit::tunnel::{start_connector, start_receptor};
 
 /// A connector with this key and an entrance, whose tunnel is up.
@@ -148,4 +150,70 @@ fn the_lines_of_the_log_let_the_peers_in() {
     connector.wait_for("tunnel up");
     let entrance = connector.address_of("entrance listening");
     assert_eq!(answer_to("hello", entrance), "server\nhello");
+}
+
+/// Until it is open, or has taken too long. Nobody else waits for it, and a key of the command line
+/// does not need it.
+#[test]
+fn a_peers_file_that_hangs_holds_up_those_alone_whose_keys_may_be_in_it() {
+    needs!("perl");
+    let keys = Keys::new();
+    let [hub_key, a, b, c] = ["hub", "a", "b", "c"].map(|name| keys.make(name));
+    let (server, file) = (Server::echo(), keys.path("peers"));
+    fs::write(&file, format!("a {a}\n")).expect("a file");
+    let words = keys.words("hub", &format!("c={c},peers:{}", file.display()));
+    let hub = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address()), words]);
+    let up = |name: &str| {
+        hub.wait_for_event(&format!("tunnel up of {name}"), 1, |event| {
+            event["message"] == "tunnel up" && event["name"] == name
+        })
+    };
+    let first = spoke(Protocol::V1, &hub, &keys, "a", &hub_key);
+    let entrance = first.address_of("entrance listening");
+    let stream = connect(entrance);
+    check_echo(&stream, 1, 100_000);
+
+    // It is opened, since it has changed.
+    fs::write(&file, format!("a {a}\nb {b}\n")).expect("the file");
+    let mut lease = Lease::on(&file);
+    let address = hub.address_of("receptor listening");
+    let start = |own| {
+        let words = ["PORT=127.0.0.1:0".to_owned(), keys.words(own, &hub_key)];
+        start_connector(Protocol::V1, address, &words)
+    };
+    let _others = ["b", "c"].map(start);
+    lease.wait_for_victim();
+    check_echo(&stream, 2, 1_000_000);
+    check_new_echo(entrance, 3, 100_000);
+    let wanted = format!("{} cannot be read: it took more than 3 s", file.display());
+    hub.wait_for_event(&wanted, 1, |event| {
+        event["message"] == "tunnel did not come up"
+            && event["reason"].as_str().is_some_and(|reason| reason.ends_with(&wanted))
+    });
+    up("c");
+    check_echo(&stream, 4, 1_000_000);
+    drop(lease);
+    up("b");
+    check_echo(&stream, 5, 100_000);
+}
+
+#[test]
+fn a_key_that_is_taken_out_of_the_file_is_refused_at_the_next_dial() {
+    let keys = Keys::new();
+    let [hub_key, a] = ["hub", "a"].map(|name| keys.make(name));
+    let (server, file) = (Server::named("server"), keys.path("peers"));
+    fs::write(&file, format!("a {a}\n")).expect("a file");
+    let words = format!("TLSCONF=key:{},peers:{}", keys.path("hub").display(), file.display());
+    let hub = start_receptor("127.0.0.1:0", &[format!("DEST={}", server.address()), words]);
+    let mut connector = spoke(Protocol::V1, &hub, &keys, "a", &hub_key);
+    let entrance = connector.address_of("entrance listening");
+    fs::write(&file, "").expect("the file");
+    // The tunnel that is up stays.
+    assert_eq!(answer_to("hello", entrance), "server\nhello");
+    connector.kill_9();
+    let words = ["PORT=127.0.0.1:0".to_owned(), keys.words("a", &hub_key)];
+    let again = start_connector(Protocol::V1, hub.address_of("receptor listening"), &words);
+    let reason = hub.wait_for_reason("tunnel did not come up");
+    assert!(reason.contains(&format!("the peer's key {a} is not known here")), "{reason}");
+    again.wait_for("tunnel did not come up");
 }

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod entrance;
 pub mod fifos;
 pub mod keys;
+pub mod lease;
 pub mod link_proxy;
 pub mod log;
 pub mod net;

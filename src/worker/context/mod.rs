@@ -25,6 +25,7 @@ use crate::io::command::Watchdog;
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd};
 use crate::io::link::Link;
+use crate::io::lookout::Lookout;
 use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::limits::TURN_WORK;
@@ -138,6 +139,8 @@ pub(in crate::worker) struct Cx<D> {
     /// What links are encrypted with, if they are to be.
     pub(in crate::worker) encryption: Option<Rc<Settings>>,
     pub(in crate::worker) resolver: Resolver<Lookup>,
+    /// Looks at the peers file, if there is one.
+    pub(in crate::worker) lookout: Option<Lookout>,
     pub(in crate::worker) dialer: Dialer,
     pub(in crate::worker) effects: VecDeque<Effect>,
     /// Operations that wait for a buffer.
@@ -182,6 +185,7 @@ impl<D: Driver> Cx<D> {
             ceilings: Ceilings::within(None),
             encryption: None,
             resolver,
+            lookout: None,
             dialer,
             effects: VecDeque::new(),
             waiters: Waiters::default(),

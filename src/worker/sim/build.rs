@@ -98,6 +98,14 @@ fn words(script: &Script, end: usize) -> Vec<String> {
 struct Anybody;
 
 impl Peers for Anybody {
+    fn has_file(&self) -> bool {
+        false
+    }
+
+    fn look(&self) {}
+
+    fn look_is_late(&self) {}
+
     fn identify(&self, _: &[CertificateDer<'_>]) -> Result<Peer, String> {
         let (fingerprint, options) = (String::from("SHA256:of-both"), Arc::default());
         Ok(Peer { fingerprint, name: None, options })

@@ -121,6 +121,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("logger", "bsdutils"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
+    ("perl", "perl-base"),
     ("pg_isready", "postgresql"),
     ("pgbench", "postgresql-contrib"),
     ("ping", "iputils-ping"),

@@ -2,11 +2,14 @@
 //! [`super::link_read`] and [`super::link_write`] call this module for such lanes, [`super::serial`] for
 //! serial lines.
 
+use std::io;
+
 use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use tracing::debug;
 
 use crate::cli::plan::Proof;
 use crate::io::driver::{Driver, Gather};
+use crate::io::lookout::Lookout;
 use crate::tls::dates;
 use crate::tls::record::RecordError;
 use crate::tls::settings::Settings;
@@ -44,12 +47,49 @@ impl Streams {
                 Ok(Step::Waits) if tunnel.lane.input_ended => return self.link_ended(cx, key),
                 Ok(Step::Waits) => return,
                 Ok(Step::NoBuffer) => return self.tunnels.wait_for_pool(cx, key),
+                Ok(Step::Looks) => return self.await_look(cx, key),
                 Ok(Step::Secured) => {
                     debug!(tunnel = key.number(), peer = %tunnel.lane.link, "handshake done");
                 }
                 Ok(Step::Closed) => return self.link_ended(cx, key),
                 Err(error) => return self.tls_failed(cx, key, &error),
             }
+        }
+    }
+
+    /// The peers file has to be looked at before the peer's key is judged: asks for that, once, and
+    /// does not read the link meanwhile.
+    fn await_look<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let Some(tls) = self.tls_mut(key) else { return };
+        if !tls.look_mut().begin(cx.now) {
+            return;
+        }
+        let nobody = || io::Error::other("there is nobody to look");
+        match cx.lookout.as_mut().ok_or_else(nobody).and_then(Lookout::ask) {
+            Ok(number) => {
+                self.tunnels.lookers.insert(key, number);
+                if let Some(tunnel) = self.tunnels.get_mut(key) {
+                    tunnel.lane.reading.cancel(&mut cx.driver);
+                }
+            }
+            Err(error) => {
+                debug!(tunnel = key.number(), %error, "cannot look at the peers file");
+                tls.look_mut().end(false);
+                self.tunnels.mark(key);
+            }
+        }
+    }
+
+    /// A look at the peers file is over: who has waited for it goes on when tunnels are flushed.
+    pub(in crate::worker) fn peers_looked_at(&mut self, ended: u64) {
+        while let Some((&key, &number)) = self.tunnels.lookers.front()
+            && number <= ended
+        {
+            self.tunnels.lookers.pop_front();
+            if let Some(tls) = self.tls_mut(key) {
+                tls.look_mut().end(true);
+            }
+            self.tunnels.mark(key);
         }
     }
 

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use hashlink::LinkedHashMap;
 use tracing::info;
 
 use self::lane::{Destination, Lack, Lane};
@@ -61,6 +62,8 @@ pub(in crate::worker) struct Tunnels {
     touched: Vec<Key>,
     /// Tunnels that have received more than one turn may take.
     overdue: VecDeque<Key>,
+    /// Tunnels that wait for a look at the peers file, by its number; in the order of these.
+    lookers: LinkedHashMap<Key, u64>,
 }
 
 impl Tunnels {
@@ -75,6 +78,7 @@ impl Tunnels {
             deadlines: Deadlines::default(),
             touched: Vec::new(),
             overdue: VecDeque::new(),
+            lookers: LinkedHashMap::new(),
         }
     }
 
@@ -120,6 +124,7 @@ impl Tunnels {
     fn remove(&mut self, key: Key) -> Option<Tunnel> {
         let mut tunnel = self.table.remove(key)?;
         self.deadlines.replace(key, &mut tunnel.due, None);
+        self.lookers.remove(&key);
         Some(tunnel)
     }
 

@@ -98,7 +98,7 @@ impl SerialLine {
     /// Advances the clock; writes nothing.
     pub(super) fn on_time(&mut self, now: Moment) -> Result<(), TransformError> {
         self.line.on_time(now)?;
-        if let Some(tls) = &self.tls {
+        if let Some(tls) = &mut self.tls {
             tls.on_time(now)?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! is sent is sealed from the chunks of a batch into buffers of the pool, a record into each.
 
 mod error;
+mod look;
 mod pieces;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use rustls::{AlertDescription, CipherSuite};
 
 pub(super) use self::error::TlsError;
+use self::look::Look;
 use self::pieces::{fill, seal_front};
 use crate::io::chunk::Chunk;
 use crate::io::driver::Gather;
@@ -38,6 +40,8 @@ pub(super) enum Step {
     Waits,
     /// Nothing: there is no buffer.
     NoBuffer,
+    /// Nothing: the peers file has to be looked at before the peer's key is judged.
+    Looks,
     /// The handshake is done.
     Secured,
     /// The peer has sent all that it has.
@@ -55,6 +59,7 @@ pub(super) struct Tls {
     deadline: Option<Moment>,
     /// Most payload of a record that is sent, in bytes.
     payload_bytes_max: usize,
+    look: Look,
     /// Sent before anything else: flights of the handshake, alerts.
     outbox: Vec<u8>,
     /// A batch that found no buffers to be sealed into.
@@ -118,6 +123,7 @@ impl Tls {
             handshake_secs: HANDSHAKE_SECS,
             deadline: None,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            look: Look::new(settings),
             outbox,
             unsealed: None,
             received: VecDeque::new(),
@@ -190,10 +196,10 @@ impl Tls {
         self.outbox.is_empty() && self.unsealed.is_none()
     }
 
-    /// Whether received data waits for a buffer.
+    /// Whether received data waits for a buffer, or for the look at the peers file.
     #[inline]
     pub(super) fn is_backed_up(&self) -> bool {
-        self.lacks_buffer
+        self.lacks_buffer || self.look.is_in_the_way()
     }
 
     /// Why the end of the link's bytes is not one that the peer has announced, if so.
@@ -211,10 +217,11 @@ impl Tls {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Moment> {
-        self.deadline
+        [self.deadline, self.look.until()].into_iter().flatten().min()
     }
 
-    pub(super) fn on_time(&self, now: Moment) -> Result<(), TlsError> {
+    pub(super) fn on_time(&mut self, now: Moment) -> Result<(), TlsError> {
+        self.look.on_time(now);
         match self.deadline {
             Some(deadline) if deadline <= now => {
                 let secs = self.handshake_secs;
@@ -225,6 +232,16 @@ impl Tls {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The look at the peers file.
+    pub(super) fn look_mut(&mut self) -> &mut Look {
+        &mut self.look
+    }
+
+    /// Whether this, which was received in the handshake, may be the key of the peer: it comes encrypted.
+    fn may_be_key(&self, chunk: &[u8]) -> bool {
+        self.carry.first().or(chunk.first()) == Some(&record::APPLICATION_DATA)
     }
 
     /// Takes bytes of the link.
@@ -253,6 +270,10 @@ impl Tls {
         }
         let Some(mut chunk) = self.received.pop_front() else { return Ok(Step::Waits) };
         if let Stage::Handshake(_) = self.stage {
+            if self.may_be_key(&chunk) && !self.look.is_over(settings) {
+                self.received.push_front(chunk);
+                return Ok(Step::Looks);
+            }
             let step = self.shake_hands(settings, &mut chunk);
             if step.is_err() && !self.is_open() {
                 self.stage = Stage::Failed;

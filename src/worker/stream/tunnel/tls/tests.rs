@@ -2,12 +2,16 @@
 //! them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fastrand::Rng;
+use rustls::pki_types::CertificateDer;
 
 use super::*;
 use crate::io::chunk::Pool;
+use crate::limits::PEERS_LOOK_SECS;
 use crate::tls::record::RecordError;
+use crate::tls::settings::Peers;
 use crate::worker::sim::{encryption, tls_keys};
 
 const NOW: Moment = Moment(1);
@@ -83,7 +87,7 @@ impl End {
             match self.tls.step(&self.settings, &mut self.buffers)? {
                 Step::Again | Step::Secured => {}
                 Step::Closed => self.is_closed = true,
-                step @ (Step::Waits | Step::NoBuffer) => return Ok(step),
+                step @ (Step::Waits | Step::NoBuffer | Step::Looks) => return Ok(step),
             }
         }
     }
@@ -216,7 +220,7 @@ fn a_record_that_was_changed_ends_the_link_and_the_peer_is_told() {
 fn a_handshake_has_its_time_from_the_first_byte_where_a_peer_may_come_at_any_time() {
     let settings = encryption(0, u64::MAX);
     let deadline = NOW.after(Duration::from_secs(HANDSHAKE_SECS));
-    let tls = Tls::new(&settings, false, NOW);
+    let mut tls = Tls::new(&settings, false, NOW);
     assert_eq!(tls.next_timeout(), Some(deadline));
     assert!(tls.on_time(Moment(deadline.0 - 1)).is_ok());
     assert!(matches!(tls.on_time(deadline), Err(TlsError::Timeout { secs: HANDSHAKE_SECS })));
@@ -295,5 +299,69 @@ fn a_peer_that_names_no_protocol_is_refused_and_told() {
         assert!(matches!(refusal, Some(TlsError::OtherProtocol)), "{refusal:?}");
         let wanted = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
         assert_eq!(told, Some(wanted));
+    }
+}
+
+/// Peers of a file that somebody has to look at.
+#[derive(Default)]
+struct InFile {
+    is_late: AtomicBool,
+}
+
+impl Peers for InFile {
+    fn has_file(&self) -> bool {
+        true
+    }
+
+    fn look(&self) {}
+
+    fn look_is_late(&self) {
+        self.is_late.store(true, Ordering::Relaxed);
+    }
+
+    fn identify(&self, _: &[CertificateDer<'_>]) -> Result<Peer, String> {
+        let name = Some(String::from("hostY"));
+        Ok(Peer { fingerprint: String::from("SHA256:of-hostY"), name, options: Arc::default() })
+    }
+}
+
+/// Either end waits with the key of the other one, and with nothing that comes before it.
+#[test]
+fn a_key_is_judged_when_the_peers_file_was_looked_at_or_is_late() {
+    let rng = &mut Rng::with_seed(8);
+    for (end, in_time) in [(0, true), (0, false), (1, true), (1, false)] {
+        let mut ends = [0, 1].map(|end| End::new(end, u64::MAX));
+        let peers = Arc::new(InFile::default());
+        let role = encryption(end, u64::MAX).role().clone();
+        ends[end].settings = Settings::new(role, String::new(), peers.clone());
+        ends[end].tls = Tls::new(&ends[end].settings, false, NOW);
+        while ends[end].read().expect("a handshake") != Step::Looks {
+            for from in [1, 0] {
+                let wire = ends[from].send(b"", rng);
+                ends[1 - from].receive(&wire, rng).expect("a handshake");
+            }
+        }
+        let tls = &mut ends[end].tls;
+        assert!(tls.look_mut().begin(NOW) && !tls.look_mut().begin(NOW));
+        let until = NOW.after(Duration::from_secs(PEERS_LOOK_SECS));
+        assert_eq!(tls.next_timeout(), Some(until));
+        tls.on_time(Moment(until.0 - 1)).expect("there is time");
+        assert_eq!(ends[end].read().expect("it waits"), Step::Looks);
+        match in_time {
+            true => ends[end].tls.look_mut().end(true),
+            false => ends[end].tls.on_time(until).expect("the handshake has time"),
+        }
+        assert!(ends[end].tls.is_backed_up() && !peers.is_late.load(Ordering::Relaxed));
+        ends[end].read().expect("a handshake");
+        assert_eq!(peers.is_late.load(Ordering::Relaxed), !in_time);
+        // What comes late changes nothing.
+        ends[end].tls.look_mut().end(true);
+        assert!(!ends[end].tls.is_backed_up());
+        for from in [1, 0] {
+            let wire = ends[from].send(b"", rng);
+            ends[1 - from].receive(&wire, rng).expect("a handshake");
+        }
+        let (peer, _) = ends[end].tls.peer().expect("it has come");
+        assert_eq!(peer.name.as_deref(), Some("hostY"));
     }
 }
