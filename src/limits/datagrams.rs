@@ -7,7 +7,7 @@ pub const DATAGRAM_BYTES_MAX: u32 = 65_507;
 /// [`DATAGRAM_COST_BYTES`] more. A flow may have as many as are left of it, so that a flood takes
 /// half of it and a single request always finds room. It bridges the ten milliseconds for which a flood
 /// at full speed occupies the connection; datagrams older than [`DATAGRAM_AGE_MICROS`] make room in any
-/// case.
+/// case. Less where the pool is small.
 pub const DATAGRAM_QUEUE_BYTES: u64 = 16 << 20;
 
 /// Cost of a queued run of datagrams beside its bytes: its entry in the queue and its frame's head.

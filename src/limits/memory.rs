@@ -58,7 +58,8 @@ pub const PROXIES_HELD_BYTES_MIN: u64 = 512 << 10;
 /// Part of the pool that a stream's window may be, at the most: of a small one many streams have to live.
 pub const POOL_WINDOW_PART: u64 = 64;
 
-/// Part of the pool that windows of one tunnel may be beyond the first ones.
+/// Part of the pool that windows of one tunnel may be beyond the first ones, and that datagrams which wait for
+/// a tunnel may be.
 pub const POOL_BUDGET_PART: u64 = 8;
 
 /// Part of the pool with less than which free no new streams are let in, so that those that are there

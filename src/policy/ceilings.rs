@@ -2,11 +2,11 @@
 //! comes in, so that what is under way always finds the memory that it needs.
 
 use crate::limits::{
-    CONNECTION_BYTES, CONNECTION_PARTS, CONNECTIONS_MAX, CONNECTIONS_MIN, MEMORY_PARTS,
-    PEER_WINDOW_BYTES_MIN, POOL_BUDGET_PART, POOL_BUFFER_BYTES, POOL_BUFFERS, POOL_BUFFERS_MIN,
-    POOL_PARTS, POOL_WINDOW_PART, PROXIES_HELD_BYTES_MAX, PROXIES_HELD_BYTES_MIN, PROXY_PARTS,
-    STRANGERS_MAX, STRANGERS_MIN, TUNNEL_BYTES, TUNNEL_PARTS, TUNNELS_MAX, TUNNELS_MIN,
-    WINDOW_BUDGET_BYTES, WINDOW_BYTES,
+    CONNECTION_BYTES, CONNECTION_PARTS, CONNECTIONS_MAX, CONNECTIONS_MIN, DATAGRAM_QUEUE_BYTES,
+    MEMORY_PARTS, PEER_WINDOW_BYTES_MIN, POOL_BUDGET_PART, POOL_BUFFER_BYTES, POOL_BUFFERS,
+    POOL_BUFFERS_MIN, POOL_PARTS, POOL_WINDOW_PART, PROXIES_HELD_BYTES_MAX, PROXIES_HELD_BYTES_MIN,
+    PROXY_PARTS, STRANGERS_MAX, STRANGERS_MIN, TUNNEL_BYTES, TUNNEL_PARTS, TUNNELS_MAX,
+    TUNNELS_MIN, WINDOW_BUDGET_BYTES, WINDOW_BYTES,
 };
 
 /// The most of each.
@@ -67,6 +67,11 @@ impl Ceilings {
         (self.pool_bytes() / POOL_BUDGET_PART).min(WINDOW_BUDGET_BYTES)
     }
 
+    /// What datagrams that wait for one tunnel may take, in bytes.
+    pub fn datagram_queue_bytes(&self) -> u64 {
+        (self.pool_bytes() / POOL_BUDGET_PART).min(DATAGRAM_QUEUE_BYTES)
+    }
+
     /// The most that all of these take together, in bytes.
     pub fn most_bytes(&self) -> u64 {
         let links = (self.tunnels + self.strangers) as u64;
@@ -80,6 +85,7 @@ impl Ceilings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DATAGRAM_BYTES_MAX;
 
     #[test]
     fn without_a_limit_there_may_be_the_most_of_each() {
@@ -89,6 +95,7 @@ mod tests {
         assert_eq!((all.tunnels, all.strangers), (TUNNELS_MAX, STRANGERS_MAX));
         assert_eq!(all.window_bytes(), WINDOW_BYTES);
         assert_eq!(all.window_budget_bytes(), WINDOW_BUDGET_BYTES);
+        assert_eq!(all.datagram_queue_bytes(), DATAGRAM_QUEUE_BYTES);
     }
 
     #[test]
@@ -107,5 +114,7 @@ mod tests {
         assert_eq!((few.tunnels, few.strangers), (TUNNELS_MIN, STRANGERS_MIN));
         assert_eq!(few.window_bytes(), PEER_WINDOW_BYTES_MIN);
         assert_eq!(few.proxies_held_bytes as u64, PROXIES_HELD_BYTES_MIN);
+        // A flow has half of it, counted twice.
+        assert!(few.datagram_queue_bytes() > 4 * u64::from(DATAGRAM_BYTES_MAX));
     }
 }

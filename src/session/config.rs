@@ -32,6 +32,8 @@ pub struct SessionConfig {
     pub answers_hello: bool,
     /// SockMux 1: windows of all streams together beyond the first ones, at most, in bytes.
     pub window_budget_bytes: u64,
+    /// Datagrams of all streams that wait for the connection, with what they are counted with, at most, in bytes.
+    pub datagram_queue_bytes: u64,
     /// Silence after which ECHO is sent.
     pub keepalive: Option<Duration>,
     /// How long CLOSE is held after the end of data, towards a peer without half-close.
@@ -61,6 +63,7 @@ impl Default for SessionConfig {
             answer_suffices: false,
             answers_hello: false,
             window_budget_bytes: limits::WINDOW_BUDGET_BYTES,
+            datagram_queue_bytes: limits::DATAGRAM_QUEUE_BYTES,
             keepalive: Some(Duration::from_secs(30)),
             linger: Some(Duration::from_secs(30)),
         }

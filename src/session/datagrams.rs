@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::runs::{Dropped, QueuedRun, Runs};
 use super::stream::{LocalEnd, Stream, StreamState};
 use super::{Moment, OpenError, SendRule, Session, Sink, StreamKey, Transmit, turns};
-use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_QUEUE_BYTES, SMALL_FRAME_BYTES};
+use crate::limits::{DATAGRAM_BYTES_MAX, SMALL_FRAME_BYTES};
 use crate::wire::{Protocol, StreamRef, Transport};
 
 /// Result of queueing a run.
@@ -92,6 +92,7 @@ impl Session {
         self.link_window.clock(now);
         let run = QueuedRun::new(size_bytes, bytes);
         let (protocol, payload_max) = (self.protocol, self.datagram_max());
+        let queue_bytes = self.config.datagram_queue_bytes;
         let Some(stream) = self.streams.get_mut(key) else {
             self.counters.stale_keys += 1;
             return Queued::refused(run, false);
@@ -109,7 +110,7 @@ impl Session {
         }
         let before = runs.cost_bytes();
         let others = self.datagram_cost_bytes - before;
-        let left = DATAGRAM_QUEUE_BYTES.saturating_sub(others);
+        let left = queue_bytes.saturating_sub(others);
         let mut dropped = Dropped::default();
         runs.drop_aged(now, &mut dropped);
         // Counted twice: the room that the run takes, and as much again left free.

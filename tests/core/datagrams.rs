@@ -279,6 +279,21 @@ fn the_oldest_make_room_and_the_aged_go_first() {
 }
 
 #[test]
+fn where_there_is_less_memory_fewer_wait() {
+    const LESS: u64 = 512 << 10;
+    let config = SessionConfig { datagram_queue_bytes: LESS, ..ours(1) };
+    let mut session = up(config, ours(1).offer);
+    let key = open(&mut session);
+    let (mut dropped, most) = (0, DATAGRAM_BYTES_MAX);
+    for _ in 0..8 {
+        let queued = session.datagrams_ready(key, most, most, START);
+        assert!(queued.taken, "{queued:?}");
+        dropped += queued.dropped;
+    }
+    assert!(dropped > 0 && session.datagram_cost_bytes() <= LESS / 2);
+}
+
+#[test]
 fn a_single_datagram_finds_room_beside_floods() {
     let mut session = pair(1);
     let at = "127.0.0.1:1".parse().expect("an address");

@@ -430,6 +430,7 @@ fn session_config<D: Driver>(cx: &Cx<D>) -> SessionConfig {
         answer_suffices: false,
         answers_hello: false,
         window_budget_bytes: ceilings.window_budget_bytes(),
+        datagram_queue_bytes: ceilings.datagram_queue_bytes(),
         keepalive: plan.timeouts.keepalive,
         linger: plan.timeouts.linger,
     }
