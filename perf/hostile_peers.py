@@ -244,7 +244,7 @@ def listens(port, goal):
     while not goal.is_over(sent):
         try:
             peer = join(port)
-            with socket.create_connection(("127.0.0.1", ENTRANCE), 5) as client:
+            with socket.create_connection(("127.0.0.1", ENTRANCE_PORT), 5) as client:
                 client.sendall(b"x")
                 # None comes where a peer that came later has got it.
                 number = await_open(peer)
@@ -365,7 +365,7 @@ SHARES = {
 
 if __name__ == "__main__":
     # NAME PORT ENTRANCE secs|count MOST: prints how much it did.
-    attack, port, ENTRANCE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    attack, port, ENTRANCE_PORT = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     print(ATTACKS[attack](port, Goal(sys.argv[4], float(sys.argv[5]))), flush=True)
     # Threads that still read do not keep it.
     os._exit(0)

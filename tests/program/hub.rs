@@ -6,7 +6,7 @@ use crate::testkit::keys::Keys;
 use crate::testkit::net::{answer_to, check_echo, connect, is_turned_away, refused};
 use crate::testkit::network::{self, Beyond, Star};
 use crate::testkit::program::Program;
-use crate::testkit::protocol::{Protocol, in_both_protocols};
+use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
 use crate::testkit::skip::needs;
 use crate::testkit::tunnel::{start_connector, start_receptor};
@@ -27,13 +27,12 @@ struct World {
     entrances: [SocketAddr; 3],
     /// Beside the hub, and beside the spokes.
     servers: [[Server; 3]; 2],
-    protocol: Protocol,
     ups: usize,
     downs: usize,
 }
 
 impl World {
-    fn new(protocol: Protocol) -> World {
+    fn new() -> World {
         network::enter_new(65_536);
         let (star, keys) = (Star::lay_out(3), Keys::new());
         let hub_key = keys.make("hub");
@@ -50,7 +49,7 @@ impl World {
         let hub = start_receptor("0.0.0.0:0", &words);
         let entrances = [1, 2, 3].map(|nth| hub.nth_address_of("entrance listening", nth));
         let servers = [near, far];
-        World { star, keys, hub_key, hub, entrances, servers, protocol, ups: 0, downs: 0 }
+        World { star, keys, hub_key, hub, entrances, servers, ups: 0, downs: 0 }
     }
 
     /// Starts a spoke, and waits until it is up at the hub, by its own name whatever it says.
@@ -60,8 +59,8 @@ impl World {
         let exit = format!("DEST={}", self.servers[1][spoke].address());
         let own = self.keys.words(NAMES[spoke], &self.hub_key);
         let words = [exit, String::from("PORT=127.0.0.1:0"), own];
-        let (protocol, claimed) = (self.protocol, NAMES[(spoke + 1) % 3]);
-        let start = move || start_connector(protocol, hub, &words);
+        let claimed = NAMES[(spoke + 1) % 3];
+        let start = || start_connector(Protocol::V1, hub, &words);
         let program = self.star.at_spoke_called(spoke, claimed, start);
         self.ups += 1;
         let up = self.hub.wait_for_nth("tunnel up", self.ups);
@@ -90,9 +89,10 @@ impl World {
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// The first one of each order also goes, and comes back as the newest.
-fn spokes_have_their_own_clients_and_exits_in_whatever_order_they_come(protocol: Protocol) {
+#[test]
+fn spokes_have_their_own_clients_and_exits_in_whatever_order_they_come() {
     needs!(Namespaces, "ip");
-    let mut world = World::new(protocol);
+    let mut world = World::new();
     for order in ORDERS {
         let mut programs = order.map(|spoke| world.start(spoke));
         order.iter().zip(&programs).for_each(|(&spoke, program)| world.check(spoke, program));
@@ -111,10 +111,6 @@ fn spokes_have_their_own_clients_and_exits_in_whatever_order_they_come(protocol:
     for servers in &world.servers {
         assert_eq!(servers.each_ref().map(Server::served), expected);
     }
-}
-
-in_both_protocols! {
-    spokes_have_their_own_clients_and_exits_in_whatever_order_they_come,
 }
 
 /// Where no `RELIABLE=` names it. What is at the receptor's entrances is judged as before.
