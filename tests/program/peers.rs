@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::testkit::datagrams::{Client, DatagramServer};
+use crate::testkit::fifos::Fifos;
 use crate::testkit::keys::Keys;
 use crate::testkit::lease::Lease;
 use crate::testkit::net::{answer_to, check_echo, check_new_echo, connect, is_turned_away};
@@ -216,4 +217,22 @@ fn a_key_that_is_taken_out_of_the_file_is_refused_at_the_next_dial() {
     let reason = hub.wait_for_reason("tunnel did not come up");
     assert!(reason.contains(&format!("the peer's key {a} is not known here")), "{reason}");
     again.wait_for("tunnel did not come up");
+}
+
+#[test]
+fn a_peers_file_is_looked_at_for_links_that_are_no_sockets() {
+    let (server, keys, fifos) = (Server::echo(), Keys::new(), Fifos::new());
+    let [x, y] = ["x", "y"].map(|name| keys.make(name));
+    let (of_x, of_y) =
+        (keys.listing("x", &format!("y {y}\n")), keys.listing("y", &format!("x {x}\n")));
+    let exit = format!("DEST={}", server.address());
+    let ends = fifos.join(
+        Protocol::V1,
+        &["PORT=127.0.0.1:0", &of_x, "STLS=fsv"],
+        &[&*exit, &of_y, "STLS=fcl"],
+    );
+    for (end, name) in ends.iter().zip(["y", "x"]) {
+        assert_eq!(end.wait_for("tunnel up")["name"], name);
+    }
+    check_new_echo(ends[0].address_of("entrance listening"), 1, 100_000);
 }

@@ -132,6 +132,21 @@ fn an_end_that_was_killed_or_unplugged_comes_back() {
     check_new_echo(entrance(&near), 3, 10_000);
 }
 
+/// What was received meanwhile waits above the line, which goes on.
+#[test]
+fn the_handshake_waits_for_a_look_at_the_peers_file() {
+    let (line, server, keys) = (SerialLine::start(clean(), None), Server::echo(), Keys::new());
+    let [left, right] = ["left", "right"].map(|name| keys.make(name));
+    let near = keys.listing("left", &format!("right {right}\n"));
+    let far = keys.listing("right", &format!("left {left}\n"));
+    let near = start(&line, End::Left, FAST, &[ENTRANCE, &near, ANSWERS]);
+    let far = start(&line, End::Right, FAST, &[&end_of(&server), &far, BEGINS]);
+    for (end, name) in [(&near, "right"), (&far, "left")] {
+        assert_eq!(end.wait_for("tunnel up")["name"], name);
+    }
+    check_new_echo(entrance(&near), 1, 10_000);
+}
+
 /// An end that leaves says so, and the other one knows at once.
 #[test]
 fn an_end_that_leaves_is_known_to_have_left() {

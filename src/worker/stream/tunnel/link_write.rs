@@ -11,6 +11,7 @@ use crate::worker::context::{Cx, Drain};
 use crate::worker::stream::conn::Stage;
 use crate::worker::stream::tunnel::is_again;
 use crate::worker::stream::tunnel::lane::{Outgoing, Transform};
+use crate::worker::stream::tunnel::tls::Tls;
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -51,15 +52,17 @@ impl Streams {
         key: Key,
     ) {
         let mut left_bytes = SPLICE_TURN_BYTES;
-        match self.tunnels.get(key).map(|tunnel| &tunnel.lane.transform) {
-            Some(Transform::SerialLine(_)) => {
-                self.write_line(cx, flows, key);
-                self.take_from_line(cx, flows, key);
-                self.handle_events(cx, flows, key);
-                return self.read_link(cx, key);
-            }
-            Some(Transform::Tls(tls)) if tls.is_backed_up() => self.take_from_tls(cx, flows, key),
-            _ => {}
+        let tls = self.tunnels.get(key).and_then(|tunnel| tunnel.lane.transform.tls());
+        if tls.is_some_and(Tls::is_backed_up) {
+            // First, since it may have to be answered.
+            self.take_from_tls(cx, flows, key);
+        }
+        let transform = self.tunnels.get(key).map(|tunnel| &tunnel.lane.transform);
+        if let Some(Transform::SerialLine(_)) = transform {
+            self.write_line(cx, flows, key);
+            self.take_from_line(cx, flows, key);
+            self.handle_events(cx, flows, key);
+            return self.read_link(cx, key);
         }
         loop {
             let Some(tunnel) = self.tunnels.get(key) else { return };
