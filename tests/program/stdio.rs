@@ -10,6 +10,7 @@ use std::process::Stdio;
 use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::testkit::DEADLINE;
+use crate::testkit::keys::Keys;
 use crate::testkit::net::{check_new_echo, connect};
 use crate::testkit::program::Program;
 use crate::testkit::servers::{Exchange, Server};
@@ -152,16 +153,23 @@ fn what_is_no_connection_is_refused_with_the_remedy() {
 /// A Unix socket by its name, as `comm@`, is neither: but is much the same to the engine.
 #[test]
 fn a_unix_socket_by_its_name() {
-    let server = Server::echo();
+    let (server, keys) = (Server::echo(), Keys::new());
+    let (exit, secret) = (format!("DEST={}", server.address()), keys.secret("secret"));
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("socket");
     let device = format!("SERVER=sockmux:comm@{}", path.display());
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
-    let near = Program::start(&[device.as_str(), ENTRANCE]);
-    let (socket, _) = listener.accept().expect("it connects");
-    let again = socket.try_clone().expect("a descriptor");
-    let exit = format!("DEST={}", server.address());
-    let _far = start(&[&exit], OwnedFd::from(socket), OwnedFd::from(again));
-    near.wait_for("tunnel up");
-    check_new_echo(entrance(&near), 1, 100_000);
+    for is_encrypted in [false, true] {
+        let (mut near, mut far) = (vec![device.as_str(), ENTRANCE], vec![&*exit]);
+        if is_encrypted {
+            near.extend([&*secret, "STLS=fsv"]);
+            far.push(&secret);
+        }
+        let near = Program::start(&near);
+        let (socket, _) = listener.accept().expect("it connects");
+        let again = socket.try_clone().expect("a descriptor");
+        let _far = start(&far, OwnedFd::from(socket), OwnedFd::from(again));
+        assert_eq!(near.wait_for("tunnel up")["cipher"].is_string(), is_encrypted);
+        check_new_echo(entrance(&near), 1, 100_000);
+    }
 }

@@ -333,9 +333,8 @@ fn both_leave_in_order_and_an_idle_line_costs_nothing() {
     }
 }
 
-/// Its last words are not acknowledged, and there is nobody who could.
-#[test]
-fn an_end_whose_line_is_cut_does_not_wait_to_leave() {
+/// How long an end takes to leave whose line is cut, so that nobody acknowledges what it says last.
+fn time_to_leave() -> Duration {
     let (line, server) = (SerialLine::start(clean(), Some(BAUD)), Server::ends_first());
     let ends = [&["TIMEOUT=drain:300"][..], &[]];
     let [mut near, far] = join_with(&line, "", &server, ends);
@@ -344,8 +343,21 @@ fn an_end_whose_line_is_cut_does_not_wait_to_leave() {
     near.terminate();
     let began = Instant::now();
     assert_eq!(near.wait_exit(DEADLINE).code(), Some(0), "{}", near.log_text());
-    // A line counts as dead after 30 s.
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    began.elapsed()
+}
+
+#[test]
+fn an_end_whose_line_is_cut_does_not_wait_to_leave() {
+    // A peer that may still answer has 5 s, and a line counts as dead after 30.
+    const SOON: Duration = Duration::from_secs(4);
+    // Other load of the machine makes it slower.
+    const TRIES: usize = 3;
+    let is_soon = (0..TRIES).any(|_| {
+        let took = time_to_leave();
+        println!("left after {took:?}");
+        took < SOON
+    });
+    assert!(is_soon, "it took {SOON:?} or more, {TRIES} times");
 }
 
 /// It is opened again and again, for it may be another one tomorrow.

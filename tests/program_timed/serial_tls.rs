@@ -102,6 +102,20 @@ fn an_end_that_speaks_plaintext_is_refused_by_one_that_does_not() {
     }
 }
 
+/// Neither of the two dials, so both may do the same.
+#[test]
+fn two_ends_of_one_side_are_told_which_there_are() {
+    let (server, keys) = (Server::echo(), Keys::new());
+    let (secret, exit) = (keys.secret("secret"), end_of(&server));
+    for (side, wanted) in
+        [(ANSWERS, "nothing of TLS came"), (BEGINS, "begins the TLS handshake, too")]
+    {
+        let reasons = reasons(&[ENTRANCE, &secret, side], &[&exit, &secret, side]);
+        assert!(reasons.iter().any(|reason| reason.contains(wanted)), "{reasons:?}");
+        assert!(reasons.iter().all(|reason| reason.contains("STLS=")), "{reasons:?}");
+    }
+}
+
 /// It has no checks, and is told nothing but that.
 #[test]
 fn an_original_is_refused() {
@@ -159,6 +173,18 @@ fn an_end_that_leaves_is_known_to_have_left() {
     let down = far.wait_for("tunnel down");
     assert_eq!(down["reason"], "the peer closed the connection", "{down}");
     assert_eq!(down["level"], "INFO", "{down}");
+}
+
+/// Elsewhere a handshake has 10 s. The certificates alone take longer here.
+#[test]
+fn a_handshake_on_a_very_slow_line_comes_up() {
+    let (line, server, keys) =
+        (SerialLine::start(clean(), Some(3_600)), Server::echo(), Keys::new());
+    let began = Instant::now();
+    let [near, _far] = join(&line, "?baud=3600", &keys.secret("secret"), &server);
+    println!("up after {:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(10), "it shows nothing else");
+    check_new_echo(entrance(&near), 1, 10);
 }
 
 /// A handshake of some kilobytes takes seconds, and a keystroke waits for a short record.

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error, OtherError};
+use rustls::{AlertDescription, CertificateError, Error, HandshakeType, OtherError};
 use tracing::debug;
 
 use crate::cli::plan::Proof;
@@ -173,7 +173,12 @@ fn explain(error: &TlsError, own_key: Option<&str>) -> String {
             "what the peer sent cannot be read with the keys of this handshake: it was changed on \
              the way, or is another handshake's, played again",
         ),
-        TlsError::Handshake(Error::NoApplicationProtocol) => TlsError::OtherProtocol.to_string(),
+        TlsError::Handshake(Error::InappropriateHandshakeMessage {
+            got_type: HandshakeType::ClientHello,
+            ..
+        }) => String::from(
+            "the peer begins the TLS handshake, too: one end has STLS=fsv, the other STLS=fcl",
+        ),
         TlsError::Handshake(Error::PeerIncompatible(what)) => format!(
             "the peer's TLS has too little in common with that of this end, which is TLS 1.3 alone \
              ({what:?})"

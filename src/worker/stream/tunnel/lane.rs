@@ -156,12 +156,6 @@ impl Transform {
         matches!(self, Transform::Tls(tls) if tls.is_backed_up())
     }
 
-    /// Whether nobody has answered to written data for so long that a process that leaves does not wait
-    /// for it.
-    fn is_unheard(&self) -> bool {
-        matches!(self, Transform::SerialLine(line) if line.is_unheard())
-    }
-
     /// Whether all written data has reached the peer, as far as that is known.
     fn is_settled(&self) -> bool {
         match self {
@@ -340,6 +334,12 @@ impl Lane {
     /// to take it.
     pub(super) fn is_settled(&self) -> bool {
         let is_taken = self.transform.is_settled() && !self.sending && self.unsent.is_none();
-        is_taken || self.transform.is_unheard()
+        is_taken || self.is_unheard()
+    }
+
+    /// Whether nobody has answered to what was sent for so long that a process that leaves does not wait
+    /// for it.
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(&self.transform, Transform::SerialLine(line) if line.is_unheard())
     }
 }

@@ -273,13 +273,13 @@ impl Tunnels {
     }
 
     /// Whether any tunnel has streams or something to send. With `farewells`, a peer that may still
-    /// report a stream counts as well.
+    /// report a stream counts as well, unless nobody has answered there for a while.
     pub(in crate::worker) fn any_busy(&self, farewells: bool) -> bool {
         self.table.iter().any(|(_, tunnel)| {
             let session = &tunnel.session;
             session.stream_count() > 0
                 || !tunnel.lane.is_settled()
-                || (farewells && session.is_leaving())
+                || (farewells && session.is_leaving() && !tunnel.lane.is_unheard())
         })
     }
 
