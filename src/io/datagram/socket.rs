@@ -1,15 +1,17 @@
-#![allow(unsafe_code)]
 //! Sockets for datagrams: made and set.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{
+    Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce, SndBufForce, UdpGroSegment,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::io::net;
 use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
-use crate::narrow::to_u32;
 
 #[cfg(test)]
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
@@ -34,8 +36,8 @@ fn bind_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     }
     if address.ip().is_unspecified() {
         match address {
-            SocketAddr::V4(_) => set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
-            SocketAddr::V6(_) => set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?,
+            SocketAddr::V4(_) => setsockopt(&socket, Ipv4PacketInfo, &true)?,
+            SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvPacketInfo, &true)?,
         }
     }
     socket.bind(&address.into())?;
@@ -78,29 +80,13 @@ fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {
         Some(Protocol::UDP),
     )?;
     // Beyond what the system gives everybody where we may; as far as that otherwise.
-    for (force, option) in
-        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
-    {
-        let bytes = libc::c_int::try_from(buffer_bytes).unwrap_or(libc::c_int::MAX);
-        if set(&socket, libc::SOL_SOCKET, force, bytes).is_err() {
-            set(&socket, libc::SOL_SOCKET, option, bytes)?;
-        }
+    if setsockopt(&socket, RcvBufForce, &buffer_bytes).is_err() {
+        socket.set_recv_buffer_size(buffer_bytes)?;
+    }
+    if setsockopt(&socket, SndBufForce, &buffer_bytes).is_err() {
+        socket.set_send_buffer_size(buffer_bytes)?;
     }
     // A kernel that does not know it gives datagrams one by one.
-    let _ = set(&socket, libc::SOL_UDP, super::UDP_GRO, 1);
+    let _ = setsockopt(&socket, UdpGroSegment, &true);
     Ok(socket)
-}
-
-fn set(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the kernel reads one number, ours, before the call returns.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            to_u32(size_of::<libc::c_int>()),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
