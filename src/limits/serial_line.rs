@@ -1,5 +1,7 @@
 //! Serial lines: the device, and the link layer that repairs the line's losses.
 
+use super::DRAIN_SECS;
+
 /// How far the rate that a serial device really has may be from the one asked for, in percent. Two
 /// clocks that differ by 5 % sample the last bit of a character wrongly; each side has half of it,
 /// less what its own clock is off.
@@ -83,8 +85,9 @@ pub const LINE_INBOX_BYTES: usize = 64 << 10;
 /// Serial line: shortest and longest wait for an acknowledgement, in microseconds, without the time of
 /// three frames: the delays of USB adapters and of a busy machine, and a loss that is still noticed soon.
 pub const LINE_RETRY_MICROS_MIN: u64 = 30_000;
-/// See [`LINE_RETRY_MICROS_MIN`].
-pub const LINE_RETRY_MICROS_MAX: u64 = 5_000_000;
+/// See [`LINE_RETRY_MICROS_MIN`]. Also after a peer has stood still for seconds, which is then taken for the
+/// round trip, a process that leaves has waited [`LINE_LAST_WAITS`] times before its drain ends.
+pub const LINE_RETRY_MICROS_MAX: u64 = 1_500_000;
 /// Serial line: that wait before any round trip is known, in microseconds.
 pub const LINE_RETRY_MICROS_FIRST: u64 = 300_000;
 
@@ -93,6 +96,8 @@ pub const LINE_RETRY_MICROS_FIRST: u64 = 300_000;
 /// long as the one before; together some 1.6 s at 115,200 baud. A line on which one frame in seven is lost
 /// and answered to comes to that once in two thousand times.
 pub const LINE_LAST_WAITS: u32 = 4;
+
+const _: () = assert!(LINE_LAST_WAITS as u64 * LINE_RETRY_MICROS_MAX < DRAIN_SECS * 1_000_000);
 
 /// Serial line: least bytes of a TLS record of bulk. Shorter ones would be a third record head and tag;
 /// these take 133 ms at 9,600 baud, which a keystroke may have to wait for. A record has the length of

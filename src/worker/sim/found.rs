@@ -95,3 +95,19 @@ fn the_ends_of_a_line_tell_each_other_from_an_echo() {
     });
     assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+/// A line stands still for seconds, which its ends take for its round trip. Soon afterwards both leave, and one
+/// without its last acknowledgement: it does not wait for as long as a drain may take.
+#[test]
+fn a_line_that_stood_still_is_left_all_the_same() {
+    let tempo = Tempo { piece_bytes: 4_000, every_micros: 500, reads_after_micros: 0 };
+    let conversation =
+        Conversation { at: 615_260, how: How::Exchange, bytes: [2_325, 6_838], tempos: [tempo; 2] };
+    let conditions = Conditions { partial: 112, delay: 71, noise: 22, ..FRIENDLY };
+    let found = (0..40).filter_map(|seed| {
+        let (conversations, link) = (vec![conversation], LinkKind::Line(92_160));
+        let faults = vec![(300_000, Fault::Freeze(4_515_777))];
+        findings_of(&Script { conversations, link, faults, ..script(seed, conditions) }).err()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
+}
