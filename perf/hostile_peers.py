@@ -1,6 +1,7 @@
 """Strangers and hostile peers for `perf/hostile`: each is a process of its own, and does one thing as fast
 as it can. Standard library only."""
 
+import itertools
 import os
 import select
 import socket
@@ -20,6 +21,7 @@ TEXT = b"20260102-030405.060708 hostile\0"
 # Entrance ports of exits of the receptor: one whose server refuses, and one of datagrams.
 REFUSED_PORT, DATAGRAM_PORT = 7000, 7001
 FRAMES_AT_ONCE = 4000
+PIECE_BYTES = 64 << 10
 SLOTS = 500
 # All that a peer may have open at once.
 STREAMS_MAX = 16_000
@@ -188,15 +190,20 @@ FLOODS = {
 def flood(port, name, goal):
     """Sends as fast as it is read: frames sent."""
     count, blob = FLOODS[name]()
+    # In pieces: where frames cost much, all of it may take long.
+    blob = memoryview(blob)
+    pieces = [blob[at : at + PIECE_BYTES] for at in range(0, len(blob), PIECE_BYTES)]
     newest = 0 if name.startswith("0.3") else 1
     sent = 0
     while not goal.is_over(sent):
         try:
             peer = join(port, newest)
             discard(peer)
-            while not goal.is_over(sent):
-                peer.sendall(blob)
-                sent += count
+            for number in itertools.count():
+                if goal.is_over(sent):
+                    break
+                peer.sendall(pieces[number % len(pieces)])
+                sent += count // len(pieces)
         except OSError:
             # Some of these end the tunnel, when numbers come again.
             continue
