@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use crate::io::sim::Conditions;
-use crate::limits::BULK_BUFFERS_FOR_LINKS;
+use crate::limits::{BULK_BUFFERS_FOR_LINKS, STRANGER_SECS};
 
 /// A run.
 #[derive(Debug, Clone)]
@@ -250,7 +250,24 @@ impl Script {
             Fault::Pause(..) | Fault::Freeze(_) | Fault::Replace(_) => false,
         };
         let is_short = self.conditions.descriptors > 0 || self.conditions.pool_buffers > 0;
-        self.faults.iter().any(|(_, fault)| breaks(fault)) || !self.reaches_server() || is_short
+        self.faults.iter().any(|(_, fault)| breaks(fault))
+            || !self.reaches_server()
+            || is_short
+            || self.hello_may_be_late()
+    }
+
+    /// Whether ends or link may stand still for as long as a peer has for its hello, before it was said.
+    fn hello_may_be_late(&self) -> bool {
+        let replaced = self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Replace(_)));
+        let (mut up_at, mut still_micros) = (u64::from(SEC), 0);
+        for &(at, fault) in &self.faults {
+            let (Fault::Pause(_, micros) | Fault::Freeze(micros)) = fault else { continue };
+            if at <= up_at || replaced {
+                up_at += u64::from(micros);
+                still_micros += u64::from(micros);
+            }
+        }
+        still_micros + u64::from(SEC) > STRANGER_SECS * 1_000_000
     }
 
     /// Whether the exit leads to a server.
