@@ -111,3 +111,23 @@ fn a_line_that_stood_still_is_left_all_the_same() {
     });
     assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+/// An end that leaves answers to the last close of a stream first, though the line takes nothing at that moment:
+/// it has just carried an acknowledgement.
+#[test]
+fn the_last_answer_is_not_left_behind_for_want_of_room_on_the_line() {
+    let tempo = |every_micros| Tempo { piece_bytes: 2_000, every_micros, reads_after_micros: 0 };
+    let conversation = Conversation {
+        at: 112_823,
+        how: How::Exchange,
+        bytes: [1, 311],
+        tempos: [tempo(768), tempo(441)],
+    };
+    let found = (0..40).filter_map(|seed| {
+        let (conversations, link) = (vec![conversation], LinkKind::Line(11_520));
+        let faults = vec![(300_000 + 500 * seed, Fault::Stop(1))];
+        let run = Script { conversations, link, faults, ..script(seed, FRIENDLY) };
+        findings_of(&Script { is_v03: true, entrance_at: 0, ..run }).err()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
+}

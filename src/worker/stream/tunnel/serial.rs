@@ -39,6 +39,8 @@ pub(super) struct SerialLine {
     /// Bytes for the device, and how many of them it has accepted.
     output: Vec<u8>,
     taken_bytes: usize,
+    /// The line has taken nothing when the session might have had something to say.
+    holds_back: bool,
     /// Received bytes of the peer's stream.
     inbox: Vec<u8>,
 }
@@ -68,6 +70,7 @@ impl SerialLine {
             mode: LineMode::Probing,
             output: Vec::new(),
             taken_bytes: 0,
+            holds_back: false,
             inbox: Vec::new(),
         }
     }
@@ -115,7 +118,7 @@ impl SerialLine {
     pub(in crate::worker::stream) fn is_settled(&self) -> bool {
         let has_sealed = self.tls.as_ref().is_none_or(|tls| tls.is_settled());
         let is_taken = self.line.is_settled() && (has_sealed || !self.line.is_up());
-        self.output.is_empty() && is_taken
+        self.output.is_empty() && is_taken && !(self.holds_back && self.line.is_up())
     }
 
     /// Whether the peer has not answered for several attempts.
@@ -209,7 +212,8 @@ impl Streams {
         let now = cx.now;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let Some(serial) = tunnel.lane.transform.serial_line() else { return false };
-        if serial.line.room_bytes(now) == 0 {
+        serial.holds_back = serial.line.room_bytes(now) == 0;
+        if serial.holds_back {
             return false;
         }
         let leaves = matches!(cx.drain, Drain::Leaving(_));
