@@ -44,6 +44,8 @@ struct WorkerEnd {
     paused_until: u64,
     /// Turns in a row that changed nothing, and when they began.
     idle: (usize, u64),
+    /// Frames that its tunnels had received after the last turn.
+    frames_in: u64,
     /// Connections that it keeps: its links.
     keeps: usize,
     timers: Timers,
@@ -60,6 +62,7 @@ impl WorkerEnd {
             stopped: None,
             paused_until: 0,
             idle: (0, 0),
+            frames_in: 0,
             keeps: usize::from(matches!(script.link, LinkKind::Tcp | LinkKind::Line(_))),
             timers,
         }
@@ -434,7 +437,10 @@ impl<'s> World<'s> {
         }
         end.timers.ask(worker, now);
         end.timers.check_served(began).map_err(|found| format!("end {number}: {found}"))?;
-        if after != before {
+        // What came before may be dealt with in turns of a few frames each.
+        let frames_in = worker.streams.tunnels().frames_in();
+        let dealt_with_any = frames_in != std::mem::replace(&mut end.frames_in, frames_in);
+        if after != before || dealt_with_any {
             end.idle = (0, now);
         } else {
             end.idle.0 += 1;

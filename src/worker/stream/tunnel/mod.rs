@@ -249,6 +249,12 @@ impl Tunnels {
         self.table.iter().filter_map(|(_, tunnel)| tunnel.lane.transform.next_timeout())
     }
 
+    /// Frames that came, of all tunnels that there are.
+    #[cfg(test)]
+    pub(in crate::worker) fn frames_in(&self) -> u64 {
+        self.table.iter().map(|(_, tunnel)| tunnel.session.counters().frames_in).sum()
+    }
+
     /// Shuts down the sending side of every link, which makes the peers close.
     pub(in crate::worker) fn end_output(&mut self, buffers: &mut Buffers) {
         let mut unsettled = Vec::new();
