@@ -1,7 +1,7 @@
 //! Peers that send as much as they can of what costs something. What they get is their own share of the
 //! receptor's time: a bystander's tunnel goes on.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -175,4 +175,37 @@ fn what_was_sent_before_the_end_of_the_connection_is_served() {
     let down = tunnel.receptor.wait_for("tunnel down");
     let reason = down["reason"].as_str().expect("a reason");
     assert!(reason.contains("first byte 0xff"), "{reason}");
+}
+
+/// What was received of a peer's opens waits for their turn, and meanwhile nothing more is received: the buffers
+/// are there for the others.
+#[test]
+fn opens_that_wait_leave_receive_buffers_to_others() {
+    /// Some 280 turns of them.
+    const PAIRS: u32 = 6_000;
+    const LAST: &[u8; 8] = &[0xA7; 8];
+    let words = [format!("DEST={}", free_port([127, 0, 0, 1].into())), "-v".to_owned()];
+    let mut receptor = start_receptor("127.0.0.1:0", &words);
+    let peer = PeerV1::join(receptor.address_of("receptor listening")).0.stream;
+    let is_over = thread::scope(|scope| {
+        scope.spawn(|| {
+            let last = Frame::new(kind::PING, 0, LAST).bytes();
+            [opened_and_reset(PAIRS, 1_000), last]
+                .iter()
+                .all(|bytes| (&peer).write_all(bytes).is_ok())
+        });
+        let (mut taken, mut heard) = (BufReader::new(&peer), Vec::new());
+        while taken.read_until(LAST[0], &mut heard).is_ok_and(|bytes| bytes > 0) {
+            if heard.ends_with(LAST) {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(is_over, "{}", receptor.log_text());
+    receptor.terminate();
+    receptor.wait_exit(DEADLINE);
+    let counts = receptor.wait_for("driver counts");
+    // One more in each turn, it was.
+    assert!(counts["receives"].as_u64().is_some_and(|times| times < 60), "{counts}");
 }

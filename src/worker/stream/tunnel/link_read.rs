@@ -35,7 +35,8 @@ impl Streams {
             && !tunnel.lane.transform.is_always_read())
             || tunnel.lane.transform.is_backed_up();
         let busy = tunnel.lane.reading != Reading::Idle || tunnel.lane.starved.is_some();
-        if busy || full || tunnel.lane.is_overdue || tunnel.lane.input_ended {
+        // What is held up stands before what would come: it would only take buffers from others.
+        if busy || full || tunnel.is_held_up() || tunnel.lane.input_ended {
             return;
         }
         match tunnel.lane.read_mode {
