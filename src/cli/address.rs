@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::error::{Problem, quoted};
+use super::number;
 
 /// Longest host name: RFC 1035 section 2.3.4 allows 255 bytes on the wire, 253 as text.
 const NAME_BYTES_MAX: usize = 253;
@@ -107,14 +108,9 @@ pub(crate) fn split_host(text: &str) -> Result<(&str, Option<&str>), Problem> {
 
 /// A port number, 0 included: whether 0 has a meaning is up to the caller.
 pub(crate) fn port(text: &str) -> Result<u16, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse::<u16>() {
-        Ok(port) if digits => Ok(port),
-        _ => Err(Problem::new(
-            format!("{} is not a port", quoted(text)),
-            "give a number from 1 to 65535",
-        )),
-    }
+    number::whole(text).ok_or_else(|| {
+        Problem::new(format!("{} is not a port", quoted(text)), "give a number from 1 to 65535")
+    })
 }
 
 /// A port to connect to: never 0.

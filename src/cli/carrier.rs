@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::error::{Problem, quoted};
 use super::plan::{Checked, Device, FlowControl, LineOptions, Parity};
-use super::suggest;
+use super::{number, suggest};
 
 /// The words before the `@`.
 const KINDS: [&str; 4] = ["comm", "commin", "commout", "proc"];
@@ -174,9 +174,8 @@ fn set(line: &mut LineOptions, name: &str, value: &str) -> Result<(), Problem> {
 }
 
 fn baud(text: &str) -> Result<u32, Problem> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(rate) if digits && (BAUD_MIN..=BAUD_MAX).contains(&rate) => Ok(rate),
+    match number::whole(text) {
+        Some(rate) if (BAUD_MIN..=BAUD_MAX).contains(&rate) => Ok(rate),
         _ => Err(Problem::new(
             format!("{} is not a rate", quoted(text)),
             format!("give {BAUD_MIN} to {BAUD_MAX} bits a second, as in baud=115200"),

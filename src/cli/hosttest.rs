@@ -7,7 +7,7 @@ use super::address;
 use super::error::{Problem, plain, quoted};
 use super::localnet;
 use super::plan::Caller;
-use super::suggest;
+use super::{number, suggest};
 
 /// Looks up the addresses of a name. Called while the command line is read, never later.
 pub type Lookup<'a> = dyn FnMut(&str) -> io::Result<Vec<IpAddr>> + 'a;
@@ -294,12 +294,13 @@ fn pattern4(text: &str) -> Result<Option<HostTest>, Problem> {
         *place = match written.strip_prefix('[').map(|w| w.strip_suffix(']')) {
             _ if written == "*" => (0, 255),
             None => {
-                let number = number(written).ok_or_else(bad)?;
+                let number = number::whole(written).ok_or_else(bad)?;
                 (number, number)
             }
             Some(range) => {
                 let (low, high) = range.and_then(|r| r.split_once('-')).ok_or_else(bad)?;
-                let (low, high) = (number(low).ok_or_else(bad)?, number(high).ok_or_else(bad)?);
+                let (low, high) =
+                    (number::whole(low).ok_or_else(bad)?, number::whole(high).ok_or_else(bad)?);
                 if low > high {
                     return Err(bad());
                 }
@@ -308,11 +309,6 @@ fn pattern4(text: &str) -> Result<Option<HostTest>, Problem> {
         };
     }
     Ok(Some(HostTest::Pattern4(places)))
-}
-
-fn number(text: &str) -> Option<u8> {
-    // `parse` alone would take a sign.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// A name with a `*` at one end.

@@ -2,7 +2,7 @@
 
 use super::error::{Problem, plain, quoted};
 use super::plan::Maxima;
-use super::suggest;
+use super::{number, suggest};
 
 /// The supported items, by the original's names.
 const ITEMS: [&str; 3] = ["conpch", "delegated", "service"];
@@ -72,9 +72,8 @@ impl MaximaReader {
 }
 
 fn streams(what: &str, text: &str) -> Result<u32, Problem> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(streams) if digits && streams > 0 => Ok(streams),
+    match number::whole(text) {
+        Some(streams) if streams > 0 => Ok(streams),
         _ => Err(Problem::new(
             format!("{} is not a number of streams", quoted(text)),
             format!("give 1 or more, as in {what}:100, or leave it out for any number"),

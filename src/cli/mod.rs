@@ -38,6 +38,7 @@ pub mod keygen;
 mod link;
 mod localnet;
 pub mod maxima;
+mod number;
 mod options;
 mod peer_options;
 pub mod peers;

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::error::{Problem, plain, quoted};
 use super::exit::{self, ExitWords};
 use super::plan::{Exit, KnownPeer, PeerOptions, PortRanges, Proxy};
-use super::suggest;
+use super::{number, suggest};
 use crate::limits::PEER_LIST_MAX;
 
 /// All options.
@@ -85,9 +85,8 @@ fn list<T>(
 }
 
 fn streams(value: &str) -> Result<u32, Problem> {
-    let digits = value.bytes().all(|b| b.is_ascii_digit());
-    match value.parse() {
-        Ok(streams) if digits && streams > 0 => Ok(streams),
+    match number::whole(value) {
+        Some(streams) if streams > 0 => Ok(streams),
         _ => Err(Problem::new(
             format!("{} in streams= is not a number of streams", quoted(value)),
             format!("give 1 or more, as in streams=100; exits={NONE} lets it open none"),
@@ -172,10 +171,7 @@ fn ports(name: &str, value: &str) -> Result<PortRanges, Problem> {
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
-    let port = |text: &str| {
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|&port: &u16| digits && port > 0)
-    };
+    let port = |text: &str| number::whole(text).filter(|&port: &u16| port > 0);
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);
     (first <= last).then_some(first..=last)

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::error::{Problem, plain, quoted};
 use super::plan::{Bulk, Congestion, SoxConf};
-use super::suggest;
+use super::{number, suggest};
 use crate::limits::UDP_FLOWS_MAX;
 
 /// The supported items.
@@ -189,10 +189,9 @@ fn packet_bytes(text: &str) -> Result<u16, Problem> {
         Some(digits) => (digits, 1024),
         None => (text, 1),
     };
-    let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let bytes = digits.parse::<u16>().ok().and_then(|number| number.checked_mul(unit));
+    let bytes = number::whole::<u16>(digits).and_then(|number| number.checked_mul(unit));
     match bytes {
-        Some(bytes) if whole && (PACKET_BYTES_NAMED_MIN..=PACKET_BYTES_MAX).contains(&bytes) => {
+        Some(bytes) if (PACKET_BYTES_NAMED_MIN..=PACKET_BYTES_MAX).contains(&bytes) => {
             Ok(bytes.max(PACKET_BYTES_MIN))
         }
         _ => Err(Problem::new(
@@ -203,9 +202,8 @@ fn packet_bytes(text: &str) -> Result<u16, Problem> {
 }
 
 fn udp_flows(text: &str) -> Result<usize, Problem> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(flows) if digits && (1..=UDP_FLOWS_MAX).contains(&flows) => Ok(flows),
+    match number::whole(text) {
+        Some(flows) if (1..=UDP_FLOWS_MAX).contains(&flows) => Ok(flows),
         _ => Err(Problem::new(
             format!("{} is not a number of UDP flows", quoted(text)),
             format!("give 1 to {UDP_FLOWS_MAX}, as in udpflows:1000"),
@@ -215,11 +213,8 @@ fn udp_flows(text: &str) -> Result<usize, Problem> {
 
 fn request_ports(text: &str) -> Result<RangeInclusive<u16>, Problem> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|&port: &u16| digits && port >= REQUEST_PORT_MIN)
-    };
-    match (number(first), number(last)) {
+    let port = |text: &str| number::whole(text).filter(|&port: &u16| port >= REQUEST_PORT_MIN);
+    match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => Ok(first..=last),
         _ => Err(Problem::new(
             format!("{} is not a range of ports", quoted(text)),

@@ -7,9 +7,9 @@ use sockmux_uring::session::{
     EntranceAnswer, Event, OpenError, Session, SessionConfig, TunnelError,
 };
 use sockmux_uring::wire::v03::Offer;
-use sockmux_uring::wire::{DecodeStep, EntranceState, Frame, Transport, v1};
+use sockmux_uring::wire::{EntranceState, Frame, Transport};
 
-use crate::testkit::pure::lone::{START, ours, sent, up};
+use crate::testkit::pure::lone::{START, frames, ours, sent, up};
 
 const ENTRANCE: u8 = 0x11;
 const ENTRANCE_STATE: u8 = 0x12;
@@ -58,19 +58,6 @@ fn asked(request: u32) -> [Event; 1] {
 
 fn answered(request: u32, answer: EntranceAnswer) -> [Event; 1] {
     [Event::EntranceAnswered { request, answer }]
-}
-
-/// The frames that the session sends now, as a peer reads them.
-fn frames(session: &mut Session) -> Vec<String> {
-    let mut out = Vec::new();
-    while session.poll_transmit(&mut out, true).is_some() {}
-    let mut decoder = v1::Decoder::new();
-    let (mut rest, mut frames) = (&out[..], Vec::new());
-    while let (n, DecodeStep::Frame(frame)) = decoder.step(rest).expect("frames") {
-        frames.push(format!("{frame:?}"));
-        rest = &rest[n..];
-    }
-    frames
 }
 
 #[test]

@@ -9,7 +9,7 @@ use sockmux_uring::session::{
 use sockmux_uring::wire::v03::Offer;
 use sockmux_uring::wire::{self, CloseKind, DecodeStep, Decoder, Frame, StreamRef, Transport};
 
-use crate::testkit::pure::lone::{START, ours, sent, up};
+use crate::testkit::pure::lone::{START, frames, ours, sent, up};
 
 const OPEN: u8 = 0x01;
 const DATA: u8 = 0x03;
@@ -84,19 +84,6 @@ fn related(from: u32, what: wire::Relation) -> Frame<'static> {
 
 fn asked(request: u32) -> Event {
     Event::PortAsked { user: 7, request, transport: Transport::Tcp }
-}
-
-/// The frames that the session sends now, as a peer reads them.
-fn frames(session: &mut Session) -> Vec<String> {
-    let mut out = Vec::new();
-    while session.poll_transmit(&mut out, true).is_some() {}
-    let mut decoder = sockmux_uring::wire::v1::Decoder::new();
-    let (mut rest, mut frames) = (&out[..], Vec::new());
-    while let (n, DecodeStep::Frame(frame)) = decoder.step(rest).expect("frames") {
-        frames.push(format!("{frame:?}"));
-        rest = &rest[n..];
-    }
-    frames
 }
 
 #[test]

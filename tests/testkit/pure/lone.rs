@@ -1,8 +1,8 @@
 //! A single session that is fed frame by frame.
 
 use sockmux_uring::session::{Moment, Session, SessionConfig};
-use sockmux_uring::wire::Frame;
 use sockmux_uring::wire::v03::Offer;
+use sockmux_uring::wire::{DecodeStep, Frame, v1};
 
 /// The time at which a test begins.
 pub(crate) const START: Moment = Moment(1_000);
@@ -32,4 +32,17 @@ pub(crate) fn sent(session: &mut Session) -> Vec<u8> {
         head.clear();
     }
     kinds
+}
+
+/// All frames of SockMux 1 that the session has to send now, as a peer reads them.
+pub(crate) fn frames(session: &mut Session) -> Vec<String> {
+    let mut out = Vec::new();
+    while session.poll_transmit(&mut out, true).is_some() {}
+    let mut decoder = v1::Decoder::new();
+    let (mut rest, mut frames) = (&out[..], Vec::new());
+    while let (n, DecodeStep::Frame(frame)) = decoder.step(rest).expect("frames") {
+        frames.push(format!("{frame:?}"));
+        rest = &rest[n..];
+    }
+    frames
 }
