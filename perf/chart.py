@@ -50,9 +50,8 @@ def main():
 
 
 def newest():
-    files = sorted(glob.glob(os.path.join(HERE, "results", "*.json")))
-    # Those of perf/udp are of other work.
-    found = [file for file in files if not file.endswith("-udp.json")]
+    # Those with a word behind the time are of other work.
+    found = sorted(glob.glob(os.path.join(HERE, "results", "????-??-??-????.json")))
     if not found:
         sys.exit("perf/chart.py: no results to draw: run perf/run first, or name a file")
     return found[-1]

@@ -1,5 +1,5 @@
 """Where client, relays and server run: all on this machine's loopback, or each in a network
-namespace of its own, joined by a bridge as hosts are by a switch."""
+namespace of its own, joined by a bridge as hosts are by a switch; or two of them by a cable."""
 
 import contextlib
 import ctypes
@@ -100,12 +100,7 @@ class Apart(Hosts):
         self.client = Host("client", self.client.address)
 
     def _namespace(self, name):
-        name = f"perf-{os.getpid()}-{name}"
-        run(None, "ip", "netns", "add", name)
-        self.names.append(name)
-        host = Host(name, namespace=f"/run/netns/{name}")
-        run(host, "ip", "link", "set", "lo", "up")
-        return host
+        return add_namespace(name, self.names)
 
     def _host(self, name):
         host = self._namespace(name)
@@ -120,9 +115,46 @@ class Apart(Hosts):
         return host
 
     def close(self):
-        for name in self.names:
-            subprocess.run(["ip", "netns", "delete", name], check=False)
+        delete_namespaces(self.names)
         super().close()
+
+
+class Pair:
+    """Two hosts with a cable between their devices `eth0`. We stay outside."""
+
+    def __init__(self):
+        self.names = []
+        try:
+            self.near, self.far = (add_namespace(name, self.names) for name in ("near", "far"))
+            run(
+                self.near, "ip", "link", "add", "eth0", "mtu", str(MTU_BYTES), "type", "veth",
+                "peer", "name", "eth0", "mtu", str(MTU_BYTES), "netns", self.far.name,
+            )
+            for number, host in enumerate((self.near, self.far), 1):
+                host.address = f"{NETWORK}.{number}"
+                run(host, "ip", "address", "add", f"{host.address}/24", "dev", "eth0")
+                run(host, "ip", "link", "set", "eth0", "up")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        delete_namespaces(self.names)
+
+
+def add_namespace(name, names):
+    """A host of its own whose loopback is up. Its name is added to `names`."""
+    name = f"perf-{os.getpid()}-{name}"
+    run(None, "ip", "netns", "add", name)
+    names.append(name)
+    host = Host(name, namespace=f"/run/netns/{name}")
+    run(host, "ip", "link", "set", "lo", "up")
+    return host
+
+
+def delete_namespaces(names):
+    for name in names:
+        subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
 def on_loopback(congestion, system):
