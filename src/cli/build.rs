@@ -310,8 +310,7 @@ impl Draft {
         if let Some(word) = self.proxies.first().cloned() {
             self.without_link(&word)?;
         }
-        let has_entrances = !self.entrances.is_empty();
-        permit::check(&self.permits, &self.exits, has_entrances)
+        permit::check(&self.permits, &self.exits, !self.entrances.is_empty())
             .map_err(|(place, problem)| Failure::at(&self.permit_words[place], &problem))?;
         authorizer::check(&self.authorizers, &self.exits)
             .map_err(|(place, problem)| Failure::at(&self.authorizer_words[place], &problem))?;
@@ -370,6 +369,7 @@ impl Draft {
             timeouts,
             soxconf,
             privileges: Privileges::default(),
+            takeover: None,
             notices: self.notices,
         })
     }
@@ -492,6 +492,7 @@ impl Draft {
             timeouts: self.timeouts.finish(),
             soxconf: self.soxconf.finish(),
             privileges: Privileges::default(),
+            takeover: None,
             notices: self.notices,
         })
     }

@@ -77,7 +77,8 @@ impl Needs {
             LinkPlan::Device(Device::Both { path, .. }) => vec![path.clone()],
             _ => Vec::new(),
         };
-        let removed = plan.unix_entrances.iter().map(|entrance| entrance.path.clone()).collect();
+        let removed = plan.unix_entrances.iter().map(|entrance| &entrance.path);
+        let removed = removed.chain(&plan.takeover).cloned().collect();
         let peers = plan.encryption.as_ref().and_then(|encryption| encryption.peers_file.clone());
         Needs { names: looks_names_up(plan), opened, removed, peers }
     }

@@ -13,6 +13,7 @@ use super::help;
 use super::hostlist::Lookup;
 use super::keygen::{self, Keygen};
 use super::plan::{Plan, Privileges, Sandbox};
+use super::takeover;
 use super::unsupported;
 use super::user;
 use super::words::{Word, WordOrigin};
@@ -139,6 +140,11 @@ struct Options {
     #[arg(long, value_name = "WHEN", value_enum)]
     sandbox: Option<Sandbox>,
 
+    /// Upgrade without loss: take the listening sockets over from the process that was started with the
+    /// same path, which then ends with its streams (TIMEOUT=drain); and listen there for the next one
+    #[arg(long, value_name = "PATH")]
+    takeover: Option<String>,
+
     /// Print what the command line means, and exit
     #[arg(long)]
     check: bool,
@@ -218,6 +224,10 @@ where
     }
     let mut plan = build::plan(&settings.options, &parameters, files, lookup)?;
     plan.privileges = settings.privileges()?;
+    if let Some(path) = &settings.takeover {
+        let path = takeover::path(path, &plan);
+        plan.takeover = Some(path.map_err(|problem| Failure::new(problem.to_string()))?);
+    }
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
     let Settings { verbosity, log, engine, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
@@ -234,6 +244,7 @@ struct Settings {
     engine: Option<Engine>,
     user: Option<String>,
     sandbox: Option<Sandbox>,
+    takeover: Option<String>,
     check: bool,
 }
 
@@ -248,6 +259,7 @@ impl Settings {
         self.engine = self.engine.or(options.engine);
         self.user = self.user.take().or_else(|| options.user.clone());
         self.sandbox = self.sandbox.or(options.sandbox);
+        self.takeover = self.takeover.take().or_else(|| options.takeover.clone());
         self.check |= options.check;
     }
 
@@ -267,7 +279,10 @@ fn text(arg: OsString) -> Result<String, Failure> {
 }
 
 fn demo(options: &Options) -> Result<Invocation, Failure> {
-    let has_own = options.check || options.user.is_some() || options.sandbox.is_some();
+    let has_own = options.check
+        || options.user.is_some()
+        || options.sandbox.is_some()
+        || options.takeover.is_some();
     if options.words.len() > 1 || has_own || options.for_the_plan().next().is_some() {
         return Err(Failure::new(
             "demo: no parameter, no --check and no option of the tunnel's such as -P can be given with it; \

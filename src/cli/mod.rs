@@ -52,6 +52,7 @@ mod server;
 pub mod show;
 pub mod soxconf;
 mod suggest;
+mod takeover;
 pub mod timeout;
 mod unix;
 mod unsupported;

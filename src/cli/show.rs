@@ -53,6 +53,7 @@ pub fn plan(plan: &Plan) -> String {
     flows(&mut text, plan);
     request_ports(&mut text, plan);
     privileges(&mut text, plan);
+    takeover(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -204,6 +205,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
         }
     }
     privileges(&mut text, plan);
+    takeover(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -295,6 +297,15 @@ fn privileges(text: &mut String, plan: &Plan) {
     let user =
         user.map(|user| format!("user {}, once the ports are open", plain(&user.to_string())));
     section(text, "privileges", user.into_iter().chain([Fence::of(plan).to_string()]));
+}
+
+/// How the next process takes over.
+fn takeover(text: &mut String, plan: &Plan) {
+    let path = plan.takeover.as_ref().map(|path| plain_long(&path.to_string_lossy()));
+    let line = path.map(|path| {
+        format!("by {path}: from the process that listens there, and the next one from this")
+    });
+    section(text, "takeover", line);
 }
 
 fn notices(text: &mut String, plan: &Plan) {

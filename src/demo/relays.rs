@@ -175,6 +175,7 @@ fn idle_plan() -> Plan {
         timeouts: Timeouts { drain: Some(Duration::from_secs(2)), ..Timeouts::default() },
         soxconf: SoxConf::default(),
         privileges: Privileges::default(),
+        takeover: None,
         notices: Vec::new(),
     }
 }

@@ -169,6 +169,12 @@ pub trait Driver {
     /// Asks for the end of all operations on a descriptor, each of which then completes.
     fn cancel_all(&mut self, fd: &Fd);
 
+    /// As [`cancel_all`](Driver::cancel_all), for a descriptor that another process goes on with: what
+    /// happens on it is not told of any more, even after it is closed here.
+    fn leave(&mut self, fd: &Fd) {
+        self.cancel_all(fd);
+    }
+
     /// Submits everything started, waits for at least one completion or for `timeout` (`None`: for
     /// ever; zero: not at all), and appends all completions there are to `out`. May return with
     /// none before the time: after a signal, or when only buffers have come back.

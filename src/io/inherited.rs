@@ -1,6 +1,6 @@
 #![allow(unsafe_code)]
 //! Listening sockets that were there before the program began: systemd's socket activation, as
-//! sd_listen_fds(3) has it.
+//! sd_listen_fds(3) has it, and what the old process hands over ([`takeover`](super::takeover)).
 
 use std::env;
 use std::fmt;
@@ -12,11 +12,14 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::net::sockopt::socket_acceptconn;
-use socket2::SockRef;
+use socket2::{SockRef, Type};
 use tracing::info;
 
 use super::net;
+use super::takeover::successor::Handed;
 use crate::limits::ENTRANCES_MAX;
+use crate::narrow::to_u16;
+use crate::wire::Transport;
 
 /// A socket that was passed to the process cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<Socket>,
+    /// The numbers of those that were asked for, among the old process's.
+    taken: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -46,19 +51,40 @@ struct Socket {
     place: Place,
     /// How it is called in messages.
     title: String,
+    giver: Giver,
+}
+
+/// From whom a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Giver {
+    Environment,
+    /// The old process, which counts them.
+    Predecessor {
+        number: u16,
+        is_ours: bool,
+    },
+}
+
+/// A socket that was asked for.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) fd: OwnedFd,
+    /// No other process goes on with it when this one ends.
+    pub(crate) is_ours: bool,
 }
 
 /// Where a socket listens.
 #[derive(Debug)]
 enum Place {
-    Address(SocketAddr),
+    Address(Transport, SocketAddr),
     Unix(PathBuf),
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Address(address) => address.fmt(f),
+            Place::Address(Transport::Tcp, address) => address.fmt(f),
+            Place::Address(Transport::Udp, address) => write!(f, "{address}/udp"),
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -92,25 +118,62 @@ impl Inherited {
             };
             Socket::adopt(number, title)
         });
-        Ok(Inherited { sockets: sockets.collect::<Result<_, _>>()? })
+        Ok(Inherited { sockets: sockets.collect::<Result<_, _>>()?, taken: Vec::new() })
+    }
+
+    /// Adds those of the old process. What is no listening socket is left to it.
+    pub(crate) fn add(&mut self, handed: Vec<Handed>) {
+        for (number, Handed { fd, is_ours }) in handed.into_iter().enumerate() {
+            let giver = Giver::Predecessor { number: to_u16(number), is_ours };
+            let title = format!("socket {} of the old process", number + 1);
+            self.sockets.extend(Socket::new(fd, title, giver));
+        }
     }
 
     /// Takes those whose address is wanted.
-    pub(crate) fn take(&mut self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<OwnedFd> {
-        self.take_at(|place| matches!(place, Place::Address(address) if wanted(*address)))
+    pub(crate) fn take(
+        &mut self,
+        transport: Transport,
+        wanted: impl Fn(SocketAddr) -> bool,
+    ) -> Vec<Taken> {
+        self.take_at(|place| match place {
+            Place::Address(of, address) => *of == transport && wanted(*address),
+            Place::Unix(_) => false,
+        })
     }
 
     /// Takes the Unix socket of this path.
-    pub(crate) fn take_unix(&mut self, path: &Path) -> Option<OwnedFd> {
+    pub(crate) fn take_unix(&mut self, path: &Path) -> Option<Taken> {
         self.take_at(|place| matches!(place, Place::Unix(other) if other == path)).pop()
     }
 
-    fn take_at(&mut self, wanted: impl Fn(&Place) -> bool) -> Vec<OwnedFd> {
-        let taken = self.sockets.extract_if(.., |socket| wanted(&socket.place));
+    /// The numbers of those that were taken from the old process.
+    pub(crate) fn taken(&self) -> &[u16] {
+        &self.taken
+    }
+
+    fn take_at(&mut self, wanted: impl Fn(&Place) -> bool) -> Vec<Taken> {
+        let fits = |socket: &Socket| wanted(&socket.place);
+        // The old process may have had the same ones of the environment.
+        let is_given = |socket: &Socket| socket.giver == Giver::Environment && fits(socket);
+        let of_environment = self.sockets.iter().any(is_given);
+        let taken: Vec<Socket> = self
+            .sockets
+            .extract_if(.., |socket| match of_environment {
+                true => is_given(socket),
+                false => fits(socket),
+            })
+            .collect();
+        let numbers = taken.iter().filter_map(|socket| match socket.giver {
+            Giver::Predecessor { number, .. } => Some(number),
+            Giver::Environment => None,
+        });
+        self.taken.extend(numbers);
         taken
-            .map(|Socket { fd, place, title }| {
+            .into_iter()
+            .map(|Socket { fd, place, title, giver }| {
                 info!(address = %place, socket = title, "inherited socket");
-                fd
+                Taken { fd, is_ours: matches!(giver, Giver::Predecessor { is_ours: true, .. }) }
             })
             .collect()
     }
@@ -118,9 +181,10 @@ impl Inherited {
     /// Whoever passes a socket wants it to be served.
     ///
     /// # Errors
-    /// Nothing has asked for one of them.
+    /// Nothing has asked for one of the environment's.
     pub(crate) fn all_taken(&self) -> Result<(), InheritedError> {
-        match self.sockets.first() {
+        let mut given = self.sockets.iter().filter(|socket| socket.giver == Giver::Environment);
+        match given.next() {
             None => Ok(()),
             Some(Socket { place, title, .. }) => Err(failed(
                 format!("{title}, which listens on {place}"),
@@ -142,18 +206,28 @@ impl Socket {
         // before its first relay is bound, so it is what the environment says was passed to us, and
         // `TAKEN` lets it be taken once.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        let set = SockRef::from(&fd).set_cloexec(true);
+        set.map_err(|error| failed(title.clone(), &error.to_string()))?;
+        let socket = Socket::new(fd, title.clone(), Giver::Environment);
+        socket.ok_or_else(|| failed(title, NOT_LISTENING))
+    }
+
+    /// `None`: it is at no address that can be asked for.
+    fn new(fd: OwnedFd, title: String, giver: Giver) -> Option<Socket> {
         let socket = SockRef::from(&fd);
-        let set = socket.set_cloexec(true).and_then(|()| socket.set_nonblocking(true));
-        let address = match (set, socket.local_addr()) {
-            (Ok(()), Ok(address)) => address,
-            (Err(error), _) | (_, Err(error)) => return Err(failed(title, &error.to_string())),
+        socket.set_nonblocking(true).ok()?;
+        let transport = match socket.r#type().ok()? {
+            Type::DGRAM => Transport::Udp,
+            _ if socket_acceptconn(&fd).is_ok_and(|listens| listens) => Transport::Tcp,
+            _ => return None,
         };
+        let address = socket.local_addr().ok()?;
         let place = match (address.as_socket(), address.as_pathname()) {
-            (Some(address), _) => Place::Address(net::plain(address)),
+            (Some(address), _) => Place::Address(transport, net::plain(address)),
             (_, Some(path)) => Place::Unix(path.to_owned()),
-            _ => return Err(failed(title, NOT_LISTENING)),
+            _ => return None,
         };
-        Ok(Socket { fd, place, title })
+        Some(Socket { fd, place, title, giver })
     }
 }
 

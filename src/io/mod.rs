@@ -41,8 +41,10 @@ pub mod signals;
 pub(crate) mod sim;
 pub(crate) mod slots;
 pub(crate) mod stdio;
+pub(crate) mod takeover;
 pub(crate) mod unix;
 pub mod uring;
 
 pub use inherited::Inherited;
 pub use link::LinkError;
+pub use takeover::TakeoverError;

@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn numbers_are_no_other_bytes_of_the_wake_channel() {
-        let others = [b'r', b's'].map(c_int::from);
+        let others = [b'r', b's', super::super::takeover::desk::WAKE].map(c_int::from);
         assert!(heard().all(|signal| (1..128).contains(&signal) && !others.contains(&signal)));
         assert_eq!(name(libc::SIGHUP), "SIGHUP");
         assert_eq!(name(libc::SIGRTMIN() + 3), "SIGRTMIN+3");

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -16,16 +18,35 @@ use crate::limits::LISTEN_BACKLOG;
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: Identity,
+    /// `None`: it is not known any more, or never was.
+    identity: Option<Identity>,
+    is_ours: Arc<AtomicBool>,
 }
 
 /// Device, number, and when it was made (seconds, nanoseconds): numbers are used again at once.
 type Identity = (u64, u64, i64, i64);
 
+impl SocketFile {
+    /// Of a socket that another process made, and hands over. The file is `is_ours` then.
+    pub(crate) fn handed_over(path: &Path, is_ours: &Arc<AtomicBool>) -> SocketFile {
+        let identity = fs::symlink_metadata(path).ok().map(|file| identity(&file));
+        SocketFile { path: path.to_owned(), identity, is_ours: Arc::clone(is_ours) }
+    }
+
+    /// It stays where it is: another process has the socket.
+    pub(crate) fn leave(&self) {
+        self.is_ours.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if !self.is_ours.load(Ordering::Relaxed) {
+            return;
+        }
         let _lock = lock_directory(&self.path);
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity) {
+        let now = fs::symlink_metadata(&self.path).ok().map(|file| identity(&file));
+        if now.is_some() && now == self.identity {
             // It may have been removed in this moment.
             let _ = fs::remove_file(&self.path);
         }
@@ -39,9 +60,18 @@ impl Drop for SocketFile {
 /// `AddrInUse`: somebody listens there. `AlreadyExists`: something else than a socket stands there.
 /// Else what the system says.
 pub(crate) fn listen(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)> {
+    listen_as(Type::STREAM, path, mode)
+}
+
+/// As [`listen`], for connections of records.
+pub(crate) fn listen_for_records(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)> {
+    listen_as(Type::SEQPACKET, path, mode)
+}
+
+fn listen_as(kind: Type, path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)> {
     // So that of two processes that find a dead socket none removes what the other has just made.
     let _lock = lock_directory(path);
-    let socket = new()?;
+    let socket = new(kind)?;
     let address = SockAddr::unix(path)?;
     if let Err(error) = socket.bind(&address) {
         if error.kind() != io::ErrorKind::AddrInUse {
@@ -52,8 +82,9 @@ pub(crate) fn listen(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)
     }
     // Until it listens nobody can connect, whatever the mode is meanwhile.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
-    let file =
-        SocketFile { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
+    let identity = Some(identity(&fs::symlink_metadata(path)?));
+    let is_ours = Arc::new(AtomicBool::new(true));
+    let file = SocketFile { path: path.to_owned(), identity, is_ours };
     socket.listen(LISTEN_BACKLOG)?;
     Ok((socket.into(), file))
 }
@@ -63,13 +94,22 @@ pub(crate) fn listen(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)
 /// # Errors
 /// `WouldBlock`: whoever listens there takes no more for now. Else what the system says.
 pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
-    let socket = new()?;
+    connect_as(Type::STREAM, path)
+}
+
+/// As [`connect`], for a connection of records.
+pub(crate) fn connect_for_records(path: &Path) -> io::Result<OwnedFd> {
+    connect_as(Type::SEQPACKET, path)
+}
+
+fn connect_as(kind: Type, path: &Path) -> io::Result<OwnedFd> {
+    let socket = new(kind)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket.into())
 }
 
-fn new() -> io::Result<Socket> {
-    Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)
+fn new(kind: Type) -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, kind.nonblocking().cloexec(), None)
 }
 
 /// Removes a socket that nobody listens on.

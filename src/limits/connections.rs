@@ -13,6 +13,12 @@ pub const LISTEN_PATIENCE_MILLIS: u64 = 500;
 /// See [`LISTEN_PATIENCE_MILLIS`].
 pub const LISTEN_AGAIN_MILLIS: u64 = 10;
 
+/// How long a process waits for its successor to be ready, which may have names to look up and keys to
+/// read, in milliseconds. Meanwhile it goes on as before.
+pub const TAKEOVER_READY_MILLIS: u64 = 20_000;
+/// How long a successor waits for an answer: longer than another one may be in its way.
+pub const TAKEOVER_ANSWER_MILLIS: u64 = 30_000;
+
 /// How long an entrance pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
 

@@ -2,9 +2,9 @@
 //! anything runs, then runs the engine on the calling thread.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::rc::Rc;
 
 use tracing::{info, warn};
@@ -12,36 +12,34 @@ use tracing::{info, warn};
 mod confine;
 mod engine;
 mod memory;
+mod ports;
 mod remedy;
+mod takeover;
 
 use self::engine::Opened;
-use self::remedy::{remedy, unix_remedy};
+use self::takeover::Takeover;
 use crate::cli::exposure::{self, InClear};
 use crate::cli::invocation::Engine;
-use crate::cli::plan::{
-    self, Bind, Congestion, Entrance, LinkPlan, Plan, Target, Transport, UnixEntrance,
-};
+use crate::cli::plan::{self, Congestion, LinkPlan, Plan};
 use crate::cli::show;
 use crate::identity::{self, IdentityError};
 use crate::io::congestion::CongestionPolicy;
-use crate::io::datagram;
 use crate::io::device::Device;
 use crate::io::driver::Driver;
 use crate::io::fifo::FifoPair;
 use crate::io::inherited::{Inherited, InheritedError};
 use crate::io::link::LinkError;
 use crate::io::net;
-use crate::io::resolver::look_up;
 use crate::io::sandbox::SandboxError;
 use crate::io::signals;
 use crate::io::stdio;
-use crate::io::unix;
+use crate::io::takeover::TakeoverError;
 use crate::io::uring;
 use crate::observe::Log;
 use crate::policy::ceilings::Ceilings;
 use crate::tls::settings::Settings;
 pub use crate::worker::Stopped;
-use crate::worker::{DatagramPort, LinkSource, Listener, Origin, Purpose, Worker};
+use crate::worker::{DatagramPort, LinkSource, Listener, Purpose, Worker};
 
 /// The relay cannot start. Layer: engine; scope: the process; caused by this machine.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +69,9 @@ pub enum SetupError {
     /// A socket that was passed to the process cannot be used.
     #[error(transparent)]
     Inherited(#[from] InheritedError),
+    /// No other process can be taken over from.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// The process cannot give up what it was told to.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -151,6 +152,8 @@ pub struct Relay {
     congestion: CongestionPolicy,
     /// Source of the persistent connection, unless it is a listener.
     source: Option<LinkSource>,
+    /// Whom it takes over from, and who takes over from it.
+    takeover: Option<Takeover>,
     /// What wakes the worker is written to the second one.
     wakes: (UnixStream, UnixStream),
 }
@@ -171,65 +174,31 @@ impl Relay {
     /// plan does not use.
     pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
+        let mut takeover = Takeover::begin(plan.takeover.as_deref(), &mut inherited)?;
         let ceilings = memory::ceilings()?;
         let congestion = choose_congestion(&plan.soxconf.congestion)?;
         let encryption = plan.encryption.as_ref().map(identity::load).transpose()?;
-        let (mut listeners, mut ports) = (Vec::new(), Vec::new());
-        let ports_of_v4 = PortsOfV4::of(&plan);
-        let mut open = |bind: &Bind, transport, parameter, purpose, options| match transport {
-            Transport::Tcp => open_port(
-                bind,
-                parameter,
-                ports_of_v4.opening(bind, transport),
-                &mut inherited,
-                |fd, origin| {
-                    listeners.push(Listener::new(fd, purpose, origin).with_options(options));
-                },
-            ),
-            Transport::Udp => open_port(
-                bind,
-                parameter,
-                ports_of_v4.opening(bind, transport),
-                &mut Inherited::default(),
-                |fd, _| {
-                    ports.push(DatagramPort::new(fd, purpose).with_peers(options.1));
-                },
-            ),
-        };
-        match &plan.link {
-            LinkPlan::Listen(binds) => {
-                for bind in binds {
-                    open(bind, Transport::Tcp, "-P", Purpose::Receptor, (false, &[]))?;
-                }
-            }
-            LinkPlan::Relay { binds, transport, .. } => {
-                for bind in binds {
-                    open(bind, *transport, "-P", Purpose::Relay, (false, &[]))?;
-                }
-            }
-            LinkPlan::Connect(_)
-            | LinkPlan::Device(_)
-            | LinkPlan::Command(_)
-            | LinkPlan::Stdio
-            | LinkPlan::Loopback => {}
-        }
-        let parameter = if plan.link == LinkPlan::Loopback { "-P" } else { "PORT=" };
-        for entrance in &plan.entrances {
-            let Entrance { bind, transport, proxy_header, peers } = entrance;
-            open(bind, *transport, parameter, Purpose::Entrance, (*proxy_header, peers))?;
-        }
-        for listener in &listeners {
-            congestion.set_before(listener.socket());
-        }
-        for entrance in &plan.unix_entrances {
-            listeners.push(open_unix(entrance, &mut inherited)?);
-        }
+        let file = |path: &Path| takeover.as_ref()?.file(path);
+        let (listeners, ports) = ports::open(&plan, &mut inherited, &congestion, file)?;
         inherited.all_taken()?;
+        if let Some(takeover) = &mut takeover {
+            takeover.taken = inherited.taken().to_vec();
+        }
         let source = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
         let wakes = (wait, wake);
-        Ok(Relay { plan, ceilings, encryption, listeners, ports, congestion, source, wakes })
+        Ok(Relay {
+            plan,
+            ceilings,
+            encryption,
+            listeners,
+            ports,
+            congestion,
+            source,
+            takeover,
+            wakes,
+        })
     }
 
     /// Listening addresses of the entrances, in the plan's order; Unix sockets have none.
@@ -295,7 +264,7 @@ impl Relay {
         }
     }
 
-    fn run_on(self, driver: impl Driver) -> Result<Stopped, RunError> {
+    fn run_on(mut self, driver: impl Driver) -> Result<Stopped, RunError> {
         info!(engine = driver.name(), congestion = self.congestion.name(), "engine ready");
         if let Some((tls, plan)) = self.encryption.as_ref().zip(self.plan.encryption.as_ref()) {
             let (own_key, peers) = (tls.own_fingerprint(), show::peers(plan));
@@ -310,8 +279,13 @@ impl Relay {
         });
         let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address())));
         let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
+        let takeover = self.takeover.take();
+        let wake = self.wakes.1.try_clone()?;
+        let mut worker = self.into_worker(driver)?;
+        if let Some(takeover) = takeover {
+            worker.open_desk(takeover.finish(wake)?);
+        }
         // These lines are logged last, so that everything is open once they appear.
-        let worker = self.into_worker(driver)?;
         for (is_receptor, address) in places {
             match is_receptor {
                 true => info!(address, "receptor listening"),
@@ -362,112 +336,4 @@ fn choose_congestion(wanted: &Congestion) -> Result<CongestionPolicy, SetupError
         Congestion::Named(name) => SetupError::Congestion { name: name.clone(), error },
         _ => SetupError::Process { what: "cannot make a socket", error },
     })
-}
-
-/// How to open ports of one transport.
-struct PortOpener {
-    /// Suffix of the port in messages.
-    suffix: &'static str,
-    at: fn(SocketAddr) -> io::Result<OwnedFd>,
-}
-
-const TCP: PortOpener = PortOpener { suffix: "", at: net::listen };
-const TCP_V6: PortOpener = PortOpener { suffix: "", at: net::listen_v6 };
-const UDP: PortOpener = PortOpener { suffix: "/udp", at: datagram::bind };
-const UDP_V6: PortOpener = PortOpener { suffix: "/udp", at: datagram::bind_v6 };
-
-/// Ports for which the plan has a separate IPv4 socket: an IPv6 wildcard socket of these ports
-/// excludes IPv4.
-struct PortsOfV4(Vec<(Transport, u16)>);
-
-impl PortsOfV4 {
-    fn of(plan: &Plan) -> PortsOfV4 {
-        let (binds, transport) = match &plan.link {
-            LinkPlan::Listen(binds) => (binds.as_slice(), Transport::Tcp),
-            LinkPlan::Relay { binds, transport, .. } => (binds.as_slice(), *transport),
-            _ => (&[][..], Transport::Tcp),
-        };
-        let link = binds.iter().map(|bind| (transport, bind));
-        let entrances = plan.entrances.iter().map(|entrance| (entrance.transport, &entrance.bind));
-        let is_v4 = |bind: &Bind| bind.host.as_ref().is_some_and(|h| h.parse::<Ipv4Addr>().is_ok());
-        let all = link.chain(entrances).filter(|(_, bind)| bind.port != 0 && is_v4(bind));
-        PortsOfV4(all.map(|(transport, bind)| (transport, bind.port)).collect())
-    }
-
-    /// How to open such a port.
-    fn opening(&self, bind: &Bind, transport: Transport) -> &'static PortOpener {
-        let every_v6 = |host: &str| host.parse() == Ok(Ipv6Addr::UNSPECIFIED);
-        let shared =
-            bind.host.as_deref().is_some_and(every_v6) && self.0.contains(&(transport, bind.port));
-        match (transport, shared) {
-            (Transport::Tcp, false) => &TCP,
-            (Transport::Tcp, true) => &TCP_V6,
-            (Transport::Udp, false) => &UDP,
-            (Transport::Udp, true) => &UDP_V6,
-        }
-    }
-}
-
-fn open_port(
-    bind: &Bind,
-    parameter: &'static str,
-    opening: &PortOpener,
-    inherited: &mut Inherited,
-    mut opened: impl FnMut(OwnedFd, Origin),
-) -> Result<(), SetupError> {
-    let failed = |address: String, error: io::Error| SetupError::Listen {
-        address: address + opening.suffix,
-        parameter,
-        remedy: remedy(&error),
-        error,
-    };
-    let Some(host) = &bind.host else {
-        let everywhere = |address: SocketAddr| address.ip().is_unspecified();
-        let open = inherited.take(|address| everywhere(address) && address.port() == bind.port);
-        if open.is_empty() {
-            let socket = net::patiently(|| net::everywhere(bind.port, opening.at))
-                .map_err(|error| failed(format!("*:{}", bind.port), error))?;
-            opened(socket, Origin::Own);
-        }
-        open.into_iter().for_each(|socket| opened(socket, Origin::Inherited));
-        return Ok(());
-    };
-    let target = Target { host: host.clone(), port: bind.port };
-    let addresses = look_up(&target).map_err(|error| SetupError::Name {
-        host: host.clone(),
-        parameter,
-        error,
-    })?;
-    // A name with addresses of both families listens on each; with port 0, all use the first one's
-    // port.
-    let mut port = bind.port;
-    for mut address in addresses {
-        address.set_port(port);
-        if let Some(socket) = inherited.take(|open| open == address).pop() {
-            opened(socket, Origin::Inherited);
-            continue;
-        }
-        let socket = net::patiently(|| (opening.at)(address))
-            .map_err(|error| failed(address.to_string(), error))?;
-        port = net::local_address(&socket).port();
-        opened(socket, Origin::Own);
-    }
-    Ok(())
-}
-
-/// Opens the socket of an entrance, unless it was inherited.
-fn open_unix(entrance: &UnixEntrance, inherited: &mut Inherited) -> Result<Listener, SetupError> {
-    let UnixEntrance { path, mode, proxy_header, peers } = entrance;
-    let (fd, file) = match inherited.take_unix(path) {
-        Some(fd) => (fd, None),
-        None => {
-            let (fd, file) = net::patiently(|| unix::listen(path, *mode)).map_err(|error| {
-                let remedy = unix_remedy(&error);
-                let address = format!("unix:{}", path.display());
-                SetupError::Listen { address, parameter: "PORT=", error, remedy }
-            })?;
-            (fd, Some(file))
-        }
-    };
-    Ok(Listener::unix(fd, path.clone(), file).with_options((*proxy_header, peers)))
 }

@@ -10,11 +10,13 @@ use super::context::{Drain, Effect, Lookup};
 use super::message::{FlowOrigin, Incoming, NameWaiter, PortName};
 use super::purpose::Purpose;
 use super::signals::Demand;
+use super::takeover::{Offered, Takeover};
 use super::token::{self, Kind, StreamOwner};
 use super::{Key, Worker};
 use crate::io::datagram::Received;
 use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
 use crate::io::resolver::Answer;
+use crate::io::takeover::desk::{Desk, Reply, Request};
 use crate::session::{Event, NO_ADDRESS, Related};
 use crate::wire::Protocol;
 use crate::worker::datagram::coalesce::Source;
@@ -122,6 +124,53 @@ impl<D: Driver> Worker<D> {
                 self.cx.watchdog.look();
                 self.signals.children_changed();
                 self.reap_orphans();
+            }
+            Demand::TakeOver => self.serve_successor(),
+        }
+    }
+
+    /// A process that takes over has come, is ready, or has failed.
+    fn serve_successor(&mut self) {
+        while let Some(takeover) = &mut self.takeover {
+            match takeover.desk.request() {
+                None => return,
+                Some(Request::Sockets) => {
+                    let sockets = self.ingress.offers().chain(self.datagrams.offers());
+                    let offers = takeover.offer(sockets);
+                    takeover.desk.reply(offers.map_or_else(Reply::Failed, Reply::Sockets));
+                }
+                Some(Request::GoOn) => {
+                    takeover.withdraw();
+                    takeover.desk.reply(Reply::Done);
+                }
+                Some(Request::Leave(numbers)) => {
+                    let taken = takeover.take(&numbers);
+                    let Some(Takeover { desk, .. }) = self.takeover.take() else { return };
+                    info!(sockets = taken.len(), "a new process has taken over");
+                    self.leave_sockets(desk, &taken);
+                    self.stop();
+                }
+            }
+        }
+    }
+
+    /// The process is ending. A successor that has sockets already has them from now on.
+    pub(super) fn close_desk(&mut self) {
+        let Some(mut takeover) = self.takeover.take() else { return };
+        match takeover.take_all() {
+            Some(offered) => self.leave_sockets(takeover.desk, &offered),
+            None => takeover.desk.close(),
+        }
+    }
+
+    /// These listening sockets are a successor's from now on.
+    fn leave_sockets(&mut self, desk: Desk, sockets: &[Offered]) {
+        desk.leave();
+        self.leaving = Some(desk);
+        for &socket in sockets {
+            match socket {
+                Offered::Listener(key) => self.ingress.leave_listener(key),
+                Offered::Datagrams(name) => self.datagrams.leave_port(&mut self.cx, name),
             }
         }
     }

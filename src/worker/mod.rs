@@ -42,6 +42,7 @@ mod signals;
 mod sim;
 mod stream;
 mod table;
+mod takeover;
 mod token;
 mod turn;
 mod way;
@@ -51,6 +52,7 @@ use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
 use crate::io::lookout::Lookout;
 use crate::io::resolver::Resolver;
+use crate::io::takeover::desk::Desk;
 use crate::limits::LEAVE_MILLIS;
 use crate::policy::ceilings::Ceilings;
 use crate::policy::destinations::Destinations;
@@ -72,6 +74,7 @@ use relay::Relay;
 use signals::Signals;
 use stream::Streams;
 use table::Key;
+use takeover::Takeover;
 
 /// Who looks at the peers file, if there is one.
 fn lookout(settings: &Settings, wake: &UnixStream) -> io::Result<Option<Lookout>> {
@@ -95,6 +98,11 @@ pub(crate) struct Worker<D> {
     /// learnt of the drain.
     farewells_until: Moment,
     signals: Signals,
+    /// Who may take over, until this process ends.
+    takeover: Option<Takeover>,
+    /// A successor waits until nothing is accepted here any more: the kernel tells one of those that wait
+    /// at a socket of a connection, and it has to be the successor.
+    leaving: Option<Desk>,
 }
 
 impl<D: Driver> Worker<D> {
@@ -134,8 +142,15 @@ impl<D: Driver> Worker<D> {
             relay: Relay::new(ceilings.connections),
             farewells_until: Moment(0),
             signals: Signals::new(wake),
+            takeover: None,
+            leaving: None,
             cx,
         })
+    }
+
+    /// A successor may take over there.
+    pub(crate) fn open_desk(&mut self, desk: Desk) {
+        self.takeover = Some(Takeover::new(desk));
     }
 
     /// Runs until it is stopped.
@@ -186,6 +201,7 @@ impl<D: Driver> Worker<D> {
                 info!(streams = self.stream_count(), "draining");
                 self.cx.drain = Drain::Until(until);
                 self.farewells_until = self.cx.now.after(Duration::from_millis(LEAVE_MILLIS));
+                self.close_desk();
                 self.ingress.close_listeners(&mut self.cx, &mut self.streams, &mut self.datagrams);
                 self.ingress.refuse_waiting_clients(&mut self.cx, &mut self.streams);
                 self.streams.refuse_new_streams();

@@ -37,6 +37,9 @@ impl<D: Driver> Worker<D> {
         self.retry_buffer_waiters();
         self.apply_effects();
         self.streams.tunnels_mut().take_deadlines();
+        if !self.ingress.any_closing() {
+            self.leaving = None;
+        }
         self.ended()
     }
 

@@ -33,7 +33,9 @@ pub mod servers;
 pub mod services;
 pub mod skip;
 pub mod stories;
+pub mod successor;
 pub mod tap;
+pub mod traffic;
 pub mod tunnel;
 
 use std::time::{Duration, Instant};

@@ -268,6 +268,13 @@ impl Program {
         Duration::from_nanos(tasks.filter_map(nanos).sum())
     }
 
+    /// How often its main thread has waited for something.
+    pub fn times_woken(&self) -> u64 {
+        let status = self.proc_file("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.expect("a count").trim().parse().expect("a number")
+    }
+
     /// Whether its main thread waits for something.
     pub fn is_asleep(&self) -> bool {
         let stat = self.proc_file("stat");

@@ -54,6 +54,8 @@ pub struct Plan {
     pub soxconf: SoxConf,
     /// What the process gives up once its ports are open.
     pub privileges: Privileges,
+    /// The Unix socket by which this process takes over from another one, and a later one from it.
+    pub takeover: Option<PathBuf>,
     /// Things accepted but without effect, one sentence each, to be logged at start.
     pub notices: Vec<String>,
 }

@@ -113,6 +113,16 @@ impl Descriptors {
         (entry.generation == generation).then_some(number)
     }
 
+    /// Nothing is told of it any more. The kernel forgets what is closed by itself, unless another process
+    /// has it open.
+    pub(super) fn forget(&mut self, fd: &Fd, poller: &Poller) {
+        let number = self.number_of(fd);
+        let entry = &mut self.by_number[number];
+        if std::mem::take(&mut entry.interest) != 0 {
+            poller.forget(&**fd);
+        }
+    }
+
     /// Sees that changes of `events` are told of. Room to write is asked about only once somebody
     /// has waited for it: it is there nearly always, and would be told of with all else.
     #[inline]

@@ -348,6 +348,11 @@ impl Driver for EpollDriver {
         self.descriptors.get(number).waiting = waiting;
     }
 
+    fn leave(&mut self, fd: &Fd) {
+        self.cancel_all(fd);
+        self.descriptors.forget(fd, &self.poller);
+    }
+
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
         // A time too far off to be reckoned with is none.
         let deadline = timeout

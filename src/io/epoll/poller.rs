@@ -58,6 +58,12 @@ impl Poller {
         Ok(epoll::modify(epoll, fd, data, events)?)
     }
 
+    /// Tells of no change on `fd` any more.
+    pub(super) fn forget(&self, fd: impl AsFd) {
+        // It is there, so that this cannot fail.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
     /// Waits for events, for `timeout` at most (`None`: for ever; zero: not at all), and says how
     /// many there are.
     ///

@@ -13,6 +13,7 @@ use crate::io::chunk::Chunk;
 use crate::io::datagram::{Inbox, Received, Sent};
 use crate::io::driver::{Driver, Fd, Gather};
 use crate::io::net;
+use crate::io::takeover::desk::Offer;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::Moment;
 use crate::worker::context::Cx;
@@ -34,17 +35,30 @@ pub(crate) struct DatagramPort {
     /// Of an entrance: the tunnels that its clients may take.
     pub(super) led_to: LedTo,
     coalescing: Coalescing,
+    /// A successor reads it, and this process does not.
+    is_left: bool,
 }
 
 impl DatagramPort {
     pub(crate) fn new(fd: OwnedFd, purpose: Purpose) -> DatagramPort {
         let (address, coalescing) = (net::local_address(&fd), Coalescing::default());
-        DatagramPort { fd: Fd::new(fd), address, purpose, led_to: LedTo::Any, coalescing }
+        let led_to = LedTo::Any;
+        DatagramPort { fd: Fd::new(fd), address, purpose, led_to, coalescing, is_left: false }
     }
 
     /// The peers that its clients go to.
     pub(crate) fn with_peers(self, peers: &[String]) -> DatagramPort {
         DatagramPort { led_to: LedTo::names(peers), ..self }
+    }
+
+    /// For a successor: a duplicate.
+    pub(super) fn offer(&self) -> io::Result<Offer> {
+        Ok(Offer { fd: self.fd.try_clone()?, is_ours: true })
+    }
+
+    /// A successor reads it.
+    pub(super) fn leave(&mut self) {
+        self.is_left = true;
     }
 
     /// An entrance that the peer of this tunnel has asked for.
@@ -150,7 +164,9 @@ impl Datagrams {
         source: Source,
     ) -> Option<usize> {
         let socket = match source {
-            Source::Port(name) => self.port(name).map(|port| Fd::clone(&port.fd)),
+            Source::Port(name) => {
+                self.port(name).filter(|port| !port.is_left).map(|port| Fd::clone(&port.fd))
+            }
             Source::Flow(key) => self.flows.get_mut(key).and_then(|flow| flow.socket()),
         };
         let Some(socket) = socket else {

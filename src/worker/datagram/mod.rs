@@ -22,6 +22,7 @@ use self::datagrams::DatagramPort;
 use self::flow::{FlowServer, Flows};
 use crate::io::datagram::{Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
+use crate::io::takeover::desk::Offer;
 use crate::session::{Ended, Moment, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::message::{FlowOrigin, PortName, Run};
@@ -29,6 +30,7 @@ use crate::worker::payload_queue::PayloadQueue;
 use crate::worker::stream;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
+use crate::worker::takeover::Offered;
 
 /// State of the datagram plane.
 pub(in crate::worker) struct Datagrams {
@@ -110,6 +112,24 @@ impl Datagrams {
         cx.driver.cancel_all(&port.fd);
         while let Some(flow) = self.flows.any_of(name) {
             self.end_flow(cx, tunnels, flow, "the port that it came in by is closed");
+        }
+    }
+
+    /// The entrances, for a successor.
+    pub(in crate::worker) fn offers(
+        &self,
+    ) -> impl Iterator<Item = (Offered, io::Result<Offer>)> + use<'_> {
+        (0..)
+            .zip(&self.entrances)
+            .map(|(number, port)| (Offered::Datagrams(PortName::Entrance(number)), port.offer()))
+    }
+
+    /// A successor reads there from now on. What servers answer to the flows of this process goes out
+    /// by it as before.
+    pub(in crate::worker) fn leave_port<D: Driver>(&mut self, cx: &mut Cx<D>, name: PortName) {
+        if let Some(port) = self.port_mut(name) {
+            port.leave();
+            cx.driver.leave(&port.fd);
         }
     }
 

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::io::driver::{Driver, Fd, OpId};
 use crate::io::net;
+use crate::io::takeover::desk::Offer;
 use crate::io::unix::SocketFile;
 use crate::limits::{ACCEPT_PAUSE_MILLIS, LISTEN_BACKLOG};
 use crate::session::Moment;
@@ -48,7 +49,7 @@ pub(crate) struct Listener {
     /// Path of a Unix socket.
     path: Option<PathBuf>,
     /// Its socket file, if this process created it.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
     /// Clients send a PROXY header first.
     proxy_header: bool,
     /// Of an entrance: the tunnels that its clients may take.
@@ -72,7 +73,7 @@ impl Listener {
             purpose,
             origin,
             path: None,
-            _file: None,
+            file: None,
             proxy_header: false,
             led_to: LedTo::Any,
             accepting: None,
@@ -86,7 +87,7 @@ impl Listener {
     pub(crate) fn unix(fd: OwnedFd, path: PathBuf, file: Option<SocketFile>) -> Listener {
         let origin = if file.is_some() { Origin::Own } else { Origin::Inherited };
         let path = Some(path);
-        Listener { path, _file: file, ..Listener::new(fd, Purpose::Entrance, origin) }
+        Listener { path, file, ..Listener::new(fd, Purpose::Entrance, origin) }
     }
 
     /// Whether clients send a PROXY header first, and the peers that they go to.
@@ -121,6 +122,18 @@ impl Listener {
     pub(super) fn close(&mut self) -> bool {
         self.closed = true;
         self.origin == Origin::Own
+    }
+
+    /// For a successor: a duplicate.
+    pub(super) fn offer(&self) -> io::Result<Offer> {
+        let fd = self.fd.try_clone()?;
+        Ok(Offer { fd, is_ours: self.origin == Origin::Own })
+    }
+
+    /// It is another process's from now on, with those in its queue.
+    pub(super) fn leave(&mut self) {
+        self.origin = Origin::Inherited;
+        self.file.iter().for_each(SocketFile::leave);
     }
 
     /// Whether it is being closed.
@@ -279,7 +292,7 @@ impl Ingress {
             }
             net::shut_down(&listener.fd);
         }
-        cx.driver.cancel_all(&listener.fd);
+        cx.driver.leave(&listener.fd);
         // The file of a Unix socket is removed with its listener, so that the next process can
         // create its own.
     }

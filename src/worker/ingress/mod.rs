@@ -5,6 +5,7 @@
 //! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name and
 //! [`rejection`] for those on their wrong side, and [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
 //! [`services`] counts served clients. [`asked`] opens entrances for peers, and [`wanted`] asks peers for some.
+//! [`successor`] hands listeners over to another process.
 
 mod access;
 mod asked;
@@ -16,6 +17,7 @@ pub(in crate::worker) mod listeners;
 mod names;
 mod rejection;
 pub(in crate::worker) mod services;
+mod successor;
 mod wanted;
 
 use std::collections::VecDeque;
@@ -113,8 +115,12 @@ impl Ingress {
 
     /// Whether accepted clients are still on their way in.
     pub(in crate::worker) fn any_coming(&self) -> bool {
-        self.header_reads.len() > 0
-            || self.listeners.iter().any(|(_, listener)| listener.is_closing())
+        self.header_reads.len() > 0 || self.any_closing()
+    }
+
+    /// Whether a listener that is being closed may still accept.
+    pub(in crate::worker) fn any_closing(&self) -> bool {
+        self.listeners.iter().any(|(_, listener)| listener.is_closing())
     }
 
     /// Whether as many have been served as are to be.
