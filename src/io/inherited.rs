@@ -62,7 +62,16 @@ enum Giver {
     Predecessor {
         number: u16,
         is_ours: bool,
+        is_asked: bool,
     },
+}
+
+/// A socket that the old process has opened since a peer asked for it.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    pub(crate) fd: OwnedFd,
+    pub(crate) transport: Transport,
+    pub(crate) address: SocketAddr,
 }
 
 /// A socket that was asked for.
@@ -123,8 +132,8 @@ impl Inherited {
 
     /// Adds those of the old process. What is no listening socket is left to it.
     pub(crate) fn add(&mut self, handed: Vec<Handed>) {
-        for (number, Handed { fd, is_ours }) in handed.into_iter().enumerate() {
-            let giver = Giver::Predecessor { number: to_u16(number), is_ours };
+        for (number, Handed { fd, is_ours, is_asked }) in handed.into_iter().enumerate() {
+            let giver = Giver::Predecessor { number: to_u16(number), is_ours, is_asked };
             let title = format!("socket {} of the old process", number + 1);
             self.sockets.extend(Socket::new(fd, title, giver));
         }
@@ -145,6 +154,23 @@ impl Inherited {
     /// Takes the Unix socket of this path.
     pub(crate) fn take_unix(&mut self, path: &Path) -> Option<Taken> {
         self.take_at(|place| matches!(place, Place::Unix(other) if other == path)).pop()
+    }
+
+    /// Takes those that peers have asked for, and may ask this process for.
+    pub(crate) fn take_asked(&mut self) -> Vec<Reserved> {
+        let is_asked = |giver| matches!(giver, Giver::Predecessor { is_asked: true, .. });
+        let mut reserved = Vec::new();
+        for Socket { fd, place, giver, .. } in
+            self.sockets.extract_if(.., |socket| is_asked(socket.giver))
+        {
+            if let (Place::Address(transport, address), Giver::Predecessor { number, .. }) =
+                (place, giver)
+            {
+                self.taken.push(number);
+                reserved.push(Reserved { fd, transport, address });
+            }
+        }
+        reserved
     }
 
     /// The numbers of those that were taken from the old process.

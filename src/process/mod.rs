@@ -182,7 +182,7 @@ impl Relay {
         let (listeners, ports) = ports::open(&plan, &mut inherited, &congestion, file)?;
         inherited.all_taken()?;
         if let Some(takeover) = &mut takeover {
-            takeover.taken = inherited.taken().to_vec();
+            takeover.all_opened(&plan, &mut inherited);
         }
         let source = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
@@ -283,7 +283,8 @@ impl Relay {
         let wake = self.wakes.1.try_clone()?;
         let mut worker = self.into_worker(driver)?;
         if let Some(takeover) = takeover {
-            worker.open_desk(takeover.finish(wake)?);
+            let (desk, reserved) = takeover.finish(wake)?;
+            worker.open_desk(desk, reserved);
         }
         // These lines are logged last, so that everything is open once they appear.
         for (is_receptor, address) in places {

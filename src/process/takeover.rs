@@ -4,7 +4,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::SetupError;
-use crate::io::inherited::Inherited;
+use crate::cli::plan::{LinkPlan, Plan};
+use crate::io::inherited::{Inherited, Reserved};
 use crate::io::takeover::desk::Desk;
 use crate::io::takeover::successor::{self, Place};
 use crate::io::unix::SocketFile;
@@ -13,7 +14,9 @@ use crate::io::unix::SocketFile;
 pub(super) struct Takeover {
     place: Place,
     /// The numbers of the sockets that the plan has asked for.
-    pub(super) taken: Vec<u16>,
+    taken: Vec<u16>,
+    /// Those of them that peers have asked for.
+    reserved: Vec<Reserved>,
 }
 
 impl Takeover {
@@ -25,7 +28,15 @@ impl Takeover {
         let Some(path) = path else { return Ok(None) };
         let (place, handed) = successor::begin(path)?;
         inherited.add(handed);
-        Ok(Some(Takeover { place, taken: Vec::new() }))
+        Ok(Some(Takeover { place, taken: Vec::new(), reserved: Vec::new() }))
+    }
+
+    /// The plan has taken what it asks for; its peers may ask for others.
+    pub(super) fn all_opened(&mut self, plan: &Plan, inherited: &mut Inherited) {
+        if matches!(plan.link, LinkPlan::Listen(_)) && plan.encryption.is_some() {
+            self.reserved = inherited.take_asked();
+        }
+        self.taken = inherited.taken().to_vec();
     }
 
     /// The file of a Unix socket that was handed over.
@@ -34,7 +45,7 @@ impl Takeover {
     }
 
     /// Everything else has succeeded: the old process accepts no more from here on.
-    pub(super) fn finish(self, wake: UnixStream) -> Result<Desk, SetupError> {
+    pub(super) fn finish(self, wake: UnixStream) -> Result<(Desk, Vec<Reserved>), SetupError> {
         let Place { listener, file, predecessor } = self.place;
         let what = "cannot start the thread of --takeover";
         let desk = Desk::open(listener, file, wake);
@@ -42,6 +53,6 @@ impl Takeover {
         if let Some(predecessor) = predecessor {
             predecessor.ready(&self.taken)?;
         }
-        Ok(desk)
+        Ok((desk, self.reserved))
     }
 }

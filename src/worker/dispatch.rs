@@ -171,6 +171,7 @@ impl<D: Driver> Worker<D> {
             match socket {
                 Offered::Listener(key) => self.ingress.leave_listener(key),
                 Offered::Datagrams(name) => self.datagrams.leave_port(&mut self.cx, name),
+                Offered::Reserved => self.ingress.leave_reserve(),
             }
         }
     }

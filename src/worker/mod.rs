@@ -50,6 +50,7 @@ mod way;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
+use crate::io::inherited::Reserved;
 use crate::io::lookout::Lookout;
 use crate::io::resolver::Resolver;
 use crate::io::takeover::desk::Desk;
@@ -149,8 +150,10 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A successor may take over there.
-    pub(crate) fn open_desk(&mut self, desk: Desk) {
+    /// `reserved`: what the old process has opened for peers, which will ask for it again.
+    pub(crate) fn open_desk(&mut self, desk: Desk, reserved: Vec<Reserved>) {
         self.takeover = Some(Takeover::new(desk));
+        self.ingress.keep_for_peers(&self.cx, reserved);
     }
 
     /// Runs until it is stopped.

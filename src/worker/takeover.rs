@@ -11,6 +11,8 @@ use crate::io::takeover::desk::{Desk, Offer};
 pub(super) enum Offered {
     Listener(Key),
     Datagrams(PortName),
+    /// One that is kept for a peer.
+    Reserved,
 }
 
 /// The place that a successor comes to, and how far it is.

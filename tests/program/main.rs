@@ -55,6 +55,7 @@ mod stop;
 mod strangers;
 mod streams;
 mod takeover;
+mod takeover_at_peer;
 mod takeover_refused;
 mod takeover_services;
 mod tls;

@@ -14,8 +14,8 @@ use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 use tracing::{info, warn};
 
 use super::{
-    END, HELLO, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN, VERSION, YOURS,
-    is_trusted, shown,
+    END, HELLO, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN,
+    VERSION, YOURS, is_trusted, shown,
 };
 use crate::io::net;
 use crate::io::unix::SocketFile;
@@ -43,6 +43,8 @@ pub(crate) struct Offer {
     pub(crate) fd: OwnedFd,
     /// No third process has it: who has it last ends it.
     pub(crate) is_ours: bool,
+    /// A peer has asked for it.
+    pub(crate) is_asked: bool,
 }
 
 /// What the worker answers.
@@ -212,8 +214,9 @@ fn refuse(line: &Line, reason: &str) {
 
 fn hand_over(line: &Line, listener: &OwnedFd, offers: &[Offer]) -> io::Result<()> {
     line.send(&[LISTENER], Some(listener.as_fd()))?;
-    for Offer { fd, is_ours } in offers {
-        line.send(&[SOCKET, u8::from(*is_ours)], Some(fd.as_fd()))?;
+    for Offer { fd, is_ours, is_asked } in offers {
+        let traits = IS_OURS * u8::from(*is_ours) + IS_ASKED * u8::from(*is_asked);
+        line.send(&[SOCKET, traits], Some(fd.as_fd()))?;
     }
     let [high, low] = to_u16(offers.len()).to_be_bytes();
     line.send(&[END, high, low], None)

@@ -10,7 +10,7 @@
 //! new                       old
 //! HELLO version        ->
 //!                      <-   LISTENER + the socket at PATH itself
-//!                      <-   SOCKET is_ours + a socket     (each; they are counted from 0)
+//!                      <-   SOCKET traits + a socket      (each; they are counted from 0)
 //!                      <-   END count
 //! TAKEN numbers        ->
 //!                      <-   YOURS
@@ -47,6 +47,11 @@ const END: u8 = b'E';
 const TAKEN: u8 = b'T';
 const YOURS: u8 = b'Y';
 const REFUSED: u8 = b'R';
+
+/// A trait of a socket: no third process has it, so who has it last ends it.
+const IS_OURS: u8 = 1;
+/// A peer has asked for it, and the command line does not name it.
+const IS_ASKED: u8 = 2;
 
 /// The longest record: a number of two bytes for each socket, of which there are as many as numbers.
 const RECORD_BYTES_MAX: usize = 1 + 2 * (1 << 16);

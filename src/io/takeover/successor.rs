@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::{
-    END, HELLO, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN, TakeoverError, VERSION,
-    YOURS, is_trusted, shown,
+    END, HELLO, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN,
+    TakeoverError, VERSION, YOURS, is_trusted, shown,
 };
 use crate::io::unix::{self, SocketFile};
-use crate::limits::{ENTRANCES_MAX, LISTEN_AGAIN_MILLIS, TAKEOVER_ANSWER_MILLIS};
+use crate::limits::{LISTEN_AGAIN_MILLIS, LISTENERS_MAX, TAKEOVER_ANSWER_MILLIS};
 
 const NO_ANSWER: &str = "stop it, then start this one again";
 
@@ -25,6 +25,8 @@ pub(crate) struct Handed {
     pub(crate) fd: OwnedFd,
     /// No third process has it: who has it last ends it.
     pub(crate) is_ours: bool,
+    /// A peer has asked for it.
+    pub(crate) is_asked: bool,
 }
 
 /// Whom there is to take over from, and where the next one takes over.
@@ -129,8 +131,9 @@ fn ask(path: &Path, socket: OwnedFd) -> Result<Option<(Place, Vec<Handed>)>, Tak
         };
         match (&record[..bytes], fd) {
             ([LISTENER], Some(fd)) => listener = Some(fd),
-            ([SOCKET, is_ours], Some(fd)) if sockets.len() < 2 * ENTRANCES_MAX => {
-                sockets.push(Handed { fd, is_ours: *is_ours != 0 });
+            ([SOCKET, traits], Some(fd)) if sockets.len() < LISTENERS_MAX => {
+                let [is_ours, is_asked] = [IS_OURS, IS_ASKED].map(|one| traits & one != 0);
+                sockets.push(Handed { fd, is_ours, is_asked });
             }
             ([END, ..], None) => break,
             ([REFUSED, reason @ ..], None) => return Err(refused(path, reason)),

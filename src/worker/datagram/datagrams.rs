@@ -53,7 +53,8 @@ impl DatagramPort {
 
     /// For a successor: a duplicate.
     pub(super) fn offer(&self) -> io::Result<Offer> {
-        Ok(Offer { fd: self.fd.try_clone()?, is_ours: true })
+        let is_asked = matches!(self.led_to, LedTo::Tunnel(_));
+        Ok(Offer { fd: self.fd.try_clone()?, is_ours: true, is_asked })
     }
 
     /// A successor reads it.

@@ -115,13 +115,15 @@ impl Datagrams {
         }
     }
 
-    /// The entrances, for a successor.
+    /// The entrances, for a successor. Forwarded ports end with the stream that they are for.
     pub(in crate::worker) fn offers(
         &self,
     ) -> impl Iterator<Item = (Offered, io::Result<Offer>)> + use<'_> {
-        (0..)
-            .zip(&self.entrances)
-            .map(|(number, port)| (Offered::Datagrams(PortName::Entrance(number)), port.offer()))
+        let own = (0..).zip(&self.entrances);
+        let own = own.map(|(number, port)| (PortName::Entrance(number), port));
+        let given = self.asked.iter().map(|(&name, port)| (name, port));
+        let given = given.filter(|(name, _)| matches!(name, PortName::Given(_)));
+        own.chain(given).map(|(name, port)| (Offered::Datagrams(name), port.offer()))
     }
 
     /// A successor reads there from now on. What servers answer to the flows of this process goes out

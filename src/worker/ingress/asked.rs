@@ -215,9 +215,10 @@ impl Ingress {
             Transport::Tcp => net::listen,
             Transport::Udp => datagram::bind,
         };
-        let opened = match at.ip() {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => net::everywhere(at.port(), open),
-            _ => open(at),
+        let opened = match (self.reserve.take(transport, at), at.ip()) {
+            (Some(fd), _) => Ok(fd),
+            (None, IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => net::everywhere(at.port(), open),
+            (None, _) => open(at),
         };
         let fd = opened.map_err(|error| Refusal::NotNow(why_not_opened(&error)))?;
         let too_many = || Refusal::NotNow("too many ports are open".to_owned());

@@ -127,7 +127,7 @@ impl Listener {
     /// For a successor: a duplicate.
     pub(super) fn offer(&self) -> io::Result<Offer> {
         let fd = self.fd.try_clone()?;
-        Ok(Offer { fd, is_ours: self.origin == Origin::Own })
+        Ok(Offer { fd, is_ours: self.origin == Origin::Own, is_asked: self.is_asked() })
     }
 
     /// It is another process's from now on, with those in its queue.
@@ -267,6 +267,7 @@ impl Ingress {
                 None => self.close_listener(cx, streams, datagrams, key),
             }
         }
+        self.reserve.end();
         self.shorten_header_deadlines(cx);
     }
 
@@ -402,6 +403,7 @@ impl Ingress {
         streams: &mut Streams,
     ) {
         let mut over = false;
+        self.reserve.on_time(cx.now);
         if self.listeners_paused {
             self.listeners_paused = false;
             for (_, listener) in self.listeners.iter_mut() {
@@ -428,10 +430,11 @@ impl Ingress {
     /// When a listener accepts again, or clients that wait are reset.
     pub(in crate::worker) fn next_listener_timeout(&self, now: Moment) -> Option<Moment> {
         let held = self.hold_deadline.filter(|&deadline| self.clients_held && deadline > now);
+        let others = held.into_iter().chain(self.reserve.until());
         if !self.listeners_paused {
-            return held;
+            return others.min();
         }
         let paused = self.listeners.iter().filter_map(|(_, listener)| listener.paused_until);
-        paused.chain(held).min()
+        paused.chain(others).min()
     }
 }

@@ -26,6 +26,7 @@ use self::asked::AskedEntrances;
 use self::greetings::HeaderRead;
 use self::listeners::Listener;
 use self::names::Names;
+use self::successor::Reserve;
 use self::wanted::WantedEntrances;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::limits::LISTENERS_MAX;
@@ -56,6 +57,8 @@ pub(in crate::worker) struct Ingress {
     asked: AskedEntrances,
     /// Entrances that this end has asked the peer for.
     wanted: WantedEntrances,
+    /// What the old process has opened for peers, until they ask for it.
+    reserve: Reserve,
     /// Number served, where `MAXIMA=service` counts them.
     served: u32,
 }
@@ -85,6 +88,7 @@ impl Ingress {
             names: Names::new(plan.timeouts.connect),
             asked: AskedEntrances::new(),
             wanted: WantedEntrances::default(),
+            reserve: Reserve::default(),
             served: 0,
         }
     }
