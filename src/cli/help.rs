@@ -188,7 +188,9 @@ More:
                                longer than the other end drains),
                                ask (30; a client says where it wants to go, or
                                whose it is),
-                               udp (180; a silent UDP flow is then forgotten)
+                               udp (180; a silent UDP flow is then forgotten),
+                               resume (60; streams wait so long for the next
+                               connection when theirs broke; 0: not at all)
                                seconds or 5m, 2h, 1d; 0 is never
   SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no;
                                ours: protocol:1|0.3 (1 where the peer knows it),

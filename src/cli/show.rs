@@ -28,6 +28,10 @@ const LABEL_CHARS: usize = 12;
 /// The meaning of `TIMEOUT=udp`, with and without a persistent connection.
 const UDP_TIME: &str = "without datagrams, then a UDP flow is forgotten";
 
+/// The meaning of `TIMEOUT=resume`.
+const RESUME_TIME: &str =
+    "for another persistent connection when it broke, then its streams are reset";
+
 /// The plan as text of several lines, the last with a line end.
 pub fn plan(plan: &Plan) -> String {
     if let LinkPlan::Relay { binds, server, transport } = &plan.link {
@@ -97,6 +101,8 @@ fn times(text: &mut String, plan: &Plan) {
     let of_link = |(name, ..): &(&str, Option<Duration>, &str)| {
         plan.link != LinkPlan::Loopback || !["acc", "hold", "keepalive"].contains(name)
     };
+    let resumes = plan.soxconf.newest_protocol > 0 && plan.link != LinkPlan::Loopback;
+    let resume = resumes.then_some(("resume", times.resume, RESUME_TIME));
     section(
         text,
         "times",
@@ -114,6 +120,7 @@ fn times(text: &mut String, plan: &Plan) {
             ("drain", times.drain, "for open streams after SIGTERM"),
             ("udp", times.udp, UDP_TIME),
         ])
+        .chain(resume)
         .filter(of_link)
         .map(time_line),
     );

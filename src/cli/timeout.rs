@@ -9,8 +9,8 @@ use super::suggest;
 use crate::limits::TIMEOUT_SECS_MAX;
 
 /// The supported items: the original's five, then ours.
-const ITEMS: [&str; 10] =
-    ["acc", "con", "lin", "io", "silence", "ask", "hold", "keepalive", "drain", "udp"];
+const ITEMS: [&str; 11] =
+    ["acc", "con", "lin", "io", "silence", "ask", "hold", "keepalive", "drain", "udp", "resume"];
 
 /// The items that an exit can have of its own.
 const EXIT_ITEMS: [&str; 4] = ["con", "lin", "io", "ask"];
@@ -118,6 +118,7 @@ fn place<'t>(timeouts: &'t mut Timeouts, what: &str) -> Option<&'t mut Option<Du
         "keepalive" => &mut timeouts.keepalive,
         "drain" => &mut timeouts.drain,
         "udp" => &mut timeouts.udp,
+        "resume" => &mut timeouts.resume,
         _ => return None,
     })
 }
@@ -167,9 +168,11 @@ mod tests {
     #[test]
     fn every_item_and_unit() {
         let secs = |s| Some(Duration::from_secs(s));
-        let (timeouts, notices) =
-            read(&["acc:10,con:2m,lin:0,io:1h,ask:3", "hold:5s,keepalive:1d, drain:7,udp:1m"])
-                .unwrap();
+        let (timeouts, notices) = read(&[
+            "acc:10,con:2m,lin:0,io:1h,ask:3",
+            "hold:5s,keepalive:1d, drain:7,udp:1m,resume:2m",
+        ])
+        .unwrap();
         let wanted = Timeouts {
             hello: secs(10),
             connect: secs(120),
@@ -180,6 +183,7 @@ mod tests {
             keepalive: secs(86_400),
             drain: secs(7),
             udp: secs(60),
+            resume: secs(120),
         };
         assert_eq!((timeouts, notices.len()), (wanted, 0));
         assert_eq!(read(&["udp:0"]).unwrap().0.udp, None);

@@ -274,6 +274,15 @@ impl Link {
         }
     }
 
+    /// Closes what this link had open; its name stays. `null` stands for what would be read and written.
+    pub(crate) fn close(&mut self, null: Fd) {
+        self.input = null;
+        self.output = None;
+        self.line = None;
+        self._port = None;
+        self.guards = (None, None);
+    }
+
     /// Ends both directions, as far as that is not done by closing: operations in flight on a
     /// socket complete.
     pub(crate) fn shut_down(&self) {

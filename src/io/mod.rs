@@ -32,6 +32,7 @@ pub(crate) mod lookout;
 pub mod memory;
 pub(crate) mod net;
 pub(crate) mod pipe;
+pub(crate) mod random;
 pub(crate) mod region;
 pub(crate) mod resolver;
 pub mod sandbox;

@@ -5,6 +5,7 @@
 //! io_uring a splice occupies a kernel thread for as long as it waits.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io;
 #[cfg(test)]
 use std::os::fd::AsRawFd;
@@ -79,6 +80,43 @@ impl Pipe {
         Ok(moved)
     }
 
+    /// Doubles the first bytes of the pipe, up to `most_bytes`, at the end of another one: both then refer
+    /// to the same pages. Returns how many that are.
+    ///
+    /// # Errors
+    /// `EAGAIN`: the other pipe takes no more.
+    ///
+    /// # Panics
+    /// With nothing in the pipe, as [`Pipe::drain`].
+    pub(crate) fn tee(&self, to: &Pipe, most_bytes: usize) -> io::Result<usize> {
+        assert!(most_bytes > 0 && most_bytes <= self.held_bytes.get(), "more than the pipe holds");
+        self.count_splice();
+        let doubled = tee(&self.reader, &to.writer, most_bytes)?;
+        to.held_bytes.set(to.held_bytes.get() + doubled);
+        Ok(doubled)
+    }
+
+    /// Drops the first `bytes` of the pipe.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the pipe, which is then of no use any more.
+    ///
+    /// # Panics
+    /// If it holds fewer.
+    pub(crate) fn discard(&self, null: &OwnedFd, mut bytes: usize) -> io::Result<()> {
+        assert!(bytes <= self.held_bytes.get(), "more than the pipe holds");
+        while bytes > 0 {
+            self.count_splice();
+            let gone = discard(&self.reader, null, bytes)?;
+            if gone == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.held_bytes.set(self.held_bytes.get() - gone);
+            bytes -= gone;
+        }
+        Ok(())
+    }
+
     /// Copies what comes next in the pipe, up to `most_bytes`, behind what `buffer` holds.
     ///
     /// # Errors
@@ -124,6 +162,18 @@ fn splice(from: &OwnedFd, to: &OwnedFd, most_bytes: usize) -> io::Result<usize> 
     Ok(retry_on_intr(|| rustix::pipe::splice(from, None, to, None, most_bytes, flags))?)
 }
 
+fn tee(from: &OwnedFd, to: &OwnedFd, most_bytes: usize) -> io::Result<usize> {
+    simulated!(kernel => kernel.tee(from.as_raw_fd(), to.as_raw_fd(), most_bytes));
+    Ok(retry_on_intr(|| rustix::pipe::tee(from, to, most_bytes, SpliceFlags::NONBLOCK))?)
+}
+
+/// As `splice` into the null device, which takes everything.
+fn discard(from: &OwnedFd, null: &OwnedFd, most_bytes: usize) -> io::Result<usize> {
+    simulated!(kernel => kernel.discard(from.as_raw_fd(), most_bytes));
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    Ok(retry_on_intr(|| rustix::pipe::splice(from, None, null, None, most_bytes, flags))?)
+}
+
 /// Pipes to be used again and again, a bounded number of them.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
@@ -131,9 +181,22 @@ pub(crate) struct Pipes {
     pub(crate) counts: Rc<PipeCounts>,
     /// Times that there was none to be had.
     pub(crate) refused: u64,
+    /// The null device, into which payload is dropped; opened before the process is confined.
+    null: Option<Rc<OwnedFd>>,
 }
 
 impl Pipes {
+    /// No pipes yet.
+    pub(crate) fn new() -> Pipes {
+        let null = File::options().read(true).write(true).open("/dev/null").ok();
+        Pipes { null: null.map(|file| Rc::new(OwnedFd::from(file))), ..Pipes::default() }
+    }
+
+    /// The null device. `None`: this system has none.
+    pub(crate) fn null(&self) -> Option<&Rc<OwnedFd>> {
+        self.null.as_ref()
+    }
+
     /// An empty pipe; `None` when too many are in use, or the system gives no more.
     pub(crate) fn take(&mut self) -> Option<Rc<Pipe>> {
         if let Some(pipe) = self.free.pop() {
@@ -190,7 +253,7 @@ mod tests {
     #[test]
     fn bytes_pass_whole_and_are_counted() {
         let (mut client, near, far, mut server) = sockets();
-        let mut pipes = Pipes::default();
+        let mut pipes = Pipes::new();
         let pipe = pipes.take().unwrap();
         assert_eq!(pipe.fill(&near, 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         client.write_all(b"hello, world").unwrap();
@@ -208,7 +271,7 @@ mod tests {
     #[test]
     fn pipes_are_bounded_and_only_empty_ones_are_used_again() {
         let (mut client, near, ..) = sockets();
-        let mut pipes = Pipes::default();
+        let mut pipes = Pipes::new();
         let mut taken: Vec<_> = (0..PIPES_MAX).map(|_| pipes.take().unwrap()).collect();
         assert!(pipes.take().is_none());
         assert_eq!((pipes.refused, pipes.open()), (1, PIPES_MAX));
@@ -228,9 +291,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_doubled_stands_in_both_pipes_and_is_dropped_from_one() {
+        let (mut client, near, far, mut server) = sockets();
+        let mut pipes = Pipes::new();
+        let (one, other) = (pipes.take().unwrap(), pipes.take().unwrap());
+        client.write_all(b"hello, world").unwrap();
+        one.fill(&near, 100).unwrap();
+        assert_eq!(one.tee(&other, 5).unwrap(), 5);
+        assert_eq!((one.held_bytes(), other.held_bytes()), (12, 5));
+        assert_eq!(one.drain(&far, 12).unwrap(), 12);
+        let null = Rc::clone(pipes.null().expect("a null device"));
+        other.discard(&null, 3).unwrap();
+        assert_eq!(other.drain(&far, 2).unwrap(), 2);
+        let mut got = [0; 14];
+        server.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello, worldlo");
+        pipes.give_back(other);
+        assert_eq!(pipes.used(), 1);
+    }
+
+    #[test]
     #[should_panic(expected = "more than the pipe holds")]
     fn an_empty_pipe_is_not_drained() {
         let (_client, _near, far, _server) = sockets();
-        let _ = Pipes::default().take().unwrap().drain(&far, 1);
+        let _ = Pipes::new().take().unwrap().drain(&far, 1);
     }
 }

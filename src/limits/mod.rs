@@ -14,6 +14,7 @@
 //! - `peers`: peers on their way in, and what each may cause in a turn.
 //! - `names`: resolving servers, clients, and the destinations of SOCKS flows.
 //! - `buffers`: received data, data held for slow readers, and gathered sends.
+//! - `resume`: lanes that outlive their connection.
 //! - `memory`: what all of that takes together, and how it is divided where there is less.
 //! - `copying`: sends without a copy, splicing and pipes.
 //! - `drivers`: io_uring and epoll.
@@ -40,6 +41,7 @@ mod memory;
 mod names;
 mod peers;
 mod proxies;
+mod resume;
 mod serial_line;
 mod session;
 mod tls;
@@ -60,6 +62,7 @@ pub use self::memory::*;
 pub use self::names::*;
 pub use self::peers::*;
 pub use self::proxies::*;
+pub use self::resume::*;
 pub use self::serial_line::*;
 pub use self::session::*;
 pub use self::tls::*;

@@ -30,6 +30,7 @@ use crate::io::fifo::FifoPair;
 use crate::io::inherited::{Inherited, InheritedError};
 use crate::io::link::LinkError;
 use crate::io::net;
+use crate::io::pipe::Pipes;
 use crate::io::sandbox::SandboxError;
 use crate::io::signals;
 use crate::io::stdio;
@@ -154,6 +155,8 @@ pub struct Relay {
     source: Option<LinkSource>,
     /// Whom it takes over from, and who takes over from it.
     takeover: Option<Takeover>,
+    /// Opened now, while files may be.
+    pipes: Pipes,
     /// What wakes the worker is written to the second one.
     wakes: (UnixStream, UnixStream),
 }
@@ -187,7 +190,7 @@ impl Relay {
         let source = how_to_reach(&plan.link)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
-        let wakes = (wait, wake);
+        let (pipes, wakes) = (Pipes::new(), (wait, wake));
         Ok(Relay {
             plan,
             ceilings,
@@ -197,6 +200,7 @@ impl Relay {
             congestion,
             source,
             takeover,
+            pipes,
             wakes,
         })
     }
@@ -300,6 +304,7 @@ impl Relay {
     pub(crate) fn into_worker<D: Driver>(self, driver: D) -> io::Result<Worker<D>> {
         let (plan, ways_in) = ((self.plan, self.ceilings), (self.listeners, self.ports));
         let encryption = self.encryption.map(Rc::new);
+        let driver = (driver, self.pipes);
         Worker::new(driver, plan, ways_in, self.source, self.congestion, encryption, self.wakes)
     }
 }

@@ -224,7 +224,7 @@ mod tests {
             streams_max: 16_000,
         });
         let mut out = Vec::new();
-        Encoder.hello(&mut out, TEXT, offer);
+        Encoder.hello(&mut out, TEXT, offer, None);
         out
     }
 

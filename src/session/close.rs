@@ -6,8 +6,8 @@
 //! that crosses ours ends the stream here, too, and is not answered: a CLOSED might hit the next
 //! stream of that id.
 
+use super::control::ControlFrame;
 use super::stream::{LocalEnd, StreamState};
-use super::transmit::ControlFrame;
 use super::{Ended, Session, StreamKey};
 use crate::limits::{ORIGINAL_ID_MAX, REASON_BYTES};
 use crate::wire::{CloseKind, Protocol, StreamRef};

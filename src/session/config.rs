@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::limits;
-use crate::wire::v03::{self, Offer};
+use crate::wire::v03::{self, LaneHello, Offer};
 
 /// Settings of a session.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct SessionConfig {
     pub frame_bytes_max: u64,
     /// Our offer to another sockmux-uring; `None` speaks the original protocol only.
     pub offer: Option<Offer>,
+    /// What our hello says of lanes; `None`: the lane is over with its connection.
+    pub lane: Option<LaneHello>,
     /// Longest wait for the peer's hello.
     pub hello_timeout: Option<Duration>,
     /// The peer may connect at any time: no timeout runs before its first byte.
@@ -58,6 +60,7 @@ impl Default for SessionConfig {
                 window_bytes: limits::WINDOW_BYTES,
                 streams_max: limits::STREAMS_MAX,
             }),
+            lane: None,
             hello_timeout: Some(Duration::from_secs(15)),
             awaits_peer: false,
             answer_suffices: false,

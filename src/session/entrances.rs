@@ -6,8 +6,8 @@
 
 use std::net::SocketAddr;
 
+use super::control::ControlFrame;
 use super::local::{reason_of, sayable};
-use super::transmit::ControlFrame;
 use super::{Event, OpenError, Session, TunnelError};
 use crate::limits::ASKED_ENTRANCES_MAX;
 use crate::wire::{EntranceState, Protocol, Transport, v1};

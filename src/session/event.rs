@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{EntranceAnswer, StreamKey};
+use crate::wire::v03::TakeUp;
 use crate::wire::{Protocol, Transport};
 
 /// An event. `user` is the engine's own number of the stream.
@@ -15,6 +16,15 @@ pub enum Event {
         /// The protocol from here on.
         protocol: Protocol,
     },
+    /// The peer's hello takes up a lane. If it is one of ours, and this is its peer, the engine lets it
+    /// go on over this connection: see [`super::Session::take_up`] and the methods beside it.
+    TakeUp {
+        /// The lane, and how far the peer has read it.
+        again: TakeUp,
+    },
+    /// Something waits for the peer to read it, and nothing has come from the peer for a while, not even
+    /// the answer to a ping: another connection may be better.
+    Doubted,
     /// The peer opened a stream: find an exit, then call [`super::Session::accept`] or
     /// [`super::Session::refuse`]. The engine sets `user` by [`super::Session::attach`], or for
     /// datagrams by [`super::Session::attach_datagrams`], before it reads the next frame, because
@@ -162,8 +172,10 @@ pub enum Sink {
 /// caller's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transmit {
-    /// Nothing follows the head.
+    /// Nothing follows the head, which is a part of the lane as all others are.
     Control,
+    /// Nothing follows the head, which is not: it is sent before all others, and never again.
+    Unkept,
     /// This many bytes of the stream.
     Data {
         /// The stream.

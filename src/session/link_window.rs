@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use super::transmit::ControlFrame;
 use super::{Moment, Session, TunnelError};
 use crate::limits::{
     FRAME_BYTES, INTERACTIVE_MICROS, LINK_ACK_BYTES, LINK_ACK_RUNS_BYTES, LINK_ACK_RUNS_MICROS,
@@ -49,6 +48,8 @@ pub(super) struct LinkWindow {
     reported_bytes: u64,
     /// Deadline for the next report, if one is pending.
     report_at: Option<Moment>,
+    /// A report is to be sent.
+    report_due: bool,
     /// When a small frame last passed that was not the tail of bulk.
     interactive_at: Option<Moment>,
     /// When a large frame of datagrams last passed.
@@ -91,6 +92,20 @@ impl LinkWindow {
 
     pub(super) fn report_at(&self) -> Option<Moment> {
         self.report_at
+    }
+
+    pub(super) fn report_is_due(&mut self) {
+        self.report_due = true;
+    }
+
+    /// The total that was read, if it is to be reported now.
+    #[inline]
+    pub(super) fn take_report(&mut self) -> Option<u64> {
+        if !std::mem::take(&mut self.report_due) {
+            return None;
+        }
+        self.reported_bytes = self.received_bytes;
+        Some(self.reported_bytes)
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
@@ -186,7 +201,7 @@ impl Session {
     fn report_received(&mut self, now: Moment) {
         self.link_window.report_at = None;
         self.link_window.reported_bytes = self.link_window.received_bytes;
-        self.outbox.push(ControlFrame::LaneTaken(self.link_window.received_bytes));
+        self.link_window.report_due = true;
         self.ping_beside_bulk(now);
     }
 

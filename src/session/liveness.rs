@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::transmit::ControlFrame;
+use super::control::ControlFrame;
 use super::{Moment, Session, SessionConfig, TunnelError};
 use crate::limits::{
     KEEPALIVE_INTERVALS, ROUND_TRIP_EVERY_MICROS, ROUND_TRIP_KEPT_MICROS, ROUND_TRIP_QUIET_BYTES,
@@ -68,6 +68,13 @@ impl Liveness {
         self.hello_deadline = None;
     }
 
+    /// Another connection goes on: the path may be another one, too.
+    pub(super) fn begin_again(&mut self, now: Moment) {
+        (self.last_received, self.last_ping) = (now, now);
+        (self.asked, self.round_trip) = (None, None);
+        self.first_pings = ROUND_TRIPS_AT_FIRST;
+    }
+
     fn next_ping(&self) -> Option<Moment> {
         Some(self.last_received.max(self.last_ping).after(self.keepalive?))
     }
@@ -96,6 +103,10 @@ impl Liveness {
         self.measured(Duration::from_micros(now.0.saturating_sub(began.0)), true, now);
     }
 
+    pub(super) fn last_received(&self) -> Moment {
+        self.last_received
+    }
+
     fn silent_since(&self) -> Option<Moment> {
         if self.awaits_peer {
             return None;
@@ -109,6 +120,7 @@ impl Session {
     #[inline]
     pub fn received(&mut self, now: Moment) {
         self.liveness.last_received = now;
+        self.trust();
         if std::mem::take(&mut self.liveness.awaits_peer) {
             self.liveness.hello_deadline =
                 self.liveness.hello_timeout.map(|timeout| now.after(timeout));
@@ -123,13 +135,17 @@ impl Session {
 
     /// When [`Session::on_time`] is to be called next.
     pub fn next_timeout(&self) -> Option<Moment> {
+        if self.is_suspended {
+            return None;
+        }
         if let Some(deadline) = self.liveness.hello_deadline {
             return Some(deadline);
         }
         // No ping is sent before the hello is complete, even if that has no deadline.
         let ping = self.liveness.next_ping().filter(|_| self.hello.is_done());
-        let acks = [self.queues.ack_deadline(), self.link_window.report_at()];
-        [ping, self.liveness.silent_since(), self.next_hold_end()]
+        let acks =
+            [self.queues.ack_deadline(), self.link_window.report_at(), self.place.report_at()];
+        [ping, self.liveness.silent_since(), self.next_hold_end(), self.doubt_at()]
             .into_iter()
             .chain(acks)
             .flatten()
@@ -142,6 +158,9 @@ impl Session {
     /// [`TunnelError`] when the peer has been silent for too long: the tunnel is over.
     pub fn on_time(&mut self, now: Moment) -> Result<(), TunnelError> {
         self.link_window.clock(now);
+        if self.is_suspended {
+            return Ok(());
+        }
         if let Some(deadline) = self.liveness.hello_deadline {
             if now >= deadline {
                 let seconds = self.liveness.hello_timeout.unwrap_or_default().as_secs();
@@ -160,6 +179,8 @@ impl Session {
         }
         self.queues.acks_due_at(now);
         self.report_if_due(now);
+        self.place_report_on_time(now);
+        self.doubt_on_time(now);
         self.end_holds(now);
         Ok(())
     }

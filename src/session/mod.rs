@@ -15,11 +15,13 @@ use std::time::Duration;
 
 mod close;
 mod config;
+mod control;
 mod datagrams;
 mod entrances;
 mod error;
 mod event;
 mod hold;
+mod lane;
 mod link_window;
 mod liveness;
 mod local;
@@ -52,13 +54,15 @@ pub(crate) use crate::wire::NO_ADDRESS;
 use crate::wire::v03::{self, Offer};
 use crate::wire::{Encoder, Protocol, Route};
 use close::Refusals;
+use control::{ControlQueue, HelloFrame};
 use entrances::Entrances;
+use lane::Place;
 use link_window::LinkWindow;
 use liveness::Liveness;
 use peer::Peer;
 use send_rule::SendRule;
 use stream::{Numbering, Stream, Streams};
-use transmit::{ControlQueue, Queues};
+use transmit::Queues;
 use turns::Turns;
 
 /// A point in time, in microseconds since an epoch that the caller chooses.
@@ -82,6 +86,8 @@ struct Hello {
     answered: bool,
     /// Ours is sent or queued.
     said: bool,
+    /// Packets of it that are sent or queued.
+    packets: u8,
 }
 
 impl Hello {
@@ -149,6 +155,11 @@ pub struct Session {
     /// SockMux 1: total of the windows beyond each stream's first window, in bytes.
     extra_window_bytes: u64,
     link_window: LinkWindow,
+    place: Place,
+    /// LANE_TAKEN has just been handed out: LANE_READ may go with it.
+    reported_beside: bool,
+    /// The connection broke, and another one is to come.
+    is_suspended: bool,
     /// Memory accounted to all queued datagrams, in bytes.
     datagram_cost_bytes: u64,
     counters: SessionCounters,
@@ -160,6 +171,7 @@ impl Session {
         let mut session = Session {
             peer: Peer {
                 offer: None,
+                lane: None,
                 packet_bytes: v03::PACKET_BYTES_UNSAID.min(config.packet_bytes),
                 packet_size_said: false,
                 first_data: false,
@@ -181,6 +193,9 @@ impl Session {
             farewell_asked: None,
             extra_window_bytes: 0,
             link_window: LinkWindow::default(),
+            place: Place::default(),
+            reported_beside: false,
+            is_suspended: false,
             datagram_cost_bytes: 0,
             counters: SessionCounters::default(),
             config,
@@ -193,7 +208,13 @@ impl Session {
 
     fn say_hello(&mut self) {
         self.hello.said = true;
-        self.outbox.push(transmit::ControlFrame::Hello);
+        self.hello.packets += 1;
+        self.outbox.push_hello(HelloFrame::Hello);
+    }
+
+    fn say_hello_ok(&mut self, ids: (u16, u16)) {
+        self.hello.packets += 1;
+        self.outbox.push_hello(HelloFrame::HelloOk(ids));
     }
 
     /// Returns the next event, oldest first.
@@ -245,8 +266,8 @@ impl Session {
             false => self.refusing = Some(reason),
             true => {
                 self.leaving = Some(reason);
-                self.outbox.push(transmit::ControlFrame::GoingAway(reason));
-                self.outbox.push(transmit::ControlFrame::Farewell);
+                self.outbox.push(control::ControlFrame::GoingAway(reason));
+                self.outbox.push(control::ControlFrame::Farewell);
             }
         }
     }

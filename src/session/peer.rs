@@ -1,13 +1,15 @@
 //! The peer of a session: what it has offered, and the bounds that follow from that.
 
 use crate::limits;
-use crate::wire::v03::{self, Offer};
+use crate::wire::v03::{self, LaneHello, Offer};
 
 /// What the hello established about the peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     /// The peer's offer, if both sides made one.
     pub(super) offer: Option<Offer>,
+    /// What it says of lanes, if both sides do.
+    pub(super) lane: Option<LaneHello>,
     /// Largest packet that the peer accepts, header included, in bytes. A default until the peer
     /// reports it.
     pub(super) packet_bytes: u16,

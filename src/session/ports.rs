@@ -7,9 +7,9 @@
 
 use std::net::SocketAddr;
 
+use super::control::ControlFrame;
 use super::local::{reason_of, sayable};
 use super::stream::Stream;
-use super::transmit::ControlFrame;
 use super::{Event, OpenError, Related, Session, StreamKey, TunnelError};
 use crate::limits::PORTS_PER_STREAM;
 use crate::wire::{self, Protocol, Route, StreamRef, Transport, v1};

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use super::control::ControlFrame;
 use super::liveness::FAREWELL;
 use super::runs::Runs;
 use super::stream::{Stream, StreamState};
-use super::transmit::ControlFrame;
 use super::{Ended, Event, Moment, Related, Session, Sink, StreamKey, TunnelError, v03};
 use crate::limits::{BEFORE_HELLO_MAX, CREDIT_BYTES_MAX};
 use crate::wire::{Frame, Protocol, StreamRef, Transport};
@@ -28,7 +28,7 @@ impl Session {
             self.link_received(u64::from(bytes), now);
         }
         match frame {
-            Frame::Hello { ids, offer } => self.on_hello(ids, offer, now)?,
+            Frame::Hello { ids, offer, lane } => self.on_hello(ids, (offer, lane), now)?,
             Frame::HelloOk { ids } => self.on_hello_ok(ids, now),
             // Frames before the end of the hello are discarded, as the original does.
             frame if !self.hello.is_done() => {
@@ -45,6 +45,7 @@ impl Session {
             Frame::Consumed { to, bytes } => self.on_consumed(to, bytes)?,
             Frame::End { to } => self.on_end(to),
             Frame::LaneTaken { total_bytes } => self.on_lane_taken(total_bytes, now)?,
+            Frame::LaneRead { position } => self.on_lane_read(position, now)?,
             Frame::GoingAway { .. } => self.on_going_away()?,
             Frame::Open { from, client, entrance, transport, first_bytes } => {
                 let Some(key) = self.on_open(from, client, entrance, transport)? else {
@@ -89,7 +90,7 @@ impl Session {
     fn on_hello(
         &mut self,
         ids: (u16, u16),
-        offer: Option<v03::Offer>,
+        (offer, lane): (Option<v03::Offer>, Option<v03::LaneHello>),
         now: Moment,
     ) -> Result<(), TunnelError> {
         if self.hello.greeted {
@@ -100,7 +101,11 @@ impl Session {
             self.say_hello();
         }
         self.peer.offer = self.config.offer.and(offer);
-        self.outbox.push(ControlFrame::HelloOk(ids));
+        self.peer.lane = self.config.lane.and(lane);
+        if let Some(again) = self.peer.lane.and_then(|lane| lane.again) {
+            self.events.push_back(Event::TakeUp { again });
+        }
+        self.say_hello_ok(ids);
         self.check_up(now);
         Ok(())
     }
@@ -116,7 +121,7 @@ impl Session {
         }
         // If it were going to send HELLO, that would have preceded its answer.
         self.hello.greeted |= self.config.answer_suffices;
-        self.outbox.push(ControlFrame::HelloOk(ids));
+        self.say_hello_ok(ids);
         self.check_up(now);
     }
 
@@ -129,6 +134,7 @@ impl Session {
         let (own, peer) = (self.config.offer.map(newest), self.peer.offer.map(newest));
         if own >= Some(1) && peer >= Some(1) {
             self.protocol = Protocol::V1;
+            self.place.begin(self.peer.lane.is_some());
             // Windows are sized by the round trip of the path.
             self.ping(now);
         } else {

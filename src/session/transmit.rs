@@ -4,79 +4,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::entrances::EntranceFrame;
+use super::control::{ControlFrame, HelloFrame};
 use super::liveness::FAREWELL;
-use super::ports::PortFrame;
 use super::stream::{LocalEnd, StreamState};
-use super::{Ended, Event, Moment, Session, StreamKey, Transmit, turns};
-use crate::limits::{ACK_DELAY_MICROS, PONGS_MAX, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
+use super::{Ended, Event, Moment, Session, SessionConfig, StreamKey, Transmit, turns};
+use crate::limits::{ACK_DELAY_MICROS, SMALL_FRAME_BYTES, TENTATIVE_BYTES};
 use crate::narrow::{to_u16, to_u32};
 use crate::wire::{Encoder, Protocol, Route, v1, v03};
-
-/// A control frame of the tunnel itself, or of a stream that was removed.
-#[derive(Debug)]
-pub(super) enum ControlFrame {
-    Hello,
-    HelloOk((u16, u16)),
-    PacketSize,
-    FirstData,
-    Ping(Moment),
-    Pong {
-        ids: (u16, u16),
-        payload: Vec<u8>,
-    },
-    Closed {
-        from: Option<u32>,
-        to: Option<u32>,
-    },
-    Refuse {
-        to: u32,
-        reason: String,
-        /// No server was tried.
-        not_taken: bool,
-    },
-    Port(PortFrame),
-    Entrance(EntranceFrame),
-    GoingAway(&'static str),
-    LaneTaken(u64),
-    /// The ping behind GOING_AWAY.
-    Farewell,
-}
-
-/// Queued control frames. Bounded: each stream that the peer opens or ends adds one, as does each
-/// request for a port or an entrance, of which there are few (`session::ports`,
-/// `session::entrances`), and the caller stops reading while it cannot write (see [`ControlQueue::len`]).
-#[derive(Debug, Default)]
-pub(super) struct ControlQueue {
-    frames: VecDeque<ControlFrame>,
-    pongs: usize,
-}
-
-impl ControlQueue {
-    pub(super) fn push(&mut self, control: ControlFrame) {
-        self.frames.push_back(control);
-    }
-
-    /// Queues the answer to ECHO. A peer that pings without end and does not read loses answers.
-    pub(super) fn push_pong(&mut self, ids: (u16, u16), payload: &[u8]) {
-        if self.pongs < PONGS_MAX {
-            self.pongs += 1;
-            self.frames.push_back(ControlFrame::Pong { ids, payload: payload.to_vec() });
-        }
-    }
-
-    fn pop(&mut self) -> Option<ControlFrame> {
-        let control = self.frames.pop_front()?;
-        if matches!(control, ControlFrame::Pong { .. }) {
-            self.pongs -= 1;
-        }
-        Some(control)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.frames.len()
-    }
-}
 
 /// Streams with anything but data to send, each at most once per queue.
 #[derive(Debug, Default)]
@@ -180,26 +114,54 @@ impl Session {
     /// frames are sent anyway, so that delayed acknowledgements may join them. `None`: nothing can
     /// be sent now.
     pub fn poll_transmit(&mut self, head: &mut Vec<u8>, in_batch: bool) -> Option<Transmit> {
+        if self.is_suspended {
+            return None;
+        }
+        let before = head.len();
         let transmit = self
-            .transmit_tunnel_control(head)
+            .transmit_hello(head)
+            .or_else(|| self.transmit_report(head))
+            .or_else(|| self.transmit_tunnel_control(head))
             .or_else(|| self.transmit_stream_control(head))
             .or_else(|| self.transmit_farewell_pong(head))
             .or_else(|| self.transmit_data(head))
             .or_else(|| self.transmit_lazy_ack(head, in_batch))?;
         self.counters.frames_out += 1;
+        self.count_sent(&transmit, head.len() - before);
         Some(transmit)
+    }
+
+    /// The hello goes before everything else.
+    fn transmit_hello(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
+        match self.outbox.pop_hello()? {
+            HelloFrame::Hello => {
+                let SessionConfig { hello_text, offer, lane, .. } = &self.config;
+                v03::Encoder.hello(head, hello_text, *offer, lane.as_ref());
+            }
+            HelloFrame::HelloOk(ids) => {
+                v03::Encoder.hello_ok(head, ids, &self.config.answer_text);
+            }
+        }
+        Some(Transmit::Unkept)
+    }
+
+    /// What reports on the lane goes before what belongs to it.
+    fn transmit_report(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(total_bytes) = self.link_window.take_report() {
+            v1::lane_taken(head, total_bytes);
+            self.reported_beside = true;
+            return Some(Transmit::Unkept);
+        }
+        let beside_another = std::mem::take(&mut self.reported_beside);
+        let position = self.take_place_report(beside_another)?;
+        v1::lane_read(head, position);
+        Some(Transmit::Unkept)
     }
 
     fn transmit_tunnel_control(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
         let encoder = self.encoder();
         let none = v03::NO_ID;
         match self.outbox.pop()? {
-            ControlFrame::Hello => {
-                v03::Encoder.hello(head, &self.config.hello_text, self.config.offer)
-            }
-            ControlFrame::HelloOk(ids) => {
-                v03::Encoder.hello_ok(head, ids, &self.config.answer_text)
-            }
             ControlFrame::PacketSize => v03::Encoder.packet_size(head, self.config.packet_bytes),
             ControlFrame::FirstData => v03::Encoder.first_data(head),
             ControlFrame::Ping(at) => encoder.ping(head, format!("{}\0", at.0).as_bytes()),
@@ -215,7 +177,6 @@ impl Session {
             ControlFrame::Port(frame) => frame.encode(head),
             ControlFrame::Entrance(frame) => frame.encode(head),
             ControlFrame::GoingAway(reason) => encoder.going_away(head, reason),
-            ControlFrame::LaneTaken(total_bytes) => v1::lane_taken(head, total_bytes),
             ControlFrame::Farewell => encoder.ping(head, FAREWELL),
         }
         Some(Transmit::Control)

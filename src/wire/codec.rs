@@ -36,6 +36,8 @@ pub struct Decoder {
     reader: ProtocolDecoder,
     /// See [`v03::Decoder::peer_name`], once SockMux 1 is read.
     peer_name: String,
+    /// SockMux 1 goes on where another connection broke.
+    resumed: Option<Box<v1::Decoder>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl Decoder {
     /// `newest`: the newest protocol that we offer in our own hello (0 is 0.3).
     pub fn new(newest: u8) -> Decoder {
         let reader = ProtocolDecoder::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
-        Decoder { newest, hello_packets: 0, reader, peer_name: String::new() }
+        Decoder { newest, hello_packets: 0, reader, peer_name: String::new(), resumed: None }
     }
 
     /// The peer's host name as it reports it, for the log; empty before its hello.
@@ -70,7 +72,8 @@ impl Decoder {
             self.hello_packets += 1;
             if let ProtocolDecoder::V03 { agreed_v1: true, decoder } = &self.reader {
                 decoder.peer_name().clone_into(&mut self.peer_name);
-                self.reader = ProtocolDecoder::V1(v1::Decoder::new());
+                let resumed = self.resumed.take().map(|decoder| *decoder);
+                self.reader = ProtocolDecoder::V1(resumed.unwrap_or_default());
             }
         }
         match &mut self.reader {
@@ -95,6 +98,27 @@ impl Decoder {
 }
 
 impl Decoder {
+    /// Behind the hello of its connection, this one goes on where `broken` stood when its own connection
+    /// broke.
+    pub fn take_up(&mut self, broken: Decoder) {
+        self.resumed = match broken.reader {
+            ProtocolDecoder::V03 { .. } => broken.resumed,
+            ProtocolDecoder::V1(mut decoder) => {
+                decoder.forget_part();
+                Some(Box::new(decoder))
+            }
+        };
+    }
+
+    /// Bytes of the last frame as far as a lane counts them, without its payload. Nothing of the hello counts.
+    #[inline]
+    pub fn counted_bytes(&self) -> u64 {
+        match &self.reader {
+            ProtocolDecoder::V03 { .. } => 0,
+            ProtocolDecoder::V1(decoder) => decoder.counted_bytes(),
+        }
+    }
+
     /// Payload bytes left of the current frame, which may bypass the decoder. 0 in 0.3, whose
     /// frames are small.
     #[inline]

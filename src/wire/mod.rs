@@ -118,6 +118,8 @@ pub enum Frame<'a> {
         ids: (u16, u16),
         /// Offer of a peer of ours, sent behind the text; the original sends none.
         offer: Option<v03::Offer>,
+        /// What it says of lanes, behind the offer.
+        lane: Option<v03::LaneHello>,
     },
     /// Answers a hello.
     HelloOk {
@@ -225,6 +227,11 @@ pub enum Frame<'a> {
     LaneTaken {
         /// Total since the start.
         total_bytes: u64,
+    },
+    /// LANE_READ: bytes of frames, heads included, that the peer has read so far.
+    LaneRead {
+        /// Total since the lane began.
+        position: u64,
     },
     /// The peer accepts no new streams any more.
     GoingAway {

@@ -301,6 +301,26 @@ impl Buffers {
         }
     }
 
+    /// Copies data in receive buffers of every kind into pool buffers, in place. `false`: the pool is used
+    /// up, and some are left.
+    pub(super) fn copy_received(
+        &self,
+        tail: &mut Option<ChunkMut>,
+        queue: &mut PayloadQueue,
+    ) -> bool {
+        let mut enough = true;
+        for piece in queue.take_queue() {
+            match piece {
+                Piece::Chunk(chunk) if chunk.buffer_bytes() != POOL_BUFFER_BYTES => {
+                    enough &= self.spill(&chunk, tail, queue);
+                }
+                Piece::Chunk(chunk) => queue.push_chunk(chunk),
+                Piece::Piped(bytes) => queue.push_piped(bytes),
+            }
+        }
+        enough
+    }
+
     /// As [`Buffers::copy_bulk`] for a batch: all of it or, `false`, nothing.
     pub(super) fn copy_bulk_of_batch(&self, gather: &mut Gather) -> bool {
         if !self.has_half_beside(gather.len_bytes()) {

@@ -375,8 +375,15 @@ impl<D: Driver> Worker<D> {
             Event::EntranceAnswered { request, answer } => {
                 ingress.entrance_answered(cx, tunnel, request, answer);
             }
+            Event::TakeUp { again } => {
+                if streams.take_up(cx, datagrams, tunnel, again) {
+                    ingress.start_accepting(cx, streams, Purpose::Entrance);
+                    ingress.serve_waiting_clients(cx, streams);
+                }
+            }
             Event::Opened { .. }
             | Event::GoingAway
+            | Event::Doubted
             | Event::EndOfData { .. }
             | Event::ReadMore { .. }
             | Event::Ended { .. } => {}

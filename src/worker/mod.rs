@@ -52,6 +52,7 @@ use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
 use crate::io::inherited::Reserved;
 use crate::io::lookout::Lookout;
+use crate::io::pipe::Pipes;
 use crate::io::resolver::Resolver;
 use crate::io::takeover::desk::Desk;
 use crate::limits::LEAVE_MILLIS;
@@ -108,7 +109,7 @@ pub(crate) struct Worker<D> {
 
 impl<D: Driver> Worker<D> {
     pub(crate) fn new(
-        driver: D,
+        (driver, pipes): (D, Pipes),
         (plan, ceilings): (Plan, Ceilings),
         (listeners, ports): (Vec<Listener>, Vec<DatagramPort>),
         source: Option<LinkSource>,
@@ -129,7 +130,8 @@ impl<D: Driver> Worker<D> {
         let datagrams = Datagrams::new(ports, plan.soxconf.udp_flows.min(ceilings.connections))?;
         let lookout = encryption.as_ref().map(|settings| lookout(settings, &resolver_wake));
         let (resolver, dialer) = (Resolver::new(resolver_wake), Dialer::new(serves));
-        let buffers = Buffers::new(ceilings.pool_buffers)?;
+        let mut buffers = Buffers::new(ceilings.pool_buffers)?;
+        buffers.pipes = pipes;
         let mut cx = Cx::new(driver, plan, buffers, congestion, resolver, dialer, destinations);
         cx.encryption = encryption;
         cx.ceilings = ceilings;
@@ -207,7 +209,7 @@ impl<D: Driver> Worker<D> {
                 self.close_desk();
                 self.ingress.close_listeners(&mut self.cx, &mut self.streams, &mut self.datagrams);
                 self.ingress.refuse_waiting_clients(&mut self.cx, &mut self.streams);
-                self.streams.refuse_new_streams();
+                self.streams.refuse_new_streams(&mut self.cx);
                 self.proxies.end_idle_proxy_sessions(&mut self.cx, &mut self.streams);
             }
             Drain::Until(_) | Drain::Leaving(_) => self.cx.drain = Drain::AtOnce,

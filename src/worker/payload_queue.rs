@@ -154,6 +154,19 @@ impl PayloadQueue {
         self.pipes.front()
     }
 
+    /// The pipe that is filled.
+    pub(in crate::worker) fn back_pipe(&self) -> Option<&Rc<Pipe>> {
+        self.pipes.back()
+    }
+
+    /// All chunks, in order.
+    pub(in crate::worker) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.queue.iter().filter_map(|piece| match piece {
+            Piece::Chunk(chunk) => Some(chunk),
+            Piece::Piped(_) => None,
+        })
+    }
+
     /// The pipe; takes a new one if there is none and one is free.
     pub(in crate::worker) fn need_pipe(&mut self, pipes: &mut Pipes) -> Option<&Rc<Pipe>> {
         if self.pipes.is_empty() {
@@ -192,6 +205,11 @@ impl PayloadQueue {
         {
             pipes.give_back(first);
         }
+    }
+
+    /// Returns the front pipe, which is empty.
+    pub(in crate::worker) fn drop_front_pipe(&mut self, pipes: &mut Pipes) {
+        self.pipes.pop_front().into_iter().for_each(|pipe| pipes.give_back(pipe));
     }
 
     /// Returns all pipes.

@@ -69,7 +69,7 @@ fn frames(session: &mut Session) -> Vec<(u8, u64, u64)> {
                 };
                 (head[1], size, bytes)
             }
-            Transmit::Control => (head[1], 0, 0),
+            Transmit::Control | Transmit::Unkept => (head[1], 0, 0),
             other => panic!("{other:?}"),
         });
         head.clear();

@@ -15,6 +15,7 @@ mod entrances;
 mod fairness;
 mod handshakes;
 mod identity;
+mod lanes;
 mod line;
 mod line_plain;
 mod ports;

@@ -115,7 +115,7 @@ fn a_flood_of_pings_is_bounded() {
     use sockmux_uring::wire::Frame;
     let mut session = Session::new(SessionConfig::default(), Moment(0));
     let now = Moment(1);
-    session.on_frame(Frame::Hello { ids: (0, 0), offer: None }, now).expect("a hello");
+    session.on_frame(Frame::Hello { ids: (0, 0), offer: None, lane: None }, now).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
     for _ in 0..10_000 {
         session

@@ -98,7 +98,9 @@ fn a_side_that_refuses_from_before_the_hello_says_so_when_it_is_up() {
     let mut session = Session::new(ours(1), START);
     session.refuse_new("never at home");
     sent(&mut session);
-    session.on_frame(Frame::Hello { ids: (0, 0), offer: ours(1).offer }, START).expect("a hello");
+    session
+        .on_frame(Frame::Hello { ids: (0, 0), offer: ours(1).offer, lane: None }, START)
+        .expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
     assert_eq!(sent(&mut session), [0x41, 0x41, 0x08, 0x0a], "HELLOOK twice, PING, GOING_AWAY");
 }

@@ -439,7 +439,8 @@ fn an_answer_alone_is_enough_where_it_may_be() {
         assert_eq!(said[0], HELLO_OK, "which is what the original waits for");
         assert_eq!(said.len(), if answer_suffices { 3 } else { 1 }, "and two options");
         // A HELLO begins anew.
-        let greeted = session.on_frame(Frame::Hello { ids: (0, 0), offer: None }, START);
+        let greeted =
+            session.on_frame(Frame::Hello { ids: (0, 0), offer: None, lane: None }, START);
         assert_eq!(greeted.is_err(), answer_suffices);
     }
 }
@@ -448,7 +449,7 @@ fn an_answer_alone_is_enough_where_it_may_be() {
 #[test]
 fn a_hello_that_is_to_answer_waits_for_the_peers() {
     let (hello, answer) =
-        (Frame::Hello { ids: (0, 0), offer: None }, Frame::HelloOk { ids: (0, 0) });
+        (Frame::Hello { ids: (0, 0), offer: None, lane: None }, Frame::HelloOk { ids: (0, 0) });
     for (first, second, said) in
         [(hello, answer, [HELLO, HELLO_OK]), (answer, hello, [HELLO, HELLO_OK])]
     {

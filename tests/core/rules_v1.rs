@@ -310,7 +310,7 @@ fn one_is_spoken_where_both_offer_it() {
         let v1 = own >= 1 && peer >= 1;
         assert_eq!(session.protocol() == Protocol::V1, v1, "{own} and {peer}");
         let mut bytes = Vec::new();
-        Encoder.hello(&mut bytes, "a", ours(peer).offer);
+        Encoder.hello(&mut bytes, "a", ours(peer).offer, None);
         Encoder.hello_ok(&mut bytes, (255, 255), "a");
         Encoder.hello_ok(&mut bytes, (255, 255), "a");
         let mut decoder = Decoder::new(own);

@@ -57,12 +57,16 @@ fn hellos(cases: &mut Cases) {
         window_bytes: 524_288,
         streams_max: 8_192,
     };
-    cases.add("hello", Frame::Hello { ids: NO_IDS, offer: None }, &|out| {
-        e.hello(out, "20260102-030405.060708 abc", None);
+    cases.add("hello", Frame::Hello { ids: NO_IDS, offer: None, lane: None }, &|out| {
+        e.hello(out, "20260102-030405.060708 abc", None, None);
     });
-    cases.add("hello_with_offer", Frame::Hello { ids: NO_IDS, offer: Some(offer) }, &|out| {
-        e.hello(out, "20260102-030405.060708 a", Some(offer));
-    });
+    cases.add(
+        "hello_with_offer",
+        Frame::Hello { ids: NO_IDS, offer: Some(offer), lane: None },
+        &|out| {
+            e.hello(out, "20260102-030405.060708 a", Some(offer), None);
+        },
+    );
     cases.add("hello_ok", Frame::HelloOk { ids: (0x1234, 0xabcd) }, &|out| {
         e.hello_ok(out, (0x1234, 0xabcd), "20260102-030405.060708 a");
     });
@@ -292,7 +296,7 @@ fn lane_taken(out: &mut Vec<u8>) {
     let now = Moment(0);
     let mut session = Session::new(SessionConfig::default(), now);
     let offer = SessionConfig::default().offer;
-    session.on_frame(Frame::Hello { ids: (0, 0), offer }, now).expect("a hello");
+    session.on_frame(Frame::Hello { ids: (0, 0), offer, lane: None }, now).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
     let mut before = Vec::new();
     for _ in 0..4 {
@@ -309,7 +313,7 @@ fn going_away(out: &mut Vec<u8>, reason: &'static str) {
     let now = Moment(0);
     let mut session = Session::new(SessionConfig::default(), now);
     let offer = SessionConfig::default().offer;
-    session.on_frame(Frame::Hello { ids: (0, 0), offer }, now).expect("a hello");
+    session.on_frame(Frame::Hello { ids: (0, 0), offer, lane: None }, now).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, now).expect("its answer");
     let mut before = Vec::new();
     while session.poll_transmit(&mut before, false).is_some() {}

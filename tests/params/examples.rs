@@ -406,6 +406,7 @@ times       acc       5 s       for the peer's hello
             keepalive 30 s      of silence, then the peer is asked
             drain     7 s       for open streams after SIGTERM
             udp       180 s     without datagrams, then a UDP flow is forgotten
+            resume    60 s      for another persistent connection when it broke, then its streams are reset
 protocol    SockMux 1 where the peer offers it too, else 0.3
 packets     0.3: at most 16384 bytes, with first data in CONNECT
 congestion  auto: a plain one on short paths, the system's on long ones

@@ -16,7 +16,7 @@ use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
 use crate::testkit::skip::needs;
-use crate::testkit::tunnel::{start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
 /// A port of loopback that nobody has.
@@ -34,7 +34,7 @@ struct Hub {
 impl Hub {
     fn start(keys: Keys, peers: &str, words: &[&str]) -> Hub {
         let key = keys.make("hub");
-        let mut all = vec![keys.listing("hub", peers)];
+        let mut all = vec![keys.listing("hub", peers), NO_RESUMPTION.to_owned()];
         all.extend(words.iter().map(|&word| word.to_owned()));
         let program = start_receptor("127.0.0.1:0", &all);
         Hub { keys, key, program }
@@ -264,7 +264,7 @@ fn a_receptor_that_is_started_again_is_asked_again() {
     let [hub, a] = ["hub", "a"].map(|name| keys.make(name));
     let (path, entrance) = (port(), port());
     let peers = keys.listing("hub", &format!("a {a} listen={}", entrance.port()));
-    let start = || start_receptor(&path.to_string(), &[&peers]);
+    let start = || start_receptor(&path.to_string(), &[&*peers, NO_RESUMPTION]);
     let program = start();
     program.wait_for("receptor listening");
     let mut hub = Hub { keys, key: hub, program };

@@ -7,7 +7,7 @@ use crate::testkit::datagrams::{Client, DatagramServer, datagram};
 use crate::testkit::net::check_new_echo;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
-use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
 in_both_protocols!(
@@ -166,7 +166,7 @@ fn flows_begin_anew_after_the_tunnel_was_down(protocol: Protocol) {
     let server = DatagramServer::echo();
     let receptor = start_receptor("127.0.0.1:0", &[format!("DEST={}/udp", server.address())]);
     let address = receptor.address_of("receptor listening");
-    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0/udp"]);
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0/udp", NO_RESUMPTION]);
     connector.wait_for("tunnel up");
     let client = Client::of(connector.address_of("entrance listening"));
     client.check_echo(b"before");

@@ -9,7 +9,7 @@ use crate::testkit::net::{check_new_echo, free_port, is_turned_away};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
-use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, Tunnel, start_connector, start_receptor};
 
 in_both_protocols!(
     exits_chosen_by_entrance_port,
@@ -254,7 +254,7 @@ fn two_connectors_with_entrances_at_one_receptor(protocol: Protocol) {
 fn two_connectors_with_exits_at_one_receptor(protocol: Protocol) {
     let (older, newer) = (DatagramServer::named("older"), DatagramServer::named("newer"));
     let exit = |server: &DatagramServer| [format!("DEST={}/udp", server.address())];
-    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0/udp"]);
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0/udp", NO_RESUMPTION]);
     let address = receptor.address_of("receptor listening");
     let _first = start_connector(protocol, address, &exit(&older));
     receptor.wait_for("tunnel up");

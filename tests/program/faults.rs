@@ -12,7 +12,7 @@ use crate::testkit::pattern::Pattern;
 use crate::testkit::peer::Peer;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
-use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
 /// Within this every stream of a broken connection has ended at its client.
@@ -81,7 +81,7 @@ fn kill_9_of_the_receptor(protocol: Protocol) {
     let exit = [format!("DEST={}", server.address())];
     let mut receptor = start_receptor("127.0.0.2:0", &exit);
     let address = receptor.address_of("receptor listening");
-    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0", NO_RESUMPTION]);
     let entrance = connector.address_of("entrance listening");
     connector.wait_for("tunnel up");
 
@@ -96,7 +96,7 @@ fn kill_9_of_the_receptor(protocol: Protocol) {
 fn kill_9_of_the_connector(protocol: Protocol) {
     let server = Server::echo();
     let exit = format!("DEST={}", server.address());
-    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0"]);
+    let receptor = start_receptor("127.0.0.1:0", &["PORT=127.0.0.1:0", NO_RESUMPTION]);
     let address = receptor.address_of("receptor listening");
     let entrance = receptor.address_of("entrance listening");
     let mut connector = start_connector(protocol, address, &[&exit]);
@@ -125,7 +125,7 @@ fn kill_9_ends_the_servers_side_too(protocol: Protocol) {
         }
         Ok(())
     });
-    let mut tunnel = Tunnel::to(protocol, server.address());
+    let mut tunnel = Tunnel::without_resumption(protocol, server.address());
     let entrance = tunnel.entrance();
     let clients: Vec<_> = (0..STREAMS)
         .map(|_| {
@@ -147,7 +147,7 @@ fn reset_of_the_connection(protocol: Protocol) {
     let (tunnel, proxy) = Tunnel::start_spoilable(
         protocol,
         &[format!("DEST={}", server.address())],
-        &["PORT=127.0.0.1:0"],
+        &["PORT=127.0.0.1:0", NO_RESUMPTION],
     );
 
     for round in 1..=3 {
@@ -163,7 +163,7 @@ fn a_dead_peer_is_found_by_keep_alive(protocol: Protocol) {
     let server = Server::echo();
     let (tunnel, proxy) = Tunnel::start_spoilable(
         protocol,
-        &[&format!("DEST={}", server.address()), "TIMEOUT=keepalive:1"],
+        &[&format!("DEST={}", server.address()), "TIMEOUT=keepalive:1,resume:0"],
         &["PORT=127.0.0.1:0", "TIMEOUT=keepalive:1"],
     );
     let mut idle = connect(tunnel.entrance());
@@ -201,7 +201,7 @@ fn clients_are_held_while_the_tunnel_is_down_and_served_after(protocol: Protocol
     let exit = [format!("DEST={}", server.address())];
     let mut receptor = start_receptor("127.0.0.2:0", &exit);
     let address = receptor.address_of("receptor listening");
-    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0"]);
+    let connector = start_connector(protocol, address, &["PORT=127.0.0.1:0", NO_RESUMPTION]);
     let entrance = connector.address_of("entrance listening");
     connector.wait_for("tunnel up");
     receptor.kill_9();

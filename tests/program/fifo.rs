@@ -14,7 +14,7 @@ use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::{postgres, run};
 use crate::testkit::skip::needs;
-use crate::testkit::tunnel::check_nothing_is_left;
+use crate::testkit::tunnel::{NO_RESUMPTION, check_nothing_is_left};
 use crate::testkit::{DEADLINE, eventually};
 
 /// Exit code when the command line is valid and the set-up fails.
@@ -59,7 +59,8 @@ fn many_streams_go_both_ways(protocol: Protocol) {
 fn an_end_that_was_killed_comes_back(protocol: Protocol) {
     let (server, fifos) = (Server::echo(), Fifos::new());
     let (exit, words) = (exit(&server), protocol.words());
-    let near_words: Vec<&str> = [ENTRANCE].into_iter().chain(words.as_deref()).collect();
+    let near_words: Vec<&str> =
+        [ENTRANCE, NO_RESUMPTION].into_iter().chain(words.as_deref()).collect();
     let far_words: Vec<&str> = [&*exit].into_iter().chain(words.as_deref()).collect();
     let mut near = fifos.start_first(&near_words);
     near.wait_for("waiting for the peer");

@@ -9,7 +9,7 @@ use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
 use crate::testkit::skip::needs;
-use crate::testkit::tunnel::{start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, start_connector, start_receptor};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -46,6 +46,7 @@ impl World {
         ]
         .concat();
         words.extend([format!("TLSCONF=key:{},{known}", keys.path("hub").display()), "-vv".into()]);
+        words.push(NO_RESUMPTION.into());
         let hub = start_receptor("0.0.0.0:0", &words);
         let entrances = [1, 2, 3].map(|nth| hub.nth_address_of("entrance listening", nth));
         let servers = [near, far];

@@ -21,7 +21,7 @@ use crate::testkit::pipes::full_pipe;
 use crate::testkit::program::{Program, command};
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
-use crate::testkit::tunnel::Tunnel;
+use crate::testkit::tunnel::{NO_RESUMPTION, Tunnel};
 use crate::testkit::{DEADLINE, eventually};
 
 /// Within this a program whose log is blocked has ended: it waits a second for its last lines.
@@ -304,8 +304,11 @@ fn messages(tunnel: bool, verbosity: &str) -> BTreeSet<String> {
     let exit = format!("DEST={}", server.address());
     let (mut program, other) = match tunnel {
         true => {
-            let Tunnel { connector, receptor, .. } =
-                Tunnel::start(Protocol::V1, &[&exit, verbosity], &["PORT=127.0.0.1:0"]);
+            let Tunnel { connector, receptor, .. } = Tunnel::start(
+                Protocol::V1,
+                &[&exit, verbosity],
+                &["PORT=127.0.0.1:0", NO_RESUMPTION],
+            );
             (receptor, Some(connector))
         }
         false => {

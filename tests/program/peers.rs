@@ -11,7 +11,7 @@ use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
 use crate::testkit::skip::needs;
-use crate::testkit::tunnel::{start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, start_connector, start_receptor};
 
 /// A connector with this key and an entrance, whose tunnel is up.
 fn spoke(protocol: Protocol, hub: &Program, keys: &Keys, own: &str, hub_key: &str) -> Program {
@@ -59,6 +59,7 @@ fn clients_go_to_the_peer_that_the_entrance_is_for(protocol: Protocol) {
         &[
             "PORT=127.0.0.1:0?peer=a,127.0.0.1:0?peer=b,127.0.0.1:0".to_owned(),
             keys.words("hub", &format!("a={a},peer:b={b},peer:c={c}")),
+            NO_RESUMPTION.to_owned(),
         ],
     );
     let entrances = [1, 2, 3].map(|nth| hub.nth_address_of("entrance listening", nth));

@@ -9,7 +9,7 @@ use crate::testkit::peer::{Peer, kind};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::Server;
-use crate::testkit::tunnel::{start_connector, start_receptor};
+use crate::testkit::tunnel::{NO_RESUMPTION, start_connector, start_receptor};
 
 /// Streams that an original takes at once, as far as we let it come to.
 const ORIGINALS_STREAMS: usize = 60;
@@ -25,7 +25,7 @@ impl Hub {
     /// Each connector has this server, for the port of its entrance alone.
     fn start(protocol: Protocol, kind: &str, servers: [SocketAddr; 2]) -> Hub {
         let ports = format!("PORT=127.0.0.1:0{kind},127.0.0.1:0{kind}");
-        let receptor = start_receptor("127.0.0.1:0", &[ports]);
+        let receptor = start_receptor("127.0.0.1:0", &[&*ports, NO_RESUMPTION]);
         let address = receptor.address_of("receptor listening");
         let entrances = [1, 2].map(|nth| receptor.nth_address_of("entrance listening", nth));
         let connectors = [0, 1].map(|at| {

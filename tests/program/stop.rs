@@ -81,7 +81,7 @@ fn a_drain_that_cuts_a_stream_off_is_a_warning(protocol: Protocol) {
 
 #[test]
 fn a_peer_that_is_killed_is_a_warning() {
-    let mut tunnel = Tunnel::to(Protocol::V1, free_port([127, 0, 0, 2].into()));
+    let mut tunnel = Tunnel::without_resumption(Protocol::V1, free_port([127, 0, 0, 2].into()));
     tunnel.connector.kill_9();
     assert_eq!(tunnel.receptor.wait_for("tunnel down")["level"], "WARN");
 }
@@ -255,7 +255,7 @@ fn sigquit_drains_as_sigterm_does() {
 fn sigusr1_logs_the_state(protocol: Protocol) {
     const BYTES: u64 = 100_000;
     let server = Server::echo();
-    let mut tunnel = Tunnel::to(protocol, server.address());
+    let mut tunnel = Tunnel::without_resumption(protocol, server.address());
     let streams = [connect(tunnel.entrance()), connect(tunnel.entrance())];
     for (seed, stream) in streams.iter().enumerate() {
         check_echo(stream, seed as u64, BYTES);

@@ -16,7 +16,9 @@ use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::find;
 use crate::testkit::skip::needs;
 use crate::testkit::tap::Tap;
-use crate::testkit::tunnel::{Tunnel, check_nothing_is_left, start_connector, start_receptor};
+use crate::testkit::tunnel::{
+    NO_RESUMPTION, Tunnel, check_nothing_is_left, start_connector, start_receptor,
+};
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
 
@@ -209,7 +211,7 @@ fn a_link_that_breaks_is_dialled_and_encrypted_again() {
     let (tunnel, proxy) = Tunnel::start_spoilable(
         Protocol::V1,
         &[exit(&server), secret.clone()],
-        &[ENTRANCE.to_owned(), secret],
+        &[ENTRANCE.to_owned(), secret, NO_RESUMPTION.to_owned()],
     );
     check_new_echo(tunnel.entrance(), 1, 100_000);
     proxy.reset();
@@ -221,7 +223,8 @@ fn a_link_that_breaks_is_dialled_and_encrypted_again() {
 fn an_end_of_the_connection_without_one_of_tls_is_a_break() {
     let (server, keys) = (Server::echo(), Keys::new());
     let secret = keys.secret("secret");
-    let receptor = start_receptor("127.0.0.1:0", &[exit(&server), secret.clone()]);
+    let receptor =
+        start_receptor("127.0.0.1:0", &[exit(&server), secret.clone(), NO_RESUMPTION.to_owned()]);
     let address = receptor.address_of("receptor listening");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let path = listener.local_addr().expect("an address");

@@ -20,6 +20,9 @@ pub struct Tunnel {
     pub address: SocketAddr,
 }
 
+/// Streams end with the connection that they are in.
+pub const NO_RESUMPTION: &str = "TIMEOUT=resume:0";
+
 impl Tunnel {
     /// Starts both ends with these words besides those that join them, and waits until the
     /// tunnel is up at both.
@@ -65,6 +68,15 @@ impl Tunnel {
     /// The usual shape: one entrance at the connector, one exit at the receptor.
     pub fn to(protocol: Protocol, destination: SocketAddr) -> Tunnel {
         Tunnel::start(protocol, &[format!("DEST={destination}")], &["PORT=127.0.0.1:0"])
+    }
+
+    /// As [`Tunnel::to`], with streams that end with their connection.
+    pub fn without_resumption(protocol: Protocol, destination: SocketAddr) -> Tunnel {
+        Tunnel::start(
+            protocol,
+            &[format!("DEST={destination}")],
+            &["PORT=127.0.0.1:0", NO_RESUMPTION],
+        )
     }
 
     /// The first entrance of the connector.

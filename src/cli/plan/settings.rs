@@ -29,6 +29,9 @@ pub struct Timeouts {
     /// `udp` (ours): a flow of datagrams without any for this long either way is forgotten, and one
     /// without answers looks its server's name up again. The original's is 180 s.
     pub udp: Option<Duration>,
+    /// `resume` (ours): how long a tunnel whose connection broke waits for another one. `None`: its streams
+    /// are reset at once.
+    pub resume: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -44,6 +47,7 @@ impl Default for Timeouts {
             keepalive: secs(30),
             drain: secs(crate::limits::DRAIN_SECS),
             udp: secs(180),
+            resume: secs(crate::limits::RESUME_SECS),
         }
     }
 }

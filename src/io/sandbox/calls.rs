@@ -71,6 +71,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_splice,
+    libc::SYS_tee,
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_faccessat,

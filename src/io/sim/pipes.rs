@@ -98,6 +98,43 @@ impl Kernel {
         Ok(moved)
     }
 
+    /// Doubles the first bytes of a pipe at the end of another, slot by slot, as far as that has slots.
+    pub(crate) fn tee(&mut self, from: RawFd, to: RawFd, most_bytes: usize) -> io::Result<usize> {
+        let (Some(Object::PipeReader(from)), Some(Object::PipeWriter(to))) =
+            (self.object(from), self.object(to))
+        else {
+            return error(libc::EINVAL);
+        };
+        if self.happens(self.conditions.again) {
+            return again();
+        }
+        let room = self.pipe_slots().saturating_sub(self.pipes[to].slots.len());
+        let most_bytes = self.part_of(most_bytes);
+        let (mut doubled, mut left_bytes) = (Vec::new(), most_bytes);
+        for slot in self.pipes[from].slots.iter().take(room) {
+            let part = slot.len().min(left_bytes);
+            if part > 0 {
+                doubled.push(slot[..part].to_vec());
+            }
+            left_bytes -= part;
+        }
+        if doubled.is_empty() {
+            return again();
+        }
+        self.changed();
+        let bytes = doubled.iter().map(Vec::len).sum();
+        doubled.iter().for_each(|slot| self.pipes[to].push(slot));
+        Ok(bytes)
+    }
+
+    /// Drops the first bytes of a pipe.
+    pub(crate) fn discard(&mut self, from: RawFd, most_bytes: usize) -> io::Result<usize> {
+        let Some(Object::PipeReader(pipe)) = self.object(from) else { return error(libc::EINVAL) };
+        self.changed();
+        let most_bytes = self.part_of(most_bytes);
+        Ok(self.take_from_pipe(pipe, most_bytes)?.len())
+    }
+
     /// Reads from a pipe.
     pub(super) fn take_from_pipe(&mut self, pipe: usize, most_bytes: usize) -> io::Result<Vec<u8>> {
         let pipe = &mut self.pipes[pipe];

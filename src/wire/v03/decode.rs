@@ -2,10 +2,11 @@
 
 use bytes::Buf;
 
+use super::offer::OFFER_BYTES;
 use super::text::{host_in, read_addresses, read_count, until_nul};
 use super::{
-    HEADER_BYTES, NO_ID, NOT_TAKEN, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN, PAYLOAD_BYTES_MAX,
-    VERSION, id, kind, name, option,
+    HEADER_BYTES, LaneHello, NO_ID, NOT_TAKEN, Offer, PACKET_BYTES_MAX, PACKET_BYTES_MIN,
+    PAYLOAD_BYTES_MAX, VERSION, id, kind, name, option,
 };
 use crate::limits::OPEN_TEXT_BYTES;
 use crate::narrow::to_u32;
@@ -254,8 +255,10 @@ fn control<'a>(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, WireErro
     Ok(match header.kind {
         kind::HELLO => {
             let text = until_nul(payload).len();
-            let offer = payload.get(text + 1..).and_then(Offer::decode);
-            Frame::Hello { ids, offer }
+            let behind = payload.get(text + 1..).unwrap_or_default();
+            let offer = Offer::decode(behind);
+            let lane = offer.and_then(|_| LaneHello::decode(&behind[OFFER_BYTES..]));
+            Frame::Hello { ids, offer, lane }
         }
         kind::HELLO_OK => Frame::HelloOk { ids },
         kind::SENT => {
@@ -337,7 +340,7 @@ mod tests {
         let encode = Encoder;
         let client = "127.0.0.1:40000".parse().unwrap();
         let entrance = "[::1]:80".parse().unwrap();
-        encode.hello(&mut out, "20260101-000000.000000 x", None);
+        encode.hello(&mut out, "20260101-000000.000000 x", None, None);
         encode.hello_ok(&mut out, (7, 8), "20260101-000000.000000 x");
         encode.packet_size(&mut out, 16384);
         encode.first_data(&mut out);

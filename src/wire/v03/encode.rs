@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use super::text::addresses_text;
-use super::{NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
+use super::{LaneHello, NO_ID, NOT_TAKEN, Offer, PAYLOAD_BYTES_MAX, VERSION, kind, option};
 use crate::narrow::{to_u8, to_u16, to_u32};
 
 /// Encodes SockMux 0.3 packets and appends them to a buffer. Of a packet with stream payload it
@@ -38,13 +38,22 @@ impl Encoder {
         out[start + 7] = bytes;
     }
 
-    /// HELLO: our text, and behind its NUL the offer to a peer of ours.
-    pub fn hello(self, out: &mut Vec<u8>, text: &str, offer: Option<Offer>) {
+    /// HELLO: our text, and behind its NUL the offer to a peer of ours, with what it is told of lanes.
+    pub fn hello(
+        self,
+        out: &mut Vec<u8>,
+        text: &str,
+        offer: Option<Offer>,
+        lane: Option<&LaneHello>,
+    ) {
         let mut payload = Vec::with_capacity(text.len() + 32);
         payload.extend_from_slice(text.as_bytes());
         payload.push(0);
         if let Some(offer) = offer {
             payload.extend_from_slice(&offer.encode());
+            if let Some(lane) = lane {
+                lane.encode(&mut payload);
+            }
         }
         self.packet(out, kind::HELLO, NO_ID, NO_ID, &payload);
     }

@@ -13,11 +13,13 @@ use super::StreamRef;
 
 mod decode;
 mod encode;
+mod lane;
 mod offer;
 mod text;
 
 pub use decode::Decoder;
 pub use encode::Encoder;
+pub use lane::{LaneHello, LaneName, SECRET_BYTES, TakeUp};
 pub use offer::Offer;
 pub use text::{NO_HELLO_TEXT, hello_text};
 

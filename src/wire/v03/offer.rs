@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut};
 /// First bytes of an offer.
 const MAGIC: [u8; 4] = *b"SMXU";
 /// Length of an offer, in bytes. Of a longer one, of a later version, the first bytes are read.
-const OFFER_BYTES: usize = 16;
+pub(super) const OFFER_BYTES: usize = 16;
 /// Flag: SEND without payload is the end of data in its direction.
 const FLAG_HALF_CLOSE: u8 = 0x01;
 /// Flag: SockMux 1's DATAGRAMS, and OPEN for streams that carry them.

@@ -152,6 +152,31 @@ impl Decoder {
         Ok((take, DecodeStep::Frame(control(header, payload, behind_bytes)?)))
     }
 
+    /// Bytes of the last frame's head and control payload, as far as a lane counts them: what only reports
+    /// on the lane itself is not part of it.
+    pub fn counted_bytes(&self) -> u64 {
+        let [_, kind, ..] = self.header;
+        let bytes =
+            u32::from_be_bytes([self.header[8], self.header[9], self.header[10], self.header[11]]);
+        let control = match kind {
+            kind::LANE_TAKEN | kind::LANE_READ => return 0,
+            kind::DATA | kind::URGENT => 0,
+            kind::OPEN => OPEN_BYTES,
+            kind::DATAGRAMS => RUN_BYTES,
+            _ => bytes,
+        };
+        HEADER_BYTES as u64 + u64::from(control)
+    }
+
+    /// Forgets the part of a head, or of control payload, that was read: the frame will come whole.
+    pub fn forget_part(&mut self) {
+        self.header_have = 0;
+        self.carry.clear();
+        if let State::Control { .. } = self.state {
+            self.state = State::Header;
+        }
+    }
+
     /// Payload bytes left of the current frame.
     pub fn payload_left(&self) -> u32 {
         match self.state {
@@ -182,7 +207,7 @@ impl Decoder {
             kind::RESET => (2, CONTROL_BYTES_MAX),
             kind::CREDIT => (4, 4),
             kind::URGENT => (1, 1),
-            kind::LANE_TAKEN => (8, 8),
+            kind::LANE_TAKEN | kind::LANE_READ => (8, 8),
             kind::LISTEN => (LISTEN_BYTES, LISTEN_BYTES),
             kind::LISTENING => (LISTENING_BYTES_MIN, CONTROL_BYTES_MAX),
             kind::UNLISTEN => (UNLISTEN_BYTES, UNLISTEN_BYTES),
@@ -230,6 +255,7 @@ fn control(header: Header, mut payload: &[u8], behind_bytes: u32) -> Result<Fram
         kind::PONG => Frame::Pong { payload },
         kind::GOING_AWAY => Frame::GoingAway { reason: payload },
         kind::LANE_TAKEN => Frame::LaneTaken { total_bytes: payload.get_u64() },
+        kind::LANE_READ => Frame::LaneRead { position: payload.get_u64() },
         kind @ (kind::ENTRANCE | kind::ENTRANCE_STATE) => return entrances::read(kind, payload),
         _ => return ports::read(header, payload),
     })
@@ -317,6 +343,7 @@ mod tests {
         encode::reset(&mut out, other, code::RESET, "gone");
         encode::going_away(&mut out, "drain");
         encode::lane_taken(&mut out, 1 << 40);
+        encode::lane_read(&mut out, 1 << 50);
         ports::listen(&mut out, other, 7, Transport::Udp);
         ports::listening(&mut out, opener, 7, Ok(client));
         ports::listening(&mut out, opener, 8, Err("none free"));
@@ -329,7 +356,7 @@ mod tests {
         let call = Relation::Call { control: 3, port: 2_000 };
         ports::related(&mut out, opener, Transport::Tcp, call, (client, entrance));
         let whole = read(&out, out.len()).unwrap();
-        assert_eq!(whole.0.len(), 25, "{:?}", whole.0);
+        assert_eq!(whole.0.len(), 26, "{:?}", whole.0);
         assert_eq!(whole.1, b"firstdata!onetwo3");
         for piece in 1..=64 {
             assert_eq!(read(&out, piece).unwrap(), whole, "pieces of {piece}");
@@ -347,7 +374,7 @@ mod tests {
         };
         assert_eq!(read(&[3], 1), Err(WireError::Magic { found: 3 }));
         assert_eq!(frame(0x7f, 0, 0), WireError::Type { kind: 0x7f });
-        assert_eq!(frame(0x13, 0, 0), WireError::Type { kind: 0x13 });
+        assert_eq!(frame(0x14, 0, 0), WireError::Type { kind: 0x14 });
         assert_eq!(frame(kind::END, 4, 0), WireError::Flags { kind: kind::END, flags: 4 });
         for (kind, bytes) in [
             (kind::DATA, 0),

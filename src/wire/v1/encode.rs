@@ -118,6 +118,12 @@ pub(crate) fn going_away(out: &mut Vec<u8>, reason: &str) {
     out.put_slice(reason);
 }
 
+/// LANE_READ: bytes of frames that were read so far.
+pub(crate) fn lane_read(out: &mut Vec<u8>, position: u64) {
+    header(out, kind::LANE_READ, Route::TUNNEL, 8);
+    out.put_u64(position);
+}
+
 /// LANE_TAKEN: payload bytes of all streams that were read so far.
 pub(crate) fn lane_taken(out: &mut Vec<u8>, total_bytes: u64) {
     header(out, kind::LANE_TAKEN, Route::TUNNEL, 8);

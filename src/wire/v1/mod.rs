@@ -18,7 +18,8 @@ mod ports;
 
 pub use decode::Decoder;
 pub(crate) use encode::{
-    credit, data, datagrams, end, going_away, lane_taken, open, opened, ping, pong, reset, urgent,
+    credit, data, datagrams, end, going_away, lane_read, lane_taken, open, opened, ping, pong,
+    reset, urgent,
 };
 pub use entrances::{entrance, entrance_state};
 pub use ports::{listen, listening, related, unlisten};
@@ -63,6 +64,7 @@ pub(crate) mod kind {
     pub(crate) const BESIDE: u8 = 0x10;
     pub(crate) const ENTRANCE: u8 = 0x11;
     pub(crate) const ENTRANCE_STATE: u8 = 0x12;
+    pub(crate) const LANE_READ: u8 = 0x13;
 }
 
 /// What a stream carries, in OPEN, LISTEN, BESIDE and ENTRANCE.

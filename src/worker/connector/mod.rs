@@ -68,6 +68,8 @@ pub(in crate::worker) struct Connector {
     state: State,
     /// The newest tunnel. Older ones, whose peers are going away, end by themselves.
     tunnel: Option<Key>,
+    /// The tunnel that the next link is to go on with: its own broke.
+    suspended: Option<Key>,
     /// The last failure logged: only changes are logged.
     last_logged: String,
     /// Why the last tunnel did not come up, if so. Logged once, since a device is reopened every
@@ -100,6 +102,7 @@ impl Connector {
             carrier: None,
             state: State::Waiting { until: Moment(0) },
             tunnel: None,
+            suspended: None,
             last_logged: String::new(),
             failed_by: String::new(),
             ended_in_order: false,
@@ -218,9 +221,71 @@ impl Connector {
         self.tunnel == Some(tunnel)
     }
 
-    /// The tunnel is up.
-    pub(in crate::worker) fn tunnel_up(&mut self) {
+    /// The tunnel is up. Returns the one that it was to go on with, which the peer does not know any more.
+    pub(in crate::worker) fn tunnel_up(&mut self) -> Option<Key> {
         self.failed_by.clear();
+        self.suspended.take()
+    }
+
+    /// Whether another link can follow the one that breaks.
+    pub(in crate::worker) fn dials_again(&self) -> bool {
+        !matches!(self.source, LinkSource::Given(_))
+    }
+
+    /// The tunnel that the next link is to go on with.
+    pub(in crate::worker) fn suspended(&self) -> Option<Key> {
+        self.suspended
+    }
+
+    /// The link of a tunnel broke: dials another one for it. `since`: when it began, as far as it matters.
+    pub(in crate::worker) fn suspend<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnel: Key,
+        since: Moment,
+    ) {
+        self.suspended = Some(tunnel);
+        if matches!(self.state, State::Dialing) {
+            // Another one is dialled already, since this one was doubted.
+            self.tunnel = None;
+            return;
+        }
+        self.redial(cx, Some(since));
+    }
+
+    /// The link of the newest tunnel is doubted: dials another one beside it.
+    pub(in crate::worker) fn dial_beside<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        if matches!(self.state, State::Up) && self.dials() {
+            debug!("nothing comes from the peer: dialling beside the connection that there is");
+            self.state = State::Waiting { until: cx.now };
+        }
+    }
+
+    /// Another link is up beside that of the newest tunnel, which is doubted: it is to go on over the new
+    /// one. `None`: there is none, or it is good after all.
+    pub(in crate::worker) fn doubted(&self) -> Option<Key> {
+        self.tunnel
+    }
+
+    /// The newest tunnel waits for the link that has just come up.
+    pub(in crate::worker) fn suspend_for_new(&mut self, tunnel: Key) {
+        (self.tunnel, self.suspended) = (None, Some(tunnel));
+    }
+
+    /// The link that was dialled beside the newest tunnel's is not wanted.
+    pub(in crate::worker) fn keep_old(&mut self) {
+        self.state = State::Up;
+    }
+
+    /// The tunnel whose link broke goes on over the newest one.
+    pub(in crate::worker) fn resumed(&mut self, tunnel: Key) {
+        self.failed_by.clear();
+        (self.tunnel, self.suspended) = (Some(tunnel), None);
+    }
+
+    /// A tunnel is over.
+    pub(in crate::worker) fn forget(&mut self, tunnel: Key) {
+        self.suspended.take_if(|suspended| *suspended == tunnel);
     }
 
     /// The peer has closed the tunnel. `in_order`: nothing was outstanding.

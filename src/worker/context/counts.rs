@@ -45,6 +45,8 @@ pub(in crate::worker) struct Counters {
     pub(in crate::worker) pipe_full: u64,
     /// Fallbacks from splicing to copying because the socket does not support it.
     pub(in crate::worker) splice_refused: u64,
+    /// Tunnels that went on over another connection.
+    pub(in crate::worker) resumed: u64,
     /// The same because the link is encrypted.
     pub(in crate::worker) splice_encrypted: u64,
     /// Datagrams received from and sent to sockets.
@@ -93,6 +95,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         spliced_to_local,
         pipe_full,
         splice_refused,
+        resumed,
         splice_encrypted,
         datagrams_in,
         datagrams_out,
@@ -113,6 +116,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         spliced_to_local,
         splice_fallbacks = pipe_full + splice_refused + cx.buffers.pipes.refused,
         splice_encrypted,
+        resumed,
         datagrams_in,
         datagrams_out,
         datagrams_dropped,

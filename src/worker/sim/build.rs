@@ -17,6 +17,7 @@ use crate::cli::plan::LinkPlan;
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::Fd;
 use crate::io::link::Link;
+use crate::io::pipe::Pipes;
 use crate::io::sim::{Kernel, SimDriver, ask};
 use crate::policy::ceilings::Ceilings;
 use crate::session::Moment;
@@ -83,7 +84,8 @@ fn words(script: &Script, end: usize) -> Vec<String> {
     let soxconf = format!("SOXCONF=bulk:{}{protocol}", script.bulk);
     // Clients come from any network.
     let reliable = String::from("RELIABLE=*");
-    let mut words = vec![String::from("sockmux-uring"), link, way, soxconf, reliable];
+    let resume = format!("TIMEOUT=resume:{}", script.resume_secs);
+    let mut words = vec![String::from("sockmux-uring"), link, way, soxconf, reliable, resume];
     if script.datagrams.is_some() {
         words.push(match end == script.entrance_at {
             true => format!("PORT={DATAGRAM_ENTRANCE}/udp"),
@@ -166,7 +168,7 @@ pub(super) fn start(
     let ways_in = (listeners, ports);
     let wakes = (wake, resolver_wake);
     let mut worker = Worker::new(
-        driver,
+        (driver, Pipes::new()),
         (plan, Ceilings::within(None)),
         ways_in,
         source,
@@ -176,7 +178,9 @@ pub(super) fn start(
     )
     .expect("memory");
     if script.conditions.pool_buffers > 0 {
+        let pipes = std::mem::take(&mut worker.cx.buffers.pipes);
         worker.cx.buffers = Buffers::new(script.conditions.pool_buffers.into()).expect("memory");
+        worker.cx.buffers.pipes = pipes;
     }
     if script.conditions.turn_frames > 0 {
         worker.cx.turn_work = script.conditions.turn_frames.into();

@@ -28,6 +28,7 @@ pub(super) fn script(seed: u64, conditions: Conditions) -> Script {
         is_v03: false,
         records_per_key: None,
         bulk: "splice",
+        resume_secs: 0,
         exit: ExitKind::Server,
         conditions,
         conversations: Vec::new(),

@@ -17,6 +17,8 @@ pub(super) struct Script {
     /// The link is encrypted, with a new key after so many records.
     pub(super) records_per_key: Option<u64>,
     pub(super) bulk: &'static str,
+    /// How long a tunnel waits for its next connection; 0 is not at all.
+    pub(super) resume_secs: u32,
     pub(super) exit: ExitKind,
     pub(super) conditions: Conditions,
     pub(super) conversations: Vec<Conversation>,
@@ -117,6 +119,9 @@ pub(super) enum Fault {
     Replace(usize),
 }
 
+/// Longer than an end or the link stands still, and shorter than all takes to settle.
+const RESUME_SECS: u32 = 30;
+
 /// Microseconds of a second.
 const SEC: u32 = 1_000_000;
 
@@ -148,6 +153,9 @@ impl Script {
         let mut faults: Vec<_> = (0..rng.u8(..4).saturating_sub(1))
             .map(|_| (u64::from(rng.u32(1..SEC)), fault(rng)))
             .collect();
+        if link == LinkKind::Tcp && !is_v03 && resume(seed) > 0 {
+            faults.extend(cuts(seed));
+        }
         faults.sort_by_key(|&(at, _)| at);
         Script {
             seed,
@@ -156,6 +164,7 @@ impl Script {
             is_v03,
             records_per_key: keys(seed),
             bulk: ["auto", "splice", "copy"][rng.usize(..3)],
+            resume_secs: resume(seed),
             exit,
             conditions,
             conversations,
@@ -189,6 +198,7 @@ impl Script {
             is_v03: rng.u8(..4) == 0,
             records_per_key: keys(seed),
             bulk: "auto",
+            resume_secs: resume(seed),
             exit: ExitKind::Server,
             conditions,
             conversations,
@@ -223,6 +233,7 @@ impl Script {
             is_v03: false,
             records_per_key: None,
             bulk: "auto",
+            resume_secs: resume(seed),
             exit: ExitKind::Server,
             conditions,
             conversations,
@@ -245,8 +256,13 @@ impl Script {
 
     /// Whether streams may end before they are over.
     pub(super) fn may_break(&self) -> bool {
+        let comes_back = self.link == LinkKind::Tcp
+            && !self.is_v03
+            && self.resume_secs > 0
+            && !self.is_replaced();
         let breaks = |fault: &Fault| match fault {
-            Fault::Cut | Fault::Stop(_) => true,
+            Fault::Cut => !comes_back,
+            Fault::Stop(_) => true,
             Fault::Pause(..) | Fault::Freeze(_) | Fault::Replace(_) => false,
         };
         let is_short = self.conditions.descriptors > 0 || self.conditions.pool_buffers > 0;
@@ -281,6 +297,25 @@ impl Script {
 fn keys(seed: u64) -> Option<u64> {
     let rng = &mut Rng::with_seed(seed ^ 0x715);
     (rng.u8(..4) == 0).then(|| [u64::MAX, 1, 3, 50][rng.usize(..4)])
+}
+
+/// Of three seeds in four, how long a tunnel waits for its next connection; of the others, not at all. By
+/// itself, as the keys are.
+fn resume(seed: u64) -> u32 {
+    if Rng::with_seed(seed ^ 0x4e5).u8(..4) > 0 { RESUME_SECS } else { 0 }
+}
+
+/// Of one seed in two, cuts of a link that comes back: one soon after the other, so that the next hello is
+/// cut, too.
+fn cuts(seed: u64) -> Vec<(u64, Fault)> {
+    let rng = &mut Rng::with_seed(seed ^ 0xc075);
+    let mut at = u64::from(rng.u32(200_000..SEC));
+    let cut = |_| {
+        at += u64::from(if rng.bool() { rng.u32(..10_000) } else { rng.u32(..SEC) });
+        (at, Fault::Cut)
+    };
+    let count = if seed.is_multiple_of(2) { 0 } else { 1 + seed / 2 % 6 };
+    (0..count).map(cut).collect()
 }
 
 fn conditions(rng: &mut Rng) -> Conditions {

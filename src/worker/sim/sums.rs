@@ -12,6 +12,8 @@ pub(super) struct Sums {
     pub(super) reset: u64,
     pub(super) spliced_bytes: u64,
     pub(super) encrypted: u64,
+    /// Tunnels that went on over another connection.
+    pub(super) resumed: u64,
     pub(super) copied_fallbacks: u64,
     pub(super) no_buffers: u64,
     pub(super) pauses: u64,
@@ -35,6 +37,7 @@ impl Sums {
         self.reset += other.reset;
         self.spliced_bytes += other.spliced_bytes;
         self.encrypted += other.encrypted;
+        self.resumed += other.resumed;
         self.copied_fallbacks += other.copied_fallbacks;
         self.no_buffers += other.no_buffers;
         self.pauses += other.pauses;
@@ -57,6 +60,7 @@ impl Sums {
         met.into_iter()
             .chain([
                 self.encrypted,
+                self.resumed,
                 self.no_buffers,
                 self.pauses,
                 self.cuts,

@@ -427,6 +427,7 @@ impl<'s> World<'s> {
             let counters = worker.cx.counters;
             self.sums.spliced_bytes += counters.spliced_from_local + counters.spliced_to_local;
             self.sums.copied_fallbacks += counters.pipe_full + counters.splice_refused;
+            self.sums.resumed += counters.resumed;
             self.sums.encrypted += u64::from(worker.cx.encryption.is_some());
             self.sums.no_buffers += worker.cx.driver.counters().no_buffers;
             end.stopped = Some(stopped);

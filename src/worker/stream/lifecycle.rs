@@ -39,6 +39,7 @@ impl Streams {
             let Some(event) = tunnel.session_mut().poll_event() else { return true };
             match event {
                 Event::GoingAway => self.tunnel_leaves(cx, key),
+                Event::Doubted => self.link_doubted(cx, key),
                 Event::Opened { user } => self.stream_opened(flows, user),
                 Event::ReadMore { user } => self.read_conn(cx, Key::unpack(user)),
                 Event::EndOfData { user } => self.end_of_data(cx, Key::unpack(user)),
@@ -49,6 +50,7 @@ impl Streams {
                     StreamOwner::Conn(conn) => self.stream_ended(cx, conn, &how),
                 },
                 Event::Up { .. }
+                | Event::TakeUp { .. }
                 | Event::Incoming { .. }
                 | Event::PortAsked { .. }
                 | Event::PortClosed { .. }

@@ -172,7 +172,10 @@ impl Player {
                 }
                 Event::Up { protocol, .. } => assert_eq!(protocol, Protocol::V03),
                 Event::ReadMore { .. } => {}
-                Event::EndOfData { .. } | Event::GoingAway => {
+                Event::EndOfData { .. }
+                | Event::GoingAway
+                | Event::TakeUp { .. }
+                | Event::Doubted => {
                     panic!("the original knows no {event:?}")
                 }
             }
@@ -183,7 +186,7 @@ impl Player {
         let mut head = Vec::new();
         while let Some(transmit) = self.session.poll_transmit(&mut head, true) {
             match transmit {
-                Transmit::Control => {}
+                Transmit::Control | Transmit::Unkept => {}
                 Transmit::Data { user, bytes, .. } | Transmit::Datagrams { user, bytes, .. } => {
                     head.extend(self.locals[user as usize].to_say.drain(..bytes as usize));
                 }

@@ -201,6 +201,7 @@ fn kind(frame: &Frame<'_>) -> &'static str {
         Frame::Ping { .. } => "PING",
         Frame::Pong { .. } => "PONG",
         Frame::LaneTaken { .. } => "LANE_TAKEN",
+        Frame::LaneRead { .. } => "LANE_READ",
         _ => "other",
     }
 }

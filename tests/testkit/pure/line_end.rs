@@ -17,7 +17,7 @@ pub(crate) fn hello(checked_line: bool) -> Vec<u8> {
         streams_max: 16_000,
     };
     let mut out = Vec::new();
-    Encoder.hello(&mut out, "20261122-175008.475200 ours", Some(offer));
+    Encoder.hello(&mut out, "20261122-175008.475200 ours", Some(offer), None);
     out
 }
 

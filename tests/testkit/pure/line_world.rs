@@ -123,7 +123,7 @@ fn hello(side: usize, epoch: u64) -> Vec<u8> {
         streams_max: 16_000,
     };
     let mut out = Vec::new();
-    Encoder.hello(&mut out, &format!("20260101-000000.{epoch:06} side{side}"), Some(offer));
+    Encoder.hello(&mut out, &format!("20260101-000000.{epoch:06} side{side}"), Some(offer), None);
     out
 }
 

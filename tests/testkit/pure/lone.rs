@@ -16,7 +16,9 @@ pub(crate) fn ours(newest: u8) -> SessionConfig {
 /// A session whose hello is done, with a peer of this offer.
 pub(crate) fn up(config: SessionConfig, peer: Option<Offer>) -> Session {
     let mut session = Session::new(config, START);
-    session.on_frame(Frame::Hello { ids: (0, 0), offer: peer }, START).expect("a hello");
+    session
+        .on_frame(Frame::Hello { ids: (0, 0), offer: peer, lane: None }, START)
+        .expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
     session.on_frame(Frame::PacketSize(16_384), START).expect("an option");
     sent(&mut session);

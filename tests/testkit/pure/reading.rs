@@ -24,7 +24,7 @@ pub(crate) fn hello(newest: u8) -> Vec<u8> {
             window_bytes: 1 << 20,
             streams_max: 100,
         };
-        Encoder.hello(&mut out, "20260101-000000.000000 peer", Some(offer));
+        Encoder.hello(&mut out, "20260101-000000.000000 peer", Some(offer), None);
         Encoder.hello_ok(&mut out, (255, 255), "20260101-000000.000000 peer");
         Encoder.hello_ok(&mut out, (255, 255), "20260101-000000.000000 peer");
     }

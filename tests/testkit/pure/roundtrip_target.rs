@@ -113,8 +113,8 @@ fn said_hello(choice: &mut impl Choice, out: &mut Vec<u8>) -> Frame<'static> {
         streams_max: choice.below(1 << 32) as u32,
     });
     let text = text(choice, 300);
-    Encoder.hello(out, &text, offer);
-    Frame::Hello { ids: (255, 255), offer }
+    Encoder.hello(out, &text, offer, None);
+    Frame::Hello { ids: (255, 255), offer, lane: None }
 }
 
 fn connect(choice: &mut impl Choice, out: &mut Vec<u8>, from: u16) -> Frame<'static> {

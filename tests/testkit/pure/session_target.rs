@@ -135,7 +135,7 @@ impl Engine {
             entrances: datagrams,
             ..offer
         });
-        Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer);
+        Encoder.hello(&mut bytes, "20260101-000000.000000 fuzz", offer, None);
         Encoder.hello_ok(&mut bytes, (0, 0), "20260101-000000.000000 fuzz");
         self.read(&bytes);
         bytes.clear();
@@ -339,6 +339,7 @@ impl Engine {
                     self.protocol = protocol;
                 }
                 Event::GoingAway => assert!(self.session.peer_is_ours()),
+                Event::TakeUp { .. } | Event::Doubted => unreachable!("no lane is offered here"),
                 Event::PortAsked { .. } | Event::PortClosed { .. } | Event::PortGiven { .. } => {
                     self.port_event(&event);
                 }
@@ -400,7 +401,7 @@ impl Engine {
                 }
             };
             let behind = match transmit {
-                Transmit::Control => 0,
+                Transmit::Control | Transmit::Unkept => 0,
                 Transmit::Urgent { .. } => 1,
                 Transmit::Data { key, user, bytes } => {
                     let local = &mut self.locals[user as usize];

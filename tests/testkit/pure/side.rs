@@ -240,6 +240,7 @@ impl Side {
             match event {
                 Event::Up { protocol, .. } => self.protocol = protocol,
                 Event::GoingAway => self.peer_leaves = true,
+                Event::TakeUp { .. } | Event::Doubted => unreachable!("no lane is taken up here"),
                 Event::Incoming { key, client, entrance, transport, .. } => {
                     // Streams that crossed the announcement are still accepted.
                     let in_time = !self.left || self.session.is_leaving();
@@ -381,7 +382,7 @@ impl Side {
             self.check_head(transmit);
             out.extend_from_slice(&self.head);
             match transmit {
-                Transmit::Control => {}
+                Transmit::Control | Transmit::Unkept => {}
                 Transmit::Data { key, user, bytes } => {
                     let local = &mut self.locals[user as usize];
                     assert!(!local.dropped, "data of a socket whose data was dropped");
@@ -417,7 +418,7 @@ impl Side {
         assert!(self.head.len() >= 8 && self.head[0] == 3);
         let declared = u64::from(u16::from_be_bytes([self.head[6], self.head[7]]));
         let behind = match transmit {
-            Transmit::Control => 0,
+            Transmit::Control | Transmit::Unkept => 0,
             Transmit::Data { bytes, .. } | Transmit::Datagrams { bytes, .. } => bytes,
             Transmit::Urgent { .. } => 1,
         };

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::budget::Budget;
+use super::retained::Retained;
 use super::serial::SerialLine;
 use super::tls::{Tls, TlsError};
 use crate::io::chunk::Chunk;
-use crate::io::driver::{Driver, Gather, OpId};
+use crate::io::driver::{Driver, Fd, Gather, OpId};
 use crate::io::link::Link;
 use crate::io::pipe::Pipe;
-use crate::limits::{AHEAD_BYTES_MIN, BATCH_BYTES, ENCRYPTED_FRAME_BYTES};
+use crate::limits::{AHEAD_BYTES_MIN, BATCH_BYTES, BATCH_PARTS, ENCRYPTED_FRAME_BYTES};
 use crate::serial_line::LineError;
 use crate::session::Moment;
 use crate::tls::settings::Settings;
@@ -59,6 +60,16 @@ pub(super) struct Outgoing {
     pub(super) conn: Key,
     pub(super) pipe: Rc<Pipe>,
     pub(super) left_bytes: usize,
+    /// How many of them, the next ones, are kept for the case that the connection breaks.
+    pub(super) kept_bytes: usize,
+}
+
+impl Outgoing {
+    /// So many of the next bytes have left the pipe.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.left_bytes -= bytes;
+        self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+    }
 }
 
 /// What stands between the frames of a session and the bytes of its link.
@@ -186,6 +197,8 @@ impl Transform {
 /// One connection of a session: a link, its transform, and the state of both directions.
 #[derive(Debug)]
 pub(super) struct Lane {
+    /// What operations on the link are named after. They find nothing when another link has taken its place.
+    pub(super) id: Key,
     pub(super) transform: Transform,
     pub(super) link: Link,
     pub(super) decoder: Decoder,
@@ -229,6 +242,10 @@ pub(super) struct Lane {
     /// counts are the same.
     pub(super) framed_bytes: u64,
     pub(super) read_bytes: u64,
+    /// What was sent and the peer has not read, where another connection may go on.
+    pub(super) retained: Retained,
+    /// What this link sends first: it goes on for one that broke.
+    pub(super) resend: VecDeque<Chunk>,
 }
 
 impl Lane {
@@ -244,6 +261,7 @@ impl Lane {
         let read_mode =
             if link.is_socket() { LinkReadMode::Received } else { LinkReadMode::Spliced };
         Lane {
+            id: Key::NONE,
             transform,
             link,
             decoder,
@@ -268,7 +286,68 @@ impl Lane {
             run: None,
             framed_bytes: 0,
             read_bytes: 0,
+            retained: Retained::default(),
+            resend: VecDeque::new(),
         }
+    }
+
+    /// The link broke: what belongs to it alone goes, and what the lane is stays.
+    pub(super) fn leave_link<D: Driver>(
+        &mut self,
+        driver: &mut D,
+        buffers: &mut Buffers,
+        null: Fd,
+    ) {
+        self.end(driver);
+        self.link.close(null);
+        if let Some(unsent) = self.unsent.take() {
+            buffers.give_back(unsent);
+        }
+        if let Some(tls) = self.transform.tls_mut() {
+            tls.leave_link(buffers);
+        }
+        self.received.clear();
+        self.resend.clear();
+        (self.sending, self.send, self.input_ended) = (false, None, false);
+        (self.reading, self.starved, self.waits_for_pool) = (Reading::Idle, None, false);
+    }
+
+    /// The lane goes on over the link of another one, behind what that sends first.
+    pub(super) fn go_on_over(&mut self, mut first: Gather, other: Lane) {
+        let broken = std::mem::replace(self, other);
+        self.decoder.take_up(broken.decoder);
+        self.destination = broken.destination;
+        self.run = broken.run;
+        self.outgoing = broken.outgoing;
+        self.framed_bytes = broken.framed_bytes;
+        self.read_bytes = broken.read_bytes;
+        self.retained = broken.retained;
+        self.resend = first.drain().chain(self.retained.chunks()).collect();
+        (self.is_overdue, self.starved, self.waits_for_pool) = (false, None, false);
+    }
+
+    /// Puts the next of what is sent first into an empty batch. `false`: nothing is left of it.
+    pub(super) fn take_resend(&mut self, batch: &mut Gather, batch_bytes: usize) -> bool {
+        while batch.len_bytes() < batch_bytes
+            && batch.parts() < BATCH_PARTS
+            && let Some(chunk) = self.resend.pop_front()
+        {
+            batch.push(chunk);
+        }
+        !batch.is_empty()
+    }
+
+    /// Spliced payload that is to follow the batch that is sent now, in bytes.
+    #[inline]
+    pub(super) fn outgoing_bytes(&self) -> Option<usize> {
+        let outgoing = self.outgoing.as_ref().filter(|_| self.resend.is_empty())?;
+        Some(outgoing.left_bytes)
+    }
+
+    /// Whether nothing but spliced payload may be sent now.
+    #[inline]
+    pub(super) fn outgoing_is_next(&self) -> bool {
+        self.outgoing.is_some() && self.resend.is_empty()
     }
 
     /// Keeps the rest of what was being decoded.

@@ -14,6 +14,7 @@ use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX};
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{NO_HELLO_TEXT, Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
+use crate::worker::connector::Connector;
 use crate::worker::context::counts;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain, Effect};
@@ -28,6 +29,10 @@ use crate::worker::token::{Kind, StreamOwner};
 const CLOSED_UNHEARD: &str = "before its hello: its RELIABLE= may not let in this host, which its \
                               log says with the words to add; or no receptor listens there";
 
+/// Why a lane whose connection broke is over when the next one is up.
+const LANE_UNKNOWN: &str = "the peer does not know the tunnel that broke any more: it was started anew, \
+                            or has waited for as long as its TIMEOUT=resume says";
+
 impl Streams {
     /// Runs the timers of sessions and transforms that are due.
     pub(in crate::worker) fn tunnels_on_time<D: Driver>(&mut self, cx: &mut Cx<D>) {
@@ -37,15 +42,19 @@ impl Streams {
         due.extend(self.tunnels.deadlines.due(now));
         for key in due.drain(..) {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
+            if tunnel.suspended.is_some() {
+                self.end_if_not_back(cx, key);
+                continue;
+            }
             if let Err(error) = tunnel.lane.transform.on_time(now) {
-                self.drop_tunnel(cx, key, &error.to_string());
+                self.break_tunnel(cx, key, &error.to_string());
                 continue;
             }
             match tunnel.session_mut().on_time(now) {
                 Ok(()) => self.tunnels.mark(key),
                 Err(error) => {
                     let reason = self.explain(&error);
-                    self.drop_tunnel(cx, key, &reason);
+                    self.break_tunnel(cx, key, &reason);
                 }
             }
         }
@@ -59,7 +68,7 @@ impl Streams {
         cx: &mut Cx<D>,
         link: Link,
     ) -> Option<Key> {
-        if self.tunnels.are_too_many() {
+        if self.tunnels.are_too_many() && !self.drop_oldest_suspended(cx) {
             if cx.may_log(Class::Stranger) {
                 warn!("persistent connection refused: too many are open");
             }
@@ -92,10 +101,15 @@ impl Streams {
     }
 
     fn start_tunnel<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        if let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) {
+        let lane_hello = self.lane_hello(cx, key);
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            if let Some(hello) = lane_hello {
+                tunnel.session.offer_lane(hello);
+            }
+            let (link, id) = (&tunnel.lane.link, tunnel.lane.id);
             debug!(tunnel = key.number(), peer = %link, "persistent connection");
             if let Some(output) = link.lone_output() {
-                cx.driver.poll(output, 0, false, Kind::LinkBroken.of(key));
+                cx.driver.poll(output, 0, false, Kind::LinkBroken.of(id));
             }
         }
         self.read_link(cx, key);
@@ -106,27 +120,34 @@ impl Streams {
     pub(in crate::worker) fn link_broken<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
-        key: Key,
+        link: Key,
         events: io::Result<u32>,
     ) {
-        let Some(Tunnel { lane: Lane { link, .. }, .. }) = self.tunnels.get(key) else { return };
+        let Some((key, tunnel)) = self.tunnels.of_link_mut(link) else { return };
+        let link = &tunnel.lane.link;
         // If the peer is gone in both directions, the input reports it after the remaining data.
         if events.is_ok() && link.output().is_some() && !net::is_hung_up(link.input()) {
-            self.drop_tunnel(cx, key, "the peer reads no more");
+            self.break_tunnel(cx, key, "the peer reads no more");
         }
     }
 
     /// The peer has closed its side of the link.
     pub(in crate::worker::stream) fn link_ended<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let cut_off = tunnel.lane.transform.tls().and_then(Tls::cut_off);
+        let tls = tunnel.lane.transform.tls();
+        let cut_off = tls.and_then(Tls::cut_off);
+        let has_said_so = tls.is_some() && cut_off.is_none();
         let is_done = tunnel.session.is_up() && tunnel.session.stream_count() == 0;
         let in_order = is_done && cut_off.is_none();
         tunnel.ended_in_order = in_order;
         if let Some(connector) = &mut self.connector {
             connector.tunnel_ended(in_order);
         }
-        self.drop_tunnel(cx, key, cut_off.unwrap_or("the peer closed the connection"));
+        let reason = cut_off.unwrap_or("the peer closed the connection");
+        match has_said_so {
+            true => self.drop_tunnel(cx, key, reason),
+            false => self.break_tunnel(cx, key, reason),
+        }
     }
 
     /// Ends a tunnel and resets its streams.
@@ -149,6 +170,7 @@ impl Streams {
         cx.counters.past_bytes_out += counters.payload_bytes_out;
         tunnel.lane.say_end(&mut cx.buffers);
         tunnel.lane.end(&mut cx.driver);
+        tunnel.lane.retained.clear(&mut cx.buffers);
         self.withdraw(cx, key);
         end_entrances(cx, key, &tunnel.session);
         self.reset_streams_of(cx, key, &tunnel.session);
@@ -156,6 +178,9 @@ impl Streams {
             && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
         {
             connector.redial(cx, was_up.then_some(tunnel.began));
+        }
+        if let Some(connector) = &mut self.connector {
+            connector.forget(key);
         }
         self.begin_loopback(cx);
     }
@@ -185,6 +210,9 @@ impl Streams {
         cx: &mut Cx<D>,
         link: Link,
     ) {
+        if !self.make_way(cx) {
+            return;
+        }
         let tunnel = self.begin_tunnel(cx, link);
         if let Some(connector) = &mut self.connector {
             connector.tunnel_begun(cx, tunnel);
@@ -204,7 +232,7 @@ impl Streams {
     }
 
     /// Withdraws a tunnel from new clients. If it was the last one, clients wait from now on.
-    fn withdraw<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+    pub(super) fn withdraw<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
         let before = self.tunnels.up.len();
         self.tunnels.up.retain(|&up| up != key);
         if self.tunnels.up.is_empty() && before > 0 {
@@ -223,7 +251,9 @@ impl Streams {
             let announced = session.peer_is_leaving() || session.protocol() == Protocol::V03;
             if !cx.may_log(Class::Tunnel) {
                 debug!(tunnel, %peer, reason, streams, "tunnel down");
-            } else if announced && ended.ended_in_order {
+            } else if (announced && ended.ended_in_order)
+                || (ended.suspended.is_some() && streams == 0)
+            {
                 info!(tunnel, %peer, reason, streams, "tunnel down");
             } else {
                 warn!(tunnel, %peer, reason, streams, "tunnel down");
@@ -258,6 +288,9 @@ impl Streams {
         has_entrances: bool,
     ) -> bool {
         if let Some(source) = self.tunnels.strangers.remove(key) {
+            if self.tunnels.are_more_than_room() {
+                self.drop_oldest_suspended(cx);
+            }
             if let Some(reason) = self.tunnels.excess(source) {
                 self.drop_tunnel(cx, key, reason);
                 return false;
@@ -284,9 +317,11 @@ impl Streams {
         } else {
             debug!(tunnel = number, %peer, name, peer_key, cipher, protocol, peer_kind, "tunnel up");
         }
-        if let Some(connector) = &mut self.connector {
-            connector.tunnel_up();
+        let lost = self.connector.as_mut().and_then(Connector::tunnel_up);
+        if let Some(lost) = lost {
+            self.drop_tunnel(cx, lost, LANE_UNKNOWN);
         }
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
         let gets_clients = tunnel.stream_peer().options.is_none_or(PeerOptions::has_entrances);
         if cx.drain != Drain::No {
             tunnel.session.refuse_new("going away");
@@ -343,7 +378,8 @@ impl Streams {
         }
     }
 
-    pub(in crate::worker) fn refuse_new_streams(&mut self) {
+    pub(in crate::worker) fn refuse_new_streams<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        self.drop_suspended(cx);
         // All tunnels, including those whose peers are going away.
         let is_up = |&(_, tunnel): &(Key, &Tunnel)| tunnel.session.is_up();
         let up: Vec<Key> = self.tunnels.iter().filter(is_up).map(|(key, _)| key).collect();
@@ -365,7 +401,7 @@ fn end_entrances<D: Driver>(cx: &mut Cx<D>, key: Key, session: &Session) {
 }
 
 /// Sets what there is to set on the link of a tunnel.
-fn set_up<D: Driver>(cx: &Cx<D>, link: &Link) {
+pub(super) fn set_up<D: Driver>(cx: &Cx<D>, link: &Link) {
     let dead_after = cx.plan.timeouts.keepalive.map(|every| every * KEEPALIVE_INTERVALS);
     link.set_up(&cx.congestion, dead_after);
 }
@@ -398,10 +434,12 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
         touched: true,
         due: None,
         began: cx.now,
+        link_began: cx.now,
         source: None,
         heard: false,
         deferred: None,
         ended_in_order: false,
+        suspended: None,
     }
 }
 
@@ -425,6 +463,7 @@ fn session_config<D: Driver>(cx: &Cx<D>) -> SessionConfig {
             window_bytes: ceilings.window_bytes(),
             streams_max: STREAMS_MAX.min(connections),
         }),
+        lane: None,
         hello_timeout: plan.timeouts.hello,
         awaits_peer: false,
         answer_suffices: false,

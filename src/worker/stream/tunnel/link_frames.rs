@@ -5,7 +5,7 @@ use crate::io::chunk::Chunk;
 use crate::io::driver::Driver;
 use crate::limits::CONTROL_BACKLOG;
 use crate::session::{Sink, StreamKey, TunnelError};
-use crate::wire::{DecodeStep, Protocol};
+use crate::wire::{DecodeStep, Frame, Protocol};
 use crate::worker::context::Cx;
 use crate::worker::message::Run;
 use crate::worker::stream::tunnel::Deferred;
@@ -80,22 +80,32 @@ impl Streams {
             match step {
                 DecodeStep::Frame(frame) => {
                     let payload_bytes = frame.payload_bytes();
+                    // One comes behind the lane's own frames when that goes on over another link.
+                    let is_hello = matches!(frame, Frame::HelloOk { .. });
+                    let is_acknowledgement = matches!(frame, Frame::LaneRead { .. });
                     tunnel.lane.budget.spend(&frame);
                     let sink = tunnel.session.on_frame(frame, now)?;
+                    tunnel.session.read(tunnel.lane.decoder.counted_bytes(), now);
                     chunk.advance(consumed);
+                    if is_acknowledgement {
+                        tunnel.drop_read(&mut cx.buffers)?;
+                    }
                     // The events of a frame must be handled before its payload is delivered: they
                     // may open or end the stream.
                     if !self.handle_events(cx, flows, key) {
                         if let Some(tunnel) = self.tunnels.get_mut(key) {
-                            tunnel.defer(Some((sink, payload_bytes)));
+                            tunnel.defer((!is_hello).then_some((sink, payload_bytes)));
                             tunnel.lane.put_back(chunk);
                         }
                         return Ok(());
                     }
-                    self.set_destination(cx, flows, key, sink, payload_bytes);
+                    if !is_hello {
+                        self.set_destination(cx, flows, key, sink, payload_bytes);
+                    }
                 }
                 DecodeStep::Payload => {
                     let destination = tunnel.lane.destination;
+                    tunnel.session.read(consumed as u64, now);
                     let payload = chunk.split_to(consumed);
                     match destination {
                         Destination::Conn(conn) => self.deliver(cx, conn, payload),

@@ -42,12 +42,12 @@ impl Streams {
         match tunnel.lane.read_mode {
             LinkReadMode::Received => {
                 let mode = RecvMode::Multishot;
-                let token = Kind::LinkReceive.of(key);
+                let token = Kind::LinkReceive.of(tunnel.lane.id);
                 let op = cx.driver.recv(tunnel.lane.link.input(), mode, BufferClass::Bulk, token);
                 tunnel.lane.reading = Reading::Armed { op, mode, cancelled: false };
             }
             LinkReadMode::Spliced => {
-                let token = Kind::LinkReady.of(key);
+                let token = Kind::LinkReady.of(tunnel.lane.id);
                 cx.driver.poll(tunnel.lane.link.input(), libc::POLLIN as u32, false, token);
                 tunnel.lane.reading = Reading::Watched;
             }
@@ -58,11 +58,11 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         flows: &mut impl Flows,
-        key: Key,
+        link: Key,
         more: bool,
         got: io::Result<Option<Chunk>>,
     ) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else {
+        let Some((key, tunnel)) = self.tunnels.of_link_mut(link) else {
             cx.counters.stale += 1;
             return;
         };
@@ -92,7 +92,11 @@ impl Streams {
                 Some(libc::ENOBUFS) => return self.tunnels.wait_for_buffer(cx, key),
                 Some(libc::ECANCELED) => {}
                 _ => {
-                    return self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
+                    return self.break_tunnel(
+                        cx,
+                        key,
+                        &format!("receiving from the peer: {error}"),
+                    );
                 }
             },
         }

@@ -10,9 +10,9 @@ use crate::session::Transmit;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::stream::conn::Stage;
 use crate::worker::stream::tunnel::is_again;
-use crate::worker::stream::tunnel::lane::{Outgoing, Transform};
+use crate::worker::stream::tunnel::lane::{Lane, Outgoing, Transform};
 use crate::worker::stream::tunnel::tls::Tls;
-use crate::worker::stream::{Flows, Streams};
+use crate::worker::stream::{Conns, Flows, Streams};
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
 
@@ -57,6 +57,10 @@ impl Streams {
             // First, since it may have to be answered.
             self.take_from_tls(cx, flows, key);
         }
+        if self.tunnels.get(key).is_some_and(|tunnel| tunnel.suspended.is_some()) {
+            self.handle_events(cx, flows, key);
+            return;
+        }
         let transform = self.tunnels.get(key).map(|tunnel| &tunnel.lane.transform);
         if let Some(Transform::SerialLine(_)) = transform {
             self.write_line(cx, flows, key);
@@ -69,6 +73,11 @@ impl Streams {
             if tunnel.lane.sending || matches!(cx.drain, Drain::Leaving(_)) {
                 break;
             }
+            // The rest of a frame, which has waited for the peer to read more.
+            if tunnel.lane.outgoing_is_next() && !self.pipe_to_link(cx, key) {
+                break;
+            }
+            let Some(tunnel) = self.tunnels.get(key) else { return };
             let (gather, has_runs) = match tunnel.lane.transform {
                 Transform::Tls(_) => self.sealed_batch(cx, flows, key),
                 _ => self.make_batch(cx, flows, key),
@@ -78,13 +87,13 @@ impl Streams {
                 cx.buffers.give_back(gather);
                 break;
             }
-            let piped = tunnel.lane.outgoing.as_ref().map(|outgoing| outgoing.left_bytes);
+            let piped = tunnel.lane.outgoing_bytes();
             let socket = tunnel.lane.link.output().filter(|_| tunnel.lane.link.is_socket());
             if let Some(socket) = socket
                 && piped.is_none()
                 && !has_runs
             {
-                let token = Kind::LinkSend.of(key);
+                let token = Kind::LinkSend.of(tunnel.lane.id);
                 let send = cx.driver.send(socket, gather, SendWait::Yes, token);
                 tunnel.lane.begin_sending(Some(send), cx.now);
                 break;
@@ -116,9 +125,15 @@ impl Streams {
         let (mut gather, mut has_runs) = (cx.buffers.take_gather(), false);
         let Some(tunnel) = self.tunnels.get_mut(key) else { return (gather, false) };
         let batch_bytes = tunnel.lane.transform.batch_bytes();
+        if tunnel.lane.take_resend(&mut gather, batch_bytes) {
+            return (gather, false);
+        }
+        // What is not a part of the lane comes first, and is not kept.
+        let mut unkept_bytes = 0;
         while gather.len_bytes() < batch_bytes
             && gather.parts() < BATCH_PARTS
             && tunnel.lane.outgoing.is_none()
+            && tunnel.lane.retained.has_room()
             && cx.buffers.can_write_frame()
         {
             let in_batch = !gather.is_empty();
@@ -126,9 +141,14 @@ impl Streams {
             else {
                 break;
             };
+            let head_bytes = cx.buffers.head.len();
             cx.buffers.write_head(&mut gather);
             match transmit {
                 Transmit::Control => {}
+                Transmit::Unkept => {
+                    assert_eq!(unkept_bytes + head_bytes, gather.len_bytes(), "it comes first");
+                    unkept_bytes = gather.len_bytes();
+                }
                 Transmit::Urgent { byte } => cx.buffers.write(&mut gather, &[byte]),
                 Transmit::Datagrams { user, bytes, .. } => {
                     let queue = flows.queue_of(Key::unpack(user));
@@ -138,28 +158,7 @@ impl Streams {
                 }
                 Transmit::Data { user, bytes, .. } => {
                     let user = Key::unpack(user);
-                    let conn = self.conns.get_mut(user).expect("streams with data have a local");
-                    conn.keep_sent(bytes);
-                    let piped = cx.buffers.append(&mut gather, &mut conn.input, bytes);
-                    if piped > 0 {
-                        let taken = conn.input.take_piped(piped);
-                        assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
-                        // The head goes out with this batch, the payload from the pipe right behind
-                        // it.
-                        let pipe = conn.input.pipe().expect("it stands in the pipe");
-                        let (pipe, left_bytes) = (Rc::clone(pipe), piped);
-                        tunnel.lane.outgoing = Some(Outgoing { conn: user, pipe, left_bytes });
-                    }
-                    if conn.input.is_empty() {
-                        conn.packed = None;
-                    }
-                    if matches!(conn.stage, Stage::Draining) {
-                        conn.last_data = cx.now;
-                        if conn.input.is_empty() {
-                            // The rest of a broken connection has been sent.
-                            self.conns.remove(user);
-                        }
-                    }
+                    self.conns.send_payload(cx, &mut tunnel.lane, &mut gather, (user, bytes));
                 }
             }
         }
@@ -167,6 +166,9 @@ impl Streams {
             let lane = &mut tunnel.lane;
             let piped_bytes = lane.outgoing.as_ref().map_or(0, |outgoing| outgoing.left_bytes);
             lane.framed_bytes += (gather.len_bytes() + piped_bytes) as u64;
+            if tunnel.session.resumes() {
+                lane.retained.keep(cx, &gather, unkept_bytes);
+            }
         } else if !cx.buffers.can_write_frame() {
             // The session may have frames that lack only a buffer.
             self.tunnels.wait_for_pool(cx, key);
@@ -191,7 +193,7 @@ impl Streams {
             Err(error) if is_again(&error) => {}
             Err(error) => {
                 cx.buffers.give_back(gather);
-                self.drop_tunnel(cx, key, &format!("sending to the peer: {error}"));
+                self.break_tunnel(cx, key, &format!("sending to the peer: {error}"));
                 return false;
             }
         }
@@ -202,11 +204,11 @@ impl Streams {
         let mut send = None;
         match tunnel.lane.link.output() {
             Some(socket) if tunnel.lane.link.is_socket() => {
-                let token = Kind::LinkSend.of(key);
+                let token = Kind::LinkSend.of(tunnel.lane.id);
                 send = Some(cx.driver.send(socket, gather, SendWait::Yes, token));
             }
             Some(output) => {
-                let token = Kind::LinkWritable.of(key);
+                let token = Kind::LinkWritable.of(tunnel.lane.id);
                 cx.driver.poll(output, libc::POLLOUT as u32, false, token);
                 tunnel.lane.unsent = Some(gather);
             }
@@ -219,11 +221,11 @@ impl Streams {
     pub(in crate::worker) fn link_sent<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
-        key: Key,
+        link: Key,
         result: io::Result<usize>,
         mut gather: Box<Gather>,
     ) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else {
+        let Some((key, tunnel)) = self.tunnels.of_link_mut(link) else {
             cx.buffers.give_back(gather);
             cx.counters.stale += 1;
             return;
@@ -239,7 +241,7 @@ impl Streams {
                         self.tunnels.mark(key);
                     }
                 } else if let Some(socket) = tunnel.lane.link.output() {
-                    let token = Kind::LinkSend.of(key);
+                    let token = Kind::LinkSend.of(tunnel.lane.id);
                     let send = cx.driver.send(socket, gather, SendWait::Yes, token);
                     tunnel.lane.begin_sending(Some(send), cx.now);
                 }
@@ -249,14 +251,45 @@ impl Streams {
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
                 let is_copied = cx.buffers.copy_bulk_of_batch(&mut gather);
                 if let Some(socket) = tunnel.lane.link.output() {
-                    let token = Kind::LinkSend.of(key);
+                    let token = Kind::LinkSend.of(tunnel.lane.id);
                     let send = cx.driver.send(socket, gather, SendWait::Yes, token);
                     tunnel.lane.send = (!is_copied).then_some(send);
                 }
             }
             Err(error) => {
                 cx.buffers.give_back(gather);
-                self.drop_tunnel(cx, key, &format!("sending to the peer: {error}"));
+                self.break_tunnel(cx, key, &format!("sending to the peer: {error}"));
+            }
+        }
+    }
+}
+
+impl Conns {
+    /// Moves payload of a connection to the end of a batch. What stands in a pipe goes out right behind it.
+    fn send_payload<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        lane: &mut Lane,
+        gather: &mut Gather,
+        (user, bytes): (Key, u64),
+    ) {
+        let conn = self.get_mut(user).expect("streams with data have a local");
+        conn.keep_sent(bytes);
+        let piped = cx.buffers.append(gather, &mut conn.input, bytes);
+        if piped > 0 {
+            let taken = conn.input.take_piped(piped);
+            assert_eq!(taken, piped, "nothing stands behind what is in the pipe");
+            let pipe = Rc::clone(conn.input.pipe().expect("it stands in the pipe"));
+            lane.outgoing = Some(Outgoing { conn: user, pipe, left_bytes: piped, kept_bytes: 0 });
+        }
+        if conn.input.is_empty() {
+            conn.packed = None;
+        }
+        if matches!(conn.stage, Stage::Draining) {
+            conn.last_data = cx.now;
+            if conn.input.is_empty() {
+                // The rest of a broken connection has been sent.
+                self.remove(user);
             }
         }
     }

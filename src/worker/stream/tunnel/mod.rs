@@ -16,6 +16,9 @@ mod link_frames;
 mod link_read;
 mod link_write;
 pub(super) mod loopback;
+mod outgoing;
+mod resume;
+mod retained;
 mod rights;
 mod serial;
 pub(super) mod splice;
@@ -30,6 +33,7 @@ use hashlink::LinkedHashMap;
 use tracing::info;
 
 use self::lane::{Destination, Lack, Lane};
+use self::resume::Suspended;
 use self::strangers::Strangers;
 use crate::io::chunk::{Chunk, ChunkMut};
 use crate::io::driver::Driver;
@@ -46,6 +50,8 @@ use crate::worker::table::{Key, Table};
 /// All tunnels.
 pub(in crate::worker) struct Tunnels {
     table: Table<Tunnel>,
+    /// The tunnel of each link.
+    links: Table<Key>,
     /// Most of those that are no strangers.
     max: usize,
     /// Those of the table that have connected here and not completed their hello. They have room of
@@ -70,6 +76,7 @@ impl Tunnels {
     pub(super) fn new(ceilings: &Ceilings) -> Tunnels {
         Tunnels {
             table: Table::new(ceilings.tunnels + ceilings.strangers),
+            links: Table::new(ceilings.tunnels + ceilings.strangers),
             max: ceilings.tunnels,
             strangers: Strangers::of_process(ceilings.strangers),
             up: Vec::new(),
@@ -85,6 +92,11 @@ impl Tunnels {
     /// Whether no further tunnel may be added to those that are no strangers.
     fn are_too_many(&self) -> bool {
         self.len() >= self.max
+    }
+
+    /// Whether there are more than may stay.
+    fn are_more_than_room(&self) -> bool {
+        self.len() > self.max
     }
 
     /// Why a tunnel whose hello is complete, and which was a stranger, cannot stay. No address has more than
@@ -117,12 +129,22 @@ impl Tunnels {
     /// Adds a tunnel. `None`: there are too many.
     fn insert(&mut self, tunnel: Tunnel) -> Option<Key> {
         let key = self.table.insert(tunnel)?;
+        let id = self.links.insert(key).expect("no tunnel has two links");
+        self.table.get_mut(key)?.lane.id = id;
         self.touched.push(key);
         Some(key)
     }
 
+    /// The tunnel that has this link. `None`: it has none any more, or another one.
+    #[inline]
+    fn of_link_mut(&mut self, link: Key) -> Option<(Key, &mut Tunnel)> {
+        let key = *self.links.get(link)?;
+        Some((key, self.get_mut(key)?))
+    }
+
     fn remove(&mut self, key: Key) -> Option<Tunnel> {
         let mut tunnel = self.table.remove(key)?;
+        self.links.remove(tunnel.lane.id);
         self.deadlines.replace(key, &mut tunnel.due, None);
         self.lookers.remove(&key);
         Some(tunnel)
@@ -319,6 +341,7 @@ impl Tunnels {
         for (_, tunnel) in self.table.iter_mut() {
             let lane = &mut tunnel.lane;
             let unsealed = lane.transform.tls_mut().and_then(|tls| tls.unsealed.as_mut());
+            lane.retained.free_received(&cx.buffers);
             for batch in [lane.unsent.as_mut(), unsealed].into_iter().flatten() {
                 cx.buffers.copy_bulk_of_batch(batch);
             }
@@ -380,6 +403,8 @@ pub(in crate::worker) struct Tunnel {
     /// Its deadline in [`Tunnels::deadlines`].
     due: Option<Moment>,
     began: Moment,
+    /// When its connection began.
+    link_began: Moment,
     /// What counts as the peer's address, of one that has connected here and said hello.
     source: Option<IpAddr>,
     /// Something was received from the peer.
@@ -388,6 +413,8 @@ pub(in crate::worker) struct Tunnel {
     deferred: Option<Deferred>,
     /// The peer has closed the link and nothing was outstanding.
     ended_in_order: bool,
+    /// Its connection broke, and another one is waited for.
+    suspended: Option<Suspended>,
 }
 
 impl Tunnel {
@@ -429,7 +456,7 @@ impl Tunnel {
     /// not to be read.
     #[inline]
     fn is_held_up(&self) -> bool {
-        self.is_deferred() || self.lane.is_overdue
+        self.is_deferred() || self.lane.is_overdue || self.suspended.is_some()
     }
 
     /// Begins to receive a run of datagrams. Returns the run if it is complete already.
@@ -452,6 +479,9 @@ impl Tunnel {
 
     /// The earliest deadline of session and transform.
     fn next_timeout(&self) -> Option<Moment> {
+        if let Some(suspended) = &self.suspended {
+            return suspended.until;
+        }
         [self.session.next_timeout(), self.lane.transform.next_timeout()]
             .into_iter()
             .flatten()
@@ -460,7 +490,7 @@ impl Tunnel {
 
     /// The link has data to send and has accepted none for a while.
     pub(super) fn is_stalled(&self, now: Moment) -> bool {
-        self.lane.is_stalled(now)
+        self.suspended.is_some() || self.lane.is_stalled(now)
     }
 }
 

@@ -189,13 +189,13 @@ impl Streams {
         match serial.flush(device) {
             Ok(true) => true,
             Ok(false) => {
-                let token = Kind::LinkWritable.of(key);
+                let token = Kind::LinkWritable.of(tunnel.lane.id);
                 cx.driver.poll(device, libc::POLLOUT as u32, false, token);
                 tunnel.lane.begin_sending(None, cx.now);
                 false
             }
             Err(error) => {
-                self.drop_tunnel(cx, key, &format!("writing to the device: {error}"));
+                self.break_tunnel(cx, key, &format!("writing to the device: {error}"));
                 false
             }
         }
@@ -260,7 +260,7 @@ impl Streams {
             let Some(serial) = tunnel.lane.transform.serial_line() else { return };
             let chunk = match cx.buffers.read_ahead(&tunnel.lane.link, AHEAD_BYTES_MAX) {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => return self.drop_tunnel(cx, key, "the device is gone"),
+                Ok(None) => return self.break_tunnel(cx, key, "the device is gone"),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     tunnel.lane.starved = Some(Lack::Pool);
@@ -268,12 +268,16 @@ impl Streams {
                     break;
                 }
                 Err(error) => {
-                    return self.drop_tunnel(cx, key, &format!("reading from the device: {error}"));
+                    return self.break_tunnel(
+                        cx,
+                        key,
+                        &format!("reading from the device: {error}"),
+                    );
                 }
             };
             if let Err(error) = serial.line.received(&chunk, now) {
                 let reason = explain(error, serial.tls());
-                return self.drop_tunnel(cx, key, &reason);
+                return self.break_tunnel(cx, key, &reason);
             }
             self.take_from_line(cx, flows, key);
             if chunk.len() < AHEAD_BYTES_MAX {

@@ -25,7 +25,6 @@ use crate::worker::stream::tunnel::is_again;
 use crate::worker::stream::tunnel::lane::{Destination, Lack, LinkReadMode, Transform};
 use crate::worker::stream::{Flows, Streams};
 use crate::worker::table::Key;
-use crate::worker::token::Kind;
 
 /// Big frames in a row that switch the link to splicing.
 const BIG_FRAMES: u8 = 2;
@@ -130,59 +129,9 @@ impl Streams {
         self.read_conn(cx, key);
     }
 
-    /// Moves payload whose head was sent from its pipe to the link. `true`: all of it is sent, or
-    /// there was none. `false`: the link accepts no more for now, or is gone.
-    pub(in crate::worker::stream) fn pipe_to_link<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        key: Key,
-    ) -> bool {
-        loop {
-            let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-            let Some(outgoing) = &mut tunnel.lane.outgoing else { return true };
-            if outgoing.left_bytes == 0 {
-                if let Some(outgoing) = tunnel.lane.outgoing.take() {
-                    cx.buffers.pipes.give_back(outgoing.pipe);
-                    self.read_conn(cx, outgoing.conn);
-                }
-                return true;
-            }
-            let Some(output) = tunnel.lane.link.output() else { return false };
-            match outgoing.pipe.drain(output, outgoing.left_bytes) {
-                Ok(bytes) if bytes > 0 => outgoing.left_bytes -= bytes,
-                Err(error) if is_again(&error) => {
-                    let token = Kind::LinkWritable.of(key);
-                    cx.driver.poll(output, libc::POLLOUT as u32, false, token);
-                    tunnel.lane.begin_sending(None, cx.now);
-                    return false;
-                }
-                // The head is sent: what stands behind it in the pipe has to follow.
-                Err(error) if is_refused(&error) => {
-                    let copied = cx.buffers.copy_out(&outgoing.pipe, outgoing.left_bytes);
-                    let batch = match copied {
-                        Ok(batch) => batch,
-                        Err(error) => {
-                            self.drop_tunnel(cx, key, &format!("sending to the peer: {error}"));
-                            return false;
-                        }
-                    };
-                    outgoing.left_bytes -= batch.len_bytes();
-                    cx.counters.splice_refused += 1;
-                    if !self.send_now(cx, key, batch, true) {
-                        return false;
-                    }
-                }
-                result => {
-                    self.drop_tunnel(cx, key, &format!("sending to the peer: {}", why(&result)));
-                    return false;
-                }
-            }
-        }
-    }
-
     /// The link is writable.
-    pub(in crate::worker) fn link_writable<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else {
+    pub(in crate::worker) fn link_writable<D: Driver>(&mut self, cx: &mut Cx<D>, link: Key) {
+        let Some((key, tunnel)) = self.tunnels.of_link_mut(link) else {
             cx.counters.stale += 1;
             return;
         };
@@ -225,10 +174,10 @@ impl Streams {
         &mut self,
         cx: &mut Cx<D>,
         flows: &mut impl Flows,
-        key: Key,
+        link: Key,
         events: io::Result<u32>,
     ) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else {
+        let Some((key, tunnel)) = self.tunnels.of_link_mut(link) else {
             cx.counters.stale += 1;
             return;
         };
@@ -237,7 +186,7 @@ impl Streams {
             return self.read_link(cx, key);
         }
         if let Err(error) = tunnel.lane.link.claim() {
-            return self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
+            return self.break_tunnel(cx, key, &format!("receiving from the peer: {error}"));
         }
         if matches!(tunnel.lane.transform, Transform::SerialLine(_)) {
             self.read_line(cx, flows, key);
@@ -320,7 +269,7 @@ impl Streams {
                 Progress::Nothing
             }
             Err(error) => {
-                self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
+                self.break_tunnel(cx, key, &format!("receiving from the peer: {error}"));
                 Progress::Gone
             }
         }
@@ -365,6 +314,7 @@ impl Streams {
                 tunnel.lane.read_bytes += bytes as u64;
                 tunnel.lane.splicing = tunnel.lane.decoder.payload_left() > 0;
                 tunnel.session.received(now);
+                tunnel.session.read(bytes as u64, now);
                 cx.counters.spliced_to_local += bytes as u64;
                 cx.busy_poll.on_payload(true, now);
                 conn.output.push_piped(bytes);
@@ -393,7 +343,7 @@ impl Streams {
                 Progress::Copy
             }
             Err(error) => {
-                self.drop_tunnel(cx, key, &format!("receiving from the peer: {error}"));
+                self.break_tunnel(cx, key, &format!("receiving from the peer: {error}"));
                 Progress::Gone
             }
         }
@@ -464,12 +414,12 @@ impl Streams {
 }
 
 /// Whether a descriptor does not support splicing.
-fn is_refused(error: &io::Error) -> bool {
+pub(super) fn is_refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// Why a pipe was not drained: an error, or zero bytes, which a socket never reports.
-fn why(result: &io::Result<usize>) -> io::Error {
+pub(super) fn why(result: &io::Result<usize>) -> io::Error {
     match result {
         Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
         Err(error) => match error.raw_os_error() {

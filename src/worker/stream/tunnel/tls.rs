@@ -394,6 +394,19 @@ impl Tls {
         Ok(Step::Secured)
     }
 
+    /// The link broke: what was received and not opened, and what was to be sent, is of no use any more.
+    pub(super) fn leave_link(&mut self, buffers: &mut Buffers) {
+        if let Some(unsealed) = self.unsealed.take() {
+            buffers.give_back(unsealed);
+        }
+        self.received.clear();
+        self.opened.clear();
+        self.carried = 0..0;
+        self.carry = Vec::new();
+        self.outbox = Vec::new();
+        self.lacks_buffer = false;
+    }
+
     /// Takes what goes before frames, for a link that no buffers are needed for.
     pub(super) fn take_control(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.outbox)

@@ -65,7 +65,7 @@ impl Engine {
                 }
                 2 => Encoder.urgent_taken(&mut out, from, to, 3),
                 3 => Encoder.first_data(&mut out),
-                4 => Encoder.hello(&mut out, "again", None),
+                4 => Encoder.hello(&mut out, "again", None, None),
                 5 => Encoder.going_away(&mut out, "drain"),
                 _ => out.extend_from_slice(&[3, 0x0d, 0, 0, 0, 0, 0, 0]),
             },

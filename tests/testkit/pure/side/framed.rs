@@ -117,7 +117,7 @@ impl Side {
         let (kind, flags, number) =
             (head[1], u16::from_be_bytes([head[2], head[3]]), word(&head, 4));
         let behind = match transmit {
-            Transmit::Control => 0,
+            Transmit::Control | Transmit::Unkept => 0,
             Transmit::Data { bytes, .. } | Transmit::Datagrams { bytes, .. } => bytes,
             Transmit::Urgent { .. } => 1,
         };
