@@ -201,6 +201,32 @@ fn a_stranger_is_refused_by_its_user() {
     drop(new);
 }
 
+/// Each is started by root and goes on as another user, who could not make what root has made.
+#[test]
+fn a_process_that_has_become_another_user_is_taken_over_from() {
+    needs!(Namespaces);
+    let server = Server::echo();
+    let [entrance] = ports();
+    let words = [
+        format!("-P{entrance}"),
+        format!("SERVER=tcprelay://{}", server.address()),
+        "TIMEOUT=drain:60".into(),
+        "--user=65533:65532".into(),
+    ];
+    let lineage = Lineage::of(&words);
+    let first = lineage.start();
+    let mut traffic = Traffic::start(entrance);
+    let second = lineage.upgrade(&first);
+    traffic.goes_on();
+    traffic.end_streams();
+    ends_in_order(first);
+    let third = lineage.upgrade(&second);
+    traffic.goes_on();
+    traffic.end();
+    ends_in_order(second);
+    drop(third);
+}
+
 /// Nobody takes sockets from a process of a third user.
 #[test]
 fn a_strangers_sockets_are_not_taken() {
