@@ -108,6 +108,7 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
             ExitCode::from(EXIT_FAILED)
         }
         Ok(Stopped::AtOnce) => ExitCode::from(EXIT_FAILED),
+        Ok(Stopped::NotTakenOver) => ExitCode::from(EXIT_SETUP),
         Err(error) => {
             log.complain(&error.to_string());
             match error {

@@ -16,6 +16,9 @@ pub const LISTEN_AGAIN_MILLIS: u64 = 10;
 /// How long a process waits for its successor to be ready, which may have names to look up and keys to
 /// read, in milliseconds. Meanwhile it goes on as before.
 pub const TAKEOVER_READY_MILLIS: u64 = 20_000;
+/// How long a connector that takes over tries to have a tunnel, in milliseconds. The old one has its own
+/// meanwhile, and waits no longer than [`TAKEOVER_READY_MILLIS`].
+pub const TAKEOVER_TUNNEL_MILLIS: u64 = 10_000;
 /// How long a successor waits for an answer: longer than another one may be in its way.
 pub const TAKEOVER_ANSWER_MILLIS: u64 = 30_000;
 

@@ -285,10 +285,11 @@ impl Relay {
         let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
         let takeover = self.takeover.take();
         let wake = self.wakes.1.try_clone()?;
+        let link = self.plan.link.clone();
         let mut worker = self.into_worker(driver)?;
         if let Some(takeover) = takeover {
-            let (desk, reserved) = takeover.finish(wake)?;
-            worker.open_desk(desk, reserved);
+            let (desk, reserved, succession) = takeover.finish(&link, wake)?;
+            worker.open_desk(desk, reserved, succession);
         }
         // These lines are logged last, so that everything is open once they appear.
         for (is_receptor, address) in places {

@@ -7,8 +7,11 @@ use super::SetupError;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::inherited::{Inherited, Reserved};
 use crate::io::takeover::desk::Desk;
-use crate::io::takeover::successor::{self, Place};
+use crate::io::takeover::successor::{self, Place, Succession};
 use crate::io::unix::SocketFile;
+
+/// What is left to do while the relay runs.
+type Finished = (Desk, Vec<Reserved>, Option<Succession>);
 
 /// What is under way until the relay runs. If it never does, the old process goes on.
 pub(super) struct Takeover {
@@ -45,14 +48,23 @@ impl Takeover {
     }
 
     /// Everything else has succeeded: the old process accepts no more from here on.
-    pub(super) fn finish(self, wake: UnixStream) -> Result<(Desk, Vec<Reserved>), SetupError> {
+    /// A connector has to have its tunnel first, if the old one has one.
+    pub(super) fn finish(self, link: &LinkPlan, wake: UnixStream) -> Result<Finished, SetupError> {
         let Place { listener, file, predecessor } = self.place;
         let what = "cannot start the thread of --takeover";
-        let desk = Desk::open(listener, file, wake);
-        let desk = desk.map_err(|error| SetupError::Process { what, error })?;
-        if let Some(predecessor) = predecessor {
-            predecessor.ready(&self.taken)?;
-        }
-        Ok((desk, self.reserved))
+        let failed = |error| SetupError::Process { what, error };
+        let own_wake = wake.try_clone().map_err(failed)?;
+        let desk = Desk::open(listener, file, wake).map_err(failed)?;
+        let succession = match predecessor {
+            Some(predecessor) if predecessor.has_tunnel && matches!(link, LinkPlan::Connect(_)) => {
+                Some(Succession::new(predecessor, self.taken, own_wake))
+            }
+            Some(predecessor) => {
+                predecessor.ready(&self.taken)?;
+                None
+            }
+            None => None,
+        };
+        Ok((desk, self.reserved, succession))
     }
 }

@@ -10,13 +10,14 @@ use super::context::{Drain, Effect, Lookup};
 use super::message::{FlowOrigin, Incoming, NameWaiter, PortName};
 use super::purpose::Purpose;
 use super::signals::Demand;
-use super::takeover::{Offered, Takeover};
+use super::takeover::Takeover;
 use super::token::{self, Kind, StreamOwner};
 use super::{Key, Worker};
 use crate::io::datagram::Received;
 use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
 use crate::io::resolver::Answer;
-use crate::io::takeover::desk::{Desk, Reply, Request};
+use crate::io::takeover::desk::{Reply, Request};
+use crate::io::takeover::successor::Succession;
 use crate::session::{Event, NO_ADDRESS, Related};
 use crate::wire::Protocol;
 use crate::worker::datagram::coalesce::Source;
@@ -131,13 +132,27 @@ impl<D: Driver> Worker<D> {
 
     /// A process that takes over has come, is ready, or has failed.
     fn serve_successor(&mut self) {
+        if let Some(answer) = self.succession.as_ref().and_then(Succession::answer) {
+            match answer {
+                Ok(()) => self.has_taken_over(),
+                Err(error) => self.is_not_taken_over(&error.to_string()),
+            }
+        }
+        // Who would take over from this process has to wait until it has taken over itself.
+        if self.succession.is_some() {
+            return;
+        }
         while let Some(takeover) = &mut self.takeover {
             match takeover.desk.request() {
                 None => return,
                 Some(Request::Sockets) => {
                     let sockets = self.ingress.offers().chain(self.datagrams.offers());
+                    let has_tunnel = !self.streams.tunnels().up().is_empty();
                     let offers = takeover.offer(sockets);
-                    takeover.desk.reply(offers.map_or_else(Reply::Failed, Reply::Sockets));
+                    takeover.desk.reply(match offers {
+                        Ok(offers) => Reply::Sockets { offers, has_tunnel },
+                        Err(error) => Reply::Failed(error),
+                    });
                 }
                 Some(Request::GoOn) => {
                     takeover.withdraw();
@@ -150,28 +165,6 @@ impl<D: Driver> Worker<D> {
                     self.leave_sockets(desk, &taken);
                     self.stop();
                 }
-            }
-        }
-    }
-
-    /// The process is ending. A successor that has sockets already has them from now on.
-    pub(super) fn close_desk(&mut self) {
-        let Some(mut takeover) = self.takeover.take() else { return };
-        match takeover.take_all() {
-            Some(offered) => self.leave_sockets(takeover.desk, &offered),
-            None => takeover.desk.close(),
-        }
-    }
-
-    /// These listening sockets are a successor's from now on.
-    fn leave_sockets(&mut self, desk: Desk, sockets: &[Offered]) {
-        desk.leave();
-        self.leaving = Some(desk);
-        for &socket in sockets {
-            match socket {
-                Offered::Listener(key) => self.ingress.leave_listener(key),
-                Offered::Datagrams(name) => self.datagrams.leave_port(&mut self.cx, name),
-                Offered::Reserved => self.ingress.leave_reserve(),
             }
         }
     }
@@ -397,6 +390,12 @@ impl<D: Driver> Worker<D> {
             return streams.drop_tunnel(cx, key, &reason);
         }
         let has_entrances = ingress.has_entrances() || datagrams.has_entrances();
+        if let Some(succession) = &mut self.succession {
+            self.tunnel_by = None;
+            if let Err(error) = succession.is_ready() {
+                return self.is_not_taken_over(&error.to_string());
+            }
+        }
         if streams.tunnel_up(cx, key, of, has_entrances) {
             ingress.start_accepting(cx, streams, Purpose::Entrance);
             ingress.serve_waiting_clients(cx, streams);

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 mod broken;
 mod buffers;
@@ -55,7 +55,8 @@ use crate::io::lookout::Lookout;
 use crate::io::pipe::Pipes;
 use crate::io::resolver::Resolver;
 use crate::io::takeover::desk::Desk;
-use crate::limits::LEAVE_MILLIS;
+use crate::io::takeover::successor::Succession;
+use crate::limits::{LEAVE_MILLIS, TAKEOVER_TUNNEL_MILLIS};
 use crate::policy::ceilings::Ceilings;
 use crate::policy::destinations::Destinations;
 use crate::session::Moment;
@@ -76,7 +77,7 @@ use relay::Relay;
 use signals::Signals;
 use stream::Streams;
 use table::Key;
-use takeover::Takeover;
+use takeover::{Offered, Takeover};
 
 /// Who looks at the peers file, if there is one.
 fn lookout(settings: &Settings, wake: &UnixStream) -> io::Result<Option<Lookout>> {
@@ -102,6 +103,12 @@ pub(crate) struct Worker<D> {
     signals: Signals,
     /// Who may take over, until this process ends.
     takeover: Option<Takeover>,
+    /// This process is to take over, and accepts nobody until it has.
+    succession: Option<Succession>,
+    /// When its tunnel has to be up for that.
+    tunnel_by: Option<Moment>,
+    /// It cannot take over.
+    failed_to_take_over: bool,
     /// A successor waits until nothing is accepted here any more: the kernel tells one of those that wait
     /// at a socket of a connection, and it has to be the successor.
     leaving: Option<Desk>,
@@ -146,14 +153,26 @@ impl<D: Driver> Worker<D> {
             farewells_until: Moment(0),
             signals: Signals::new(wake),
             takeover: None,
+            succession: None,
+            tunnel_by: None,
+            failed_to_take_over: false,
             leaving: None,
             cx,
         })
     }
 
-    /// A successor may take over there.
-    /// `reserved`: what the old process has opened for peers, which will ask for it again.
-    pub(crate) fn open_desk(&mut self, desk: Desk, reserved: Vec<Reserved>) {
+    /// A successor may take over there. `reserved`: what the old process has opened for peers, which will
+    /// ask for it again. `succession`: it is to be taken over from when a tunnel is up.
+    pub(crate) fn open_desk(
+        &mut self,
+        desk: Desk,
+        reserved: Vec<Reserved>,
+        succession: Option<Succession>,
+    ) {
+        let until = self.cx.now.after(Duration::from_millis(TAKEOVER_TUNNEL_MILLIS));
+        self.tunnel_by = succession.as_ref().map(|_| until);
+        self.succession = succession;
+        self.ingress.open_later(self.succession.is_some());
         self.takeover = Some(Takeover::new(desk));
         self.ingress.keep_for_peers(&self.cx, reserved);
     }
@@ -176,7 +195,9 @@ impl<D: Driver> Worker<D> {
     fn begin(&mut self) {
         self.signals.watch_wake(&mut self.cx);
         self.ingress.start_listening(&mut self.cx, &mut self.streams);
-        self.datagrams.watch_ports(&mut self.cx);
+        if self.succession.is_none() {
+            self.datagrams.watch_ports(&mut self.cx);
+        }
         self.run_timers();
         self.streams.begin_loopback(&mut self.cx);
     }
@@ -214,6 +235,47 @@ impl<D: Driver> Worker<D> {
             }
             Drain::Until(_) | Drain::Leaving(_) => self.cx.drain = Drain::AtOnce,
             Drain::AtOnce => {}
+        }
+    }
+
+    /// The old process accepts no more.
+    fn has_taken_over(&mut self) {
+        self.succession = None;
+        self.ingress.open_later(false);
+        self.datagrams.watch_ports(&mut self.cx);
+        self.ingress.resume_clients(&mut self.cx, &mut self.streams);
+    }
+
+    /// The old process goes on, and this one ends.
+    fn is_not_taken_over(&mut self, reason: &str) {
+        warn!(reason, "cannot take over");
+        self.failed_to_take_over = true;
+    }
+
+    /// The process is ending. A successor that has sockets already has them from now on.
+    fn close_desk(&mut self) {
+        let Some(mut takeover) = self.takeover.take() else { return };
+        match takeover.take_all() {
+            Some(offered) => self.leave_sockets(takeover.desk, &offered),
+            // All of it is still the old process's.
+            None if self.succession.take().is_some() => {
+                takeover.desk.leave();
+                self.ingress.leave_all();
+            }
+            None => takeover.desk.close(),
+        }
+    }
+
+    /// These listening sockets are a successor's from now on.
+    fn leave_sockets(&mut self, desk: Desk, sockets: &[Offered]) {
+        desk.leave();
+        self.leaving = Some(desk);
+        for &socket in sockets {
+            match socket {
+                Offered::Listener(key) => self.ingress.leave_listener(key),
+                Offered::Datagrams(name) => self.datagrams.leave_port(&mut self.cx, name),
+                Offered::Reserved => self.ingress.leave_reserve(),
+            }
         }
     }
 

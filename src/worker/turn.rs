@@ -40,6 +40,12 @@ impl<D: Driver> Worker<D> {
         if !self.ingress.any_closing() {
             self.leaving = None;
         }
+        if self.tunnel_by.is_some_and(|until| until <= self.cx.now) {
+            self.tunnel_by = None;
+            self.is_not_taken_over(
+                "the old process has a tunnel, and this one cannot have its own",
+            );
+        }
         self.ended()
     }
 
@@ -91,6 +97,7 @@ impl<D: Driver> Worker<D> {
             self.streams.next_join(),
             self.streams.next_buffer_scan(&self.cx),
             self.drain_timeout(),
+            self.tunnel_by,
         ];
         all.into_iter().flatten().min()
     }
@@ -229,6 +236,7 @@ impl<D: Driver> Worker<D> {
         self.end_when_served();
         let tunnels = self.streams.tunnels();
         let stopped = match self.cx.drain {
+            _ if self.failed_to_take_over => Stopped::NotTakenOver,
             Drain::No => self.streams.connector()?.link_is_over()?,
             Drain::AtOnce => Stopped::AtOnce,
             Drain::Leaving(until) if tunnels.all_have_read() || self.cx.now >= until => {

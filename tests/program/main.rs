@@ -56,6 +56,7 @@ mod strangers;
 mod streams;
 mod takeover;
 mod takeover_at_peer;
+mod takeover_connector;
 mod takeover_refused;
 mod takeover_services;
 mod tls;

@@ -20,7 +20,6 @@ use super::{
 use crate::io::net;
 use crate::io::unix::SocketFile;
 use crate::limits::{ACCEPT_PAUSE_MILLIS, TAKEOVER_READY_MILLIS};
-use crate::narrow::to_u16;
 
 /// The byte by which the thread wakes the worker: a request has come. It is no number of a signal.
 pub(crate) const WAKE: u8 = b't';
@@ -50,7 +49,11 @@ pub(crate) struct Offer {
 /// What the worker answers.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    Sockets(Vec<Offer>),
+    Sockets {
+        offers: Vec<Offer>,
+        /// A tunnel is up, so that clients of entrances are served.
+        has_tunnel: bool,
+    },
     /// Why there are none.
     Failed(io::Error),
     Done,
@@ -144,8 +147,8 @@ impl Attendant {
             refuse(line, &reason);
             return Next::GoesOn;
         }
-        let offers = match self.ask(Request::Sockets) {
-            Some(Reply::Sockets(offers)) => offers,
+        let (offers, has_tunnel) = match self.ask(Request::Sockets) {
+            Some(Reply::Sockets { offers, has_tunnel }) => (offers, has_tunnel),
             Some(Reply::Failed(error)) => {
                 refuse(line, &format!("it cannot hand its sockets over: {error}"));
                 return Next::GoesOn;
@@ -153,7 +156,9 @@ impl Attendant {
             _ => return Next::Ends,
         };
         info!(sockets = offers.len(), "a new process is taking over");
-        let taken = hand_over(line, listener, &offers).and_then(|()| taken(line));
+        let handed_over = hand_over(line, listener, &offers);
+        let ended = handed_over.and_then(|()| line.send(&[END, u8::from(has_tunnel)], None));
+        let taken = ended.and_then(|()| taken(line));
         drop(offers);
         match taken {
             // It may have failed since.
@@ -218,8 +223,7 @@ fn hand_over(line: &Line, listener: &OwnedFd, offers: &[Offer]) -> io::Result<()
         let traits = IS_OURS * u8::from(*is_ours) + IS_ASKED * u8::from(*is_asked);
         line.send(&[SOCKET, traits], Some(fd.as_fd()))?;
     }
-    let [high, low] = to_u16(offers.len()).to_be_bytes();
-    line.send(&[END, high, low], None)
+    Ok(())
 }
 
 /// The numbers of those that the successor has taken, when it is ready.

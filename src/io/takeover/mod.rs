@@ -11,7 +11,7 @@
 //! HELLO version        ->
 //!                      <-   LISTENER + the socket at PATH itself
 //!                      <-   SOCKET traits + a socket      (each; they are counted from 0)
-//!                      <-   END count
+//!                      <-   END has_tunnel
 //! TAKEN numbers        ->
 //!                      <-   YOURS
 //! ```

@@ -1,15 +1,18 @@
 //! The new process's side: it is handed the sockets, and says when it is ready.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::desk::WAKE;
 use super::{
     END, HELLO, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN,
     TakeoverError, VERSION, YOURS, is_trusted, shown,
@@ -42,6 +45,8 @@ pub(crate) struct Place {
 pub(crate) struct Predecessor {
     path: PathBuf,
     line: Line,
+    /// It has a tunnel.
+    pub(crate) has_tunnel: bool,
     /// Whether what it has handed over is ours alone, the files of its Unix sockets too.
     is_over: Arc<AtomicBool>,
 }
@@ -119,7 +124,7 @@ fn ask(path: &Path, socket: OwnedFd) -> Result<Option<(Place, Vec<Handed>)>, Tak
     let _ = line.send(&[HELLO, &[VERSION]].concat(), None);
     let mut record = vec![0; RECORD_BYTES_MAX];
     let (mut listener, mut sockets) = (None, Vec::new());
-    loop {
+    let has_tunnel = loop {
         let (bytes, fd) = match line.receive(&mut record) {
             Ok(got) => got,
             Err(error) if has_gone(&error) => return Ok(None),
@@ -135,19 +140,19 @@ fn ask(path: &Path, socket: OwnedFd) -> Result<Option<(Place, Vec<Handed>)>, Tak
                 let [is_ours, is_asked] = [IS_OURS, IS_ASKED].map(|one| traits & one != 0);
                 sockets.push(Handed { fd, is_ours, is_asked });
             }
-            ([END, ..], None) => break,
+            ([END, has_tunnel], None) => break *has_tunnel != 0,
             ([REFUSED, reason @ ..], None) => return Err(refused(path, reason)),
             _ => {
                 let what = "whoever listens there does not hand sockets over";
                 return Err(TakeoverError::new(path, what, "take another path"));
             }
         }
-    }
+    };
     let Some(listener) = listener else { return Ok(None) };
     info!(path = %path.display(), sockets = sockets.len(), "taking over from the old process");
     let is_over = Arc::new(AtomicBool::new(false));
     let file = SocketFile::handed_over(path, &is_over);
-    let predecessor = Some(Predecessor { path: path.to_owned(), line, is_over });
+    let predecessor = Some(Predecessor { path: path.to_owned(), line, has_tunnel, is_over });
     Ok(Some((Place { listener, file, predecessor }, sockets)))
 }
 
@@ -194,5 +199,42 @@ impl Predecessor {
 
     fn silent(&self) -> TakeoverError {
         TakeoverError::new(&self.path, "the old process does not answer", NO_ANSWER)
+    }
+}
+
+/// This process has everything but its tunnel: it is ready when that is up.
+#[derive(Debug)]
+pub(crate) struct Succession {
+    /// Until it is told.
+    waits: Option<(Predecessor, Vec<u16>)>,
+    answer: Option<Receiver<Result<(), TakeoverError>>>,
+    wake: UnixStream,
+}
+
+impl Succession {
+    /// `wake` gets [`WAKE`](super::desk::WAKE) when the old process has answered.
+    pub(crate) fn new(predecessor: Predecessor, taken: Vec<u16>, wake: UnixStream) -> Succession {
+        Succession { waits: Some((predecessor, taken)), answer: None, wake }
+    }
+
+    /// Says that it is ready, by a thread: the old process may take its time.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(crate) fn is_ready(&mut self) -> io::Result<()> {
+        let Some((predecessor, taken)) = self.waits.take() else { return Ok(()) };
+        let (sender, receiver) = sync_channel(1);
+        let mut wake = self.wake.try_clone()?;
+        thread::Builder::new().name(String::from("successor")).spawn(move || {
+            let _ = sender.send(predecessor.ready(&taken));
+            let _ = wake.write_all(&[WAKE]);
+        })?;
+        self.answer = Some(receiver);
+        Ok(())
+    }
+
+    /// The answer, when it has come.
+    pub(crate) fn answer(&self) -> Option<Result<(), TakeoverError>> {
+        self.answer.as_ref()?.try_recv().ok()
     }
 }

@@ -19,6 +19,8 @@ pub enum Stopped {
     DeadlinePassed(usize),
     /// A second stop was requested: no drain.
     AtOnce,
+    /// Another process was to be taken over from, and goes on.
+    NotTakenOver,
     /// The only link, which was passed in at start, has ended.
     LinkEnded {
         /// The tunnel was up, nothing was outstanding, and the peer closed the link.
@@ -84,6 +86,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         Stopped::Drained => ("Drained", None, None),
         Stopped::DeadlinePassed(streams) => ("DeadlinePassed", Some(streams), None),
         Stopped::AtOnce => ("AtOnce", None, None),
+        Stopped::NotTakenOver => ("NotTakenOver", None, None),
         Stopped::LinkEnded { in_order } => ("LinkEnded", None, Some(in_order)),
     };
     let Counters {

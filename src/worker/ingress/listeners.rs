@@ -200,7 +200,7 @@ impl Ingress {
         purpose: Purpose,
     ) {
         let clients_wait = purpose != Purpose::Receptor && cx.dials_are_short();
-        if cx.drain != Drain::No || clients_wait {
+        if cx.drain != Drain::No || clients_wait || self.opens_later {
             return;
         }
         // With little room, one at a time: the others stay in the kernel's queue. So do peers, of whom

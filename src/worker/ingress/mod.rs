@@ -57,6 +57,8 @@ pub(in crate::worker) struct Ingress {
     asked: AskedEntrances,
     /// Entrances that this end has asked the peer for.
     wanted: WantedEntrances,
+    /// Another process accepts at its listeners until it has been taken over from.
+    opens_later: bool,
     /// What the old process has opened for peers, until they ask for it.
     reserve: Reserve,
     /// Number served, where `MAXIMA=service` counts them.
@@ -88,6 +90,7 @@ impl Ingress {
             names: Names::new(plan.timeouts.connect),
             asked: AskedEntrances::new(),
             wanted: WantedEntrances::default(),
+            opens_later: false,
             reserve: Reserve::default(),
             served: 0,
         }

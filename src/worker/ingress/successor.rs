@@ -100,6 +100,16 @@ impl Ingress {
         }
     }
 
+    /// Whether another process accepts here, until this one has taken over.
+    pub(in crate::worker) fn open_later(&mut self, later: bool) {
+        self.opens_later = later;
+    }
+
+    /// All listeners are another process's.
+    pub(in crate::worker) fn leave_all(&mut self) {
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.leave());
+    }
+
     /// A successor keeps them, all or none of them.
     pub(in crate::worker) fn leave_reserve(&mut self) {
         self.reserve.sockets.clear();
