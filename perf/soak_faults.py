@@ -11,7 +11,9 @@ import hosts
 
 # The link's packets are dropped where they come in at either host: who sends them gets no error.
 DROP = "table inet soak {{ chain in {{ type filter hook prerouting priority -300; {rules} }}\n}}"
-KINDS = ["fin", "rst", "storm", "drop", "freeze", "down", "stop", "kill", "descriptors"]
+KINDS = ["fin", "rst", "storm", "drop", "freeze", "away", "down", "stop", "kill", "descriptors"]
+# One end does not hear of these: without resumption it notices after 90 s of silence.
+SILENT = ["freeze", "away"]
 # Cuts by one fault of many.
 STORM_CUTS = (2, 6)
 # What a process with few descriptors has beside those it holds.
@@ -25,7 +27,7 @@ class Faults:
         self.ends, self.random = ends, random
         self.kinds = options.faults
         # What ends the streams of a tunnel: without resumption, all that ends its link.
-        self.losing = {"kill"} | ({"fin", "rst", "storm", "freeze"} if not options.resume else set())
+        self.losing = {"kill"} | ({"fin", "rst", "storm", *SILENT} if not options.resume else set())
         self.queue = []
 
     def next_kind(self):
@@ -96,6 +98,18 @@ class Faults:
         record["end"] = record["start"]
         return way
 
+    def _away(self, record):
+        """The link is cut, and none can be made for longer than a moment."""
+        secs = self.random.uniform(5, 12)
+
+        def cut():
+            self._rst(record)
+            time.sleep(secs)
+
+        self._with_dropped(f"tcp dport {self.ends.link} drop; tcp sport {self.ends.link} drop;", cut)
+        record["end"] = time.monotonic()
+        return f"{secs:.1f} s"
+
     def _with_dropped(self, rules, wait):
         sides = [side.host for side in self.ends.sides]
         for host in sides:
@@ -113,12 +127,24 @@ class Faults:
         hosts.run(side.host, "ip", "link", "set", "eth0", "up")
         return f"{side.name}'s host, {secs:.1f} s"
 
-    def _stop(self, _record):
+    def _stop(self, record):
         side, secs = self.side(), self.random.uniform(1, 2)
         side.relay.child.send_signal(signal.SIGSTOP)
+        also = self._also_cut(record)
         time.sleep(secs)
         side.relay.child.send_signal(signal.SIGCONT)
-        return f"{side.name}, {secs:.1f} s"
+        return f"{side.name}, {secs:.1f} s{also}"
+
+    def _also_cut(self, record):
+        """Half of the times the link breaks, too."""
+        if self.random.random() < 0.5:
+            return ""
+        start = record["start"]
+        self._rst(record)
+        record["start"] = start
+        record.pop("end")
+        record["losing"] |= "rst" in self.losing
+        return ", and cut"
 
     def _kill(self, record):
         side = self.side()
@@ -127,13 +153,14 @@ class Faults:
         self.ends.await_link()
         return side.name
 
-    def _descriptors(self, _record):
+    def _descriptors(self, record):
         """Next to none are free for a while."""
         side, secs = self.side(), self.random.uniform(2, 4)
         before = resource.prlimit(side.pid, resource.RLIMIT_NOFILE)
         few = side.holds()["descriptors"] + SPARE_DESCRIPTORS
         resource.prlimit(side.pid, resource.RLIMIT_NOFILE, (few, before[1]))
+        also = self._also_cut(record)
         time.sleep(secs)
         resource.prlimit(side.pid, resource.RLIMIT_NOFILE, before)
-        return f"{side.name}, {few} for {secs:.1f} s"
+        return f"{side.name}, {few} for {secs:.1f} s{also}"
 

@@ -11,7 +11,7 @@ POINTS_MAX = 450
 LEAST_MS = 10
 LINES = ["#2f81f7", "#d29922"]
 FAULTS = {
-    "fin": "#3fb950", "rst": "#f85149", "storm": "#db61a2", "drop": "#a371f7", "freeze": "#39c5cf", "down": "#d29922",
+    "fin": "#3fb950", "rst": "#f85149", "storm": "#db61a2", "drop": "#a371f7", "freeze": "#39c5cf", "away": "#1f6feb", "down": "#d29922",
     "stop": "#8b949e", "kill": "#c93c37", "descriptors": "#768390",
 }
 
@@ -75,7 +75,7 @@ def draw(title, under, panels, faults, secs):
         text(10, 44, under, "small"),
     ]
     for number, kind in enumerate(dict.fromkeys(fault["kind"] for fault in faults)):
-        x = LEFT + 90 * number
+        x = LEFT + 80 * number
         parts.append(f'<rect x="{x}" y="54" width="10" height="10" fill="{FAULTS[kind]}"/>')
         parts.append(text(x + 14, 63, kind, "small"))
     for number, panel in enumerate(panels):
