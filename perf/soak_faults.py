@@ -80,10 +80,10 @@ class Faults:
         record["start"], record["end"] = start, time.monotonic()
         return f"{cuts} cuts"
 
-    def _drop(self, _record):
+    def _drop(self, record):
         """No packet of any link passes for a while."""
         secs = self.random.uniform(1, 4)
-        self._with_dropped(f"tcp dport {self.ends.link} drop; tcp sport {self.ends.link} drop;", lambda: time.sleep(secs))
+        self._with_dropped(record, self._all_links(), lambda: time.sleep(secs))
         return f"{secs:.1f} s"
 
     def _freeze(self, record):
@@ -94,8 +94,7 @@ class Faults:
         for port in links:
             rules += f"tcp sport {port} tcp dport {self.ends.link} drop; " if way != "down" else ""
             rules += f"tcp sport {self.ends.link} tcp dport {port} drop; " if way != "up" else ""
-        self._with_dropped(rules, lambda: self.ends.await_link(other_than=links))
-        record["end"] = record["start"]
+        self._with_dropped(record, rules, lambda: self.ends.await_link(other_than=links))
         return way
 
     def _away(self, record):
@@ -104,16 +103,21 @@ class Faults:
 
         def cut():
             self._rst(record)
+            record.pop("end")
             time.sleep(secs)
 
-        self._with_dropped(f"tcp dport {self.ends.link} drop; tcp sport {self.ends.link} drop;", cut)
-        record["end"] = time.monotonic()
+        self._with_dropped(record, self._all_links(), cut)
         return f"{secs:.1f} s"
 
-    def _with_dropped(self, rules, wait):
+    def _all_links(self):
+        return f"tcp dport {self.ends.link} drop; tcp sport {self.ends.link} drop;"
+
+    def _with_dropped(self, record, rules, wait):
         sides = [side.host for side in self.ends.sides]
         for host in sides:
             hosts.run(host, "nft", DROP.format(rules=rules))
+        # To start a program takes its time on a machine that is busy.
+        record["start"] = time.monotonic()
         try:
             wait()
         finally:

@@ -26,8 +26,10 @@ def judged(seen, options):
     streams = [event for event in events if "kind" in event]
     for stream in streams:
         stream["cause"] = cause(stream, faults, options) if stream["error"] else None
-    for fault, after in zip(faults, [*faults[1:], None]):
-        fault["pauses"] = pauses(fault, after, pings, normal)
+    for fault in faults:
+        fault["pauses"] = {}
+    for ping in pings:
+        add_pause(ping, faults, normal)
     held = {end: held_by(end, seen) for end in ("receptor", "connector")}
     facts = {
         "normal_gap": normal,
@@ -71,14 +73,16 @@ def cause(stream, faults, options):
     return None
 
 
-def pauses(fault, after, pings, normal):
-    """The longest pause of each stream that was asked all the time."""
-    until = min(fault["end"] + LATE_SECS, after["start"] if after else float("inf"))
-    longest = {}
-    for ping in pings:
-        if ping["at"] > fault["start"] and ping["at"] - ping["gap"] < until:
-            longest[ping["ping"]] = max(longest.get(ping["ping"], 0), ping["gap"] - normal)
-    return longest
+def add_pause(ping, faults, normal):
+    """A long time between two answers is a pause of the fault in which it began, or which began in its first
+    moments. The longest of each stream counts."""
+    begin = ping["at"] - ping["gap"]
+    for fault in reversed(faults):
+        if fault["start"] <= min(begin + 3 * normal, ping["at"]):
+            if begin <= fault["end"] + LATE_SECS:
+                longest = fault["pauses"].get(ping["ping"], 0)
+                fault["pauses"][ping["ping"]] = max(longest, ping["gap"] - normal)
+            return
 
 
 def held_by(end, seen):
