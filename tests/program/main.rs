@@ -46,6 +46,7 @@ mod proxy_header;
 mod refusals;
 mod relay;
 mod restart;
+mod resume;
 mod services;
 mod socks;
 mod splice;

@@ -1,6 +1,7 @@
 //! A TCP proxy in the place of the network between connector and receptor: it can stop, slow
 //! down and cut the connections that go through it.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,21 +10,67 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::DEADLINE;
+
 /// How often a pump looks whether its connection was cut, while nothing can be read or written.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// Bytes forwarded at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How connections are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cut {
+    /// By a reset, at both ends.
+    #[default]
+    Reset,
+    /// By an end of data at both ends. What they still send is taken and goes nowhere.
+    Fin,
+}
+
 #[derive(Default)]
 struct State {
     target: Option<SocketAddr>,
     paused: bool,
+    /// New connections are closed at once.
+    down: bool,
+    /// How many connections there have been, and how many of them, the first ones, carry nothing any more.
+    connections: u64,
+    frozen: u64,
     delay: Duration,
     /// Connections begun before the last cut belong to an older generation and end.
     generation: u64,
+    /// How those of the last generation end.
+    how: Cut,
+    /// When the next cuts are due: bytes carried.
+    due: VecDeque<(u64, Cut)>,
+    cuts: usize,
     carried_bytes: u64,
     stopping: bool,
+}
+
+impl State {
+    fn cut(&mut self, how: Cut) {
+        self.generation += 1;
+        self.cuts += 1;
+        self.how = how;
+    }
+
+    /// How much may be carried before the next cut.
+    fn room(&self) -> usize {
+        self.due
+            .front()
+            .map_or(CHUNK_BYTES, |due| due.0.saturating_sub(self.carried_bytes).max(1) as usize)
+    }
+
+    /// Counts what was carried, and cuts where that is due.
+    fn carried(&mut self, bytes: usize) {
+        self.carried_bytes += bytes as u64;
+        while self.due.front().is_some_and(|due| due.0 <= self.carried_bytes) {
+            let how = self.due.pop_front().map_or(Cut::Reset, |due| due.1);
+            self.cut(how);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -79,7 +126,44 @@ impl LinkProxy {
 
     /// Resets every connection, at both ends. New ones are forwarded as before.
     pub fn reset(&self) {
-        self.change(|state| state.generation += 1);
+        self.cut(Cut::Reset);
+    }
+
+    /// Ends every connection like this. New ones are forwarded as before.
+    pub fn cut(&self, how: Cut) {
+        self.change(|state| state.cut(how));
+    }
+
+    /// Does so each time that so many bytes were carried, both directions together, from now on.
+    pub fn cut_at(&self, cuts: &[(u64, Cut)]) {
+        self.change(|state| {
+            let from = state.carried_bytes;
+            state.due = cuts.iter().map(|&(bytes, how)| (from + bytes, how)).collect();
+        });
+    }
+
+    /// How often connections were cut.
+    pub fn cuts(&self) -> usize {
+        self.shared.state.lock().unwrap().cuts
+    }
+
+    /// Ends every connection like this, and takes no new ones until [`LinkProxy::restore`].
+    pub fn interrupt(&self, how: Cut) {
+        self.change(|state| {
+            state.down = true;
+            state.cut(how);
+        });
+    }
+
+    /// Takes new connections again.
+    pub fn restore(&self) {
+        self.change(|state| state.down = false);
+    }
+
+    /// Carries nothing any more of the connections that are there, as a NAT that has forgotten them. They
+    /// stay; new ones are forwarded.
+    pub fn freeze(&self) {
+        self.change(|state| state.frozen = state.connections);
     }
 
     /// Bytes carried so far, both directions together.
@@ -97,7 +181,7 @@ impl Drop for LinkProxy {
     fn drop(&mut self) {
         self.change(|state| {
             state.stopping = true;
-            state.generation += 1;
+            state.cut(Cut::Reset);
         });
         // Wakes the accepting thread; if that fails, it has already ended.
         let _ = TcpStream::connect(self.address);
@@ -107,9 +191,13 @@ impl Drop for LinkProxy {
 impl Shared {
     /// Connects a new client on and pumps both ways. A target that refuses: the client is closed.
     fn join(shared: &Arc<Shared>, client: TcpStream) {
-        let (target, generation) = {
-            let state = shared.state.lock().unwrap();
-            (state.target.expect("set at start"), state.generation)
+        let (target, generation, number) = {
+            let mut state = shared.state.lock().unwrap();
+            if state.down {
+                return;
+            }
+            state.connections += 1;
+            (state.target.expect("set at start"), state.generation, state.connections)
         };
         let Ok(server) = TcpStream::connect(target) else { return };
         for stream in [&client, &server] {
@@ -118,7 +206,7 @@ impl Shared {
             stream.set_write_timeout(Some(GLANCE)).expect("a timeout can be set");
         }
         let joined =
-            Arc::new(Joined { client, server, generation, broken: AtomicBool::new(false) });
+            Arc::new(Joined { client, server, generation, number, broken: AtomicBool::new(false) });
         for upwards in [true, false] {
             let (shared, joined) = (Arc::clone(shared), Arc::clone(&joined));
             std::thread::spawn(move || {
@@ -127,7 +215,10 @@ impl Shared {
                     false => (&joined.server, &joined.client),
                 };
                 if shared.pump(&joined, from, to).is_err() {
-                    joined.reset();
+                    match shared.how(&joined) {
+                        Cut::Reset => joined.reset(),
+                        Cut::Fin => joined.finish(from, to),
+                    }
                 }
             });
         }
@@ -156,10 +247,11 @@ impl Shared {
         let mut left = bytes;
         while !left.is_empty() {
             self.may_carry(joined)?;
-            match to.write(left) {
+            let room = self.state.lock().unwrap().room();
+            match to.write(&left[..room.min(left.len())]) {
                 Ok(written) => {
                     left = &left[written..];
-                    self.state.lock().unwrap().carried_bytes += written as u64;
+                    self.state.lock().unwrap().carried(written);
                 }
                 Err(e) if is_glance(&e) => {}
                 Err(e) => return Err(e),
@@ -171,12 +263,21 @@ impl Shared {
     /// Waits while paused. An error after a cut.
     fn may_carry(&self, joined: &Joined) -> std::io::Result<()> {
         let state = self.state.lock().unwrap();
-        let paused = |state: &mut State| state.paused && state.generation == joined.generation;
+        let paused = |state: &mut State| {
+            let frozen = joined.number <= state.frozen;
+            (state.paused || frozen) && state.generation == joined.generation
+        };
         let state = self.changed.wait_while(state, paused).unwrap();
         if state.generation != joined.generation || joined.broken.load(Ordering::SeqCst) {
             return Err(ErrorKind::ConnectionAborted.into());
         }
         Ok(())
+    }
+
+    /// How a connection ends: as it was cut, or by a reset where one of its ends broke.
+    fn how(&self, joined: &Joined) -> Cut {
+        let state = self.state.lock().unwrap();
+        if state.generation == joined.generation { Cut::Reset } else { state.how }
     }
 }
 
@@ -185,6 +286,8 @@ struct Joined {
     client: TcpStream,
     server: TcpStream,
     generation: u64,
+    /// From 1.
+    number: u64,
     /// One direction has failed: the other one must end too.
     broken: AtomicBool,
 }
@@ -198,6 +301,17 @@ impl Joined {
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
         self.broken.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends one direction, and takes what still comes, since to close a socket that has unread bytes
+    /// resets it.
+    fn finish(&self, mut from: &TcpStream, to: &TcpStream) {
+        self.broken.store(true, Ordering::SeqCst);
+        // One that is broken already has ended.
+        let _ = to.shutdown(Shutdown::Write);
+        let _ = from.set_read_timeout(Some(DEADLINE));
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while from.read(&mut buffer).is_ok_and(|got| got > 0) {}
     }
 }
 
