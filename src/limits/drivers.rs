@@ -26,6 +26,11 @@ pub const URING_READY_WHOLE_BYTES: u32 = 2 << 20;
 const _: () = assert!(SMALL_BUFFER_BYTES * SMALL_BUFFERS as u32 <= URING_READY_WHOLE_BYTES);
 const _: () = assert!(URING_READY_BYTES >= 2 * BULK_BUFFER_BYTES);
 
+/// Completions that one wait takes by entering the kernel again for what it has deferred (newer kernels run 20
+/// pieces of that at each entry). As many as of epoll ([`EPOLL_EVENTS_MAX`]), and more than one turn's operations
+/// leave behind, which would grow from turn to turn otherwise.
+pub const URING_COMPLETIONS_MAX: usize = EPOLL_EVENTS_MAX;
+
 /// Times a submission that the kernel refuses for the moment (`EAGAIN`, `EBUSY`: out of memory, or
 /// completions waiting) is tried again within one wait, reaping in between.
 pub const URING_SUBMIT_TRIES_MAX: u32 = 16;

@@ -62,8 +62,10 @@ fn a_wait_ends_in_time<D: Subject>() {
 fn a_wait_is_not_ended_by_the_drivers_own_completions<D: Subject>() {
     let mut rig = Rig::<D>::new();
     let (ours, _theirs) = pair();
+    rig.driver.poll(&ours, POLLIN, false, Token(1));
     rig.turn();
     rig.driver.cancel_all(&ours);
+    assert_eq!(rig.next_error(Token(1)), libc::ECANCELED);
     let begin = Instant::now();
     let timeout = Duration::from_millis(30);
     rig.driver.wait(Some(timeout), &mut rig.batch).unwrap();

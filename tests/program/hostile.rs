@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::net::{check_echo, connect, free_port, read_to_end_of};
 use crate::testkit::peer::{self, Peer};
 use crate::testkit::peer_v1::{Frame, OPEN_HEAD, PeerV1, SENDERS, kind};
@@ -18,6 +19,9 @@ use crate::testkit::{DEADLINE, eventually};
 /// A debug build on a busy machine answers in much less; without shares of a turn, one answer took
 /// seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The transport of a flow, in an OPEN.
+const UDP: u8 = 1;
 
 /// Sends `bytes` again and again until told to stop, and takes whatever comes.
 fn flood(stream: TcpStream, bytes: &[u8], is_over: &AtomicBool) {
@@ -175,6 +179,42 @@ fn what_was_sent_before_the_end_of_the_connection_is_served() {
     let down = tunnel.receptor.wait_for("tunnel down");
     let reason = down["reason"].as_str().expect("a reason");
     assert!(reason.contains("first byte 0xff"), "{reason}");
+}
+
+/// An open of a flow of datagrams.
+fn flow(number: u32) -> Vec<u8> {
+    let mut head = OPEN_HEAD.to_vec();
+    head[0] = UDP;
+    Frame { kind: kind::OPEN, flags: SENDERS, stream: number, payload: head }.bytes()
+}
+
+/// All that the peer has sent was dealt with.
+fn is_through(peer: &mut PeerV1) {
+    peer.send(&Frame::new(kind::PING, 0, b"last"));
+    let pong = std::iter::from_fn(|| peer.receive()).find(|frame| frame.kind == kind::PONG);
+    assert!(pong.is_some(), "the tunnel is up");
+}
+
+/// One table has the flows of all tunnels.
+#[test]
+fn flows_without_end_push_out_those_of_their_sender_alone() {
+    const TABLE: u32 = 8;
+    // Says where each datagram came from: the socket of the flow.
+    let server = DatagramServer::start("127.0.0.1:0", |socket, _, from| {
+        let _ = socket.send_to(from.to_string().as_bytes(), from);
+    });
+    let exit = [format!("DEST={}/udp", server.address()), format!("SOXCONF=udpflows:{TABLE}")];
+    let tunnel = Tunnel::start(Protocol::V1, &exit, &["PORT=127.0.0.1:0/udp"]);
+    let clients = [(); 2].map(|()| Client::of(tunnel.entrance()));
+    let ask = |client: &Client| {
+        client.send(b"?");
+        client.receive()
+    };
+    let before = clients.each_ref().map(ask);
+    let mut peer = PeerV1::join(tunnel.address);
+    peer.0.stream.write_all(&(0..10 * TABLE).flat_map(flow).collect::<Vec<_>>()).expect("sent");
+    is_through(&mut peer);
+    assert_eq!(clients.each_ref().map(ask), before, "flows of another tunnel have ended");
 }
 
 /// What was received of a peer's opens waits for their turn, and meanwhile nothing more is received: the buffers

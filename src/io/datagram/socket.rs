@@ -1,7 +1,7 @@
 //! Sockets for datagrams: made and set.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::setsockopt;
@@ -14,7 +14,7 @@ use crate::io::net;
 use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
 
 #[cfg(test)]
-const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A socket for whoever sends to `address`. One on every address of the machine also says which of
 /// them each datagram was sent to, since that is where an answer has to come from.
@@ -71,6 +71,23 @@ pub(crate) fn unconnected() -> io::Result<OwnedFd> {
 pub(crate) fn free_port(socket: &OwnedFd) {
     // One that keeps its port frees it when it is closed.
     let _ = rustix::net::connect_unspec(socket);
+}
+
+/// A socket that receives nothing, and is to be kept as long as others come and go. With the first socket that
+/// has datagrams joined the kernel rewrites its own code, and again when the last one is closed; each time all
+/// processors stop for it, a fraction of a millisecond.
+pub(crate) fn kept_open() -> Option<OwnedFd> {
+    simulated!(_kernel => None);
+    [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()]
+        .into_iter()
+        .find_map(|ip: IpAddr| new(SocketAddr::new(ip, 0), 0).ok())
+        .map(OwnedFd::from)
+}
+
+/// Whether the kernel joins what this socket receives.
+#[cfg(test)]
+pub(crate) fn joins(socket: &OwnedFd) -> bool {
+    nix::sys::socket::getsockopt(socket, UdpGroSegment).is_ok_and(|joins| joins)
 }
 
 fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {

@@ -10,19 +10,18 @@ use io_uring::cqueue;
 use super::UringDriver;
 use super::buffers::BufferGroup;
 use super::request::Request;
-use super::slots::{Held, OWN, Op, What, notice_index, op_id, user_data};
+use super::slots::{Held, OWN, Op, Ops, What, notice_index, op_id, user_data};
 use super::zero_copy::Sent;
 use crate::io::chunk::Chunk;
 use crate::io::driver::{Completion, DriverCounters, OpId, Outcome};
-use crate::io::slots::Slots;
 
 impl UringDriver {
-    /// Takes what is in the completion queue; returns how many, the driver's own included. Notices
+    /// Takes what is in the completion queue; returns how many, those of cancellations included. Notices
     /// do not count: what they set free may be waited for, so they end a wait.
     #[inline]
     pub(super) fn reap(&mut self, out: &mut Vec<Completion>) -> usize {
         let mut reaped = 0;
-        let Self { ring, slots, groups, zero_copy, spill, own_slots, counters, .. } = self;
+        let Self { ring, ops, groups, zero_copy, spill, counters, .. } = self;
         for entry in ring.completion() {
             reaped += 1;
             if entry.user_data() == OWN {
@@ -37,15 +36,15 @@ impl UringDriver {
                     continue;
                 }
                 let sent = zero_copy.sent(notice, entry.result(), more);
-                let Some(op) = over(sent, slots, spill) else { continue };
+                let Some(op) = over(sent, ops, spill) else { continue };
                 (id, more) = (op, false);
             }
-            let Some(op) = slots.get(id) else {
+            let Some(op) = ops.get(id) else {
                 debug_assert!(false, "a completion for an operation that is over");
                 continue;
             };
             let (token, what) = (op.token, op.what);
-            let ended = if more { None } else { slots.remove(id) };
+            let ended = if more { None } else { ops.remove(id) };
             let result = checked(entry.result());
             let outcome = match (what, ended.map(|op| op.held)) {
                 (What::Recv(class), _) => {
@@ -67,10 +66,6 @@ impl UringDriver {
                     }
                     Outcome::Connected(result.map(drop))
                 }
-                (What::CancelAll, _) => {
-                    *own_slots -= 1;
-                    continue;
-                }
                 (What::Send | What::SendZeroCopy(_), _) => {
                     unreachable!("a send completes once and holds its gather")
                 }
@@ -85,11 +80,11 @@ impl UringDriver {
 /// The operation that a send without a copy was, if it is over. One that the kernel refused is made
 /// again as a plain one.
 #[inline]
-fn over(sent: Option<Sent>, slots: &mut Slots<Op>, spill: &mut VecDeque<Request>) -> Option<OpId> {
+fn over(sent: Option<Sent>, ops: &mut Ops, spill: &mut VecDeque<Request>) -> Option<OpId> {
     match sent {
         Some(Sent::Over(op)) => return Some(op),
         Some(Sent::Refused(op)) => {
-            let again = slots.get_mut(op).and_then(plainly);
+            let again = ops.get_mut(op).and_then(plainly);
             spill.extend(again.map(|request| request.named(user_data(op))));
         }
         None => debug_assert!(false, "a zero-copy send completes once and gives notice"),

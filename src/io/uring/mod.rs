@@ -35,29 +35,26 @@ pub use self::error::{SetupError, SetupStep};
 pub use self::probe::probe;
 use self::request::Request;
 pub use self::setup::UringConfig;
-use self::slots::{Held, OWN, Op, What, notice_data, user_data};
+use self::slots::{Held, OWN, Ops, What, notice_data, user_data};
 use self::zero_copy::ZeroCopy;
 use super::driver::{
     BufferClass, Completion, Driver, DriverCounters, Fd, Gather, OpId, RecvMode, SendWait, Token,
 };
 use super::lent::Lent;
-use super::slots::Slots;
-use crate::limits::URING_SUBMIT_TRIES_MAX;
+use crate::limits::{URING_COMPLETIONS_MAX, URING_SUBMIT_TRIES_MAX};
 use crate::narrow::to_u32;
 
 /// [`Driver`] over io_uring. Belongs to the thread that made it.
 pub struct UringDriver {
     ring: IoUring,
     /// Not dropped as a matter of course: see `teardown`.
-    slots: ManuallyDrop<Slots<Op>>,
+    ops: ManuallyDrop<Ops>,
     /// By [`BufferClass`]. Not dropped as a matter of course either.
     groups: ManuallyDrop<[BufferGroup; 2]>,
     /// Nor this.
     zero_copy: ManuallyDrop<ZeroCopy>,
     /// Operations that did not fit in the queue, in order. Rarely any.
     spill: VecDeque<Request>,
-    /// Slots in use by operations of the driver's own.
-    own_slots: usize,
     began: Instant,
     counters: DriverCounters,
 }
@@ -80,11 +77,10 @@ impl UringDriver {
     ) -> Self {
         Self {
             ring,
-            slots: ManuallyDrop::new(Slots::with_capacity(operations)),
+            ops: ManuallyDrop::new(Ops::with_capacity(operations)),
             groups: ManuallyDrop::new(groups),
             zero_copy: ManuallyDrop::new(zero_copy),
             spill: VecDeque::new(),
-            own_slots: 0,
             began: Instant::now(),
             counters: DriverCounters::default(),
         }
@@ -93,7 +89,7 @@ impl UringDriver {
     /// Books an operation and queues it.
     #[inline]
     fn start(&mut self, fd: &Fd, token: Token, what: What, held: Held, request: Request) -> OpId {
-        let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
+        let id = self.ops.insert(fd, token, what, held);
         self.push(request.named(user_data(id)));
         id
     }
@@ -113,7 +109,7 @@ impl UringDriver {
         // it back; `zero_copy` holds its chunks, which are not written to, until the notice.
         let request = unsafe { Request::send(fd, &gather, flags, true) };
         let (what, held) = (What::SendZeroCopy(notice), Held::Gather(gather));
-        let id = self.slots.insert(Op { token, what, held, fd: Fd::clone(fd) });
+        let id = self.ops.insert(fd, token, what, held);
         self.zero_copy.name(notice, id);
         self.counters.zero_copy_sends += 1;
         self.push(request.named(notice_data(notice)));
@@ -255,7 +251,7 @@ impl Driver for UringDriver {
     }
 
     fn cancel(&mut self, op: OpId) {
-        let Some(started) = self.slots.get(op) else {
+        let Some(started) = self.ops.get(op) else {
             self.counters.stale += 1;
             return;
         };
@@ -267,10 +263,11 @@ impl Driver for UringDriver {
     }
 
     fn cancel_all(&mut self, fd: &Fd) {
-        // In a slot, for the descriptor: by the time the kernel reads its number, the operations
-        // that keep it open may be over, and the number another file's.
-        self.own_slots += 1;
-        self.start(fd, Token(OWN), What::CancelAll, Held::Nothing, Request::cancel_on(fd));
+        let mut next = self.ops.newest_on(fd);
+        while let Some(op) = next {
+            self.cancel(op);
+            next = self.ops.older_than(op);
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
@@ -305,15 +302,20 @@ impl Driver for UringDriver {
             let queue = self.ring.submission();
             let overflowed = queue.cq_overflow();
             let submitted = queue.is_empty();
+            let came = out.len() - before;
+            let deferred =
+                queue.taskrun() && reaped > 0 && (1..URING_COMPLETIONS_MAX).contains(&came);
             drop(queue);
             self.counters.overflows += u64::from(overflowed);
-            if overflowed || !submitted || !self.spill.is_empty() {
+            // Newer kernels run twenty of what is deferred, and leave the rest. More than that may have come
+            // of what was started in a turn, so the rest would grow from turn to turn.
+            if overflowed || deferred || !submitted || !self.spill.is_empty() {
                 continue;
             }
             if out.len() > before || (reaped == 0 && !must_not_block) {
                 return Ok(());
             }
-            // Only the driver's own operations have ended, or this was about submitting: wait on.
+            // Only cancellations have ended, or this was about submitting: wait on.
             if let Some(deadline) = deadline {
                 time_left = Some(deadline.saturating_duration_since(Instant::now()));
             }
@@ -350,7 +352,7 @@ impl Driver for UringDriver {
 
     #[inline]
     fn in_flight(&self) -> usize {
-        self.slots.len() - self.own_slots
+        self.ops.len()
     }
 
     fn counters(&self) -> &DriverCounters {

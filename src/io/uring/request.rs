@@ -88,11 +88,6 @@ impl Request {
         Request(opcode::AsyncCancel::new(user_data).build())
     }
 
-    /// Of all operations on a descriptor.
-    pub(super) fn cancel_on(fd: &Fd) -> Request {
-        Request(opcode::AsyncCancel2::new(CancelBuilder::fd(target(fd)).all()).build())
-    }
-
     /// Of any one operation.
     pub(super) fn cancel_any() -> Request {
         Request(opcode::AsyncCancel2::new(CancelBuilder::any()).build())

@@ -1,10 +1,12 @@
 //! Operations in flight, each with what the kernel may still touch for it, and how their names travel.
 
+use std::os::fd::AsRawFd;
+
 use socket2::SockAddr;
 
 use crate::io::driver::{BufferClass, Fd, Gather, OpId, Token};
 use crate::io::lent::Lent;
-use crate::io::slots::NONE;
+use crate::io::slots::{NONE, Slots};
 use crate::narrow::halves;
 
 /// What an operation does, and so how its completions read.
@@ -17,8 +19,6 @@ pub(super) enum What {
     SendZeroCopy(u32),
     Connect,
     Poll,
-    /// The driver's own: cancellation of all operations on a descriptor, which it keeps open.
-    CancelAll,
 }
 
 /// Memory the kernel reads while the operation is in flight.
@@ -37,6 +37,85 @@ pub(super) struct Op {
     pub(super) held: Held,
     /// Keeps the descriptor open, and its number ours, until the last completion.
     pub(super) fd: Fd,
+    /// Its neighbours among the operations of the descriptor.
+    older: OpId,
+    newer: OpId,
+}
+
+/// No operation has this name.
+const NOBODY: OpId = OpId { index: NONE, generation: 0 };
+
+/// All of them, by name and by descriptor. The kernel finds those of a descriptor by looking at all that
+/// there are, which are thousands.
+#[derive(Debug)]
+pub(super) struct Ops {
+    slots: Slots<Op>,
+    /// The newest operation of each descriptor, by its number.
+    newest: Vec<OpId>,
+}
+
+impl Ops {
+    pub(super) fn with_capacity(operations: usize) -> Ops {
+        Ops { slots: Slots::with_capacity(operations), newest: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, fd: &Fd, token: Token, what: What, held: Held) -> OpId {
+        let number = number_of(fd);
+        if number >= self.newest.len() {
+            self.newest.resize(number + 1, NOBODY);
+        }
+        let older = self.newest[number];
+        let fd = Fd::clone(fd);
+        let id = self.slots.insert(Op { token, what, held, fd, older, newer: NOBODY });
+        if let Some(older) = self.slots.get_mut(older) {
+            older.newer = id;
+        }
+        self.newest[number] = id;
+        id
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: OpId) -> Option<&Op> {
+        self.slots.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: OpId) -> Option<&mut Op> {
+        self.slots.get_mut(id)
+    }
+
+    #[inline]
+    pub(super) fn remove(&mut self, id: OpId) -> Option<Op> {
+        let op = self.slots.remove(id)?;
+        match self.slots.get_mut(op.newer) {
+            Some(newer) => newer.older = op.older,
+            None => self.newest[number_of(&op.fd)] = op.older,
+        }
+        if let Some(older) = self.slots.get_mut(op.older) {
+            older.newer = op.newer;
+        }
+        Some(op)
+    }
+
+    /// The newest operation on a descriptor.
+    pub(super) fn newest_on(&self, fd: &Fd) -> Option<OpId> {
+        self.newest.get(number_of(fd)).copied().filter(|&id| self.slots.get(id).is_some())
+    }
+
+    /// The next older one on the same descriptor.
+    pub(super) fn older_than(&self, id: OpId) -> Option<OpId> {
+        self.slots.get(id).map(|op| op.older).filter(|&id| self.slots.get(id).is_some())
+    }
+}
+
+#[inline]
+fn number_of(fd: &Fd) -> usize {
+    fd.as_raw_fd().cast_unsigned() as usize
 }
 
 /// The name as the 64 bits that travel with an operation.
@@ -52,7 +131,7 @@ pub(super) fn op_id(user_data: u64) -> OpId {
     OpId { index, generation }
 }
 
-/// What operations of the driver's own carry that need no slot. No slot has that number.
+/// What cancellations carry, which need no slot. No slot has that number.
 pub(super) const OWN: u64 = u64::MAX;
 
 /// What a send from our own pages carries: the number of its notice, where others have the

@@ -25,9 +25,8 @@ impl UringDriver {
             // Chunks, gathers and accepted descriptors among them end here.
             discarded.clear();
         }
-        // The driver's own, without a completion for `wait` to return. No cancellation reaches a notice: it comes
-        // when the far end has the bytes.
-        while self.slots.len() + self.zero_copy.outstanding() > 0 {
+        // No cancellation reaches a notice, and no wait ends with one: it comes when the far end has the bytes.
+        while self.zero_copy.outstanding() > 0 {
             self.unspill();
             let time_left = deadline.saturating_duration_since(Instant::now());
             if time_left.is_zero() {
@@ -49,7 +48,7 @@ impl Drop for UringDriver {
             // The kernel may still write to a buffer or read a chunk. Neither these nor the
             // buffer groups are dropped, ever: memory lost once beats memory overwritten later.
             tracing::warn!(
-                operations = self.slots.len(),
+                operations = self.ops.len(),
                 notices = self.zero_copy.outstanding(),
                 "io_uring operations did not end; their memory is given up"
             );
@@ -62,7 +61,7 @@ impl Drop for UringDriver {
         // SAFETY: dropped once, here, and not used afterwards. No operation is in flight and all
         // notices have come, so the kernel holds no pointer into any.
         unsafe {
-            ManuallyDrop::drop(&mut self.slots);
+            ManuallyDrop::drop(&mut self.ops);
             ManuallyDrop::drop(&mut self.zero_copy);
             ManuallyDrop::drop(&mut self.groups);
         }

@@ -1,4 +1,4 @@
-//! Flows and their table, indexed by client address, by key and by last use.
+//! Flows and their table, indexed by client address, by key, by who began them and by last use.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -55,6 +55,8 @@ pub(in crate::worker) struct Flow {
     /// Set while the stream may have to begin again on another tunnel: the entrance, and the
     /// tunnels whose peers have refused it.
     pub(super) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
+    /// The tunnel whose peer has begun it; `None`: a client of this end.
+    pub(super) opener: Option<Key>,
     /// `None` in a plain relay.
     pub(super) stream: Option<(Key, StreamKey)>,
     /// Received and not yet framed.
@@ -110,6 +112,8 @@ pub(super) struct Flows {
     by_asked: HashMap<PortName, HashSet<Key>>,
     /// Least recently used first.
     order: LinkedHashMap<Key, ()>,
+    /// The same of each opener.
+    of_openers: HashMap<Option<Key>, LinkedHashMap<Key, ()>>,
     /// The last one found: datagrams of one client come in batches.
     last: Option<(FlowOrigin, Key)>,
     max: usize,
@@ -122,6 +126,7 @@ impl Flows {
             by_origin: HashMap::new(),
             by_asked: HashMap::new(),
             order: LinkedHashMap::new(),
+            of_openers: HashMap::new(),
             last: None,
             max,
         }
@@ -142,10 +147,32 @@ impl Flows {
         Some((key, self.table.get(key)?.last_used))
     }
 
-    /// The least recently used flow with a socket of its own.
+    /// The least recently used flow of an opener.
+    pub(super) fn oldest_of(&self, opener: Option<Key>) -> Option<Key> {
+        self.of_openers.get(&opener)?.front().map(|(&key, ())| key)
+    }
+
+    /// The flow that makes room for another one of this opener's: its own least recently used, unless it
+    /// has less than an equal share. Then of the one who has most.
+    pub(super) fn to_evict_for(&self, opener: Option<Key>) -> Option<Key> {
+        let own = self.of_openers.get(&opener);
+        let openers = self.of_openers.len() + usize::from(own.is_none());
+        let has_share = |flows: &&LinkedHashMap<Key, ()>| flows.len() >= self.len() / openers;
+        let flows = own.filter(has_share).or_else(|| self.most())?;
+        flows.front().map(|(&key, ())| key)
+    }
+
+    /// The least recently used flow with a socket of its own, of the opener that has most flows if any of
+    /// these has one.
     pub(super) fn oldest_with_socket(&self) -> Option<Key> {
-        let has_socket = |key| self.table.get(key).is_some_and(Flow::has_socket);
-        self.order.keys().copied().find(|&key| has_socket(key))
+        let has_socket = |key: &&Key| self.table.get(**key).is_some_and(Flow::has_socket);
+        let mut of_most = self.most()?.keys();
+        of_most.find(has_socket).or_else(|| self.order.keys().find(has_socket)).copied()
+    }
+
+    /// The flows of the opener that has most.
+    fn most(&self) -> Option<&LinkedHashMap<Key, ()>> {
+        self.of_openers.values().max_by_key(|flows| flows.len())
     }
 
     pub(super) fn find(&mut self, origin: &FlowOrigin) -> Option<Key> {
@@ -161,7 +188,7 @@ impl Flows {
 
     /// Adds a flow as the most recently used. `None`: the table is full.
     pub(super) fn insert(&mut self, flow: Flow) -> Option<Key> {
-        let origin = flow.origin;
+        let (origin, opener) = (flow.origin, flow.opener);
         let key = self.table.insert(flow)?;
         if let Some(origin) = origin {
             self.by_origin.insert(origin, key);
@@ -170,6 +197,7 @@ impl Flows {
             }
         }
         self.order.insert(key, ());
+        self.of_openers.entry(opener).or_default().insert(key, ());
         Some(key)
     }
 
@@ -185,12 +213,21 @@ impl Flows {
         flow.last_used = now;
         if self.order.back().is_none_or(|(&last, ())| last != key) {
             self.order.to_back(&key);
+            if let Some(flows) = self.of_openers.get_mut(&flow.opener) {
+                flows.to_back(&key);
+            }
         }
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Flow> {
         let flow = self.table.remove(key)?;
         self.order.remove(&key);
+        if let Some(flows) = self.of_openers.get_mut(&flow.opener) {
+            flows.remove(&key);
+            if flows.is_empty() {
+                self.of_openers.remove(&flow.opener);
+            }
+        }
         if let Some(origin) = flow.origin {
             self.by_origin.remove(&origin);
             self.last = None;
@@ -228,6 +265,7 @@ impl Flow {
             server_name: None,
             limit_guard: None,
             tentative: None,
+            opener: None,
             stream: None,
             queue: PayloadQueue::default(),
             limit: SegmentLimit::default(),
@@ -254,7 +292,7 @@ impl Flow {
         stream: (Key, StreamKey),
         now: Moment,
     ) -> Flow {
-        Flow { stream: Some(stream), ..Flow::new(client, server, now) }
+        Flow { opener: Some(stream.0), stream: Some(stream), ..Flow::new(client, server, now) }
     }
 
     fn has_socket(&self) -> bool {
@@ -303,6 +341,33 @@ mod tests {
         assert_eq!(flows.find(&first_origin), Some(first));
         assert_eq!((flows.oldest(), flows.len()), (Some((first, Moment(3))), 1));
         assert!(flows.remove(second).is_none());
+    }
+
+    /// The table is full: who has more than a share pays for what is new, and who has less does not.
+    #[test]
+    fn who_has_more_than_a_share_makes_room() {
+        let mut flows = Flows::new(6);
+        let [quiet, busy, new] = [1, 2, 3].map(|index| Some(Key::unpack(index)));
+        let begin = |flows: &mut Flows, opener| {
+            let flow = Flow::new(crate::session::NO_ADDRESS, FlowServer::Peer, Moment(0));
+            flows.insert(Flow { opener, ..flow }).expect("room")
+        };
+        let of_quiet = [quiet, quiet].map(|opener| begin(&mut flows, opener));
+        let of_busy = [busy; 4].map(|opener| begin(&mut flows, opener));
+        assert!(flows.is_full());
+        assert_eq!(flows.oldest().map(|(key, _)| key), Some(of_quiet[0]));
+        for opener in [busy, quiet, new, None] {
+            assert_eq!(flows.to_evict_for(opener), Some(of_busy[0]), "{opener:?}");
+        }
+        flows.use_now(of_busy[0], Moment(1));
+        assert_eq!(flows.to_evict_for(busy), Some(of_busy[1]));
+        // With an equal share each has its own.
+        flows.remove(of_busy[0]);
+        begin(&mut flows, quiet);
+        assert_eq!(flows.to_evict_for(quiet), Some(of_quiet[0]));
+        assert_eq!(flows.to_evict_for(busy), Some(of_busy[1]));
+        of_busy.iter().for_each(|&key| drop(flows.remove(key)));
+        assert_eq!((flows.of_openers.len(), flows.to_evict_for(new)), (1, Some(of_quiet[0])));
     }
 
     #[test]

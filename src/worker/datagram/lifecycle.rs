@@ -82,7 +82,8 @@ impl Datagrams {
         let Some(flow) = self.flows.remove(key) else { return };
         // The peer's limit is below this end's; the next datagram finds room.
         if matches!(error, OpenError::TooMany { .. }) {
-            self.evict_flow(cx, tunnels);
+            let oldest = self.flows.oldest_of(flow.opener);
+            self.evict_flow(cx, tunnels, oldest);
         }
         cx.log_refused_of(LogIds::flow(key), flow.client, &error.to_string());
     }
@@ -174,7 +175,8 @@ impl Datagrams {
         flow: Flow,
     ) -> Option<Key> {
         if self.flows.is_full() {
-            self.evict_flow(cx, tunnels);
+            let evicted = self.flows.to_evict_for(flow.opener);
+            self.evict_flow(cx, tunnels, evicted);
         }
         self.flows.insert(flow)
     }
@@ -196,10 +198,16 @@ impl Datagrams {
         Some(key)
     }
 
-    pub(super) fn evict_flow<D: Driver>(&mut self, cx: &mut Cx<D>, tunnels: &mut Tunnels) {
-        if let Some((oldest, _)) = self.flows.oldest() {
+    /// Ends a flow, to make room for another one.
+    fn evict_flow<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        tunnels: &mut Tunnels,
+        evicted: Option<Key>,
+    ) {
+        if let Some(key) = evicted {
             cx.counters.flows_evicted += 1;
-            self.end_flow(cx, tunnels, oldest, "evicted by a newer flow (SOXCONF=udpflows)");
+            self.end_flow(cx, tunnels, key, "evicted by a newer flow (SOXCONF=udpflows)");
         }
     }
 

@@ -16,11 +16,12 @@ mod servers;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 
 use self::coalesce::Source;
 use self::datagrams::DatagramPort;
 use self::flow::{FlowServer, Flows};
-use crate::io::datagram::{Inbox, Outbox};
+use crate::io::datagram::{self, Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
 use crate::io::takeover::desk::Offer;
 use crate::session::{Ended, Moment, StreamKey};
@@ -43,6 +44,8 @@ pub(in crate::worker) struct Datagrams {
     outbox: Outbox,
     /// Sockets that are not polled but read at this time, so that datagrams coalesce.
     paused: VecDeque<(Moment, Source)>,
+    /// See [`datagram::kept_open`].
+    _kept_open: Option<OwnedFd>,
     /// An oversized datagram was logged.
     too_big_logged: bool,
     /// Scratch space to make a run contiguous.
@@ -61,6 +64,7 @@ impl Datagrams {
             inbox: Some(Box::new(Inbox::new()?)),
             outbox: Outbox::default(),
             paused: VecDeque::new(),
+            _kept_open: datagram::kept_open(),
             too_big_logged: false,
             scratch: Vec::new(),
         })
@@ -210,5 +214,16 @@ impl stream::Flows for Datagrams {
         how: &Ended,
     ) {
         self.flow_ended(cx, tunnels, key, how);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_kept_while_those_of_flows_come_and_go() {
+        let datagrams = Datagrams::new(Vec::new(), 1).expect("memory");
+        assert!(datagrams._kept_open.is_some_and(|socket| datagram::joins(&socket)));
     }
 }

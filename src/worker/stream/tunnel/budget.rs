@@ -1,8 +1,8 @@
 //! What a tunnel may cause in one turn of the loop. A peer is not trusted: whatever it sends, and as
 //! fast as it can, the tunnels of others have their turn.
 
-use crate::limits::{OPEN_WORK, PORT_WORK, RESET_WORK, WORK_PAYLOAD_BYTES};
-use crate::wire::Frame;
+use crate::limits::{FLOW_OPEN_WORK, OPEN_WORK, PORT_WORK, RESET_WORK, WORK_PAYLOAD_BYTES};
+use crate::wire::{Frame, Transport};
 
 /// The share of a turn that is left to a tunnel.
 #[derive(Debug, Default)]
@@ -36,6 +36,7 @@ impl Budget {
 #[inline]
 fn work_of(frame: &Frame<'_>) -> u32 {
     let kind = match frame {
+        Frame::Open { transport: Some(Transport::Udp), .. } => FLOW_OPEN_WORK,
         Frame::Open { .. } | Frame::Related { .. } => OPEN_WORK,
         Frame::Close { .. } => RESET_WORK,
         Frame::Listen { .. } | Frame::Unlisten { .. } | Frame::Entrance { .. } => PORT_WORK,
@@ -48,7 +49,7 @@ fn work_of(frame: &Frame<'_>) -> u32 {
 mod tests {
     use super::*;
     use crate::limits::TURN_WORK;
-    use crate::wire::{CloseKind, StreamRef, Transport};
+    use crate::wire::{CloseKind, StreamRef};
 
     /// How many such frames a turn takes.
     fn in_a_turn(frame: Frame<'_>) -> u32 {
@@ -67,14 +68,21 @@ mod tests {
         let to = StreamRef::Ours(1);
         let small = Frame::Data { to, bytes: 1 };
         let (client, entrance) = (None, None);
-        let open = Frame::Open { from: Some(1), client, entrance, transport: None, first_bytes: 0 };
+        let open = |transport| Frame::Open {
+            from: Some(1),
+            client,
+            entrance,
+            transport: Some(transport),
+            first_bytes: 0,
+        };
+        let [stream, flow] = [Transport::Tcp, Transport::Udp].map(open);
         let close = Frame::Close { from: None, to, reason: b"", kind: CloseKind::Reset };
         let (request, transport) = (1, Transport::Tcp);
         let listen = Frame::Listen { to, request, transport };
         let at = ([127, 0, 0, 1], 80).into();
         let entrance = Frame::Entrance { request, transport, at };
-        let all = [small, open, close, listen, entrance];
-        assert_eq!(all.map(in_a_turn), [2_048, 32, 64, 16, 16]);
+        let all = [small, stream, flow, close, listen, entrance];
+        assert_eq!(all.map(in_a_turn), [2_048, 16, 11, 32, 16, 16]);
         let frames = in_a_turn(Frame::Data { to, bytes: 256 << 10 });
         assert!((15..=16).contains(&frames), "{frames} big frames: bulk goes by bytes");
     }
