@@ -8,7 +8,7 @@ pub const RESUME_SECS: u64 = 60;
 
 /// Bytes of frames read from a link after which the other end is told: it keeps what it has sent until
 /// then. Often enough that little is kept, and a small part of what is sent for it.
-pub const LANE_READ_BYTES: u64 = 256 << 10;
+pub const LANE_READ_BYTES: u64 = 1 << 20;
 
 /// The same, after this many microseconds, however little was read: a lane that is idle keeps nothing.
 pub const LANE_READ_MICROS: u64 = 20_000;

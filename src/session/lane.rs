@@ -29,6 +29,8 @@ pub(super) struct Place {
     waits_since: Option<Moment>,
     /// Both ends take part.
     counts: bool,
+    /// A hello has named the position: none beyond it is reported until that has come to something.
+    is_claimed: bool,
     doubt: Doubt,
     /// Doubts in a row without a report in between.
     doubts: u32,
@@ -72,6 +74,20 @@ impl Session {
         self.lanes().is_some_and(|(own, _)| own.own.is(name))
     }
 
+    /// Another connection is to take up the lane beside the one that it has: where this end stands now. Until
+    /// that has come to something the peer keeps what is beyond.
+    pub fn claim(&mut self) -> Option<TakeUp> {
+        let again = self.take_up()?;
+        self.place.is_claimed = true;
+        Some(again)
+    }
+
+    /// Nothing has come of it.
+    pub fn disclaim(&mut self) {
+        self.place.is_claimed = false;
+        self.place.report_due = self.place.read > self.place.reported;
+    }
+
     /// What takes up the lane at the peer, where this end stands.
     pub fn take_up(&self) -> Option<TakeUp> {
         let (_, peer) = self.lanes()?;
@@ -83,11 +99,11 @@ impl Session {
         self.config.lane = self.config.offer.filter(|offer| offer.newest >= 1).map(|_| lane);
     }
 
-    /// A hello that is still to be said answers that this lane goes on.
-    pub fn answer_take_up(&mut self, answer: TakeUp) {
-        if let Some(lane) = &mut self.config.lane {
-            lane.again = Some(answer);
-        }
+    /// A hello that is still to be said answers that this lane goes on. Returns the position that the hello
+    /// names: one that asked first has named its own before, and may have read more since.
+    pub fn answer_take_up(&mut self, answer: TakeUp) -> u64 {
+        let Some(lane) = &mut self.config.lane else { return answer.position };
+        lane.again.get_or_insert(answer).position
     }
 
     /// Says all that is left to be said of the hello, without waiting for the peer's part: that of a
@@ -126,7 +142,14 @@ impl Session {
             Transmit::Urgent { .. } => 1,
         };
         self.place.sent += head_bytes as u64 + payload;
-        self.place.waits_since.get_or_insert(self.link_window.now());
+    }
+
+    /// A batch is handed out: what is new in it waits from now on.
+    #[inline]
+    pub fn batch_made(&mut self, now: Moment) {
+        if self.place.counts && self.place.acknowledged < self.place.sent {
+            self.place.waits_since.get_or_insert(now);
+        }
     }
 
     /// The engine has read this many bytes of frames from the link.
@@ -147,6 +170,9 @@ impl Session {
     /// The position to be reported, if it is time. With another report it goes sooner.
     pub(super) fn take_place_report(&mut self, beside_another: bool) -> Option<u64> {
         let place = &mut self.place;
+        if place.is_claimed {
+            return None;
+        }
         let any = place.read > place.reported;
         let is_due = place.report_due || (beside_another && any);
         if !is_due {
@@ -241,6 +267,7 @@ impl Session {
             return false;
         }
         self.is_suspended = false;
+        self.place.is_claimed = false;
         self.trust();
         self.link_window.clock(now);
         self.place.report_due = true;

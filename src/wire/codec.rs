@@ -21,7 +21,8 @@ pub enum DecodeStep<'a> {
     Frame(Frame<'a>),
     /// The bytes consumed are payload of the last frame.
     Payload,
-    /// All bytes were consumed, and no frame is complete.
+    /// The bytes consumed complete no frame: all of them, or those that were read already over a
+    /// connection that broke.
     More,
 }
 
@@ -38,6 +39,8 @@ pub struct Decoder {
     peer_name: String,
     /// SockMux 1 goes on where another connection broke.
     resumed: Option<Box<v1::Decoder>>,
+    /// Bytes behind the hello that were read already.
+    skip_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,14 @@ impl Decoder {
     /// `newest`: the newest protocol that we offer in our own hello (0 is 0.3).
     pub fn new(newest: u8) -> Decoder {
         let reader = ProtocolDecoder::V03 { decoder: v03::Decoder::new(), agreed_v1: false };
-        Decoder { newest, hello_packets: 0, reader, peer_name: String::new(), resumed: None }
+        Decoder {
+            newest,
+            hello_packets: 0,
+            reader,
+            peer_name: String::new(),
+            resumed: None,
+            skip_bytes: 0,
+        }
     }
 
     /// The peer's host name as it reports it, for the log; empty before its hello.
@@ -77,6 +87,12 @@ impl Decoder {
             }
         }
         match &mut self.reader {
+            ProtocolDecoder::V1(_) if self.skip_bytes > 0 => {
+                let skipped =
+                    usize::try_from(self.skip_bytes).unwrap_or(usize::MAX).min(input.len());
+                self.skip_bytes -= skipped as u64;
+                Ok((skipped, DecodeStep::More))
+            }
             ProtocolDecoder::V1(decoder) => decoder.step(input),
             ProtocolDecoder::V03 { decoder, agreed_v1 } => {
                 let (consumed, step) = decoder.step(input)?;
@@ -99,8 +115,9 @@ impl Decoder {
 
 impl Decoder {
     /// Behind the hello of its connection, this one goes on where `broken` stood when its own connection
-    /// broke.
-    pub fn take_up(&mut self, broken: Decoder) {
+    /// broke. Of what comes first it has read `skip_bytes` already.
+    pub fn take_up(&mut self, broken: Decoder, skip_bytes: u64) {
+        self.skip_bytes = skip_bytes;
         self.resumed = match broken.reader {
             ProtocolDecoder::V03 { .. } => broken.resumed,
             ProtocolDecoder::V1(mut decoder) => {
@@ -124,8 +141,8 @@ impl Decoder {
     #[inline]
     pub fn payload_left(&self) -> u32 {
         match &self.reader {
-            ProtocolDecoder::V03 { .. } => 0,
-            ProtocolDecoder::V1(decoder) => decoder.payload_left(),
+            ProtocolDecoder::V1(decoder) if self.skip_bytes == 0 => decoder.payload_left(),
+            ProtocolDecoder::V03 { .. } | ProtocolDecoder::V1(_) => 0,
         }
     }
 

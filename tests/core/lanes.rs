@@ -127,6 +127,7 @@ fn a_hello_takes_a_lane_up_and_the_answer_does_so_too() {
 #[test]
 fn a_silent_connection_is_doubted_while_something_waits() {
     let mut session = up();
+    session.batch_made(START);
     let patience = DOUBT_MILLIS_MIN * 1_000;
     assert_eq!(session.next_timeout(), Some(later(patience)), "the first ping waits");
     session.on_time(later(patience)).expect("time");

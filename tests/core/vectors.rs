@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use sockmux_uring::session::{Moment, Session, SessionConfig};
-use sockmux_uring::wire::v03::{self, Encoder, Offer};
+use sockmux_uring::wire::v03::{self, Encoder, LaneHello, LaneName, Offer, TakeUp};
 use sockmux_uring::wire::{
     self, CloseKind, DecodeStep, EntranceState, Frame, Protocol, Route, StreamRef, Transport, v1,
 };
@@ -67,6 +67,14 @@ fn hellos(cases: &mut Cases) {
             e.hello(out, "20260102-030405.060708 a", Some(offer), None);
         },
     );
+    let own = LaneName { number: 0x0102_0304_0506_0708, secret: *b"0123456789abcdef" };
+    let lane = LaneName { number: 9, secret: *b"ghijklmnopqrstuv" };
+    let again = TakeUp { lane, position: 819_200 };
+    for (name, again) in [("hello_with_lane", None), ("hello_takes_up", Some(again))] {
+        let lane = Some(LaneHello { own, again });
+        let hello = Frame::Hello { ids: NO_IDS, offer: Some(offer), lane };
+        cases.add(name, hello, &|out| e.hello(out, "a", Some(offer), lane.as_ref()));
+    }
     cases.add("hello_ok", Frame::HelloOk { ids: (0x1234, 0xabcd) }, &|out| {
         e.hello_ok(out, (0x1234, 0xabcd), "20260102-030405.060708 a");
     });
@@ -286,12 +294,27 @@ fn links_v1(cases: &mut Cases) {
         V1.pong(out, (0, 0), b"74353842\0");
     });
     cases.add("v1_lane_taken", Frame::LaneTaken { total_bytes: 819_200 }, &lane_taken);
+    cases.add("v1_lane_read", Frame::LaneRead { position: 1_048_596 }, &lane_read);
     cases.add("v1_going_away", Frame::GoingAway { reason: b"shutting down" }, &|out| {
         going_away(out, "shutting down");
     });
 }
 
 /// Only a session writes this one: half a megabyte and more has come, in frames of 200 KiB.
+/// LANE_READ of a session that has read a frame of so many bytes in all.
+fn lane_read(out: &mut Vec<u8>) {
+    let lane = |number| LaneHello { own: LaneName { number, ..LaneName::default() }, again: None };
+    let mut session =
+        Session::new(SessionConfig { lane: Some(lane(1)), ..SessionConfig::default() }, Moment(0));
+    let offer = SessionConfig::default().offer;
+    let hello = Frame::Hello { ids: (0, 0), offer, lane: Some(lane(2)) };
+    session.on_frame(hello, Moment(0)).expect("a hello");
+    session.on_frame(Frame::HelloOk { ids: (0, 0) }, Moment(0)).expect("its answer");
+    while session.poll_transmit(&mut Vec::new(), true).is_some() {}
+    session.read(1_048_596, Moment(0));
+    session.poll_transmit(out, true).expect("a report");
+}
+
 fn lane_taken(out: &mut Vec<u8>) {
     let now = Moment(0);
     let mut session = Session::new(SessionConfig::default(), now);

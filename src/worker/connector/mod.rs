@@ -70,6 +70,8 @@ pub(in crate::worker) struct Connector {
     tunnel: Option<Key>,
     /// The tunnel that the next link is to go on with: its own broke.
     suspended: Option<Key>,
+    /// Begun while the newest tunnel is doubted, and not up yet.
+    beside: Option<Key>,
     /// The last failure logged: only changes are logged.
     last_logged: String,
     /// Why the last tunnel did not come up, if so. Logged once, since a device is reopened every
@@ -103,6 +105,7 @@ impl Connector {
             state: State::Waiting { until: Moment(0) },
             tunnel: None,
             suspended: None,
+            beside: None,
             last_logged: String::new(),
             failed_by: String::new(),
             ended_in_order: false,
@@ -210,6 +213,10 @@ impl Connector {
         cx: &mut Cx<D>,
         tunnel: Option<Key>,
     ) {
+        if self.tunnel.is_some() {
+            self.beside = tunnel;
+            return;
+        }
         self.tunnel = tunnel;
         if tunnel.is_none() {
             self.redial(cx, None);
@@ -221,20 +228,18 @@ impl Connector {
         self.tunnel == Some(tunnel)
     }
 
-    /// The tunnel is up. Returns the one that it was to go on with, which the peer does not know any more.
-    pub(in crate::worker) fn tunnel_up(&mut self) -> Option<Key> {
+    /// A tunnel is up. Returns the one that it was to go on with, which the peer does not know any more.
+    pub(in crate::worker) fn tunnel_up(&mut self, tunnel: Key) -> Option<Key> {
         self.failed_by.clear();
+        if self.beside.take_if(|beside| *beside == tunnel).is_some() {
+            self.tunnel = Some(tunnel);
+        }
         self.suspended.take()
     }
 
     /// Whether another link can follow the one that breaks.
     pub(in crate::worker) fn dials_again(&self) -> bool {
         !matches!(self.source, LinkSource::Given(_))
-    }
-
-    /// The tunnel that the next link is to go on with.
-    pub(in crate::worker) fn suspended(&self) -> Option<Key> {
-        self.suspended
     }
 
     /// The link of a tunnel broke: dials another one for it. `since`: when it began, as far as it matters.
@@ -245,34 +250,32 @@ impl Connector {
         since: Moment,
     ) {
         self.suspended = Some(tunnel);
-        if matches!(self.state, State::Dialing) {
-            // Another one is dialled already, since this one was doubted.
-            self.tunnel = None;
-            return;
+        // Another one was begun already, since this one was doubted.
+        self.tunnel = self.beside.take();
+        if self.tunnel.is_none() && !matches!(self.state, State::Dialing) {
+            self.redial(cx, Some(since));
         }
-        self.redial(cx, Some(since));
     }
 
     /// The link of the newest tunnel is doubted: dials another one beside it.
     pub(in crate::worker) fn dial_beside<D: Driver>(&mut self, cx: &mut Cx<D>) {
-        if matches!(self.state, State::Up) && self.dials() {
+        if matches!(self.state, State::Up) && self.dials() && self.beside.is_none() {
             debug!("nothing comes from the peer: dialling beside the connection that there is");
             self.state = State::Waiting { until: cx.now };
         }
     }
 
-    /// Another link is up beside that of the newest tunnel, which is doubted: it is to go on over the new
-    /// one. `None`: there is none, or it is good after all.
-    pub(in crate::worker) fn doubted(&self) -> Option<Key> {
+    /// The newest tunnel.
+    pub(in crate::worker) fn newest(&self) -> Option<Key> {
         self.tunnel
     }
 
-    /// The newest tunnel waits for the link that has just come up.
-    pub(in crate::worker) fn suspend_for_new(&mut self, tunnel: Key) {
-        (self.tunnel, self.suspended) = (None, Some(tunnel));
+    /// The tunnel that a new link is to go on with: its own broke, or is doubted.
+    pub(in crate::worker) fn to_take_up(&self) -> Option<Key> {
+        self.suspended.or(self.tunnel)
     }
 
-    /// The link that was dialled beside the newest tunnel's is not wanted.
+    /// The link that was dialled beside the newest tunnel's is not wanted, or has brought nothing.
     pub(in crate::worker) fn keep_old(&mut self) {
         self.state = State::Up;
     }
@@ -280,12 +283,19 @@ impl Connector {
     /// The tunnel whose link broke goes on over the newest one.
     pub(in crate::worker) fn resumed(&mut self, tunnel: Key) {
         self.failed_by.clear();
-        (self.tunnel, self.suspended) = (Some(tunnel), None);
+        (self.tunnel, self.suspended, self.beside) = (Some(tunnel), None, None);
+        self.state = State::Up;
     }
 
-    /// A tunnel is over.
-    pub(in crate::worker) fn forget(&mut self, tunnel: Key) {
+    /// A tunnel is over. Returns whether it was begun beside the newest one.
+    pub(in crate::worker) fn forget(&mut self, tunnel: Key) -> bool {
         self.suspended.take_if(|suspended| *suspended == tunnel);
+        self.beside.take_if(|beside| *beside == tunnel).is_some()
+    }
+
+    /// The tunnel that was begun beside the newest one is over, and that one is doubted still.
+    pub(in crate::worker) fn dial_beside_again(&mut self, now: Moment) {
+        self.back_off(now);
     }
 
     /// The peer has closed the tunnel. `in_order`: nothing was outstanding.

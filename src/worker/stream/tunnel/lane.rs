@@ -312,10 +312,11 @@ impl Lane {
         (self.reading, self.starved, self.waits_for_pool) = (Reading::Idle, None, false);
     }
 
-    /// The lane goes on over the link of another one, behind what that sends first.
-    pub(super) fn go_on_over(&mut self, mut first: Gather, other: Lane) {
+    /// The lane goes on over the link of another one, behind what that sends first. Of what it receives first
+    /// it has read so many bytes.
+    pub(super) fn go_on_over(&mut self, mut first: Gather, other: Lane, skip_bytes: u64) {
         let broken = std::mem::replace(self, other);
-        self.decoder.take_up(broken.decoder);
+        self.decoder.take_up(broken.decoder, skip_bytes);
         self.destination = broken.destination;
         self.run = broken.run;
         self.outgoing = broken.outgoing;

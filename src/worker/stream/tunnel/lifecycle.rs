@@ -14,7 +14,6 @@ use crate::limits::{FRAME_BYTES, KEEPALIVE_INTERVALS, STREAMS_MAX};
 use crate::session::{Session, SessionConfig, TunnelError};
 use crate::wire::v03::{NO_HELLO_TEXT, Offer, hello_text};
 use crate::wire::{Decoder, Protocol};
-use crate::worker::connector::Connector;
 use crate::worker::context::counts;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain, Effect};
@@ -179,8 +178,16 @@ impl Streams {
         {
             connector.redial(cx, was_up.then_some(tunnel.began));
         }
-        if let Some(connector) = &mut self.connector {
-            connector.forget(key);
+        let was_beside = self.connector.as_mut().is_some_and(|connector| connector.forget(key));
+        let is_wanted = self.wants_link();
+        if was_beside {
+            self.disclaim();
+        }
+        if let Some(connector) = self.connector.as_mut().filter(|_| was_beside) {
+            match is_wanted {
+                true => connector.dial_beside_again(cx.now),
+                false => connector.keep_old(),
+            }
         }
         self.begin_loopback(cx);
     }
@@ -210,7 +217,10 @@ impl Streams {
         cx: &mut Cx<D>,
         link: Link,
     ) {
-        if !self.make_way(cx) {
+        if !self.wants_link() {
+            if let Some(connector) = &mut self.connector {
+                connector.keep_old();
+            }
             return;
         }
         let tunnel = self.begin_tunnel(cx, link);
@@ -317,7 +327,9 @@ impl Streams {
         } else {
             debug!(tunnel = number, %peer, name, peer_key, cipher, protocol, peer_kind, "tunnel up");
         }
-        let lost = self.connector.as_mut().and_then(Connector::tunnel_up);
+        // If this one was begun beside it.
+        self.disclaim();
+        let lost = self.connector.as_mut().and_then(|connector| connector.tunnel_up(key));
         if let Some(lost) = lost {
             self.drop_tunnel(cx, lost, LANE_UNKNOWN);
         }

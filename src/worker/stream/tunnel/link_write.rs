@@ -167,6 +167,7 @@ impl Streams {
             let piped_bytes = lane.outgoing.as_ref().map_or(0, |outgoing| outgoing.left_bytes);
             lane.framed_bytes += (gather.len_bytes() + piped_bytes) as u64;
             if tunnel.session.resumes() {
+                tunnel.session.batch_made(cx.now);
                 lane.retained.keep(cx, &gather, unkept_bytes);
             }
         } else if !cx.buffers.can_write_frame() {

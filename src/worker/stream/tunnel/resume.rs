@@ -83,17 +83,17 @@ impl Tunnels {
 
 impl Streams {
     /// What the hello of a tunnel that begins says of lanes; `None`: its lane ends with its connection.
-    pub(super) fn lane_hello<D: Driver>(&self, cx: &Cx<D>, key: Key) -> Option<LaneHello> {
+    pub(super) fn lane_hello<D: Driver>(&mut self, cx: &Cx<D>, key: Key) -> Option<LaneHello> {
         let can_come_back = self.connector.as_ref().is_none_or(|connector| connector.dials_again());
         let is_wanted = cx.plan.timeouts.resume.is_some() && !cx.is_loopback();
         if !is_wanted || !can_come_back || cx.buffers.pipes.null().is_none() {
             return None;
         }
         let own = LaneName { number: key.pack(), secret: random::secret()? };
-        let broken = self.connector.as_ref().and_then(|connector| connector.suspended());
-        let broken = broken.and_then(|broken| self.tunnels.get(broken));
-        let again = broken.filter(|tunnel| tunnel.suspended.is_some());
-        Some(LaneHello { own, again: again.and_then(|tunnel| tunnel.session.take_up()) })
+        let broken = self.connector.as_ref().and_then(|connector| connector.to_take_up());
+        let broken = broken.and_then(|broken| self.tunnels.get_mut(broken));
+        let again = broken.filter(|tunnel| tunnel.may_resume(cx));
+        Some(LaneHello { own, again: again.and_then(|tunnel| tunnel.session.claim()) })
     }
 
     /// The connection of a tunnel broke: the tunnel waits for another one if that can come, else it ends.
@@ -127,24 +127,19 @@ impl Streams {
         }
     }
 
-    /// The connector has a new link. If it has a tunnel whose own is doubted, that goes on over the new one.
-    /// `false`: the old one is good again, and the new one is not wanted.
-    pub(super) fn make_way<D: Driver>(&mut self, cx: &mut Cx<D>) -> bool {
-        let Some(connector) = &mut self.connector else { return true };
-        let Some(key) = connector.doubted() else { return true };
-        let Some(tunnel) = self.tunnels.get(key) else { return true };
-        if !tunnel.session.is_doubted() {
-            connector.keep_old();
-            return false;
+    /// Whether a new link of the connector is wanted: not beside that of a tunnel which is good again.
+    pub(super) fn wants_link(&self) -> bool {
+        let beside = self.connector.as_ref().and_then(|connector| connector.newest());
+        let tunnel = beside.and_then(|key| self.tunnels.get(key));
+        tunnel.is_none_or(|tunnel| tunnel.session.is_doubted())
+    }
+
+    /// The newest tunnel stays on its connection.
+    pub(super) fn disclaim(&mut self) {
+        let newest = self.connector.as_ref().and_then(|connector| connector.newest());
+        if let Some(tunnel) = newest.and_then(|key| self.tunnels.get_mut(key)) {
+            tunnel.session.disclaim();
         }
-        if !tunnel.may_resume(cx) || !self.suspend(cx, key, "nothing comes from the peer") {
-            self.drop_tunnel(cx, key, "nothing comes from the peer");
-            return false;
-        }
-        if let Some(connector) = &mut self.connector {
-            connector.suspend_for_new(key);
-        }
-        true
     }
 
     /// Takes a tunnel off its connection. `false`: what was sent cannot be kept.
@@ -238,7 +233,9 @@ impl Streams {
             return false;
         };
         let is_peer = tunnel.session.is_lane(&again.lane) && fresh.key() == tunnel.key();
-        if key == new || !is_peer || !tunnel.may_resume(cx) {
+        // One that was made before another one, and comes behind it, says an old position.
+        let covers = tunnel.lane.retained.covers(again.position);
+        if key == new || !is_peer || !covers || !tunnel.may_resume(cx) {
             return false;
         }
         // The peer knows better whether the connection that it had is of any use.
@@ -247,11 +244,7 @@ impl Streams {
             return false;
         }
         let Some(tunnel) = self.tunnels.get_mut(key) else { return false };
-        let covers = tunnel.lane.retained.covers(again.position);
-        let Some(answer) = tunnel.session.take_up().filter(|_| covers) else {
-            self.drop_tunnel(cx, key, "the peer takes it up where it cannot have been");
-            return false;
-        };
+        let Some(answer) = tunnel.session.take_up() else { return false };
         self.move_lane(cx, (new, key), answer, again.position);
         self.go_on(cx, flows, key);
         self.tunnels.mark(key);
@@ -269,7 +262,8 @@ impl Streams {
         let source = self.tunnels.strangers.remove(new);
         let Some(mut fresh) = self.tunnels.take_for(key, new) else { return };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        fresh.session.answer_take_up(answer);
+        let said = fresh.session.answer_take_up(answer);
+        let skip_bytes = answer.position.saturating_sub(said);
         fresh.session.finish_hello();
         let mut first = Gather::new();
         while fresh.session.poll_transmit(&mut cx.buffers.head, true).is_some() {
@@ -279,7 +273,7 @@ impl Streams {
         assert!(resumed, "it is suspended, and covers the position");
         tunnel.lane.retained.drop_read(&mut cx.buffers, position);
         let resent_bytes = tunnel.lane.retained.len_bytes();
-        tunnel.lane.go_on_over(first, fresh.lane);
+        tunnel.lane.go_on_over(first, fresh.lane, skip_bytes);
         tunnel.heard = true;
         tunnel.source = source.or(tunnel.source);
         tunnel.link_began = cx.now;

@@ -80,6 +80,8 @@ impl Retained {
         from: &Pipe,
         most_bytes: usize,
     ) -> usize {
+        // The first pipe is as good as any of a stream's; further ones are for when there are many.
+        self.queue.need_pipe(&mut buffers.pipes);
         let bytes = self.try_double(from, most_bytes);
         if bytes > 0 {
             return bytes;
