@@ -390,3 +390,30 @@ fn the_first_client_of_each_new_process_is_served() {
         ends_in_order(std::mem::replace(&mut old, new));
     }
 }
+
+/// As systemd passes them: nobody but their owner ends them, through whatever processes they went.
+#[test]
+fn inherited_sockets_are_handed_on_and_outlive_all_of_them() {
+    let server = Server::named("server");
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [first_at, second_at] = sockets.each_ref().map(|s| s.local_addr().expect("bound"));
+    let lineage = Lineage::of(&[
+        format!("-P{first_at}"),
+        format!("-P{second_at}"),
+        format!("SERVER=tcprelay://{}", server.address()),
+    ]);
+    let words: Vec<&str> = lineage.words.iter().map(String::as_str).collect();
+    let passed = sockets.each_ref().map(|socket| socket.try_clone().expect("one more").into());
+    let first = Program::start_with_sockets(&words, passed, "LISTEN_FDS=2");
+    first.wait_for_nth("entrance listening", 2);
+    let mut second = lineage.upgrade(&first);
+    ends_in_order(first);
+    expect_line(&mut connect(second_at), "server");
+    second.terminate();
+    assert_eq!(second.wait_exit(DEADLINE).code(), Some(0));
+    // Whoever connects now waits for the next one.
+    let mut waiting = connect(first_at);
+    let passed = sockets.each_ref().map(|socket| socket.try_clone().expect("one more").into());
+    let _third = Program::start_with_sockets(&words, passed, "LISTEN_FDS=2");
+    expect_line(&mut waiting, "server");
+}
