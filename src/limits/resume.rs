@@ -27,7 +27,7 @@ const _: () = assert!(RETAINED_PIPES_MAX <= PIPES_MAX / 4);
 
 /// Spliced payload that the other end has read is dropped from these pipes in steps of so many bytes: each
 /// is a call.
-pub const RETAINED_STEP_BYTES: usize = 512 << 10;
+pub const RETAINED_STEP_BYTES: usize = 64 << 10;
 
 /// How long a connection has to have lasted for the next one to be dialled at once when it breaks, in
 /// milliseconds: one that breaks sooner, again and again, is backed off from.
