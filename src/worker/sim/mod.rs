@@ -34,7 +34,7 @@ use self::sums::Sums;
 use crate::io::sim::Kernel;
 
 /// Seeds of a usual run.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
