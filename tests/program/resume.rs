@@ -25,6 +25,9 @@ const BOTH: [Cut; 2] = [Cut::Reset, Cut::Fin];
 /// Within this a stream that nothing keeps has ended at its client.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// Longer than a path may be silent while something waits.
+const IDLE: Duration = Duration::from_millis(3000);
+
 /// How long a test waits for what must not come.
 const NOTHING_WITHIN: Duration = Duration::from_millis(200);
 
@@ -181,6 +184,21 @@ fn a_short_silence_is_a_pause() {
         std::thread::sleep(NOTHING_WITHIN);
         proxy.resume();
     });
+}
+
+/// The time in which nothing waited for an answer does not count.
+#[test]
+fn an_idle_tunnel_is_not_replaced_when_traffic_begins() {
+    let server = Server::echo();
+    let tunnel = Tunnel::to(Protocol::V1, server.address());
+    for round in 0..3 {
+        check_new_echo(tunnel.entrance(), round, 1000);
+        std::thread::sleep(IDLE);
+        check_new_echo(tunnel.entrance(), round, 1000);
+    }
+    for end in [&tunnel.receptor, &tunnel.connector] {
+        assert_eq!(end.count("the connection broke: its streams wait for another one"), 0);
+    }
 }
 
 #[test]
