@@ -101,7 +101,8 @@ impl Session {
             self.say_hello();
         }
         self.peer.offer = self.config.offer.and(offer);
-        self.peer.lane = self.config.lane.and(lane);
+        let may_resume = offer.is_some_and(|offer| offer.newest >= 1);
+        self.peer.lane = self.config.lane.and(lane).filter(|_| may_resume);
         if let Some(again) = self.peer.lane.and_then(|lane| lane.again) {
             self.events.push_back(Event::TakeUp { again });
         }

@@ -47,6 +47,14 @@ fn both_ends_have_to_take_part() {
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
     assert!(session.is_up() && !session.resumes());
     assert!(up().resumes());
+    // Nor does a peer that keeps to 0.3, whatever it says.
+    let again = TakeUp { lane: name(1), position: 0 };
+    let lane = Some(LaneHello { own: name(2), again: Some(again) });
+    let mut session = Session::new(config(1), START);
+    session
+        .on_frame(Frame::Hello { ids: (0, 0), offer: ours(0).offer, lane }, START)
+        .expect("a hello");
+    assert_eq!(session.poll_event(), None, "nothing is taken up");
 }
 
 /// What reports on the lane is no part of it, so there are no reports of reports.

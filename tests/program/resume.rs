@@ -15,7 +15,7 @@ use crate::testkit::pattern::Pattern;
 use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::{Exchange, Server, serve_echo};
-use crate::testkit::tunnel::{Tunnel, start_connector, start_receptor};
+use crate::testkit::tunnel::{BROKE, Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
@@ -197,7 +197,7 @@ fn an_idle_tunnel_is_not_replaced_when_traffic_begins() {
         check_new_echo(tunnel.entrance(), round, 1000);
     }
     for end in [&tunnel.receptor, &tunnel.connector] {
-        assert_eq!(end.count("the connection broke: its streams wait for another one"), 0);
+        assert_eq!(end.count(BROKE), 0);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::termios::tcgetattr;
 
-use crate::testkit::net::{check_new_echo, connect, reset};
+use crate::testkit::net::{check_echo, check_new_echo, connect, reset};
 use crate::testkit::original::{Manners, Original, Service};
 use crate::testkit::pattern::Pattern;
 use crate::testkit::program::Program;
@@ -19,7 +19,7 @@ use crate::testkit::serial_line::{End, Faults, SerialLine};
 use crate::testkit::servers::{Exchange, Server};
 use crate::testkit::services::{run, sshd};
 use crate::testkit::skip::needs;
-use crate::testkit::tunnel::check_nothing_is_left;
+use crate::testkit::tunnel::{BROKE, GOES_ON, check_nothing_is_left};
 use crate::testkit::{DEADLINE, eventually, wait_until_still};
 
 pub(crate) const ENTRANCE: &str = "PORT=127.0.0.1:0";
@@ -216,17 +216,20 @@ fn an_end_that_was_killed_comes_back() {
 fn a_device_that_was_unplugged_is_found_again() {
     let (line, server) = (SerialLine::start(clean(), None), Server::echo());
     let ends = join(&line, FAST, &server);
-    check_new_echo(entrance(&ends[0]), 1, 10_000);
+    let stream = connect(entrance(&ends[0]));
+    check_echo(&stream, 1, 10_000);
     line.unplug(End::Left);
-    ends[0].wait_for_reason("tunnel down");
+    ends[0].wait_for(BROKE);
     let reason = ends[0].wait_for_reason("cannot open the link; trying again until it can be");
     assert!(reason.contains("no such device"), "{reason}");
     ends[0].check_idle();
     assert_eq!(ends[0].count("cannot open the link; trying again until it can be"), 1);
     line.replug(End::Left);
-    ends[0].wait_for_nth("tunnel up", 2);
-    ends[1].wait_for_nth("tunnel up", 2);
-    check_new_echo(entrance(&ends[0]), 2, 10_000);
+    for end in &ends {
+        end.wait_for(GOES_ON);
+    }
+    check_echo(&stream, 2, 10_000);
+    check_new_echo(entrance(&ends[0]), 3, 10_000);
 }
 
 /// The first end has sent its HELLO before the other one opened the line.

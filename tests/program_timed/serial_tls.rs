@@ -8,12 +8,13 @@ use crate::serial::{
 };
 use crate::testkit::DEADLINE;
 use crate::testkit::keys::Keys;
-use crate::testkit::net::check_new_echo;
+use crate::testkit::net::{check_echo, check_new_echo, connect};
 use crate::testkit::original::{Manners, Original, Service};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::serial_line::{End, SerialLine};
 use crate::testkit::servers::{Exchange, Server};
+use crate::testkit::tunnel::{BROKE, GOES_ON};
 
 const ANSWERS: &str = "STLS=fcl";
 const BEGINS: &str = "STLS=fsv";
@@ -137,13 +138,16 @@ fn an_end_that_was_killed_or_unplugged_comes_back() {
     far.kill_9();
     let far = start(&line, End::Right, FAST, &[&exit, &secret, BEGINS]);
     near.wait_for_nth("tunnel up", 2);
-    check_new_echo(entrance(&near), 2, 10_000);
+    let stream = connect(entrance(&near));
+    check_echo(&stream, 2, 10_000);
     line.unplug(End::Left);
-    near.wait_for_nth("tunnel down", 2);
+    // The first time the other end was killed, and knows nothing of it.
+    near.wait_for_nth(BROKE, 2);
     line.replug(End::Left);
-    near.wait_for_nth("tunnel up", 3);
-    far.wait_for_nth("tunnel up", 2);
-    check_new_echo(entrance(&near), 3, 10_000);
+    for end in [&near, &far] {
+        end.wait_for(GOES_ON);
+    }
+    check_echo(&stream, 3, 10_000);
 }
 
 /// What was received meanwhile waits above the line, which goes on.

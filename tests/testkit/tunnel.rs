@@ -20,6 +20,11 @@ pub struct Tunnel {
     pub address: SocketAddr,
 }
 
+/// The log of an end whose streams wait for another connection.
+pub const BROKE: &str = "the connection broke: its streams wait for another one";
+/// The log when that has come.
+pub const GOES_ON: &str = "the tunnel goes on over another connection";
+
 /// Streams end with the connection that they are in.
 pub const NO_RESUMPTION: &str = "TIMEOUT=resume:0";
 

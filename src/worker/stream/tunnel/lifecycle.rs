@@ -26,7 +26,8 @@ use crate::worker::token::{Kind, StreamOwner};
 
 /// What it may mean that a receptor closes a connection without a word.
 const CLOSED_UNHEARD: &str = "before its hello: its RELIABLE= may not let in this host, which its \
-                              log says with the words to add; or no receptor listens there";
+                              log says with the words to add; or it has as many tunnels as it takes; \
+                              or no receptor listens there";
 
 /// Why a lane whose connection broke is over when the next one is up.
 const LANE_UNKNOWN: &str = "the peer does not know the tunnel that broke any more: it was started anew, \
