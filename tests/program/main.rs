@@ -47,6 +47,7 @@ mod refusals;
 mod relay;
 mod restart;
 mod resume;
+mod resume_hostile;
 mod services;
 mod socks;
 mod splice;

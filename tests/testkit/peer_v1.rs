@@ -38,6 +38,9 @@ pub const ENTRANCES: u8 = 16;
 /// First byte of every frame.
 const MAGIC: u8 = 0xB1;
 
+/// Bytes of an offer.
+const OFFER_BYTES: usize = 16;
+
 /// Bytes of a frame before its payload.
 const HEADER_BYTES: usize = 12;
 
@@ -97,20 +100,36 @@ impl PeerV1 {
     }
 
     fn greet(flags: u8, stream: TcpStream) -> Option<PeerV1> {
+        Some(PeerV1::greet_with(flags, &[], stream)?.0)
+    }
+
+    /// As [`PeerV1::join`], with these bytes behind the offer. Returns those of the receptor, too.
+    pub fn join_saying(lane: &[u8], receptor: SocketAddr) -> (PeerV1, Vec<u8>) {
+        let flags = HALF_CLOSE | DATAGRAMS | PORTS;
+        PeerV1::greet_with(flags, lane, connect(receptor)).expect("the receptor says hello")
+    }
+
+    fn greet_with(flags: u8, lane: &[u8], stream: TcpStream) -> Option<(PeerV1, Vec<u8>)> {
         let mut peer = Peer { stream };
         let mut offering = hello(old_kind::HELLO);
         // Newest protocol 1, flags; a window of 1 MiB, 1000 streams.
         offering.payload.extend(b"SMXU\x01");
         offering.payload.push(flags);
         offering.payload.extend(b"\0\0\x00\x10\0\0\0\0\x03\xe8");
+        offering.payload.extend(lane);
         for frame in [offering, hello(old_kind::HELLO_OK), hello(old_kind::HELLO_OK)] {
             peer.send(&frame);
         }
-        let mut answers = 0;
+        let (mut answers, mut said) = (0, Vec::new());
         while answers < 2 {
-            answers += u32::from(peer.receive()?.kind == old_kind::HELLO_OK);
+            let frame = peer.receive()?;
+            answers += u32::from(frame.kind == old_kind::HELLO_OK);
+            if frame.kind == old_kind::HELLO {
+                let text = frame.payload.iter().position(|&byte| byte == 0)? + 1;
+                said = frame.payload.get(text + OFFER_BYTES..).unwrap_or_default().to_vec();
+            }
         }
-        Some(PeerV1(peer))
+        Some((PeerV1(peer), said))
     }
 
     pub fn send(&mut self, frame: &Frame) {

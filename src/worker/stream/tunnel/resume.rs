@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::io::driver::{Driver, Gather};
 use crate::io::random;
@@ -232,10 +232,24 @@ impl Streams {
         let (Some(fresh), Some(tunnel)) = (self.tunnels.get(new), self.tunnels.get(key)) else {
             return false;
         };
-        let is_peer = tunnel.session.is_lane(&again.lane) && fresh.key() == tunnel.key();
-        // One that was made before another one, and comes behind it, says an old position.
-        let covers = tunnel.lane.retained.covers(again.position);
-        if key == new || !is_peer || !covers || !tunnel.may_resume(cx) {
+        let refused = if !tunnel.session.is_lane(&again.lane) {
+            Some("the secret is another one")
+        } else if fresh.key() != tunnel.key() {
+            Some("the peer has another key")
+        } else if !tunnel.lane.retained.covers(again.position) {
+            // So does one that was made before another one, and comes behind it.
+            Some("it names a position that was never sent, or that the peer has passed")
+        } else {
+            (key == new || !tunnel.may_resume(cx)).then_some("that tunnel ends with its connection")
+        };
+        if let Some(reason) = refused {
+            let peer = fresh.lane.link.to_string();
+            if cx.may_log(Class::Stranger) {
+                warn!(
+                    tunnel = key.number(),
+                    peer, reason, "a connection may not take up the tunnel"
+                );
+            }
             return false;
         }
         // The peer knows better whether the connection that it had is of any use.
