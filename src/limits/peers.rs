@@ -31,11 +31,11 @@ pub const WORK_PAYLOAD_BYTES: u32 = 2 << 10;
 pub const OPEN_WORK: u32 = 128;
 
 /// The same of the open of a flow of datagrams: its socket is also given buffers, and an older flow may have to
-/// end for it. 11 of them in a turn.
-pub const FLOW_OPEN_WORK: u32 = 192;
+/// end for it. 10 of them in a turn.
+pub const FLOW_OPEN_WORK: u32 = 224;
 
-/// The same of the end of either by a reset: a socket is closed. 32 of them in a turn.
-pub const RESET_WORK: u32 = 64;
+/// The same of the end of either by a reset: a socket is closed. 22 of them in a turn.
+pub const RESET_WORK: u32 = 96;
 
 /// The same of a port that is asked for, or not needed any more. 16 of them in a turn.
 pub const PORT_WORK: u32 = 128;

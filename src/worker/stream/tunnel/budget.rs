@@ -82,7 +82,7 @@ mod tests {
         let at = ([127, 0, 0, 1], 80).into();
         let entrance = Frame::Entrance { request, transport, at };
         let all = [small, stream, flow, close, listen, entrance];
-        assert_eq!(all.map(in_a_turn), [2_048, 16, 11, 32, 16, 16]);
+        assert_eq!(all.map(in_a_turn), [2_048, 16, 10, 22, 16, 16]);
         let frames = in_a_turn(Frame::Data { to, bytes: 256 << 10 });
         assert!((15..=16).contains(&frames), "{frames} big frames: bulk goes by bytes");
     }
