@@ -172,9 +172,10 @@ pub enum Sink {
 /// caller's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transmit {
-    /// Nothing follows the head, which is a part of the lane as all others are.
+    /// Nothing follows the head.
     Control,
-    /// Nothing follows the head, which is not: it is sent before all others, and never again.
+    /// The same, for what is no part of the lane: a packet of the hello, or a report on the lane. It comes
+    /// before all others, and is not sent again over another connection.
     Unkept,
     /// This many bytes of the stream.
     Data {

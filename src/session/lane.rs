@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::{Event, Moment, Session, Transmit, TunnelError};
 use crate::limits::{DOUBT_MILLIS_MIN, DOUBTS_MAX, LANE_READ_BYTES, LANE_READ_MICROS};
-use crate::wire::v03::{LaneHello, LaneName, TakeUp};
+use crate::wire::HELLO_PACKETS;
+use crate::wire::v03::{LaneHello, LaneName, NO_ID, TakeUp};
 
 /// Bytes of frames, both ways.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,7 +26,7 @@ pub(super) struct Place {
     report_at: Option<Moment>,
     /// A report is to be sent now.
     report_due: bool,
-    /// What was sent first and is not acknowledged was sent then.
+    /// What is sent and not acknowledged waits since then, or since the last report. `None`: nothing is.
     waits_since: Option<Moment>,
     /// Both ends take part.
     counts: bool,
@@ -56,6 +57,29 @@ impl Place {
     pub(super) fn report_at(&self) -> Option<Moment> {
         self.report_at
     }
+
+    /// What was read is reported with the next batch, if there is anything new.
+    pub(super) fn report_soon(&mut self) {
+        self.report_due |= self.read > self.reported;
+    }
+
+    /// A report whose time has come is sent with the next batch.
+    pub(super) fn report_on_time(&mut self, now: Moment) {
+        if self.report_at.is_some_and(|at| now >= at) {
+            self.report_at = None;
+            self.report_due = true;
+        }
+    }
+
+    /// The position to be reported, if it is time.
+    pub(super) fn take_report(&mut self) -> Option<u64> {
+        if self.is_claimed || !std::mem::take(&mut self.report_due) {
+            return None;
+        }
+        self.report_at = None;
+        self.reported = self.read;
+        Some(self.read)
+    }
 }
 
 impl Session {
@@ -85,7 +109,7 @@ impl Session {
     /// Nothing has come of it.
     pub fn disclaim(&mut self) {
         self.place.is_claimed = false;
-        self.place.report_due = self.place.read > self.place.reported;
+        self.place.report_soon();
     }
 
     /// What takes up the lane at the peer, where this end stands.
@@ -109,10 +133,10 @@ impl Session {
     /// Says all that is left to be said of the hello, without waiting for the peer's part: that of a
     /// connection which takes up a lane is known.
     pub fn finish_hello(&mut self) {
-        if !self.hello.said {
+        if !self.hello.is_said() {
             self.say_hello();
         }
-        while self.hello.packets < HELLO_PACKETS {
+        while self.hello.packets_out < HELLO_PACKETS {
             self.say_hello_ok(NO_IDS);
         }
     }
@@ -167,30 +191,6 @@ impl Session {
         }
     }
 
-    /// The position to be reported, if it is time. With another report it goes sooner.
-    pub(super) fn take_place_report(&mut self, beside_another: bool) -> Option<u64> {
-        let place = &mut self.place;
-        if place.is_claimed {
-            return None;
-        }
-        let any = place.read > place.reported;
-        let is_due = place.report_due || (beside_another && any);
-        if !is_due {
-            return None;
-        }
-        (place.report_due, place.report_at) = (false, None);
-        place.reported = place.read;
-        Some(self.place.read)
-    }
-
-    /// A report whose time has come is sent with the next batch.
-    pub(super) fn place_report_on_time(&mut self, now: Moment) {
-        if self.place.report_at.is_some_and(|at| now >= at) {
-            self.place.report_at = None;
-            self.place.report_due = true;
-        }
-    }
-
     /// LANE_READ: how far the peer has read.
     pub(super) fn on_lane_read(&mut self, position: u64, now: Moment) -> Result<(), TunnelError> {
         let place = &mut self.place;
@@ -204,11 +204,6 @@ impl Session {
         place.acknowledged = position;
         place.waits_since = (position < place.sent).then_some(now);
         Ok(())
-    }
-
-    /// What waits for the peer to read it has waited since then.
-    pub fn waits_since(&self) -> Option<Moment> {
-        self.place.waits_since.filter(|_| self.place.acknowledged < self.place.sent)
     }
 
     /// Bytes of any kind have come: the connection is good.
@@ -229,7 +224,7 @@ impl Session {
             Doubt::Asked => 2,
             Doubt::Doubted => return None,
         };
-        let since = self.waits_since()?.max(self.liveness.last_received());
+        let since = self.place.waits_since?.max(self.liveness.last_received());
         let round_trip = self.round_trip().unwrap_or_default();
         let least = Duration::from_millis(DOUBT_MILLIS_MIN << self.place.doubts.min(DOUBTS_MAX));
         Some(since.after((2 * round_trip).max(least) * whiles))
@@ -278,8 +273,5 @@ impl Session {
     }
 }
 
-/// Hello packets of each end.
-const HELLO_PACKETS: u8 = 3;
-
 /// Ids of an answer to a hello of ours.
-const NO_IDS: (u16, u16) = (crate::wire::v03::NO_ID, crate::wire::v03::NO_ID);
+const NO_IDS: (u16, u16) = (NO_ID, NO_ID);

@@ -179,7 +179,7 @@ impl Session {
         }
         self.queues.acks_due_at(now);
         self.report_if_due(now);
-        self.place_report_on_time(now);
+        self.place.report_on_time(now);
         self.doubt_on_time(now);
         self.end_holds(now);
         Ok(())

@@ -84,15 +84,17 @@ struct Hello {
     greeted: bool,
     /// The peer has answered our HELLO.
     answered: bool,
-    /// Ours is sent or queued.
-    said: bool,
-    /// Packets of it that are sent or queued.
-    packets: u8,
+    /// Packets of ours that are sent or queued; HELLO is the first.
+    packets_out: u8,
 }
 
 impl Hello {
     fn is_done(self) -> bool {
         self.greeted && self.answered
+    }
+
+    fn is_said(self) -> bool {
+        self.packets_out > 0
     }
 }
 
@@ -156,8 +158,6 @@ pub struct Session {
     extra_window_bytes: u64,
     link_window: LinkWindow,
     place: Place,
-    /// LANE_TAKEN has just been handed out: LANE_READ may go with it.
-    reported_beside: bool,
     /// The connection broke, and another one is to come.
     is_suspended: bool,
     /// Memory accounted to all queued datagrams, in bytes.
@@ -194,7 +194,6 @@ impl Session {
             extra_window_bytes: 0,
             link_window: LinkWindow::default(),
             place: Place::default(),
-            reported_beside: false,
             is_suspended: false,
             datagram_cost_bytes: 0,
             counters: SessionCounters::default(),
@@ -207,13 +206,12 @@ impl Session {
     }
 
     fn say_hello(&mut self) {
-        self.hello.said = true;
-        self.hello.packets += 1;
+        self.hello.packets_out += 1;
         self.outbox.push_hello(HelloFrame::Hello);
     }
 
     fn say_hello_ok(&mut self, ids: (u16, u16)) {
-        self.hello.packets += 1;
+        self.hello.packets_out += 1;
         self.outbox.push_hello(HelloFrame::HelloOk(ids));
     }
 

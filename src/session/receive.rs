@@ -97,7 +97,7 @@ impl Session {
             return Err(TunnelError::HelloAgain);
         }
         self.hello.greeted = true;
-        if !self.hello.said {
+        if !self.hello.is_said() {
             self.say_hello();
         }
         self.peer.offer = self.config.offer.and(offer);
@@ -117,7 +117,7 @@ impl Session {
             return;
         }
         self.hello.answered = true;
-        if !self.hello.said {
+        if !self.hello.is_said() {
             self.say_hello();
         }
         // If it were going to send HELLO, that would have preceded its answer.

@@ -149,11 +149,11 @@ impl Session {
     fn transmit_report(&mut self, head: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(total_bytes) = self.link_window.take_report() {
             v1::lane_taken(head, total_bytes);
-            self.reported_beside = true;
+            // Once there is something to send it costs little.
+            self.place.report_soon();
             return Some(Transmit::Unkept);
         }
-        let beside_another = std::mem::take(&mut self.reported_beside);
-        let position = self.take_place_report(beside_another)?;
+        let position = self.place.take_report()?;
         v1::lane_read(head, position);
         Some(Transmit::Unkept)
     }

@@ -21,13 +21,13 @@ pub enum DecodeStep<'a> {
     Frame(Frame<'a>),
     /// The bytes consumed are payload of the last frame.
     Payload,
-    /// The bytes consumed complete no frame: all of them, or those that were read already over a
-    /// connection that broke.
+    /// The bytes consumed complete no frame for the session: all of them, or what is only there since the
+    /// connection takes up a lane (the rest of its hello, and what was read over the one before).
     More,
 }
 
 /// Each side sends one HELLO and two HELLOOKs, then the agreed protocol.
-const HELLO_PACKETS: u8 = 3;
+pub(crate) const HELLO_PACKETS: u8 = 3;
 
 /// Decodes a connection from its first byte, in the protocol that its hello agrees on.
 #[derive(Debug)]
@@ -103,7 +103,13 @@ impl Decoder {
                             *agreed_v1 =
                                 self.newest >= 1 && offer.is_some_and(|offer| offer.newest >= 1);
                         }
-                        DecodeStep::Frame(Frame::HelloOk { .. }) => self.hello_packets += 1,
+                        DecodeStep::Frame(Frame::HelloOk { .. }) => {
+                            self.hello_packets += 1;
+                            if self.resumed.is_some() {
+                                // It says nothing to a session that is up.
+                                return Ok((consumed, DecodeStep::More));
+                            }
+                        }
                         _ => {}
                     }
                 }

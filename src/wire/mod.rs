@@ -15,6 +15,7 @@ mod codec;
 pub mod v03;
 pub mod v1;
 
+pub(crate) use codec::HELLO_PACKETS;
 pub use codec::{DecodeStep, Decoder, Encoder, Protocol};
 
 /// Stands for an unknown address in texts.

@@ -99,11 +99,7 @@ impl Decoder {
                             return Ok((at, DecodeStep::Frame(frame)));
                         }
                         kind => {
-                            let missing = match kind {
-                                kind::OPEN => OPEN_BYTES,
-                                kind::DATAGRAMS => RUN_BYTES,
-                                _ => header.bytes,
-                            };
+                            let missing = control_bytes(kind, header.bytes);
                             let behind_bytes = header.bytes - missing;
                             self.state = State::Control { missing, behind_bytes };
                         }
@@ -155,17 +151,13 @@ impl Decoder {
     /// Bytes of the last frame's head and control payload, as far as a lane counts them: what only reports
     /// on the lane itself is not part of it.
     pub fn counted_bytes(&self) -> u64 {
-        let [_, kind, ..] = self.header;
-        let bytes =
-            u32::from_be_bytes([self.header[8], self.header[9], self.header[10], self.header[11]]);
-        let control = match kind {
-            kind::LANE_TAKEN | kind::LANE_READ => return 0,
-            kind::DATA | kind::URGENT => 0,
-            kind::OPEN => OPEN_BYTES,
-            kind::DATAGRAMS => RUN_BYTES,
-            _ => bytes,
-        };
-        HEADER_BYTES as u64 + u64::from(control)
+        match self.header[1] {
+            kind::LANE_TAKEN | kind::LANE_READ => 0,
+            kind => {
+                let bytes = (&self.header[8..]).get_u32();
+                HEADER_BYTES as u64 + u64::from(control_bytes(kind, bytes))
+            }
+        }
     }
 
     /// Forgets the part of a head, or of control payload, that was read: the frame will come whole.
@@ -226,6 +218,16 @@ impl Decoder {
         let senders = flags & FLAG_SENDERS != 0;
         let name = if senders { StreamRef::Theirs(number) } else { StreamRef::Ours(number) };
         Ok(Header { kind, name, number, bytes })
+    }
+}
+
+/// How many of a frame's payload bytes are control payload, which stands before what is only counted.
+fn control_bytes(kind: u8, bytes: u32) -> u32 {
+    match kind {
+        kind::DATA | kind::URGENT => 0,
+        kind::OPEN => OPEN_BYTES,
+        kind::DATAGRAMS => RUN_BYTES,
+        _ => bytes,
     }
 }
 

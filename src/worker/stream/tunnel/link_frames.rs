@@ -80,8 +80,6 @@ impl Streams {
             match step {
                 DecodeStep::Frame(frame) => {
                     let payload_bytes = frame.payload_bytes();
-                    // One comes behind the lane's own frames when that goes on over another link.
-                    let is_hello = matches!(frame, Frame::HelloOk { .. });
                     let is_acknowledgement = matches!(frame, Frame::LaneRead { .. });
                     tunnel.lane.budget.spend(&frame);
                     let sink = tunnel.session.on_frame(frame, now)?;
@@ -94,14 +92,12 @@ impl Streams {
                     // may open or end the stream.
                     if !self.handle_events(cx, flows, key) {
                         if let Some(tunnel) = self.tunnels.get_mut(key) {
-                            tunnel.defer((!is_hello).then_some((sink, payload_bytes)));
+                            tunnel.defer(Some((sink, payload_bytes)));
                             tunnel.lane.put_back(chunk);
                         }
                         return Ok(());
                     }
-                    if !is_hello {
-                        self.set_destination(cx, flows, key, sink, payload_bytes);
-                    }
+                    self.set_destination(cx, flows, key, sink, payload_bytes);
                 }
                 DecodeStep::Payload => {
                     let destination = tunnel.lane.destination;
