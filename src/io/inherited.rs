@@ -16,7 +16,7 @@ use socket2::{SockRef, Type};
 use tracing::info;
 
 use super::net;
-use super::takeover::successor::Handed;
+use super::takeover::Handed;
 use crate::limits::ENTRANCES_MAX;
 use crate::narrow::to_u16;
 use crate::wire::Transport;

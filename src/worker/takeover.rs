@@ -4,7 +4,8 @@ use std::io;
 
 use super::message::PortName;
 use super::table::Key;
-use crate::io::takeover::desk::{Desk, Offer};
+use crate::io::takeover::Handed;
+use crate::io::takeover::desk::Desk;
 
 /// A listening socket that is handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,8 @@ impl Takeover {
     /// There are not enough descriptors.
     pub(super) fn offer(
         &mut self,
-        sockets: impl Iterator<Item = (Offered, io::Result<Offer>)>,
-    ) -> io::Result<Vec<Offer>> {
+        sockets: impl Iterator<Item = (Offered, io::Result<Handed>)>,
+    ) -> io::Result<Vec<Handed>> {
         // They are counted by two bytes.
         let sockets = sockets.take(usize::from(u16::MAX));
         let offers = sockets.map(|(which, offer)| Ok((which, offer?)));

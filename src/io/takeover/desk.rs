@@ -14,8 +14,8 @@ use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 use tracing::{info, warn};
 
 use super::{
-    END, HELLO, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN,
-    VERSION, YOURS, is_trusted, shown,
+    END, HELLO, Handed, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET,
+    TAKEN, VERSION, YOURS, is_trusted, shown,
 };
 use crate::io::net;
 use crate::io::unix::SocketFile;
@@ -36,21 +36,11 @@ pub(crate) enum Request {
     GoOn,
 }
 
-/// A listening socket, for a successor.
-#[derive(Debug)]
-pub(crate) struct Offer {
-    pub(crate) fd: OwnedFd,
-    /// No third process has it: who has it last ends it.
-    pub(crate) is_ours: bool,
-    /// A peer has asked for it.
-    pub(crate) is_asked: bool,
-}
-
 /// What the worker answers.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Sockets {
-        offers: Vec<Offer>,
+        offers: Vec<Handed>,
         /// A tunnel is up, so that clients of entrances are served.
         has_tunnel: bool,
     },
@@ -217,9 +207,9 @@ fn refuse(line: &Line, reason: &str) {
     while line.receive(&mut rest).is_ok() {}
 }
 
-fn hand_over(line: &Line, listener: &OwnedFd, offers: &[Offer]) -> io::Result<()> {
+fn hand_over(line: &Line, listener: &OwnedFd, offers: &[Handed]) -> io::Result<()> {
     line.send(&[LISTENER], Some(listener.as_fd()))?;
-    for Offer { fd, is_ours, is_asked } in offers {
+    for Handed { fd, is_ours, is_asked } in offers {
         let traits = IS_OURS * u8::from(*is_ours) + IS_ASKED * u8::from(*is_asked);
         line.send(&[SOCKET, traits], Some(fd.as_fd()))?;
     }

@@ -28,6 +28,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -72,6 +73,16 @@ impl TakeoverError {
     }
 }
 
+/// A listening socket that is handed over. It counts by its place among the others.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) fd: OwnedFd,
+    /// No third process has it: who has it last ends it.
+    pub(crate) is_ours: bool,
+    /// A peer has asked for it.
+    pub(crate) is_asked: bool,
+}
+
 /// A connection between the two.
 #[derive(Debug)]
 struct Line(OwnedFd);
@@ -94,7 +105,9 @@ impl Line {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        again(|| sendmsg(&self.0, &[IoSlice::new(record)], &mut control, SendFlags::NOSIGNAL))?;
+        retry_on_intr(|| {
+            sendmsg(&self.0, &[IoSlice::new(record)], &mut control, SendFlags::NOSIGNAL)
+        })?;
         Ok(())
     }
 
@@ -105,7 +118,7 @@ impl Line {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = again(|| {
+        let got = retry_on_intr(|| {
             let buffer = &mut [IoSliceMut::new(buffer)];
             recvmsg(&self.0, buffer, &mut control, RecvFlags::CMSG_CLOEXEC)
         })?;
@@ -138,16 +151,6 @@ impl Line {
 fn is_trusted(user: Option<u32>) -> bool {
     let own = rustix::process::geteuid().as_raw();
     user.is_some_and(|user| user == own || user == 0)
-}
-
-/// A call that waits for a time is not begun again by itself after a signal.
-fn again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(rustix::io::Errno::INTR) => {}
-            other => return Ok(other?),
-        }
-    }
 }
 
 /// A user, for messages.

@@ -14,23 +14,13 @@ use tracing::info;
 
 use super::desk::WAKE;
 use super::{
-    END, HELLO, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET, TAKEN,
-    TakeoverError, VERSION, YOURS, is_trusted, shown,
+    END, HELLO, Handed, IS_ASKED, IS_OURS, LISTENER, Line, RECORD_BYTES_MAX, REFUSED, SOCKET,
+    TAKEN, TakeoverError, VERSION, YOURS, is_trusted, shown,
 };
 use crate::io::unix::{self, SocketFile};
 use crate::limits::{LISTEN_AGAIN_MILLIS, LISTENERS_MAX, TAKEOVER_ANSWER_MILLIS};
 
 const NO_ANSWER: &str = "stop it, then start this one again";
-
-/// A listening socket of the old process. It counts by its place among the others.
-#[derive(Debug)]
-pub(crate) struct Handed {
-    pub(crate) fd: OwnedFd,
-    /// No third process has it: who has it last ends it.
-    pub(crate) is_ours: bool,
-    /// A peer has asked for it.
-    pub(crate) is_asked: bool,
-}
 
 /// Whom there is to take over from, and where the next one takes over.
 #[derive(Debug)]

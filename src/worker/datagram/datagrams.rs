@@ -13,7 +13,7 @@ use crate::io::chunk::Chunk;
 use crate::io::datagram::{Inbox, Received, Sent};
 use crate::io::driver::{Driver, Fd, Gather};
 use crate::io::net;
-use crate::io::takeover::desk::Offer;
+use crate::io::takeover::Handed;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_AT_ONCE};
 use crate::session::Moment;
 use crate::worker::context::Cx;
@@ -52,9 +52,9 @@ impl DatagramPort {
     }
 
     /// For a successor: a duplicate.
-    pub(super) fn offer(&self) -> io::Result<Offer> {
+    pub(super) fn offer(&self) -> io::Result<Handed> {
         let is_asked = matches!(self.led_to, LedTo::Tunnel(_));
-        Ok(Offer { fd: self.fd.try_clone()?, is_ours: true, is_asked })
+        Ok(Handed { fd: self.fd.try_clone()?, is_ours: true, is_asked })
     }
 
     /// A successor reads it.

@@ -23,7 +23,7 @@ use self::datagrams::DatagramPort;
 use self::flow::{FlowServer, Flows};
 use crate::io::datagram::{self, Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
-use crate::io::takeover::desk::Offer;
+use crate::io::takeover::Handed;
 use crate::session::{Ended, Moment, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::message::{FlowOrigin, PortName, Run};
@@ -122,7 +122,7 @@ impl Datagrams {
     /// The entrances, for a successor. Forwarded ports end with the stream that they are for.
     pub(in crate::worker) fn offers(
         &self,
-    ) -> impl Iterator<Item = (Offered, io::Result<Offer>)> + use<'_> {
+    ) -> impl Iterator<Item = (Offered, io::Result<Handed>)> + use<'_> {
         let own = (0..).zip(&self.entrances);
         let own = own.map(|(number, port)| (PortName::Entrance(number), port));
         let given = self.asked.iter().map(|(&name, port)| (name, port));

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::io::driver::{Driver, Fd, OpId};
 use crate::io::net;
-use crate::io::takeover::desk::Offer;
+use crate::io::takeover::Handed;
 use crate::io::unix::SocketFile;
 use crate::limits::{ACCEPT_PAUSE_MILLIS, LISTEN_BACKLOG};
 use crate::session::Moment;
@@ -125,9 +125,9 @@ impl Listener {
     }
 
     /// For a successor: a duplicate.
-    pub(super) fn offer(&self) -> io::Result<Offer> {
+    pub(super) fn offer(&self) -> io::Result<Handed> {
         let fd = self.fd.try_clone()?;
-        Ok(Offer { fd, is_ours: self.origin == Origin::Own, is_asked: self.is_asked() })
+        Ok(Handed { fd, is_ours: self.origin == Origin::Own, is_asked: self.is_asked() })
     }
 
     /// It is another process's from now on, with those in its queue.

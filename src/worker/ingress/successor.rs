@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use crate::io::inherited::Reserved;
 use crate::io::net;
-use crate::io::takeover::desk::Offer;
+use crate::io::takeover::Handed;
 use crate::limits::HOLD_SECS;
 use crate::session::Moment;
 use crate::wire::Transport;
@@ -68,10 +68,10 @@ impl Reserve {
         }
     }
 
-    fn offers(&self) -> impl Iterator<Item = (Offered, io::Result<Offer>)> + use<'_> {
+    fn offers(&self) -> impl Iterator<Item = (Offered, io::Result<Handed>)> + use<'_> {
         self.sockets.iter().map(|socket| {
             let offer = socket.fd.try_clone();
-            let offer = offer.map(|fd| Offer { fd, is_ours: true, is_asked: true });
+            let offer = offer.map(|fd| Handed { fd, is_ours: true, is_asked: true });
             (Offered::Reserved, offer)
         })
     }
@@ -87,7 +87,7 @@ impl Ingress {
     /// Those that are open, for a successor.
     pub(in crate::worker) fn offers(
         &self,
-    ) -> impl Iterator<Item = (Offered, io::Result<Offer>)> + use<'_> {
+    ) -> impl Iterator<Item = (Offered, io::Result<Handed>)> + use<'_> {
         let open = self.listeners.iter().filter(|(_, listener)| !listener.is_closing());
         let open = open.map(|(key, listener)| (Offered::Listener(key), listener.offer()));
         open.chain(self.reserve.offers())
