@@ -96,27 +96,6 @@ impl Pipe {
         Ok(doubled)
     }
 
-    /// Drops the first `bytes` of the pipe.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the pipe, which is then of no use any more.
-    ///
-    /// # Panics
-    /// If it holds fewer.
-    pub(crate) fn discard(&self, null: &OwnedFd, mut bytes: usize) -> io::Result<()> {
-        assert!(bytes <= self.held_bytes.get(), "more than the pipe holds");
-        while bytes > 0 {
-            self.count_splice();
-            let gone = discard(&self.reader, null, bytes)?;
-            if gone == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.held_bytes.set(self.held_bytes.get() - gone);
-            bytes -= gone;
-        }
-        Ok(())
-    }
-
     /// Copies what comes next in the pipe, up to `most_bytes`, behind what `buffer` holds.
     ///
     /// # Errors
@@ -195,6 +174,28 @@ impl Pipes {
     /// The null device. `None`: this system has none.
     pub(crate) fn null(&self) -> Option<&Rc<OwnedFd>> {
         self.null.as_ref()
+    }
+
+    /// Drops the first `bytes` of a pipe.
+    ///
+    /// # Errors
+    /// There is no null device, or something is wrong with the pipe.
+    ///
+    /// # Panics
+    /// If it holds fewer.
+    pub(crate) fn discard(&self, pipe: &Pipe, mut bytes: usize) -> io::Result<()> {
+        assert!(bytes <= pipe.held_bytes(), "more than the pipe holds");
+        while bytes > 0 {
+            let null = self.null.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            pipe.count_splice();
+            let gone = discard(&pipe.reader, null, bytes)?;
+            if gone == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            pipe.held_bytes.set(pipe.held_bytes() - gone);
+            bytes -= gone;
+        }
+        Ok(())
     }
 
     /// An empty pipe; `None` when too many are in use, or the system gives no more.
@@ -300,8 +301,7 @@ mod tests {
         assert_eq!(one.tee(&other, 5).unwrap(), 5);
         assert_eq!((one.held_bytes(), other.held_bytes()), (12, 5));
         assert_eq!(one.drain(&far, 12).unwrap(), 12);
-        let null = Rc::clone(pipes.null().expect("a null device"));
-        other.discard(&null, 3).unwrap();
+        pipes.discard(&other, 3).unwrap();
         assert_eq!(other.drain(&far, 2).unwrap(), 2);
         let mut got = [0; 14];
         server.read_exact(&mut got).unwrap();

@@ -289,31 +289,32 @@ impl Buffers {
         if !queue.holds(is_bulk) {
             return;
         }
-        for piece in queue.take_queue() {
-            match piece {
-                Piece::Chunk(chunk) if is_bulk(&chunk) && self.has_half_beside(chunk.len()) => {
-                    let is_copied = self.spill(&chunk, tail, queue);
-                    debug_assert!(is_copied, "half of the pool is more than its reserve");
-                }
-                Piece::Chunk(chunk) => queue.push_chunk(chunk),
-                Piece::Piped(bytes) => queue.push_piped(bytes),
-            }
-        }
+        let may_copy = |chunk: &Chunk| is_bulk(chunk) && self.has_half_beside(chunk.len());
+        let are_copied = self.copy_such(tail, queue, may_copy);
+        debug_assert!(are_copied, "half of the pool is more than its reserve");
     }
 
     /// Copies data in receive buffers of every kind into pool buffers, in place. `false`: the pool is used
-    /// up, and some are left.
+    /// up, and some of the data is lost.
     pub(super) fn copy_received(
         &self,
         tail: &mut Option<ChunkMut>,
         queue: &mut PayloadQueue,
     ) -> bool {
+        self.copy_such(tail, queue, |chunk| chunk.buffer_bytes() != POOL_BUFFER_BYTES)
+    }
+
+    /// Copies such chunks into pool buffers, in place. `false`: there were too few.
+    fn copy_such(
+        &self,
+        tail: &mut Option<ChunkMut>,
+        queue: &mut PayloadQueue,
+        such: impl Fn(&Chunk) -> bool,
+    ) -> bool {
         let mut enough = true;
         for piece in queue.take_queue() {
             match piece {
-                Piece::Chunk(chunk) if chunk.buffer_bytes() != POOL_BUFFER_BYTES => {
-                    enough &= self.spill(&chunk, tail, queue);
-                }
+                Piece::Chunk(chunk) if such(&chunk) => enough &= self.spill(&chunk, tail, queue),
                 Piece::Chunk(chunk) => queue.push_chunk(chunk),
                 Piece::Piped(bytes) => queue.push_piped(bytes),
             }

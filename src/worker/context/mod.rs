@@ -23,12 +23,12 @@ use self::waiters::Waiters;
 use crate::cli::plan::{LinkPlan, Plan, Timeouts};
 use crate::io::command::Watchdog;
 use crate::io::congestion::CongestionPolicy;
-use crate::io::driver::{Driver, Fd};
+use crate::io::driver::{BufferClass, Driver, Fd};
 use crate::io::link::Link;
 use crate::io::lookout::Lookout;
 use crate::io::net;
 use crate::io::resolver::Resolver;
-use crate::limits::TURN_WORK;
+use crate::limits::{BULK_BUFFERS_SCARCE, SMALL_BUFFERS_SCARCE, TURN_WORK};
 use crate::narrow;
 use crate::policy::ceilings::Ceilings;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard, PeerLimits};
@@ -205,6 +205,16 @@ impl<D: Driver> Cx<D> {
     #[inline]
     pub(in crate::worker) fn tick(&mut self) {
         self.now = Moment(narrow::micros(self.driver.now()));
+    }
+
+    /// Whether so few receive buffers of a class are left that what waits should not keep one.
+    #[inline]
+    pub(in crate::worker) fn is_scarce(&self, class: BufferClass) -> bool {
+        let few = match class {
+            BufferClass::Small => SMALL_BUFFERS_SCARCE,
+            BufferClass::Bulk => BULK_BUFFERS_SCARCE,
+        };
+        self.driver.free_buffers(class) < few
     }
 
     /// Whether this process is its own peer.

@@ -12,10 +12,7 @@ use crate::cli::plan::Bulk;
 use crate::io::chunk::Chunk;
 use crate::io::driver::{BufferClass, Driver, RecvMode};
 use crate::io::net;
-use crate::limits::{
-    BULK_BUFFER_BYTES, BULK_BUFFERS_SCARCE, PACKED_BYTES_MAX, POOL_BUFFER_BYTES,
-    SMALL_BUFFER_BYTES, SMALL_BUFFERS_SCARCE,
-};
+use crate::limits::{BULK_BUFFER_BYTES, PACKED_BYTES_MAX, POOL_BUFFER_BYTES, SMALL_BUFFER_BYTES};
 use crate::session::Moment;
 use crate::worker::context::waiters::Waiter;
 use crate::worker::context::{Cx, Effect};
@@ -164,7 +161,9 @@ impl Streams {
                     let bytes = chunk.len();
                     cx.busy_poll.on_payload(bytes >= POOL_BUFFER_BYTES as usize, cx.now);
                     let tunnel = conn.tunnel;
-                    let is_scarce = is_scarce(&cx.driver, class, bytes);
+                    // It would keep a bulk buffer of which it fills little.
+                    let is_small = class == BufferClass::Small || bytes <= PACKED_BYTES_MAX;
+                    let is_scarce = is_small && cx.is_scarce(class);
                     let is_missed = class == BufferClass::Bulk && cx.waiters.wants_bulk();
                     conn.received_at = cx.now;
                     let may_go_on = self.tunnels.get_mut(tunnel).is_some_and(|tunnel| {
@@ -416,18 +415,6 @@ impl Streams {
         conn.deadline = deadline;
         if deadline.is_some() {
             cx.deadline_count += 1;
-        }
-    }
-}
-
-/// Whether a payload of this size should be copied out of its receive buffer: few buffers of this
-/// class are left, and it would occupy little of one.
-#[inline]
-fn is_scarce(driver: &impl Driver, class: BufferClass, bytes: usize) -> bool {
-    match class {
-        BufferClass::Small => driver.free_buffers(class) < SMALL_BUFFERS_SCARCE,
-        BufferClass::Bulk => {
-            bytes <= PACKED_BYTES_MAX && driver.free_buffers(class) < BULK_BUFFERS_SCARCE
         }
     }
 }

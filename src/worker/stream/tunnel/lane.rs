@@ -323,7 +323,7 @@ impl Lane {
         self.framed_bytes = broken.framed_bytes;
         self.read_bytes = broken.read_bytes;
         self.retained = broken.retained;
-        self.resend = first.drain().chain(self.retained.chunks()).collect();
+        self.resend = first.drain().chain(self.retained.chunks().cloned()).collect();
         (self.is_overdue, self.starved, self.waits_for_pool) = (false, None, false);
     }
 

@@ -179,16 +179,8 @@ impl Streams {
         {
             connector.redial(cx, was_up.then_some(tunnel.began));
         }
-        let was_beside = self.connector.as_mut().is_some_and(|connector| connector.forget(key));
-        let is_wanted = self.wants_link();
-        if was_beside {
-            self.disclaim();
-        }
-        if let Some(connector) = self.connector.as_mut().filter(|_| was_beside) {
-            match is_wanted {
-                true => connector.dial_beside_again(cx.now),
-                false => connector.keep_old(),
-            }
+        if self.connector.as_mut().is_some_and(|connector| connector.forget(key)) {
+            self.beside_ended(cx);
         }
         self.begin_loopback(cx);
     }

@@ -5,7 +5,7 @@ use crate::io::driver::Driver;
 use crate::worker::context::Cx;
 use crate::worker::stream::Streams;
 use crate::worker::stream::tunnel::is_again;
-use crate::worker::stream::tunnel::lane::Lane;
+use crate::worker::stream::tunnel::lane::{Lane, Outgoing};
 use crate::worker::stream::tunnel::splice::{is_refused, why};
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
@@ -27,10 +27,7 @@ impl Streams {
             let Lane { id, outgoing, retained, link, .. } = &mut tunnel.lane;
             let Some(rest) = outgoing else { return true };
             if rest.left_bytes == 0 {
-                if let Some(outgoing) = outgoing.take() {
-                    cx.buffers.pipes.give_back(outgoing.pipe);
-                    self.read_conn(cx, outgoing.conn);
-                }
+                self.finish_outgoing(cx, key);
                 return true;
             }
             let Some(output) = link.output() else { return false };
@@ -70,6 +67,16 @@ impl Streams {
                     return false;
                 }
             }
+        }
+    }
+
+    /// Lets the stream of spliced payload that has left its pipe go on, if it all has.
+    pub(super) fn finish_outgoing<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let is_over = |outgoing: &mut Outgoing| outgoing.left_bytes == 0;
+        if let Some(outgoing) = tunnel.lane.outgoing.take_if(is_over) {
+            cx.buffers.pipes.give_back(outgoing.pipe);
+            self.read_conn(cx, outgoing.conn);
         }
     }
 

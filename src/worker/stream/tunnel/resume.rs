@@ -5,8 +5,6 @@
 //! dials again, and says in its hello which lane it takes up and how far it has read that; the other end
 //! answers alike. What the peer lacks is sent again, and the sessions go on as if nothing had been.
 
-use std::rc::Rc;
-
 use tracing::{debug, info, warn};
 
 use crate::io::driver::{Driver, Gather};
@@ -17,7 +15,6 @@ use crate::wire::v03::{LaneHello, LaneName, TakeUp};
 use crate::worker::buffers::Buffers;
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain};
-use crate::worker::stream::tunnel::retained::drop_doubled;
 use crate::worker::stream::tunnel::tls::Tls;
 use crate::worker::stream::tunnel::{Tunnel, Tunnels};
 use crate::worker::stream::{Flows, Streams};
@@ -134,6 +131,18 @@ impl Streams {
         tunnel.is_none_or(|tunnel| tunnel.session.is_doubted())
     }
 
+    /// A tunnel that was begun beside the newest one is over. If that one is doubted still, another is dialled.
+    pub(super) fn beside_ended<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        self.disclaim();
+        let is_wanted = self.wants_link();
+        if let Some(connector) = &mut self.connector {
+            match is_wanted {
+                true => connector.dial_beside_again(cx.now),
+                false => connector.keep_old(),
+            }
+        }
+    }
+
     /// The newest tunnel stays on its connection.
     pub(super) fn disclaim(&mut self) {
         let newest = self.connector.as_ref().and_then(|connector| connector.newest());
@@ -148,23 +157,16 @@ impl Streams {
         let Some(null) = cx.buffers.pipes.null().cloned() else { return false };
         tunnel.session.suspend();
         let lane = &mut tunnel.lane;
-        lane.leave_link(&mut cx.driver, &mut cx.buffers, Rc::clone(&null));
-        let mut idle = None;
+        lane.leave_link(&mut cx.driver, &mut cx.buffers, null);
         if let Some(outgoing) = &mut lane.outgoing {
             // It is kept, and will be sent from there.
-            if drop_doubled(&outgoing.pipe, Some(&null), outgoing.kept_bytes).is_err() {
+            if cx.buffers.pipes.discard(&outgoing.pipe, outgoing.kept_bytes).is_err() {
                 return false;
             }
             outgoing.sent(outgoing.kept_bytes);
-            idle = (outgoing.left_bytes == 0).then_some(outgoing.conn);
         }
         if !lane.retained.settle(&mut cx.buffers) {
             return false;
-        }
-        if idle.is_some()
-            && let Some(outgoing) = lane.outgoing.take()
-        {
-            cx.buffers.pipes.give_back(outgoing.pipe);
         }
         let resume = cx.plan.timeouts.resume;
         let until = resume.map(|resume| cx.now.after(resume));
@@ -182,7 +184,7 @@ impl Streams {
         }
         self.tunnels.links.remove(link);
         self.withdraw(cx, key);
-        idle.into_iter().for_each(|conn| self.read_conn(cx, conn));
+        self.finish_outgoing(cx, key);
         // What its session has said meanwhile is dealt with.
         self.tunnels.mark(key);
         true

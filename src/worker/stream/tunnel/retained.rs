@@ -4,16 +4,14 @@
 //! `tee(2)` into pipes of the lane before it leaves the stream's own. What the peer has read is dropped:
 //! chunks at once, payload in pipes in steps, since each is a call.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 
 use crate::io::chunk::{Chunk, ChunkMut};
 use crate::io::driver::{BufferClass, Driver, Gather};
 use crate::io::pipe::Pipe;
 use crate::limits::{
-    BULK_BUFFER_BYTES, BULK_BUFFERS_SCARCE, RETAINED_BYTES_MAX, RETAINED_PIPES_MAX,
-    RETAINED_STEP_BYTES, SMALL_BUFFER_BYTES, SMALL_BUFFERS_SCARCE,
+    BULK_BUFFER_BYTES, RETAINED_BYTES_MAX, RETAINED_PIPES_MAX, RETAINED_STEP_BYTES,
+    SMALL_BUFFER_BYTES,
 };
 use crate::worker::buffers::Buffers;
 use crate::worker::context::Cx;
@@ -43,31 +41,27 @@ impl Retained {
 
     /// Keeps a batch that is about to be sent, but for its first bytes, which do not belong to the lane.
     pub(super) fn keep<D: Driver>(&mut self, cx: &Cx<D>, batch: &Gather, mut unkept_bytes: usize) {
-        let is_scarce = [
-            cx.driver.free_buffers(BufferClass::Small) < SMALL_BUFFERS_SCARCE,
-            cx.driver.free_buffers(BufferClass::Bulk) < BULK_BUFFERS_SCARCE,
-        ];
         for part in batch.iter() {
             let skipped = unkept_bytes.min(part.len());
             unkept_bytes -= skipped;
             if skipped < part.len() {
                 let mut chunk = part.clone();
                 chunk.advance(skipped);
-                self.keep_chunk(&cx.buffers, chunk, is_scarce);
+                self.keep_chunk(cx, chunk);
             }
         }
     }
 
-    fn keep_chunk(&mut self, buffers: &Buffers, chunk: Chunk, [small, bulk]: [bool; 2]) {
+    fn keep_chunk<D: Driver>(&mut self, cx: &Cx<D>, chunk: Chunk) {
         self.bytes += chunk.len();
         let is_wanted = match chunk.buffer_bytes() {
-            SMALL_BUFFER_BYTES => small,
-            BULK_BUFFER_BYTES => bulk,
+            SMALL_BUFFER_BYTES => cx.is_scarce(BufferClass::Small),
+            BULK_BUFFER_BYTES => cx.is_scarce(BufferClass::Bulk),
             _ => false,
         };
         let is_copied = is_wanted
-            && buffers.has_half_beside(chunk.len())
-            && buffers.spill(&chunk, &mut self.tail, &mut self.queue);
+            && cx.buffers.has_half_beside(chunk.len())
+            && cx.buffers.spill(&chunk, &mut self.tail, &mut self.queue);
         if !is_copied {
             self.queue.join_chunk(chunk);
         }
@@ -148,12 +142,11 @@ impl Retained {
 
     /// Drops from the pipes what the peer has read.
     fn sweep(&mut self, buffers: &mut Buffers) -> io::Result<()> {
-        let null = buffers.pipes.null().cloned();
         while self.read_bytes > 0
             && let Some(pipe) = self.queue.pipe()
         {
             let part = self.read_bytes.min(pipe.held_bytes());
-            drop_doubled(pipe, null.as_deref(), part)?;
+            buffers.pipes.discard(pipe, part)?;
             self.read_bytes -= part;
             if pipe.held_bytes() == 0 && (self.read_bytes > 0 || self.queue.pipe_count() > 1) {
                 self.queue.drop_front_pipe(&mut buffers.pipes);
@@ -176,8 +169,8 @@ impl Retained {
     }
 
     /// What is to be sent again: all that is kept.
-    pub(super) fn chunks(&self) -> VecDeque<Chunk> {
-        self.queue.chunks().cloned().collect()
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.queue.chunks()
     }
 
     /// Gives up receive buffers for others, while half of the worker's own are free.
@@ -195,17 +188,5 @@ impl Retained {
         // Pipes that are not empty are closed.
         self.queue.clear(&mut buffers.pipes);
         (self.bytes, self.piped_bytes, self.read_bytes, self.tail) = (0, 0, 0, None);
-    }
-}
-
-/// Drops the first bytes of a pipe, which are kept elsewhere.
-///
-/// # Errors
-/// The pipe cannot be emptied.
-pub(super) fn drop_doubled(pipe: &Pipe, null: Option<&OwnedFd>, bytes: usize) -> io::Result<()> {
-    match null {
-        Some(null) => pipe.discard(null, bytes),
-        None if bytes == 0 => Ok(()),
-        None => Err(io::ErrorKind::NotFound.into()),
     }
 }
