@@ -15,7 +15,7 @@ use crate::testkit::pattern::Pattern;
 use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::{Exchange, Server, serve_echo};
-use crate::testkit::tunnel::{BROKE, Tunnel, start_connector, start_receptor};
+use crate::testkit::tunnel::{BROKE, NO_RESUMPTION, Tunnel, start_connector, start_receptor};
 use crate::testkit::{DEADLINE, eventually};
 
 const ENTRANCE: &str = "PORT=127.0.0.1:0";
@@ -389,11 +389,10 @@ fn a_receptor_that_was_restarted_ends_the_streams() {
 /// Where either end has it off, or speaks 0.3, streams end with their connection.
 #[test]
 fn without_resumption_streams_end_at_once() {
-    const OFF: &str = "TIMEOUT=resume:0";
     for (protocol, receptor, connector) in [
-        (Protocol::V1, Some(OFF), Some(OFF)),
-        (Protocol::V1, Some(OFF), None),
-        (Protocol::V1, None, Some(OFF)),
+        (Protocol::V1, Some(NO_RESUMPTION), Some(NO_RESUMPTION)),
+        (Protocol::V1, Some(NO_RESUMPTION), None),
+        (Protocol::V1, None, Some(NO_RESUMPTION)),
         (Protocol::V03, None, None),
     ] {
         let server = Server::echo();

@@ -71,7 +71,11 @@ pub(crate) fn ends_in_order(mut old: Program) {
 
 /// Upgrades a lineage twice below traffic at `entrance`: all streams live on in the process that they
 /// began in, and new clients are served without a break. Returns the process that is left.
-fn upgrade_below_traffic(lineage: &Lineage, first: Program, entrance: SocketAddr) -> Program {
+pub(crate) fn upgrade_below_traffic(
+    lineage: &Lineage,
+    first: Program,
+    entrance: SocketAddr,
+) -> Program {
     let mut traffic = Traffic::start(entrance);
     let second = lineage.upgrade(&first);
     traffic.goes_on();
@@ -84,6 +88,17 @@ fn upgrade_below_traffic(lineage: &Lineage, first: Program, entrance: SocketAddr
     check_new_echo(entrance, 1, 100_000);
     third
 }
+
+/// A plain relay to a server, with these words besides, and where it listens.
+pub(crate) fn plain_relay(server: &Server, words: &[&str]) -> (Lineage, SocketAddr) {
+    let [entrance] = ports();
+    let own = [format!("-P{entrance}"), format!("SERVER=tcprelay://{}", server.address())];
+    let words: Vec<String> = own.into_iter().chain(words.iter().map(|&word| word.into())).collect();
+    (Lineage::of(&words), entrance)
+}
+
+/// Open streams have the time that a test takes.
+pub(crate) const LONG_DRAIN: &str = "TIMEOUT=drain:60";
 
 pub(crate) fn ports<const N: usize>() -> [SocketAddr; N] {
     [(); N].map(|()| free_port([127, 0, 0, 1].into()))
@@ -153,13 +168,7 @@ in_both_protocols! {
 #[test]
 fn a_plain_relay_is_upgraded_below_traffic() {
     let server = Server::echo();
-    let [entrance] = ports();
-    let words = [
-        format!("-P{entrance}"),
-        format!("SERVER=tcprelay://{}", server.address()),
-        "TIMEOUT=drain:60".into(),
-    ];
-    let lineage = Lineage::of(&words);
+    let (lineage, entrance) = plain_relay(&server, &[LONG_DRAIN]);
     drop(upgrade_below_traffic(&lineage, lineage.start(), entrance));
 }
 
@@ -292,10 +301,8 @@ fn ports_that_only_one_of_them_has_are_closed_and_opened() {
 
 #[test]
 fn what_a_killed_process_has_left_behind_is_no_obstacle() {
-    let [entrance] = ports();
     let server = Server::named("server");
-    let exit = format!("SERVER=tcprelay://{}", server.address());
-    let lineage = Lineage::of(&[format!("-P{entrance}"), exit]);
+    let (lineage, entrance) = plain_relay(&server, &[]);
     let mut first = lineage.start();
     first.kill_9();
     assert!(lineage.path().exists());
@@ -309,10 +316,8 @@ fn what_a_killed_process_has_left_behind_is_no_obstacle() {
 /// Each takes over from the one before, in whichever order they come.
 #[test]
 fn of_several_that_start_at_once_one_is_left_and_nobody_is_lost() {
-    let [entrance] = ports();
     let server = Server::echo();
-    let exit = format!("SERVER=tcprelay://{}", server.address());
-    let lineage = Lineage::of(&[format!("-P{entrance}"), exit, "TIMEOUT=drain:60".into()]);
+    let (lineage, entrance) = plain_relay(&server, &[LONG_DRAIN]);
     let first = lineage.start();
     let traffic = Traffic::start(entrance);
     let mut others: Vec<Program> = (0..4).map(|_| lineage.start_with(&[])).collect();
@@ -332,10 +337,8 @@ fn of_several_that_start_at_once_one_is_left_and_nobody_is_lost() {
 /// It has closed its sockets: the new one opens its own.
 #[test]
 fn a_process_that_drains_already_is_not_taken_over_from() {
-    let [entrance] = ports();
     let server = Server::named("server");
-    let exit = format!("SERVER=tcprelay://{}", server.address());
-    let lineage = Lineage::of(&[format!("-P{entrance}"), exit, "TIMEOUT=drain:60".into()]);
+    let (lineage, entrance) = plain_relay(&server, &[LONG_DRAIN]);
     let first = lineage.start();
     let mut open = connect(entrance);
     expect_line(&mut open, "server");
@@ -356,10 +359,8 @@ fn a_process_that_drains_already_is_not_taken_over_from() {
 /// A registration that outlives its descriptor would wake it with each client of the other.
 #[test]
 fn the_old_process_sleeps_while_the_new_one_serves() {
-    let [entrance] = ports();
     let server = Server::echo();
-    let exit = format!("SERVER=tcprelay://{}", server.address());
-    let lineage = Lineage::of(&[format!("-P{entrance}"), exit, "TIMEOUT=drain:60".into()]);
+    let (lineage, entrance) = plain_relay(&server, &[LONG_DRAIN]);
     let first = lineage.start();
     let open = bounded(connect(entrance));
     check_echo(&open, 1, 1000);
@@ -379,10 +380,8 @@ fn the_old_process_sleeps_while_the_new_one_serves() {
 /// about to stop waiting.
 #[test]
 fn the_first_client_of_each_new_process_is_served() {
-    let [entrance] = ports();
     let server = Server::named("server");
-    let exit = format!("SERVER=tcprelay://{}", server.address());
-    let lineage = Lineage::of(&[format!("-P{entrance}"), exit]);
+    let (lineage, entrance) = plain_relay(&server, &[]);
     let mut old = lineage.start();
     for _ in 0..60 {
         let new = lineage.start();

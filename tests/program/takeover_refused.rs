@@ -13,7 +13,9 @@ use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::takeover::{Lineage, ends_in_order, ports};
+use crate::takeover::{
+    LONG_DRAIN, Lineage, ends_in_order, plain_relay, ports, upgrade_below_traffic,
+};
 use crate::testkit::engine::Leg;
 use crate::testkit::net::{check_echo, check_new_echo, connect};
 use crate::testkit::program::{Program, command};
@@ -29,9 +31,7 @@ const SET_UP_FAILED: i32 = 3;
 /// A plain relay to an echo server, and the words for the next one.
 fn relay() -> (Lineage, Program, Server) {
     let server = Server::echo();
-    let [entrance] = ports();
-    let exit = format!("SERVER=tcprelay://{}", server.address());
-    let lineage = Lineage::of(&[format!("-P{entrance}"), exit, "TIMEOUT=drain:60".into()]);
+    let (lineage, _) = plain_relay(&server, &[LONG_DRAIN]);
     let program = lineage.start();
     (lineage, program, server)
 }
@@ -206,25 +206,9 @@ fn a_stranger_is_refused_by_its_user() {
 fn a_process_that_has_become_another_user_is_taken_over_from() {
     needs!(Namespaces);
     let server = Server::echo();
-    let [entrance] = ports();
-    let words = [
-        format!("-P{entrance}"),
-        format!("SERVER=tcprelay://{}", server.address()),
-        "TIMEOUT=drain:60".into(),
-        "--user=65533:65532".into(),
-    ];
-    let lineage = Lineage::of(&words);
+    let (lineage, entrance) = plain_relay(&server, &[LONG_DRAIN, "--user=65533:65532"]);
     let first = lineage.start();
-    let mut traffic = Traffic::start(entrance);
-    let second = lineage.upgrade(&first);
-    traffic.goes_on();
-    traffic.end_streams();
-    ends_in_order(first);
-    let third = lineage.upgrade(&second);
-    traffic.goes_on();
-    traffic.end();
-    ends_in_order(second);
-    drop(third);
+    drop(upgrade_below_traffic(&lineage, first, entrance));
 }
 
 /// Nobody takes sockets from a process of a third user.
