@@ -158,9 +158,12 @@ fn trying_a_new_path_does_not_allocate() {
     let mut rig = Rig::<UringDriver>::new();
     let heads = Pool::new(16, 4).unwrap();
     let payloads = Pool::new(BYTES as u32, 4).unwrap();
+    let mut others = Vec::new();
     for number in 0..4 {
         let (near, far) = tcp_pair();
-        let (near, read) = (fd(near), reader(far, 1));
+        // Connections come with higher and higher numbers, as where many are opened.
+        others.extend((0..50).map(|_| near.try_clone().unwrap()));
+        let (near, read) = (fd(near.try_clone().unwrap()), reader(far, 1));
         let framed = framed(&heads, &payloads, 0);
         let before = ALLOCATIONS.get();
         send_all(&mut rig, &near, framed);

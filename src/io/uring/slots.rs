@@ -50,13 +50,13 @@ const NOBODY: OpId = OpId { index: NONE, generation: 0 };
 #[derive(Debug)]
 pub(super) struct Ops {
     slots: Slots<Op>,
-    /// The newest operation of each descriptor, by its number.
+    /// The newest operation of each descriptor, by its number. Grows with the highest number there was.
     newest: Vec<OpId>,
 }
 
 impl Ops {
     pub(super) fn with_capacity(operations: usize) -> Ops {
-        Ops { slots: Slots::with_capacity(operations), newest: Vec::new() }
+        Ops { slots: Slots::with_capacity(operations), newest: Vec::with_capacity(operations) }
     }
 
     #[inline]
