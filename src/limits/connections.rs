@@ -52,6 +52,10 @@ pub const REDIAL_FIRST_MILLIS: u64 = 200;
 /// See [`REDIAL_FIRST_MILLIS`].
 pub const REDIAL_MAX_MILLIS: u64 = 15_000;
 
+/// The same while streams wait for it: clients give up when it lasts. A receptor that ten thousand such
+/// connectors have lost refuses ten thousand connections a second.
+pub const REDIAL_AWAITED_MAX_MILLIS: u64 = 2_000;
+
 /// Average wait before a dial that follows a failed one shortly after a tunnel was up. A peer that is
 /// being restarted is back within some tens of milliseconds.
 pub const REDIAL_SOON_MILLIS: u64 = 50;
@@ -75,6 +79,11 @@ pub const ATTEMPT_DELAY_MIN_MILLIS: u64 = 10;
 /// Parallel connection attempts to the addresses of one name. Each is a socket, and a proxy's client
 /// that names a server causes so many packets at once.
 pub const ATTEMPTS_AT_ONCE: usize = 4;
+
+/// While streams wait for the persistent connection, an address that has not answered is tried anew after
+/// this many milliseconds: so much later than the path is it good again. Three of these last for a second
+/// and a half; the first attempt lasts for as long as `TIMEOUT=con` lets it.
+pub const ATTEMPT_AGAIN_MILLIS: u64 = 500;
 
 /// Time of each attempt before it is given up for the next address, unless `TIMEOUT=con` is set. A lost
 /// packet is retransmitted after a second.

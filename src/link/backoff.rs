@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::limits::{
-    HEALTHY_MILLIS, REDIAL_FIRST_MILLIS, REDIAL_MAX_MILLIS, REDIAL_SOON_MILLIS, REDIAL_SOON_TIMES,
-    SHORT_LIVES_MAX,
+    HEALTHY_MILLIS, REDIAL_AWAITED_MAX_MILLIS, REDIAL_FIRST_MILLIS, REDIAL_MAX_MILLIS,
+    REDIAL_SOON_MILLIS, REDIAL_SOON_TIMES, SHORT_LIVES_MAX,
 };
 
 /// Counts consecutive failures.
@@ -37,8 +37,8 @@ impl Backoff {
 
     /// The wait before the next dial. `random` is any number, evenly distributed: it places the
     /// wait between zero and the current bound, so that many connectors that lost the same receptor
-    /// do not return in step.
-    pub fn next(&mut self, random: u64) -> Duration {
+    /// do not return in step. `is_awaited`: streams wait for the connection.
+    pub fn next(&mut self, random: u64, is_awaited: bool) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else {
             self.failures = 1;
             return Duration::ZERO;
@@ -47,8 +47,8 @@ impl Backoff {
             self.soon_left = left;
             return Duration::from_millis(REDIAL_SOON_MILLIS / 2 + random % REDIAL_SOON_MILLIS);
         }
-        let bound =
-            REDIAL_FIRST_MILLIS.saturating_mul(1 << doublings.min(20)).min(REDIAL_MAX_MILLIS);
+        let most = if is_awaited { REDIAL_AWAITED_MAX_MILLIS } else { REDIAL_MAX_MILLIS };
+        let bound = REDIAL_FIRST_MILLIS.saturating_mul(1 << doublings.min(20)).min(most);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(REDIAL_FIRST_MILLIS / 4 + random % bound)
     }
@@ -65,19 +65,19 @@ mod tests {
     fn the_first_dial_after_a_healthy_connection_is_at_once() {
         let mut backoff = Backoff::default();
         for random in 0..10 {
-            backoff.next(random);
+            backoff.next(random, false);
         }
         backoff.lost(LASTED);
-        assert_eq!(backoff.next(7), Duration::ZERO);
+        assert_eq!(backoff.next(7, false), Duration::ZERO);
     }
 
     #[test]
     fn waits_grow_to_the_cap_and_never_beyond() {
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.next(u64::MAX), Duration::ZERO);
+        assert_eq!(backoff.next(u64::MAX, false), Duration::ZERO);
         let mut longest = Duration::ZERO;
         for attempt in 0..200u64 {
-            let wait = backoff.next(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let wait = backoff.next(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15), false);
             assert!(wait >= Duration::from_millis(REDIAL_FIRST_MILLIS / 4));
             assert!(wait <= Duration::from_millis(REDIAL_MAX_MILLIS + REDIAL_FIRST_MILLIS));
             longest = longest.max(wait);
@@ -86,22 +86,31 @@ mod tests {
     }
 
     #[test]
+    fn waits_stay_short_while_streams_wait() {
+        let mut backoff = Backoff::default();
+        for attempt in 0..200u64 {
+            let wait = backoff.next(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15), true);
+            assert!(wait <= Duration::from_millis(REDIAL_AWAITED_MAX_MILLIS + REDIAL_FIRST_MILLIS));
+        }
+    }
+
+    #[test]
     fn a_connection_that_drops_before_its_hello_is_no_success() {
         let mut backoff = Backoff::default();
-        backoff.next(0);
+        backoff.next(0, false);
         backoff.lost(None);
-        assert!(backoff.next(0) > Duration::ZERO);
+        assert!(backoff.next(0, false) > Duration::ZERO);
     }
 
     #[test]
     fn a_short_life_is_forgiven_a_few_times() {
         let mut backoff = Backoff::default();
         for attempt in 0..10 {
-            backoff.next(attempt);
+            backoff.next(attempt, false);
         }
         for _ in 0..SHORT_LIVES_MAX {
             backoff.lost(SHORT);
-            assert_eq!(backoff.next(u64::MAX), Duration::ZERO);
+            assert_eq!(backoff.next(u64::MAX, false), Duration::ZERO);
         }
     }
 
@@ -110,15 +119,17 @@ mod tests {
     fn a_peer_that_was_there_a_moment_ago_is_dialled_again_soon() {
         let mut backoff = Backoff::default();
         backoff.lost(SHORT);
-        backoff.next(0);
+        backoff.next(0, false);
         let random = (0..).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let waits = random.take(REDIAL_SOON_TIMES as usize).map(|random| backoff.next(random));
+        let waits =
+            random.take(REDIAL_SOON_TIMES as usize).map(|random| backoff.next(random, false));
         let whole: Duration = waits
             .inspect(|wait| assert!(*wait < Duration::from_millis(2 * REDIAL_SOON_MILLIS)))
             .sum();
         assert!(whole < Duration::from_millis(2_000), "{whole:?}");
         assert!(
-            backoff.next(REDIAL_FIRST_MILLIS - 1) >= Duration::from_millis(REDIAL_FIRST_MILLIS)
+            backoff.next(REDIAL_FIRST_MILLIS - 1, false)
+                >= Duration::from_millis(REDIAL_FIRST_MILLIS)
         );
     }
 
@@ -129,13 +140,13 @@ mod tests {
         let lives = 60;
         for _ in 0..lives {
             backoff.lost(SHORT);
-            longest = longest.max(backoff.next(REDIAL_MAX_MILLIS - 1));
+            longest = longest.max(backoff.next(REDIAL_MAX_MILLIS - 1, false));
         }
         assert!(longest >= Duration::from_millis(REDIAL_MAX_MILLIS), "{longest:?}");
         // A tunnel that lasts resets the count.
         backoff.lost(LASTED);
-        assert_eq!(backoff.next(0), Duration::ZERO);
+        assert_eq!(backoff.next(0, false), Duration::ZERO);
         backoff.lost(SHORT);
-        assert_eq!(backoff.next(0), Duration::ZERO);
+        assert_eq!(backoff.next(0, false), Duration::ZERO);
     }
 }

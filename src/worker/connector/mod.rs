@@ -129,9 +129,14 @@ impl Connector {
         as_before
     }
 
+    /// Whether streams wait for the next link: that of their tunnel broke, or is doubted.
+    fn is_awaited(&self) -> bool {
+        self.to_take_up().is_some()
+    }
+
     /// Schedules the next attempt, with exponential backoff.
     fn back_off(&mut self, now: Moment) -> Duration {
-        let wait = self.backoff.next(fastrand::u64(..));
+        let wait = self.backoff.next(fastrand::u64(..), self.is_awaited());
         self.state = State::Waiting { until: now.after(wait) };
         wait
     }
@@ -166,8 +171,9 @@ impl Connector {
 
     fn dial<D: Driver>(&mut self, cx: &mut Cx<D>, target: Target) {
         let overall = cx.plan.timeouts.connect.map(|connect| cx.now.after(connect));
-        let dial = cx.dial(Request::new(Owner::Connector, target, overall));
-        match dial {
+        let mut request = Request::new(Owner::Connector, target, overall);
+        request.is_urgent = self.is_awaited();
+        match cx.dial(request) {
             Some(_) => self.state = State::Dialing,
             None => {
                 self.back_off(cx.now);

@@ -10,17 +10,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hashlink::LinkedHashMap;
-
 use crate::cli::plan::{Proxy, Target};
 use crate::io::net;
 use crate::limits::{
-    ATTEMPT_DELAY_MILLIS, ATTEMPT_DELAY_MIN_MILLIS, ATTEMPT_TURN_MILLIS, ATTEMPTS_AT_ONCE,
-    SILENT_ADDRESS_SECS, SILENT_ADDRESSES_MAX,
+    ATTEMPT_AGAIN_MILLIS, ATTEMPT_DELAY_MILLIS, ATTEMPT_DELAY_MIN_MILLIS, ATTEMPT_TURN_MILLIS,
+    ATTEMPTS_AT_ONCE,
 };
 use crate::policy::destinations::Asker;
 use crate::proxy_proto::Unreached;
 use crate::session::Moment;
+use crate::worker::context::dialer::silent::SilentAddresses;
 use crate::worker::log_ids::LogIds;
 use crate::worker::table::Key;
 
@@ -73,13 +72,17 @@ pub(in crate::worker) struct Request {
     pub(in crate::worker) permission: Permission,
     /// Sent first on the connection: a PROXY header.
     pub(in crate::worker) greeting: Option<Box<[u8]>>,
+    /// Streams wait for it: addresses that are silent are tried anew beside the attempts there are. TCP
+    /// repeats its own request after 1, 3 and 7 seconds, and a path that is good again is not noticed
+    /// meanwhile.
+    pub(in crate::worker) is_urgent: bool,
 }
 
 impl Request {
     /// Any address of a target; nothing is sent first.
     pub(in crate::worker) fn new(owner: Owner, target: Target, overall: Option<Moment>) -> Request {
         let (address, own, permission, greeting) = (None, None, Permission::Any, None);
-        Request { owner, target, address, own, overall, permission, greeting }
+        Request { owner, target, address, own, overall, permission, greeting, is_urgent: false }
     }
 }
 
@@ -88,6 +91,10 @@ impl Request {
 pub(in crate::worker) struct Dial {
     pub(super) request: Request,
     untried: VecDeque<SocketAddr>,
+    /// All of them, where they are to be tried anew.
+    addresses: Vec<SocketAddr>,
+    /// When that is.
+    again_at: Moment,
     /// Attempts in flight, the oldest first.
     racing: VecDeque<(Key, SocketAddr)>,
     /// When the next address is tried, whatever the state of the earlier ones.
@@ -120,6 +127,8 @@ impl Dial {
         Dial {
             request,
             untried: VecDeque::new(),
+            addresses: Vec::new(),
+            again_at: Moment(0),
             racing: VecDeque::new(),
             next_at: Moment(0),
             resolving: true,
@@ -132,7 +141,10 @@ impl Dial {
     /// Sets the addresses of the target, in the order of attempts.
     pub(in crate::worker) fn resolved(&mut self, addresses: Vec<SocketAddr>) {
         self.resolving = false;
-        self.untried.extend(addresses);
+        self.untried.extend(&addresses);
+        if self.request.is_urgent {
+            self.addresses = addresses;
+        }
     }
 
     /// The next action. Adds addresses that have not answered in time to `silent`.
@@ -155,10 +167,12 @@ impl Dial {
         if self.short_since.is_some() {
             return Step::Wait(self.request.overall);
         }
+        self.try_anew(now);
         let may_begin = self.racing.is_empty() || now >= self.next_at;
         match self.untried.front() {
             Some(_) if may_begin && self.racing.len() >= ATTEMPTS_AT_ONCE => {
-                let (oldest, _) = self.racing[0];
+                // The first one of an urgent dial stays: a long path needs more time than the others have.
+                let (oldest, _) = self.racing[usize::from(self.request.is_urgent)];
                 Step::GiveUp(oldest)
             }
             Some(&address) if may_begin => {
@@ -167,16 +181,26 @@ impl Dial {
                     silent.add(late, now);
                 }
                 self.next_at = now.after(self.delay(now));
+                self.again_at = now.after(Duration::from_millis(ATTEMPT_AGAIN_MILLIS));
                 Step::Connect(address)
             }
             None if self.racing.is_empty() && !self.resolving => Step::Fail,
-            None => Step::Wait(self.request.overall),
-            Some(_) => {
-                let until =
-                    self.request.overall.map_or(self.next_at, |until| until.min(self.next_at));
-                Step::Wait(Some(until))
-            }
+            None if self.addresses.is_empty() => Step::Wait(self.request.overall),
+            None => Step::Wait(Some(self.not_after(self.again_at))),
+            Some(_) => Step::Wait(Some(self.not_after(self.next_at))),
         }
+    }
+
+    /// All addresses again, if it is time and none of them has answered.
+    fn try_anew(&mut self, now: Moment) {
+        if self.untried.is_empty() && !self.racing.is_empty() && now >= self.again_at {
+            self.untried.extend(&self.addresses);
+        }
+    }
+
+    /// This time, or the deadline of the dial before it.
+    fn not_after(&self, time: Moment) -> Moment {
+        self.request.overall.map_or(time, |overall| overall.min(time))
     }
 
     /// Time until the next attempt after one that begins now.
@@ -190,6 +214,9 @@ impl Dial {
         // divided.
         let delay = match self.racing.len() + 1 < ATTEMPTS_AT_ONCE {
             true => share.min(Duration::from_millis(ATTEMPT_DELAY_MILLIS)),
+            false if self.request.is_urgent => {
+                share.min(Duration::from_millis(ATTEMPT_AGAIN_MILLIS))
+            }
             false => share,
         };
         delay.max(Duration::from_millis(ATTEMPT_DELAY_MIN_MILLIS))
@@ -268,42 +295,6 @@ impl std::fmt::Display for DialError {
     }
 }
 
-/// Addresses that recently did not answer before the next one was tried. They are tried last for a
-/// while, so that only the first connection is delayed. Others keep the order of the name server,
-/// which balances load.
-#[derive(Debug, Default)]
-pub(in crate::worker) struct SilentAddresses {
-    /// Expiry. All have the same lifetime, so insertion order is the order of expiry.
-    until: LinkedHashMap<SocketAddr, Moment>,
-}
-
-impl SilentAddresses {
-    fn add(&mut self, address: SocketAddr, now: Moment) {
-        self.until.remove(&address);
-        if self.until.len() >= SILENT_ADDRESSES_MAX {
-            self.until.pop_front();
-        }
-        self.until.insert(address, now.after(Duration::from_secs(SILENT_ADDRESS_SECS)));
-    }
-
-    /// The address has answered.
-    pub(in crate::worker) fn remove(&mut self, address: SocketAddr) {
-        if !self.until.is_empty() {
-            self.until.remove(&address);
-        }
-    }
-
-    /// Moves silent addresses to the end; the order is otherwise kept.
-    pub(in crate::worker) fn put_last(&mut self, addresses: &mut [SocketAddr], now: Moment) {
-        while self.until.front().is_some_and(|(_, &until)| until <= now) {
-            self.until.pop_front();
-        }
-        if !self.until.is_empty() {
-            addresses.sort_by_key(|address| self.until.contains_key(address));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +316,18 @@ mod tests {
         fn of(count: usize, secs: Option<u64>) -> Game {
             let target = Target { host: String::from("a.example"), port: 80 };
             let overall = secs.map(|secs| Moment(secs * SECOND));
-            let mut dial = Dial::new(Request::new(Owner::Connector, target, overall));
+            Game::with(count, Request::new(Owner::Connector, target, overall))
+        }
+
+        /// The same, of ten seconds, for which streams wait.
+        fn urgent(count: usize) -> Game {
+            let mut request = Game::of(0, Some(10)).dial.request;
+            request.is_urgent = true;
+            Game::with(count, request)
+        }
+
+        fn with(count: usize, request: Request) -> Game {
+            let mut dial = Dial::new(request);
             dial.resolved((1..=count).map(address).collect());
             Game { dial, silent: SilentAddresses::default(), attempts: 0 }
         }
@@ -382,7 +384,7 @@ mod tests {
         game.dial.attempt_failed(first, &refused());
         assert_eq!(game.run(1000), (vec![address(2)], Some(251_000)));
         // It has answered, if not as was hoped for.
-        assert!(game.silent.until.is_empty());
+        assert!(game.silent.is_empty());
         // The other way round: the second fails while the first still hangs.
         game.run(251_000);
         let second = game.dial.ended(Key::unpack(2)).unwrap();
@@ -406,6 +408,45 @@ mod tests {
         assert!(matches!(failure.unreached, Unreached::TimedOut(_)));
         let why = "a.example:80: no answer in time (TIMEOUT=con) (192.0.2.1:80)";
         assert_eq!(failure.to_string(), why);
+    }
+
+    #[test]
+    fn an_urgent_dial_tries_silent_addresses_anew_and_keeps_its_first_attempt() {
+        for count in [1, 2] {
+            let again = ATTEMPT_AGAIN_MILLIS * 1_000 * count as u64;
+            let mut game = Game::urgent(count);
+            let (mut now, mut begun) = (0, Vec::new());
+            while now < 10 * SECOND {
+                let (addresses, until) = game.run(now);
+                begun.extend(addresses.into_iter().map(|address| (now, address)));
+                assert!(game.dial.racing().count() <= ATTEMPTS_AT_ONCE);
+                assert_eq!(game.dial.racing().next(), Some(Key::unpack(1)), "at {now}");
+                now = until.expect("it has a deadline");
+            }
+            for number in 1..=count {
+                let times: Vec<u64> = begun
+                    .iter()
+                    .filter(|(_, to)| *to == address(number))
+                    .map(|(at, _)| *at)
+                    .collect();
+                let apart = |pair: &[u64]| pair[1] - pair[0] <= again + 250_000;
+                assert!(times.windows(2).all(apart), "{times:?}");
+                assert!(times.last().is_some_and(|last| last + 2 * again > 10 * SECOND));
+            }
+            assert_eq!(game.step(10 * SECOND), Step::Fail);
+        }
+    }
+
+    #[test]
+    fn an_urgent_dial_that_is_refused_ends_as_any_other() {
+        let mut game = Game::urgent(1);
+        game.run(0);
+        assert_eq!(game.run(600_000).0, [address(1)]);
+        for attempt in [2, 1] {
+            let late = game.dial.ended(Key::unpack(attempt)).unwrap();
+            game.dial.attempt_failed(late, &refused());
+        }
+        assert_eq!(game.step(700_000), Step::Fail);
     }
 
     #[test]
@@ -439,37 +480,5 @@ mod tests {
             }
             assert_eq!(begun, (1..=16).map(address).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn a_silent_address_is_last_for_a_while_only() {
-        let mut silent = SilentAddresses::default();
-        let order = |silent: &mut SilentAddresses, micros| {
-            let mut addresses = [1, 2, 3].map(address);
-            silent.put_last(&mut addresses, Moment(micros));
-            addresses.map(|address| address.to_string().as_bytes()[8] - b'0')
-        };
-        assert_eq!(order(&mut silent, 0), [1, 2, 3]);
-        silent.add(address(1), Moment(0));
-        assert_eq!(order(&mut silent, 1), [2, 3, 1]);
-        silent.add(address(2), Moment(SECOND));
-        assert_eq!(order(&mut silent, SECOND), [3, 1, 2]);
-        silent.remove(address(2));
-        assert_eq!(order(&mut silent, SECOND), [2, 3, 1]);
-        let hold = SILENT_ADDRESS_SECS * SECOND;
-        assert_eq!(order(&mut silent, hold - 1), [2, 3, 1]);
-        assert_eq!(order(&mut silent, hold), [1, 2, 3]);
-    }
-
-    #[test]
-    fn silent_addresses_are_bounded() {
-        let mut silent = SilentAddresses::default();
-        for n in 0..=SILENT_ADDRESSES_MAX {
-            let [high, low] = (n as u16).to_be_bytes();
-            silent.add(SocketAddr::from(([10, 0, high, low], 80)), Moment(n as u64));
-        }
-        assert_eq!(silent.until.len(), SILENT_ADDRESSES_MAX);
-        let (first, _) = silent.until.front().unwrap();
-        assert_eq!(*first, SocketAddr::from(([10, 0, 0, 1], 80)));
     }
 }

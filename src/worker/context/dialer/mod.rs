@@ -4,6 +4,7 @@
 
 mod descriptors;
 pub(in crate::worker) mod dial;
+mod silent;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use tracing::{trace, warn};
 
 use self::descriptors::{Descriptors, is_short};
+use self::silent::SilentAddresses;
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Driver, Fd, OpId};
 use crate::io::net;
@@ -19,9 +21,7 @@ use crate::io::resolver;
 use crate::limits::{ATTEMPTS_AT_ONCE, CONNECTIONS_MAX};
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::Moment;
-use crate::worker::context::dialer::dial::{
-    Dial, Owner, Permission, Request, SilentAddresses, Step,
-};
+use crate::worker::context::dialer::dial::{Dial, Owner, Permission, Request, Step};
 use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Effect, Lookup};
 use crate::worker::deadlines::Deadlines;
