@@ -126,8 +126,14 @@ impl Session {
     /// A hello that is still to be said answers that this lane goes on. Returns the position that the hello
     /// names: one that asked first has named its own before, and may have read more since.
     pub fn answer_take_up(&mut self, answer: TakeUp) -> u64 {
+        self.hello.undecided = false;
         let Some(lane) = &mut self.config.lane else { return answer.position };
         lane.again.get_or_insert(answer).position
+    }
+
+    /// No lane is taken up by this connection: its hello says so, and the tunnel is a new one.
+    pub fn begin_anew(&mut self) {
+        self.hello.undecided = false;
     }
 
     /// Says all that is left to be said of the hello, without waiting for the peer's part: that of a

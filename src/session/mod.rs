@@ -86,6 +86,8 @@ struct Hello {
     answered: bool,
     /// Packets of ours that are sent or queued; HELLO is the first.
     packets_out: u8,
+    /// The peer's takes up a lane, and whether that is so is not decided yet: ours is to say it.
+    undecided: bool,
 }
 
 impl Hello {

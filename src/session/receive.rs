@@ -104,6 +104,7 @@ impl Session {
         let may_resume = offer.is_some_and(|offer| offer.newest >= 1);
         self.peer.lane = self.config.lane.and(lane).filter(|_| may_resume);
         if let Some(again) = self.peer.lane.and_then(|lane| lane.again) {
+            self.hello.undecided = true;
             self.events.push_back(Event::TakeUp { again });
         }
         self.say_hello_ok(ids);

@@ -114,7 +114,7 @@ impl Session {
     /// frames are sent anyway, so that delayed acknowledgements may join them. `None`: nothing can
     /// be sent now.
     pub fn poll_transmit(&mut self, head: &mut Vec<u8>, in_batch: bool) -> Option<Transmit> {
-        if self.is_suspended {
+        if self.is_suspended || self.hello.undecided {
             return None;
         }
         let before = head.len();

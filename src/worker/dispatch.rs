@@ -369,7 +369,7 @@ impl<D: Driver> Worker<D> {
                 ingress.entrance_answered(cx, tunnel, request, answer);
             }
             Event::TakeUp { again } => {
-                if streams.take_up(cx, datagrams, tunnel, again) {
+                if streams.on_take_up(cx, datagrams, tunnel, again) {
                     ingress.start_accepting(cx, streams, Purpose::Entrance);
                     ingress.serve_waiting_clients(cx, streams);
                 }

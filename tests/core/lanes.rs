@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use sockmux_uring::limits::{DOUBT_MILLIS_MIN, LANE_READ_BYTES, LANE_READ_MICROS};
 use sockmux_uring::session::{Event, Moment, Session, SessionConfig, TunnelError};
-use sockmux_uring::wire::v03::{LaneHello, LaneName, SECRET_BYTES, TakeUp, VERSION};
+use sockmux_uring::wire::v03::{LaneHello, LaneName, TakeUp, VERSION};
 use sockmux_uring::wire::{Frame, StreamRef};
 
-use crate::testkit::pure::lone::{START, frames, ours, sent};
+use crate::testkit::pure::lone::{START, frames, lane_name, ours, sent, up_with_lane, with_lane};
 
 const HELLO: u8 = 0x01;
 const HELLO_OK: u8 = 0x41;
@@ -15,22 +15,9 @@ const PING: u8 = 0x08;
 const LANE_TAKEN: u8 = 0x0b;
 const LANE_READ: u8 = 0x13;
 
-fn name(number: u8) -> LaneName {
-    LaneName { number: number.into(), secret: [number; SECRET_BYTES] }
-}
-
-fn config(own: u8) -> SessionConfig {
-    let lane = LaneHello { own: name(own), again: None };
-    SessionConfig { lane: Some(lane), keepalive: None, ..ours(1) }
-}
-
 /// A session whose hello is done, with a peer that takes part.
 fn up() -> Session {
-    let mut session = Session::new(config(1), START);
-    let lane = Some(LaneHello { own: name(2), again: None });
-    let hello = Frame::Hello { ids: (0, 0), offer: ours(1).offer, lane };
-    session.on_frame(hello, START).expect("a hello");
-    session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
+    let mut session = up_with_lane();
     assert_eq!(sent(&mut session), [HELLO, HELLO_OK, HELLO_OK, PING]);
     session
 }
@@ -41,16 +28,16 @@ fn later(micros: u64) -> Moment {
 
 #[test]
 fn both_ends_have_to_take_part() {
-    let mut session = Session::new(config(1), START);
+    let mut session = Session::new(with_lane(1), START);
     let hello = Frame::Hello { ids: (0, 0), offer: ours(1).offer, lane: None };
     session.on_frame(hello, START).expect("a hello");
     session.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
     assert!(session.is_up() && !session.resumes());
     assert!(up().resumes());
     // Nor does a peer that keeps to 0.3, whatever it says.
-    let again = TakeUp { lane: name(1), position: 0 };
-    let lane = Some(LaneHello { own: name(2), again: Some(again) });
-    let mut session = Session::new(config(1), START);
+    let again = TakeUp { lane: lane_name(1), position: 0 };
+    let lane = Some(LaneHello { own: lane_name(2), again: Some(again) });
+    let mut session = Session::new(with_lane(1), START);
     session
         .on_frame(Frame::Hello { ids: (0, 0), offer: ours(0).offer, lane }, START)
         .expect("a hello");
@@ -109,27 +96,47 @@ fn a_session_without_a_connection_says_nothing_and_no_time_runs() {
 #[test]
 fn a_hello_takes_a_lane_up_and_the_answer_does_so_too() {
     let broken = up();
-    let again = TakeUp { lane: name(1), position: 7 };
-    let mut fresh = Session::new(SessionConfig { answers_hello: true, ..config(3) }, START);
-    let lane = Some(LaneHello { own: name(4), again: Some(again) });
+    let again = TakeUp { lane: lane_name(1), position: 7 };
+    let mut fresh = Session::new(SessionConfig { answers_hello: true, ..with_lane(3) }, START);
+    let lane = Some(LaneHello { own: lane_name(4), again: Some(again) });
     let hello = Frame::Hello { ids: (0, 0), offer: ours(1).offer, lane };
     fresh.on_frame(hello, START).expect("a hello");
     assert_eq!(fresh.poll_event(), Some(Event::TakeUp { again }));
     assert!(broken.is_lane(&again.lane) && !fresh.is_lane(&again.lane));
-    let guessed = LaneName { number: 1, ..name(9) };
+    let guessed = LaneName { number: 1, ..lane_name(9) };
     assert!(!broken.is_lane(&guessed), "the number alone is not enough");
+    assert!(sent(&mut fresh).is_empty(), "what the hello says of it is not decided");
 
     let answer = broken.take_up().expect("the peer has issued a name");
-    assert_eq!(answer, TakeUp { lane: name(2), position: 0 });
+    assert_eq!(answer, TakeUp { lane: lane_name(2), position: 0 });
     fresh.answer_take_up(answer);
     fresh.finish_hello();
     let mut out = Vec::new();
     while fresh.poll_transmit(&mut out, true).is_some() {}
     let mut said = Vec::new();
-    LaneHello { own: name(3), again: Some(answer) }.encode(&mut said);
+    LaneHello { own: lane_name(3), again: Some(answer) }.encode(&mut said);
     assert!(out.windows(said.len()).any(|bytes| bytes == said), "the answer is in the hello");
     let answers = out.windows(2).filter(|bytes| *bytes == [VERSION, HELLO_OK]);
     assert_eq!(answers.count(), 2, "the hello is complete");
+}
+
+/// Its hello tells the peer so.
+#[test]
+fn a_hello_that_takes_up_nothing_begins_a_new_tunnel() {
+    let mut fresh = Session::new(SessionConfig { answers_hello: true, ..with_lane(3) }, START);
+    let again = Some(TakeUp { lane: lane_name(1), position: 7 });
+    let lane = Some(LaneHello { own: lane_name(4), again });
+    let hello = Frame::Hello { ids: (0, 0), offer: ours(1).offer, lane };
+    fresh.on_frame(hello, START).expect("a hello");
+    fresh.on_frame(Frame::HelloOk { ids: (0, 0) }, START).expect("its answer");
+    assert!(sent(&mut fresh).is_empty(), "it is not decided");
+    fresh.begin_anew();
+    let mut out = Vec::new();
+    while fresh.poll_transmit(&mut out, true).is_some() {}
+    let mut said = Vec::new();
+    LaneHello { own: lane_name(3), again: None }.encode(&mut said);
+    assert!(out.windows(said.len()).any(|bytes| bytes == said));
+    assert!(fresh.resumes(), "it is a lane of its own");
 }
 
 #[test]

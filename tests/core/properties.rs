@@ -5,7 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sockmux_uring::wire::v03::Encoder;
 
-use crate::testkit::pure::{decode_target, proxy_header_target, roundtrip_target, session_target};
+use crate::testkit::pure::{
+    decode_target, lane_target, proxy_header_target, roundtrip_target, session_target,
+};
 
 /// Bytes that look like packets often enough to get past the first header.
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {
@@ -99,6 +101,11 @@ proptest! {
     #[test]
     fn a_session_bears_any_peer(data in vec(any::<u8>(), 0..2_000)) {
         session_target::run(&data);
+    }
+
+    #[test]
+    fn a_lane_bears_any_peer_and_any_break(data in vec(any::<u8>(), 0..1_000)) {
+        lane_target::run(&data);
     }
 
     /// Both have offered that, and all else that is chosen first is the usual.

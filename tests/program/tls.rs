@@ -3,17 +3,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use crate::testkit::DEADLINE;
 use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::fifos::Fifos;
 use crate::testkit::keys::Keys;
 use crate::testkit::net::{check_new_echo, connect, free_port};
+use crate::testkit::openssl::s_client;
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
 use crate::testkit::servers::{Exchange, Server};
-use crate::testkit::services::find;
 use crate::testkit::skip::needs;
 use crate::testkit::tap::Tap;
 use crate::testkit::tunnel::{
@@ -280,41 +280,19 @@ fn fifos_and_commands_are_encrypted_too() {
 }
 
 /// A receptor that knows the key of a client of openssl, and that client, which has begun with it.
-fn s_client(keys: &Keys, words: &[&str]) -> (Program, Child) {
-    let openssl = find("openssl").expect("it is needed");
+fn with_openssl(keys: &Keys, words: &[&str]) -> (Program, Child) {
     let server = Server::echo();
     let (_, spoke) = (keys.make("hub"), keys.make("spoke"));
     let receptor = start_receptor("127.0.0.1:0", &[exit(&server), keys.words("hub", &spoke)]);
-    let address = receptor.address_of("receptor listening");
-    let [key, certificate] = ["spoke", "spoke.pem"].map(|name| keys.path(name));
-    let made = Command::new(&openssl)
-        .args(["req", "-x509", "-subj", "/CN=spoke", "-key"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl starts");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let client = Command::new(&openssl)
-        .args(["s_client", "-tls1_3", "-connect", &address.to_string()])
-        .args(words)
-        .arg("-key")
-        .arg(&key)
-        .arg("-cert")
-        .arg(&certificate)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("openssl starts");
-    (receptor, client)
+    let mut client = s_client(keys, "spoke", receptor.address_of("receptor listening"), words);
+    (receptor, client.spawn().expect("openssl starts"))
 }
 
 #[test]
 fn openssl_completes_the_handshake_and_changes_keys() {
     needs!("openssl");
     let keys = Keys::new();
-    let (receptor, mut client) = s_client(&keys, &["-alpn", "sockmux"]);
+    let (receptor, mut client) = with_openssl(&keys, &["-alpn", "sockmux"]);
     let mut input = client.stdin.take().expect("a pipe");
     let mut told = BufReader::new(client.stderr.take().expect("a pipe")).lines();
     // Two changes of keys, the second of which asks for one of ours; then what is no hello.
@@ -339,7 +317,7 @@ fn openssl_without_our_protocol_is_refused_and_told() {
     needs!("openssl");
     for words in [&[][..], &["-alpn", "http/1.1"]] {
         let keys = Keys::new();
-        let (receptor, mut client) = s_client(&keys, words);
+        let (receptor, mut client) = with_openssl(&keys, words);
         let reason = receptor.wait_for_reason("tunnel did not come up");
         assert!(reason.contains("not agreed to the protocol sockmux"), "{reason}");
         // It reads on, for as long as its input is open.

@@ -18,6 +18,7 @@ pub mod link_proxy;
 pub mod log;
 pub mod net;
 pub mod network;
+pub mod openssl;
 pub mod original;
 pub mod pattern;
 pub mod peer;

@@ -100,36 +100,43 @@ impl PeerV1 {
     }
 
     fn greet(flags: u8, stream: TcpStream) -> Option<PeerV1> {
-        Some(PeerV1::greet_with(flags, &[], stream)?.0)
+        Some(PeerV1::ask(flags, &[], stream).hear()?.0)
     }
 
-    /// As [`PeerV1::join`], with these bytes behind the offer. Returns those of the receptor, too.
-    pub fn join_saying(lane: &[u8], receptor: SocketAddr) -> (PeerV1, Vec<u8>) {
-        let flags = HALF_CLOSE | DATAGRAMS | PORTS;
-        PeerV1::greet_with(flags, lane, connect(receptor)).expect("the receptor says hello")
+    /// As [`PeerV1::join_on`], with these bytes behind the offer. Returns those of the receptor, too.
+    pub fn join_saying(lane: &[u8], stream: TcpStream) -> (PeerV1, Vec<u8>) {
+        PeerV1::say(lane, stream).hear().expect("the receptor says hello")
     }
 
-    fn greet_with(flags: u8, lane: &[u8], stream: TcpStream) -> Option<(PeerV1, Vec<u8>)> {
-        let mut peer = Peer { stream };
+    /// Says the whole hello, with these bytes behind the offer; [`PeerV1::hear`] comes next.
+    pub fn say(lane: &[u8], stream: TcpStream) -> PeerV1 {
+        PeerV1::ask(HALF_CLOSE | DATAGRAMS | PORTS, lane, stream)
+    }
+
+    fn ask(flags: u8, lane: &[u8], mut stream: TcpStream) -> PeerV1 {
         let mut offering = hello(old_kind::HELLO);
         // Newest protocol 1, flags; a window of 1 MiB, 1000 streams.
         offering.payload.extend(b"SMXU\x01");
         offering.payload.push(flags);
         offering.payload.extend(b"\0\0\x00\x10\0\0\0\0\x03\xe8");
         offering.payload.extend(lane);
-        for frame in [offering, hello(old_kind::HELLO_OK), hello(old_kind::HELLO_OK)] {
-            peer.send(&frame);
-        }
+        let ok = hello(old_kind::HELLO_OK).bytes();
+        stream.write_all(&[offering.bytes(), ok.clone(), ok].concat()).expect("a hello is sent");
+        PeerV1(Peer { stream })
+    }
+
+    /// The receptor's hello; what it says behind its offer. `None`: it ends the connection.
+    pub fn hear(mut self) -> Option<(PeerV1, Vec<u8>)> {
         let (mut answers, mut said) = (0, Vec::new());
         while answers < 2 {
-            let frame = peer.receive()?;
+            let frame = self.0.receive()?;
             answers += u32::from(frame.kind == old_kind::HELLO_OK);
             if frame.kind == old_kind::HELLO {
                 let text = frame.payload.iter().position(|&byte| byte == 0)? + 1;
                 said = frame.payload.get(text + OFFER_BYTES..).unwrap_or_default().to_vec();
             }
         }
-        Some((PeerV1(peer), said))
+        Some((self, said))
     }
 
     pub fn send(&mut self, frame: &Frame) {
@@ -156,6 +163,14 @@ impl PeerV1 {
                 return frame;
             }
         }
+    }
+
+    /// Whether the connection is still a tunnel's: a PING with this payload, of its own, is answered. What
+    /// comes before the answer is lost.
+    pub fn is_heard(&mut self, payload: &[u8]) -> bool {
+        let ping = Frame::new(kind::PING, 0, payload);
+        let is_sent = self.0.stream.write_all(&ping.bytes()).is_ok();
+        is_sent && std::iter::from_fn(|| self.receive()).any(|frame| frame.payload == payload)
     }
 
     /// Panics unless the tunnel still answers, to a PING with a payload of this test's own.

@@ -9,6 +9,7 @@ pub(crate) mod choice;
 pub(crate) mod costs;
 pub(crate) mod decode_target;
 pub(crate) mod joined;
+pub(crate) mod lane_target;
 pub(crate) mod line_end;
 pub(crate) mod line_target;
 pub(crate) mod line_world;

@@ -223,7 +223,22 @@ impl Streams {
 
     /// The hello of a tunnel takes up a lane. `true`: that is one of ours, the peer is the one it was with, and
     /// it goes on over this link. Else the tunnel begins as any other.
-    pub(in crate::worker) fn take_up<D: Driver>(
+    pub(in crate::worker) fn on_take_up<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        flows: &mut impl Flows,
+        new: Key,
+        again: TakeUp,
+    ) -> bool {
+        let goes_on = self.take_up(cx, flows, new, again);
+        if let Some(fresh) = self.tunnels.get_mut(new).filter(|_| !goes_on) {
+            fresh.session.begin_anew();
+            self.tunnels.mark(new);
+        }
+        goes_on
+    }
+
+    fn take_up<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         flows: &mut impl Flows,
