@@ -13,11 +13,11 @@ from soak_stream import OVER, Lost
 LINE_SECS = 0.1
 
 
-def talk(stream, command, ask, environment=None):
+def talk(stream, command, ask, environment=None, stderr=subprocess.STDOUT):
     """A program that answers each line with one: `ask(number)` is what it is asked, and a test of the answer. What it
     says of a lost connection is no such answer."""
     child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
         env={**os.environ, **(environment or {})}, bufsize=0,
     )
     stream.child = child
@@ -69,7 +69,11 @@ def ssh(stream):
         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
         "root@127.0.0.1", "cat",
     ]
-    talk(stream, command, lambda number: (f"line {number}", lambda said: said == f"line {number}"))
+    # What the files of the user's shell say is no answer. A lost connection ends the program.
+    talk(
+        stream, command, lambda number: (f"line {number}", lambda said: said == f"line {number}"),
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def pgbench(stream):
