@@ -198,7 +198,10 @@ More:
                                bulk:auto|copy|splice,
                                udpflows:N (UDP flows at once: 4096; 1 to 16000),
                                ports:FIRST-LAST (where ports are opened for FTP
-                               and SOCKS; else the kernel chooses)
+                               and SOCKS; else the kernel chooses),
+                               down:hold|refuse|close (while no tunnel is up:
+                               clients wait, are reset, or find the port closed,
+                               so that balancers see it)
   +=FILE                       read options and parameters, one a line
 
 Examples, one line for each of two hosts X and Y:

@@ -3,12 +3,12 @@
 use std::ops::RangeInclusive;
 
 use super::error::{Problem, plain, quoted};
-use super::plan::{Bulk, Congestion, SoxConf};
+use super::plan::{Bulk, Congestion, SoxConf, WhileDown};
 use super::{number, suggest};
 use crate::limits::UDP_FLOWS_MAX;
 
 /// The supported items.
-const ITEMS: [&str; 9] = [
+const ITEMS: [&str; 10] = [
     "crypt",
     "packsize",
     "nodelay",
@@ -18,6 +18,7 @@ const ITEMS: [&str; 9] = [
     "bulk",
     "udpflows",
     "ports",
+    "down",
 ];
 
 /// Items of the original that are passed over.
@@ -92,6 +93,7 @@ impl SoxConfReader {
             }
             ("bulk", value) => self.conf.bulk = bulk(value.unwrap_or_default())?,
             ("udpflows", value) => self.set_udp_flows(value.unwrap_or_default())?,
+            ("down", value) => self.conf.down = while_down(value.unwrap_or_default())?,
             ("ports", value) => self.set_request_ports(value.unwrap_or_default())?,
             (what, _) if IGNORED.contains(&what) => {
                 notice("this program has nothing of the kind");
@@ -174,6 +176,18 @@ fn bulk(way: &str) -> Result<Bulk, Problem> {
         _ => Err(Problem::new(
             format!("{} is not a way to move bulk", quoted(way)),
             "give bulk:auto, bulk:copy or bulk:splice",
+        )),
+    }
+}
+
+fn while_down(what: &str) -> Result<WhileDown, Problem> {
+    match what {
+        "hold" => Ok(WhileDown::Hold),
+        "refuse" => Ok(WhileDown::Refuse),
+        "close" => Ok(WhileDown::Close),
+        _ => Err(Problem::new(
+            format!("{} is nothing that entrances do while no tunnel is up", quoted(what)),
+            "give down:hold, down:refuse or down:close",
         )),
     }
 }
@@ -278,6 +292,22 @@ mod tests {
         for value in ["bulk", "bulk:", "bulk:zero"] {
             let message = read(&[value]).unwrap_err().to_string();
             assert!(message.contains("give bulk:auto"), "{message}");
+        }
+    }
+
+    #[test]
+    fn entrances_while_no_tunnel_is_up() {
+        for (values, wanted) in [
+            (&["nodelay"][..], WhileDown::Hold),
+            (&["down:hold"], WhileDown::Hold),
+            (&["down:refuse"], WhileDown::Refuse),
+            (&["down:refuse", "nodelay,down:close"], WhileDown::Close),
+        ] {
+            assert_eq!(read(values).unwrap().0.down, wanted, "{values:?}");
+        }
+        for value in ["down", "down:", "down:wait"] {
+            let message = read(&[value]).unwrap_err().to_string();
+            assert!(message.contains("give down:hold, down:refuse or down:close"), "{message}");
         }
     }
 

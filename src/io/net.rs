@@ -45,6 +45,32 @@ fn listen_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Ends listening on a TCP socket, which keeps its port: the kernel refuses connections, and resets those
+/// in the queue. Whoever else has this socket does not listen any more either.
+pub(crate) fn stop_listening(fd: &OwnedFd, address: SocketAddr) {
+    shut_down(fd);
+    // A port that the kernel has chosen is lost by that, unless it is asked for again.
+    let _ = keep_port(fd, address);
+}
+
+/// Listens on such a socket again.
+///
+/// # Errors
+/// `AddrInUse`: another process listens there meanwhile.
+pub(crate) fn listen_again(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    keep_port(fd, address)?;
+    SockRef::from(fd).listen(LISTEN_BACKLOG)
+}
+
+/// Binds a socket to its address, unless it is.
+fn keep_port(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match SockRef::from(fd).bind(&as_seen_by(fd, address).into()) {
+        // It has its port.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        bound => bound,
+    }
+}
+
 /// Listens as `listen` does, and goes on trying for a moment while the port is taken (`AddrInUse`): a
 /// process that was killed is gone before the kernel has taken down its ring, which still holds its
 /// ports.

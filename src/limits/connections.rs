@@ -22,6 +22,17 @@ pub const TAKEOVER_TUNNEL_MILLIS: u64 = 10_000;
 /// How long a successor waits for an answer: longer than another one may be in its way.
 pub const TAKEOVER_ANSWER_MILLIS: u64 = 30_000;
 
+/// How long there is no tunnel before an entrance is taken for down (`SOXCONF=down:`), in milliseconds.
+/// A connection that broke is back within a second where the path is good, and so is a peer that is
+/// restarted ([`REDIAL_SOON_TIMES`]): a balancer is not to learn of either.
+pub const DOWN_AFTER_MILLIS: u64 = 2_000;
+/// How often opening a closed entrance again is tried where another program has taken its port, in
+/// milliseconds.
+pub const DOWN_RETRY_MILLIS: u64 = 1_000;
+/// Shortest time between two looks at which entrances have a tunnel, in milliseconds: thousands of
+/// tunnels may come and go, and each look is at all entrances.
+pub const DOWN_LOOK_MILLIS: u64 = 20;
+
 /// How long an entrance pauses when the process is out of descriptors.
 pub const ACCEPT_PAUSE_MILLIS: u64 = 200;
 

@@ -45,6 +45,11 @@ impl Takeover {
         Ok(offers)
     }
 
+    /// Whether a successor has duplicates, and has neither taken them nor failed.
+    pub(super) fn is_offering(&self) -> bool {
+        self.offered.is_some()
+    }
+
     /// The successor has failed.
     pub(super) fn withdraw(&mut self) {
         self.offered = None;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::context::waiters::Waiter;
 use super::context::{Drain, counts};
 use super::ingress::services::counts_clients;
+use super::takeover::Takeover;
 use super::{Stopped, Worker};
 use crate::io::driver::{BufferClass, Driver};
 use crate::limits::{LEAVE_MILLIS, OVERDUE_AT_ONCE};
@@ -29,7 +30,8 @@ impl<D: Driver> Worker<D> {
         // Before the flush, so that peers learn of ended flows in this turn.
         self.run_timers();
         self.proxies.dial_after_closing(&mut self.cx, &mut self.streams);
-        self.ingress.gate_entrances(&mut self.cx, &mut self.streams);
+        let is_handing_over = self.takeover.as_ref().is_some_and(Takeover::is_offering);
+        self.ingress.gate_entrances(&mut self.cx, &mut self.streams, is_handing_over);
         self.streams.join_quiescent(&mut self.cx, self.relay.room());
         self.apply_effects();
         self.write_all();

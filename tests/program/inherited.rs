@@ -13,16 +13,16 @@ use crate::testkit::tunnel::start_connector;
 /// Exit code when the command line is valid and the set-up fails.
 const SET_UP_FAILED: i32 = 3;
 
-const BOTH: &str = "LISTEN_FDS=2 LISTEN_FDNAMES=link:web";
+pub(crate) const BOTH: &str = "LISTEN_FDS=2 LISTEN_FDNAMES=link:web";
 
 /// Sockets for persistent connections and for clients, and where they are.
-fn sockets() -> ([TcpListener; 2], [SocketAddr; 2]) {
+pub(crate) fn sockets() -> ([TcpListener; 2], [SocketAddr; 2]) {
     let sockets = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
     let addresses = sockets.each_ref().map(|socket| socket.local_addr().expect("bound"));
     (sockets, addresses)
 }
 
-fn passed(sockets: &[TcpListener; 2]) -> [OwnedFd; 2] {
+pub(crate) fn passed(sockets: &[TcpListener; 2]) -> [OwnedFd; 2] {
     sockets.each_ref().map(|socket| socket.try_clone().expect("a descriptor").into())
 }
 

@@ -32,6 +32,7 @@ mod log;
 mod manners;
 mod memory;
 mod options;
+mod outage;
 mod peer;
 mod peer_options;
 mod peer_v1;

@@ -50,7 +50,7 @@ fn echo(mut stream: UnixStream) -> std::io::Result<()> {
 }
 
 /// Sends a pattern and checks its echo, then ends sending and waits for the end.
-fn check_echo_to_the_end(stream: &UnixStream, seed: u64, count: u64) {
+pub(crate) fn check_echo_to_the_end(stream: &UnixStream, seed: u64, count: u64) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut to = stream;

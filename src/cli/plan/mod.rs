@@ -21,7 +21,7 @@ pub use encryption::{Authority, Encryption, Proof, TlsSide};
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
 pub use peer::{KnownPeer, PeerOptions, PortRanges};
 pub use privileges::{Privileges, RunAs, Sandbox};
-pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts};
+pub use settings::{Bulk, Congestion, Maxima, SoxConf, Timeouts, WhileDown};
 
 /// Settings of one process.
 #[derive(Debug, Clone)]

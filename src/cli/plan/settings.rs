@@ -84,6 +84,20 @@ pub struct SoxConf {
     /// `ports` (ours): where ports on request are opened, and those at which conversations listen.
     /// `None`: the kernel chooses.
     pub request_ports: Option<RangeInclusive<u16>>,
+    /// `down` (ours): what entrances do while no tunnel is up.
+    pub down: WhileDown,
+}
+
+/// What entrances do while no tunnel is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhileDown {
+    /// Clients wait in the queue, for `TIMEOUT=hold`.
+    #[default]
+    Hold,
+    /// Clients are accepted and reset.
+    Refuse,
+    /// Nothing listens, so that the kernel refuses clients.
+    Close,
 }
 
 /// How payload in bulk is moved.
@@ -120,6 +134,7 @@ impl Default for SoxConf {
             bulk: Bulk::Auto,
             udp_flows: crate::limits::UDP_FLOWS,
             request_ports: None,
+            down: WhileDown::default(),
         }
     }
 }

@@ -4,13 +4,29 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::plain_long;
 use crate::cli::address;
-use crate::cli::plan::{Bind, Entrance, Plan, Transport, UnixEntrance};
+use crate::cli::plan::{Bind, Entrance, LinkPlan, Plan, Transport, UnixEntrance, WhileDown};
 use crate::cli::portlist::suffix;
 
 /// Those of a plan with a persistent connection.
 pub(super) fn all(plan: &Plan) -> Vec<String> {
     let sockets = plan.unix_entrances.iter().map(unix_entrance);
-    runs(&plan.entrances).into_iter().chain(sockets).chain(at_peer(plan)).collect()
+    let mut lines: Vec<_> =
+        runs(&plan.entrances).into_iter().chain(sockets).chain(at_peer(plan)).collect();
+    if !lines.is_empty() && plan.link != LinkPlan::Loopback {
+        lines.extend(while_down(plan.soxconf.down).map(str::to_owned));
+    }
+    lines
+}
+
+/// What they do while no tunnel is up, but for the default.
+fn while_down(down: WhileDown) -> Option<&'static str> {
+    match down {
+        WhileDown::Hold => None,
+        WhileDown::Refuse => Some("while no tunnel is up: clients are reset"),
+        WhileDown::Close => {
+            Some("while no tunnel is up: TCP ports are closed, clients of other sockets are reset")
+        }
+    }
 }
 
 /// Those of a plain relay.

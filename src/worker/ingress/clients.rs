@@ -11,6 +11,9 @@ use crate::worker::message::{AcceptedConn, LedTo};
 use crate::worker::stream::Streams;
 use crate::worker::table::Key;
 
+/// Why a client is refused at once.
+const NO_TUNNEL: &str = "no tunnel is up (SOXCONF=down:)";
+
 impl Ingress {
     /// Handles a client accepted at an entrance.
     pub(super) fn on_client<D: Driver>(
@@ -23,6 +26,9 @@ impl Ingress {
         if !has_room && self.hold_has_expired(cx) {
             let why = self.hold_reason(streams);
             return cx.reject(&came.socket, came.client, &why);
+        }
+        if !has_room && self.outage.refuses(cx.now) {
+            return cx.reject(&came.socket, came.client, NO_TUNNEL);
         }
         if !has_room && cx.drain != Drain::No {
             return cx.reject(&came.socket, came.client, "the tunnel is down");
@@ -82,6 +88,17 @@ impl Ingress {
     ) {
         for key in std::mem::take(&mut self.waiting) {
             streams.refuse_client(cx, key, "the tunnel is down");
+        }
+    }
+
+    /// Refuses all waiting clients: entrances are to refuse while no tunnel is up.
+    pub(super) fn refuse_waiting_for_tunnel<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        streams: &mut Streams,
+    ) {
+        for key in std::mem::take(&mut self.waiting) {
+            streams.refuse_client(cx, key, NO_TUNNEL);
         }
     }
 

@@ -19,7 +19,7 @@ impl Ingress {
 
     /// Whether clients are accepted: to be served, or to be rejected.
     pub(super) fn may_take_clients<D: Driver>(&self, cx: &Cx<D>, streams: &Streams) -> bool {
-        streams.has_room() || self.hold_has_expired(cx)
+        streams.has_room() || self.hold_has_expired(cx) || self.outage.refuses(cx.now)
     }
 
     /// Why a waiting client is reset.
@@ -33,15 +33,18 @@ impl Ingress {
         }
     }
 
-    /// Stops or resumes accepting at entrances, according to room.
+    /// Stops or resumes accepting at entrances, according to room. `is_handing_over`: a successor may take the
+    /// listeners.
     pub(in crate::worker) fn gate_entrances<D: Driver>(
         &mut self,
         cx: &mut Cx<D>,
         streams: &mut Streams,
+        is_handing_over: bool,
     ) {
         if cx.drain != Drain::No {
             return;
         }
+        self.look_for_outage(cx, streams, is_handing_over);
         let (has_room, was_held) = (streams.has_room(), self.clients_held);
         match (has_room, was_held) {
             (false, false) => self.hold_clients(cx),

@@ -24,6 +24,7 @@ use crate::worker::context::log_limit::Class;
 use crate::worker::context::{Cx, Drain};
 use crate::worker::datagram::Datagrams;
 use crate::worker::ingress::Ingress;
+use crate::worker::ingress::outage::Gate;
 use crate::worker::message::{AcceptedConn, LedTo};
 use crate::worker::purpose::Purpose;
 use crate::worker::stream::Streams;
@@ -61,6 +62,8 @@ pub(crate) struct Listener {
     closing: bool,
     /// Out of descriptors: accepting resumes then.
     paused_until: Option<Moment>,
+    /// Of an entrance: whether it listens.
+    pub(super) gate: Gate,
 }
 
 impl Listener {
@@ -80,6 +83,7 @@ impl Listener {
             closed: false,
             closing: false,
             paused_until: None,
+            gate: Gate::Open,
         }
     }
 
@@ -154,13 +158,39 @@ impl Listener {
         one_by_one: bool,
     ) {
         let is_idle = self.accepting.is_none() && self.paused_until.is_none();
-        if is_idle && !self.closed && !self.closing {
+        if is_idle && self.gate.is_open() && !self.closed && !self.closing {
             let token = Kind::Accept.of(key);
             self.accepting = Some(match one_by_one {
                 true => cx.driver.accept_one(&self.fd, token),
                 false => cx.driver.accept(&self.fd, token),
             });
         }
+    }
+
+    /// Whether it may end listening while no tunnel is up. What another process has would not be closed by
+    /// that, or for that process too; and a Unix socket can only be made anew, which takes rights to its
+    /// directory that may have been given up.
+    pub(super) fn may_be_closed(&self) -> bool {
+        let is_ours = self.origin == Origin::Own && !self.is_unix();
+        is_ours && self.purpose == Purpose::Entrance && !self.is_asked() && !self.closing
+    }
+
+    /// Ends listening, and keeps the port.
+    pub(super) fn shut<D: Driver>(&mut self, cx: &mut Cx<D>) {
+        if let Some(op) = self.accepting {
+            cx.driver.cancel(op);
+        }
+        net::stop_listening(&self.fd, self.address);
+    }
+
+    /// Listens again.
+    pub(super) fn open_again(&self) -> io::Result<()> {
+        net::listen_again(&self.fd, self.address)
+    }
+
+    /// The tunnels that its clients may take, by its port and where it leads.
+    pub(super) fn way(&self) -> (u16, &LedTo) {
+        (self.address.port(), &self.led_to)
     }
 
     /// Describes an accepted connection, and whether a PROXY header comes first.
@@ -268,6 +298,7 @@ impl Ingress {
             }
         }
         self.reserve.end();
+        self.outage.end();
         self.shorten_header_deadlines(cx);
     }
 
@@ -430,7 +461,7 @@ impl Ingress {
     /// When a listener accepts again, or clients that wait are reset.
     pub(in crate::worker) fn next_listener_timeout(&self, now: Moment) -> Option<Moment> {
         let held = self.hold_deadline.filter(|&deadline| self.clients_held && deadline > now);
-        let others = held.into_iter().chain(self.reserve.until());
+        let others = held.into_iter().chain(self.reserve.until()).chain(self.outage.look_at());
         if !self.listeners_paused {
             return others.min();
         }

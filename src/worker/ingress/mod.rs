@@ -1,7 +1,8 @@
 //! Ingress: accepts connections of clients and peers. The plane owns listeners, clients waiting for
 //! a tunnel, pending PROXY headers and the cache of client names.
 //!
-//! [`listeners`] accept, and [`entrances`] decides when they may. [`greetings`] reads PROXY
+//! [`listeners`] accept, and [`entrances`] decides when they may; [`outage`] closes them while no tunnel is
+//! up, if that is wanted. [`greetings`] reads PROXY
 //! headers, [`access`] applies host lists, using [`names`] where a verdict depends on a name and
 //! [`rejection`] for those on their wrong side, and [`clients`] opens streams on a tunnel. [`datagrams`] begins flows of new UDP clients,
 //! [`services`] counts served clients. [`asked`] opens entrances for peers, and [`wanted`] asks peers for some.
@@ -15,6 +16,7 @@ mod entrances;
 mod greetings;
 pub(in crate::worker) mod listeners;
 mod names;
+mod outage;
 mod rejection;
 pub(in crate::worker) mod services;
 mod successor;
@@ -26,6 +28,7 @@ use self::asked::AskedEntrances;
 use self::greetings::HeaderRead;
 use self::listeners::Listener;
 use self::names::Names;
+use self::outage::Outage;
 use self::successor::Reserve;
 use self::wanted::WantedEntrances;
 use crate::cli::plan::{LinkPlan, Plan};
@@ -61,6 +64,8 @@ pub(in crate::worker) struct Ingress {
     opens_later: bool,
     /// What the old process has opened for peers, until they ask for it.
     reserve: Reserve,
+    /// What entrances do while no tunnel is up.
+    outage: Outage,
     /// Number served, where `MAXIMA=service` counts them.
     served: u32,
 }
@@ -92,6 +97,7 @@ impl Ingress {
             wanted: WantedEntrances::default(),
             opens_later: false,
             reserve: Reserve::default(),
+            outage: Outage::new(plan),
             served: 0,
         }
     }

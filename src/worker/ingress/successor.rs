@@ -103,6 +103,12 @@ impl Ingress {
     /// Whether another process accepts here, until this one has taken over.
     pub(in crate::worker) fn open_later(&mut self, later: bool) {
         self.opens_later = later;
+        self.outage.await_tunnel();
+    }
+
+    /// Whether another process may accept here.
+    pub(super) fn are_opened_later(&self) -> bool {
+        self.opens_later
     }
 
     /// All listeners are another process's.

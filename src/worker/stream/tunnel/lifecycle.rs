@@ -236,9 +236,7 @@ impl Streams {
 
     /// Withdraws a tunnel from new clients. If it was the last one, clients wait from now on.
     pub(super) fn withdraw<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        let before = self.tunnels.up.len();
-        self.tunnels.up.retain(|&up| up != key);
-        if self.tunnels.up.is_empty() && before > 0 {
+        if self.tunnels.remove_up(key) {
             cx.effects.push_back(Effect::HoldClients);
         }
     }
@@ -339,7 +337,7 @@ impl Streams {
         if has_entrances && gets_clients {
             self.warn_takeover(cx, key);
         }
-        self.tunnels.up.push(key);
+        self.tunnels.add_up(key);
         true
     }
 

@@ -4,7 +4,7 @@
 //! A tunnel is a [`Session`] over a [`lane`]. [`lifecycle`] begins and ends tunnels. [`link_read`],
 //! [`link_frames`] and [`link_write`] move bytes between link and session, within the tunnel's [`budget`],
 //! [`serial`] does so for serial lines, [`encrypted`] where [`tls`] is the transform, and [`splice`] moves bulk
-//! through pipes. [`rights`] says who a peer is and what it may have. [`loopback`] connects the process to
+//! through pipes. [`rights`] says who a peer is and what it may have, [`up`] which tunnels clients may take. [`loopback`] connects the process to
 //! itself. [`strangers`] bounds peers that have connected here and not completed their hello. The event loop
 //! dispatches link completions here and flushes marked tunnels at the end of a turn.
 
@@ -24,6 +24,7 @@ mod serial;
 pub(super) mod splice;
 mod strangers;
 mod tls;
+mod up;
 
 use std::collections::VecDeque;
 use std::io;
@@ -59,6 +60,8 @@ pub(in crate::worker) struct Tunnels {
     strangers: Strangers,
     /// Tunnels whose hello is done, in that order.
     up: Vec<Key>,
+    /// How often these have changed.
+    up_changes: u64,
     /// Tunnels that may have something to send.
     dirty: Vec<Key>,
     /// Tunnels that have more to send than one turn may take.
@@ -80,6 +83,7 @@ impl Tunnels {
             max: ceilings.tunnels,
             strangers: Strangers::of_process(ceilings.strangers),
             up: Vec::new(),
+            up_changes: 0,
             dirty: Vec::new(),
             unfinished: Vec::new(),
             deadlines: Deadlines::default(),
@@ -164,11 +168,6 @@ impl Tunnels {
         self.strangers.len()
     }
 
-    /// Tunnels whose hello is done, in that order.
-    pub(in crate::worker) fn up(&self) -> &[Key] {
-        &self.up
-    }
-
     /// Asks the peer of a tunnel for an entrance.
     ///
     /// # Errors
@@ -196,11 +195,6 @@ impl Tunnels {
             tunnel.session.answer_entrance(request, answer);
         }
         self.mark(key);
-    }
-
-    /// The sessions of [`Tunnels::up`].
-    pub(super) fn up_sessions(&self) -> impl Iterator<Item = &Session> {
-        self.up.iter().filter_map(|&key| Some(&self.table.get(key)?.session))
     }
 
     /// Marks a tunnel that may have something to send; it is flushed at the end of the turn.

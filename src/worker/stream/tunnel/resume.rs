@@ -323,7 +323,7 @@ impl Streams {
             super::lifecycle::set_up(cx, &tunnel.lane.link);
         }
         cx.counters.resumed += 1;
-        self.tunnels.up.push(key);
+        self.tunnels.add_up(key);
         if let Some(connector) = &mut self.connector {
             connector.resumed(key);
         }
