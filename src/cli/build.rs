@@ -33,7 +33,7 @@ use super::unsupported;
 use super::words::Word;
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX, STRANGER_SECS};
 
-/// Every parameter that there is.
+/// Every parameter that there is; `vocabulary` has what may stand behind each.
 pub(super) const NAMES: [&str; 11] = [
     "SERVER",
     "PORT",

@@ -8,10 +8,10 @@ use super::plan::{Checked, Device, FlowControl, LineOptions, Parity};
 use super::{number, suggest};
 
 /// The words before the `@`.
-const KINDS: [&str; 4] = ["comm", "commin", "commout", "proc"];
+pub(super) const KINDS: [&str; 4] = ["comm", "commin", "commout", "proc"];
 
 /// Options of a serial line.
-const OPTIONS: [&str; 6] = ["baud", "flow", "parity", "bits", "stop", "check"];
+pub(super) const OPTIONS: [&str; 6] = ["baud", "flow", "parity", "bits", "stop", "check"];
 
 /// Slowest rate that a serial port of Linux has, but for the 0 that hangs up (termios(3)).
 const BAUD_MIN: u32 = 50;

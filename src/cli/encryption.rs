@@ -20,10 +20,14 @@ pub const KEY_FILE: &str = "sockmux.key";
 pub const PEERS_FILE: &str = "sockmux.peers";
 
 /// The items of `TLSCONF=`.
-const ITEMS: [&str; 8] = ["key", "peer", "peers", "cert", "ca", "name", "secret", "rekey"];
+pub(super) const ITEMS: [&str; 8] =
+    ["key", "peer", "peers", "cert", "ca", "name", "secret", "rekey"];
+
+/// The values of `STLS=`.
+pub(super) const SIDES: [&str; 2] = ["fsv", "fcl"];
 
 /// Items of the original that are passed over.
-const IGNORED: [&str; 2] = ["scache", "xcache"];
+pub(super) const IGNORED: [&str; 2] = ["scache", "xcache"];
 
 /// The words read so far.
 #[derive(Default)]

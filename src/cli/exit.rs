@@ -7,6 +7,9 @@ use super::plan::{ExitKind, ProxyHeader, Target, Transport};
 use super::protocol;
 use super::unix;
 
+/// Options behind `?`.
+pub(super) const OPTIONS: [&str; 1] = ["proxy"];
+
 /// An exit as written; the host list is still text, for reading it may need look-ups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExitWords {
@@ -180,7 +183,7 @@ fn split_clients(text: &str) -> (&str, Option<String>) {
 /// `proxy=v1` or `proxy=v2`.
 fn header(given: Option<&str>, transport: Transport) -> Result<Option<ProxyHeader>, Problem> {
     let mut header = None;
-    for (_, value) in options::each(given, &["proxy"])? {
+    for (_, value) in options::each(given, &OPTIONS)? {
         header = Some(match value {
             "v1" => ProxyHeader::V1,
             "v2" => ProxyHeader::V2,

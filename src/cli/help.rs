@@ -145,9 +145,10 @@ Exits, where streams of the peer go; the first that matches is taken:
                                address or network: PERMIT=socks:*,127.0.0.1:*
                                Never where peers are accepted, here or at the
                                address that is dialled
-                               PROXIES: socks (or socks4, socks5), http, ... At
-                               other exits and plain relays, by * or their word
-                               (tcprelay for DEST=), CLIENTS alone counts
+                               PROXIES: socks (or socks4, socks5), http, telnet,
+                               ftp. At other exits and plain relays, by * or
+                               their word (exec, unix, tcprelay for DEST=),
+                               CLIENTS alone counts
   AUTHORIZER=\"-list{USER:PASSWORD,...}[:PROXIES]\"
                                users whom socks (5 only) and http let in, and
                                nobody else; several add up. PROXIES: socks or
@@ -190,9 +191,11 @@ More:
                                whose it is),
                                udp (180; a silent UDP flow is then forgotten),
                                resume (60; streams wait so long for the next
-                               connection when theirs broke; 0: not at all)
+                               connection when theirs broke; 0: not at all),
+                               silence (no effect: see keepalive)
                                seconds or 5m, 2h, 1d; 0 is never
-  SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no;
+  SOXCONF=WHAT[:VALUE],...     packsize:SIZE (128 to 16k), noconndata, crypt:no,
+                               nodelay (as it is anyway);
                                ours: protocol:1|0.3 (1 where the peer knows it),
                                congestion:auto|system|NAME,
                                bulk:auto|copy|splice,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use super::build;
 use super::error::{Failure, Problem, plain, quoted};
@@ -310,6 +310,11 @@ fn parse_line(word: &Word) -> Result<Options, Failure> {
     }
 }
 
+/// The options, as clap has them: what the man page and the completions are made from.
+pub fn options() -> clap::Command {
+    Options::command()
+}
+
 /// Runs clap; the error is the message for stderr.
 fn parse_options<S: AsRef<str>>(args: &[S]) -> Result<Parsed, String> {
     let error = match Options::try_parse_from(args.iter().map(AsRef::as_ref)) {
@@ -347,7 +352,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory;
         Options::command().debug_assert();
     }
 

@@ -5,10 +5,11 @@ use super::plan::Maxima;
 use super::{number, suggest};
 
 /// The supported items, by the original's names.
-const ITEMS: [&str; 3] = ["conpch", "delegated", "service"];
+pub(super) const ITEMS: [&str; 3] = ["conpch", "delegated", "service"];
 
 /// Items of the original about its processes, which are passed over.
-const IGNORED: [&str; 6] = ["contask", "ftpcc", "listen", "nntpcc", "standby", "udprelay"];
+pub(super) const IGNORED: [&str; 6] =
+    ["contask", "ftpcc", "listen", "nntpcc", "standby", "udprelay"];
 
 /// `MAXIMA=` parameters while they are read.
 #[derive(Debug, Default)]

@@ -10,6 +10,8 @@
 //!                                                  `- link, checks, at_peer (all of them together)
 //! ```
 //!
+//! [`vocabulary`] lists every word that there is, for the man page and the completions.
+//!
 //! Pure but for three things: reading parameter files ([`files::Files`]) and looking up the plain
 //! names of host lists ([`hostlist::Lookup`]), which the caller passes in, and the networks of this
 //! machine's interfaces, which `.localnet` queries when a client connects.
@@ -57,4 +59,5 @@ pub mod timeout;
 mod unix;
 mod unsupported;
 mod user;
+pub mod vocabulary;
 pub mod words;

@@ -13,7 +13,7 @@ use super::{number, suggest};
 use crate::limits::PEER_LIST_MAX;
 
 /// All options.
-const NAMES: [&str; 4] = ["streams", "exits", "entrances", "listen"];
+pub(super) const NAMES: [&str; 4] = ["streams", "exits", "entrances", "listen"];
 
 /// In place of a list: nothing.
 const NONE: &str = "none";

@@ -85,7 +85,7 @@ fn protocol_list(text: &str) -> Result<(Option<Vec<Proxy>>, Vec<String>), Proble
 }
 
 /// Words of exits without a standard port.
-const OTHERS: [&str; 2] = ["exec", "unix"];
+pub(super) const OTHERS: [&str; 2] = ["exec", "unix"];
 
 /// Finds a `PERMIT=` that would have no effect. It may have been meant to shut clients out, so it is an
 /// error. `exits` has the protocol words of exits that lead to one server.

@@ -13,6 +13,9 @@ use super::unix;
 use super::words::Word;
 use crate::limits::ENTRANCES_MAX;
 
+/// Options behind `?`.
+pub(super) const OPTIONS: [&str; 3] = ["proxy", "peer", "at"];
+
 /// One item of a port list: a port or an ascending range of ports on one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortItem {
@@ -213,7 +216,7 @@ struct PortOptions {
 
 fn port_options(given: Option<&str>, transport: Transport) -> Result<PortOptions, Problem> {
     let mut of_port = PortOptions::default();
-    for (name, value) in options::each(given, &["proxy", "peer", "at"])? {
+    for (name, value) in options::each(given, &OPTIONS)? {
         match name {
             "proxy" => of_port.proxy_header = unix::accepts_header(value)?,
             "peer" => of_port.peers.push(peers::name(value)?),

@@ -5,7 +5,7 @@ use super::suggest;
 
 /// Protocol words with their standard ports: the registry of IANA, plus 6379 and 5900, which
 /// their servers use by default. The original's words and common ones of today.
-const STANDARD_PORTS: [(&str, u16); 45] = [
+pub(super) const STANDARD_PORTS: [(&str, u16); 45] = [
     ("amqp", 5672),
     ("dns", 53),
     ("finger", 79),

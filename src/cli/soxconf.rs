@@ -8,7 +8,7 @@ use super::{number, suggest};
 use crate::limits::UDP_FLOWS_MAX;
 
 /// The supported items.
-const ITEMS: [&str; 10] = [
+pub(super) const ITEMS: [&str; 10] = [
     "crypt",
     "packsize",
     "nodelay",
@@ -22,7 +22,7 @@ const ITEMS: [&str; 10] = [
 ];
 
 /// Items of the original that are passed over.
-const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
+pub(super) const IGNORED: [&str; 4] = ["acc", "allow", "cork", "private"];
 
 /// Smallest packet size that the original names for `packsize`.
 const PACKET_BYTES_NAMED_MIN: u16 = 128;
@@ -66,6 +66,12 @@ impl SoxConfReader {
             Some((what, value)) => (what, Some(value)),
             None => (item, None),
         };
+        if !ITEMS.contains(&what) && !IGNORED.contains(&what) {
+            return Err(Problem::new(
+                format!("{} is not known", quoted(what)),
+                suggest::remedy(what, &ITEMS),
+            ));
+        }
         let mut notice = |why: &str| {
             notices.push(format!("SOXCONF={} has no effect: {why}", plain(item)));
         };
@@ -95,15 +101,7 @@ impl SoxConfReader {
             ("udpflows", value) => self.set_udp_flows(value.unwrap_or_default())?,
             ("down", value) => self.conf.down = while_down(value.unwrap_or_default())?,
             ("ports", value) => self.set_request_ports(value.unwrap_or_default())?,
-            (what, _) if IGNORED.contains(&what) => {
-                notice("this program has nothing of the kind");
-            }
-            (what, _) => {
-                return Err(Problem::new(
-                    format!("{} is not known", quoted(what)),
-                    suggest::remedy(what, &ITEMS),
-                ));
-            }
+            (_, _) => notice("this program has nothing of the kind"),
         }
         Ok(())
     }

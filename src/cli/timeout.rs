@@ -9,7 +9,7 @@ use super::suggest;
 use crate::limits::TIMEOUT_SECS_MAX;
 
 /// The supported items: the original's five, then ours.
-const ITEMS: [&str; 11] =
+pub(super) const ITEMS: [&str; 11] =
     ["acc", "con", "lin", "io", "silence", "ask", "hold", "keepalive", "drain", "udp", "resume"];
 
 /// The items that an exit can have of its own.

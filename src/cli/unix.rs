@@ -7,6 +7,9 @@ use super::options;
 use super::peers;
 use super::plan::UnixEntrance;
 
+/// Options of an entrance behind `?`.
+pub(super) const OPTIONS: [&str; 3] = ["proxy", "mode", "peer"];
+
 /// Longest path of a Unix socket, in bytes: `sun_path` of unix(7) has 108, one for the zero behind
 /// it.
 const PATH_BYTES_MAX: usize = 107;
@@ -20,7 +23,7 @@ pub(crate) fn entrance(text: &str) -> Result<UnixEntrance, Problem> {
     let (place, given) = options::split(text);
     let mut entrance =
         UnixEntrance { path: path(place)?, mode: MODE, proxy_header: false, peers: Vec::new() };
-    for (name, value) in options::each(given, &["proxy", "mode", "peer"])? {
+    for (name, value) in options::each(given, &OPTIONS)? {
         match name {
             "proxy" => entrance.proxy_header = accepts_header(value)?,
             "peer" => entrance.peers.push(peers::name(value)?),

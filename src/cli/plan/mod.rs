@@ -296,17 +296,13 @@ pub enum Proxy {
 }
 
 impl Proxy {
+    /// All of them.
+    pub const ALL: [Proxy; 6] =
+        [Proxy::Socks, Proxy::Socks4, Proxy::Socks5, Proxy::Http, Proxy::Telnet, Proxy::Ftp];
+
     /// The proxy of a protocol word in lower case.
     pub fn of_word(word: &str) -> Option<Proxy> {
-        Some(match word {
-            "socks" => Proxy::Socks,
-            "socks4" => Proxy::Socks4,
-            "socks5" => Proxy::Socks5,
-            "http" => Proxy::Http,
-            "telnet" => Proxy::Telnet,
-            "ftp" => Proxy::Ftp,
-            _ => return None,
-        })
+        Proxy::ALL.into_iter().find(|proxy| proxy.word() == word)
     }
 
     /// The protocol word.
