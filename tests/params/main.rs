@@ -8,6 +8,7 @@ mod hostlist;
 mod in_list;
 mod links;
 mod one_file;
+mod pages;
 mod privileges;
 mod relays;
 mod users;
