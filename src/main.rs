@@ -6,15 +6,16 @@ use std::process::ExitCode;
 
 use sockmux_uring::cli::error::Failure;
 use sockmux_uring::cli::files::Disk;
-use sockmux_uring::cli::invocation::{self, Command, Engine, LogFormat};
+use sockmux_uring::cli::invocation::{self, Command, Engine, LogFormat, Ready};
 use sockmux_uring::cli::keygen::Keygen;
 use sockmux_uring::cli::plan::Plan;
 use sockmux_uring::cli::show;
 use sockmux_uring::demo;
 use sockmux_uring::identity;
-use sockmux_uring::io::{Inherited, memory, signals};
+use sockmux_uring::io::{Inherited, Notifier, memory, signals};
 use sockmux_uring::observe::{self, Log};
 use sockmux_uring::process::{Relay, RunError, SetupError, Stopped};
+use tracing::warn;
 
 /// Something failed while the relay ran, its only link broke, or it was stopped twice.
 const EXIT_FAILED: u8 = 1;
@@ -37,7 +38,10 @@ fn main() -> ExitCode {
         Command::Check(plan) => check(&plan),
         Command::Keygen(keygen) => make_key(&keygen),
         Command::Demo => demonstrate(invocation.engine),
-        Command::Run(plan) => run(plan, invocation.engine, invocation.verbosity, invocation.log),
+        Command::Run(plan) => {
+            let how = (invocation.engine, invocation.ready);
+            run(plan, how, invocation.verbosity, invocation.log)
+        }
     }
 }
 
@@ -91,7 +95,7 @@ fn demonstrate(engine: Engine) -> ExitCode {
     }
 }
 
-fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode {
+fn run(plan: Plan, how: (Engine, Ready), verbosity: u8, format: LogFormat) -> ExitCode {
     memory::spare_address_space();
     let log = match Log::start(verbosity, format) {
         Ok(log) => log,
@@ -100,7 +104,7 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
             return ExitCode::from(EXIT_SETUP);
         }
     };
-    match relay(plan, engine, &log) {
+    match relay(plan, how, &log) {
         Ok(Stopped::Drained | Stopped::DeadlinePassed(_))
         | Ok(Stopped::LinkEnded { in_order: true }) => ExitCode::SUCCESS,
         Ok(Stopped::LinkEnded { in_order: false }) => {
@@ -119,10 +123,15 @@ fn run(plan: Plan, engine: Engine, verbosity: u8, format: LogFormat) -> ExitCode
     }
 }
 
-fn relay(plan: Plan, engine: Engine, log: &Log) -> Result<Stopped, RunError> {
+fn relay(plan: Plan, (engine, ready): (Engine, Ready), log: &Log) -> Result<Stopped, RunError> {
     signals::survive()?;
     let inherited = Inherited::from_environment().map_err(SetupError::from)?;
-    let relay = Relay::bind_with(plan, inherited)?;
+    let mut relay = Relay::bind_with(plan, inherited)?;
+    match Notifier::from_environment() {
+        Ok(Some(notifier)) => relay.report_to(notifier, ready),
+        Ok(None) => {}
+        Err(error) => warn!(%error, "the service manager cannot be told anything"),
+    }
     relay.stop_handle()?.hear_signals()?;
     relay.run_confined(engine, log)
 }

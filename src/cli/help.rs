@@ -263,6 +263,9 @@ Exit codes:
   3    could not be set up: an address is in use, io_uring is refused, ...
   101  panicked: a fault of the program, logged; please report it
 
+With systemd (Type=notify): ready when the ports are open, or when the tunnel is
+up (--ready tunnel); a line of status; WatchdogSec= is answered by the loop.
+
 Signals:
   SIGTERM, SIGINT, SIGQUIT
                    take no new streams, let the open ones end (TIMEOUT=drain),

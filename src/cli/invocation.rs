@@ -29,13 +29,15 @@ pub struct Invocation {
     pub log: LogFormat,
     /// How the kernel is asked.
     pub engine: Engine,
+    /// When the service manager is told that the process is ready.
+    pub ready: Ready,
 }
 
 impl Invocation {
     /// One that neither logs nor relays.
     fn of(command: Command) -> Invocation {
         let (verbosity, log, engine) = (0, LogFormat::default(), Engine::default());
-        Invocation { command, verbosity, log, engine }
+        Invocation { command, verbosity, log, engine, ready: Ready::default() }
     }
 }
 
@@ -74,6 +76,16 @@ pub enum Engine {
     Uring,
     /// epoll, which is everywhere, and slower
     Epoll,
+}
+
+/// What a service manager that wants to know takes for ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Ready {
+    /// Its ports are open
+    #[default]
+    Ports,
+    /// A tunnel is up, too
+    Tunnel,
 }
 
 /// Carry many TCP and UDP flows over one persistent connection (SockMux, on io_uring).
@@ -144,6 +156,11 @@ struct Options {
     /// same path, which then ends with its streams (TIMEOUT=drain); and listen there for the next one
     #[arg(long, value_name = "PATH")]
     takeover: Option<String>,
+
+    /// When systemd is told that the service is ready (Type=notify): as soon as its ports are open, or
+    /// when its tunnel is up [default: ports]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    ready: Option<Ready>,
 
     /// Print what the command line means, and exit
     #[arg(long)]
@@ -228,10 +245,15 @@ where
         let path = takeover::path(path, &plan);
         plan.takeover = Some(path.map_err(|problem| Failure::new(problem.to_string()))?);
     }
+    if settings.ready == Some(Ready::Tunnel) && !plan.link.has_tunnels() {
+        let what = "--ready tunnel: there is no tunnel: the process serves its clients by itself";
+        let problem = Problem::new(what, "leave --ready out");
+        return Err(Failure::new(problem.to_string()));
+    }
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
-    let Settings { verbosity, log, engine, .. } = settings;
+    let Settings { verbosity, log, engine, ready, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
-    Ok(Invocation { command, verbosity, log, engine })
+    Ok(Invocation { command, verbosity, log, engine, ready: ready.unwrap_or_default() })
 }
 
 /// Options from the arguments and from all files.
@@ -245,6 +267,7 @@ struct Settings {
     user: Option<String>,
     sandbox: Option<Sandbox>,
     takeover: Option<String>,
+    ready: Option<Ready>,
     check: bool,
 }
 
@@ -260,6 +283,7 @@ impl Settings {
         self.user = self.user.take().or_else(|| options.user.clone());
         self.sandbox = self.sandbox.or(options.sandbox);
         self.takeover = self.takeover.take().or_else(|| options.takeover.clone());
+        self.ready = self.ready.or(options.ready);
         self.check |= options.check;
     }
 
@@ -282,7 +306,8 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
     let has_own = options.check
         || options.user.is_some()
         || options.sandbox.is_some()
-        || options.takeover.is_some();
+        || options.takeover.is_some()
+        || options.ready.is_some();
     if options.words.len() > 1 || has_own || options.for_the_plan().next().is_some() {
         return Err(Failure::new(
             "demo: no parameter, no --check and no option of the tunnel's such as -P can be given with it; \
@@ -290,7 +315,8 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
         ));
     }
     let (log, engine) = (options.log.unwrap_or_default(), options.engine.unwrap_or_default());
-    Ok(Invocation { command: Command::Demo, verbosity: options.verbose, log, engine })
+    let (verbosity, ready) = (options.verbose, Ready::default());
+    Ok(Invocation { command: Command::Demo, verbosity, log, engine, ready })
 }
 
 /// An option in a file: `-P9000`, `-P 9000`, `--log json`.

@@ -31,6 +31,7 @@ pub(crate) mod link;
 pub(crate) mod lookout;
 pub mod memory;
 pub(crate) mod net;
+pub mod notify;
 pub(crate) mod pipe;
 pub(crate) mod random;
 pub(crate) mod region;
@@ -48,4 +49,5 @@ pub mod uring;
 
 pub use inherited::Inherited;
 pub use link::LinkError;
+pub use notify::Notifier;
 pub use takeover::TakeoverError;

@@ -19,7 +19,7 @@ mod takeover;
 use self::engine::Opened;
 use self::takeover::Takeover;
 use crate::cli::exposure::{self, InClear};
-use crate::cli::invocation::Engine;
+use crate::cli::invocation::{Engine, Ready};
 use crate::cli::plan::{self, Congestion, LinkPlan, Plan};
 use crate::cli::show;
 use crate::identity::{self, IdentityError};
@@ -30,6 +30,7 @@ use crate::io::fifo::FifoPair;
 use crate::io::inherited::{Inherited, InheritedError};
 use crate::io::link::LinkError;
 use crate::io::net;
+use crate::io::notify::Notifier;
 use crate::io::pipe::Pipes;
 use crate::io::sandbox::SandboxError;
 use crate::io::signals;
@@ -155,6 +156,8 @@ pub struct Relay {
     source: Option<LinkSource>,
     /// Whom it takes over from, and who takes over from it.
     takeover: Option<Takeover>,
+    /// The service manager, and what it takes for ready.
+    supervisor: Option<(Notifier, Ready)>,
     /// Opened now, while files may be.
     pipes: Pipes,
     /// What wakes the worker is written to the second one.
@@ -200,9 +203,15 @@ impl Relay {
             congestion,
             source,
             takeover,
+            supervisor: None,
             pipes,
             wakes,
         })
+    }
+
+    /// Has a service manager told when the relay is ready, how it does, and when it stops.
+    pub fn report_to(&mut self, notifier: Notifier, ready: Ready) {
+        self.supervisor = Some((notifier, ready));
     }
 
     /// Listening addresses of the entrances, in the plan's order; Unix sockets have none.
@@ -284,12 +293,17 @@ impl Relay {
         let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address())));
         let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
         let takeover = self.takeover.take();
+        let has_taken_over = takeover.as_ref().is_some_and(Takeover::has_predecessor);
+        let supervisor = self.supervisor.take();
         let wake = self.wakes.1.try_clone()?;
         let link = self.plan.link.clone();
         let mut worker = self.into_worker(driver)?;
         if let Some(takeover) = takeover {
             let (desk, reserved, succession) = takeover.finish(&link, wake)?;
             worker.open_desk(desk, reserved, succession);
+        }
+        if let Some((notifier, ready)) = supervisor {
+            worker.report_to(notifier, ready, has_taken_over);
         }
         // These lines are logged last, so that everything is open once they appear.
         for (is_receptor, address) in places {

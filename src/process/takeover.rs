@@ -47,6 +47,11 @@ impl Takeover {
         self.place.predecessor.as_ref().map(|predecessor| predecessor.file(path))
     }
 
+    /// Whether there is a process to take over from.
+    pub(super) fn has_predecessor(&self) -> bool {
+        self.place.predecessor.is_some()
+    }
+
     /// Everything else has succeeded: the old process accepts no more from here on.
     /// A connector has to have its tunnel first, if the old one has one.
     pub(super) fn finish(self, link: &LinkPlan, wake: UnixStream) -> Result<Finished, SetupError> {

@@ -10,6 +10,7 @@ use super::context::{Drain, Effect, Lookup};
 use super::message::{FlowOrigin, Incoming, NameWaiter, PortName};
 use super::purpose::Purpose;
 use super::signals::Demand;
+use super::supervisor::Supervisor;
 use super::takeover::Takeover;
 use super::token::{self, Kind, StreamOwner};
 use super::{Key, Worker};
@@ -163,6 +164,7 @@ impl<D: Driver> Worker<D> {
                     let Some(Takeover { desk, .. }) = self.takeover.take() else { return };
                     info!(sockets = taken.len(), "a new process has taken over");
                     self.leave_sockets(desk, &taken);
+                    self.supervisor.iter_mut().for_each(Supervisor::leave);
                     self.stop();
                 }
             }

@@ -41,17 +41,20 @@ mod signals;
 #[cfg(test)]
 mod sim;
 mod stream;
+mod supervisor;
 mod table;
 mod takeover;
 mod token;
 mod turn;
 mod way;
 
+use crate::cli::invocation::Ready;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
 use crate::io::driver::{Completion, Driver};
 use crate::io::inherited::Reserved;
 use crate::io::lookout::Lookout;
+use crate::io::notify::Notifier;
 use crate::io::pipe::Pipes;
 use crate::io::resolver::Resolver;
 use crate::io::takeover::desk::Desk;
@@ -76,6 +79,7 @@ pub(crate) use purpose::Purpose;
 use relay::Relay;
 use signals::Signals;
 use stream::Streams;
+use supervisor::Supervisor;
 use table::Key;
 use takeover::{Offered, Takeover};
 
@@ -112,6 +116,8 @@ pub(crate) struct Worker<D> {
     /// A successor waits until nothing is accepted here any more: the kernel tells one of those that wait
     /// at a socket of a connection, and it has to be the successor.
     leaving: Option<Desk>,
+    /// The service manager, if it wants to be told how the process does.
+    supervisor: Option<Supervisor>,
 }
 
 impl<D: Driver> Worker<D> {
@@ -157,6 +163,7 @@ impl<D: Driver> Worker<D> {
             tunnel_by: None,
             failed_to_take_over: false,
             leaving: None,
+            supervisor: None,
             cx,
         })
     }
@@ -175,6 +182,11 @@ impl<D: Driver> Worker<D> {
         self.ingress.open_later(self.succession.is_some());
         self.takeover = Some(Takeover::new(desk));
         self.ingress.keep_for_peers(&self.cx, reserved);
+    }
+
+    /// The service manager is told from now on. `has_taken_over`: it knows the old process.
+    pub(crate) fn report_to(&mut self, notifier: Notifier, ready: Ready, has_taken_over: bool) {
+        self.supervisor = Some(Supervisor::new(notifier, ready, has_taken_over));
     }
 
     /// Runs until it is stopped.
@@ -200,6 +212,7 @@ impl<D: Driver> Worker<D> {
         }
         self.run_timers();
         self.streams.begin_loopback(&mut self.cx);
+        self.report();
     }
 
     /// Waits for completions, handles them, and flushes. `Some` when the run is over.

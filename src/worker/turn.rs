@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::context::waiters::Waiter;
 use super::context::{Drain, counts};
 use super::ingress::services::counts_clients;
+use super::supervisor::{State, Supervisor};
 use super::takeover::Takeover;
 use super::{Stopped, Worker};
 use crate::io::driver::{BufferClass, Driver};
@@ -48,7 +49,23 @@ impl<D: Driver> Worker<D> {
                 "the old process has a tunnel, and this one cannot have its own",
             );
         }
+        self.report();
         self.ended()
+    }
+
+    /// Tells the service manager what has changed.
+    pub(super) fn report(&mut self) {
+        let Some(supervisor) = &mut self.supervisor else { return };
+        let streams = self.streams.conn_count() + self.relay.len() + self.datagrams.len();
+        let tunnels = self.streams.tunnels();
+        let state = State {
+            accepts: self.succession.is_none(),
+            has_tunnels: self.cx.plan.link.has_tunnels(),
+            up: tunnels.up().len(),
+            changes: tunnels.up_changes(),
+            draining: (self.cx.drain != Drain::No).then_some(streams),
+        };
+        supervisor.report(self.cx.now, &state, || tunnels.suspended_count());
     }
 
     /// Runs everything that is due.
@@ -100,6 +117,7 @@ impl<D: Driver> Worker<D> {
             self.streams.next_buffer_scan(&self.cx),
             self.drain_timeout(),
             self.tunnel_by,
+            self.supervisor.as_ref().and_then(Supervisor::next_timeout),
         ];
         all.into_iter().flatten().min()
     }

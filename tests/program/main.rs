@@ -30,6 +30,7 @@ mod local_ports;
 mod log;
 mod manners;
 mod memory;
+mod notify;
 mod options;
 mod outage;
 mod peer;

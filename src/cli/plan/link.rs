@@ -34,6 +34,13 @@ pub enum LinkPlan {
     Loopback,
 }
 
+impl LinkPlan {
+    /// Whether there are tunnels to other processes.
+    pub fn has_tunnels(&self) -> bool {
+        !matches!(self, LinkPlan::Relay { .. } | LinkPlan::Loopback)
+    }
+}
+
 /// The link of the persistent connection, other than TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {

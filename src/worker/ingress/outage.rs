@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use crate::cli::plan::{LinkPlan, Plan, WhileDown};
+use crate::cli::plan::{Plan, WhileDown};
 use crate::io::driver::Driver;
 use crate::limits::{DOWN_AFTER_MILLIS, DOWN_LOOK_MILLIS, DOWN_RETRY_MILLIS};
 use crate::session::Moment;
@@ -64,9 +64,9 @@ pub(super) struct Outage {
 
 impl Outage {
     pub(super) fn new(plan: &Plan) -> Outage {
-        let mode = match plan.link {
-            LinkPlan::Relay { .. } | LinkPlan::Loopback => WhileDown::Hold,
-            _ => plan.soxconf.down,
+        let mode = match plan.link.has_tunnels() {
+            true => plan.soxconf.down,
+            false => WhileDown::Hold,
         };
         Outage {
             mode,

@@ -72,6 +72,11 @@ impl Tunnels {
         Some(tunnel)
     }
 
+    /// Number of tunnels without a connection. It is counted.
+    pub(in crate::worker) fn suspended_count(&self) -> usize {
+        self.suspended().count()
+    }
+
     /// Tunnels without a connection.
     fn suspended(&self) -> impl Iterator<Item = (Key, &Suspended)> {
         self.table.iter().filter_map(|(key, tunnel)| Some((key, tunnel.suspended.as_ref()?)))
@@ -197,6 +202,7 @@ impl Streams {
             let secs = cx.plan.timeouts.resume.map_or(0, |resume| resume.as_secs());
             let reason = format!("no other connection has come for {secs} s (TIMEOUT=resume)");
             self.drop_tunnel(cx, key, &reason);
+            self.tunnels.note_change();
         }
     }
 

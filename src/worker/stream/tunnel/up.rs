@@ -18,13 +18,18 @@ impl Tunnels {
         self.up.iter().filter_map(|&key| Some(&self.table.get(key)?.session))
     }
 
-    /// How often [`Tunnels::up`] has changed.
+    /// How often [`Tunnels::up`] has changed, and one without a connection was given up.
     pub(in crate::worker) fn up_changes(&self) -> u64 {
         self.up_changes
     }
 
     pub(super) fn add_up(&mut self, key: Key) {
         self.up.push(key);
+        self.up_changes += 1;
+    }
+
+    /// A tunnel without a connection was given up.
+    pub(super) fn note_change(&mut self) {
         self.up_changes += 1;
     }
 
