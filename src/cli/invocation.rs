@@ -88,11 +88,14 @@ pub enum Ready {
     Tunnel,
 }
 
+/// Version, and the commit where the build knew it.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("SOCKMUX_URING_COMMIT_SHOWN"));
+
 /// Carry many TCP and UDP flows over one persistent connection (SockMux, on io_uring).
 #[derive(Debug, Parser)]
 #[command(
     name = "sockmux-uring",
-    version,
+    version = VERSION,
     override_usage = help::USAGE,
     after_help = help::AFTER,
     max_term_width = 100

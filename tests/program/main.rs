@@ -49,6 +49,7 @@ mod relay;
 mod restart;
 mod resume;
 mod resume_hostile;
+mod samples;
 mod services;
 mod socks;
 mod splice;

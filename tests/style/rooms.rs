@@ -6,7 +6,8 @@ use super::imports::{imports, module_of};
 /// The rooms, from the bottom up, each with those that it may import. Rooms of one floor do not import
 /// each other. To allow an import means to move a room to another floor: docs/architecture.md describes
 /// what each room depends on.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
+    ("build", &[]),
     ("limits", &[]),
     ("narrow", &[]),
     ("wire", &["limits", "narrow"]),
