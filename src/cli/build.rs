@@ -15,9 +15,6 @@ use super::hostlist::{HostList, Lookup};
 use super::in_list::{self, InList};
 use super::link::LinkWords;
 use super::maxima::MaximaReader;
-use super::peer_options;
-use super::peers;
-use super::permit;
 use super::plan::{
     Authorizer, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Permit, Plan, Privileges,
     Transport, UnixEntrance,
@@ -31,6 +28,7 @@ use super::timeout::TimeoutReader;
 use super::unix;
 use super::unsupported;
 use super::words::Word;
+use super::{peer_options, peers, permit};
 use crate::limits::{ENTRANCES_MAX, EXITS_MAX, PERMITS_MAX, STRANGER_SECS};
 
 /// Every parameter that there is; `vocabulary` has what may stand behind each.
@@ -326,8 +324,7 @@ impl Draft {
         checks::distinct(&self.entrances)?;
         self.services_can_be_counted(&self.entrances)?;
         let hello_is_set = self.timeouts.is_set("acc");
-        let mut timeouts = self.timeouts.finish();
-        let mut soxconf = self.soxconf.finish();
+        let (mut timeouts, mut soxconf) = (self.timeouts.finish(), self.soxconf.finish());
         if !self.link.listen.is_empty() && !hello_is_set {
             timeouts.hello = Some(Duration::from_secs(STRANGER_SECS));
         }
@@ -370,6 +367,7 @@ impl Draft {
             soxconf,
             privileges: Privileges::default(),
             takeover: None,
+            access_log: None,
             notices: self.notices,
         })
     }
@@ -493,6 +491,7 @@ impl Draft {
             soxconf: self.soxconf.finish(),
             privileges: Privileges::default(),
             takeover: None,
+            access_log: None,
             notices: self.notices,
         })
     }

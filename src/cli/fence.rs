@@ -31,6 +31,8 @@ pub struct Needs {
     pub opened: Vec<PathBuf>,
     /// Unix sockets that are removed in the end.
     pub removed: Vec<PathBuf>,
+    /// The access log, which is opened again when it was rotated.
+    pub appended: Option<PathBuf>,
     /// The peers file, which is read again when it has changed.
     pub peers: Option<PathBuf>,
 }
@@ -80,7 +82,8 @@ impl Needs {
         let removed = plan.unix_entrances.iter().map(|entrance| &entrance.path);
         let removed = removed.chain(&plan.takeover).cloned().collect();
         let peers = plan.encryption.as_ref().and_then(|encryption| encryption.peers_file.clone());
-        Needs { names: looks_names_up(plan), opened, removed, peers }
+        let appended = plan.access_log.as_ref().and_then(|log| log.file.clone());
+        Needs { names: looks_names_up(plan), opened, removed, appended, peers }
     }
 }
 
@@ -91,6 +94,7 @@ impl fmt::Display for Needs {
             (self.names, "to look names up"),
             (!self.opened.is_empty(), "to open the link again"),
             (!self.removed.is_empty(), "to remove Unix sockets"),
+            (self.appended.is_some(), "to open the access log again"),
             (self.peers.is_some(), "to read the peers file again"),
         ];
         let uses: Vec<&str> = uses.iter().filter(|(any, _)| *any).map(|(_, what)| *what).collect();

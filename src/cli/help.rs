@@ -271,4 +271,5 @@ Signals:
                    take no new streams, let the open ones end (TIMEOUT=drain),
                    then exit; a second one exits at once
   SIGUSR1          logs tunnels, streams and bytes
-  SIGHUP           nothing to reload; the rest (SIGUSR2, SIGALRM, ...) is logged";
+  SIGHUP           opens the access log anew (--access-log); nothing else is
+                   reloaded. The rest (SIGUSR2, SIGALRM, ...) is logged";

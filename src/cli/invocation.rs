@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
+use super::access_log;
 use super::build;
 use super::error::{Failure, Problem, plain, quoted};
 use super::files::{self, Files};
@@ -143,6 +144,11 @@ struct Options {
     #[arg(long, value_name = "FORMAT", value_enum)]
     log: Option<LogFormat>,
 
+    /// Write a line for each stream at its end, with its bytes and how it ended: to this file, which
+    /// is appended to and opened anew on SIGHUP; - is standard output. In the form of --log
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<String>,
+
     /// What moves the bytes: auto takes io_uring where it is allowed, else epoll [default: auto]
     #[arg(long, value_name = "ENGINE", value_enum)]
     engine: Option<Engine>,
@@ -253,6 +259,10 @@ where
         let problem = Problem::new(what, "leave --ready out");
         return Err(Failure::new(problem.to_string()));
     }
+    if let Some(place) = &settings.access_log {
+        let log = access_log::parse(place, settings.log.unwrap_or_default(), &plan.link);
+        plan.access_log = Some(log.map_err(|problem| Failure::new(problem.to_string()))?);
+    }
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
     let Settings { verbosity, log, engine, ready, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
@@ -266,6 +276,7 @@ struct Settings {
     options: Vec<Word>,
     verbosity: u8,
     log: Option<LogFormat>,
+    access_log: Option<String>,
     engine: Option<Engine>,
     user: Option<String>,
     sandbox: Option<Sandbox>,
@@ -282,6 +293,7 @@ impl Settings {
         }
         self.verbosity = self.verbosity.saturating_add(options.verbose);
         self.log = self.log.or(options.log);
+        self.access_log = self.access_log.take().or_else(|| options.access_log.clone());
         self.engine = self.engine.or(options.engine);
         self.user = self.user.take().or_else(|| options.user.clone());
         self.sandbox = self.sandbox.or(options.sandbox);
@@ -310,7 +322,8 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
         || options.user.is_some()
         || options.sandbox.is_some()
         || options.takeover.is_some()
-        || options.ready.is_some();
+        || options.ready.is_some()
+        || options.access_log.is_some();
     if options.words.len() > 1 || has_own || options.for_the_plan().next().is_some() {
         return Err(Failure::new(
             "demo: no parameter, no --check and no option of the tunnel's such as -P can be given with it; \

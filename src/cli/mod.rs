@@ -16,6 +16,7 @@
 //! names of host lists ([`hostlist::Lookup`]), which the caller passes in, and the networks of this
 //! machine's interfaces, which `.localnet` queries when a client connects.
 
+pub mod access_log;
 mod address;
 mod at_peer;
 mod authorizer;

@@ -58,6 +58,7 @@ pub fn plan(plan: &Plan) -> String {
     request_ports(&mut text, plan);
     privileges(&mut text, plan);
     takeover(&mut text, plan);
+    access_log(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -213,6 +214,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
     }
     privileges(&mut text, plan);
     takeover(&mut text, plan);
+    access_log(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -313,6 +315,18 @@ fn takeover(text: &mut String, plan: &Plan) {
         format!("by {path}: from the process that listens there, and the next one from this")
     });
     section(text, "takeover", line);
+}
+
+/// Where the access log is written.
+fn access_log(text: &mut String, plan: &Plan) {
+    let line = plan.access_log.as_ref().map(|log| match &log.file {
+        Some(file) => {
+            let file = plain_long(&file.to_string_lossy());
+            format!("{file}, appended to, and opened anew on SIGHUP")
+        }
+        None => String::from("standard output"),
+    });
+    section(text, "access log", line);
 }
 
 fn notices(text: &mut String, plan: &Plan) {

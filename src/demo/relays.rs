@@ -176,6 +176,7 @@ fn idle_plan() -> Plan {
         soxconf: SoxConf::default(),
         privileges: Privileges::default(),
         takeover: None,
+        access_log: None,
         notices: Vec::new(),
     }
 }

@@ -247,6 +247,13 @@ pub(crate) fn local_address(fd: &OwnedFd) -> SocketAddr {
     address(SockRef::from(fd).local_addr())
 }
 
+/// The path of the socket's own address, if it is a Unix socket.
+pub(crate) fn own_path(fd: &OwnedFd) -> String {
+    let address = SockRef::from(fd).local_addr().ok();
+    let path = address.as_ref().and_then(|address| address.as_pathname());
+    path.map_or_else(String::new, |path| format!("unix:{}", path.display()))
+}
+
 /// The address of the socket's peer, as above.
 pub(crate) fn peer_address(fd: &OwnedFd) -> SocketAddr {
     simulated!(kernel => kernel.addresses(fd.as_raw_fd()).1);

@@ -8,6 +8,10 @@
 /// log, and little memory. It is held twice, since lines that are being written are out of the queue.
 pub const LOG_QUEUE_BYTES: usize = 1 << 20;
 
+/// Most bytes of the access log's lines that wait, some 40,000 lines: all streams of a process may end in one
+/// turn, as those of a tunnel that is lost do.
+pub const ACCESS_QUEUE_BYTES: usize = 8 << 20;
+
 /// Most bytes of one write, in whole lines: as many as a pipe takes atomically (`PIPE_BUF`), so that no
 /// other program's lines come in between.
 pub const LOG_WRITE_BYTES: usize = 4096;

@@ -1,5 +1,6 @@
-//! The log, on standard error.
+//! The log, on standard error, and the access log.
 
+pub mod access;
 mod panics;
 mod writer;
 
@@ -54,7 +55,7 @@ impl Log {
         lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Log> {
         let queue = Arc::new(Queue::default());
-        writer::start(Arc::clone(&queue), sink, lost)?;
+        writer::start("log", Arc::clone(&queue), sink, lost)?;
         Ok(Log { queue })
     }
 

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -21,10 +21,30 @@ use rustix::io::Errno;
 
 use crate::limits::{LOG_AGAIN_MILLIS, LOG_QUEUE_BYTES, LOG_RETRY_MILLIS, LOG_WRITE_BYTES};
 
+/// Where lines are written.
+pub(super) trait Sink: Send + 'static {
+    /// The descriptor for the next write. `true`: it is another one than before.
+    fn descriptor(&mut self) -> (BorrowedFd<'_>, bool);
+
+    /// A write has failed, and is tried again later.
+    fn failed(&mut self, _error: &io::Error) {}
+
+    /// A write has succeeded.
+    fn wrote(&mut self) {}
+}
+
+/// A descriptor that stays what it is.
+impl<T: AsFd + Send + 'static> Sink for T {
+    fn descriptor(&mut self) -> (BorrowedFd<'_>, bool) {
+        (T::as_fd(self), false)
+    }
+}
+
 /// Queued lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
+    max_bytes: usize,
     /// Signals the thread: there are lines, or the log ends.
     work: Condvar,
     /// Signals those who wait for the thread: it has written everything, or has ended.
@@ -52,7 +72,19 @@ impl fmt::Debug for Errand {
     }
 }
 
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue::of(LOG_QUEUE_BYTES)
+    }
+}
+
 impl Queue {
+    /// A queue for so many bytes at the most.
+    pub(super) fn of(max_bytes: usize) -> Queue {
+        let state = Mutex::default();
+        Queue { state, max_bytes, work: Condvar::new(), written: Condvar::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is consistent even after a panic of the thread: a line is added by one call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,7 +94,7 @@ impl Queue {
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         // While lines are being lost, all are, so that the count stands in their place.
-        if state.lost > 0 || state.lines.len() + line.len() > LOG_QUEUE_BYTES {
+        if state.lost > 0 || state.lines.len() + line.len() > self.max_bytes {
             state.lost += 1;
         } else {
             state.lines.extend_from_slice(line);
@@ -95,7 +127,7 @@ impl Queue {
     }
 
     /// Waits for lines and exchanges them for `written`, whose memory is reused. Also returns how
-    /// many were lost after them. `None`: the log has ended.
+    /// many were lost after them. After an errand there may be no lines. `None`: the log has ended.
     fn take(&self, written: &mut Vec<u8>) -> Option<u64> {
         written.clear();
         let mut state = self.lock();
@@ -104,7 +136,7 @@ impl Queue {
                 drop(state);
                 errand();
                 state = self.lock();
-                continue;
+                break;
             }
             if !state.lines.is_empty() || state.lost > 0 {
                 break;
@@ -124,6 +156,14 @@ impl Queue {
     /// Takes the queued lines without waiting.
     pub(super) fn take_now(&self) -> Vec<u8> {
         std::mem::take(&mut self.lock().lines)
+    }
+
+    /// Takes what is queued when nothing more is written. Returns the number of lines, lost ones among
+    /// them.
+    fn abandon(&self) -> u64 {
+        let mut state = self.lock();
+        let lines = std::mem::take(&mut state.lines);
+        count_lines(&lines) + std::mem::take(&mut state.lost)
     }
 
     /// Waits before another try. The log's end interrupts the wait and allows one more try.
@@ -149,47 +189,75 @@ impl Write for &Queue {
     }
 }
 
-/// Starts the thread that writes the queued lines to `sink`, and reports lost ones by `lost`.
+/// Starts the thread that writes the queued lines to `sink`. `lost` is told the number of lost ones, and
+/// returns the line that is written in their place, if any.
 pub(super) fn start(
+    name: &str,
     queue: Arc<Queue>,
-    sink: impl AsFd + Send + 'static,
+    mut sink: impl Sink,
     lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
 ) -> io::Result<()> {
-    thread::Builder::new().name(String::from("log")).spawn(move || {
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
         // Signals are for the other threads. A write can cause signals that would stop or end the
         // process: SIGTTOU on a terminal whose foreground is another job's, SIGXFSZ at the limit of
         // a file's size. While they are blocked, the write succeeds or fails.
         let _ = SigSet::all().thread_block();
-        write_queue(&queue, &sink, lost);
+        write_queue(&queue, &mut sink, lost);
         queue.lock().ended = true;
         queue.written.notify_all();
     })?;
     Ok(())
 }
 
-fn write_queue(queue: &Queue, sink: &impl AsFd, lost: impl Fn(u64) -> Vec<u8>) {
+fn write_queue(queue: &Queue, sink: &mut impl Sink, lost: impl Fn(u64) -> Vec<u8>) {
     let mut lines = Vec::new();
     while let Some(lost_lines) = queue.take(&mut lines) {
-        if !write_lines(queue, sink, &lines) {
+        // An errand may have asked for another one, and there may be no lines for it yet.
+        sink.descriptor();
+        let left = write_lines(queue, sink, &lines);
+        if left.is_empty()
+            && lost_lines > 0
+            && !write_lines(queue, sink, &lost(lost_lines)).is_empty()
+        {
             return;
         }
-        if lost_lines > 0 && !write_lines(queue, sink, &lost(lost_lines)) {
+        if !left.is_empty() {
+            lost(count_lines(left) + lost_lines + queue.abandon());
             return;
         }
     }
 }
 
-/// Writes all lines, with any number of tries. `false`: they cannot be written, and the log ends.
-fn write_lines(queue: &Queue, sink: &impl AsFd, mut lines: &[u8]) -> bool {
-    while !lines.is_empty() {
-        match write_some(sink, whole_lines(lines)) {
+/// Writes all lines, with any number of tries. Returns what cannot be written, since the log ends.
+fn write_lines<'a>(queue: &Queue, sink: &mut impl Sink, lines: &'a [u8]) -> &'a [u8] {
+    let (mut written, mut blocked) = (0, false);
+    while written < lines.len() {
+        let (descriptor, is_new) = sink.descriptor();
+        if is_new {
+            // It begins with a whole line.
+            written =
+                lines[..written].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        }
+        match write_some(&descriptor, whole_lines(&lines[written..]), &mut blocked) {
             // The rest is written first next time.
-            Ok(bytes) => lines = &lines[bytes..],
-            Err(_) if queue.rest() => {}
-            Err(_) => return false,
+            Ok(Some(bytes)) => {
+                written += bytes;
+                sink.wrote();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                sink.failed(&error);
+                if !queue.rest() {
+                    break;
+                }
+            }
         }
     }
-    true
+    &lines[written..]
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
 /// As many whole lines as are written at once; at least one.
@@ -202,22 +270,25 @@ fn whole_lines(lines: &[u8]) -> &[u8] {
     end.map_or(lines, |end| &lines[..=end])
 }
 
-/// Writes a part, and waits until the descriptor accepts some.
-fn write_some(sink: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    let mut waited = false;
+/// Writes a part. `None`: the descriptor accepts nothing, and it was waited for, not for long.
+fn write_some(sink: &impl AsFd, bytes: &[u8], blocked: &mut bool) -> io::Result<Option<usize>> {
     loop {
         match rustix::io::write(sink, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => return Ok(written),
+            Ok(written) => {
+                *blocked = false;
+                return Ok(Some(written));
+            }
             Err(Errno::INTR) => {}
             // The descriptor is non-blocking, as set by another process.
             Err(Errno::AGAIN) => {
-                if std::mem::replace(&mut waited, true) {
+                if std::mem::replace(blocked, true) {
                     thread::sleep(Duration::from_millis(LOG_AGAIN_MILLIS));
                 }
                 let patience = Timespec::try_from(Duration::from_millis(LOG_RETRY_MILLIS)).ok();
                 // The next write reports an error of the descriptor.
                 let _ = poll(&mut [PollFd::new(sink, PollFlags::OUT)], patience.as_ref());
+                return Ok(None);
             }
             Err(error) => return Err(error.into()),
         }
@@ -226,8 +297,9 @@ fn write_some(sink: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
 
 /// Writes everything, waiting for the reader.
 pub(super) fn write_all(sink: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    let mut blocked = false;
     while !bytes.is_empty() {
-        let written = write_some(sink, bytes)?;
+        let written = write_some(sink, bytes, &mut blocked)?.unwrap_or(0);
         bytes = &bytes[written..];
     }
     Ok(())
@@ -256,7 +328,7 @@ mod tests {
     ) -> (usize, Vec<String>) {
         let queue = Arc::new(Queue::default());
         let lost = |lines| format!("lost {lines}\n").into_bytes();
-        start(Arc::clone(&queue), sink, lost).expect("a thread");
+        start("log", Arc::clone(&queue), sink, lost).expect("a thread");
         let (mut pushed, begun) = (0, Instant::now());
         while queue.lock().lost < 1_000 {
             assert!(begun.elapsed() < LONG, "the queue takes everything");
@@ -319,7 +391,7 @@ mod tests {
     fn the_end_does_not_wait_for_ever() {
         let (reader, sink) = io::pipe().expect("a pipe");
         let queue = Arc::new(Queue::default());
-        start(Arc::clone(&queue), sink, |_| Vec::new()).expect("a thread");
+        start("log", Arc::clone(&queue), sink, |_| Vec::new()).expect("a thread");
         queue.push("x".repeat(LOG_QUEUE_BYTES - 1).as_bytes());
         let begun = Instant::now();
         queue.close(Duration::from_millis(50));
@@ -332,7 +404,7 @@ mod tests {
         let (mut reader, sink) = io::pipe().expect("a pipe");
         let errands_sink = sink.try_clone().expect("a pipe");
         let queue = Arc::new(Queue::default());
-        start(Arc::clone(&queue), sink, |_| Vec::new()).expect("a thread");
+        start("log", Arc::clone(&queue), sink, |_| Vec::new()).expect("a thread");
         queue.flush(LONG);
         queue.run(Box::new(move || {
             let name = thread::current().name().unwrap_or_default().to_owned();
@@ -349,7 +421,7 @@ mod tests {
     fn what_cannot_be_written_does_not_keep_the_end_waiting() {
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
         let queue = Arc::new(Queue::default());
-        start(Arc::clone(&queue), full, |_| Vec::new()).expect("a thread");
+        start("log", Arc::clone(&queue), full, |_| Vec::new()).expect("a thread");
         queue.push(b"a line\n");
         queue.close(LONG);
         assert!(queue.lock().ended);

@@ -20,7 +20,7 @@ use self::engine::Opened;
 use self::takeover::Takeover;
 use crate::cli::exposure::{self, InClear};
 use crate::cli::invocation::{Engine, Ready};
-use crate::cli::plan::{self, Congestion, LinkPlan, Plan};
+use crate::cli::plan::{self, AccessLogPlan, Congestion, LinkPlan, Plan};
 use crate::cli::show;
 use crate::identity::{self, IdentityError};
 use crate::io::congestion::CongestionPolicy;
@@ -38,6 +38,7 @@ use crate::io::stdio;
 use crate::io::takeover::TakeoverError;
 use crate::io::uring;
 use crate::observe::Log;
+use crate::observe::access::{AccessLog, OpenedAccessLog, RunningAccessLog};
 use crate::policy::ceilings::Ceilings;
 use crate::tls::settings::Settings;
 pub use crate::worker::Stopped;
@@ -86,6 +87,17 @@ pub enum SetupError {
     /// A key, certificate or secret cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The access log cannot be opened.
+    #[error(
+        "--access-log {file}: {error}; give a file that this user may append to, in a directory that is \
+         there"
+    )]
+    AccessLog {
+        /// As given.
+        file: String,
+        /// The system's error.
+        error: io::Error,
+    },
     /// There is too little memory.
     #[error(transparent)]
     Memory(#[from] memory::TooLittle),
@@ -158,6 +170,7 @@ pub struct Relay {
     takeover: Option<Takeover>,
     /// The service manager, and what it takes for ready.
     supervisor: Option<(Notifier, Ready)>,
+    access_log: Option<OpenedAccessLog>,
     /// Opened now, while files may be.
     pipes: Pipes,
     /// What wakes the worker is written to the second one.
@@ -191,6 +204,7 @@ impl Relay {
             takeover.all_opened(&plan, &mut inherited);
         }
         let source = how_to_reach(&plan.link)?;
+        let access_log = plan.access_log.as_ref().map(open_access_log).transpose()?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
         let (pipes, wakes) = (Pipes::new(), (wait, wake));
@@ -204,6 +218,7 @@ impl Relay {
             source,
             takeover,
             supervisor: None,
+            access_log,
             pipes,
             wakes,
         })
@@ -265,19 +280,27 @@ impl Relay {
     }
 
     fn run_behind(
-        self,
+        mut self,
         engine: Engine,
         confine: impl FnOnce(&Plan) -> Result<(), SetupError>,
     ) -> Result<Stopped, RunError> {
         let opened = engine::open(engine)?;
         confine(&self.plan)?;
+        // Its thread is behind the fence of files, as this one is. It ends behind the worker, whose
+        // last streams have lines, too.
+        let access_log = self.access_log.take().map(OpenedAccessLog::start).transpose()?;
+        let access = access_log.as_ref().map(RunningAccessLog::handle);
         match opened {
-            Opened::Uring(driver) => self.run_on(*driver),
-            Opened::Epoll(driver) => self.run_on(*driver),
+            Opened::Uring(driver) => self.run_on(*driver, access),
+            Opened::Epoll(driver) => self.run_on(*driver, access),
         }
     }
 
-    fn run_on(mut self, driver: impl Driver) -> Result<Stopped, RunError> {
+    fn run_on(
+        mut self,
+        driver: impl Driver,
+        access: Option<AccessLog>,
+    ) -> Result<Stopped, RunError> {
         info!(engine = driver.name(), congestion = self.congestion.name(), "engine ready");
         if let Some((tls, plan)) = self.encryption.as_ref().zip(self.plan.encryption.as_ref()) {
             let (own_key, peers) = (tls.own_fingerprint(), show::peers(plan));
@@ -298,6 +321,7 @@ impl Relay {
         let wake = self.wakes.1.try_clone()?;
         let link = self.plan.link.clone();
         let mut worker = self.into_worker(driver)?;
+        worker.log_access(access);
         if let Some(takeover) = takeover {
             let (desk, reserved, succession) = takeover.finish(&link, wake)?;
             worker.open_desk(desk, reserved, succession);
@@ -322,6 +346,11 @@ impl Relay {
         let driver = (driver, self.pipes);
         Worker::new(driver, plan, ways_in, self.source, self.congestion, encryption, self.wakes)
     }
+}
+
+fn open_access_log(plan: &AccessLogPlan) -> Result<OpenedAccessLog, SetupError> {
+    OpenedAccessLog::open(plan)
+        .map_err(|error| SetupError::AccessLog { file: plan.place().display().to_string(), error })
 }
 
 /// Says once who may be a peer of a receptor whose connections are not encrypted.

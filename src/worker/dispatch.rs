@@ -122,6 +122,7 @@ impl<D: Driver> Worker<D> {
                 self.stop();
             }
             Demand::LogState => self.log_state(),
+            Demand::Reopen => self.cx.reopen_access_log(),
             Demand::ChildrenChanged => {
                 self.cx.watchdog.look();
                 self.signals.children_changed();
@@ -298,8 +299,8 @@ impl<D: Driver> Worker<D> {
             }
             Effect::Handshake(key, event) => proxies.on_handshake(cx, streams, key, event),
             Effect::RelayClient { socket, at } => relay.on_client(cx, socket, at),
-            Effect::Pair { client, ends, limit_guard } => {
-                relay.join(cx, client, ends, limit_guard);
+            Effect::Pair { client, ends, limit_guard, entry } => {
+                relay.join(cx, client, ends, (limit_guard, entry));
             }
             Effect::Resume(waiter) => self.resume(waiter),
             Effect::OpenAssociation { stream, client, session, limit_guard } => {
@@ -428,7 +429,8 @@ impl<D: Driver> Worker<D> {
             let (stream, client) = ((incoming.tunnel, incoming.stream), incoming.client);
             let client = client.unwrap_or(NO_ADDRESS);
             let tunnels = streams.tunnels_mut();
-            datagrams.open_exit_flow(cx, tunnels, stream, client, limit_guard, &target);
+            let to = (&target, incoming.exit.as_ref());
+            datagrams.open_exit_flow(cx, tunnels, stream, client, limit_guard, to);
         }
     }
 

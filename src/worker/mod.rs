@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+mod access_entry;
 mod broken;
 mod buffers;
 mod busy_poll;
@@ -60,6 +61,7 @@ use crate::io::resolver::Resolver;
 use crate::io::takeover::desk::Desk;
 use crate::io::takeover::successor::Succession;
 use crate::limits::{LEAVE_MILLIS, TAKEOVER_TUNNEL_MILLIS};
+use crate::observe::access::AccessLog;
 use crate::policy::ceilings::Ceilings;
 use crate::policy::destinations::Destinations;
 use crate::session::Moment;
@@ -187,6 +189,11 @@ impl<D: Driver> Worker<D> {
     /// The service manager is told from now on. `has_taken_over`: it knows the old process.
     pub(crate) fn report_to(&mut self, notifier: Notifier, ready: Ready, has_taken_over: bool) {
         self.supervisor = Some(Supervisor::new(notifier, ready, has_taken_over));
+    }
+
+    /// Each stream has a line there at its end.
+    pub(crate) fn log_access(&mut self, log: Option<AccessLog>) {
+        self.cx.access_log = log;
     }
 
     /// Runs until it is stopped.

@@ -21,6 +21,8 @@ pub(super) enum Demand {
     /// The limit of processor time is reached.
     OutOfTime,
     LogState,
+    /// SIGHUP: files that were rotated are opened anew.
+    Reopen,
     /// A child process, or as process 1 any orphan, has exited.
     ChildrenChanged,
     /// A successor has come, or is ready.
@@ -100,9 +102,7 @@ fn demand(signal: i32) -> Option<Demand> {
         libc::SIGCHLD => return Some(Demand::ChildrenChanged),
         libc::SIGUSR1 => return Some(Demand::LogState),
         libc::SIGXCPU => return Some(Demand::OutOfTime),
-        libc::SIGHUP => info!(
-            "SIGHUP: there is nothing to reload; what the command line says holds until the end"
-        ),
+        libc::SIGHUP => return Some(Demand::Reopen),
         _ => info!(
             signal = signals::name(signal),
             "signal without a meaning; SIGTERM ends the process, SIGUSR1 logs its state"

@@ -287,6 +287,7 @@ impl<D: Driver> Worker<D> {
         }
         self.streams.reset_all();
         self.relay.reset_all();
+        self.datagrams.end_all();
         if let Some(until) = until {
             self.streams.execs_mut().await_all(until);
         }

@@ -4,6 +4,7 @@
 mod testkit;
 
 mod access;
+mod access_log;
 mod at_peer;
 mod basic;
 mod cli;

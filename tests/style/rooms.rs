@@ -29,6 +29,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "limits",
             "link",
             "narrow",
+            "observe",
             "policy",
             "proxy_proto",
             "serial_line",

@@ -12,6 +12,7 @@ mod peer;
 mod privileges;
 mod settings;
 
+pub use super::access_log::AccessLogPlan;
 pub use super::authorizer::{Authorizer, User};
 pub use super::fingerprint::Fingerprint;
 use super::hostlist::{ClientName, HostList};
@@ -56,6 +57,8 @@ pub struct Plan {
     pub privileges: Privileges,
     /// The Unix socket by which this process takes over from another one, and a later one from it.
     pub takeover: Option<PathBuf>,
+    /// A line for each stream at its end.
+    pub access_log: Option<AccessLogPlan>,
     /// Things accepted but without effect, one sentence each, to be logged at start.
     pub notices: Vec<String>,
 }

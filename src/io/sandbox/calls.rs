@@ -316,11 +316,17 @@ fn mappings(needs: &Needs) -> Compiled<Vec<SeccompRule>> {
     allowed.iter().map(|bits| rule([masked(2, write | execute, *bits)?])).collect()
 }
 
-/// `open`: nothing is made or cut off, and only FIFOs and devices are written to.
+/// `open`: nothing is cut off, and only FIFOs and devices are written to. The access log is appended to, and
+/// made where it is not there.
 fn openings(needs: &Needs, flags: u8) -> Compiled<Vec<SeccompRule>> {
     let makes = libc::O_CREAT | libc::O_TRUNC;
     let mask = if needs.opened.is_empty() { makes | libc::O_ACCMODE } else { makes };
-    Ok(vec![rule([masked(flags, mask, 0)?])?])
+    let mut rules = vec![rule([masked(flags, mask, 0)?])?];
+    if needs.appended.is_some() {
+        let appends = libc::O_WRONLY | libc::O_APPEND;
+        rules.push(rule([masked(flags, libc::O_ACCMODE | libc::O_TRUNC | appends, appends)?])?);
+    }
+    Ok(rules)
 }
 
 /// TCP and UDP, Unix sockets, and questions about the interfaces; nothing raw.

@@ -131,7 +131,9 @@ fn places(needs: &Needs) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
     // The directory is locked before a file of it is removed.
     let removes = AccessFs::ReadDir | AccessFs::RemoveFile;
     let removed = needs.removed.iter().map(|path| (parent(path), removes));
-    read.chain(opened).chain(removed).collect()
+    let appended = needs.appended.iter().flat_map(|path| directories(path));
+    let appended = appended.map(|path| (path, AccessFs::WriteFile | AccessFs::MakeReg));
+    read.chain(opened).chain(removed).chain(appended).collect()
 }
 
 /// The directory that a path names its file in, and the one that the file is in now.

@@ -15,6 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use tracing::info;
+
 use self::counts::Counters;
 use self::dialer::Dialer;
 use self::dialer::dial::{DialError, Owner};
@@ -30,12 +32,14 @@ use crate::io::net;
 use crate::io::resolver::Resolver;
 use crate::limits::{BULK_BUFFERS_SCARCE, SMALL_BUFFERS_SCARCE, TURN_WORK};
 use crate::narrow;
+use crate::observe::access::AccessLog;
 use crate::policy::ceilings::Ceilings;
 use crate::policy::connection_limits::{ConnectionLimits, LimitGuard, PeerLimits};
 use crate::policy::destinations::{Asker, Destinations};
 use crate::policy::routing::StreamPeer;
 use crate::session::{Event, Moment, StreamKey};
 use crate::tls::settings::Settings;
+use crate::worker::access_entry::{AccessEntry, Beginning, Side};
 use crate::worker::buffers::Buffers;
 use crate::worker::busy_poll::BusyPoll;
 use crate::worker::exits::{ExitState, Exits};
@@ -77,7 +81,7 @@ pub(in crate::worker) enum Effect {
     /// A client of a plain relay was admitted at this address.
     RelayClient { socket: Fd, at: SocketAddr },
     /// A stream left the tunnels of a loopback: its client and its server become a pair.
-    Pair { client: SocketAddr, ends: (Fd, Fd), limit_guard: Option<LimitGuard> },
+    Pair { client: SocketAddr, ends: (Fd, Fd), limit_guard: Option<LimitGuard>, entry: AccessEntry },
     /// A client whose name is known now, or will not be.
     Resume(NameWaiter),
     /// A stream that came in by a port of this proxy session begins a UDP association.
@@ -139,6 +143,8 @@ pub(in crate::worker) struct Cx<D> {
     /// What links are encrypted with, if they are to be.
     pub(in crate::worker) encryption: Option<Rc<Settings>>,
     pub(in crate::worker) resolver: Resolver<Lookup>,
+    /// Where each stream has a line at its end, if anywhere.
+    pub(in crate::worker) access_log: Option<AccessLog>,
     /// Looks at the peers file, if there is one.
     pub(in crate::worker) lookout: Option<Lookout>,
     pub(in crate::worker) dialer: Dialer,
@@ -185,6 +191,7 @@ impl<D: Driver> Cx<D> {
             ceilings: Ceilings::within(None),
             encryption: None,
             resolver,
+            access_log: None,
             lookout: None,
             dialer,
             effects: VecDeque::new(),
@@ -283,6 +290,77 @@ impl<D: Driver> Cx<D> {
         reason: &str,
     ) {
         net::reset_on_close(socket);
+        self.note_refused(None, "stream", Side::Entrance, &client, reason);
         self.log_refused(client, reason);
+    }
+
+    /// SIGHUP: the access log has been rotated. Its thread logs what came of it.
+    pub(in crate::worker) fn reopen_access_log(&self) {
+        match &self.access_log {
+            Some(log) if log.reopen() => {}
+            Some(_) => info!(
+                "SIGHUP: there is nothing to reload, and the access log is no file to be opened anew"
+            ),
+            None => info!(
+                "SIGHUP: there is nothing to reload; what the command line says holds until the end"
+            ),
+        }
+    }
+
+    /// The entry of what has begun at an entrance, in the access log.
+    pub(in crate::worker) fn entry_of_client(
+        &self,
+        kind: &'static str,
+        key: Key,
+        client: impl Display,
+        entrance: impl FnOnce() -> String,
+    ) -> AccessEntry {
+        AccessEntry::new(self.access_log.as_ref(), || Beginning {
+            kind,
+            number: Some(key.number()),
+            side: Side::Entrance,
+            client: client.to_string(),
+            place: Some(entrance()),
+        })
+    }
+
+    /// The entry of a stream or flow of the peer. A loopback has the one of its client.
+    pub(in crate::worker) fn entry_of_exit(
+        &self,
+        kind: &'static str,
+        key: Key,
+        client: impl Display,
+        exit: Option<&Rc<ExitState>>,
+    ) -> AccessEntry {
+        let log = self.access_log.as_ref().filter(|_| !self.is_loopback());
+        AccessEntry::new(log, || Beginning {
+            kind,
+            number: Some(key.number()),
+            side: Side::Exit,
+            client: client.to_string(),
+            place: exit.map(|exit| exit.plan.name.clone()),
+        })
+    }
+
+    /// Has a line in the access log for a stream that was refused before it had a number.
+    pub(in crate::worker) fn note_refused(
+        &self,
+        tunnel: Option<(Key, Option<&str>)>,
+        kind: &'static str,
+        side: Side,
+        client: &impl Display,
+        reason: &str,
+    ) {
+        let mut entry = AccessEntry::new(self.access_log.as_ref(), || Beginning {
+            kind,
+            number: None,
+            side,
+            client: client.to_string(),
+            place: None,
+        });
+        if let Some((tunnel, peer)) = tunnel {
+            entry.in_tunnel(tunnel.number(), peer);
+        }
+        entry.refused_here(reason);
     }
 }

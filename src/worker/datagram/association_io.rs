@@ -58,8 +58,13 @@ impl Datagrams {
             tunnel.session_mut().accept(stream, NO_ADDRESS, NO_ADDRESS);
         }
         tunnels.mark(tunnel);
+        let peer = tunnels.peer_of(tunnel).name;
         let (flow, tunnel) = (key.number(), tunnel.number());
         debug!(flow, tunnel, %client, "datagrams by a port on request");
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.entry = cx.entry_of_exit("flow", key, client, None);
+            flow.entry.in_tunnel(tunnel, peer);
+        }
         self.watch_source(cx, Source::Flow(key));
     }
 

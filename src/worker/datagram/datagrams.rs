@@ -228,10 +228,12 @@ impl Datagrams {
         self.flows.use_now(key, cx.now);
         let Some(flow) = self.flows.get_mut(key) else { return };
         if flow.stream.is_some() {
+            flow.entry.up(got.payload.len());
             return self.pass_to_tunnel(cx, tunnels, key, got);
         }
         match &mut flow.server {
             FlowServer::Reached(socket) => {
+                flow.entry.up(got.payload.len());
                 let parts = std::iter::once(got.payload);
                 let sent = self.outbox.send(socket, None, parts, got.size_bytes, &mut flow.limit);
                 self.count_sent(cx, tunnels, key, &sent);
@@ -261,6 +263,7 @@ impl Datagrams {
             name.silent_since = cx.now;
         }
         cx.counters.datagrams_in += datagrams(got.payload.len(), got.size_bytes);
+        flow.entry.down(got.payload.len());
         if matches!(flow.server, FlowServer::UdpAssociation(_)) {
             return self.association_answered(cx, tunnels, key, got);
         }
@@ -370,11 +373,16 @@ impl Datagrams {
                 }
                 return;
             }
-            (FlowServer::Reached(socket), _) => (&*socket, None),
+            (FlowServer::Reached(socket), _) => {
+                flow.entry.up(run.len_bytes());
+                (&*socket, None)
+            }
             (FlowServer::UdpAssociation(_), _) => {
+                flow.entry.up(run.len_bytes());
                 return self.send_by_association(cx, key, run, size_bytes);
             }
             (FlowServer::Peer, Some(origin)) => {
+                flow.entry.down(run.len_bytes());
                 match super::port(&self.entrances, &self.asked, origin.port) {
                     Some(port) => (&port.fd, Some(origin.towards())),
                     None => return cx.buffers.give_back(run),
@@ -414,9 +422,10 @@ impl Datagrams {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let client = flow.client;
         let server = flow.socket().map(|socket| net::peer_address(&socket));
+        let at = server.unwrap_or(crate::session::NO_ADDRESS);
+        let reason = format!("nobody listens at {at}/udp (port unreachable)");
+        flow.entry.refused_here(&reason);
         self.end_flow(cx, tunnels, key, "nobody listens at the server's port");
-        let server = server.unwrap_or(crate::session::NO_ADDRESS);
-        let reason = format!("nobody listens at {server}/udp (port unreachable)");
         cx.log_refused_of(LogIds::flow(key), client, &reason);
     }
 }

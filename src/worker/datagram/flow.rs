@@ -13,6 +13,7 @@ use crate::io::net;
 use crate::limits::{DATAGRAM_WAITING_BYTES, UDP_FLOWS_MAX};
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
+use crate::worker::access_entry::AccessEntry;
 use crate::worker::datagram::association::UdpAssociation;
 use crate::worker::datagram::coalesce::Coalescing;
 use crate::worker::message::{FlowOrigin, PortName};
@@ -52,6 +53,8 @@ pub(in crate::worker) struct Flow {
     pub(super) server_name: Option<Box<ServerName>>,
     /// Returns the limits when dropped.
     pub(super) limit_guard: Option<LimitGuard>,
+    /// Its line in the access log.
+    pub(super) entry: AccessEntry,
     /// Set while the stream may have to begin again on another tunnel: the entrance, and the
     /// tunnels whose peers have refused it.
     pub(super) tentative: Option<Box<(SocketAddr, Vec<Key>)>>,
@@ -246,6 +249,10 @@ impl Flows {
         self.by_asked.get(&port)?.iter().next().copied()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Flow)> {
+        self.table.iter_mut()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Flow)> {
         self.table.iter()
     }
@@ -264,6 +271,7 @@ impl Flow {
             server,
             server_name: None,
             limit_guard: None,
+            entry: AccessEntry::default(),
             tentative: None,
             opener: None,
             stream: None,

@@ -3,6 +3,7 @@
 //! datagram begins a new one.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::debug;
@@ -15,6 +16,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Ended, Moment, OpenError, Session, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::datagram::flow::{Flow, FlowServer, Waiting};
+use crate::worker::exits::ExitState;
 use crate::worker::log_ids::LogIds;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
@@ -43,6 +45,8 @@ impl Datagrams {
                 debug!(flow = number, tunnel, %client, %entrance, "flow");
                 if let Some(flow) = self.flows.get_mut(key) {
                     flow.stream = Some((tunnel_key, stream));
+                    flow.entry = cx.entry_of_client("flow", key, client, || entrance.to_string());
+                    flow.entry.in_tunnel(tunnel, tunnels.peer_of(tunnel_key).name);
                 }
                 Some(key)
             }
@@ -62,6 +66,10 @@ impl Datagrams {
         entrance: SocketAddr,
     ) -> Option<Key> {
         let key = self.insert_flow(cx, tunnels, flow)?;
+        if let Some(flow) = self.flows.get_mut(key) {
+            let at = || entrance.to_string();
+            flow.entry = cx.entry_of_client("flow", key, flow.client, at);
+        }
         match self.begin_flow_on_newest(tunnels, key, Box::new((entrance, Vec::new()))) {
             Ok(()) => Some(key),
             Err(error) => {
@@ -79,7 +87,8 @@ impl Datagrams {
         key: Key,
         error: OpenError,
     ) {
-        let Some(flow) = self.flows.remove(key) else { return };
+        let Some(mut flow) = self.flows.remove(key) else { return };
+        flow.entry.refused_here(&error.to_string());
         // The peer's limit is below this end's; the next datagram finds room.
         if matches!(error, OpenError::TooMany { .. }) {
             let oldest = self.flows.oldest_of(flow.opener);
@@ -121,6 +130,8 @@ impl Datagrams {
                     let (number, tunnel) = (key.number(), tunnel_key.number());
                     debug!(flow = number, tunnel, client = %flow.client, %entrance, "flow");
                     flow.stream = Some((tunnel_key, stream));
+                    let peer = tunnels.peer_of(tunnel_key).name;
+                    flow.entry.in_tunnel(tunnel, peer);
                     flow.tentative = (!is_last).then_some(tentative);
                     return Ok(());
                 }
@@ -181,6 +192,18 @@ impl Datagrams {
         self.flows.insert(flow)
     }
 
+    /// Begins the entry of a flow of a plain relay in the access log.
+    pub(in crate::worker) fn enter_relayed<D: Driver>(
+        &mut self,
+        cx: &Cx<D>,
+        key: Key,
+        (at, target): (SocketAddr, &Target),
+    ) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.entry = cx.entry_of_client("flow", key, flow.client, || at.to_string());
+        flow.entry.server_is(target);
+    }
+
     /// Adds a flow that waits for its client's name.
     pub(in crate::worker) fn hold_flow<D: Driver>(
         &mut self,
@@ -207,6 +230,9 @@ impl Datagrams {
     ) {
         if let Some(key) = evicted {
             cx.counters.flows_evicted += 1;
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.entry.evicted("SOXCONF=udpflows");
+            }
             self.end_flow(cx, tunnels, key, "evicted by a newer flow (SOXCONF=udpflows)");
         }
     }
@@ -219,7 +245,7 @@ impl Datagrams {
         (tunnel_key, stream): (Key, StreamKey),
         client: SocketAddr,
         limit_guard: Option<LimitGuard>,
-        target: &Target,
+        (target, exit): (&Target, Option<&Rc<ExitState>>),
     ) {
         let server = FlowServer::Unknown(Waiting::new(target.clone()));
         let mut flow = Flow::of_peer(client, server, (tunnel_key, stream), cx.now);
@@ -235,6 +261,11 @@ impl Datagrams {
         let (number, tunnel) = (key.number(), tunnel_key.number());
         let Target { host, port } = target;
         debug!(flow = number, tunnel, %client, %host, port, "flow's exit");
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.entry = cx.entry_of_exit("flow", key, client, exit);
+            flow.entry.in_tunnel(tunnel, tunnels.peer_of(tunnel_key).name);
+            flow.entry.server_is(target);
+        }
         self.find_server(cx, tunnels, key, target);
     }
 
@@ -249,6 +280,7 @@ impl Datagrams {
         let Some(flow) = self.flows.get_mut(key) else { return };
         let stream = flow.stream;
         debug!(flow = key.number(), client = %flow.client, reason, "flow ended");
+        flow.entry.reset_here(reason);
         self.forget_flow(cx, key);
         if let Some((tunnel_key, stream)) = stream {
             if let Some(tunnel) = tunnels.get_mut(tunnel_key) {
@@ -273,6 +305,13 @@ impl Datagrams {
         }
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (client, stream) = (flow.client, flow.stream);
+        match how {
+            Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
+                flow.entry.refused_by_peer(reason);
+            }
+            Ended::Reset(reason) => flow.entry.ended_by_peer(Some(reason)),
+            Ended::Orderly => flow.entry.ended_by_peer(None),
+        }
         self.forget_flow(cx, key);
         let flow = key.number();
         match how {
@@ -310,9 +349,17 @@ impl Datagrams {
         let of_it = |flow: &Flow| flow.stream.is_some_and(|(of, _)| of == tunnel);
         gone.extend(self.flows.iter().filter(|(_, flow)| of_it(flow)).map(|(key, _)| key));
         for key in gone.drain(..) {
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.entry.tunnel_lost(None);
+            }
             self.forget_flow(cx, key);
         }
         cx.scratch = gone;
+    }
+
+    /// The run is over.
+    pub(in crate::worker) fn end_all(&mut self) {
+        self.flows.iter_mut().for_each(|(_, flow)| flow.entry.drained());
     }
 
     /// Ends flows that were idle for too long.
@@ -325,6 +372,12 @@ impl Datagrams {
         while self.next_flow_timeout(cx, drains).is_some_and(|until| until <= cx.now)
             && let Some((key, _)) = self.flows.oldest()
         {
+            if let Some(flow) = self.flows.get_mut(key) {
+                match drains {
+                    true => flow.entry.drained(),
+                    false => flow.entry.timed_out(Some("TIMEOUT=udp")),
+                }
+            }
             self.end_flow(cx, tunnels, key, "silent for too long (TIMEOUT=udp)");
         }
     }

@@ -65,6 +65,7 @@ impl Datagrams {
         let now = cx.now;
         let Some(flow) = self.flows.get_mut(key) else { return };
         let (server, own) = (net::peer_address(&socket), net::local_address(&socket));
+        flow.entry.server_at(server);
         let before = std::mem::replace(&mut flow.server, FlowServer::Reached(socket));
         if let FlowServer::Unknown(waiting) = &before
             && resolver::literal(&waiting.target).is_none()
@@ -121,6 +122,7 @@ impl Datagrams {
                 error.to_string()
             }
         };
+        flow.entry.refused_here(&reason);
         self.forget_flow(cx, key);
         match stream {
             Some(stream) => cx.refuse_stream(stream, client, reason, true),
@@ -172,6 +174,7 @@ impl Datagrams {
                     "a silent server's name leads elsewhere now"
                 );
                 flow.limit = SegmentLimit::default();
+                flow.entry.server_at(server);
                 let before =
                     std::mem::replace(&mut flow.server, FlowServer::Reached(Rc::new(socket)));
                 if let FlowServer::Reached(socket) = before {

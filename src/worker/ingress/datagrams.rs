@@ -43,6 +43,7 @@ impl Ingress {
                 let server = FlowServer::Unknown(Waiting::new(target.clone()));
                 let flow = Flow::of_client(origin, server, limit_guard, cx.now);
                 let key = datagrams.insert_flow(cx, tunnels, flow)?;
+                datagrams.enter_relayed(cx, key, (address, &target));
                 datagrams.find_server(cx, tunnels, key, &target);
                 Some(key)
             }

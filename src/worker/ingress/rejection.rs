@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::cli::plan::Caller;
 use crate::io::driver::Driver;
 use crate::io::net;
+use crate::worker::access_entry::Side;
 use crate::worker::context::Cx;
 use crate::worker::context::log_limit::Class;
 use crate::worker::message::AcceptedConn;
@@ -28,7 +29,21 @@ pub(super) fn turn_away<D: Driver>(
     rejection: Rejection,
 ) {
     net::reset_on_close(&came.socket);
+    if came.purpose != Purpose::Receptor {
+        let reason = reason_of(cx, rejection);
+        cx.note_refused(None, "stream", Side::Entrance, &came.client, reason);
+    }
     log_rejected(cx, came.client, caller, (rejection, came.purpose));
+}
+
+fn reason_of<D: Driver>(cx: &Cx<D>, rejection: Rejection) -> &'static str {
+    match (rejection, &cx.plan.reliable) {
+        (Rejection::Permit, _) => "rejected by PERMIT=",
+        (Rejection::Reliable, Some(_)) => "rejected by RELIABLE=",
+        (Rejection::Reliable, None) => {
+            "rejected by RELIABLE=.localnet, which holds unless it is given: not of our networks"
+        }
+    }
 }
 
 /// Logs somebody whom a list rejects, within the rate limit, with the parameter that would let it in.
@@ -45,13 +60,7 @@ pub(super) fn log_rejected<D: Driver>(
     if !cx.may_log(class) {
         return;
     }
-    let reason = match (rejection, &cx.plan.reliable) {
-        (Rejection::Permit, _) => "rejected by PERMIT=",
-        (Rejection::Reliable, Some(_)) => "rejected by RELIABLE=",
-        (Rejection::Reliable, None) => {
-            "rejected by RELIABLE=.localnet, which holds unless it is given: not of our networks"
-        }
-    };
+    let reason = reason_of(cx, rejection);
     let lets_in = caller.client.filter(|_| rejection == Rejection::Reliable);
     let to_let_in = lets_in.map(|client| cx.plan.words_that_let_in(client));
     match purpose {

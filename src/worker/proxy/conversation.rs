@@ -202,6 +202,7 @@ impl Proxies {
 
     fn note<D: Driver>(&mut self, cx: &mut Cx<D>, streams: &mut Streams, key: Key, what: &str) {
         let Some(client) = streams.client(key) else { return };
+        streams.server_refused(key, what);
         if cx.may_log(Class::Refusal) {
             warn!(stream = key.number(), %client, reason = what, "not served by the proxy");
         }

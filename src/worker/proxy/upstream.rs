@@ -49,6 +49,7 @@ impl Proxies {
         let Some(session) = self.proxy_session(streams, key) else { return };
         let (stream, host, port) = (key.number(), &target.host, target.port);
         debug!(stream, %client, %host, port, "proxy connects");
+        streams.server_named(key, &target);
         let connect = session.exit.timeouts.connect;
         let overall = connect.map(|connect| cx.now.after(connect));
         let mut request = Request::new(Owner::Conversation(key), target, overall);
@@ -72,6 +73,7 @@ impl Proxies {
         key: Key,
         unreached: Unreached,
     ) {
+        streams.server_refused(key, unreached.why());
         self.leave_upstream(cx, streams, key, UpstreamState::None);
         self.converse(cx, streams, key, |conversation, steps| {
             conversation.connected(Err(unreached), steps)

@@ -72,6 +72,7 @@ impl Relay {
         }
         debug!(pair = key.number(), client = %pair.peer, way = way.name(), "connection broken");
         let broken = Broken::new(now, linger);
+        pair.entry.reset_by(matches!(way, Way::Up));
         pair.broken = Some(BrokenSide { way, is_empty: false, broken });
         cx.deadline_count += 1;
         if let Some((half, ..)) = pair.half(way.other()) {

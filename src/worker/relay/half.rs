@@ -50,6 +50,7 @@ impl Relay {
                 trace!(pair = key.number(), %client, way = way.name(), "end of data passed on");
                 net::shut_down_write(to);
                 half.output = Output::Shut;
+                pair.entry.data_ended(matches!(way, Way::Up));
                 if pair.is_over() {
                     self.end_pair(cx, key);
                 }
@@ -162,14 +163,16 @@ impl Relay {
             // The sink accepts nothing.
             Ok(Some(_)) if half.output == Output::Broken => {}
             Ok(Some(chunk)) => {
-                half.received(chunk.len(), bulk);
-                cx.counters.relayed(way, chunk.len());
+                let bytes = chunk.len();
+                half.received(bytes, bulk);
+                cx.counters.relayed(way, bytes);
                 let mut gather = cx.buffers.take_gather();
                 gather.push(chunk);
                 half.output = Output::Sending { stalled: false };
                 cx.driver.send(to, gather, SendWait::No, way.kinds().send.of(key));
                 let is_sparse = half.mode == Mode::Sparse;
                 pair.last_data = now;
+                pair.moved(way, bytes);
                 if !is_sparse {
                     self.guard_half(cx, key, way);
                 }
@@ -283,6 +286,7 @@ impl Relay {
         }
         if moved_bytes > 0 {
             pair.last_data = now;
+            pair.moved(way, moved_bytes);
         }
         let Some((half, ..)) = pair.half(way) else { return };
         match stop {

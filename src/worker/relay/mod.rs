@@ -20,6 +20,7 @@ use crate::io::driver::{Driver, Fd, Outcome};
 use crate::io::net;
 use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
+use crate::worker::access_entry::{AccessEntry, Side};
 use crate::worker::buffers;
 use crate::worker::context::Cx;
 use crate::worker::context::dialer::dial::{DialError, Owner, Permission, Request};
@@ -52,8 +53,9 @@ impl Relay {
     }
 
     /// Makes the close of all sockets a reset, at the end of the run.
-    pub(in crate::worker) fn reset_all(&self) {
-        for (_, pair) in self.pairs.iter() {
+    pub(in crate::worker) fn reset_all(&mut self) {
+        for (_, pair) in self.pairs.iter_mut() {
+            pair.entry.drained();
             pair.reset_on_close();
         }
     }
@@ -64,10 +66,11 @@ impl Relay {
         cx: &mut Cx<D>,
         peer: SocketAddr,
         (client, server): (Fd, Fd),
-        limit_guard: Option<LimitGuard>,
+        (limit_guard, entry): (Option<LimitGuard>, AccessEntry),
     ) {
         let mut pair = Pair::new(peer, client, cx.now);
         pair.server = Some(server);
+        pair.entry = entry;
         pair.limit_guard = limit_guard;
         if let Some(key) = self.pairs.insert(pair) {
             debug!(pair = key.number(), client = %peer, "client and server are joined");
@@ -142,10 +145,15 @@ impl Relay {
         cx.congestion.set_after(&client);
         let Some(key) = self.pairs.insert(Pair::new(peer, Rc::clone(&client), cx.now)) else {
             net::reset_on_close(&client);
+            cx.note_refused(None, "pair", Side::Entrance, &peer, TOO_MANY);
             cx.log_refused(peer, TOO_MANY);
             return;
         };
         debug!(pair = key.number(), client = %peer, "client");
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.entry = cx.entry_of_client("pair", key, peer, || at.to_string());
+            pair.entry.server_is(&target);
+        }
         let overall = cx.plan.timeouts.connect.map(|connect| cx.now.after(connect));
         let mut request = Request::new(Owner::Pair(key), target, overall);
         request.permission = Permission::NotOwn;
@@ -155,6 +163,7 @@ impl Relay {
             pair.dial = dial;
         }
         if dial.is_none() {
+            self.refused(key, TOO_MANY);
             self.reset_pair(cx, key);
             cx.log_refused_of(LogIds::pair(key), peer, TOO_MANY);
         }
@@ -171,15 +180,17 @@ impl Relay {
         pair.dial = None;
         match result {
             Ok(server) => {
+                pair.entry.server_at(net::peer_address(&server));
                 pair.server = Some(server);
                 pair.last_data = cx.now;
                 self.advance_half(cx, key, Way::Up);
                 self.advance_half(cx, key, Way::Down);
             }
             Err(error) => {
-                let peer = pair.peer;
+                let (peer, reason) = (pair.peer, error.to_string());
+                self.refused(key, &reason);
                 self.reset_pair(cx, key);
-                cx.log_refused_of(LogIds::pair(key), peer, &error.to_string());
+                cx.log_refused_of(LogIds::pair(key), peer, &reason);
             }
         }
     }
@@ -201,10 +212,20 @@ impl Relay {
         }
     }
 
+    fn refused(&mut self, key: Key, reason: &str) {
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.entry.refused_here(reason);
+        }
+    }
+
     /// Fails a pair: resets both sides at once.
     fn pair_failed<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key, error: &io::Error) {
-        if let Some(pair) = self.pairs.get(key) {
+        if let Some(pair) = self.pairs.get_mut(key) {
             debug!(pair = key.number(), client = %pair.peer, %error, "connection failed");
+            match error.kind() {
+                io::ErrorKind::TimedOut => pair.entry.timed_out(None),
+                _ => pair.entry.reset_here("out of buffers"),
+            }
             self.reset_pair(cx, key);
         }
     }
@@ -224,7 +245,8 @@ impl Relay {
 
     /// Both directions have ended in order.
     fn end_pair<D: Driver>(&mut self, cx: &mut Cx<D>, key: Key) {
-        let Some(pair) = self.pairs.remove(key) else { return };
+        let Some(mut pair) = self.pairs.remove(key) else { return };
+        pair.entry.closed();
         debug!(pair = key.number(), client = %pair.peer, "connection ended");
         for (half, fd) in [(&pair.up, Some(&pair.client)), (&pair.down, pair.server.as_ref())] {
             if let (true, Some(fd)) = (half.guarded, fd) {

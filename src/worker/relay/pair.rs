@@ -12,6 +12,7 @@ use crate::io::pipe::Pipe;
 use crate::limits::{SMALL_BUFFER_BYTES, SPLICE_BYTES_MIN};
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::Moment;
+use crate::worker::access_entry::AccessEntry;
 use crate::worker::table::Key;
 use crate::worker::token::Kind;
 use crate::worker::way::Way;
@@ -205,6 +206,8 @@ pub(super) struct Pair {
     pub(super) client: Fd,
     /// Returns the limits when dropped.
     pub(super) limit_guard: Option<LimitGuard>,
+    /// Its line in the access log.
+    pub(super) entry: AccessEntry,
     /// `None` until connected.
     pub(super) server: Option<Fd>,
     /// The dial in progress, if any.
@@ -223,12 +226,21 @@ impl Pair {
             peer,
             client,
             limit_guard: None,
+            entry: AccessEntry::default(),
             server: None,
             dial: None,
             up: Half::new(),
             down: Half::new(),
             broken: None,
             last_data: now,
+        }
+    }
+
+    /// Counts bytes that were read.
+    pub(super) fn moved(&mut self, way: Way, bytes: usize) {
+        match way {
+            Way::Up => self.entry.up(bytes),
+            Way::Down => self.entry.down(bytes),
         }
     }
 

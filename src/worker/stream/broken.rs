@@ -26,6 +26,7 @@ impl Streams {
             return self.conn_failed(cx, key, "reset", error.unwrap_or(&reset));
         };
         let gone = net::is_hung_up(fd);
+        conn.entry.reset_by_local(error.map(io::Error::to_string).as_deref());
         let linger = cx.timeouts_of(conn.exit.as_ref()).linger;
         let broken = conn.broken.get_or_insert_with(|| Box::new(Broken::new(now, linger)));
         if let Some(error) = error {

@@ -196,6 +196,12 @@ impl Streams {
             cx.reject(&socket, client, "too many connections are open here");
             return None;
         };
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.entry = cx.entry_of_client("stream", key, client, || match unix {
+                true => net::own_path(&socket),
+                false => entrance.to_string(),
+            });
+        }
         if !unix {
             net::set_up_local(&socket);
             cx.congestion.set_after(&socket);
@@ -210,8 +216,9 @@ impl Streams {
         key: Key,
         reason: &str,
     ) {
-        let Some(conn) = self.conns.get(key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
         let client = conn.client;
+        conn.entry.refused_here(reason);
         self.reset_conn(cx, key);
         cx.log_refused_of(LogIds::stream(key), client, reason);
     }
@@ -268,6 +275,7 @@ impl Streams {
         conn.stream = Some(stream);
         let (number, tunnel) = (key.number(), tunnel_key.number());
         debug!(stream = number, tunnel, client = %conn.client, "client");
+        conn.entry.in_tunnel(tunnel, self.tunnels.peer_of(tunnel_key).name);
         // Input of an earlier attempt.
         let (bytes, ended) = (conn.input.len_bytes() as u64, conn.read_ended);
         if let Some(tunnel) = self.tunnels.get_mut(tunnel_key) {

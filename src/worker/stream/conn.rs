@@ -9,6 +9,7 @@ use crate::io::driver::{Driver, Fd, OpId, RecvMode};
 use crate::io::pipe::Pipes;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, StreamKey};
+use crate::worker::access_entry::AccessEntry;
 use crate::worker::broken::Broken;
 use crate::worker::client::Client;
 use crate::worker::exits::ExitState;
@@ -152,6 +153,8 @@ pub(super) struct Conn {
     pub(super) tentative: Option<Box<Tentative>>,
     /// Returns the limits when dropped.
     pub(super) limit_guard: Option<LimitGuard>,
+    /// Its line in the access log.
+    pub(super) entry: AccessEntry,
     /// The PROXY header that the server receives first.
     pub(super) header: Option<Box<[u8]>>,
 
@@ -227,6 +230,7 @@ impl Conn {
             client: client.into(),
             tentative: None,
             limit_guard: None,
+            entry: AccessEntry::default(),
             header: None,
             ops: Ops::default(),
             reading: Reading::Idle,

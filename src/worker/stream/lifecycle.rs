@@ -12,6 +12,7 @@ use crate::policy::connection_limits::LimitGuard;
 use crate::policy::routing;
 use crate::proxy_proto::proxy_header;
 use crate::session::{Ended, Event, NO_ADDRESS, StreamKey};
+use crate::worker::access_entry::Side;
 use crate::worker::context::dialer::dial::{Owner, Request};
 use crate::worker::context::{Cx, Effect};
 use crate::worker::log_ids::LogIds;
@@ -130,6 +131,9 @@ impl Streams {
         let client = incoming.client.unwrap_or(NO_ADDRESS);
         let Target { host, port } = &request.target;
         debug!(stream, tunnel, %client, %host, port, "exit");
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.entry.server_is(&request.target);
+        }
         let dial = cx.dial(request);
         match (dial, self.conns.get_mut(key)) {
             (Some(dial), Some(conn)) => {
@@ -189,6 +193,10 @@ impl Streams {
             self.refuse_stream(cx, tunnel, stream, client, "too many connections are open", false);
             return None;
         };
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.entry = cx.entry_of_exit("stream", key, client, incoming.exit.as_ref());
+            conn.entry.in_tunnel(tunnel.number(), self.tunnels.peer_of(tunnel).name);
+        }
         if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
             tunnel.session_mut().attach(stream, StreamOwner::Conn(key).user());
         }
@@ -215,10 +223,12 @@ impl Streams {
         key: Key,
         reason: &str,
     ) {
-        let Some(conn) = self.conns.remove(key) else { return };
-        if let Some(stream) = conn.stream {
-            self.refuse_stream(cx, conn.tunnel, stream, conn.client, reason, true);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.entry.refused_here(reason);
+        if let (tunnel, Some(stream), client) = (conn.tunnel, conn.stream, conn.client) {
+            self.refuse_stream(cx, tunnel, stream, client, reason, true);
         }
+        self.conns.remove(key);
     }
 
     pub(in crate::worker) fn refuse_stream<D: Driver>(
@@ -234,7 +244,28 @@ impl Streams {
         let user = session.and_then(|session| session.user_of(stream));
         let ids = LogIds::of(tunnel, user.map(StreamOwner::of));
         self.refuse_silently(tunnel, stream, reason, unreachable);
+        self.note_refused(cx, (tunnel, user), &client, reason);
         cx.log_refused_of(ids, client, reason);
+    }
+
+    /// Has a line in the access log for a refused stream of the peer that has no entry of its own.
+    pub(in crate::worker) fn note_refused<D: Driver>(
+        &self,
+        cx: &Cx<D>,
+        (tunnel, user): (Key, Option<u64>),
+        client: &impl std::fmt::Display,
+        reason: &str,
+    ) {
+        let has_entry = match user.map(StreamOwner::of) {
+            Some(StreamOwner::Conn(key)) => self.conns.get(key).is_some(),
+            // Of a flow: its plane has the entry.
+            Some(StreamOwner::Flow(_)) => true,
+            None => cx.is_loopback(),
+        };
+        if !has_entry {
+            let of = (tunnel, self.tunnels.peer_of(tunnel).name);
+            cx.note_refused(Some(of), "stream", Side::Exit, client, reason);
+        }
     }
 
     /// As [`Self::refuse_stream`], without a log line.
@@ -256,6 +287,7 @@ impl Streams {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(fd) = &conn.fd else { return };
         let (server, own) = (net::peer_address(fd), net::local_address(fd));
+        conn.entry.server_at(server);
         let urgent = conn.urgent.take().map_or(Ok(()), |byte| net::send_urgent(fd, byte));
         conn.header = None;
         conn.deadline = None;
@@ -289,6 +321,7 @@ impl Streams {
         }
         trace!(stream = key.number(), client = %conn.client, "end of data from the peer");
         conn.end_after_output = true;
+        conn.entry.remote_ended();
         self.conns.mark(key);
     }
 
@@ -311,18 +344,25 @@ impl Streams {
         match how {
             Ended::Orderly => {
                 debug!(stream, %client, "stream ended");
+                // Towards an original there is no other end of data.
+                if !conn.read_ended {
+                    conn.entry.remote_ended();
+                }
+                conn.entry.closed();
                 if !is_connecting {
                     self.flush_and_close(cx, key, false);
                 }
             }
             Ended::Reset(reason) => {
                 debug!(stream, %client, reason, "stream reset by the peer");
+                conn.entry.reset_by_peer(reason);
                 conn.reset_when_reached = is_connecting;
                 if !is_connecting {
                     self.flush_and_close(cx, key, true);
                 }
             }
             Ended::Refused(reason) | Ended::NotTaken { reason, .. } => {
+                conn.entry.refused_by_peer(reason);
                 cx.log_refused_of(ids, client, &format!("by the peer: {reason}"));
                 self.flush_and_close(cx, key, true);
             }

@@ -118,8 +118,9 @@ impl Streams {
     }
 
     /// Makes the close of all connections a reset, at the end of the run.
-    pub(in crate::worker) fn reset_all(&self) {
-        for (_, conn) in self.conns.iter() {
+    pub(in crate::worker) fn reset_all(&mut self) {
+        for (_, conn) in self.conns.table.iter_mut() {
+            conn.entry.drained();
             if let Some(fd) = &conn.fd {
                 net::reset_on_close(fd);
             }

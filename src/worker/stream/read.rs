@@ -157,6 +157,7 @@ impl Streams {
         }
         match got {
             Ok(Some(chunk)) => {
+                conn.entry.local_gave(chunk.len());
                 if let (Stage::Open, Some(stream)) = (&conn.stage, conn.stream) {
                     let bytes = chunk.len();
                     cx.busy_poll.on_payload(bytes >= POOL_BUFFER_BYTES as usize, cx.now);
@@ -280,6 +281,7 @@ impl Streams {
         }
         trace!(stream = key.number(), client = %conn.client, "end of data from the local connection");
         conn.read_ended = true;
+        conn.entry.local_ended();
         match (&conn.stage, conn.stream) {
             (Stage::Open, Some(stream)) => {
                 let tunnel = conn.tunnel;
@@ -313,6 +315,11 @@ impl Streams {
         let conn = self.conns.get_mut(key)?;
         cx.effects.push_back(Effect::StreamOver(key));
         debug!(stream = key.number(), client = %conn.client, %error, what, "local connection failed");
+        match (what, error.kind()) {
+            (_, io::ErrorKind::TimedOut) if what != "reset" => conn.entry.timed_out(None),
+            ("reset", _) => conn.entry.reset_by_local(Some(&error.to_string())),
+            _ => conn.entry.reset_here(what),
+        }
         conn.output.clear(&mut cx.buffers.pipes);
         conn.spill = None;
         if let Some(fd) = conn.fd.take() {

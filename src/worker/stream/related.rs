@@ -128,6 +128,9 @@ impl Streams {
                 debug!(stream = stream_number, tunnel, %client, %server, port, "calling the client");
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.stream = Some(stream);
+                    conn.entry = cx.entry_of_exit("stream", key, client, conn.exit.as_ref());
+                    conn.entry.in_tunnel(tunnel, self.tunnels.peer_of(tunnel_key).name);
+                    conn.entry.server_at(server);
                 }
                 self.read_conn(cx, key);
                 self.tunnels.mark(tunnel_key);

@@ -94,6 +94,20 @@ impl Streams {
         }
     }
 
+    /// This server is dialled next.
+    pub(in crate::worker) fn server_named(&mut self, key: Key, target: &Target) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.entry.server_is(target);
+        }
+    }
+
+    /// The proxy refuses what its client asks for.
+    pub(in crate::worker) fn server_refused(&mut self, key: Key, reason: &str) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.entry.refused_here(reason);
+        }
+    }
+
     /// The server is being dialled.
     pub(in crate::worker) fn server_dialled(&mut self, key: Key, dial: Key) {
         if let Some(handshake) = self.handshake(key) {
@@ -113,6 +127,8 @@ impl Streams {
         handshake.server = UpstreamState::Connected { broken: None };
         conn.fd = Some(server);
         conn.deadline = None;
+        conn.entry.served();
+        conn.entry.server_at(addresses.0);
         Some(addresses)
     }
 
@@ -129,6 +145,7 @@ impl Streams {
             {
                 handshake.server = UpstreamState::Connected { broken: None };
                 conn.fd = Some(Rc::clone(socket));
+                conn.entry.server_at(net::peer_address(socket));
                 conn.read_ended = false;
                 Ok(())
             }

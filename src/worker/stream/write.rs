@@ -170,6 +170,7 @@ impl Streams {
             }
         };
         gather.advance(bytes);
+        conn.entry.local_took(bytes);
         conn.last_data = now;
         let (tunnel, stream, mixed) = (conn.tunnel, conn.stream, conn.own_bytes > 0);
         let mut kept = true;

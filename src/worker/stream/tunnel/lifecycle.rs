@@ -173,7 +173,7 @@ impl Streams {
         tunnel.lane.retained.clear(&mut cx.buffers);
         self.withdraw(cx, key);
         end_entrances(cx, key, &tunnel.session);
-        self.reset_streams_of(cx, key, &tunnel.session);
+        self.reset_streams_of(cx, (key, &tunnel.session), reason);
         if cx.drain == Drain::No
             && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
         {
@@ -187,15 +187,22 @@ impl Streams {
 
     /// Resets what the streams of a tunnel that is gone lead to. What that costs does not depend on the
     /// streams of others.
-    fn reset_streams_of<D: Driver>(&mut self, cx: &mut Cx<D>, tunnel: Key, session: &Session) {
+    fn reset_streams_of<D: Driver>(
+        &mut self,
+        cx: &mut Cx<D>,
+        (tunnel, session): (Key, &Session),
+        reason: &str,
+    ) {
         let mut any_flow = false;
         for owner in session.users().map(StreamOwner::of) {
             let StreamOwner::Conn(key) = owner else {
                 any_flow = true;
                 continue;
             };
-            let conn = self.conns.get(key);
-            if conn.is_some_and(|conn| conn.tunnel == tunnel && conn.stream.is_some()) {
+            let conn = self.conns.get_mut(key);
+            let conn = conn.filter(|conn| conn.tunnel == tunnel && conn.stream.is_some());
+            if let Some(conn) = conn {
+                conn.entry.tunnel_lost(Some(reason));
                 self.reset_conn(cx, key);
             }
         }

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::io::driver::Driver;
 use crate::io::link::Link;
+use crate::io::net;
 use crate::limits::JOIN_MILLIS;
 use crate::policy::connection_limits::LimitGuard;
 use crate::session::{Moment, Rest};
@@ -194,7 +195,7 @@ impl Streams {
     fn join<D: Driver>(&mut self, cx: &mut Cx<D>, client: Key, exit: Key) {
         let now = cx.now;
         cx.effects.push_back(Effect::StreamOver(client));
-        let (Some(client), Some(exit)) = (self.conns.remove(client), self.conns.remove(exit))
+        let (Some(mut client), Some(exit)) = (self.conns.remove(client), self.conns.remove(exit))
         else {
             return;
         };
@@ -210,7 +211,9 @@ impl Streams {
             cx.driver.cancel_all(fd);
         }
         let limit_guard = LimitGuard::both(client.limit_guard, exit.limit_guard);
-        let (client, ends) = (client.client.address(), (client_fd, server));
-        cx.effects.push_back(Effect::Pair { client, ends, limit_guard });
+        let mut entry = std::mem::take(&mut client.entry);
+        entry.server_at(net::peer_address(&server));
+        let (address, ends) = (client.client.address(), (client_fd, server));
+        cx.effects.push_back(Effect::Pair { client: address, ends, limit_guard, entry });
     }
 }

@@ -90,6 +90,7 @@ impl Streams {
             Ok(bytes) => {
                 cx.counters.spliced_from_local += bytes as u64;
                 cx.busy_poll.on_payload(true, now);
+                conn.entry.local_gave(bytes);
                 conn.input.push_piped(bytes);
                 conn.last_data = now;
                 let short = bytes < SPLICE_BYTES_MIN && cx.plan.soxconf.bulk == Bulk::Auto;
@@ -361,6 +362,7 @@ impl Streams {
         let (Some(fd), Some(pipe)) = (&conn.fd, conn.output.pipe()) else { return false };
         match pipe.drain(fd, conn.output.piped_bytes()) {
             Ok(bytes) if bytes > 0 => {
+                conn.entry.local_took(bytes);
                 conn.output.take_piped(bytes);
                 conn.stalled = false;
                 conn.last_data = now;
