@@ -15,6 +15,7 @@ use rustix::net::sockopt::socket_acceptconn;
 use socket2::{SockRef, Type};
 use tracing::info;
 
+use super::datagram;
 use super::net;
 use super::takeover::Handed;
 use crate::limits::ENTRANCES_MAX;
@@ -104,7 +105,8 @@ impl Inherited {
     /// `LISTEN_FDNAMES`. None if it says nothing, or has been asked before.
     ///
     /// # Errors
-    /// What is said is no number, or names something that is not a listening stream socket.
+    /// What is said is no number, or names something that is neither a listening stream socket nor a port
+    /// of UDP.
     pub fn from_environment() -> Result<Inherited, InheritedError> {
         let said = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
         let own = said("LISTEN_PID").is_some_and(|pid| pid == process::id().to_string());
@@ -215,7 +217,7 @@ impl Inherited {
             Some(Socket { place, title, .. }) => Err(failed(
                 format!("{title}, which listens on {place}"),
                 "no -P and no PORT= asks for this address; name it in one, host and port (or the \
-                 path) as the socket has them, or do not pass it",
+                 path) as the socket has them, with /udp for one of UDP, or do not pass it",
             )),
         }
     }
@@ -223,19 +225,24 @@ impl Inherited {
 
 impl Socket {
     fn adopt(number: RawFd, title: String) -> Result<Socket, InheritedError> {
-        match listens(number) {
+        match takes_clients(number) {
             Ok(true) => {}
             Ok(false) => return Err(failed(title, NOT_LISTENING)),
             Err(error) => return Err(failed(title, &format!("{error}; {NOT_LISTENING}"))),
         }
-        // SAFETY: it is open and listens. Nothing in this process has opened a listening socket
+        // SAFETY: it is open, and listens or is a port of UDP. Nothing in this process has opened either
         // before its first relay is bound, so it is what the environment says was passed to us, and
         // `TAKEN` lets it be taken once.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         let set = SockRef::from(&fd).set_cloexec(true);
         set.map_err(|error| failed(title.clone(), &error.to_string()))?;
         let socket = Socket::new(fd, title.clone(), Giver::Environment);
-        socket.ok_or_else(|| failed(title, NOT_LISTENING))
+        let socket = socket.ok_or_else(|| failed(title.clone(), NOT_LISTENING))?;
+        if let Place::Address(Transport::Udp, address) = socket.place {
+            let set_up = datagram::adopt(&socket.fd, address);
+            set_up.map_err(|error| failed(title, &error.to_string()))?;
+        }
+        Ok(socket)
     }
 
     /// `None`: it is at no address that can be asked for.
@@ -250,22 +257,27 @@ impl Socket {
         let address = socket.local_addr().ok()?;
         let place = match (address.as_socket(), address.as_pathname()) {
             (Some(address), _) => Place::Address(transport, net::plain(address)),
-            (_, Some(path)) => Place::Unix(path.to_owned()),
+            (_, Some(path)) if transport == Transport::Tcp => Place::Unix(path.to_owned()),
             _ => return None,
         };
         Some(Socket { fd, place, title, giver })
     }
 }
 
-const NOT_LISTENING: &str = "it is no listening TCP or Unix socket; others are opened by the program itself: do not pass it";
+const NOT_LISTENING: &str = "it is no listening TCP or Unix socket and no port of UDP; others are opened by the \
+                             program itself: do not pass it";
 
 fn failed(what: String, why: &str) -> InheritedError {
     InheritedError { what, why: why.to_owned() }
 }
 
-/// Whether a descriptor is a socket that accepts connections.
-fn listens(number: RawFd) -> io::Result<bool> {
-    // SAFETY: for this one call, which only asks; a number that is no open descriptor is an error.
+/// Whether a descriptor is a socket that accepts connections, or a port of UDP.
+fn takes_clients(number: RawFd) -> io::Result<bool> {
+    // SAFETY: for these calls, which only ask; a number that is no open descriptor is an error.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let socket = SockRef::from(&fd);
+    if socket.r#type()? == Type::DGRAM {
+        return Ok(socket.local_addr()?.as_socket().is_some_and(|at| at.port() != 0));
+    }
     Ok(socket_acceptconn(fd)?)
 }

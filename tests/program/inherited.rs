@@ -1,9 +1,12 @@
 //! Listening sockets that are passed to the program, as systemd does (sd_listen_fds(3)).
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 
 use crate::testkit::DEADLINE;
+use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::net::{check_echo, check_new_echo, connect};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
@@ -74,16 +77,65 @@ fn a_socket_that_nobody_asks_for_is_an_error_that_names_it() {
 fn what_is_no_listening_tcp_socket_is_not_taken_for_one() {
     let ([first, _], [link, _]) = sockets();
     let words = [&*format!("-P{link}"), "DEST=127.0.0.1:9"];
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let copy = first.try_clone().expect("a descriptor");
-    let message = refused(&words, [copy.into(), udp.into()], BOTH);
-    assert!(
-        message.contains("descriptor 4 (web): it is no listening TCP or Unix socket"),
-        "{message}"
-    );
+    let unix = UnixDatagram::unbound().expect("a socket");
+    let client = TcpStream::connect(link).expect("it listens");
+    for other in
+        [OwnedFd::from(unix), client.into(), File::open("/dev/null").expect("it is there").into()]
+    {
+        let copy = first.try_clone().expect("a descriptor");
+        let message = refused(&words, [copy.into(), other], BOTH);
+        assert!(message.contains("descriptor 4 (web): "), "{message}");
+        assert!(
+            message.contains("it is no listening TCP or Unix socket and no port of UDP"),
+            "{message}"
+        );
+    }
     let copy = first.try_clone().expect("a descriptor");
     let message = refused(&words, [first.into(), copy.into()], "LISTEN_FDS=many");
     assert!(message.contains("LISTEN_FDS=many"), "{message}");
+}
+
+/// On one address, and on every one: an answer has to come from where the client has sent to.
+#[test]
+fn a_port_of_udp_is_used_and_outlives_the_program() {
+    let server = DatagramServer::echo();
+    let exit = format!("DEST={}/udp", server.address());
+    for (at, clients_at) in [([127, 0, 0, 1], [127, 0, 0, 1]), ([0, 0, 0, 0], [127, 0, 0, 7])] {
+        let ([first, _], [link, _]) = sockets();
+        let udp = UdpSocket::bind((Ipv4Addr::from(at), 0)).expect("a port");
+        let port = udp.local_addr().expect("bound").port();
+        let entrance = SocketAddr::from((clients_at, port));
+        let at = if at[0] == 0 { format!("{port}/udp") } else { format!("127.0.0.1:{port}/udp") };
+        let words = [format!("-P{link}"), format!("PORT={at}")];
+        let words = words.each_ref().map(String::as_str);
+        let passed =
+            || [first.try_clone().expect("one").into(), udp.try_clone().expect("one").into()];
+        let mut receptor = Program::start_with_sockets(&words, passed(), BOTH);
+        receptor.wait_for_event("the port of UDP", 1, |event| {
+            event["message"] == "inherited socket" && event["socket"] == "descriptor 4 (web)"
+        });
+        let _connector = start_connector(Protocol::V1, link, &[&exit]);
+        receptor.wait_for("tunnel up");
+        let client = Client::of(entrance);
+        client.check_echo(b"one");
+        receptor.terminate();
+        assert!(receptor.wait_exit(DEADLINE).success());
+        // Clients can go on sending: the next process has the same port.
+        let receptor = Program::start_with_sockets(&words, passed(), BOTH);
+        receptor.wait_for("tunnel up");
+        client.check_echo(b"two");
+    }
+}
+
+#[test]
+fn a_port_of_udp_is_not_taken_for_one_of_tcp() {
+    let ([first, _], [link, _]) = sockets();
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let web = udp.local_addr().expect("bound");
+    let words = [format!("-P{link}"), format!("PORT={web}")];
+    let message = refused(&words.each_ref().map(String::as_str), [first.into(), udp.into()], BOTH);
+    let wanted = format!("descriptor 4 (web), which listens on {web}/udp");
+    assert!(message.contains(&wanted) && message.contains("/udp for one of UDP"), "{message}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(crate) use inbox::{Inbox, Received};
 pub(crate) use outbox::{Outbox, SegmentLimit, Sent, Towards};
 #[cfg(test)]
 pub(crate) use socket::joins;
-pub(crate) use socket::{bind, bind_v6, connected, free_port, kept_open, unconnected};
+pub(crate) use socket::{adopt, bind, bind_v6, connected, free_port, kept_open, unconnected};
 
 /// The control message of both: a datagram's size within a run. In Linux's `udp.h`.
 const UDP_SEGMENT: libc::c_int = 103;

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{
     Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBufForce, SndBufForce, UdpGroSegment,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::io::net;
 use crate::limits::{DATAGRAM_ENTRANCE_BYTES, DATAGRAM_EXIT_BYTES};
@@ -34,14 +34,26 @@ fn bind_as(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
-    if address.ip().is_unspecified() {
-        match address {
-            SocketAddr::V4(_) => setsockopt(&socket, Ipv4PacketInfo, &true)?,
-            SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvPacketInfo, &true)?,
-        }
-    }
+    tell_own_address(&socket, address)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Sets a socket up that another process has bound to `address`, as one of [`bind`].
+pub(crate) fn adopt(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    set_up(socket, DATAGRAM_ENTRANCE_BYTES)?;
+    tell_own_address(socket, address)
+}
+
+/// Has a socket on every address say which of them each datagram was sent to.
+fn tell_own_address(socket: &impl AsFd, address: SocketAddr) -> io::Result<()> {
+    if address.ip().is_unspecified() {
+        match address {
+            SocketAddr::V4(_) => setsockopt(socket, Ipv4PacketInfo, &true)?,
+            SocketAddr::V6(_) => setsockopt(socket, Ipv6RecvPacketInfo, &true)?,
+        }
+    }
+    Ok(())
 }
 
 /// A socket that sends to `address` and hears of nobody else.
@@ -96,14 +108,19 @@ fn new(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {
         Type::DGRAM.nonblocking().cloexec(),
         Some(Protocol::UDP),
     )?;
+    set_up(&socket, buffer_bytes)?;
+    Ok(socket)
+}
+
+fn set_up(socket: &impl AsFd, buffer_bytes: usize) -> io::Result<()> {
     // Beyond what the system gives everybody where we may; as far as that otherwise.
-    if setsockopt(&socket, RcvBufForce, &buffer_bytes).is_err() {
-        socket.set_recv_buffer_size(buffer_bytes)?;
+    if setsockopt(socket, RcvBufForce, &buffer_bytes).is_err() {
+        SockRef::from(socket).set_recv_buffer_size(buffer_bytes)?;
     }
-    if setsockopt(&socket, SndBufForce, &buffer_bytes).is_err() {
-        socket.set_send_buffer_size(buffer_bytes)?;
+    if setsockopt(socket, SndBufForce, &buffer_bytes).is_err() {
+        SockRef::from(socket).set_send_buffer_size(buffer_bytes)?;
     }
     // A kernel that does not know it gives datagrams one by one.
-    let _ = setsockopt(&socket, UdpGroSegment, &true);
-    Ok(socket)
+    let _ = setsockopt(socket, UdpGroSegment, &true);
+    Ok(())
 }
