@@ -9,6 +9,7 @@ use std::path::Path;
 
 mod imports;
 mod lengths;
+mod log_events;
 mod planes;
 mod references;
 mod rooms;
@@ -99,4 +100,10 @@ fn old_names_and_idioms_do_not_come_back() {
 fn documents_name_what_exists() {
     let findings: Vec<_> = documents().iter().flat_map(references::findings).collect();
     none(&findings, "files (from the root or from src/) and modules that documents name");
+}
+
+#[test]
+fn the_page_of_log_events_has_them_all() {
+    let page = sources(log_events::PAGE, ".md").remove(0);
+    none(&log_events::findings(&sources("src", ".rs"), &page), "list it in docs/log-events.md");
 }
