@@ -34,6 +34,47 @@ fn each_sample_file_can_be_run() {
     assert!(count >= 3, "{count} sample files");
 }
 
+/// What the program calls that the default profiles of containers refuse, or that is easily left out.
+const NEEDED: [&str; 12] = [
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "landlock_create_ruleset",
+    "landlock_add_rule",
+    "landlock_restrict_self",
+    "seccomp",
+    "splice",
+    "recvmmsg",
+    "sendmmsg",
+    "prlimit64",
+    "execve",
+];
+
+#[test]
+fn the_seccomp_profile_has_io_uring_and_no_way_out() {
+    let profile = fs::read(Path::new(ROOT).join("docs/containers/seccomp.json")).unwrap();
+    let profile: serde_json::Value = serde_json::from_slice(&profile).unwrap();
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let allowed: Vec<_> = profile["syscalls"].as_array().unwrap().iter().collect();
+    assert!(allowed.iter().all(|rule| rule["action"] == "SCMP_ACT_ALLOW"));
+    let names = allowed.iter().flat_map(|rule| rule["names"].as_array().unwrap());
+    let names: Vec<_> = names.map(|name| name.as_str().unwrap()).collect();
+    let missing: Vec<_> = NEEDED.iter().filter(|name| !names.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for name in [
+        "mount",
+        "ptrace",
+        "bpf",
+        "init_module",
+        "kexec_load",
+        "setns",
+        "perf_event_open",
+        "unshare",
+    ] {
+        assert!(!names.contains(&name), "{name}");
+    }
+}
+
 #[test]
 fn the_unit_starts_the_files_that_the_samples_speak_of() {
     let unit = Path::new(ROOT).join("docs/systemd/sockmux-uring@.service");
