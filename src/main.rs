@@ -8,6 +8,7 @@ use sockmux_uring::cli::error::Failure;
 use sockmux_uring::cli::files::Disk;
 use sockmux_uring::cli::invocation::{self, Command, Engine, LogFormat, Ready};
 use sockmux_uring::cli::keygen::Keygen;
+use sockmux_uring::cli::log_level::{self, LogLevel};
 use sockmux_uring::cli::plan::Plan;
 use sockmux_uring::cli::show;
 use sockmux_uring::demo;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         Command::Demo => demonstrate(invocation.engine),
         Command::Run(plan) => {
             let how = (invocation.engine, invocation.ready);
-            run(plan, how, invocation.verbosity, invocation.log)
+            run(plan, how, (invocation.level, invocation.verbosity), invocation.log)
         }
     }
 }
@@ -95,15 +96,29 @@ fn demonstrate(engine: Engine) -> ExitCode {
     }
 }
 
-fn run(plan: Plan, how: (Engine, Ready), verbosity: u8, format: LogFormat) -> ExitCode {
+fn run(
+    plan: Plan,
+    how: (Engine, Ready),
+    (given, verbosity): (Option<LogLevel>, u8),
+    format: LogFormat,
+) -> ExitCode {
     memory::spare_address_space();
-    let log = match Log::start(verbosity, format) {
+    let variable = std::env::var_os("RUST_LOG");
+    let variable = variable.as_ref().map(|value| value.to_string_lossy());
+    let level = log_level::choose(given, verbosity, variable.as_deref());
+    let log = match Log::start(level.unwrap_or(LogLevel::Info), format) {
         Ok(log) => log,
         Err(error) => {
             observe::complain(&format!("cannot start the thread of the log: {error}"));
             return ExitCode::from(EXIT_SETUP);
         }
     };
+    if level.is_none() {
+        warn!(
+            value = variable.as_deref(),
+            "RUST_LOG is ignored: error, warn, info, debug or trace"
+        );
+    }
     match relay(plan, how, &log) {
         Ok(Stopped::Drained | Stopped::DeadlinePassed(_))
         | Ok(Stopped::LinkEnded { in_order: true }) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ use super::habits;
 use super::help;
 use super::hostlist::Lookup;
 use super::keygen::{self, Keygen};
+use super::log_level::LogLevel;
 use super::plan::{Plan, Privileges, Sandbox};
 use super::takeover;
 use super::unsupported;
@@ -26,6 +27,8 @@ pub struct Invocation {
     pub command: Command,
     /// How often `-v` was given.
     pub verbosity: u8,
+    /// `--log-level`.
+    pub level: Option<LogLevel>,
     /// Form of the log.
     pub log: LogFormat,
     /// How the kernel is asked.
@@ -38,7 +41,7 @@ impl Invocation {
     /// One that neither logs nor relays.
     fn of(command: Command) -> Invocation {
         let (verbosity, log, engine) = (0, LogFormat::default(), Engine::default());
-        Invocation { command, verbosity, log, engine, ready: Ready::default() }
+        Invocation { command, verbosity, level: None, log, engine, ready: Ready::default() }
     }
 }
 
@@ -139,6 +142,10 @@ struct Options {
     /// Log more; -vv more still
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
+
+    /// What is logged, whatever -v and RUST_LOG say; -v is debug, -vv trace [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    log_level: Option<LogLevel>,
 
     /// Form of the log on stderr [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
@@ -264,9 +271,9 @@ where
         plan.access_log = Some(log.map_err(|problem| Failure::new(problem.to_string()))?);
     }
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
-    let Settings { verbosity, log, engine, ready, .. } = settings;
+    let Settings { verbosity, level, log, engine, ready, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
-    Ok(Invocation { command, verbosity, log, engine, ready: ready.unwrap_or_default() })
+    Ok(Invocation { command, verbosity, level, log, engine, ready: ready.unwrap_or_default() })
 }
 
 /// Options from the arguments and from all files.
@@ -275,6 +282,7 @@ struct Settings {
     /// Options with a meaning for the plan, each as the word `-Pvalue`.
     options: Vec<Word>,
     verbosity: u8,
+    level: Option<LogLevel>,
     log: Option<LogFormat>,
     access_log: Option<String>,
     engine: Option<Engine>,
@@ -292,6 +300,7 @@ impl Settings {
             self.options.push(Word { text: format!("-{letter}{value}"), origin: origin.clone() });
         }
         self.verbosity = self.verbosity.saturating_add(options.verbose);
+        self.level = self.level.or(options.log_level);
         self.log = self.log.or(options.log);
         self.access_log = self.access_log.take().or_else(|| options.access_log.clone());
         self.engine = self.engine.or(options.engine);
@@ -332,7 +341,8 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
     }
     let (log, engine) = (options.log.unwrap_or_default(), options.engine.unwrap_or_default());
     let (verbosity, ready) = (options.verbose, Ready::default());
-    Ok(Invocation { command: Command::Demo, verbosity, log, engine, ready })
+    let level = options.log_level;
+    Ok(Invocation { command: Command::Demo, verbosity, level, log, engine, ready })
 }
 
 /// An option in a file: `-P9000`, `-P 9000`, `--log json`.

@@ -40,6 +40,7 @@ pub mod invocation;
 pub mod keygen;
 mod link;
 mod localnet;
+pub mod log_level;
 pub mod maxima;
 mod number;
 mod options;

@@ -17,6 +17,7 @@ use tracing::{Dispatch, dispatcher, warn};
 
 use self::writer::Queue;
 use crate::cli::invocation::LogFormat;
+use crate::cli::log_level::LogLevel;
 use crate::limits::LOG_EXIT_MILLIS;
 
 /// The log of the process on standard error. Logging never blocks and never fails: a separate
@@ -30,16 +31,17 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts the log. `verbosity` is the number of `-v`: 0 logs what an operator acts on, 1 every
-    /// stream, 2 everything.
+    /// Starts the log. The level may be given as the number of `-v`.
     ///
     /// # Errors
     /// When no thread can be created.
-    pub fn start(verbosity: u8, format: LogFormat) -> io::Result<Log> {
-        let level = match verbosity {
-            0 => LevelFilter::INFO,
-            1 => LevelFilter::DEBUG,
-            _ => LevelFilter::TRACE,
+    pub fn start(level: impl Into<LogLevel>, format: LogFormat) -> io::Result<Log> {
+        let level = match level.into() {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
         };
         let style = Style { level, format, colours: colours_are_wanted() };
         let log = Log::on(io::stderr(), move |lines| style.lost(lines))?;

@@ -326,6 +326,31 @@ fn messages(tunnel: bool, verbosity: &str) -> BTreeSet<String> {
     messages.collect()
 }
 
+/// `--log-level` outdoes `-v`, and that `RUST_LOG`.
+#[test]
+fn the_level_is_that_of_option_letter_or_variable() {
+    let server = Server::echo();
+    let exit = format!("SERVER=tcprelay://{}", server.address());
+    for (variable, words, has_debug) in [
+        ("", &["-v"][..], true),
+        ("RUST_LOG=debug", &[], true),
+        ("RUST_LOG=error", &["-v"], true),
+        ("RUST_LOG=trace", &["--log-level=info"], false),
+        ("", &["-vv", "--log-level=info"], false),
+        ("RUST_LOG=a=debug", &[], false),
+    ] {
+        let words = [&["-P127.0.0.1:0", &exit], words].concat();
+        let mut relay = Program::start_after(&format!("export {variable}"), &words);
+        check_new_echo(relay.address_of("entrance listening"), 1, 10);
+        relay.terminate();
+        assert_eq!(relay.wait_exit(DEADLINE).code(), Some(0));
+        let any = |level| relay.log_events().iter().any(|event| event["level"] == level);
+        assert_eq!((any("DEBUG"), any("TRACE")), (has_debug, false), "{variable} {words:?}");
+        let ignored = relay.count("RUST_LOG is ignored: error, warn, info, debug or trace");
+        assert_eq!(ignored, usize::from(variable.contains("=a=")));
+    }
+}
+
 #[test]
 fn each_verbosity_shows_more() {
     for tunnel in [true, false] {
