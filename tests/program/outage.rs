@@ -10,6 +10,7 @@ use crate::inherited::{BOTH, passed, sockets};
 use crate::takeover::{Lineage, ends_in_order, ports};
 use crate::testkit::datagrams::{Client, DatagramServer};
 use crate::testkit::keys::Keys;
+use crate::testkit::link_proxy::Cut;
 use crate::testkit::net::{check_echo, check_new_echo, connect, refused};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::{Protocol, in_both_protocols};
@@ -142,15 +143,19 @@ fn a_connectors_entrances_are_closed_until_it_has_its_tunnel() {
 #[test]
 fn clients_wait_until_the_tunnel_is_taken_for_down() {
     let server = Server::echo();
-    let (receptor, link, entrance) = receptor(&[CLOSE]);
-    let mut connector = start_connector(Protocol::V1, link, &[exit_to(&server)]);
+    let exit = exit_to(&server);
+    let entrance = ["PORT=127.0.0.1:0", CLOSE];
+    let (tunnel, proxy) = Tunnel::start_spoilable(Protocol::V1, &entrance, &[exit]);
+    let entrance = tunnel.receptor.address_of("entrance listening");
     opens(entrance);
-    connector.kill_9();
-    breaks(&receptor, Protocol::V1, 1);
+    proxy.interrupt(Cut::Reset);
+    breaks(&tunnel.receptor, Protocol::V1, 1);
     let client = connect(entrance);
-    let _connector = start_connector(Protocol::V1, link, &[exit_to(&server)]);
+    proxy.restore();
     check_echo(&client, 1, 100_000);
-    assert_eq!((receptor.count(CLOSED), receptor.count("stream refused")), (1, 0));
+    // Those of the start.
+    assert!(tunnel.receptor.count(CLOSED) <= 1);
+    assert_eq!(tunnel.receptor.count("stream refused"), 0);
 }
 
 #[test]
