@@ -13,6 +13,12 @@ use crate::io::gather::empty_header;
 use crate::limits::{DATAGRAM_BUFFERS, DATAGRAM_KEEP_BYTES, DATAGRAMS_AT_ONCE};
 use crate::narrow::to_u32;
 
+/// Flags of `recvmmsg`, which musl has unsigned.
+#[cfg(target_env = "musl")]
+const DO_NOT_WAIT: u32 = libc::MSG_DONTWAIT.cast_unsigned();
+#[cfg(not(target_env = "musl"))]
+const DO_NOT_WAIT: libc::c_int = libc::MSG_DONTWAIT;
+
 /// Size of a buffer, of which each message has one: the largest run there is.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -121,7 +127,7 @@ impl Inbox {
                     from.as_raw_fd(),
                     self.headers.as_mut_ptr(),
                     count,
-                    libc::MSG_DONTWAIT,
+                    DO_NOT_WAIT,
                     std::ptr::null_mut(),
                 )
             };

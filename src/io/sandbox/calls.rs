@@ -305,7 +305,9 @@ fn only_a_thread() -> Compiled<SeccompCondition> {
 
 fn requests(needs: &Needs) -> Compiled<Vec<SeccompRule>> {
     let serial = if needs.opened.is_empty() { &[] } else { SERIAL_REQUESTS };
-    let each = |request: &libc::Ioctl| rule([equal(1, *request)?]);
+    // The type differs between C libraries, and musl's is signed: the kernel reads 32 bits.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let each = |request: &libc::Ioctl| rule([equal(1, u64::from(*request as u32))?]);
     REQUESTS.iter().chain(serial).map(each).collect()
 }
 
