@@ -9,10 +9,11 @@
 //! Each layer knows only those below it: [`process`] runs a `worker`, which is a loop over what the
 //! tunnel consists of; [`session`] is one tunnel as a pure state machine; [`wire`] turns bytes into
 //! frames and back; [`io`] is the only place with descriptors, clocks and `unsafe`. [`cli`] turns the
-//! command line into a plan, [`policy`] says who may do what, [`proxy_proto`] speaks to clients of
+//! command line into a plan, [`control`] is what operators ask a process, [`policy`] says who may do what, [`proxy_proto`] speaks to clients of
 //! proxies.
 
 pub mod cli;
+pub mod control;
 pub mod demo;
 pub mod identity;
 pub mod io;

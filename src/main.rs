@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
+use sockmux_uring::cli::control::Asking;
 use sockmux_uring::cli::error::Failure;
 use sockmux_uring::cli::files::Disk;
 use sockmux_uring::cli::invocation::{self, Command, Engine, LogFormat, Ready};
@@ -11,8 +12,10 @@ use sockmux_uring::cli::keygen::Keygen;
 use sockmux_uring::cli::log_level::{self, LogLevel};
 use sockmux_uring::cli::plan::Plan;
 use sockmux_uring::cli::show;
+use sockmux_uring::control::{self, Answer};
 use sockmux_uring::demo;
 use sockmux_uring::identity;
+use sockmux_uring::io::control::client;
 use sockmux_uring::io::{Inherited, Notifier, memory, signals};
 use sockmux_uring::observe::{self, Log};
 use sockmux_uring::process::{Relay, RunError, SetupError, Stopped};
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Print(text) => print(&text),
         Command::Check(plan) => check(&plan),
         Command::Keygen(keygen) => make_key(&keygen),
+        Command::Ask(asking) => ask(&asking),
         Command::Demo => demonstrate(invocation.engine),
         Command::Run(plan) => {
             let how = (invocation.engine, invocation.ready);
@@ -74,6 +78,22 @@ fn make_key(keygen: &Keygen) -> ExitCode {
             ExitCode::from(EXIT_SETUP)
         }
     }
+}
+
+/// Asks a process that runs, and prints its answer.
+fn ask(asking: &Asking) -> ExitCode {
+    let answer = match client::ask(asking.path.as_deref(), &asking.request) {
+        Ok(Answer::Error(error)) => {
+            observe::complain(&error);
+            return ExitCode::from(EXIT_FAILED);
+        }
+        Ok(answer) => answer,
+        Err(error) => {
+            observe::complain(&error.to_string());
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    print(&if asking.json { control::json(&answer) } else { control::text::answer(&answer) })
 }
 
 fn print(text: &str) -> ExitCode {
@@ -138,8 +158,10 @@ fn run(
     }
 }
 
-fn relay(plan: Plan, (engine, ready): (Engine, Ready), log: &Log) -> Result<Stopped, RunError> {
+fn relay(mut plan: Plan, (engine, ready): (Engine, Ready), log: &Log) -> Result<Stopped, RunError> {
     signals::survive()?;
+    let pid = std::process::id();
+    plan.control = plan.control.in_environment(|name| std::env::var_os(name), pid);
     let inherited = Inherited::from_environment().map_err(SetupError::from)?;
     let mut relay = Relay::bind_with(plan, inherited)?;
     match Notifier::from_environment() {

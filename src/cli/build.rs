@@ -346,8 +346,7 @@ impl Draft {
         let exits = self.exits.iter().map(|exit| (&*exit.source, &*exit.options.peers));
         let ports = self.entrances.iter().map(|(port, word)| (&*word.text, &*port.peers));
         let sockets = self.unix_entrances.iter().map(|(path, word)| (&*word.text, &*path.peers));
-        let places = exits.chain(ports).chain(sockets);
-        peers::check(places, encryption.as_ref(), &mut self.notices)?;
+        peers::check(exits.chain(ports).chain(sockets), encryption.as_ref(), &mut self.notices)?;
         let entrances = self.entrances.iter().map(|(entrance, _)| entrance.bind.port);
         let listed = encryption.as_ref().map_or(&[][..], |encryption| &encryption.listed);
         self.notices.extend(peer_options::notices(listed, &self.exits, entrances));
@@ -368,6 +367,7 @@ impl Draft {
             privileges: Privileges::default(),
             takeover: None,
             access_log: None,
+            control: super::plan::Control::Auto,
             notices: self.notices,
         })
     }
@@ -492,6 +492,7 @@ impl Draft {
             privileges: Privileges::default(),
             takeover: None,
             access_log: None,
+            control: super::plan::Control::Auto,
             notices: self.notices,
         })
     }

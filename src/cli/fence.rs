@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::hostlist::HostList;
 use super::plan::{Device, Exit, ExitKind, LinkPlan, Plan, Sandbox};
@@ -80,7 +80,9 @@ impl Needs {
             _ => Vec::new(),
         };
         let removed = plan.unix_entrances.iter().map(|entrance| &entrance.path);
-        let removed = removed.chain(&plan.takeover).cloned().collect();
+        let removed = removed.map(PathBuf::as_path);
+        let removed = removed.chain(plan.takeover.as_deref()).chain(plan.control.path());
+        let removed = removed.map(Path::to_owned).collect();
         let peers = plan.encryption.as_ref().and_then(|encryption| encryption.peers_file.clone());
         let appended = plan.access_log.as_ref().and_then(|log| log.file.clone());
         Needs { names: looks_names_up(plan), opened, removed, appended, peers }

@@ -5,6 +5,10 @@ pub(crate) const USAGE: &str = "\
 sockmux-uring [OPTIONS] [-P[HOST]:PORT]... [NAME=VALUE | +=FILE]...
        sockmux-uring -Fsockmux [-A | -C | -I -O | -X] [-Q] [-P] [NAME=VALUE]...
        sockmux-uring keygen [--secret] [FILE]
+       sockmux-uring status [--control PATH] [--json]
+       sockmux-uring streams [--control PATH] [--json]
+       sockmux-uring drain [--control PATH] [--json]
+       sockmux-uring kill tunnel:N|stream:N|peer:NAME [--control PATH] [--json]
        sockmux-uring demo";
 
 /// The text of `-h`: the common cases, on one screen of 24 lines and 80 columns.
@@ -265,6 +269,15 @@ Exit codes:
 
 With systemd (Type=notify): ready when the ports are open, or when the tunnel is
 up (--ready tunnel); a line of status; WatchdogSec= is answered by the loop.
+
+Asking a running process, at its control socket:
+  sockmux-uring status, streams
+                   tunnels, entrances and totals; each stream with its bytes;
+                   with --json for programs
+  sockmux-uring kill tunnel:N, stream:N or peer:NAME
+                   end it; numbers are those of the log
+  sockmux-uring drain
+                   as SIGTERM, and a second one changes nothing
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT

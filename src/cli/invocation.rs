@@ -7,6 +7,7 @@ use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use super::access_log;
 use super::build;
+use super::control::{self, Asking};
 use super::error::{Failure, Problem, plain, quoted};
 use super::files::{self, Files};
 use super::habits;
@@ -56,6 +57,8 @@ pub enum Command {
     Demo,
     /// `keygen`: make a key or a secret, and print what the other end has to be given.
     Keygen(Keygen),
+    /// `status`, `streams`, `kill`, `drain`: ask a process that runs.
+    Ask(Asking),
     /// `--help`, `--version`: print this (it ends with a line end) to stdout and exit.
     Print(String),
 }
@@ -178,6 +181,11 @@ struct Options {
     #[arg(long, value_name = "WHEN", value_enum)]
     ready: Option<Ready>,
 
+    /// Where `sockmux-uring status` and the like ask this process: a Unix socket, or `no` [default:
+    /// $RUNTIME_DIRECTORY/control, else $XDG_RUNTIME_DIR/sockmux-uring/PID, else none]
+    #[arg(long, value_name = "PATH")]
+    control: Option<String>,
+
     /// Print what the command line means, and exit
     #[arg(long)]
     check: bool,
@@ -222,6 +230,9 @@ where
     let mut args = args.into_iter().map(text).collect::<Result<Vec<String>, _>>()?;
     if args.get(1).is_some_and(|first| first == keygen::WORD) {
         return Ok(Invocation::of(Command::Keygen(keygen::parse(&args[2..])?)));
+    }
+    if args.get(1).is_some_and(|first| control::is_asking(first)) {
+        return Ok(Invocation::of(Command::Ask(control::parse(&args[1..])?)));
     }
     if let Some(problem) = habits::problem(&args, &build::NAMES) {
         return Err(Failure::new(problem.to_string()));
@@ -270,6 +281,10 @@ where
         let log = access_log::parse(place, settings.log.unwrap_or_default(), &plan.link);
         plan.access_log = Some(log.map_err(|problem| Failure::new(problem.to_string()))?);
     }
+    if let Some(path) = &settings.control {
+        let place = control::place(path, &plan);
+        plan.control = place.map_err(|problem| Failure::new(problem.to_string()))?;
+    }
     let command = if settings.check { Command::Check(plan) } else { Command::Run(plan) };
     let Settings { verbosity, level, log, engine, ready, .. } = settings;
     let (log, engine) = (log.unwrap_or_default(), engine.unwrap_or_default());
@@ -290,6 +305,7 @@ struct Settings {
     sandbox: Option<Sandbox>,
     takeover: Option<String>,
     ready: Option<Ready>,
+    control: Option<String>,
     check: bool,
 }
 
@@ -308,6 +324,7 @@ impl Settings {
         self.sandbox = self.sandbox.or(options.sandbox);
         self.takeover = self.takeover.take().or_else(|| options.takeover.clone());
         self.ready = self.ready.or(options.ready);
+        self.control = self.control.take().or_else(|| options.control.clone());
         self.check |= options.check;
     }
 
@@ -332,7 +349,8 @@ fn demo(options: &Options) -> Result<Invocation, Failure> {
         || options.sandbox.is_some()
         || options.takeover.is_some()
         || options.ready.is_some()
-        || options.access_log.is_some();
+        || options.access_log.is_some()
+        || options.control.is_some();
     if options.words.len() > 1 || has_own || options.for_the_plan().next().is_some() {
         return Err(Failure::new(
             "demo: no parameter, no --check and no option of the tunnel's such as -P can be given with it; \

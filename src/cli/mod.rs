@@ -23,6 +23,7 @@ mod authorizer;
 pub mod build;
 mod carrier;
 mod checks;
+pub mod control;
 pub mod encryption;
 pub mod error;
 mod exit;

@@ -13,8 +13,9 @@ use super::fence::Fence;
 use super::hostlist::HostList;
 use super::localnet;
 use super::plan::{
-    Authorizer, Bind, Bulk, Checked, Congestion, Device, Exit, ExitKind, ExitOptions, FlowControl,
-    LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts, Transport,
+    Authorizer, Bind, Bulk, Checked, Congestion, Control, Device, Exit, ExitKind, ExitOptions,
+    FlowControl, LineOptions, LinkPlan, Maxima, Parity, Permit, Plan, Proxy, ProxyHeader, Timeouts,
+    Transport,
 };
 use super::portlist::{show_bind, suffix};
 use super::secrets::without_secrets;
@@ -59,6 +60,7 @@ pub fn plan(plan: &Plan) -> String {
     privileges(&mut text, plan);
     takeover(&mut text, plan);
     access_log(&mut text, plan);
+    control(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -215,6 +217,7 @@ fn relay(plan: &Plan, binds: &[Bind], server: &ExitKind, transport: Transport) -
     privileges(&mut text, plan);
     takeover(&mut text, plan);
     access_log(&mut text, plan);
+    control(&mut text, plan);
     notices(&mut text, plan);
     text
 }
@@ -309,6 +312,16 @@ fn privileges(text: &mut String, plan: &Plan) {
 }
 
 /// How the next process takes over.
+/// Only what the command line says: the environment may be another one then.
+fn control(text: &mut String, plan: &Plan) {
+    let line = match &plan.control {
+        Control::At(path) => Some(format!("at {}", plain_long(&path.to_string_lossy()))),
+        Control::No => Some("nowhere".to_owned()),
+        Control::Auto | Control::OfService(_) | Control::OfUser(_) => None,
+    };
+    section(text, "control", line);
+}
+
 fn takeover(text: &mut String, plan: &Plan) {
     let path = plan.takeover.as_ref().map(|path| plain_long(&path.to_string_lossy()));
     let line = path.map(|path| {

@@ -53,7 +53,9 @@ pub(crate) fn for_bare_word(text: &str) -> String {
         format!("did you mean `SERVER={text}`?")
     } else if exit::of_dest(&text).is_ok() {
         format!("did you mean `DEST={text}`?")
-    } else if let Some(word) = nearest(&text, ["demo", "keygen"]) {
+    } else if let Some(word) =
+        nearest(&text, ["demo", "keygen", "status", "streams", "drain", "kill"])
+    {
         format!("did you mean `sockmux-uring {word}`?")
     } else {
         match nearest(&text, NAMES) {

@@ -9,8 +9,8 @@ use super::DemoError;
 use super::cpu::Thread;
 use crate::cli::invocation::Engine;
 use crate::cli::plan::{
-    Bind, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Maxima, Plan, Privileges, SoxConf,
-    Target, Timeouts, Transport,
+    Bind, Control, Entrance, Exit, ExitKind, ExitOptions, LinkPlan, Maxima, Plan, Privileges,
+    SoxConf, Target, Timeouts, Transport,
 };
 use crate::process::{Relay, StopHandle};
 
@@ -177,6 +177,7 @@ fn idle_plan() -> Plan {
         privileges: Privileges::default(),
         takeover: None,
         access_log: None,
+        control: Control::default(),
         notices: Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ macro_rules! simulated {
 pub mod chunk;
 pub mod command;
 pub(crate) mod congestion;
+pub mod control;
 pub(crate) mod datagram;
 pub(crate) mod device;
 pub(crate) mod direct;
@@ -47,6 +48,7 @@ pub(crate) mod takeover;
 pub(crate) mod unix;
 pub mod uring;
 
+pub use control::ControlError;
 pub use inherited::Inherited;
 pub use link::LinkError;
 pub use notify::Notifier;

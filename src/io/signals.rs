@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn numbers_are_no_other_bytes_of_the_wake_channel() {
-        let others = [b'r', b's', super::super::takeover::desk::WAKE].map(c_int::from);
+        let desks = [super::super::takeover::desk::WAKE, super::super::control::desk::WAKE];
+        let others = [b'r', b's', desks[0], desks[1]].map(c_int::from);
         assert!(heard().all(|signal| (1..128).contains(&signal) && !others.contains(&signal)));
         assert_eq!(name(libc::SIGHUP), "SIGHUP");
         assert_eq!(name(libc::SIGRTMIN() + 3), "SIGRTMIN+3");

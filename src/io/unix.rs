@@ -112,6 +112,24 @@ fn new(kind: Type) -> io::Result<Socket> {
     Socket::new(Domain::UNIX, kind.nonblocking().cloexec(), None)
 }
 
+/// As [`listen`], in place of a process that listens there and is being taken over from. That one goes on
+/// with those that have connected, and does not remove what is made here.
+pub(crate) fn listen_instead(path: &Path, mode: u32) -> io::Result<(OwnedFd, SocketFile)> {
+    fs::remove_file(path)?;
+    listen(path, mode)
+}
+
+/// Whether a process of this user is trusted with what is ours: our own user's and root's alone.
+pub(crate) fn is_trusted(user: Option<u32>) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    user.is_some_and(|user| user == own || user == 0)
+}
+
+/// A user, for messages.
+pub(crate) fn shown_user(user: Option<u32>) -> String {
+    user.map_or_else(|| "an unknown user".to_owned(), |user| format!("user {user}"))
+}
+
 /// Removes a socket that nobody listens on.
 fn remove_dead(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {

@@ -22,6 +22,7 @@
 //! - `tls`: encrypted links.
 //! - `log`: queued lines, and the rate of lines that others can cause.
 //! - `commands`: commands as links and as servers.
+//! - `control`: the control socket.
 //! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and port requests.
 //! - `identity`: keys, peers and secrets.
 //! - `demo`: the demo's traffic.
@@ -30,6 +31,7 @@ mod buffers;
 mod cli;
 mod commands;
 mod connections;
+mod control;
 mod copying;
 mod datagrams;
 mod demo;
@@ -51,6 +53,7 @@ pub use self::buffers::*;
 pub use self::cli::*;
 pub use self::commands::*;
 pub use self::connections::*;
+pub use self::control::*;
 pub use self::copying::*;
 pub use self::datagrams::*;
 pub use self::demo::*;

@@ -24,6 +24,7 @@ use crate::cli::plan::{self, AccessLogPlan, Congestion, LinkPlan, Plan};
 use crate::cli::show;
 use crate::identity::{self, IdentityError};
 use crate::io::congestion::CongestionPolicy;
+use crate::io::control::{self, ControlError};
 use crate::io::device::Device;
 use crate::io::driver::Driver;
 use crate::io::fifo::FifoPair;
@@ -75,6 +76,9 @@ pub enum SetupError {
     /// No other process can be taken over from.
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
+    /// Operators cannot ask it.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The process cannot give up what it was told to.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -171,6 +175,8 @@ pub struct Relay {
     /// The service manager, and what it takes for ready.
     supervisor: Option<(Notifier, Ready)>,
     access_log: Option<OpenedAccessLog>,
+    /// Where operators ask it.
+    control: Option<control::Place>,
     /// Opened now, while files may be.
     pipes: Pipes,
     /// What wakes the worker is written to the second one.
@@ -191,7 +197,7 @@ impl Relay {
     /// # Errors
     /// [`SetupError`] naming the parameter and the remedy; also for an inherited socket that the
     /// plan does not use.
-    pub fn bind_with(plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
+    pub fn bind_with(mut plan: Plan, mut inherited: Inherited) -> Result<Relay, SetupError> {
         net::raise_descriptor_limit();
         let mut takeover = Takeover::begin(plan.takeover.as_deref(), &mut inherited)?;
         let ceilings = memory::ceilings()?;
@@ -205,6 +211,8 @@ impl Relay {
         }
         let source = how_to_reach(&plan.link)?;
         let access_log = plan.access_log.as_ref().map(open_access_log).transpose()?;
+        let replaces = takeover.as_ref().is_some_and(Takeover::has_predecessor);
+        let control = control::listen(&plan.control, replaces, &mut plan.notices)?;
         let (wait, wake) = UnixStream::pair()
             .map_err(|error| SetupError::Process { what: "cannot make a socket pair", error })?;
         let (pipes, wakes) = (Pipes::new(), (wait, wake));
@@ -219,6 +227,7 @@ impl Relay {
             takeover,
             supervisor: None,
             access_log,
+            control,
             pipes,
             wakes,
         })
@@ -315,10 +324,11 @@ impl Relay {
         });
         let of_ports = self.ports.iter().map(|port| (false, format!("{}/udp", port.address())));
         let places: Vec<(bool, String)> = of_listeners.chain(of_ports).collect();
-        let takeover = self.takeover.take();
+        let (takeover, control) = (self.takeover.take(), self.control.take());
         let has_taken_over = takeover.as_ref().is_some_and(Takeover::has_predecessor);
         let supervisor = self.supervisor.take();
         let wake = self.wakes.1.try_clone()?;
+        let desk = control.map(|place| open_control(place, &wake)).transpose()?;
         let link = self.plan.link.clone();
         let mut worker = self.into_worker(driver)?;
         worker.log_access(access);
@@ -328,6 +338,9 @@ impl Relay {
         }
         if let Some((notifier, ready)) = supervisor {
             worker.report_to(notifier, ready, has_taken_over);
+        }
+        if let Some(desk) = desk {
+            worker.open_control(desk);
         }
         // These lines are logged last, so that everything is open once they appear.
         for (is_receptor, address) in places {
@@ -351,6 +364,18 @@ impl Relay {
 fn open_access_log(plan: &AccessLogPlan) -> Result<OpenedAccessLog, SetupError> {
     OpenedAccessLog::open(plan)
         .map_err(|error| SetupError::AccessLog { file: plan.place().display().to_string(), error })
+}
+
+/// Starts the thread of the control socket.
+fn open_control(
+    place: control::Place,
+    wake: &UnixStream,
+) -> Result<control::desk::Desk, SetupError> {
+    let opened = wake.try_clone().and_then(|wake| control::desk::Desk::open(place, wake));
+    opened.map_err(|error| SetupError::Process {
+        what: "cannot start the thread of the control socket",
+        error,
+    })
 }
 
 /// Says once who may be a peer of a receptor whose connections are not encrypted.

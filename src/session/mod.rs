@@ -11,6 +11,7 @@
 #![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 mod close;
@@ -126,6 +127,19 @@ pub struct SessionCounters {
     pub opened: u64,
     /// Streams opened by the peer.
     pub accepted: u64,
+}
+
+/// What a stream is, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamFacts {
+    /// It was opened here.
+    pub is_opener: bool,
+    /// At the opener: client and entrance. At the other end: server and own address, once it is reached.
+    pub addresses: (SocketAddr, SocketAddr),
+    /// Payload received.
+    pub payload_bytes_in: u64,
+    /// Payload handed out to be sent.
+    pub payload_bytes_out: u64,
 }
 
 /// The state of one tunnel.
@@ -296,6 +310,18 @@ impl Session {
             _ => None,
         });
         self.streams.iter().filter_map(|stream| stream.user).chain(ended)
+    }
+
+    /// Addresses and counts of a stream: at its opener the client and the entrance, at the other end the
+    /// server and its own side; payload received, and handed out to be sent (not of datagrams).
+    pub fn facts_of(&self, key: StreamKey) -> Option<StreamFacts> {
+        let stream = self.streams.get(key)?;
+        Some(StreamFacts {
+            is_opener: stream.opener,
+            addresses: stream.addresses,
+            payload_bytes_in: stream.payload_bytes_in,
+            payload_bytes_out: stream.payload_bytes_out,
+        })
     }
 
     fn encoder(&self) -> Encoder {

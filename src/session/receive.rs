@@ -243,6 +243,7 @@ impl Session {
         if first && protocol == Protocol::V03 {
             stream.uncounted_bytes += bytes;
         }
+        stream.payload_bytes_in += bytes;
         self.counters.payload_bytes_in += bytes;
         Ok(Sink::Stream(key))
     }

@@ -138,6 +138,9 @@ pub(super) struct Stream {
     /// The local side is gone: nothing can be delivered.
     pub(super) write_failed: bool,
 
+    /// Payload received for it, and handed out to be sent.
+    pub(super) payload_bytes_in: u64,
+    pub(super) payload_bytes_out: u64,
     /// In the queue of streams with control frames.
     pub(super) in_control: bool,
     /// In one of the queues of streams with data.
@@ -169,6 +172,8 @@ impl Stream {
             ports: None,
             datagrams: None,
             ready_bytes: 0,
+            payload_bytes_in: 0,
+            payload_bytes_out: 0,
             unacked_bytes: 0,
             local_end: LocalEnd::Not,
             end_before_reset: false,

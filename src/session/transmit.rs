@@ -345,6 +345,9 @@ impl Session {
         }
         let user = stream.user.filter(|_| bytes > 0);
         let are_datagrams = stream.datagrams.is_some();
+        if user.is_some() {
+            stream.payload_bytes_out += bytes;
+        }
         // 0.3 neither counts nor acknowledges first data.
         self.schedule_data(key);
         self.check_end(key);
@@ -398,6 +401,7 @@ impl Session {
                 continue;
             }
             stream.ready_bytes -= bytes;
+            stream.payload_bytes_out += bytes;
             rule.spend(stream, bytes);
             turns::charge(stream, bytes);
             if rule.protocol == Protocol::V1 {

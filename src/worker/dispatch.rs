@@ -1,5 +1,8 @@
 //! Dispatch: routes completions, resolver answers and effects to their planes. The event loop calls
-//! it for each completion. With [`super::turn`] it is all that knows all planes.
+//! it for each completion. With [`super::turn`] it is all that knows all planes. [`control`] answers
+//! operators.
+
+mod control;
 
 use std::rc::Rc;
 
@@ -14,6 +17,8 @@ use super::supervisor::Supervisor;
 use super::takeover::Takeover;
 use super::token::{self, Kind, StreamOwner};
 use super::{Key, Worker};
+use crate::control::page::Part;
+use crate::io::control::desk as control_desk;
 use crate::io::datagram::Received;
 use crate::io::driver::{BufferClass, Completion, Driver, Fd, Outcome};
 use crate::io::resolver::Answer;
@@ -129,6 +134,27 @@ impl<D: Driver> Worker<D> {
                 self.reap_orphans();
             }
             Demand::TakeOver => self.serve_successor(),
+            Demand::Control => self.serve_operator(),
+        }
+    }
+
+    /// An operator asks. One question at a time is under way.
+    fn serve_operator(&mut self) {
+        let Worker { cx, streams, ingress, datagrams, relay, .. } = self;
+        let Some((number, ask)) = self.operators.as_ref().and_then(control_desk::Desk::ask) else {
+            return;
+        };
+        let part = control::answer(ask, cx, streams, (ingress, datagrams, relay));
+        let part = part.unwrap_or_else(|| {
+            // A second stop would end the process at once.
+            let drains = self.cx.drain != Drain::No;
+            if !drains {
+                self.stop();
+            }
+            Part::Drains(drains)
+        });
+        if let Some(desk) = &self.operators {
+            desk.answer(number, part);
         }
     }
 

@@ -52,6 +52,7 @@ mod way;
 use crate::cli::invocation::Ready;
 use crate::cli::plan::{LinkPlan, Plan};
 use crate::io::congestion::CongestionPolicy;
+use crate::io::control;
 use crate::io::driver::{Completion, Driver};
 use crate::io::inherited::Reserved;
 use crate::io::lookout::Lookout;
@@ -109,6 +110,8 @@ pub(crate) struct Worker<D> {
     signals: Signals,
     /// Who may take over, until this process ends.
     takeover: Option<Takeover>,
+    /// Where operators ask.
+    operators: Option<control::desk::Desk>,
     /// This process is to take over, and accepts nobody until it has.
     succession: Option<Succession>,
     /// When its tunnel has to be up for that.
@@ -161,6 +164,7 @@ impl<D: Driver> Worker<D> {
             farewells_until: Moment(0),
             signals: Signals::new(wake),
             takeover: None,
+            operators: None,
             succession: None,
             tunnel_by: None,
             failed_to_take_over: false,
@@ -194,6 +198,11 @@ impl<D: Driver> Worker<D> {
     /// Each stream has a line there at its end.
     pub(crate) fn log_access(&mut self, log: Option<AccessLog>) {
         self.cx.access_log = log;
+    }
+
+    /// Operators ask there.
+    pub(crate) fn open_control(&mut self, desk: control::desk::Desk) {
+        self.operators = Some(desk);
     }
 
     /// Runs until it is stopped.

@@ -12,7 +12,7 @@ use super::token::Kind;
 use crate::io::command::reap;
 use crate::io::driver::{Driver, Fd};
 use crate::io::signals;
-use crate::io::takeover::desk;
+use crate::io::{control, takeover};
 
 /// What the process is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(super) enum Demand {
     ChildrenChanged,
     /// A successor has come, or is ready.
     TakeOver,
+    /// An operator asks.
+    Control,
 }
 
 /// The wake channel and the state of adopted child processes.
@@ -76,8 +78,8 @@ impl Signals {
     }
 }
 
-/// What bytes of the wake channel ask for: `s` is a stop request, `t` a request of a successor, `r` an
-/// answer of the resolver, any other byte a signal number.
+/// What bytes of the wake channel ask for: `s` is a stop request, `t` a request of a successor, `c` one
+/// of an operator, `r` an answer of the resolver, any other byte a signal number.
 fn demands(bytes: &[u8]) -> Vec<Demand> {
     let mut demands = Vec::new();
     // Repeated signals of a kind are merged, except those that stop the process: a second stop
@@ -88,7 +90,8 @@ fn demands(bytes: &[u8]) -> Vec<Demand> {
         match i32::from(byte) {
             libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => demands.push(Demand::Stop),
             _ if byte == b's' => demands.push(Demand::Stop),
-            _ if byte == desk::WAKE => demands.push(Demand::TakeOver),
+            _ if byte == takeover::desk::WAKE => demands.push(Demand::TakeOver),
+            _ if byte == control::desk::WAKE => demands.push(Demand::Control),
             _ if byte == b'r' || seen & bit != 0 => {}
             signal => demands.extend(demand(signal)),
         }

@@ -98,6 +98,21 @@ impl<T> Table<T> {
         })
     }
 
+    /// The entries in so many slots from this one on, and the slot behind them if there are more. What stays
+    /// in the table keeps its slot, so pages one after the other have it once.
+    pub(super) fn page(
+        &self,
+        from: usize,
+        slots: usize,
+    ) -> (impl Iterator<Item = (Key, &T)>, Option<usize>) {
+        let end = from.saturating_add(slots).min(self.slots.capacity());
+        let entries = (from..end).filter_map(|index| {
+            let (generation, value) = self.slots.get(index)?;
+            Some((Key { index: index as u32, generation: *generation }, value))
+        });
+        (entries, Some(end).filter(|end| *end < self.slots.capacity()))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().map(|(index, (generation, value))| {
             (Key { index: index as u32, generation: *generation }, value)
@@ -108,6 +123,24 @@ impl<T> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_have_each_entry_that_stays_once() {
+        let mut table = Table::new(100);
+        let keys: Vec<Key> = (0..10).filter_map(|number| table.insert(number)).collect();
+        table.remove(keys[3]);
+        let (mut from, mut found) = (Some(0), Vec::new());
+        while let Some(slot) = from {
+            let (entries, next) = table.page(slot, 4);
+            found.extend(entries.map(|(_, number)| *number));
+            assert!(found.len() <= slot + 4);
+            from = next;
+            // Another one comes and goes meanwhile.
+            let key = table.insert(99).unwrap();
+            table.remove(key);
+        }
+        assert_eq!(found, [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+    }
 
     #[test]
     fn keys_of_removed_entries_find_nothing() {

@@ -9,6 +9,7 @@ mod at_peer;
 mod basic;
 mod cli;
 mod command;
+mod control;
 mod datagram_services;
 mod datagrams;
 mod datagrams_mtu;

@@ -6,25 +6,27 @@ use super::imports::{imports, module_of};
 /// The rooms, from the bottom up, each with those that it may import. Rooms of one floor do not import
 /// each other. To allow an import means to move a room to another floor: docs/architecture.md describes
 /// what each room depends on.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("build", &[]),
     ("limits", &[]),
+    ("control", &["limits"]),
     ("narrow", &[]),
     ("wire", &["limits", "narrow"]),
     ("link", &["limits"]),
-    ("cli", &["limits", "wire"]),
+    ("cli", &["control", "limits", "wire"]),
     ("tls", &["cli", "limits", "narrow"]),
     ("session", &["limits", "narrow", "wire"]),
     ("serial_line", &["limits", "narrow", "session", "wire"]),
     ("policy", &["cli", "limits", "wire"]),
     ("proxy_proto", &["cli", "limits", "wire"]),
-    ("io", &["cli", "limits", "narrow", "wire"]),
+    ("io", &["cli", "control", "limits", "narrow", "wire"]),
     ("observe", &["cli", "limits"]),
     ("identity", &["cli", "limits", "tls"]),
     (
         "worker",
         &[
             "cli",
+            "control",
             "io",
             "limits",
             "link",
@@ -38,7 +40,13 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "wire",
         ],
     ),
-    ("process", &["cli", "identity", "io", "limits", "observe", "policy", "tls", "wire", "worker"]),
+    (
+        "process",
+        &[
+            "cli", "control", "identity", "io", "limits", "observe", "policy", "tls", "wire",
+            "worker",
+        ],
+    ),
     ("demo", &["cli", "limits", "observe", "process"]),
 ];
 

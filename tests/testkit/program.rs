@@ -26,7 +26,10 @@ pub struct Program {
 
 /// A command for the real binary, with nothing given yet.
 pub fn command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_sockmux-uring"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockmux-uring"));
+    // Control sockets are where tests have them.
+    command.env_remove("XDG_RUNTIME_DIR").env_remove("RUNTIME_DIRECTORY");
+    command
 }
 
 impl Program {

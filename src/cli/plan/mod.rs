@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 mod access;
+mod control;
 mod encryption;
 mod link;
 mod peer;
@@ -18,6 +19,7 @@ pub use super::fingerprint::Fingerprint;
 use super::hostlist::{ClientName, HostList};
 use super::portlist::suffix;
 pub use crate::wire::Transport;
+pub use control::Control;
 pub use encryption::{Authority, Encryption, Proof, TlsSide};
 pub use link::{Checked, Device, FlowControl, LineOptions, LinkPlan, Parity};
 pub use peer::{KnownPeer, PeerOptions, PortRanges};
@@ -59,6 +61,8 @@ pub struct Plan {
     pub takeover: Option<PathBuf>,
     /// A line for each stream at its end.
     pub access_log: Option<AccessLogPlan>,
+    /// Where operators ask the process.
+    pub control: Control,
     /// Things accepted but without effect, one sentence each, to be logged at start.
     pub notices: Vec<String>,
 }

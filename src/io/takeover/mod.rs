@@ -36,6 +36,7 @@ use rustix::net::{
 use socket2::SockRef;
 
 use super::net;
+use super::unix::{is_trusted, shown_user as shown};
 
 /// What the first record begins with; the version follows.
 const HELLO: &[u8] = b"sockmux takeover ";
@@ -145,15 +146,4 @@ impl Line {
     fn has_hung_up(&self) -> bool {
         net::is_hung_up(&self.0)
     }
-}
-
-/// Whether sockets are given to a process of this user and taken from it: ours and root alone.
-fn is_trusted(user: Option<u32>) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    user.is_some_and(|user| user == own || user == 0)
-}
-
-/// A user, for messages.
-fn shown(user: Option<u32>) -> String {
-    user.map_or_else(|| "an unknown user".to_owned(), |user| format!("user {user}"))
 }

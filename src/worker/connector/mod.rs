@@ -13,6 +13,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::cli::plan::Target;
+use crate::control::status::ConnectorStatus;
 use crate::io::device::Device;
 use crate::io::driver::{Driver, Fd};
 use crate::io::fifo::FifoPair;
@@ -109,6 +110,24 @@ impl Connector {
             last_logged: String::new(),
             failed_by: String::new(),
             ended_in_order: false,
+        }
+    }
+
+    /// What operators are told of it.
+    pub(in crate::worker) fn status(&self, now: Moment) -> ConnectorStatus {
+        let (state, until) = match self.state {
+            State::Waiting { until } => ("waiting", Some(until)),
+            State::Dialing => ("connecting", None),
+            State::Up => ("up", None),
+            State::Leaving => ("leaving", None),
+            State::Over => ("over", None),
+        };
+        let mut failures = [&self.last_logged, &self.failed_by].into_iter();
+        ConnectorStatus {
+            target: self.source.to_string(),
+            state: state.to_owned(),
+            next_attempt_millis: until.map(|until| until.0.saturating_sub(now.0) / 1_000),
+            last_failure: failures.find(|failure| !failure.is_empty()).cloned(),
         }
     }
 

@@ -58,6 +58,8 @@ pub(in crate::worker) struct Counters {
     pub(in crate::worker) datagrams_dropped: u64,
     /// Flows evicted to make room for newer ones.
     pub(in crate::worker) flows_evicted: u64,
+    /// Streams and flows of closed tunnels.
+    pub(in crate::worker) past_streams: u64,
     /// Payload bytes of closed tunnels, received from and sent to the peer.
     pub(in crate::worker) past_bytes_in: u64,
     pub(in crate::worker) past_bytes_out: u64,
@@ -104,6 +106,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         datagrams_out,
         datagrams_dropped,
         flows_evicted,
+        past_streams,
         past_bytes_in,
         past_bytes_out,
         relayed_up,
@@ -139,6 +142,7 @@ pub(in crate::worker) fn log_stopped<D: Driver>(cx: &Cx<D>, stopped: Stopped) {
         pipe_full,
         splice_refused,
         splice_encrypted,
+        past_streams,
         past_bytes_in,
         past_bytes_out,
         relayed_up,

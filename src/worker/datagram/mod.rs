@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use self::coalesce::Source;
 use self::datagrams::DatagramPort;
 use self::flow::{FlowServer, Flows};
+use crate::control::status::EntranceRow;
 use crate::io::datagram::{self, Inbox, Outbox};
 use crate::io::driver::{Driver, Gather};
 use crate::io::takeover::Handed;
@@ -28,6 +29,7 @@ use crate::session::{Ended, Moment, StreamKey};
 use crate::worker::context::Cx;
 use crate::worker::message::{FlowOrigin, PortName, Run};
 use crate::worker::payload_queue::PayloadQueue;
+use crate::worker::purpose::Purpose;
 use crate::worker::stream;
 use crate::worker::stream::tunnel::Tunnels;
 use crate::worker::table::Key;
@@ -117,6 +119,27 @@ impl Datagrams {
         while let Some(flow) = self.flows.any_of(name) {
             self.end_flow(cx, tunnels, flow, "the port that it came in by is closed");
         }
+    }
+
+    /// What operators are told of the entrances. Datagrams that come while no tunnel is up are dropped.
+    pub(in crate::worker) fn rows(&self, has_tunnel: bool, drains: bool) -> Vec<EntranceRow> {
+        let given = self.asked.iter().filter(|(name, _)| matches!(name, PortName::Given(_)));
+        let ports = self.entrances.iter().chain(given.map(|(_, port)| port));
+        let row = |port: &DatagramPort| {
+            let (is_relay, address) = (port.purpose() == Purpose::Relay, port.address());
+            let why = match (drains, has_tunnel || is_relay) {
+                (true, _) => Some("the process drains"),
+                (false, false) => Some("no tunnel is up"),
+                (false, true) => None,
+            };
+            EntranceRow {
+                address: format!("{address}/udp"),
+                kind: if is_relay { "relay" } else { "entrance" }.to_owned(),
+                open: why.is_none(),
+                why: why.map(str::to_owned),
+            }
+        };
+        ports.map(row).collect()
     }
 
     /// The entrances, for a successor. Forwarded ports end with the stream that they are for.

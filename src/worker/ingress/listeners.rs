@@ -145,6 +145,16 @@ impl Listener {
         self.closing
     }
 
+    /// Whether an accept is under way.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting.is_some() && !self.closed && !self.closing
+    }
+
+    /// Whether it waits for descriptors.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
     /// Whether it is a Unix socket.
     pub(crate) fn is_unix(&self) -> bool {
         self.path.is_some()

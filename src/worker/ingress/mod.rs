@@ -18,6 +18,7 @@ pub(in crate::worker) mod listeners;
 mod names;
 mod outage;
 mod rejection;
+mod report;
 pub(in crate::worker) mod services;
 mod successor;
 mod wanted;

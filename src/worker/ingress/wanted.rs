@@ -18,7 +18,9 @@ use crate::worker::table::Key;
 /// What was asked of the newest tunnel's peer. A request has the number of its place in the plan.
 #[derive(Debug)]
 pub(super) struct WantedEntrances {
-    tunnel: Key,
+    pub(super) tunnel: Key,
+    /// What has become of each, by its place in the plan: why it is not open.
+    states: Vec<Result<(), String>>,
     /// Those that could not be opened, each with the reason.
     put_off: Vec<(u32, String)>,
     again_at: Option<Moment>,
@@ -30,6 +32,7 @@ impl Default for WantedEntrances {
     fn default() -> WantedEntrances {
         WantedEntrances {
             tunnel: Key::NONE,
+            states: Vec::new(),
             put_off: Vec::new(),
             again_at: None,
             wait: Duration::from_millis(ENTRANCE_AGAIN_FIRST_MILLIS),
@@ -38,6 +41,33 @@ impl Default for WantedEntrances {
 }
 
 impl WantedEntrances {
+    /// Of the tunnel whose peer is asked for so many.
+    fn of(tunnel: Key, count: usize) -> WantedEntrances {
+        let states = vec![Err("the peer has not answered".to_owned()); count];
+        WantedEntrances { tunnel, states, ..WantedEntrances::default() }
+    }
+
+    /// Whether the peer has opened one.
+    pub(super) fn is_open(&self, request: usize) -> bool {
+        matches!(self.states.get(request), Some(Ok(())))
+    }
+
+    /// Why one is not open.
+    pub(super) fn why_not(&self, request: usize) -> Option<String> {
+        self.states.get(request)?.clone().err()
+    }
+
+    /// The peer has answered for one, or has closed it.
+    fn note(&mut self, request: u32, answer: &EntranceAnswer) {
+        let Some(state) = self.states.get_mut(request as usize) else { return };
+        *state = match answer {
+            EntranceAnswer::Open(_) => Ok(()),
+            EntranceAnswer::NotNow(reason)
+            | EntranceAnswer::Refused(reason)
+            | EntranceAnswer::Closed(reason) => Err(reason.to_string()),
+        };
+    }
+
     /// One cannot be opened now. `false`: for the same reason as before.
     fn put_off(&mut self, request: u32, reason: &str, now: Moment) -> bool {
         if self.again_at.is_none() {
@@ -69,7 +99,7 @@ impl Ingress {
         if cx.plan.entrances_at_peer.is_empty() {
             return;
         }
-        self.wanted = WantedEntrances { tunnel, ..WantedEntrances::default() };
+        self.wanted = WantedEntrances::of(tunnel, cx.plan.entrances_at_peer.len());
         for request in 0..cx.plan.entrances_at_peer.len() as u32 {
             if !ask(cx, streams, tunnel, request) {
                 return;
@@ -94,6 +124,7 @@ impl Ingress {
             debug!(tunnel = number, entrance = asked, "an answer in an older tunnel");
             return;
         }
+        wanted.note(request, &answer);
         let may_log = cx.log_limit.allow(Class::Tunnel, cx.now);
         match answer {
             EntranceAnswer::Open(entrance) => {

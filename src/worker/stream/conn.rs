@@ -212,6 +212,7 @@ pub(super) struct Conn {
     /// Shut down the socket for writing once all output is written.
     pub(super) end_after_output: bool,
 
+    pub(super) began: Moment,
     /// Deadline, enforced by sweeps.
     pub(super) deadline: Option<Moment>,
     /// Time of the last data in either direction.
@@ -257,6 +258,7 @@ impl Conn {
             joining: false,
             urgent: None,
             end_after_output: false,
+            began: now,
             deadline: None,
             last_data: now,
         }

@@ -21,6 +21,7 @@ mod lifecycle;
 mod make_room;
 mod read;
 mod related;
+mod report;
 pub(in crate::worker) mod server;
 mod stalled;
 mod sweep;

@@ -166,6 +166,7 @@ impl Streams {
         if let Some(counters) = tunnel.lane.transform.tls().and_then(Tls::counters) {
             counts::log_key_counts(counters);
         }
+        cx.counters.past_streams += counters.opened + counters.accepted;
         cx.counters.past_bytes_in += counters.payload_bytes_in;
         cx.counters.past_bytes_out += counters.payload_bytes_out;
         tunnel.lane.say_end(&mut cx.buffers);
@@ -450,6 +451,7 @@ fn new_tunnel<D: Driver>(cx: &Cx<D>, link: Link, config: SessionConfig) -> Tunne
         deferred: None,
         ended_in_order: false,
         suspended: None,
+        resumptions: 0,
     }
 }
 

@@ -5,7 +5,7 @@
 //! [`link_frames`] and [`link_write`] move bytes between link and session, within the tunnel's [`budget`],
 //! [`serial`] does so for serial lines, [`encrypted`] where [`tls`] is the transform, and [`splice`] moves bulk
 //! through pipes. [`rights`] says who a peer is and what it may have, [`up`] which tunnels clients may take. [`loopback`] connects the process to
-//! itself. [`strangers`] bounds peers that have connected here and not completed their hello. The event loop
+//! itself, [`report`] tells operators of tunnels. [`strangers`] bounds peers that have connected here and not completed their hello. The event loop
 //! dispatches link completions here and flushes marked tunnels at the end of a turn.
 
 mod budget;
@@ -17,6 +17,7 @@ mod link_read;
 mod link_write;
 pub(super) mod loopback;
 mod outgoing;
+mod report;
 mod resume;
 mod retained;
 mod rights;
@@ -31,14 +32,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use hashlink::LinkedHashMap;
-use tracing::info;
 
 use self::lane::{Destination, Lack, Lane};
 use self::resume::Suspended;
 use self::strangers::Strangers;
 use crate::io::chunk::{Chunk, ChunkMut};
 use crate::io::driver::Driver;
-use crate::limits::{BATCH_BYTES, STATE_TUNNELS_MAX};
+use crate::limits::BATCH_BYTES;
 use crate::policy::ceilings::Ceilings;
 use crate::session::{EntranceAnswer, Moment, OpenError, Session, Sink};
 use crate::wire::{Protocol, Transport};
@@ -305,31 +305,6 @@ impl Tunnels {
         })
     }
 
-    /// Logs each tunnel, up to a maximum; returns the total payload in and out.
-    pub(in crate::worker) fn log_state(&self, now: Moment) -> (u64, u64) {
-        let (mut bytes_in, mut bytes_out) = (0, 0);
-        for (logged, (key, tunnel)) in self.table.iter().enumerate() {
-            let counters = tunnel.session.counters();
-            bytes_in += counters.payload_bytes_in;
-            bytes_out += counters.payload_bytes_out;
-            if logged < STATE_TUNNELS_MAX {
-                info!(
-                    tunnel = key.number(),
-                    peer = %tunnel.lane.link,
-                    up = tunnel.session.is_up(),
-                    streams = tunnel.session.stream_count(),
-                    bytes_in = counters.payload_bytes_in,
-                    bytes_out = counters.payload_bytes_out,
-                    link_bytes_in = tunnel.lane.read_bytes,
-                    link_bytes_out = tunnel.lane.framed_bytes,
-                    secs = (now.0 - tunnel.began.0) / 1_000_000,
-                    "state of a tunnel"
-                );
-            }
-        }
-        (bytes_in, bytes_out)
-    }
-
     /// Copies batches of stalled links, so that their receive buffers are returned.
     pub(super) fn free_stalled_buffers<D: Driver>(&mut self, cx: &mut Cx<D>) {
         for (_, tunnel) in self.table.iter_mut() {
@@ -409,6 +384,8 @@ pub(in crate::worker) struct Tunnel {
     ended_in_order: bool,
     /// Its connection broke, and another one is waited for.
     suspended: Option<Suspended>,
+    /// How often it went on over another connection.
+    resumptions: u32,
 }
 
 impl Tunnel {

@@ -23,7 +23,7 @@ use crate::worker::table::Key;
 /// A tunnel without a connection.
 #[derive(Debug)]
 pub(super) struct Suspended {
-    since: Moment,
+    pub(super) since: Moment,
     /// It is over then.
     pub(super) until: Option<Moment>,
 }
@@ -314,6 +314,7 @@ impl Streams {
         tunnel.heard = true;
         tunnel.source = source.or(tunnel.source);
         tunnel.link_began = cx.now;
+        tunnel.resumptions += 1;
         let since = tunnel.suspended.take().map_or(cx.now, |suspended| suspended.since);
         let paused_millis = (cx.now.0 - since.0) / 1_000;
         let (peer, streams) = (&tunnel.lane.link, tunnel.session.stream_count());
