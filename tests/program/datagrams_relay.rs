@@ -1,9 +1,10 @@
 //! The plain relay for UDP (`-Pport/udp SERVER=udprelay://host:port`): no tunnel.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::testkit::datagrams::{Client, DatagramServer, datagram};
+use crate::testkit::net::free_port;
 use crate::testkit::program::Program;
 use crate::testkit::{DEADLINE, eventually};
 
@@ -121,8 +122,9 @@ fn a_server_that_is_not_there_ends_the_flow() {
 
 #[test]
 fn a_server_that_goes_and_comes_back_is_found_again() {
-    let server = DatagramServer::echo();
-    let address = server.address();
+    // No other test takes it in between.
+    let address = free_port(Ipv4Addr::LOCALHOST);
+    let server = DatagramServer::echo_on(&address.to_string());
     let (relay, entrance) = start(address, &[]);
     let client = Client::of(entrance);
     client.check_echo(b"before");

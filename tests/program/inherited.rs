@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 
 use crate::testkit::DEADLINE;
 use crate::testkit::datagrams::{Client, DatagramServer};
-use crate::testkit::net::{check_echo, check_new_echo, connect};
+use crate::testkit::net::{check_echo, check_new_echo, connect, free_port};
 use crate::testkit::program::Program;
 use crate::testkit::protocol::Protocol;
 use crate::testkit::servers::Server;
@@ -130,8 +130,9 @@ fn a_port_of_udp_is_used_and_outlives_the_program() {
 #[test]
 fn a_port_of_udp_is_not_taken_for_one_of_tcp() {
     let ([first, _], [link, _]) = sockets();
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let web = udp.local_addr().expect("bound");
+    // The port has to be free for TCP, too.
+    let web = free_port(Ipv4Addr::LOCALHOST);
+    let udp = UdpSocket::bind(web).expect("a port");
     let words = [format!("-P{link}"), format!("PORT={web}")];
     let message = refused(&words.each_ref().map(String::as_str), [first.into(), udp.into()], BOTH);
     let wanted = format!("descriptor 4 (web), which listens on {web}/udp");
