@@ -275,10 +275,15 @@ impl Connector {
         since: Moment,
     ) {
         self.suspended = Some(tunnel);
-        // Another one was begun already, since this one was doubted.
+        self.replace(cx, Some(since));
+    }
+
+    /// The newest tunnel is lost. One that was begun beside it, since it was doubted, is the newest then, and
+    /// so is one that is dialled; else a link is dialled. `since`: when it began, as far as it matters.
+    pub(in crate::worker) fn replace<D: Driver>(&mut self, cx: &mut Cx<D>, since: Option<Moment>) {
         self.tunnel = self.beside.take();
         if self.tunnel.is_none() && !matches!(self.state, State::Dialing) {
-            self.redial(cx, Some(since));
+            self.redial(cx, since);
         }
     }
 
@@ -342,11 +347,7 @@ impl Connector {
     }
 
     /// The newest tunnel is gone or is to be replaced. `up_since`: when it came up, if it did.
-    pub(in crate::worker) fn redial<D: Driver>(
-        &mut self,
-        cx: &mut Cx<D>,
-        up_since: Option<Moment>,
-    ) {
+    fn redial<D: Driver>(&mut self, cx: &mut Cx<D>, up_since: Option<Moment>) {
         let now = cx.now;
         let leaves = self.leave_command(now);
         self.tunnel = None;

@@ -132,3 +132,36 @@ fn the_last_answer_is_not_left_behind_for_want_of_room_on_the_line() {
     });
     assert_eq!(found.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+/// The peer stands still in the middle of the first hello, for longer than a hello may take. A second link is
+/// dialled beside the first one, which then ends: that link is the tunnel's, and no third is dialled.
+#[test]
+fn a_link_that_was_dialled_beside_a_hello_that_fails_is_the_next_tunnel() {
+    let conditions = Conditions {
+        again: 51,
+        no_buffer: 6,
+        delay: 80,
+        no_splice: 50,
+        pipe_slots: 3,
+        socket_bytes: 154_149,
+        latency_micros: 1_736,
+        buffers: [64, 48],
+        ..FRIENDLY
+    };
+    let tempo =
+        |piece_bytes, every_micros| Tempo { piece_bytes, every_micros, reads_after_micros: 0 };
+    let exchange = |at, tempos| Conversation { at, how: How::Exchange, bytes: [1, 1], tempos };
+    let script = Script {
+        entrance_at: 0,
+        records_per_key: Some(50),
+        bulk: "copy",
+        resume_secs: 30,
+        conversations: vec![
+            exchange(17_520, [tempo(13_977, 235), tempo(12_526, 565)]),
+            exchange(323_362, [tempo(16_385, 726), tempo(2_061, 47)]),
+        ],
+        faults: vec![(2_881, Fault::Pause(0, 6_652_440))],
+        ..script(171_922, conditions)
+    };
+    assert_eq!(findings_of(&script).err(), None);
+}

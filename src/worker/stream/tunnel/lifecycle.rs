@@ -178,7 +178,7 @@ impl Streams {
         if cx.drain == Drain::No
             && let Some(connector) = self.connector.as_mut().filter(|connector| connector.has(key))
         {
-            connector.redial(cx, was_up.then_some(tunnel.began));
+            connector.replace(cx, was_up.then_some(tunnel.began));
         }
         if self.connector.as_mut().is_some_and(|connector| connector.forget(key)) {
             self.beside_ended(cx);
