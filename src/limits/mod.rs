@@ -23,6 +23,7 @@
 //! - `log`: queued lines, and the rate of lines that others can cause.
 //! - `commands`: commands as links and as servers.
 //! - `control`: the control socket.
+//! - `supervisor`: messages to the service manager.
 //! - `proxies`: SOCKS, telnet, FTP, HTTP, the PROXY header, and port requests.
 //! - `identity`: keys, peers and secrets.
 //! - `demo`: the demo's traffic.
@@ -46,6 +47,7 @@ mod proxies;
 mod resume;
 mod serial_line;
 mod session;
+mod supervisor;
 mod tls;
 mod windows;
 
@@ -68,5 +70,6 @@ pub use self::proxies::*;
 pub use self::resume::*;
 pub use self::serial_line::*;
 pub use self::session::*;
+pub use self::supervisor::*;
 pub use self::tls::*;
 pub use self::windows::*;
